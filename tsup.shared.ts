@@ -1,0 +1,45 @@
+// One build for every package. The entries are read from package.json: each `exports` subpath and each `bin` that points
+// to dist/X.js is built from src/X.ts, so a new entry point is declared once, in package.json.
+import { readFileSync } from 'node:fs';
+import { defineConfig } from 'tsup';
+
+type Exports = Record<string, string | { readonly default?: string }>;
+interface Manifest {
+  readonly exports?: Exports;
+  readonly bin?: Record<string, string>;
+}
+
+/** Entry points of the package in the current directory, as tsup wants them: `{ 'testing/index': 'src/testing/index.ts' }`. */
+export function entries(manifest: Manifest): Record<string, string> {
+  const outputs = [
+    ...Object.values(manifest.exports ?? {}).map((target) => (typeof target === 'string' ? target : target.default)),
+    ...Object.values(manifest.bin ?? {}),
+  ];
+  const found: Record<string, string> = {};
+  for (const output of outputs) {
+    const name = output?.match(/^(?:\.\/)?dist\/(.+)\.js$/)?.[1];
+    if (name) found[name] = `src/${name}.ts`;
+  }
+  return found;
+}
+
+/** The tsup configuration of a package; `extra` names further entries (workers) that are not exported. */
+export function library(extra: readonly string[] = []): ReturnType<typeof defineConfig> {
+  const manifest = JSON.parse(readFileSync('package.json', 'utf8')) as Manifest;
+  return defineConfig({
+    entry: { ...entries(manifest), ...Object.fromEntries(extra.map((name) => [name, `src/${name}.ts`])) },
+    format: 'esm',
+    target: 'node20',
+    platform: 'neutral',
+    external: [/^node:/],
+    removeNodeProtocol: false,
+    tsconfig: '../../tsconfig.build.json',
+    dts: true,
+    splitting: true,
+    treeshake: false,
+    minify: false,
+    sourcemap: false,
+    clean: true,
+    silent: true,
+  });
+}

@@ -1,0 +1,46 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { defineConfig } from 'vitest/config';
+import { entries } from './tsup.shared.ts';
+
+const root = fileURLToPath(new URL('.', import.meta.url));
+
+/** Every exported entry of every workspace package, mapped to its source: tests need no build. */
+function aliases(): { find: RegExp; replacement: string }[] {
+  const list: { find: RegExp; replacement: string }[] = [];
+  for (const dir of readdirSync(`${root}packages`)) {
+    const file = `${root}packages/${dir}/package.json`;
+    if (!existsSync(file)) continue;
+    const manifest = JSON.parse(readFileSync(file, 'utf8'));
+    for (const source of Object.values(entries({ exports: manifest.exports }))) {
+      const subpath = source.replace(/^src\//, '').replace(/(?:^|\/)index\.ts$|\.ts$/, '');
+      const id = subpath ? `${manifest.name}/${subpath}` : manifest.name;
+      list.push({ find: new RegExp(`^${id}$`), replacement: `${root}packages/${dir}/${source}` });
+    }
+  }
+  return list;
+}
+
+const config: ReturnType<typeof defineConfig> = defineConfig({
+  resolve: { alias: aliases() },
+  esbuild: { target: 'node20' },
+  test: {
+    reporters: ['default', './tools/summary-reporter.mjs'],
+    projects: [
+      {
+        extends: true,
+        test: { name: 'unit', include: ['packages/*/src/**/*.test.ts', 'tools/**/*.test.mjs'], testTimeout: 20_000 },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'e2e',
+          include: ['e2e/**/*.test.ts', 'scripts/**/*.test.ts'],
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+        },
+      },
+    ],
+  },
+});
+export default config;
