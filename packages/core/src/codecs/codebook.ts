@@ -1,0 +1,138 @@
+// w = table[q] * scale of the block. Order of evaluation: a nested scale is looked up in f32 and its offset added in f32; the product is rounded to
+// f32, then once more to the dtype asked for (bitsandbytes: canonical dequantization; HIGGS' 16-bit table times 16-bit scale is exact in f32, so its
+// single rounding comes out the same). A rotation is undone on the f32 products, before the last rounding.
+
+import { readFloat32, writeFloat32 } from '../dtype.ts';
+import { packing } from '../pack/index.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Codebook, FormatCodec, QuantizedTensor } from '../spec/format.ts';
+import type { Matrix, TensorSpec } from '../spec/tensor.ts';
+import { eachChunk, type PackedCodes } from './chunks.ts';
+import { hadamardBlocks, isHadamardSize } from './hadamard.ts';
+import { checkInteger, checkParts, rowRange, unsupported, weightCount } from './parts.ts';
+import { storedNumbers, storedParts } from './stored.ts';
+
+function blockCount(format: Codebook, shape: Matrix): number {
+  return Math.ceil((shape[0] * shape[1]) / format.group);
+}
+
+function packedCodes({ format, shape, parts }: QuantizedTensor<Codebook>): PackedCodes {
+  return { packing: packing(format.packing), packed: parts.codes!.data, rows: shape[0], columns: shape[1] / format.dim };
+}
+
+/** Scales of blocks [from, to), f32. */
+function readScales({ format, shape, parts }: QuantizedTensor<Codebook>, from: number, to: number): Float32Array {
+  const scales = storedNumbers(parts, 'scale', format.scale, blockCount(format, shape), { from, to, dtype: 'f32' });
+  if (!format.offset) return scales;
+  const offset = new Float32Array(1);
+  readFloat32('f32', parts['scale.offset']!.data, offset);
+  return scales.map((scale) => scale + offset[0]!);
+}
+
+/** Throws ERR_TENSOR_MISMATCH for a code that has no table entry, where the packing has room for one. */
+function checkCodes(format: Codebook, bits: number, codes: Uint8Array): void {
+  const entries = 2 ** (format.bits * format.dim);
+  if (2 ** bits === entries) return;
+  const bad = codes.findIndex((code) => code >= entries);
+  if (bad < 0) return;
+  throw new LowbitError('ERR_TENSOR_MISMATCH', `part 'codes': code ${codes[bad]} is not in a table of ${entries} entries`, {
+    details: { part: 'codes', code: codes[bad], entries },
+  });
+}
+
+/** Products of flat elements [from, to), in the rotated domain if there is one. Both bounds are multiples of `dim`. */
+function lookUp(tensor: QuantizedTensor<Codebook>, from: number, to: number, values: Float32Array): void {
+  const { format, parts } = tensor;
+  const { dim } = format;
+  const source = packedCodes(tensor);
+  const table = new Float32Array(2 ** (format.bits * dim) * dim);
+  readFloat32('f32', parts.table!.data, table);
+  const group = format.group / dim; // in codes from here on
+  eachChunk(source, from / dim, to / dim, (codes, at, count) => {
+    checkCodes(format, source.packing.bits, codes.subarray(0, count));
+    const first = Math.floor(at / group);
+    const scales = readScales(tensor, first, Math.ceil((at + count) / group));
+    const start = at - first * group;
+    let into = at * dim - from;
+    for (let block = 0, i = 0; i < count; block++) {
+      const scale = scales[block]!;
+      const end = Math.min(count, (block + 1) * group - start);
+      if (dim === 1) {
+        for (; i < end; i++, into++) values[into] = table[codes[i]!]! * scale;
+      } else {
+        for (; i < end; i++, into += 2) {
+          const entry = 2 * codes[i]!;
+          values[into] = table[entry]! * scale;
+          values[into + 1] = table[entry + 1]! * scale;
+        }
+      }
+    }
+  });
+}
+
+/**
+ * Table look-ups. Parts: `codes` (packed from the matrix [out, in / dim]), `table` [2^(bits * dim), dim] f32, `scale` [ceil(T / group)] or a nested
+ * format's parts under `scale.` (which sees the scales as a weight [n, 1]), and `scale.offset`, f32 [], with `offset`. The last block may be short.
+ */
+export const codebookCodec: FormatCodec<Codebook> = {
+  kind: 'codebook',
+  parts(format, shape) {
+    weightCount(shape);
+    const { bits, dim, group, rotate } = format;
+    const [out, inp] = shape;
+    const codes = packing(format.packing);
+    checkInteger('dim', dim, 1, 2);
+    checkInteger('bits', bits, 1);
+    checkInteger('group', group, 1);
+    if (bits * dim > codes.bits) {
+      throw unsupported(`${format.packing} holds ${codes.bits} bits, too few for codes of ${bits * dim}`, 'Choose a wider packing.', {
+        packing: format.packing,
+        bits: bits * dim,
+      });
+    }
+    if (inp % dim !== 0 || group % dim !== 0) {
+      throw unsupported(`codes of ${dim} elements need in_features (${inp}) and group (${group}) to be multiples of ${dim}`, undefined, {
+        shape,
+        dim,
+        group,
+      });
+    }
+    if (rotate && (!isHadamardSize(rotate.block) || inp % rotate.block !== 0)) {
+      throw unsupported(
+        `a Hadamard block of ${rotate.block} does not fit in_features ${inp}`,
+        'Choose a power of two that divides in_features.',
+        { shape, block: rotate.block },
+      );
+    }
+    if (format.offset && typeof format.scale === 'string') {
+      throw unsupported('a scale offset needs a nested scale format', 'Drop `offset`, or quantize the scale.');
+    }
+    const offset: Readonly<Record<string, TensorSpec>> = format.offset ? { 'scale.offset': { dtype: 'f32', shape: [] } } : {};
+    return {
+      codes: { dtype: codes.dtype, shape: codes.shape(out, inp / dim) },
+      table: { dtype: 'f32', shape: [2 ** (bits * dim), dim] },
+      ...storedParts('scale', format.scale, [blockCount(format, shape)]),
+      ...offset,
+    };
+  },
+  unpackRows(tensor, from, to) {
+    rowRange(tensor.shape, from, to);
+    checkParts(codebookCodec.parts(tensor.format, tensor.shape), tensor.parts);
+    const source = packedCodes(tensor);
+    const { columns } = source;
+    const data = new Uint8Array((to - from) * columns);
+    source.packing.unpackRange(source.packed, source.rows, columns, from * columns, to * columns, data);
+    return { dtype: 'u8', shape: [to - from, columns], data };
+  },
+  dequantize(tensor, options = {}) {
+    const [from, to] = rowRange(tensor.shape, options.from, options.to);
+    checkParts(codebookCodec.parts(tensor.format, tensor.shape), tensor.parts);
+    const dtype = options.dtype ?? 'f32';
+    const inp = tensor.shape[1];
+    const values = new Float32Array((to - from) * inp);
+    lookUp(tensor, from * inp, to * inp, values);
+    if (tensor.format.rotate) hadamardBlocks(values, tensor.format.rotate.block);
+    const data = dtype === 'f32' ? new Uint8Array(values.buffer) : writeFloat32(dtype, values);
+    return { dtype, shape: [to - from, inp], data };
+  },
+};

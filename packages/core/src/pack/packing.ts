@@ -1,0 +1,75 @@
+// A packing says where each code of a grouped matrix sits in the bytes of a checkpoint's `codes` tensor. The matrix is the weight after grouping,
+// R rows by C columns in row-major order, so that "flat element f" is row f div C, column f mod C. Packed data are always plain bytes, whatever
+// dtype a file gives them: a view of packed bytes as floats needs no conversion, and must not get one (the patterns may look like NaN).
+
+import { LowbitError } from '../spec/errors.ts';
+import type { Shape } from '../spec/tensor.ts';
+
+export interface Packing {
+  readonly name: string;
+  /** Of the packed tensor. */
+  readonly dtype: 'u8' | 'i32';
+  /** Width of one code: it is in 0 .. 2^bits - 1. */
+  readonly bits: number;
+  /** Shape of the packed tensor of an R x C matrix. Throws ERR_UNSUPPORTED_FORMAT if the matrix does not fit the packing. */
+  shape(rows: number, columns: number): Shape;
+  /** Bytes of the packed tensor. Throws ERR_BAD_ARGUMENT if there are not R * C codes or one is too wide. */
+  pack(codes: Uint8Array, rows: number, columns: number): Uint8Array;
+  /** The R * C codes. Throws ERR_TENSOR_MISMATCH if `packed` has the wrong length. */
+  unpack(packed: Uint8Array, rows: number, columns: number): Uint8Array;
+  /** Writes the codes of flat elements [from, to) to the start of `into`, reading only the words that hold them. */
+  unpackRange(packed: Uint8Array, rows: number, columns: number, from: number, to: number, into: Uint8Array): void;
+}
+
+/**
+ * A packing whose words hold one code of each of `lanes` bands of rows: with S = wordRows(R), row r is lane r div S of word row r mod S, and lane 0
+ * is the most significant. What a streaming quantizer needs to write a block of word rows on its own.
+ */
+export interface LanePacking extends Packing {
+  readonly lanes: number;
+  readonly bitsPerLane: number;
+  /** S: the rows of words of a matrix of R rows. Throws ERR_UNSUPPORTED_FORMAT if R does not fit. */
+  wordRows(rows: number): number;
+}
+
+export function isLanePacking(packing: Packing): packing is LanePacking {
+  return 'lanes' in packing;
+}
+
+/** Throws ERR_BAD_ARGUMENT unless there are `count` codes. */
+export function checkCodeCount(packing: string, codes: Uint8Array, count: number): void {
+  if (codes.length === count) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${packing}: expected ${count} codes, got ${codes.length}`, {
+    details: { packing, expected: count, actual: codes.length },
+  });
+}
+
+/** Throws ERR_BAD_ARGUMENT if `union`, the bitwise or of all codes, has a bit beyond `bits`. */
+export function checkCodeWidth(packing: string, union: number, bits: number): void {
+  if (union >>> bits === 0) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${packing}: a code does not fit in ${bits} bits`, {
+    hint: `Codes must be in 0 .. ${2 ** bits - 1}.`,
+    details: { packing, bits },
+  });
+}
+
+/** Throws ERR_TENSOR_MISMATCH unless `packed` has `bytes` bytes, and ERR_BAD_ARGUMENT unless [from, to) is in the matrix and fits in `into`. */
+export function checkRange(
+  packing: string,
+  packed: Uint8Array,
+  bytes: number,
+  count: number,
+  range: readonly [number, number],
+  into: Uint8Array,
+): void {
+  if (packed.length !== bytes) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `${packing}: the packed tensor needs ${bytes} bytes, got ${packed.length}`, {
+      details: { packing, expected: bytes, actual: packed.length },
+    });
+  }
+  const [from, to] = range;
+  if (from >= 0 && from <= to && to <= count && to - from <= into.length) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${packing}: cannot unpack elements ${from} to ${to} of ${count} into ${into.length} bytes`, {
+    details: { packing, from, to, count, room: into.length },
+  });
+}

@@ -1,0 +1,43 @@
+// Quantizing the linears of a model that is already loaded, in lowbit or in any framework that can name and replace its linear layers.
+
+import { type QuantizeOptions, quantize } from './quantize.ts';
+import { linearTag, resolveRules } from './rules.ts';
+import type { QuantizedLinear } from './spec/backend.ts';
+import type { QuantizedTensor } from './spec/format.ts';
+import type { LinearHost } from './spec/model.ts';
+import type { Rule, Treatment } from './spec/quantizer.ts';
+import type { CallOptions, HostTensor } from './spec/tensor.ts';
+
+export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDtype'> {
+  /** Where the quantized linears will run. */
+  readonly runtime: {
+    linear(weight: QuantizedTensor, bias?: HostTensor): Promise<QuantizedLinear>;
+    routine: NonNullable<QuantizeOptions['runtime']>['routine'];
+  };
+  /** Treatment of linears that no rule matches; default `keep`. */
+  readonly fallback?: Treatment;
+}
+
+/**
+ * Quantizes and replaces every linear of `host` that a rule gives a quantizer. Returns the replaced paths in order.
+ * Linears replaced before a failure or an abort stay replaced: the host works at every moment.
+ *
+ * @example
+ * await patchLinears(model, [{ match: 'self_attn.{q,k,v,o}_proj', use: hqq({ bits: 4 }) }, { match: 'mlp.*', use: hqq({ bits: 3 }) }], { runtime });
+ */
+export async function patchLinears(host: LinearHost, rules: readonly Rule[], options: PatchOptions): Promise<string[]> {
+  const { runtime, signal, onProgress, metaDtype = 'f16', fallback = 'keep' } = options;
+  const sites = [...host.linears()].map(({ path, shape }) => ({ path, shape, tag: linearTag(path) }));
+  const work = [...resolveRules(sites, rules, fallback)].filter(([, use]) => use !== 'keep');
+  const replaced: string[] = [];
+  for (const [{ path }, use] of work) {
+    signal?.throwIfAborted();
+    if (use === 'keep') continue;
+    const { weight, bias } = await host.weight(path);
+    const quantized = await quantize(weight, use, { signal, runtime, metaDtype });
+    await host.replace(path, await runtime.linear(quantized, bias));
+    replaced.push(path);
+    onProgress?.({ phase: 'quantize', done: replaced.length, total: work.length, unit: 'layers', item: path });
+  }
+  return replaced;
+}

@@ -1,0 +1,312 @@
+// The plan and the pipeline with plug-ins of a stranger: a round-to-nearest quantizer, a layout and an adapter that exist only here.
+
+import fc from 'fast-check';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { byteLength, castFloat, toFloat32, writeFloat32 } from './dtype.ts';
+import { memorySink, memorySource } from './memory.ts';
+import { patchLinears } from './patch.ts';
+import { executePlan } from './pipeline.ts';
+import { type PlanOptions, planCheckpoint, summarizePlan } from './plan.ts';
+import { dequantize } from './quantized.ts';
+import type { CheckpointLayout } from './spec/checkpoint.ts';
+import type { Affine, QuantizedTensor } from './spec/format.ts';
+import type { LinearHost, ModelAdapter } from './spec/model.ts';
+import type { Quantizer } from './spec/quantizer.ts';
+import type { DType, HostTensor, JsonObject, ProgressEvent } from './spec/tensor.ts';
+import { float32Tensor } from './tensor.ts';
+
+/** 8 bits per row, scale and zero from the row's range; reads row by row. */
+function rowwise(step = 0): Quantizer {
+  return {
+    spec: 1,
+    method: 'rowwise',
+    config: { step },
+    format: ([, inp], metaDtype): Affine => ({
+      kind: 'affine',
+      levels: 256,
+      group: inp,
+      axis: 1,
+      scale: metaDtype,
+      zero: metaDtype,
+      packing: '8bit_u8',
+    }),
+    async quantize(weight, format, out, context) {
+      const [rows, inp] = weight.shape;
+      const dtype = (format as Affine).scale as DType;
+      const row = new Float32Array(inp);
+      const total = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
+      for (let r = 0; r < rows; r++) {
+        context.signal?.throwIfAborted();
+        await weight.read(r * inp, (r + 1) * inp, row);
+        const lo = Math.min(...row);
+        const scale = Math.fround((Math.max(...row) - lo) / 255) || 1;
+        const zero = Math.fround(-lo / scale);
+        const codes = Uint8Array.from(row, (w) => Math.max(0, Math.min(255, Math.round(w / scale + zero))));
+        await out.write('codes', r * inp, codes);
+        await out.write('scale', r, writeFloat32(dtype, Float32Array.of(scale)));
+        await out.write('zero', r, writeFloat32(dtype, Float32Array.of(zero)));
+        for (let i = 0; i < inp; i++) {
+          const error = Math.abs(row[i]! - (codes[i]! - zero) * scale);
+          total.squaredError += error * error;
+          total.squaredWeight += row[i]! ** 2;
+          total.maxAbs = Math.max(total.maxAbs, error);
+        }
+        context.onWeights?.(inp);
+      }
+      return total;
+    },
+  };
+}
+
+const layout: CheckpointLayout = {
+  spec: 1,
+  name: 'plain',
+  detect: (config) => (config.quantization_config as JsonObject | undefined)?.quant_method === 'plain',
+  read: async () => new Map(),
+  accepts: (quantizer) => quantizer.method === 'rowwise',
+  tensors: (path, _, format, [out, inp]) => [
+    { name: `${path}.q`, spec: { dtype: 'u8', shape: [out, inp] }, content: { part: 'codes' } },
+    { name: `${path}.s`, spec: { dtype: (format as Affine).scale as DType, shape: [out, 1] }, content: { part: 'scale' } },
+    { name: `${path}.z`, spec: { dtype: (format as Affine).scale as DType, shape: [out, 1] }, content: { part: 'zero' } },
+    { name: `${path}.shape`, spec: { dtype: 'u8', shape: [2] }, content: { data: Uint8Array.of(out, inp) } },
+  ],
+  config: (linears) => ({ quant_method: 'plain', kept: linears.filter((l) => l.use === 'keep').map((l) => l.site.path) }),
+  loadsIn: () => ['this test'],
+};
+
+const adapter: ModelAdapter = {
+  spec: 1,
+  modelTypes: ['toy'],
+  linears: () =>
+    [
+      ['model.layers.0.a', 0, [8, 16]],
+      ['model.layers.1.a', 1, [8, 16]],
+      ['model.layers.1.b', 1, [4, 8]],
+      ['lm_head', -1, [12, 8]],
+    ].map(([path, layer, shape]) => ({
+      path: path as string,
+      tag: (path as string).split('.').at(-1)!,
+      layer: layer as number,
+      shape: shape as [number, number],
+      bias: false,
+    })),
+  describe: () => Promise.reject(new Error('not needed')),
+};
+
+const config = { model_type: 'toy', torch_dtype: 'float32', hidden_size: 16 };
+const ramp = (shape: number[], k = 1) =>
+  float32Tensor(
+    shape,
+    Array.from({ length: shape[0]! * (shape[1] ?? 1) }, (_, i) => Math.sin(i * 1.7 + k)),
+  );
+
+let tensors: Record<string, HostTensor>;
+beforeEach(() => {
+  tensors = {
+    'model.embed.weight': ramp([12, 16]),
+    'model.layers.0.a.weight': ramp([8, 16], 2),
+    'model.layers.0.a.bias': ramp([8]),
+    'model.layers.1.a.weight': castFloat(ramp([8, 16], 3), 'bf16'),
+    'model.layers.1.b.weight': ramp([4, 8], 4),
+    'lm_head.weight': ramp([12, 8], 5),
+    'model.layers.0.ids': { dtype: 'i64', shape: [2], data: new Uint8Array(16) },
+  };
+});
+
+const options = (more: Partial<PlanOptions> = {}): PlanOptions => ({
+  quantizer: rowwise(),
+  adapters: [adapter],
+  layouts: [layout],
+  ...more,
+});
+
+describe('planCheckpoint', () => {
+  it('names every output tensor and its size before reading any weight', () => {
+    const source = memorySource(tensors);
+    const plan = planCheckpoint(config, source.entries, options());
+    expect([...plan.tensors.keys()]).toEqual([
+      'model.embed.weight',
+      ...['q', 's', 'z', 'shape'].map((p) => `model.layers.0.a.${p}`),
+      'model.layers.0.a.bias',
+      ...['q', 's', 'z', 'shape'].map((p) => `model.layers.1.a.${p}`),
+      ...['q', 's', 'z', 'shape'].map((p) => `model.layers.1.b.${p}`),
+      'lm_head.weight',
+      'model.layers.0.ids',
+    ]);
+    expect(plan.tensors.get('model.layers.1.a.s')!.spec).toEqual({ dtype: 'f16', shape: [8, 1] });
+    expect(plan.tensors.get('model.embed.weight')!.spec.dtype).toBe('f32');
+    expect(plan.config).toEqual({ ...config, quantization_config: { quant_method: 'plain', kept: ['lm_head'] } });
+    const summary = summarizePlan(plan, source.entries);
+    expect(summary).toMatchObject({ linears: 4, quantizedLinears: 3, quantizedWeights: 8 * 16 * 2 + 32 });
+    expect(summary.bitsPerWeight).toBeCloseTo((8 * (288 + 20 * 4)) / 288, 12);
+    expect(summary.tensorBytes).toBe([...plan.tensors.values()].reduce((sum, t) => sum + byteLength(t.spec), 0));
+  });
+
+  it('applies rules last, dtype to everything that is floating point, and leaves integers alone', () => {
+    const plan = planCheckpoint(
+      config,
+      memorySource(tensors).entries,
+      options({
+        dtype: 'bf16',
+        rules: [
+          { match: 'b', use: 'keep' },
+          { match: 'lm_head', use: rowwise(1) },
+        ],
+      }),
+    );
+    expect(plan.tensors.has('model.layers.1.b.weight')).toBe(true);
+    expect(plan.tensors.has('lm_head.q')).toBe(true);
+    expect(plan.tensors.get('lm_head.z')!.spec.dtype).toBe('bf16');
+    expect(plan.tensors.get('model.layers.0.a.bias')!.spec.dtype).toBe('bf16');
+    expect(plan.tensors.get('model.layers.0.ids')!.spec.dtype).toBe('i64');
+    expect(plan.config.torch_dtype).toBe('bfloat16');
+  });
+
+  it('has equal fingerprints for equal jobs only', () => {
+    const { entries } = memorySource(tensors);
+    const of = (more: Partial<PlanOptions>) => planCheckpoint(config, entries, options(more)).fingerprint;
+    expect(of({})).toBe(of({}));
+    expect(of({ dtype: 'f16' })).not.toBe(of({}));
+    expect(of({ quantizer: rowwise(9) })).not.toBe(of({}));
+    expect(of({ rules: [{ match: 'b', use: 'keep' }] })).not.toBe(of({}));
+  });
+
+  const failing = (run: () => unknown) => {
+    try {
+      run();
+    } catch (error) {
+      return error as { code: string; message: string; hint: string };
+    }
+    throw new Error('did not fail');
+  };
+
+  it('refuses what it cannot do, by name', () => {
+    const plan = (c: JsonObject, t: Record<string, HostTensor>, more = {}) =>
+      failing(() => planCheckpoint(c, memorySource(t).entries, options(more)));
+    expect(plan({ model_type: 'other' }, tensors)).toMatchObject({ code: 'ERR_UNSUPPORTED_ARCH', hint: expect.stringContaining('toy') });
+    expect(plan({}, tensors)).toMatchObject({ code: 'ERR_UNSUPPORTED_ARCH' });
+    expect(plan({ ...config, quantization_config: { quant_method: 'plain' } }, tensors)).toMatchObject({
+      code: 'ERR_UNSUPPORTED_FORMAT',
+      message: expect.stringContaining('quantized already'),
+    });
+    const { 'model.layers.1.b.weight': _, ...without } = tensors;
+    expect(plan(config, without)).toMatchObject({
+      code: 'ERR_TENSOR_MISMATCH',
+      message: expect.stringContaining('model.layers.1.b.weight'),
+    });
+    expect(plan(config, { ...tensors, 'model.layers.1.b.weight': ramp([8, 4]) }).message).toBe(
+      'model.layers.1.b.weight is [8, 4], config.json says [4, 8]',
+    );
+    expect(
+      plan(config, { ...tensors, 'model.layers.1.b.weight': { dtype: 'i8', shape: [4, 8], data: new Uint8Array(32) } }).message,
+    ).toContain('holds i8');
+    expect(plan(config, tensors, { layouts: [] })).toMatchObject({
+      code: 'ERR_UNSUPPORTED_FORMAT',
+      message: expect.stringContaining('rowwise'),
+    });
+    expect(plan(config, { ...tensors, 'model.layers.0.a.q': ramp([1]) })).toMatchObject({ code: 'ERR_BAD_CHECKPOINT' });
+  });
+});
+
+describe('executePlan', () => {
+  const run = async (more: Partial<PlanOptions> = {}, execute = {}, sink = memorySink()) => {
+    const source = memorySource(tensors);
+    const plan = planCheckpoint(config, source.entries, options(more));
+    await sink.reserve(new Map([...plan.tensors].map(([name, { spec }]) => [name, spec])), {});
+    return { report: await executePlan(plan, source, sink, execute), sink };
+  };
+
+  it('writes what the plan says, and reports the error of every linear', async () => {
+    const events: ProgressEvent[] = [];
+    const { report, sink } = await run({}, { onProgress: (e: ProgressEvent) => events.push(e) });
+    expect(sink.tensors.get('model.embed.weight')!.data).toEqual(tensors['model.embed.weight']!.data);
+    expect([...sink.tensors.get('model.layers.0.a.shape')!.data]).toEqual([8, 16]);
+    const part = (p: string) => sink.tensors.get(`model.layers.0.a.${p}`)!;
+    const q: QuantizedTensor = {
+      format: rowwise().format([8, 16], 'f16'),
+      shape: [8, 16],
+      parts: { codes: { ...part('q'), shape: [8, 16] }, scale: part('s'), zero: part('z') },
+    };
+    const back = toFloat32(dequantize(q));
+    for (const [i, w] of toFloat32(tensors['model.layers.0.a.weight']!).entries()) expect(Math.abs(w - back[i]!)).toBeLessThan(0.01);
+    expect(report.linears.map((l) => l.path)).toEqual(['model.layers.0.a', 'model.layers.1.a', 'model.layers.1.b']);
+    expect(report.weightError).toBeGreaterThan(0);
+    expect(report.weightError).toBeLessThan(1e-4);
+    expect(report).toMatchObject({ copied: 4, resumed: 0 });
+    expect(events.at(-1)).toMatchObject({ phase: 'quantize', unit: 'bytes' });
+    expect(events.at(-1)!.done).toBe(events.at(-1)!.total);
+    expect(events.map((e) => e.done)).toEqual(events.map((e) => e.done).toSorted((a, b) => a - b));
+  });
+
+  it('gives the same bytes for any concurrency and budget', async () => {
+    const reference = (await run()).sink.tensors;
+    for (const execute of [{ concurrency: 4 }, { concurrency: 2, maxMemory: 32 << 20 }])
+      expect((await run({}, execute)).sink.tensors).toEqual(reference);
+  });
+
+  it('skips units committed by an interrupted run and still ends with the same tensors', async () => {
+    const reference = await run();
+    for (let stopAfter = 0; stopAfter < 7; stopAfter++) {
+      const sink = memorySink();
+      let commits = 0;
+      const flaky = {
+        ...sink,
+        commit: async (unit: string, note: never) =>
+          commits++ === stopAfter ? Promise.reject(new Error('crash')) : sink.commit(unit, note),
+      };
+      await expect(run({}, {}, flaky)).rejects.toThrow('crash');
+      expect(sink.done.size).toBe(stopAfter);
+      const resumable = { ...sink, reserve: async () => {} };
+      const { report } = await run({}, {}, resumable);
+      expect(report.resumed).toBe(stopAfter);
+      expect(sink.tensors).toEqual(reference.sink.tensors);
+      expect(report.weightError).toBeCloseTo(reference.report.weightError, 15);
+    }
+  });
+
+  it('stops at an abort, and names NaN and f16 overflow', async () => {
+    const reason = new Error('stop');
+    await expect(run({}, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    toFloat32(tensors['model.layers.0.a.weight']!)[5] = Number.NaN;
+    await expect(run()).rejects.toMatchObject({ code: 'ERR_NON_FINITE', message: 'model.layers.0.a.weight: element 5 is NaN' });
+    toFloat32(tensors['model.layers.0.a.weight']!)[5] = 0;
+    toFloat32(tensors['model.embed.weight']!)[7] = 1e6;
+    await expect(run({ dtype: 'f16' })).rejects.toMatchObject({
+      code: 'ERR_DTYPE_OVERFLOW',
+      message: expect.stringContaining('model.embed.weight: element 7'),
+    });
+    await expect(run({ dtype: 'bf16' })).resolves.toBeDefined();
+    await expect(run({}, { maxMemory: 1000 })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    await expect(run({}, { concurrency: 0 })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+  });
+
+  it('copies any tensor unchanged, in chunks', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.uint8Array({ minLength: 1, maxLength: 64 }), async (bytes) => {
+        tensors.blob = { dtype: 'u8', shape: [bytes.length], data: bytes };
+        expect((await run()).sink.tensors.get('blob')!.data).toEqual(bytes);
+      }),
+      { numRuns: 20 },
+    );
+  });
+});
+
+describe('patchLinears', () => {
+  it('quantizes what the rules name, by tag or path, and hands the result to the host', async () => {
+    const replaced = new Map<string, QuantizedTensor>();
+    const host: LinearHost = {
+      linears: () => ['model.layers.0.a', 'model.layers.1.a', 'lm_head'].map((path) => ({ path, shape: [8, 16] as const })),
+      weight: async (path) => ({ weight: ramp([8, 16], path.length) }),
+      replace: (path, linear) => void replaced.set(path, linear as unknown as QuantizedTensor),
+    };
+    const runtime = { linear: async (q: QuantizedTensor) => q as never, routine: () => undefined };
+    expect(await patchLinears(host, [{ match: 'a', use: rowwise() }], { runtime })).toEqual(['model.layers.0.a', 'model.layers.1.a']);
+    expect(replaced.get('model.layers.1.a')!.format).toMatchObject({ kind: 'affine', scale: 'f16' });
+    expect(replaced.has('lm_head')).toBe(false);
+    await expect(patchLinears(host, [{ match: 'nothing', use: 'keep' }], { runtime })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    const reason = new Error('stop');
+    await expect(patchLinears(host, [{ match: '**', use: rowwise() }], { runtime, signal: AbortSignal.abort(reason) })).rejects.toBe(
+      reason,
+    );
+  });
+});

@@ -1,0 +1,236 @@
+// Carrying out a plan: weights stream from the source through quantizers into the sink, within a byte budget.
+//
+// A unit of work is one linear, or one copied tensor. Units write to places fixed by the plan, so neither their order nor their number at a time
+// changes a byte of the result; a unit committed by an interrupted run is not done again.
+
+import { byteLength, castFloat, DTYPE_BYTES, elementCount, elements, FLOAT_DTYPES, readFloat32 } from './dtype.ts';
+import type { CheckpointPlan, PlannedTensor } from './plan.ts';
+import { assertFinite } from './quantize.ts';
+import type { PlannedLinear, TensorSink, TensorSource } from './spec/checkpoint.ts';
+import { LowbitError } from './spec/errors.ts';
+import type { PartWriter, Quantizer, Routine, WeightError, WeightReader } from './spec/quantizer.ts';
+import type { CallOptions, HostTensor, Json } from './spec/tensor.ts';
+
+export interface ExecuteOptions extends CallOptions {
+  /** Bytes of weights and results in flight; default 192 MiB. At least 32 MiB are needed. */
+  readonly maxMemory?: number | undefined;
+  /** Units in flight at a time, which share the budget; default 1. */
+  readonly concurrency?: number | undefined;
+  readonly runtime?: { routine(name: string): Routine | undefined } | undefined;
+}
+
+/** What became of one linear. */
+export interface LinearReport extends WeightError {
+  readonly path: string;
+  readonly ms: number;
+  /** Finished by an earlier, interrupted run. */
+  readonly resumed: boolean;
+}
+
+export interface ExecuteReport {
+  readonly linears: readonly LinearReport[];
+  /** Sum of squared errors over sum of squared weights, all quantized linears together. */
+  readonly weightError: number;
+  readonly ms: number;
+  /** Tensors copied, and units found done by an earlier run. */
+  readonly copied: number;
+  readonly resumed: number;
+}
+
+const DEFAULT_MEMORY = 192 << 20;
+const MIN_MEMORY = 32 << 20;
+const COPY_CHUNK = 8 << 20;
+
+interface Unit {
+  readonly name: string;
+  readonly bytes: number;
+  run(): Promise<Json>;
+}
+
+/**
+ * Fills the sink with the tensors of the plan. The caller reserves before and closes after.
+ * @throws ERR_BAD_ARGUMENT (budget), ERR_NON_FINITE, ERR_DTYPE_OVERFLOW, and what source, sink and quantizers throw; abort throws the signal's reason
+ */
+export async function executePlan(
+  plan: CheckpointPlan,
+  source: TensorSource,
+  sink: TensorSink,
+  options: ExecuteOptions = {},
+): Promise<ExecuteReport> {
+  const { maxMemory = DEFAULT_MEMORY, concurrency = 1, signal, onProgress } = options;
+  if (!(maxMemory >= MIN_MEMORY)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `maxMemory of ${maxMemory} bytes is too small`, {
+      hint: `Give at least ${MIN_MEMORY} bytes (32 MiB).`,
+      details: { maxMemory },
+    });
+  }
+  if (!Number.isInteger(concurrency) || concurrency < 1) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `concurrency cannot be ${concurrency}`, { hint: 'Give a positive integer.' });
+  }
+  const started = performance.now();
+  const budget = Math.floor(maxMemory / concurrency);
+  const reports = new Map<string, LinearReport>();
+  const units = planUnits(plan, source, sink, budget, options, reports);
+  const total = units.reduce((sum, unit) => sum + unit.bytes, 0);
+  let done = 0;
+  let resumed = 0;
+  const advance = (unit: Unit) => {
+    done += unit.bytes;
+    onProgress?.({ phase: 'quantize', done, total, unit: 'bytes', item: unit.name });
+  };
+
+  const waiting: Unit[] = [];
+  for (const unit of units) {
+    const note = sink.done.get(unit.name);
+    if (note === undefined) waiting.push(unit);
+    else {
+      resumed++;
+      if (isErrorNote(note)) reports.set(unit.name, { ...note, path: unit.name, resumed: true });
+      advance(unit);
+    }
+  }
+  const lane = async (): Promise<void> => {
+    for (let unit = waiting.shift(); unit; unit = waiting.shift()) {
+      signal?.throwIfAborted();
+      try {
+        await sink.commit(unit.name, await unit.run());
+      } catch (error) {
+        waiting.length = 0; // the other lanes finish what they are at
+        throw error;
+      }
+      advance(unit);
+    }
+  };
+  const outcomes = await Promise.allSettled(Array.from({ length: Math.min(concurrency, waiting.length) }, lane));
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+
+  const linears = plan.linears.flatMap(({ site }) => reports.get(site.path) ?? []);
+  const squaredWeight = linears.reduce((sum, report) => sum + report.squaredWeight, 0);
+  const squaredError = linears.reduce((sum, report) => sum + report.squaredError, 0);
+  return {
+    linears,
+    weightError: squaredWeight > 0 ? squaredError / squaredWeight : 0,
+    ms: performance.now() - started,
+    copied: units.length - plan.linears.filter((linear) => linear.format).length,
+    resumed,
+  };
+}
+
+function planUnits(
+  plan: CheckpointPlan,
+  source: TensorSource,
+  sink: TensorSink,
+  budget: number,
+  options: ExecuteOptions,
+  reports: Map<string, LinearReport>,
+): Unit[] {
+  const ofLinear = new Map<string, [string, PlannedTensor][]>();
+  const units: Unit[] = [];
+  for (const [name, tensor] of plan.tensors) {
+    if (tensor.origin.kind === 'copy') {
+      const { from } = tensor.origin;
+      units.push({
+        name,
+        bytes: byteLength(source.entries.get(from)!),
+        run: () => copyTensor(source, from, sink, name, tensor, budget, options.signal),
+      });
+    } else {
+      const { path } = tensor.origin;
+      if (!ofLinear.has(path)) ofLinear.set(path, []);
+      ofLinear.get(path)!.push([name, tensor]);
+    }
+  }
+  for (const linear of plan.linears) {
+    if (!linear.format) continue;
+    const { path } = linear.site;
+    units.push({
+      name: path,
+      bytes: byteLength(source.entries.get(`${path}.weight`)!),
+      run: async () => {
+        const begun = performance.now();
+        const error = await quantizeLinear(linear, ofLinear.get(path)!, source, sink, budget, options);
+        const note = { ...error, ms: Math.round(performance.now() - begun) };
+        reports.set(path, { ...note, path, resumed: false });
+        return note;
+      },
+    });
+  }
+  return units;
+}
+
+async function quantizeLinear(
+  linear: PlannedLinear,
+  outputs: readonly [string, PlannedTensor][],
+  source: TensorSource,
+  sink: TensorSink,
+  budget: number,
+  { signal, runtime }: ExecuteOptions,
+): Promise<WeightError> {
+  const quantizer = linear.use as Quantizer;
+  const target = new Map<string, string>();
+  for (const [name, { origin }] of outputs) {
+    if (origin.kind === 'part') target.set(origin.part, name);
+    else if (origin.kind === 'constant') await sink.write(name, 0, origin.data);
+  }
+  const writer: PartWriter = { write: (part, at, data) => sink.write(target.get(part)!, at, data) };
+  const reader = sourceReader(source, `${linear.site.path}.weight`, linear.site.shape, signal);
+  return quantizer.quantize(reader, linear.format!, writer, { budget, signal, routine: runtime && ((name) => runtime.routine(name)) });
+}
+
+/** Reads a weight of a source piece by piece, widened to f32 and checked for NaN and infinity. */
+export function sourceReader(source: TensorSource, name: string, shape: readonly [number, number], signal?: AbortSignal): WeightReader {
+  const { dtype } = source.entries.get(name)!;
+  return {
+    name,
+    shape,
+    dtype,
+    async read(from, to, into, at = 0) {
+      const piece = await source.read(name, { range: [from, to], signal });
+      readFloat32(dtype, piece.data, into, at);
+      assertFinite(name, into, at, at + to - from, from);
+    },
+  };
+}
+
+async function copyTensor(
+  source: TensorSource,
+  from: string,
+  sink: TensorSink,
+  name: string,
+  tensor: PlannedTensor,
+  budget: number,
+  signal: AbortSignal | undefined,
+): Promise<Json> {
+  const { dtype } = source.entries.get(from)!;
+  const count = elementCount(tensor.spec.shape);
+  const step = Math.max(1, Math.floor(Math.min(COPY_CHUNK, budget / 4) / DTYPE_BYTES[dtype]));
+  for (let at = 0; at < count; at += step) {
+    signal?.throwIfAborted();
+    const piece = await source.read(from, { range: [at, Math.min(at + step, count)], signal });
+    const cast = dtype === tensor.spec.dtype ? piece : castChecked(piece, tensor.spec.dtype, name, at);
+    await sink.write(name, at, cast.data);
+  }
+  return null;
+}
+
+/** Casts floats and refuses to make infinities of finite values. */
+function castChecked(piece: HostTensor, dtype: HostTensor['dtype'], name: string, first: number): HostTensor {
+  const cast = castFloat(piece, dtype);
+  if (dtype === 'f16' && FLOAT_DTYPES.has(piece.dtype)) {
+    const halves = elements({ dtype: 'f16', data: cast.data });
+    const wide = new Float32Array(halves.length);
+    readFloat32(piece.dtype, piece.data, wide);
+    for (let i = 0; i < halves.length; i++) {
+      if ((halves[i]! & 0x7fff) !== 0x7c00 || !Number.isFinite(wide[i]!)) continue;
+      throw new LowbitError('ERR_DTYPE_OVERFLOW', `${name}: element ${first + i} is ${wide[i]}, too large for f16`, {
+        hint: 'Use the dtype bf16 or f32.',
+        details: { tensor: name, index: first + i, value: wide[i] },
+      });
+    }
+  }
+  return cast;
+}
+
+function isErrorNote(note: Json): note is { squaredError: number; squaredWeight: number; maxAbs: number; ms: number } {
+  return typeof note === 'object' && note !== null && 'squaredError' in note;
+}

@@ -1,0 +1,208 @@
+// The plan of a quantized checkpoint: every tensor that will be written, with its size and where it comes from, before any weight is read.
+
+import { codecFor } from './codecs/index.ts';
+import { byteLength, elementCount, FLOAT_DTYPES } from './dtype.ts';
+import { matrixShape } from './quantize.ts';
+import { resolveRules } from './rules.ts';
+import type { CheckpointLayout, PlannedLinear } from './spec/checkpoint.ts';
+import { LowbitError } from './spec/errors.ts';
+import type { FormatCodec } from './spec/format.ts';
+import type { Entries, LinearSite, ModelAdapter } from './spec/model.ts';
+import type { Quantizer, Rule } from './spec/quantizer.ts';
+import type { JsonObject, TensorSpec } from './spec/tensor.ts';
+
+/** Where the bytes of one output tensor come from. */
+export type TensorOrigin =
+  | { readonly kind: 'copy'; readonly from: string }
+  | { readonly kind: 'part'; readonly path: string; readonly part: string }
+  | { readonly kind: 'constant'; readonly path: string; readonly data: Uint8Array };
+
+export interface PlannedTensor {
+  readonly spec: TensorSpec;
+  readonly origin: TensorOrigin;
+}
+
+export interface CheckpointPlan {
+  /** Every linear of the model in model order, quantized or kept. */
+  readonly linears: readonly PlannedLinear[];
+  /** Output tensors by name: those of the source in its order, a quantized weight replaced by the tensors of its layout. */
+  readonly tensors: ReadonlyMap<string, PlannedTensor>;
+  readonly layout: CheckpointLayout | undefined;
+  /** Contents of config.json. */
+  readonly config: JsonObject;
+  /** Equal for equal jobs: source tensors, settings and outputs. */
+  readonly fingerprint: string;
+}
+
+export interface PlanOptions {
+  readonly quantizer: Quantizer;
+  /** Applied after the default, which keeps `lm_head`; the last match wins. */
+  readonly rules?: readonly Rule[] | undefined;
+  readonly adapters: readonly ModelAdapter[];
+  readonly layouts: readonly CheckpointLayout[];
+  /** Dtype of everything that is not quantized, and of scales and zeros. Default: tensors as in the source, scales and zeros f16. */
+  readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
+  readonly codecs?: readonly FormatCodec[] | undefined;
+}
+
+const TORCH_DTYPE: Readonly<Record<string, string>> = { f32: 'float32', f16: 'float16', bf16: 'bfloat16' };
+
+/** The adapter for config.json's `model_type`. Throws ERR_UNSUPPORTED_ARCH. */
+export function adapterFor(config: JsonObject, adapters: readonly ModelAdapter[]): ModelAdapter {
+  const type = config.model_type;
+  const found = adapters.find((adapter) => typeof type === 'string' && adapter.modelTypes.includes(type));
+  if (found) return found;
+  const known = adapters.flatMap((adapter) => adapter.modelTypes);
+  throw new LowbitError('ERR_UNSUPPORTED_ARCH', `no adapter for model_type ${JSON.stringify(type ?? null)}`, {
+    hint: `Supported: ${known.join(', ') || 'none given'}. An adapter of your own goes into the \`adapters\` option.`,
+    details: { modelType: type ?? null, supported: known },
+  });
+}
+
+/**
+ * Plans without reading weights.
+ * @throws ERR_UNSUPPORTED_ARCH, ERR_TENSOR_MISMATCH (a linear without its tensor or with another shape), ERR_UNSUPPORTED_FORMAT (a shape that the
+ * quantizer cannot hold, a mixture that no layout stores, a source that is quantized already), ERR_BAD_ARGUMENT (a rule that matches nothing)
+ */
+export function planCheckpoint(config: JsonObject, entries: Entries, options: PlanOptions): CheckpointPlan {
+  const { quantizer, rules = [], adapters, layouts, dtype, codecs } = options;
+  assertFloatSource(config, entries, layouts);
+  const sites = adapterFor(config, adapters).linears(config, entries);
+  const defaults: Rule[] = sites.some((site) => site.tag === 'lm_head') ? [{ match: 'lm_head', use: 'keep' }] : [];
+  const treatments = resolveRules(sites, [...defaults, ...rules], quantizer);
+  const linears = sites.map((site): PlannedLinear => {
+    const use = treatments.get(site)!;
+    checkSite(site, entries);
+    return use === 'keep' ? { site, use } : { site, use, format: use.format(site.shape, dtype ?? 'f16') };
+  });
+  const layout = chooseLayout(linears, layouts);
+
+  const byWeight = new Map(linears.map((linear) => [`${linear.site.path}.weight`, linear]));
+  const tensors = new Map<string, PlannedTensor>();
+  const add = (name: string, tensor: PlannedTensor) => {
+    if (tensors.has(name)) {
+      throw new LowbitError('ERR_BAD_CHECKPOINT', `two output tensors would be called ${name}`, { details: { tensor: name } });
+    }
+    tensors.set(name, tensor);
+  };
+  for (const [name, entry] of entries) {
+    const linear = byWeight.get(name);
+    if (linear?.format && linear.use !== 'keep') {
+      const { path } = linear.site;
+      const parts = codecFor(linear.format, codecs).parts(linear.format, linear.site.shape);
+      for (const tensor of layout!.tensors(path, linear.use, linear.format, linear.site.shape, dtype ?? 'f16')) {
+        const { content } = tensor;
+        if ('part' in content && !parts[content.part]) {
+          throw new LowbitError(
+            'ERR_UNSUPPORTED_FORMAT',
+            `layout ${layout!.name} stores a part '${content.part}' that ${path} does not have`,
+          );
+        }
+        const origin: TensorOrigin =
+          'part' in content ? { kind: 'part', path, part: content.part } : { kind: 'constant', path, data: content.data };
+        add(tensor.name, { spec: tensor.spec, origin });
+      }
+    } else {
+      const spec = { dtype: dtype && FLOAT_DTYPES.has(entry.dtype) ? dtype : entry.dtype, shape: entry.shape };
+      add(name, { spec, origin: { kind: 'copy', from: name } });
+    }
+  }
+  const outConfig: Record<string, JsonObject[string]> = { ...config };
+  if (layout) outConfig.quantization_config = layout.config(linears);
+  if (dtype) outConfig['dtype' in config ? 'dtype' : 'torch_dtype'] = TORCH_DTYPE[dtype]!;
+  return { linears, tensors, layout, config: outConfig, fingerprint: fingerprint(entries, linears, tensors, outConfig) };
+}
+
+function assertFloatSource(config: JsonObject, entries: Entries, layouts: readonly CheckpointLayout[]): void {
+  const block = config.quantization_config;
+  const layout = layouts.find((candidate) => candidate.detect(config, entries));
+  if (!layout && (block === undefined || block === null)) return;
+  throw new LowbitError(
+    'ERR_UNSUPPORTED_FORMAT',
+    `the source is quantized already (${layout?.name ?? JSON.stringify((block as JsonObject).quant_method)})`,
+    {
+      hint: 'Quantize the original 16- or 32-bit checkpoint: quantizing twice adds the errors of both.',
+      details: { layout: layout?.name },
+    },
+  );
+}
+
+function checkSite(site: LinearSite, entries: Entries): void {
+  const name = `${site.path}.weight`;
+  const entry = entries.get(name);
+  if (!entry) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `the checkpoint has no tensor ${name}`, {
+      hint: 'The download may be incomplete, or config.json belongs to another model.',
+      details: { tensor: name, expected: site.shape },
+    });
+  }
+  const shape = matrixShape(name, entry.shape);
+  if (shape[0] !== site.shape[0] || shape[1] !== site.shape[1]) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `${name} is [${shape.join(', ')}], config.json says [${site.shape.join(', ')}]`, {
+      hint: 'config.json and the weights belong to different models.',
+      details: { tensor: name, expected: site.shape, actual: shape },
+    });
+  }
+  if (!FLOAT_DTYPES.has(entry.dtype)) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `${name} holds ${entry.dtype}, not floating-point weights`, {
+      details: { tensor: name, dtype: entry.dtype },
+    });
+  }
+}
+
+function chooseLayout(linears: readonly PlannedLinear[], layouts: readonly CheckpointLayout[]): CheckpointLayout | undefined {
+  const quantized = linears.filter((linear) => linear.format);
+  if (quantized.length === 0) return undefined;
+  const found = layouts.find((layout) => quantized.every((linear) => layout.accepts(linear.use as Quantizer, linear.format!)));
+  if (found) return found;
+  const methods = [...new Set(quantized.map((linear) => (linear.use as Quantizer).method))];
+  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `no checkpoint layout stores ${methods.join(' and ')} in one model`, {
+    hint: `Layouts given: ${layouts.map((layout) => layout.name).join(', ') || 'none'}. Use one method for all layers.`,
+    details: { methods },
+  });
+}
+
+function fingerprint(
+  entries: Entries,
+  linears: readonly PlannedLinear[],
+  tensors: ReadonlyMap<string, PlannedTensor>,
+  config: JsonObject,
+): string {
+  return JSON.stringify([
+    [...entries].map(([name, { dtype, shape }]) => [name, dtype, shape]),
+    linears.map(({ site, use, format }) => [site.path, use === 'keep' ? 'keep' : [use.method, use.config], format ?? null]),
+    [...tensors].map(([name, { spec }]) => [name, spec.dtype, spec.shape]),
+    config,
+  ]);
+}
+
+/** Sizes that a plan is judged by, in bytes and weights. */
+export interface PlanSummary {
+  readonly linears: number;
+  readonly quantizedLinears: number;
+  readonly quantizedWeights: number;
+  /** Stored bits per quantized weight, scales and padding included. */
+  readonly bitsPerWeight: number;
+  readonly tensorBytes: number;
+  readonly sourceBytes: number;
+}
+
+export function summarizePlan(plan: CheckpointPlan, entries: Entries, codecs?: readonly FormatCodec[]): PlanSummary {
+  let weights = 0;
+  let bytes = 0;
+  let quantizedLinears = 0;
+  for (const { site, format } of plan.linears) {
+    if (!format) continue;
+    quantizedLinears++;
+    weights += elementCount(site.shape);
+    for (const spec of Object.values(codecFor(format, codecs).parts(format, site.shape))) bytes += byteLength(spec);
+  }
+  return {
+    linears: plan.linears.length,
+    quantizedLinears,
+    quantizedWeights: weights,
+    bitsPerWeight: weights > 0 ? (8 * bytes) / weights : 0,
+    tensorBytes: [...plan.tensors.values()].reduce((sum, { spec }) => sum + byteLength(spec), 0),
+    sourceBytes: [...entries.values()].reduce((sum, spec) => sum + byteLength(spec), 0),
+  };
+}

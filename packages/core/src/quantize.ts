@@ -1,0 +1,91 @@
+// Quantizing a weight that is in memory: the small public call, over the same streaming contract that checkpoints use.
+
+import { codecFor } from './codecs/index.ts';
+import { byteLength, DTYPE_BYTES, readFloat32 } from './dtype.ts';
+import { LowbitError } from './spec/errors.ts';
+import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
+import type { Importance, PartWriter, Quantizer, Routine, WeightReader } from './spec/quantizer.ts';
+import type { DType, HostTensor, Matrix } from './spec/tensor.ts';
+
+export interface QuantizeOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Backends that may bring faster versions of the quantizer's routines. */
+  readonly runtime?: { routine(name: string): Routine | undefined } | undefined;
+  readonly importance?: Importance | undefined;
+  /** Storage dtype of scales and zeros; default f32. */
+  readonly metaDtype?: DType;
+  /** For quantizers whose format is a third party's. */
+  readonly codecs?: readonly FormatCodec[];
+}
+
+/** Shape of a two-dimensional weight. Throws ERR_TENSOR_MISMATCH otherwise. */
+export function matrixShape(name: string, shape: readonly number[]): Matrix {
+  const [out, inp] = shape;
+  if (shape.length === 2 && out! > 0 && inp! > 0) return [out!, inp!];
+  throw new LowbitError('ERR_TENSOR_MISMATCH', `${name}: expected a matrix [out, in], got shape [${shape.join(', ')}]`, {
+    hint: 'Only the weights of linear layers can be quantized.',
+    details: { tensor: name, shape },
+  });
+}
+
+/** Throws ERR_NON_FINITE if values[from, to) holds NaN or infinity; `first` is the flat index of values[from] in the tensor. */
+export function assertFinite(name: string, values: Float32Array, from: number, to: number, first: number): void {
+  for (let i = from; i < to; i++) {
+    if (Number.isFinite(values[i]!)) continue;
+    throw new LowbitError('ERR_NON_FINITE', `${name}: element ${first + i - from} is ${values[i]}`, {
+      hint: 'The weight is damaged or overflowed its dtype. Take another copy of the checkpoint, or keep this layer with a rule.',
+      details: { tensor: name, index: first + i - from },
+    });
+  }
+}
+
+/** Reads a weight that is in memory. */
+export function memoryReader(name: string, weight: HostTensor): WeightReader {
+  const width = DTYPE_BYTES[weight.dtype];
+  return {
+    name,
+    shape: matrixShape(name, weight.shape),
+    dtype: weight.dtype,
+    async read(from, to, into, at = 0) {
+      readFloat32(weight.dtype, weight.data.subarray(from * width, to * width), into, at);
+      assertFinite(name, into, at, at + to - from, from);
+    },
+  };
+}
+
+/** Collects parts in memory. */
+export function memoryWriter(specs: Readonly<Record<string, { readonly dtype: DType; readonly shape: readonly number[] }>>): {
+  readonly writer: PartWriter;
+  readonly parts: Readonly<Record<string, HostTensor>>;
+} {
+  const parts = Object.fromEntries(
+    Object.entries(specs).map(([name, { dtype, shape }]) => [name, { dtype, shape, data: new Uint8Array(byteLength({ dtype, shape })) }]),
+  );
+  const writer: PartWriter = {
+    async write(part, at, data) {
+      const target = parts[part];
+      if (!target)
+        throw new LowbitError('ERR_BAD_ARGUMENT', `the format has no part '${part}'`, { details: { part, parts: Object.keys(parts) } });
+      target.data.set(data, at * DTYPE_BYTES[target.dtype]);
+    },
+  };
+  return { writer, parts };
+}
+
+/**
+ * Quantizes one weight [out, in] of any float dtype.
+ * @throws ERR_TENSOR_MISMATCH (not a matrix), ERR_NON_FINITE, and what the quantizer throws for unsuitable shapes.
+ */
+export async function quantize(weight: HostTensor, quantizer: Quantizer, options: QuantizeOptions = {}): Promise<QuantizedTensor> {
+  const reader = memoryReader('weight', weight);
+  const format = quantizer.format(reader.shape, options.metaDtype ?? 'f32');
+  const { writer, parts } = memoryWriter(codecFor(format, options.codecs).parts(format, reader.shape));
+  options.signal?.throwIfAborted();
+  await quantizer.quantize(reader, format, writer, {
+    budget: Number.POSITIVE_INFINITY,
+    signal: options.signal,
+    importance: options.importance,
+    routine: options.runtime && ((name) => options.runtime!.routine(name)),
+  });
+  return { format, shape: reader.shape, parts };
+}

@@ -1,0 +1,228 @@
+// The reference backend: every operation of program.ts in plain TypeScript, sums in float64, results rounded to float32 once per operation.
+// It defines what a program computes; other backends are compared with it. It is single-threaded and allocates freely, but holds weights compactly.
+
+import { byteLength, elements, toFloat32 } from '../dtype.ts';
+import { validateProgram } from '../program/validate.ts';
+import { validateQuantized } from '../quantized.ts';
+import type {
+  Backend,
+  BackendProvider,
+  CompileOptions,
+  DeviceTensor,
+  Executable,
+  LinearRequest,
+  QuantizedLinear,
+  Slot,
+  Support,
+} from '../spec/backend.ts';
+import { isLowbitError, LowbitError } from '../spec/errors.ts';
+import type { FormatCodec, QuantizedTensor } from '../spec/format.ts';
+import type { LinearUse, OpName, Program } from '../spec/program.ts';
+import type { HostTensor, TensorSpec } from '../spec/tensor.ts';
+import { ReferenceExecutable } from './executable.ts';
+import type { Applied } from './interpreter.ts';
+import { ReferenceLinear } from './linear.ts';
+import { createMemory, disposedError, type Memory } from './memory.ts';
+import { planHolding } from './weights.ts';
+
+export interface ReferenceOptions {
+  /** Codecs of custom formats. */
+  readonly codecs?: readonly FormatCodec[];
+  /** Default `reference`; another name tells two of them apart across a cut. */
+  readonly name?: string;
+}
+
+const OPS: ReadonlySet<OpName> = new Set<OpName>([
+  'embed',
+  'input',
+  'inject',
+  'positionEmbed',
+  'norm',
+  'linear',
+  'rope',
+  'attend',
+  'remember',
+  'activate',
+  'gate',
+  'add',
+  'scale',
+  'softcap',
+  'slice',
+  'select',
+  'route',
+  'expertLinear',
+  'combine',
+]);
+
+/** The reference backend: runs everything, everywhere JavaScript runs, slowly. */
+export function referenceBackend(options: ReferenceOptions = {}): BackendProvider {
+  const { name = 'reference', codecs = [] } = options;
+  return {
+    spec: 1,
+    name,
+    probe: async () => ({ ok: true, detail: 'plain TypeScript, one thread' }),
+    open: async (opened) => new ReferenceBackend(name, [...codecs, ...(opened?.codecs ?? [])]),
+  };
+}
+
+class ReferenceBackend implements Backend {
+  readonly spec = 1;
+  readonly name: string;
+  readonly device = { label: 'host memory, one thread', memory: Number.POSITIVE_INFINITY, features: [] };
+  readonly ops = OPS;
+  readonly #codecs: readonly FormatCodec[];
+  readonly #memory: Memory = createMemory();
+  readonly #slots = new Map<Slot, { readonly spec: TensorSpec; readonly data: Uint8Array }>();
+  readonly #owned = new Set<Disposable>();
+  #nextSlot = 1;
+  #disposed = false;
+
+  constructor(name: string, codecs: readonly FormatCodec[]) {
+    this.name = name;
+    this.#codecs = codecs;
+  }
+
+  supports(request: LinearRequest): Support {
+    try {
+      const { level, bytes } = planHolding(request.format, request.shape, this.#codecs);
+      return { level, bytes };
+    } catch (error) {
+      if (isLowbitError(error)) return { level: 'none', reason: error.message };
+      throw error;
+    }
+  }
+
+  async prepare(weight: QuantizedTensor, request: LinearRequest, bias?: HostTensor): Promise<QuantizedLinear> {
+    this.#check();
+    const { format, shape } = weight;
+    if (shape[0] !== request.shape[0] || shape[1] !== request.shape[1]) {
+      throw new LowbitError('ERR_TENSOR_MISMATCH', `asked for a linear [${request.shape.join(', ')}], the weight is [${shape.join(', ')}]`);
+    }
+    const plan = planHolding(format, shape, this.#codecs);
+    validateQuantized(weight, { codecs: this.#codecs });
+    if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.data.byteLength !== byteLength(bias))) {
+      throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`);
+    }
+    const linear = new ReferenceLinear(format, shape, plan.hold(weight), bias && toFloat32(bias).slice(), {
+      owner: this.#owner(),
+      memory: this.#memory,
+      values: (tensor) => this.#floats(tensor),
+      forget: (disposed) => this.#owned.delete(disposed),
+    });
+    this.#owned.add(linear);
+    return linear;
+  }
+
+  async compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable> {
+    this.#check();
+    validateProgram(program);
+    if (linears.length !== program.linears.length) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `the program has ${program.linears.length} linears, got ${linears.length}`);
+    }
+    const applied = program.linears.map((use, i) => this.#applied(use, linears[i]!));
+    const executable = new ReferenceExecutable(program, applied, options, {
+      owner: this.#owner(),
+      memory: this.#memory,
+      forget: (disposed) => this.#owned.delete(disposed),
+    });
+    this.#owned.add(executable);
+    return executable;
+  }
+
+  alloc(spec: TensorSpec): DeviceTensor {
+    this.#check();
+    const bytes = byteLength(spec);
+    const slot = this.#nextSlot++ as Slot;
+    this.#slots.set(slot, { spec, data: new Uint8Array(bytes) });
+    this.#memory.take(bytes);
+    return { dtype: spec.dtype, shape: spec.shape, slot };
+  }
+
+  free(tensor: DeviceTensor): void {
+    const { data } = this.#held(tensor);
+    this.#slots.delete(tensor.slot);
+    this.#memory.give(data.byteLength);
+  }
+
+  write(tensor: DeviceTensor, data: Uint8Array): void {
+    const held = this.#held(tensor);
+    if (data.byteLength !== held.data.byteLength) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `a tensor of ${held.data.byteLength} bytes cannot take ${data.byteLength}`);
+    }
+    held.data.set(data);
+  }
+
+  async read(tensor: DeviceTensor): Promise<HostTensor> {
+    const { spec, data } = this.#held(tensor);
+    return { dtype: spec.dtype, shape: spec.shape, data: data.slice() };
+  }
+
+  allocated(): number {
+    return this.#memory.allocated();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    for (const owned of [...this.#owned]) owned[Symbol.dispose]();
+    for (const { data } of this.#slots.values()) this.#memory.give(data.byteLength);
+    this.#slots.clear();
+    this.#disposed = true;
+  }
+
+  /** Own linears run directly; a wrapper of the caller's (an adapter around a linear) runs through device tensors. */
+  #applied(use: LinearUse, linear: QuantizedLinear): Applied {
+    const where = `${use.path} [${use.shape.join(', ')}]`;
+    if (linear.shape[0] !== use.shape[0] || linear.shape[1] !== use.shape[1]) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear [${linear.shape.join(', ')}]`, { details: { path: use.path } });
+    }
+    if (use.bias !== undefined && !linear.bias) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} has a bias, its linear was prepared without`, { details: { path: use.path } });
+    }
+    if (linear instanceof ReferenceLinear) {
+      if (!this.#owned.has(linear))
+        throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear that this backend does not hold`, { details: { path: use.path } });
+      return { apply: (x) => (x.length === 0 ? x : linear.apply(x)), row: (index, into) => linear.row(index, into) };
+    }
+    if (use.use !== 'linear') {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} is looked up by rows and needs a linear prepared here`, {
+        details: { path: use.path },
+      });
+    }
+    return { apply: (x) => (x.length === 0 ? x : this.#forward(linear, x)) };
+  }
+
+  #forward(linear: QuantizedLinear, values: Float32Array): Float32Array {
+    const rows = values.length / linear.shape[1];
+    const x = this.alloc({ dtype: 'f32', shape: [rows, linear.shape[1]] });
+    const out = this.alloc({ dtype: 'f32', shape: [rows, linear.shape[0]] });
+    try {
+      this.write(x, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+      linear.forward(x, out);
+      return this.#floats(out).slice();
+    } finally {
+      this.free(x);
+      this.free(out);
+    }
+  }
+
+  #floats(tensor: DeviceTensor): Float32Array {
+    const { spec, data } = this.#held(tensor);
+    if (spec.dtype !== 'f32') throw new LowbitError('ERR_BAD_ARGUMENT', `a tensor of ${spec.dtype} where f32 is needed`);
+    return elements({ dtype: 'f32', data });
+  }
+
+  #held(tensor: DeviceTensor): { readonly spec: TensorSpec; readonly data: Uint8Array } {
+    this.#check();
+    const held = this.#slots.get(tensor.slot);
+    if (!held) throw disposedError(`tensor ${tensor.slot} of ${this.#owner()}`);
+    return held;
+  }
+
+  #check(): void {
+    if (this.#disposed) throw disposedError(this.#owner());
+  }
+
+  #owner(): string {
+    return `backend '${this.name}'`;
+  }
+}

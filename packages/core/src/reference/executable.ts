@@ -1,0 +1,174 @@
+// A compiled program on the reference backend: its sequences, and one step from batch to outputs.
+
+import { toFloat32 } from '../dtype.ts';
+import { opConstants, opInputs, opResults } from '../program/infer.ts';
+import type { CompileOptions, Executable, SequenceId, StepOutputs, StepSequence } from '../spec/backend.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Program } from '../spec/program.ts';
+import type { HostTensor } from '../spec/tensor.ts';
+import { type Demands, planStep, readDemands } from './batch.ts';
+import { type Applied, runOp, type StepState, type Values } from './interpreter.ts';
+import { disposedError, type Memory } from './memory.ts';
+import { Sequences } from './sequences.ts';
+
+/** Milliseconds of work after which a step lets other tasks run, so that an abort can arrive. */
+const BREATH = 30;
+
+const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
+
+export class ReferenceExecutable implements Executable {
+  readonly #owner: string;
+  readonly #memory: Memory;
+  readonly #program: Program;
+  readonly #linears: readonly Applied[];
+  readonly #constants: readonly (Float32Array | undefined)[];
+  readonly #constantBytes: number;
+  readonly #demands: Demands;
+  readonly #sequences: Sequences;
+  readonly #lastReader: readonly number[];
+  readonly #onDispose: (executable: ReferenceExecutable) => void;
+  #running = false;
+  #disposed = false;
+  #scratch = 0;
+
+  /** `program` is valid and `linears` fit it. */
+  constructor(
+    program: Program,
+    linears: readonly Applied[],
+    options: CompileOptions,
+    home: { readonly owner: string; readonly memory: Memory; forget(executable: ReferenceExecutable): void },
+  ) {
+    this.#owner = `an executable of ${home.owner}`;
+    this.#memory = home.memory;
+    this.#onDispose = home.forget;
+    this.#program = program;
+    this.#linears = linears;
+    const used = new Set(program.ops.flatMap(opConstants));
+    this.#constants = program.constants.map((constant, id) => (used.has(id) ? toFloat32(constant).slice() : undefined));
+    this.#constantBytes = this.#constants.reduce((sum, constant) => sum + (constant?.byteLength ?? 0), 0);
+    this.#memory.take(this.#constantBytes);
+    this.#demands = readDemands(program, options.contextLength);
+    this.#sequences = new Sequences(program.caches, options.maxSequences ?? 16, this.#memory);
+    this.#lastReader = lastReaders(program);
+  }
+
+  memory(): { readonly scratch: number; readonly cache: number } {
+    return { scratch: this.#scratch, cache: this.#sequences.bytes };
+  }
+
+  open(): SequenceId {
+    return this.#idle().open();
+  }
+
+  fork(id: SequenceId): SequenceId {
+    return this.#idle().fork(id);
+  }
+
+  length(id: SequenceId): number {
+    if (this.#disposed) throw disposedError(this.#owner);
+    return this.#sequences.get(id).length;
+  }
+
+  truncate(id: SequenceId, length: number): void {
+    this.#idle().truncate(id, length);
+  }
+
+  close(id: SequenceId): void {
+    this.#idle().close(id);
+  }
+
+  async step(batch: readonly StepSequence[], options: { readonly signal?: AbortSignal | undefined } = {}): Promise<StepOutputs> {
+    const sequences = this.#idle();
+    options.signal?.throwIfAborted();
+    const plan = planStep(batch, sequences, this.#demands);
+    const saved = plan.shares.map(({ sequence }) => ({ sequence, before: sequences.snapshot(sequence) }));
+    const state: StepState = {
+      program: this.#program,
+      plan,
+      linears: this.#linears,
+      constants: this.#constants,
+      sequences,
+      contextLength: this.#demands.contextLength,
+      values: [],
+    };
+    this.#running = true;
+    try {
+      await this.#run(state, options.signal);
+      for (const { sequence, tokens, memory } of plan.shares) {
+        sequence.length += tokens.count;
+        sequence.remembers ||= memory.count > 0;
+      }
+      return collect(this.#program, state.values);
+    } catch (error) {
+      if (!this.#disposed) for (const { sequence, before } of saved) sequences.restore(sequence, before);
+      throw error;
+    } finally {
+      this.#running = false;
+      this.#count(-this.#scratch);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#sequences.closeAll();
+    this.#memory.give(this.#constantBytes);
+    this.#onDispose(this);
+  }
+
+  /** Runs all operations; a tensor is dropped after its last reader. */
+  async #run(state: StepState, signal: AbortSignal | undefined): Promise<void> {
+    let rested = performance.now();
+    for (const [index, op] of this.#program.ops.entries()) {
+      if (performance.now() - rested > BREATH) {
+        await pause();
+        rested = performance.now();
+        if (this.#disposed) throw disposedError(this.#owner);
+        signal?.throwIfAborted();
+      }
+      const results = runOp(op, state);
+      for (const [i, id] of opResults(op).entries()) {
+        state.values[id] = results[i]!;
+        this.#count(results[i]!.byteLength);
+      }
+      for (const id of new Set([...opInputs(op), ...opResults(op)])) {
+        if (this.#lastReader[id] !== index) continue;
+        this.#count(-state.values[id]!.byteLength);
+        state.values[id] = undefined;
+      }
+    }
+  }
+
+  #count(bytes: number): void {
+    this.#scratch += bytes;
+    if (bytes > 0) this.#memory.take(bytes);
+    else this.#memory.give(-bytes);
+  }
+
+  /** The sequences, if they may be changed now. */
+  #idle(): Sequences {
+    if (this.#disposed) throw disposedError(this.#owner);
+    if (this.#running) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', 'a step is running', { hint: 'Await it first: an executable does one step at a time.' });
+    }
+    return this.#sequences;
+  }
+}
+
+/** Index of the operation after which a tensor is not needed; -1 for outputs, which stay. */
+function lastReaders(program: Program): readonly number[] {
+  const last: number[] = [];
+  for (const [index, op] of program.ops.entries()) for (const id of [...opInputs(op), ...opResults(op)]) last[id] = index;
+  for (const id of Object.values(program.outputs)) last[id] = -1;
+  return last;
+}
+
+function collect(program: Program, values: readonly (Values | undefined)[]): StepOutputs {
+  const outputs: Record<string, HostTensor> = {};
+  for (const [name, id] of Object.entries(program.outputs)) {
+    const { width, dtype } = program.tensors[id]!;
+    const rows = values[id]!.slice(); // two names may share a tensor
+    outputs[name] = { dtype, shape: [rows.length / width, width], data: new Uint8Array(rows.buffer) };
+  }
+  return outputs;
+}

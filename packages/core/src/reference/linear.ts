@@ -1,0 +1,94 @@
+// A weight prepared on the reference backend.
+
+import type { DeviceTensor, QuantizedLinear } from '../spec/backend.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Format } from '../spec/format.ts';
+import type { HostTensor, Matrix } from '../spec/tensor.ts';
+import { multiply } from './matmul.ts';
+import { disposedError, type Memory } from './memory.ts';
+import type { HeldWeight } from './weights.ts';
+
+/** What a linear needs of the backend that made it. */
+export interface LinearHome {
+  readonly owner: string;
+  readonly memory: Memory;
+  /** Values of a slot. Throws ERR_DISPOSED or ERR_BAD_ARGUMENT. */
+  values(tensor: DeviceTensor): Float32Array;
+  forget(linear: ReferenceLinear): void;
+}
+
+export class ReferenceLinear implements QuantizedLinear {
+  readonly format: Format;
+  readonly shape: Matrix;
+  readonly bytes: number;
+  readonly bias: boolean;
+  readonly #home: LinearHome;
+  readonly #bias: Float32Array | undefined;
+  #weight: HeldWeight | undefined;
+
+  constructor(format: Format, shape: Matrix, weight: HeldWeight, bias: Float32Array | undefined, home: LinearHome) {
+    this.format = format;
+    this.shape = shape;
+    this.bytes = weight.bytes + (bias?.byteLength ?? 0);
+    this.bias = bias !== undefined;
+    this.#home = home;
+    this.#bias = bias;
+    this.#weight = weight;
+    home.memory.take(this.bytes);
+  }
+
+  /** x [rows, in] W^T + bias, as a new array. */
+  apply(x: Float32Array): Float32Array {
+    const out = new Float32Array((x.length / this.shape[1]) * this.shape[0]);
+    multiply(this.#held(), this.shape, x, this.#bias, out);
+    return out;
+  }
+
+  /** Row `index` of the weight, widened. */
+  row(index: number, into: Float64Array): void {
+    this.#held().fill(index, index + 1, into);
+  }
+
+  forward(x: DeviceTensor, out: DeviceTensor): void {
+    const [count, inp] = this.shape;
+    const rows = x.shape[0] ?? 0;
+    if (
+      x.slot === out.slot ||
+      x.shape.length !== 2 ||
+      x.shape[1] !== inp ||
+      out.shape.length !== 2 ||
+      out.shape[0] !== rows ||
+      out.shape[1] !== count
+    ) {
+      throw new LowbitError(
+        'ERR_BAD_ARGUMENT',
+        `a linear [${count}, ${inp}] takes x [rows, ${inp}] and another tensor [rows, ${count}], got [${x.shape.join(', ')}] and [${out.shape.join(', ')}]`,
+      );
+    }
+    multiply(this.#held(), this.shape, this.#home.values(x), this.#bias, this.#home.values(out));
+  }
+
+  async dequantize(): Promise<HostTensor> {
+    const [count, inp] = this.shape;
+    const weight = this.#held();
+    const values = new Float32Array(count * inp);
+    const row = new Float64Array(inp);
+    for (let i = 0; i < count; i++) {
+      weight.fill(i, i + 1, row);
+      values.set(row, i * inp);
+    }
+    return { dtype: 'f32', shape: [count, inp], data: new Uint8Array(values.buffer) };
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#weight) return;
+    this.#weight = undefined;
+    this.#home.memory.give(this.bytes);
+    this.#home.forget(this);
+  }
+
+  #held(): HeldWeight {
+    if (!this.#weight) throw disposedError(`a linear [${this.shape.join(', ')}] of ${this.#home.owner}`);
+    return this.#weight;
+  }
+}

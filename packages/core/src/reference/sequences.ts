@@ -1,0 +1,141 @@
+// The sequences of an executable and their cached keys and values.
+
+import type { SequenceId } from '../spec/backend.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { CacheUse } from '../spec/program.ts';
+import type { Memory } from './memory.ts';
+
+/** Cached rows of one layer: `rows` of them are valid, the arrays may be longer. */
+export interface Cache {
+  k: Float32Array;
+  v: Float32Array;
+  rows: number;
+}
+
+export interface Sequence {
+  /** Tokens stepped so far. */
+  length: number;
+  /** Whether memory rows were handed in. */
+  remembers: boolean;
+  caches: Cache[];
+}
+
+const EMPTY = new Float32Array(0);
+
+/** Open sequences by id. Every array of a cache is counted in `memory` while it is reachable from here. */
+export class Sequences {
+  readonly #memory: Memory;
+  readonly #uses: readonly CacheUse[];
+  readonly #most: number;
+  readonly #open = new Map<SequenceId, Sequence>();
+  #next = 0;
+  /** Bytes of all caches. */
+  bytes = 0;
+
+  constructor(uses: readonly CacheUse[], most: number, memory: Memory) {
+    this.#uses = uses;
+    this.#most = most;
+    this.#memory = memory;
+  }
+
+  /** Throws ERR_BAD_ARGUMENT for an unknown or closed sequence. */
+  get(id: SequenceId): Sequence {
+    const sequence = this.#open.get(id);
+    if (!sequence) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no open sequence ${id}`, { details: { sequence: id } });
+    return sequence;
+  }
+
+  open(): SequenceId {
+    return this.#add({ length: 0, remembers: false, caches: this.#uses.map(() => ({ k: EMPTY, v: EMPTY, rows: 0 })) });
+  }
+
+  fork(id: SequenceId): SequenceId {
+    const from = this.get(id);
+    const caches = from.caches.map((cache, i) => {
+      const { k, v } = this.#widths(i);
+      return { k: cache.k.slice(0, cache.rows * k), v: cache.v.slice(0, cache.rows * v), rows: cache.rows };
+    });
+    const copy = this.#add({ length: from.length, remembers: from.remembers, caches });
+    for (const cache of caches) this.#count(cacheBytes(cache));
+    return copy;
+  }
+
+  truncate(id: SequenceId, length: number): void {
+    const sequence = this.get(id);
+    if (!Number.isInteger(length) || length < 0 || length > sequence.length) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `cannot truncate a sequence of ${sequence.length} tokens to ${length}`, {
+        details: { sequence: id },
+      });
+    }
+    sequence.length = length;
+    for (const [i, cache] of sequence.caches.entries()) if (this.#uses[i]!.rows === 'tokens') cache.rows = length;
+  }
+
+  close(id: SequenceId): void {
+    const sequence = this.get(id);
+    this.#open.delete(id);
+    for (const cache of sequence.caches) this.#count(-cacheBytes(cache));
+  }
+
+  closeAll(): void {
+    for (const id of [...this.#open.keys()]) this.close(id);
+  }
+
+  /** Appends rows to cache `index`, growing it to at most `limit` rows of room. */
+  append(sequence: Sequence, index: number, k: Float32Array, v: Float32Array, limit: number): void {
+    const cache = sequence.caches[index]!;
+    const widths = this.#widths(index);
+    const rows = cache.rows + k.length / widths.k;
+    const before = cacheBytes(cache);
+    if (rows * widths.k > cache.k.length) {
+      const room = Math.max(rows, Math.min(limit, 2 * cache.rows, cache.rows + 1024));
+      cache.k = grown(cache.k, cache.rows * widths.k, room * widths.k);
+      cache.v = grown(cache.v, cache.rows * widths.v, room * widths.v);
+    }
+    cache.k.set(k, cache.rows * widths.k);
+    cache.v.set(v, cache.rows * widths.v);
+    cache.rows = rows;
+    this.#count(cacheBytes(cache) - before);
+  }
+
+  /** What `restore` needs to bring the sequence back: rows past the valid ones may be overwritten meanwhile, valid ones may not. */
+  snapshot(sequence: Sequence): Sequence {
+    return { ...sequence, caches: sequence.caches.map((cache) => ({ ...cache })) };
+  }
+
+  restore(sequence: Sequence, saved: Sequence): void {
+    for (const [i, cache] of sequence.caches.entries()) this.#count(cacheBytes(saved.caches[i]!) - cacheBytes(cache));
+    Object.assign(sequence, saved);
+  }
+
+  #add(sequence: Sequence): SequenceId {
+    if (this.#open.size >= this.#most) {
+      throw new LowbitError('ERR_LIMIT', `${this.#most} sequences are open already`, {
+        hint: 'Close one, or compile with a larger maxSequences.',
+        details: { limit: this.#most },
+      });
+    }
+    const id = this.#next++ as SequenceId;
+    this.#open.set(id, sequence);
+    return id;
+  }
+
+  #widths(index: number): { readonly k: number; readonly v: number } {
+    const { heads, keyDim, valueDim } = this.#uses[index]!;
+    return { k: heads * keyDim, v: heads * valueDim };
+  }
+
+  #count(bytes: number): void {
+    this.bytes += bytes;
+    if (bytes > 0) this.#memory.take(bytes);
+    else this.#memory.give(-bytes);
+  }
+}
+
+const cacheBytes = (cache: Cache): number => cache.k.byteLength + cache.v.byteLength;
+
+function grown(values: Float32Array, used: number, length: number): Float32Array {
+  const larger = new Float32Array(length);
+  larger.set(values.subarray(0, used));
+  return larger;
+}

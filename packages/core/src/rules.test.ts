@@ -1,0 +1,89 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { goldenJson } from '../../../fixtures/golden.ts';
+import { glob, linearTag, linearTags, resolveRules } from './rules.ts';
+import { isLowbitError } from './spec/errors.ts';
+import type { Quantizer } from './spec/quantizer.ts';
+
+const site = (path: string) => ({ path, tag: linearTag(path) });
+const named = (method: string) => ({ method }) as unknown as Quantizer;
+
+describe('linearTag', () => {
+  it('drops model, layers and numbers', () => {
+    expect(linearTag('model.layers.31.self_attn.k_proj')).toBe('self_attn.k_proj');
+    expect(linearTag('model.layers.0.block_sparse_moe.experts.7.w2')).toBe('block_sparse_moe.experts.w2');
+    expect(linearTag('lm_head')).toBe('lm_head');
+    expect(linearTag('model')).toBe('model');
+    expect(linearTags(['model.layers.0.a.b', 'model.layers.1.a.b', 'lm_head'])).toEqual(['a.b', 'lm_head']);
+  });
+
+  it('agrees with the Python library', () => {
+    const { cases } = goldenJson<{ cases: { name: string; tags?: Record<string, string> }[] }>('hqq/cases.json');
+    const pairs = Object.entries(cases.find((c) => c.name === 'linear-tags')!.tags!);
+    expect(pairs.length).toBe(8);
+    for (const [name, tag] of pairs) expect(linearTag(name), name).toBe(tag);
+  });
+});
+
+describe('glob', () => {
+  it.each([
+    ['self_attn.q_proj', 'self_attn.q_proj', true],
+    ['self_attn.q_proj', 'self_attnXq_proj', false],
+    ['*.q_proj', 'self_attn.q_proj', true],
+    ['*.q_proj', 'model.layers.0.self_attn.q_proj', false],
+    ['**.q_proj', 'model.layers.0.self_attn.q_proj', true],
+    ['**.q_proj', 'q_proj', true],
+    ['**.{v,down}_proj', 'mlp.down_proj', true],
+    ['**.{v,down}_proj', 'mlp.up_proj', false],
+    ['model.layers.?.**', 'model.layers.3.mlp.up_proj', true],
+    ['model.layers.?.**', 'model.layers.13.mlp.up_proj', false],
+    ['**', 'anything.at.all', true],
+    ['a+b', 'aab', false],
+  ])('%s on %s: %s', (pattern, text, expected) => {
+    expect(glob(pattern)(text)).toBe(expected);
+  });
+
+  it.each(['', '{a', 'a}', '{a,{b}}', 'x'.repeat(513)])('refuses %j', (pattern) => {
+    expect(() => glob(pattern)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+
+  it('treats any literal text as itself', () => {
+    fc.assert(
+      fc.property(
+        fc.string({ minLength: 1, maxLength: 30 }).filter((s) => !/[*?{},]/.test(s) && !/[\n\r\u2028\u2029]/.test(s)),
+        (text) => glob(text)(text),
+      ),
+    );
+  });
+});
+
+describe('resolveRules', () => {
+  const sites = ['model.layers.0.self_attn.q_proj', 'model.layers.0.mlp.up_proj', 'model.layers.1.mlp.up_proj', 'lm_head'].map(site);
+  const a = named('a');
+  const b = named('b');
+
+  it('lets the last match win and the fallback fill in', () => {
+    const found = resolveRules(
+      sites,
+      [
+        { match: 'mlp.*', use: b },
+        { match: ['lm_head', 'model.layers.1.**'], use: 'keep' },
+      ],
+      a,
+    );
+    expect(sites.map((s) => found.get(s))).toEqual([a, b, 'keep', 'keep']);
+  });
+
+  it('refuses a rule that matches nothing, and lists the tags', () => {
+    const attempt = () => resolveRules(sites, [{ match: 'self_attn.qproj', use: 'keep' }], a);
+    expect(attempt).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', hint: expect.stringContaining('self_attn.q_proj') }));
+  });
+});
+
+it('isLowbitError knows errors by their marker, not by class', () => {
+  const foreign = Object.assign(new Error('x'), { [Symbol.for('lowbit.error')]: true, code: 'ERR_IO' });
+  expect(isLowbitError(foreign, 'ERR_IO')).toBe(true);
+  expect(isLowbitError(foreign, 'ERR_LIMIT')).toBe(false);
+  expect(isLowbitError(new Error('x'))).toBe(false);
+  expect(isLowbitError(null)).toBe(false);
+});

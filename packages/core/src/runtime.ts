@@ -1,0 +1,223 @@
+// Chooses backends and loads programs onto them. The order of the backends is the user's; a model never hops to another backend silently.
+
+import { type BackendReport, type Explanation, fits, formatExplanation, missingOps, supportOf } from './runtime/explain.ts';
+import { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram } from './runtime/load.ts';
+import type { Backend, BackendProvider, LinearRequest, Probe, QuantizedLinear } from './spec/backend.ts';
+import { LowbitError } from './spec/errors.ts';
+import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
+import type { Program } from './spec/program.ts';
+import type { Routine } from './spec/quantizer.ts';
+import type { HostTensor, Matrix } from './spec/tensor.ts';
+
+export { type BackendReport, type Explanation, formatExplanation } from './runtime/explain.ts';
+export type { LoadedProgram, LoadOptions, LoadWeight } from './runtime/load.ts';
+
+export interface RuntimeOptions {
+  /** In order of preference. */
+  readonly backends: readonly BackendProvider[];
+  /** Codecs of custom formats, handed to every backend. */
+  readonly codecs?: readonly FormatCodec[];
+  /** May a backend expand weights to floats? Default false: it hides what quantizing is for. */
+  readonly allowDequant?: boolean;
+}
+
+/** A linear as a caller asks about it: `use` defaults to `linear`, `allowDequant` to the runtime's. */
+export type LinearQuestion = Pick<LinearRequest, 'format' | 'shape'> & Partial<Pick<LinearRequest, 'use' | 'allowDequant'>>;
+
+export interface Runtime extends AsyncDisposable {
+  readonly codecs: readonly FormatCodec[];
+  readonly allowDequant: boolean;
+  /** Names of the backends, in order. */
+  readonly backends: readonly string[];
+  /** Opens a backend by name; default the first that is available. Throws ERR_BACKEND_UNAVAILABLE with the reason. */
+  backend(name?: string): Promise<Backend>;
+  /** What every backend says to these linears and this program. Opens those that are available. */
+  explain(linears: readonly LinearQuestion[], program?: Program): Promise<Explanation>;
+  /**
+   * The first backend that supports every linear and every operation. Throws ERR_UNSUPPORTED_FORMAT if backends run the program but not the
+   * formats, else ERR_BACKEND_UNAVAILABLE; the message holds the table, `details.explanation` its data.
+   */
+  select(linears: readonly LinearQuestion[], program?: Program): Promise<Backend>;
+  /** Prepares one weight on the first backend that supports it. bias: f32 [out]. The caller disposes the linear. */
+  linear(weight: QuantizedTensor, bias?: HostTensor): Promise<QuantizedLinear>;
+  /** A backend's version of a quantizer's routine, from the backends that are open. */
+  routine(name: string): Routine | undefined;
+  /** Loads a program's weights one by one and compiles it. See `LoadOptions`. An abort or error releases everything. */
+  load(program: Program, loadWeight: LoadWeight, options: LoadOptions): Promise<LoadedProgram>;
+}
+
+interface Candidate {
+  readonly provider: BackendProvider;
+  readonly probe: Probe;
+  backend?: Promise<Backend>;
+  /** Set once it is open. */
+  opened?: Backend;
+}
+
+/**
+ * Probes the backends and opens the first that is available; others open when they are asked for.
+ * Throws ERR_BAD_ARGUMENT for two backends of one name, ERR_BACKEND_UNAVAILABLE if none can be opened.
+ *
+ * @example
+ * await using runtime = await createRuntime({ backends: [referenceBackend()] });
+ */
+export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
+  const { backends, codecs = [], allowDequant = false } = options;
+  const names = backends.map(({ name }) => name);
+  if (new Set(names).size !== names.length) throw new LowbitError('ERR_BAD_ARGUMENT', `two backends have one name: ${names.join(', ')}`);
+  const candidates: Candidate[] = [];
+  for (const provider of backends) candidates.push({ provider, probe: await probe(provider) });
+  const runtime = new BackendRuntime(candidates, codecs, allowDequant);
+  await runtime.backend();
+  return runtime;
+}
+
+function reason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function probe(provider: BackendProvider): Promise<Probe> {
+  try {
+    return await provider.probe();
+  } catch (error) {
+    return { ok: false, reason: `probing failed: ${reason(error)}` };
+  }
+}
+
+class BackendRuntime implements Runtime {
+  readonly codecs: readonly FormatCodec[];
+  readonly allowDequant: boolean;
+  readonly #candidates: readonly Candidate[];
+  #disposed = false;
+
+  constructor(candidates: readonly Candidate[], codecs: readonly FormatCodec[], allowDequant: boolean) {
+    this.#candidates = candidates;
+    this.codecs = codecs;
+    this.allowDequant = allowDequant;
+  }
+
+  get backends(): readonly string[] {
+    return this.#candidates.map(({ provider }) => provider.name);
+  }
+
+  async backend(name?: string): Promise<Backend> {
+    this.#check();
+    const failures: BackendReport[] = [];
+    for (const candidate of this.#candidates) {
+      if (name !== undefined && candidate.provider.name !== name) continue;
+      const opened = await this.#open(candidate);
+      if ('ops' in opened) return opened;
+      failures.push(opened);
+    }
+    const what =
+      name === undefined
+        ? 'no backend is available'
+        : failures.length > 0
+          ? `backend '${name}' is not available`
+          : `there is no backend '${name}'`;
+    throw new LowbitError('ERR_BACKEND_UNAVAILABLE', failures.length > 0 ? `${what}\n${formatExplanation(failures)}` : what, {
+      hint: failures.find(({ hint }) => hint)?.hint ?? `Backends of this runtime: ${this.backends.join(', ') || '(none)'}.`,
+      details: { explanation: failures },
+    });
+  }
+
+  async explain(linears: readonly LinearQuestion[], program?: Program): Promise<Explanation> {
+    this.#check();
+    const requests = linears.map((linear): LinearRequest => ({ use: 'linear', allowDequant: this.allowDequant, ...linear }));
+    const reports: BackendReport[] = [];
+    for (const candidate of this.#candidates) {
+      const backend = await this.#open(candidate);
+      if (!('ops' in backend)) reports.push(backend);
+      else {
+        reports.push({
+          backend: backend.name,
+          available: true,
+          detail: backend.device.label,
+          linears: requests.map((request) => ({ request, support: supportOf(backend, request) })),
+          missingOps: missingOps(backend, program),
+        });
+      }
+    }
+    return reports;
+  }
+
+  async select(linears: readonly LinearQuestion[], program?: Program): Promise<Backend> {
+    const explanation = await this.explain(linears, program);
+    const found = explanation.find(fits);
+    if (found) return this.backend(found.backend);
+    throw unfit(explanation);
+  }
+
+  async linear(weight: QuantizedTensor, bias?: HostTensor): Promise<QuantizedLinear> {
+    const question = { format: weight.format, shape: weight.shape as Matrix };
+    const backend = await this.select([question]);
+    return backend.prepare(weight, { ...question, use: 'linear', allowDequant: this.allowDequant }, bias);
+  }
+
+  routine(name: string): Routine | undefined {
+    for (const { opened } of this.#candidates) {
+      const found = opened?.routines?.get(name);
+      if (found) return found;
+    }
+    return undefined;
+  }
+
+  load(program: Program, loadWeight: LoadWeight, options: LoadOptions): Promise<LoadedProgram> {
+    this.#check();
+    return loadProgram(this, program, loadWeight, options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    for (const candidate of this.#candidates) {
+      // A backend that failed to open has nothing to dispose.
+      const backend = await candidate.backend?.catch(() => undefined);
+      await backend?.[Symbol.asyncDispose]();
+    }
+  }
+
+  /** The backend, or the report of why there is none. */
+  async #open(candidate: Candidate): Promise<Backend | BackendReport> {
+    const { provider, probe } = candidate;
+    const failed = { backend: provider.name, available: false, linears: [], missingOps: [] } as const;
+    if (!probe.ok) return { ...failed, detail: probe.reason, hint: probe.hint };
+    candidate.backend ??= provider.open({ codecs: this.codecs });
+    try {
+      candidate.opened = await candidate.backend;
+      return candidate.opened;
+    } catch (error) {
+      return { ...failed, detail: `opening failed: ${reason(error)}` };
+    }
+  }
+
+  #check(): void {
+    if (this.#disposed) throw new LowbitError('ERR_DISPOSED', 'the runtime was disposed', { details: { owner: 'runtime' } });
+  }
+}
+
+/** The error of a selection that found nothing. */
+function unfit(explanation: Explanation): LowbitError {
+  const runs = explanation.filter(({ available, missingOps }) => available && missingOps.length === 0);
+  const table = formatExplanation(explanation);
+  if (runs.length === 0) {
+    const some = explanation.some(({ available }) => available);
+    return new LowbitError(
+      'ERR_BACKEND_UNAVAILABLE',
+      `no backend ${some ? 'runs all operations of this program' : 'is available'}\n${table}`,
+      {
+        hint: 'Add a backend to createRuntime({ backends }); referenceBackend() runs everything, slowly.',
+        details: { explanation },
+      },
+    );
+  }
+  const expandable = runs.some(({ linears }) =>
+    linears.every(({ support }) => support.level !== 'none' || support.reason.includes('allowDequant')),
+  );
+  return new LowbitError('ERR_UNSUPPORTED_FORMAT', `no backend supports every format asked for\n${table}`, {
+    hint: expandable
+      ? 'Pass allowDequant: true to let a backend expand the weights to floats.'
+      : 'Add a backend that reads these formats; referenceBackend() reads all, slowly.',
+    details: { explanation },
+  });
+}

@@ -1,0 +1,192 @@
+// Loads a program onto one backend, or onto several across a cut, and runs it there.
+
+import { cutProgram, type ProgramPiece } from '../program/cut.ts';
+import { validateProgram } from '../program/validate.ts';
+import type { Runtime } from '../runtime.ts';
+import type { Backend, LinearRequest, QuantizedLinear, SequenceId, StepOutputs, StepSequence } from '../spec/backend.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Format, QuantizedTensor } from '../spec/format.ts';
+import type { LinearUse, Program } from '../spec/program.ts';
+import type { CallOptions, HostTensor } from '../spec/tensor.ts';
+import { missingOps, supportOf } from './explain.ts';
+import { type Place, SplitProgram } from './split.ts';
+
+/** Reads weight `index` of the program. Without `bias` the constant that the program names is taken. */
+export type LoadWeight = (
+  use: LinearUse,
+  index: number,
+) => Promise<{ readonly weight: QuantizedTensor; readonly bias?: HostTensor | undefined }>;
+
+export interface LoadOptions extends CallOptions {
+  /** Most positions a sequence may have. */
+  readonly contextLength: number;
+  /** Most sequences open at once; default 16. */
+  readonly maxSequences?: number;
+  /** Backends by name and how many layers each runs, in order. Default: all layers on the first backend that supports them. */
+  readonly cut?: readonly { readonly backend: string; readonly layers: number }[];
+  /**
+   * Formats of the weights, if known before they are read: the backend is then chosen first. Otherwise it is chosen as they are read, and
+   * loading starts again on the next backend at the first weight that the one chosen does not support.
+   */
+  readonly formats?: readonly Format[];
+}
+
+/** A program with its weights in place. Everything an `Executable` does, across the cut; owns its linears. */
+export interface LoadedProgram extends AsyncDisposable {
+  readonly program: Program;
+  /** Name of the backend of each piece. */
+  readonly backends: readonly string[];
+  /** By index in the program. */
+  readonly linears: readonly QuantizedLinear[];
+  open(): SequenceId;
+  fork(id: SequenceId): SequenceId;
+  length(id: SequenceId): number;
+  truncate(id: SequenceId, length: number): void;
+  close(id: SequenceId): void;
+  step(batch: readonly StepSequence[], options?: { readonly signal?: AbortSignal | undefined }): Promise<StepOutputs>;
+  /** Device bytes of weights, activations, and keys and values held now. */
+  memory(): { readonly weights: number; readonly scratch: number; readonly cache: number };
+  /**
+   * From now on weight `index` is `linear` (an adapter around the old one, say), which the program owns from then on; gives back the old one,
+   * which the caller owns. Compiles again: ERR_BAD_ARGUMENT while sequences are open.
+   */
+  replace(index: number, linear: QuantizedLinear): Promise<QuantizedLinear>;
+}
+
+/** Implements `Runtime.load`. */
+export async function loadProgram(
+  runtime: Runtime,
+  program: Program,
+  loadWeight: LoadWeight,
+  options: LoadOptions,
+): Promise<LoadedProgram> {
+  validateProgram(program);
+  if (options.cut) {
+    const pieces = cutProgram(
+      program,
+      options.cut.map(({ layers }) => layers),
+    );
+    const places: Place[] = [];
+    for (const [i, piece] of pieces.entries()) places.push({ piece, backend: await runtime.backend(options.cut[i]!.backend) });
+    checkFormats(places, program, options.formats, runtime);
+    return loadPlaces(program, places, loadWeight, options, runtime);
+  }
+  const whole = wholePiece(program);
+  const known: LinearRequest[] = (options.formats ?? []).map((format, i) =>
+    requestOf(program.linears[i]!, format, program.linears[i]!.use, runtime),
+  );
+  for (;;) {
+    const backend = await runtime.select(known, program);
+    try {
+      return await loadPlaces(program, [{ piece: whole, backend }], loadWeight, options, runtime);
+    } catch (error) {
+      if (!(error instanceof Unsupported)) throw error;
+      known.push(error.request);
+    }
+  }
+}
+
+/** Thrown inside `loadProgram` alone: the backend chosen does not take this linear. */
+class Unsupported extends LowbitError {
+  readonly request: LinearRequest;
+  constructor(path: string, backend: string, request: LinearRequest, reason: string) {
+    super('ERR_UNSUPPORTED_FORMAT', `backend '${backend}' does not take ${path}: ${reason}`, {
+      hint: 'Choose another backend for these layers, or pass allowDequant.',
+      details: { path, backend, request },
+    });
+    this.request = request;
+  }
+}
+
+function wholePiece(program: Program): ProgramPiece {
+  return { program, linears: [...program.linears.keys()], caches: [...program.caches.keys()], takes: [], gives: [] };
+}
+
+function requestOf(use: LinearUse, format: Format, as: LinearUse['use'], runtime: Runtime): LinearRequest {
+  return { format, shape: use.shape, use: as, allowDequant: runtime.allowDequant };
+}
+
+/** What `backend` is asked to do with linear `index`: by all its pieces together. */
+function useOn(backend: Backend, index: number, places: readonly Place[]): LinearUse['use'] | undefined {
+  const uses = new Set<LinearUse['use']>();
+  for (const { piece, backend: own } of places) {
+    const at = own === backend ? piece.linears.indexOf(index) : -1;
+    if (at >= 0) uses.add(piece.program.linears[at]!.use);
+  }
+  return uses.size > 1 ? 'both' : [...uses][0];
+}
+
+function checkSupport(backend: Backend, use: LinearUse, request: LinearRequest): void {
+  const support = supportOf(backend, request);
+  if (support.level === 'none') throw new Unsupported(use.path, backend.name, request, support.reason);
+}
+
+/** Of a cut, before anything is read: operations, and formats as far as they are known. */
+function checkFormats(places: readonly Place[], program: Program, formats: readonly Format[] | undefined, runtime: Runtime): void {
+  for (const { piece, backend } of places) {
+    const missing = missingOps(backend, piece.program);
+    if (missing.length > 0) {
+      throw new LowbitError('ERR_BACKEND_UNAVAILABLE', `backend '${backend.name}' does not run ${missing.join(', ')}`, {
+        hint: 'Choose another backend for these layers.',
+        details: { backend: backend.name, missing },
+      });
+    }
+    if (!formats) continue;
+    for (const [at, index] of piece.linears.entries()) {
+      checkSupport(
+        backend,
+        program.linears[index]!,
+        requestOf(program.linears[index]!, formats[index]!, piece.program.linears[at]!.use, runtime),
+      );
+    }
+  }
+}
+
+/** Prepares the weights one by one and compiles the pieces. Releases everything if anything fails. */
+async function loadPlaces(
+  program: Program,
+  places: readonly Place[],
+  loadWeight: LoadWeight,
+  options: LoadOptions,
+  runtime: Runtime,
+): Promise<LoadedProgram> {
+  const { signal, onProgress } = options;
+  const backends = [...new Set(places.map(({ backend }) => backend))];
+  const prepared = new Map<Backend, QuantizedLinear[]>(backends.map((backend) => [backend, []]));
+  const release = (): void => {
+    for (const linears of prepared.values()) for (const linear of Object.values(linears)) linear[Symbol.dispose]();
+  };
+  try {
+    for (const [index, use] of program.linears.entries()) {
+      signal?.throwIfAborted();
+      const loaded = await loadWeight(use, index);
+      signal?.throwIfAborted();
+      checkShape(use, loaded.weight);
+      for (const backend of backends) {
+        const as = useOn(backend, index, places);
+        if (!as) continue;
+        const request = requestOf(use, loaded.weight.format, as, runtime);
+        checkSupport(backend, use, request);
+        const bias = as === 'embedding' ? undefined : (loaded.bias ?? (use.bias === undefined ? undefined : program.constants[use.bias]));
+        prepared.get(backend)![index] = await backend.prepare(loaded.weight, request, bias);
+      }
+      onProgress?.({ phase: 'load', done: index + 1, total: program.linears.length, unit: 'tensors', item: use.path });
+    }
+    signal?.throwIfAborted();
+    return await SplitProgram.compile(program, places, prepared, options);
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+function checkShape(use: LinearUse, weight: QuantizedTensor): void {
+  if (weight.shape[0] === use.shape[0] && weight.shape[1] === use.shape[1]) return;
+  throw new LowbitError(
+    'ERR_TENSOR_MISMATCH',
+    `${use.path}.weight is [${weight.shape.join(', ')}], the model needs [${use.shape.join(', ')}]`,
+    {
+      details: { path: use.path, expected: use.shape, actual: weight.shape },
+    },
+  );
+}

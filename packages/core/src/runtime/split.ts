@@ -1,0 +1,258 @@
+// A loaded program: the pieces of a cut, each on its backend, run as one.
+
+import type { ProgramPiece } from '../program/cut.ts';
+import type { Backend, Executable, QuantizedLinear, SequenceId, StepOutputs, StepSequence } from '../spec/backend.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Program } from '../spec/program.ts';
+import type { HostTensor } from '../spec/tensor.ts';
+import type { LoadedProgram, LoadOptions } from './load.ts';
+import { checkNames, type PieceRun, pieceBatch, rowsOf, type StepNames, sortOutputs, stepNames } from './pieces.ts';
+
+/** A piece and its backend. */
+export interface Place {
+  readonly piece: ProgramPiece;
+  readonly backend: Backend;
+}
+
+export class SplitProgram implements LoadedProgram {
+  readonly program: Program;
+  readonly #places: readonly Place[];
+  readonly #prepared: Map<Backend, QuantizedLinear[]>;
+  readonly #options: LoadOptions;
+  readonly #names: StepNames;
+  readonly #sequences = new Map<SequenceId, SequenceId[]>();
+  #runs: readonly PieceRun[] = [];
+  #next = 0;
+  #busy = false;
+  #disposed = false;
+
+  private constructor(program: Program, places: readonly Place[], prepared: Map<Backend, QuantizedLinear[]>, options: LoadOptions) {
+    this.program = program;
+    this.#places = places;
+    this.#prepared = prepared;
+    this.#options = options;
+    this.#names = stepNames(places.map(({ piece }) => piece));
+  }
+
+  static async compile(
+    program: Program,
+    places: readonly Place[],
+    prepared: Map<Backend, QuantizedLinear[]>,
+    options: LoadOptions,
+  ): Promise<SplitProgram> {
+    const loaded = new SplitProgram(program, places, prepared, options);
+    loaded.#runs = await loaded.#compile(prepared);
+    return loaded;
+  }
+
+  get backends(): readonly string[] {
+    return this.#places.map(({ backend }) => backend.name);
+  }
+
+  get linears(): readonly QuantizedLinear[] {
+    return this.program.linears.map((_, index) => [...this.#prepared.values()].find((linears) => linears[index])![index]!);
+  }
+
+  open(): SequenceId {
+    return this.#add((executable) => executable.open());
+  }
+
+  fork(id: SequenceId): SequenceId {
+    const ids = this.#ids(id);
+    return this.#add((executable, i) => executable.fork(ids[i]!));
+  }
+
+  length(id: SequenceId): number {
+    this.#check();
+    return this.#runs[0]!.executable.length(this.#known(id)[0]!);
+  }
+
+  truncate(id: SequenceId, length: number): void {
+    for (const [i, own] of this.#ids(id).entries()) this.#runs[i]!.executable.truncate(own, length);
+  }
+
+  close(id: SequenceId): void {
+    const ids = this.#ids(id);
+    this.#sequences.delete(id);
+    for (const [i, own] of ids.entries()) this.#runs[i]!.executable.close(own);
+  }
+
+  async step(batch: readonly StepSequence[], options: { readonly signal?: AbortSignal | undefined } = {}): Promise<StepOutputs> {
+    this.#idle();
+    const ids = batch.map(({ id }) => this.#known(id));
+    checkNames(batch, this.#names);
+    this.#busy = true;
+    try {
+      if (this.#runs.length === 1) {
+        return await this.#runs[0]!.executable.step(
+          batch.map((given, i) => ({ ...given, id: ids[i]![0]! })),
+          options,
+        );
+      }
+      return await this.#stepPieces(batch, ids, options.signal);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  memory(): { readonly weights: number; readonly scratch: number; readonly cache: number } {
+    this.#check();
+    const parts = this.#runs.map(({ executable }) => executable.memory());
+    const weights = [...this.#prepared.values()].flatMap((linears) => Object.values(linears)).reduce((sum, { bytes }) => sum + bytes, 0);
+    return {
+      weights,
+      scratch: parts.reduce((sum, { scratch }) => sum + scratch, 0),
+      cache: parts.reduce((sum, { cache }) => sum + cache, 0),
+    };
+  }
+
+  async replace(index: number, linear: QuantizedLinear): Promise<QuantizedLinear> {
+    this.#idle();
+    const use = this.program.linears[index];
+    const found = this.#places.find(
+      ({ piece }) => piece.linears.includes(index) && piece.program.linears[piece.linears.indexOf(index)]!.use !== 'embedding',
+    );
+    if (!use || !found) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no linear ${index}`, { details: { index } });
+    if (this.#sequences.size > 0) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `cannot replace ${use.path} while ${this.#sequences.size} sequences are open`, {
+        hint: 'Close them first: what they cached was computed with the old weight.',
+      });
+    }
+    const changed = new Map(
+      [...this.#prepared].map(([backend, linears]) => [backend, backend === found.backend ? linears.with(index, linear) : linears]),
+    );
+    this.#busy = true;
+    try {
+      const runs = await this.#compile(changed);
+      for (const { executable } of this.#runs) executable[Symbol.dispose]();
+      this.#runs = runs;
+    } finally {
+      this.#busy = false;
+    }
+    const linears = this.#prepared.get(found.backend)!;
+    const old = linears[index]!;
+    linears[index] = linear;
+    return old;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    for (const { executable } of this.#runs) executable[Symbol.dispose]();
+    for (const linears of this.#prepared.values()) for (const linear of Object.values(linears)) linear[Symbol.dispose]();
+  }
+
+  async #compile(prepared: ReadonlyMap<Backend, readonly QuantizedLinear[]>): Promise<readonly PieceRun[]> {
+    const { contextLength, maxSequences = 16 } = this.#options;
+    const runs: PieceRun[] = [];
+    try {
+      for (const { piece, backend } of this.#places) {
+        this.#options.signal?.throwIfAborted();
+        const linears = piece.linears.map((index) => prepared.get(backend)![index]!);
+        // Pieces keep a copy of a sequence that gets its memory until all have succeeded: see `mark`.
+        const room = this.#places.length > 1 ? 2 * maxSequences : maxSequences;
+        runs.push({ piece, executable: await backend.compile(piece.program, linears, { contextLength, maxSequences: room }) });
+      }
+      return runs;
+    } catch (error) {
+      for (const { executable } of runs) executable[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Runs the pieces in order. If one fails, those before it go back. */
+  async #stepPieces(batch: readonly StepSequence[], ids: readonly SequenceId[][], signal: AbortSignal | undefined): Promise<StepOutputs> {
+    const results: Record<string, HostTensor> = {};
+    const carried = new Map<string, HostTensor>();
+    const marks: Mark[] = [];
+    try {
+      for (const [at, { piece, executable }] of this.#runs.entries()) {
+        const steps = pieceBatch(
+          batch,
+          ids.map((list) => list[at]!),
+          piece,
+          carried,
+          this.#names,
+        );
+        const own = batch.map((given, i) => mark(executable, ids[i]!, at, rowsOf(given, this.#names).memory > 0));
+        const outputs = await executable.step(steps, { signal }).catch((error: unknown) => {
+          if (!this.#disposed) for (const { keep } of own) keep(); // a step that rejects changed nothing
+          throw error;
+        });
+        marks.push(...own);
+        sortOutputs(outputs, piece, carried, results);
+      }
+    } catch (error) {
+      if (!this.#disposed) for (const { back } of marks) back();
+      throw error;
+    }
+    for (const { keep } of marks) keep();
+    return results;
+  }
+
+  #add(make: (executable: Executable, at: number) => SequenceId): SequenceId {
+    this.#idle();
+    const most = this.#options.maxSequences ?? 16;
+    if (this.#sequences.size >= most) {
+      throw new LowbitError('ERR_LIMIT', `${most} sequences are open already`, {
+        hint: 'Close one, or load with a larger maxSequences.',
+        details: { limit: most },
+      });
+    }
+    const ids: SequenceId[] = [];
+    try {
+      for (const [at, { executable }] of this.#runs.entries()) ids.push(make(executable, at));
+    } catch (error) {
+      for (const [at, id] of ids.entries()) this.#runs[at]!.executable.close(id);
+      throw error;
+    }
+    const id = this.#next++ as SequenceId;
+    this.#sequences.set(id, ids);
+    return id;
+  }
+
+  /** The sequence's ids in the pieces, if it may be changed now. */
+  #ids(id: SequenceId): SequenceId[] {
+    this.#idle();
+    return this.#known(id);
+  }
+
+  #known(id: SequenceId): SequenceId[] {
+    const ids = this.#sequences.get(id);
+    if (!ids) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no open sequence ${id}`, { details: { sequence: id } });
+    return ids;
+  }
+
+  #idle(): void {
+    this.#check();
+    if (this.#busy)
+      throw new LowbitError('ERR_BAD_ARGUMENT', 'a step is running', { hint: 'Await it first: a program does one step at a time.' });
+  }
+
+  #check(): void {
+    if (this.#disposed) throw new LowbitError('ERR_DISPOSED', 'the loaded program was disposed', { details: { owner: 'loaded program' } });
+  }
+}
+
+/** A place in a sequence to go back to, or to go on from. */
+interface Mark {
+  back(): void;
+  keep(): void;
+}
+
+/** Remembers sequence ids[at] as it is: by its length, or by a copy where the step hands in memory, which truncating would keep. */
+function mark(executable: Executable, ids: SequenceId[], at: number, remembers: boolean): Mark {
+  const id = ids[at]!;
+  if (!remembers) {
+    const length = executable.length(id);
+    return { back: () => executable.truncate(id, length), keep: () => {} };
+  }
+  const copy = executable.fork(id);
+  return {
+    keep: () => executable.close(copy),
+    back: () => {
+      executable.close(id);
+      ids[at] = copy;
+    },
+  };
+}

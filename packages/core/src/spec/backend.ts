@@ -1,0 +1,135 @@
+// A backend runs formats and programs on one device.
+//
+// It is not a tensor library: it knows no methods, no checkpoints and no models. It owns device memory (callers hold opaque slots), repacks weights
+// into layouts of its own when they are prepared, and runs operations in the order they were enqueued. Preparing is async, dispatching is sync,
+// reading is async. Everything it hands out is disposable, and disposing gives memory back at once.
+
+import type { Format, FormatCodec, QuantizedTensor } from './format.ts';
+import type { OpName, Program } from './program.ts';
+import type { Routine } from './quantizer.ts';
+import type { HostTensor, Matrix, TensorSpec } from './tensor.ts';
+
+/** Device memory, owned by the backend that made it. */
+export type Slot = number & { readonly __slot: never };
+
+export interface DeviceTensor extends TensorSpec {
+  readonly slot: Slot;
+}
+
+export interface LinearRequest {
+  readonly format: Format;
+  readonly shape: Matrix;
+  /** `embedding` needs row look-up, `linear` the product, `both` the two of a tied table. */
+  readonly use: 'linear' | 'embedding' | 'both';
+  /** dequant: may the backend expand the weight to plain floats? It costs memory and hides the point of quantizing, so the caller must allow it. */
+  readonly allowDequant: boolean;
+}
+
+/** native: reads the published packing; repack: own layout of the same codes; dequant: expanded to floats. `bytes` of device memory it would take. */
+export type Support =
+  | { readonly level: 'native' | 'repack' | 'dequant'; readonly bytes: number }
+  | { readonly level: 'none'; readonly reason: string };
+
+/** A weight prepared on a backend: what a method's `HqqLinear` or `Linear4bit` gives its user, and what a program multiplies by. */
+export interface QuantizedLinear extends Disposable {
+  readonly format: Format;
+  readonly shape: Matrix;
+  /** Device bytes held until disposed. */
+  readonly bytes: number;
+  /** Whether a bias is added. */
+  readonly bias: boolean;
+  /** out = x W^T + bias. x: f32 [rows, in], out: f32 [rows, out], different slots. Enqueues and returns. */
+  forward(x: DeviceTensor, out: DeviceTensor): void;
+  /** The weight as f32 [out, in]. */
+  dequantize(): Promise<HostTensor>;
+}
+
+/** A sequence's place in the caches of an executable. */
+export type SequenceId = number & { readonly __sequence: never };
+
+export interface StepSequence {
+  readonly id: SequenceId;
+  /** New token ids; they take the positions after those already cached. */
+  readonly tokens: Uint32Array;
+  /** Indices into `tokens` whose rows of `outputs` tensors are wanted, ascending; none is fine; default the last one. */
+  readonly wanted?: Uint32Array;
+  /** The length that dynamic rotary kinds go by; default cached + tokens. In a chunked prefill pass the whole prompt's on every chunk. */
+  readonly length?: number;
+  /**
+   * Rows for `input` operations by name: f32 [tokens, width], [wanted, width] for the outputs domain, [positions, width] for the memory domain.
+   * Memory is handed in once per sequence, all of it with one step; a step without it has no memory rows.
+   */
+  readonly inputs?: Readonly<Record<string, HostTensor>>;
+  /** Rows for `inject` operations, f32: row i of `rows` replaces the row of token at[i]; `at` is ascending. Without it nothing is replaced. */
+  readonly injections?: Readonly<Record<string, { readonly at: Uint32Array; readonly rows: HostTensor }>>;
+}
+
+/** f32 (expert ids: i32) [rows, width] per output name, rows of all sequences in the order given. */
+export type StepOutputs = Readonly<Record<string, HostTensor>>;
+
+/** A compiled program with its activations and caches. */
+export interface Executable extends Disposable {
+  /** Device bytes of activations, and of keys and values held now. */
+  memory(): { readonly scratch: number; readonly cache: number };
+  /** A new, empty sequence. */
+  open(): SequenceId;
+  /** A sequence with the same cached tokens; they are independent from then on. */
+  fork(id: SequenceId): SequenceId;
+  /** Number of tokens stepped, also by a program without caches: an encoder takes a new (or truncated) sequence per input. */
+  length(id: SequenceId): number;
+  /** Forgets the cached tokens from position `length` on. Memory stays. */
+  truncate(id: SequenceId, length: number): void;
+  close(id: SequenceId): void;
+  /**
+   * Runs one step; one at a time, and no other method meanwhile. A step that rejects changes no cache: ERR_BAD_ARGUMENT for an unusable batch (no
+   * sequence, one twice, no tokens, an id out of the vocabulary, missing or unknown inputs), ERR_LIMIT beyond contextLength or a position table.
+   */
+  step(batch: readonly StepSequence[], options?: { readonly signal?: AbortSignal | undefined }): Promise<StepOutputs>;
+}
+
+export interface CompileOptions {
+  /** Most positions a sequence may have; a longer one is ERR_LIMIT. */
+  readonly contextLength: number;
+  /** Most sequences open at once; default 16. */
+  readonly maxSequences?: number;
+}
+
+export interface Backend extends AsyncDisposable {
+  readonly spec: 1;
+  readonly name: string;
+  readonly device: { readonly label: string; readonly memory: number; readonly features: readonly string[] };
+  /** Operations it runs. `linear` alone is a valid, weights-only backend. */
+  readonly ops: ReadonlySet<OpName>;
+  /** Faster versions of quantizers' routines, by name. */
+  readonly routines?: ReadonlyMap<string, Routine>;
+  /** Pure and synchronous. */
+  supports(request: LinearRequest): Support;
+  /** Takes over nothing: the caller may drop the host tensors once the promise settles. bias: f32 [out]. */
+  prepare(weight: QuantizedTensor, request: LinearRequest, bias?: HostTensor): Promise<QuantizedLinear>;
+  /**
+   * `linears[i]` serves `program.linears[i]`; the executable uses them but does not own them. A linear adds the bias it was prepared with: whoever
+   * prepares it passes the constant that `LinearUse.bias` names. Throws ERR_BAD_ARGUMENT for a program that breaks a rule of program.ts.
+   */
+  compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable>;
+  alloc(spec: TensorSpec): DeviceTensor;
+  free(tensor: DeviceTensor): void;
+  write(tensor: DeviceTensor, data: Uint8Array): void;
+  /** Waits for everything enqueued before. */
+  read(tensor: DeviceTensor): Promise<HostTensor>;
+  /** Device bytes held by linears, executables and tensors of this backend now. */
+  allocated(): number;
+}
+
+export type Probe =
+  | { readonly ok: true; readonly detail: string }
+  | { readonly ok: false; readonly reason: string; readonly hint?: string };
+
+/** What `cpu()`, `cuda()` or `referenceBackend()` return; passed by value to `createRuntime`. */
+export interface BackendProvider {
+  readonly spec: 1;
+  readonly name: string;
+  /** Cheap and harmless: may this backend be opened here? */
+  probe(): Promise<Probe>;
+  /** `codecs` are those of custom formats, for backends that can make use of them. */
+  open(options?: { readonly codecs?: readonly FormatCodec[] }): Promise<Backend>;
+}

@@ -1,0 +1,90 @@
+// A format says how the numbers of one weight matrix are represented. It is a plain record: methods produce formats, backends consume them, and
+// neither knows the other. Sizes follow from (format, shape) alone, so a plan can be printed and a file header written before any data exists.
+
+import type { DType, HostTensor, JsonObject, Matrix, TensorSpec } from './tensor.ts';
+
+/** Plain numbers. Part: `weight` [out, in]. */
+export interface Dense {
+  readonly kind: 'dense';
+  readonly dtype: DType;
+}
+
+/**
+ * Group-wise affine grid: w = (q - zero) * scale, q in 0 .. levels - 1.
+ *
+ * With T = out * in and the weight seen as one flat row-major sequence, `axis: 1` makes groups of `group` consecutive elements (they may run
+ * across row ends), `axis: 0` makes group c of the elements c, c + T/group, c + 2 T/group, ... (../docs: HQQ's grouping, published layouts).
+ * `group: null` means one group per row (axis 1) or per column (axis 0).
+ *
+ * Parts: `codes` (packed), `scale` and `zero`, each [T/group, 1] (axis 1) or [1, T/group] (axis 0); a nested format contributes its own parts
+ * under `scale.` or `zero.`.
+ */
+export interface Affine {
+  readonly kind: 'affine';
+  /** 256, 64, 32, 16, 8, 4, 3 (1.58 bits) or 2. */
+  readonly levels: number;
+  readonly group: number | null;
+  readonly axis: 0 | 1;
+  readonly scale: DType | Affine | Codebook;
+  /** `none`: codes are signed around (levels / 2), w = (q - levels/2) * scale. */
+  readonly zero: 'none' | DType | Affine;
+  /** Order of codes in `codes`; a name from the packing table. */
+  readonly packing: string;
+  /** LLM.int8: columns of the activations above the threshold are computed in floating point. A matter for backends, not for dequantize. */
+  readonly outliers?: { readonly threshold: number };
+}
+
+/**
+ * Table look-up: w = table[q] * scale of its block (of `group` consecutive elements), for `dim` consecutive elements at a time.
+ * Parts: `codes` (packed), `table` [2^(bits*dim), dim] f32, `scale` [ceil(T/group)]; a nested scale contributes `scale.*` parts, with `offset`
+ * also `scale.offset` (one f32 added after the nested look-up).
+ * With `rotate` every block of `rotate.block` consecutive inputs was multiplied by the normalised Hadamard matrix before quantization, so a
+ * backend rotates activations instead (dequantize undoes the rotation).
+ */
+export interface Codebook {
+  readonly kind: 'codebook';
+  readonly bits: number;
+  readonly dim: 1 | 2;
+  readonly group: number;
+  /** Name of the table for people and for fast paths (`nf4`, `fp4`, `higgs-4-2`, ...); the numbers are always the `table` part. */
+  readonly table: string;
+  readonly scale: DType | Affine | Codebook;
+  readonly offset?: boolean;
+  readonly packing: string;
+  readonly rotate?: { readonly kind: 'hadamard'; readonly block: number };
+}
+
+/** A third party's own family; its codec is passed to `createRuntime({ codecs })`. */
+export interface Custom {
+  readonly kind: `${string}:${string}`;
+  readonly params: JsonObject;
+}
+
+export type Format = Dense | Affine | Codebook | Custom;
+
+/** One weight in one format. Parts are named tensors; their dtypes and shapes are those of `FormatCodec.parts`. */
+export interface QuantizedTensor<F extends Format = Format> {
+  readonly format: F;
+  readonly shape: Matrix;
+  readonly parts: Readonly<Record<string, HostTensor>>;
+}
+
+export interface DequantizeOptions {
+  /** Dtype of the result. Affine formats round every operation to it; codebooks compute in f32 and round once, as the Python libraries do. Default f32. */
+  readonly dtype?: 'f32' | 'f16' | 'bf16';
+  /** First row; default 0. */
+  readonly from?: number;
+  /** Row after the last; default all. */
+  readonly to?: number;
+}
+
+/** The meaning of one family of formats, as pure functions. */
+export interface FormatCodec<F extends Format = Format> {
+  readonly kind: F['kind'];
+  /** Names, dtypes and shapes of the parts. Throws ERR_UNSUPPORTED_FORMAT if the format cannot hold the shape. */
+  parts(format: F, shape: Matrix): Readonly<Record<string, TensorSpec>>;
+  /** Codes of weight rows [from, to), one per element (or per `dim` elements), whatever the packing. u8 [to - from, in / dim] (u16 above 256 codes). */
+  unpackRows(tensor: QuantizedTensor<F>, from: number, to: number): HostTensor;
+  /** Normative numbers of weight rows [from, to). */
+  dequantize(tensor: QuantizedTensor<F>, options?: DequantizeOptions): HostTensor;
+}

@@ -1,0 +1,56 @@
+// How a model family is described: where its linear layers are, and what one step of it computes. Adapters are data and small functions.
+
+import type { QuantizedLinear } from './backend.ts';
+import type { Program } from './program.ts';
+import type { HostTensor, JsonObject, Matrix, TensorSpec } from './tensor.ts';
+
+/** A linear layer's place in a model. */
+export interface LinearSite {
+  /** Module path in the checkpoint, without `.weight`: `model.layers.3.self_attn.q_proj`. */
+  readonly path: string;
+  /** The part of the path that repeats across layers: `self_attn.q_proj`. See `linearTag`. */
+  readonly tag: string;
+  /** -1 for linears outside the layers, such as `lm_head`. */
+  readonly layer: number;
+  readonly expert?: number;
+  readonly shape: Matrix;
+  readonly bias: boolean;
+}
+
+/** Entries of a checkpoint by tensor name. */
+export type Entries = ReadonlyMap<string, TensorSpec>;
+
+/** A model as the runtime needs it. */
+export interface ModelDescription {
+  readonly program: Program;
+  readonly vocab: number;
+  readonly contextLength: number;
+  readonly layers: number;
+}
+
+export interface DescribeOptions {
+  /** Names of extra program outputs, e.g. `hidden.0`: the adapter's own list of observable tensors. */
+  readonly observe?: readonly string[];
+  /** Reads a whole small tensor of the checkpoint (norms, biases, position tables). */
+  readonly read: (name: string) => Promise<HostTensor>;
+  readonly entries: Entries;
+}
+
+export interface ModelAdapter {
+  readonly spec: 1;
+  /** Values of config.json `model_type` it serves. */
+  readonly modelTypes: readonly string[];
+  /** The linear layers, in the order of the model. Throws ERR_BAD_CHECKPOINT for an unusable config. */
+  linears(config: JsonObject, entries: Entries): readonly LinearSite[];
+  describe(config: JsonObject, options: DescribeOptions): Promise<ModelDescription>;
+}
+
+/** A foreign framework's model whose linears can be replaced: the other half of `patchLinears`. */
+export interface LinearHost {
+  /** Its linear layers by path. */
+  linears(): Iterable<{ readonly path: string; readonly shape: Matrix }>;
+  /** The floating-point weight and bias of one of them. */
+  weight(path: string): Promise<{ readonly weight: HostTensor; readonly bias?: HostTensor | undefined }>;
+  /** From now on `path` computes with `linear`, which the host owns and disposes. */
+  replace(path: string, linear: QuantizedLinear): void | Promise<void>;
+}

@@ -1,0 +1,78 @@
+// A quantizer turns one weight matrix into one format. It is a plain object made by a method's factory, such as hqq({ bits: 4 }).
+// Weights may be larger than memory: a quantizer reads flat element ranges and writes part ranges, within the byte budget it is given.
+
+import type { Format } from './format.ts';
+import type { DType, HostTensor, JsonObject, Matrix } from './tensor.ts';
+
+/** A weight matrix that need not be in memory. Reading checks for NaN and infinity (ERR_NON_FINITE names the tensor). */
+export interface WeightReader {
+  readonly name: string;
+  readonly shape: Matrix;
+  readonly dtype: DType;
+  /** Fills `into` (from index `at`) with the flat row-major elements [from, to) widened to f32. */
+  read(from: number, to: number, into: Float32Array, at?: number): Promise<void>;
+}
+
+/** Where the parts of one quantized weight go. Ranges may be written in any order, each element exactly once. */
+export interface PartWriter {
+  /** Writes elements of `part` from flat index `at`; `data` holds whole elements in the part's dtype. The bytes are taken over before the promise settles. */
+  write(part: string, at: number, data: Uint8Array): Promise<void>;
+}
+
+/**
+ * Second moments of a linear's input channels, E[x_i^2] (`diagonal`, f32 [in]) or E[x_i x_j] (`matrix`, f32 [in, in]): what an error in a weight
+ * costs at the output. From `collectImportance`.
+ */
+export interface Importance {
+  readonly kind: 'diagonal' | 'matrix';
+  readonly moments: HostTensor;
+  /** How many rows the moments were averaged over. */
+  readonly rows: number;
+}
+
+/**
+ * A named numerical kernel of a quantizer (`affine.proximal.step`) that a backend may bring in a faster version. Tensors in, tensors out;
+ * the quantizer that names it says what they are, and holds the normative version.
+ */
+export type Routine = (inputs: readonly HostTensor[], params: JsonObject) => Promise<readonly HostTensor[]>;
+
+export interface QuantizeContext {
+  /** Bytes of host memory the quantizer may hold at once for this weight. */
+  readonly budget: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly importance?: Importance | undefined;
+  /** A backend's version of a routine, if it has one; otherwise the quantizer runs its own. */
+  readonly routine?: ((name: string) => Routine | undefined) | undefined;
+  /** Called with the number of weights finished since the last call. */
+  readonly onWeights?: ((count: number) => void) | undefined;
+}
+
+/** Error of the stored numbers (after rounding of scales to their storage dtype) against the weight, summed over all elements. */
+export interface WeightError {
+  readonly squaredError: number;
+  readonly squaredWeight: number;
+  readonly maxAbs: number;
+}
+
+export interface Quantizer {
+  readonly spec: 1;
+  readonly method: string;
+  /** The settings, for provenance and for the layout's config block; never dispatched on by core. */
+  readonly config: JsonObject;
+  /**
+   * The format this quantizer makes of a weight of that shape, with scales and zeros stored as `metaDtype`.
+   * Throws ERR_UNSUPPORTED_FORMAT with the reason; never skips silently.
+   */
+  format(shape: Matrix, metaDtype: DType): Format;
+  /** Quantizes into `out`, whose parts are those of `format`. Same weight, same bytes, whatever the budget. */
+  quantize(weight: WeightReader, format: Format, out: PartWriter, context: QuantizeContext): Promise<WeightError>;
+}
+
+/** `keep` leaves a linear as it is in the source. */
+export type Treatment = Quantizer | 'keep';
+
+/** A path or tag glob (`*` within a dot component, `**` across, `{a,b}`), or several; of the rules that match a linear the last wins. */
+export interface Rule {
+  readonly match: string | readonly string[];
+  readonly use: Treatment;
+}

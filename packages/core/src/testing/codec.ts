@@ -1,0 +1,117 @@
+// Conformance of a format codec: sizes, row ranges, dtypes, and what it refuses.
+
+import { byteLength, elements, toFloat32 } from '../dtype.ts';
+import type { FormatCodec } from '../spec/format.ts';
+import type { HostTensor } from '../spec/tensor.ts';
+import { checkClose } from './compare.ts';
+import type { FormatSample } from './formats.ts';
+import { type Case, check, checkThrows, registerCases, type TestRunner } from './kit.ts';
+
+export interface CodecSample extends FormatSample {
+  /** The numbers it must dequantize to, f32 [out, in], bit for bit. */
+  readonly values?: HostTensor;
+}
+
+/** Ranges of rows that cover the matrix in uneven steps. */
+function ranges(rows: number): (readonly [from: number, to: number])[] {
+  const list: (readonly [number, number])[] = [];
+  for (let from = 0, step = 1; from < rows; from += step, step = (step * 2) % 7 || 3) list.push([from, Math.min(rows, from + step)]);
+  return list;
+}
+
+/** The cases, for any way of running them. */
+export function codecCases(codec: FormatCodec, samples: readonly CodecSample[]): readonly Case[] {
+  return samples.flatMap(({ name, weight, values }): Case[] => {
+    const { format, shape, parts } = weight;
+    const [out, inp] = shape;
+    const unpacking: Case = {
+      group: name,
+      name: 'unpacks rows as it unpacks all',
+      async run() {
+        const all = codec.unpackRows(weight, 0, out);
+        check(all.dtype === 'u8' || all.dtype === 'u16', `codes are ${all.dtype}`);
+        const codes = elements({ dtype: all.dtype, data: all.data }) as Uint8Array;
+        for (const [from, to] of ranges(out)) {
+          const rows = codec.unpackRows(weight, from, to);
+          const width = codes.length / out;
+          checkClose(
+            `rows ${from} .. ${to}`,
+            elements({ dtype: rows.dtype, data: rows.data }) as Uint8Array,
+            codes.subarray(from * width, to * width),
+            0,
+          );
+        }
+      },
+    };
+    return [
+      ...(format.kind === 'dense' ? [] : [unpacking]), // dense weights have no codes
+      {
+        group: name,
+        name: 'the parts have the announced dtypes, shapes and bytes',
+        async run() {
+          const specs = codec.parts(format, shape);
+          check(Object.keys(specs).length > 0, 'parts names none');
+          for (const [part, spec] of Object.entries(specs)) {
+            const tensor = parts[part];
+            check(tensor !== undefined, `the sample has no part ${part}`);
+            check(
+              tensor.dtype === spec.dtype && tensor.shape.join() === spec.shape.join(),
+              `part ${part} is ${tensor.dtype} [${tensor.shape.join(', ')}]`,
+            );
+            check(tensor.data.byteLength === byteLength(spec), `part ${part} has ${tensor.data.byteLength} bytes`);
+          }
+          check(
+            JSON.stringify(codec.parts(structuredClone(format), shape)) === JSON.stringify(specs),
+            'a clone of the format has other parts',
+          );
+        },
+      },
+      {
+        group: name,
+        name: 'dequantizes rows as it dequantizes all',
+        async run() {
+          const all = codec.dequantize(weight);
+          check(all.dtype === 'f32' && all.shape[0] === out && all.shape[1] === inp, `got ${all.dtype} [${all.shape.join(', ')}]`);
+          const numbers = toFloat32(all);
+          check(numbers.every(Number.isFinite), 'a number is not finite');
+          if (values) checkClose('numbers', numbers, toFloat32(values), 0);
+          for (const [from, to] of ranges(out)) {
+            const rows = codec.dequantize(weight, { from, to });
+            check(rows.shape[0] === to - from, `rows ${from} .. ${to} have shape [${rows.shape.join(', ')}]`);
+            checkClose(`rows ${from} .. ${to}`, toFloat32(rows), numbers.subarray(from * inp, to * inp), 0);
+          }
+          checkClose('of a clone', toFloat32(codec.dequantize(structuredClone(weight))), numbers, 0);
+        },
+      },
+      {
+        group: name,
+        name: 'dequantizes to 16 bits',
+        async run() {
+          const exact = toFloat32(codec.dequantize(weight));
+          for (const dtype of ['f16', 'bf16'] as const) {
+            const narrow = codec.dequantize(weight, { dtype });
+            check(narrow.dtype === dtype && narrow.data.byteLength === 2 * out * inp, `asked for ${dtype}, got ${narrow.dtype}`);
+            checkClose(dtype, toFloat32(narrow), exact, dtype === 'f16' ? 4e-3 : 4e-2);
+          }
+        },
+      },
+      {
+        group: name,
+        name: 'refuses missing parts and rows that are not there',
+        async run() {
+          for (const part of Object.keys(codec.parts(format, shape))) {
+            const { [part]: _, ...rest } = parts;
+            await checkThrows(`without ${part}`, 'ERR_TENSOR_MISMATCH', () => codec.dequantize({ ...weight, parts: rest }));
+          }
+          await checkThrows('rows beyond the last', 'ERR_BAD_ARGUMENT', () => codec.dequantize(weight, { from: 0, to: out + 1 }));
+          await checkThrows('rows from a fraction', 'ERR_BAD_ARGUMENT', () => codec.dequantize(weight, { from: 0.5, to: 1 }));
+        },
+      },
+    ];
+  });
+}
+
+/** Registers the conformance cases of a codec, each on every sample (weights of its kind). */
+export function codecConformance(codec: FormatCodec, samples: readonly CodecSample[], runner: TestRunner): void {
+  registerCases(`codec '${codec.kind}'`, codecCases(codec, samples), runner);
+}
