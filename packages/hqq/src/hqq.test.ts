@@ -1,0 +1,273 @@
+import {
+  dequantize,
+  elements,
+  float32Tensor,
+  type HostTensor,
+  isLowbitError,
+  type Matrix,
+  memoryReader,
+  memoryWriter,
+  quantizationError,
+  quantize,
+  type Routine,
+  toFloat32,
+} from '@lowbit/core';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
+import { hqq } from './hqq.ts';
+import { type HqqBits, type HqqOptions, settings } from './options.ts';
+import { proximalStep } from './proximal.ts';
+import { solveGrid, TileStore } from './solve.ts';
+import { tiling } from './tiles.ts';
+
+interface Case {
+  name: string;
+  method: string;
+  shape: Matrix;
+  config: { nbits: HqqBits; group_size: number | null; axis: 0 | 1; optimize: boolean; round_zero: boolean; channel_wise?: boolean };
+  tensors: Record<string, string>;
+  solver_steps?: number;
+  stop_margin?: number;
+}
+
+const cases = goldenJson<{ cases: Case[] }>('hqq/cases.json').cases.filter(
+  (c) => c.method === 'hqq.Quantizer.quantize' && c.tensors?.['expected.codes'] && c.config.channel_wise !== false,
+);
+const tensors = goldenTensors('hqq/quantize.safetensors');
+const golden = (c: Case, name: string): HostTensor | undefined => tensors.get(c.tensors[name] ?? '');
+const words = (t: HostTensor) => elements({ dtype: 'u32', data: t.data });
+
+function optionsOf({ config }: Case): HqqOptions {
+  return { bits: config.nbits, groupSize: config.group_size, axis: config.axis, optimize: config.optimize, roundZero: config.round_zero };
+}
+
+/** Deterministic bell-shaped weights. */
+function bell(count: number, seed = 1): Float32Array {
+  let state = seed;
+  const uniform = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
+    return state / 2 ** 31;
+  };
+  return Float32Array.from({ length: count }, () => (uniform() + uniform() + uniform()) * 0.02);
+}
+
+describe('goldens of hqq 0.2.8.post1', () => {
+  it('covers every bit width', () => {
+    expect(new Set(cases.map((c) => c.config.nbits))).toEqual(new Set([8, 6, 5, 4, 3, 2, 1.58, 1]));
+  });
+
+  it.each(cases.map((c) => [c.name, c] as const))('%s', async (_, c) => {
+    const q = await quantize(golden(c, 'weight')!, hqq(optionsOf(c)));
+    expect(q.parts.codes!.data).toEqual(golden(c, 'expected.W_q')!.data);
+    expect(words(q.parts.scale!)).toEqual(words(golden(c, 'expected.scale')!));
+    const zero = toFloat32(q.parts.zero!);
+    const expected = toFloat32(golden(c, 'expected.zero')!);
+    expect(zero.length).toBe(expected.length);
+    for (const [i, z] of zero.entries()) {
+      const tolerance = c.config.optimize ? Math.max(1e-5 * Math.abs(expected[i]!), 1e-5) : 0;
+      expect(Math.abs(z - expected[i]!)).toBeLessThanOrEqual(tolerance);
+    }
+  });
+
+  const solved = cases.filter((c) => c.tensors['solver.errors']);
+  it.each(solved.map((c) => [c.name, c] as const))('%s takes the same steps', async (_, c) => {
+    const s = settings(optionsOf(c));
+    const weight = golden(c, 'weight')!;
+    const format = hqq(optionsOf(c)).format(c.shape, 'f32');
+    if (format.kind !== 'affine') throw new Error('not affine');
+    const t = tiling(format, c.shape);
+    const store = new TileStore(memoryReader('w', weight), t, Number.POSITIVE_INFINITY);
+    const grid = await solveGrid(store, t, format.levels, s, {});
+    const expected = toFloat32(golden(c, 'solver.errors')!);
+    expect(grid.errors.length).toBe(c.solver_steps);
+    for (const [i, error] of grid.errors.entries()) expect(Math.abs(error - expected[i]!)).toBeLessThanOrEqual(1e-5 * expected[i]!);
+  });
+});
+
+describe('the table of the specification', () => {
+  const shape: Matrix = [8, 16];
+  const weight = float32Tensor(
+    shape,
+    Array.from({ length: 128 }, (_, i) => (((37 * i + 11) % 101) - 50) / 256),
+  );
+  const scaled = float32Tensor(
+    shape,
+    toFloat32(weight).map((x) => x * 16),
+  );
+  const hex = (t: HostTensor) => Buffer.from(t.data).toString('hex');
+
+  it('4 bits, axis 1', async () => {
+    const q = await quantize(weight, hqq({ bits: 4, groupSize: 8 }));
+    expect(hex(q.parts.codes!)).toBe(
+      '097fd52b80f64ca2076dd2288ff43aa0f54ba0066dc2288ff54ca0076ec2198fe53c90f75db2096fc3097fe52b90f64cc0067dd1289ff34a90f75db2096fc42a',
+    );
+    const zero = [6.995535, 7.995535, 7.001374, 8.03022, 7.978023, 6.982143];
+    for (const [i, z] of zero.entries()) expect(Math.abs(toFloat32(q.parts.zero!)[i]! - z)).toBeLessThan(1e-5);
+  });
+
+  it('4 bits, axis 0', async () => {
+    const q = await quantize(weight, hqq({ bits: 4, groupSize: 8, axis: 0 }));
+    expect(hex(q.parts.codes!)).toBe(
+      '088fe42a90f55ca0084cc23b7ff53aa0f65dc2077fc32a8ff52a90085dc2087fd33b90f55ca0085dd3077ff62aa0f55da1087fc32a8ff53ba1f55cd3087fd33a',
+    );
+  });
+
+  it('shrinkage acts on large weights, and kappa then matters', async () => {
+    const zeros = async (kappa: number) => {
+      const q = await quantize(scaled, hqq({ bits: 2, groupSize: 8, solver: { kappa } }));
+      return [...toFloat32(q.parts.zero!)].slice(0, 4);
+    };
+    const close = (got: number[], want: number[]) => {
+      for (const [i, w] of want.entries()) expect(Math.abs(got[i]! - w)).toBeLessThan(1e-5);
+    };
+    close(await zeros(1.01), [1.399973, 1.649973, 1.387965, 1.618734]);
+    close(await zeros(1), [1.400061, 1.650061, 1.387791, 1.61856]);
+  });
+});
+
+describe('streaming', () => {
+  // 2.4 M weights: three tiles on either axis
+  const shape: Matrix = [1200, 2048];
+  const weight = float32Tensor(shape, bell(shape[0] * shape[1]));
+
+  it.each([
+    { bits: 4, axis: 1 },
+    { bits: 4, axis: 0 },
+    { bits: 8, axis: 1 },
+    { bits: 3, axis: 1 },
+  ] as const)('gives the same bytes without room to keep the weight: %o', async (options) => {
+    const quantizer = hqq(options);
+    const whole = await quantize(weight, quantizer);
+    const reader = memoryReader('w', weight);
+    const format = quantizer.format(shape, 'f32');
+    const specs = Object.fromEntries(Object.entries(whole.parts).map(([name, { dtype, shape: s }]) => [name, { dtype, shape: s }]));
+    const { writer, parts } = memoryWriter(specs);
+    let largest = 0;
+    let seen = 0;
+    const count = (n: number) => {
+      seen += n;
+    };
+    const narrow: typeof reader = {
+      ...reader,
+      read(from, to, into, at) {
+        largest = Math.max(largest, to - from);
+        return reader.read(from, to, into, at);
+      },
+    };
+    const error = await quantizer.quantize(narrow, format, writer, { budget: 1 << 20, onWeights: count });
+    for (const [name, part] of Object.entries(whole.parts)) expect(Buffer.compare(part.data, parts[name]!.data), name).toBe(0);
+    expect(largest).toBeLessThanOrEqual(1 << 20);
+    expect(seen).toBe(shape[0] * shape[1]);
+    const measured = quantizationError(weight, { format, shape, parts });
+    expect(error.squaredError / (shape[0] * shape[1]) / measured.mse).toBeCloseTo(1, 9);
+    expect(error.maxAbs).toBe(measured.maxAbs);
+  });
+
+  it('can be aborted between tiles', async () => {
+    const reason = new Error('enough');
+    await expect(quantize(weight, hqq(), { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+  });
+});
+
+describe('error of what is stored', () => {
+  it('counts the rounding of scales to f16', async () => {
+    const weight = float32Tensor([64, 256], bell(64 * 256, 7));
+    const quantizer = hqq({ bits: 8 });
+    const q = await quantize(weight, quantizer, { metaDtype: 'f16' });
+    const { writer } = memoryWriter(q.parts);
+    const error = await quantizer.quantize(memoryReader('w', weight), q.format, writer, { budget: 1 << 30 });
+    const got = quantizationError(weight, q);
+    expect(error.maxAbs).toBe(got.maxAbs);
+    expect(got.mse).toBeGreaterThan(quantizationError(weight, await quantize(weight, quantizer)).mse);
+  });
+
+  it('is at most half a step and a bit, for any weights', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.float({ min: -4, max: 4, noNaN: true }), { minLength: 64, maxLength: 64 }),
+        fc.constantFrom(0, 1),
+        async (values, axis) => {
+          const weight = float32Tensor([4, 16], values);
+          const q = await quantize(weight, hqq({ bits: 8, groupSize: 8, axis: axis as 0 | 1, optimize: false }));
+          const back = toFloat32(dequantize(q));
+          const scales = toFloat32(q.parts.scale!);
+          const largest = Math.max(...scales);
+          for (const [i, v] of values.entries())
+            expect(Math.abs(v - back[i]!)).toBeLessThanOrEqual(Math.max(0.51 * Math.min(largest, 1), 1.1e-4));
+        },
+      ),
+    );
+  });
+});
+
+describe('a backend may take over the proximal step', () => {
+  it('is asked for it, and the result is the same', async () => {
+    const weight = float32Tensor([64, 128], bell(64 * 128, 3));
+    let calls = 0;
+    const routine: Routine = async ([w, inverse, zero], params) => {
+      calls++;
+      const newZero = Float32Array.from(elements({ dtype: 'f32', data: zero!.data }));
+      const sum = proximalStep(
+        { weights: elements({ dtype: 'f32', data: w!.data }), groups: w!.shape[0]!, size: w!.shape[1]! },
+        params.levels as number,
+        elements({ dtype: 'f32', data: inverse!.data }),
+        newZero,
+        { norm: params.norm as number, beta: params.beta as number },
+      );
+      return [float32Tensor([newZero.length], newZero), { dtype: 'f64', shape: [], data: new Uint8Array(Float64Array.of(sum).buffer) }];
+    };
+    const runtime = { routine: (name: string) => (name === 'affine.proximal.step' ? routine : undefined) };
+    const accelerated = await quantize(weight, hqq(), { runtime });
+    expect(calls).toBeGreaterThan(1);
+    expect(accelerated).toEqual(await quantize(weight, hqq()));
+  });
+});
+
+describe('bad input', () => {
+  const code = async (run: () => Promise<unknown>) => {
+    try {
+      await run();
+    } catch (error) {
+      return isLowbitError(error) ? `${error.code} ${error.message}` : error;
+    }
+    return 'no error';
+  };
+  const weight = float32Tensor([6, 20], bell(120));
+
+  it.each([
+    [{ bits: 7 }, 'bits'],
+    [{ groupSize: 0 }, 'groupSize'],
+    [{ groupSize: 1.5 }, 'groupSize'],
+    [{ axis: 2 }, 'axis'],
+    [{ solver: { iterations: 0 } }, 'solver.iterations'],
+    [{ solver: { norm: 1.2 } }, 'solver.norm'],
+    [{ solver: { beta: -1 } }, 'solver.beta'],
+    [{ solver: { kappa: 0.5 } }, 'solver.kappa'],
+  ])('%o', async (options, name) => {
+    expect(await code(async () => hqq(options as HqqOptions))).toMatch(new RegExp(`^ERR_BAD_ARGUMENT hqq: ${name} cannot be`));
+  });
+
+  it('shapes that groups or packing do not divide', async () => {
+    expect(await code(() => quantize(weight, hqq({ groupSize: 64 })))).toMatch(/^ERR_UNSUPPORTED_FORMAT.*groups of 64 do not divide/);
+    expect(await code(() => quantize(float32Tensor([3, 20], bell(60)), hqq({ groupSize: 20 })))).toMatch(/^ERR_UNSUPPORTED_FORMAT 4bit_u8/);
+    expect(await code(() => quantize(weight, hqq({ groupSize: 5, axis: 0 })))).toMatch(/^ERR_UNSUPPORTED_FORMAT 4bit_u8/);
+    expect(await code(() => quantize(float32Tensor([4], [1, 2, 3, 4]), hqq()))).toMatch(/^ERR_TENSOR_MISMATCH/);
+  });
+
+  it('NaN, infinity, and scales that do not fit', async () => {
+    const broken = toFloat32(weight).slice();
+    broken[37] = Number.NaN;
+    expect(await code(() => quantize(float32Tensor([6, 20], broken), hqq({ groupSize: 20 })))).toMatch(
+      /^ERR_NON_FINITE weight: element 37 is NaN/,
+    );
+    const narrow = float32Tensor(
+      [4, 16],
+      Array.from({ length: 64 }, (_, i) => 100 + i * 1e-4),
+    );
+    expect(await code(() => quantize(narrow, hqq({ groupSize: 16 }), { metaDtype: 'f16' }))).toMatch(
+      /^ERR_DTYPE_OVERFLOW weight: a zero of -?\d/,
+    );
+    expect(await code(() => quantize(narrow, hqq({ groupSize: 16 })))).toBe('no error');
+  });
+});

@@ -1,0 +1,2 @@
+export { hqq } from './hqq.ts';
+export type { HqqBits, HqqOptions, HqqSolverOptions } from './options.ts';

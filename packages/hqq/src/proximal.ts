@@ -1,0 +1,79 @@
+// The half-quadratic solver of HQQ (Badri and Shaji, "Half-Quadratic Quantization of Large Machine Learning Models", 2023), as the Python library's
+// default `optimize_weights_proximal` computes it in float32. The scale is fixed; one step moves the zero of every group:
+//
+//   q  = clamp(round(w s + z))      Wr = (q - z) / s      We = shrink(w - Wr)      z' = mean over the group of q - (w - We) s
+//
+// and gives the error mean |w - Wr| of the zero it started from. Sums are float64 here; torch's are float32 in an order of its own.
+
+import { type GroupBlock, ROUND } from './grid.ts';
+
+const fround = Math.fround;
+const round = ROUND; // a local: this is the hot loop, and some module loaders make every use of an import a property access
+
+export interface Shrinkage {
+  /** p of the norm. */
+  readonly norm: number;
+  readonly beta: number;
+}
+
+/** |x| up to which shrink(x) is zero: the root of x = x^(p-1) / beta, that is beta^(-1 / (2 - p)), with room for rounding. */
+function deadZone({ norm, beta }: Shrinkage): number {
+  return norm === 1 ? 0.99 / beta : 0.99 * beta ** (-1 / (2 - norm));
+}
+
+/** sign(x) max(|x| - |x|^(p-1) / beta, 0), every operation rounded to float32. */
+function shrink(x: number, p: number, inverseBeta: number): number {
+  const magnitude = Math.abs(x);
+  if (magnitude === 0) return 0;
+  const cut = p === 1 ? inverseBeta : fround(inverseBeta * fround(magnitude ** (p - 1)));
+  const rest = fround(magnitude - cut);
+  return rest > 0 ? (x < 0 ? -rest : rest) : 0;
+}
+
+/**
+ * One step over a block of groups: replaces `zero` and returns the sum of |w - Wr| under the zeros it found.
+ * @param inverse f32 [groups]
+ * @param zero f32 [groups], updated
+ */
+export function proximalStep(block: GroupBlock, levels: number, inverse: Float32Array, zero: Float32Array, shrinkage: Shrinkage): number {
+  const { weights, groups, size } = block;
+  const top = levels - 1;
+  const quiet = deadZone(shrinkage);
+  const tabulate = levels <= size;
+  const table = new Float64Array(levels); // (q - z) / s of the group at hand, where that is fewer divisions
+  let errorSum = 0;
+  for (let g = 0, at = 0; g < groups; g++, at += size) {
+    const s = inverse[g]!;
+    const z = zero[g]!;
+    if (tabulate) for (let q = 0; q <= top; q++) table[q] = fround(fround(q - z) / s);
+    let groupError = 0;
+    let zeroSum = 0;
+    let largest = 0;
+    for (let i = at; i < at + size; i++) {
+      const w = weights[i]!;
+      const scaled = fround(w * s);
+      const q = Math.min(Math.max(fround(scaled + z) + round - round, 0), top);
+      const residual = Math.abs(fround(w - (tabulate ? table[q]! : fround(fround(q - z) / s))));
+      groupError += residual;
+      if (residual > largest) largest = residual;
+      zeroSum += fround(q - scaled);
+    }
+    errorSum += groupError;
+    zero[g] = largest <= quiet ? zeroSum / size : shrunkZero(block, levels, g, s, z, shrinkage);
+  }
+  return errorSum;
+}
+
+/** The new zero of a group in which the shrinkage acts. */
+function shrunkZero({ weights, size }: GroupBlock, levels: number, g: number, s: number, z: number, { norm, beta }: Shrinkage): number {
+  const top = levels - 1;
+  const inverseBeta = 1 / beta;
+  let sum = 0;
+  for (let i = g * size; i < (g + 1) * size; i++) {
+    const w = weights[i]!;
+    const q = Math.min(Math.max(fround(fround(w * s) + z) + round - round, 0), top);
+    const We = shrink(fround(w - fround(fround(q - z) / s)), norm, inverseBeta);
+    sum += fround(q - fround(fround(w - We) * s));
+  }
+  return sum / size;
+}
