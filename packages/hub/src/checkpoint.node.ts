@@ -1,0 +1,186 @@
+// A checkpoint folder as Hugging Face models have it: config.json, safetensors, and small files.
+
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  byteLength,
+  type Checkpoint,
+  type CheckpointLayout,
+  codecFor,
+  type FormatCodec,
+  type JsonObject,
+  LowbitError,
+  type Matrix,
+  type QuantizedTensor,
+  type StoredLinear,
+} from '@lowbit/core';
+import { checkWeightMap, type Folder, findSafetensors, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
+import { errnoOf, guarded } from './io.node.ts';
+import { isObject, quote, toJson } from './json/parse.ts';
+import { hqqLayout } from './layouts/hqq.ts';
+import { openSafetensors, type SafetensorsSource } from './safetensors/source.node.ts';
+
+const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
+const MAX_FILE_BYTES = 64 * 1024 * 1024;
+/** Weights in any form, and indexes of their shards: never "other files". */
+const WEIGHTS = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|npz|tflite|ot)$|\.index\.json$/;
+
+/** Layouts that every checkpoint is tried with. */
+export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout];
+
+export interface OpenCheckpointOptions {
+  /** Layouts of third parties; they are tried before the built-in ones. */
+  readonly layouts?: readonly CheckpointLayout[];
+  /** Codecs of custom formats that such layouts yield. */
+  readonly codecs?: readonly FormatCodec[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface FolderCheckpoint extends Checkpoint {
+  /** Absolute path. */
+  readonly folder: string;
+  readonly source: SafetensorsSource;
+  /** Bytes of each of `files`, for planning a copy. */
+  readonly fileBytes: ReadonlyMap<string, number>;
+}
+
+/**
+ * Opens a model folder. Reads config.json and headers, never weights. `file('config.json')` gives the bytes of the config, too.
+ * Throws ERR_NOT_FOUND (no folder, no config.json, no safetensors, a missing shard), ERR_BAD_CHECKPOINT, ERR_BAD_SAFETENSORS,
+ * ERR_TENSOR_MISMATCH (a quantized layer that does not fit together), and ERR_UNSUPPORTED_FORMAT for a quantization that nothing here reads.
+ */
+export async function openCheckpoint(dir: string, options: OpenCheckpointOptions = {}): Promise<FolderCheckpoint> {
+  const { signal, codecs } = options;
+  const folder = await openFolder(dir);
+  const config = await readConfig(folder);
+  const found = await findSafetensors(folder);
+  const source = await openSafetensors(found.paths, { label: folder.path, signal });
+  try {
+    if (found.weightMap !== undefined) {
+      checkWeightMap(
+        found.weightMap,
+        source.files.map(({ path, header }) => ({ path, names: header.tensors.keys() })),
+      );
+    }
+    const layouts = [...(options.layouts ?? []), ...BUILTIN_LAYOUTS];
+    const layout = layouts.find((candidate) => candidate.detect(config, source.entries));
+    if (layout === undefined) refuseUnknown(config, layouts, folder);
+    const quantized: ReadonlyMap<string, StoredLinear> = layout === undefined ? new Map() : await layout.read(config, source);
+    if (layout !== undefined && quantized.size === 0) {
+      throw new LowbitError('ERR_BAD_CHECKPOINT', `${folder.path}: config.json says ${layout.name}, but no layer is stored in that way`, {
+        hint: 'Weights and config.json come from different models, or the weights were not saved quantized.',
+      });
+    }
+    const fileBytes = await listFiles(folder);
+
+    async function linear(path: string, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<QuantizedTensor> {
+      const stored = quantized.get(path) ?? plainLinear(source, path);
+      const specs = codecFor(stored.format, codecs).parts(stored.format, stored.shape);
+      const parts: Record<string, { dtype: (typeof specs)[string]['dtype']; shape: readonly number[]; data: Uint8Array }> = {};
+      for (const [part, spec] of Object.entries(specs)) {
+        const name = stored.parts[part];
+        const entry = name === undefined ? undefined : source.entries.get(name);
+        // Sizes are compared before reading: a lying layout must not make us allocate.
+        if (name === undefined || entry === undefined || byteLength(entry) !== byteLength(spec)) {
+          throw new LowbitError(
+            'ERR_TENSOR_MISMATCH',
+            `${quote(path)}: the part '${part}' needs ${spec.dtype} [${spec.shape.join(', ')}]`,
+            {
+              details: { path, part, tensor: name, expected: spec, actual: entry },
+            },
+          );
+        }
+        const { data } = await source.read(name, { signal });
+        parts[part] = { dtype: spec.dtype, shape: spec.shape, data };
+      }
+      return { format: stored.format, shape: stored.shape, parts };
+    }
+
+    return {
+      label: folder.path,
+      folder: folder.path,
+      config,
+      source,
+      layout: layout?.name,
+      quantized,
+      files: [...fileBytes.keys()],
+      fileBytes,
+      file: (name, maxBytes = MAX_FILE_BYTES) => readInside(folder, name, maxBytes),
+      linear,
+      tensor: (name, read) => source.read(name, read),
+      [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
+    };
+  } catch (error) {
+    await source[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function readConfig(folder: Folder): Promise<JsonObject> {
+  const tree = await readJsonInside(folder, 'config.json', MAX_CONFIG_BYTES);
+  if (tree === undefined) {
+    throw new LowbitError('ERR_NOT_FOUND', `${folder.path} has no config.json`, {
+      hint: 'A model folder has config.json beside its weights. Pass the folder that holds it, or download it, too.',
+      details: { folder: folder.path },
+    });
+  }
+  if (!isObject(tree)) {
+    throw new LowbitError('ERR_BAD_CHECKPOINT', `${join(folder.path, 'config.json')}: not a JSON object`, {
+      hint: 'Fetch the file again.',
+    });
+  }
+  return toJson(tree) as JsonObject;
+}
+
+/** A weight that is stored as it is. */
+function plainLinear(source: SafetensorsSource, path: string): StoredLinear {
+  const name = `${path}.weight`;
+  const spec = source.entries.get(name);
+  if (spec === undefined) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `${source.label} has no linear layer ${quote(path)}: no tensor ${quote(name)}`, {
+      hint: 'Pass a module path such as model.layers.0.self_attn.q_proj.',
+      details: { path, tensor: name },
+    });
+  }
+  if (spec.shape.length !== 2) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `${quote(name)} is [${spec.shape.join(', ')}], not a matrix`, {
+      details: { tensor: name },
+    });
+  }
+  return { format: { kind: 'dense', dtype: spec.dtype }, shape: spec.shape as unknown as Matrix, parts: { weight: name } };
+}
+
+/** Throws ERR_UNSUPPORTED_FORMAT if config.json says that the weights are quantized in a way that no layout claims. */
+function refuseUnknown(config: JsonObject, layouts: readonly CheckpointLayout[], folder: Folder): void {
+  const block = config.quantization_config;
+  if (block === undefined || block === null) return;
+  const method = typeof block === 'object' && 'quant_method' in block ? block.quant_method : undefined;
+  const named = typeof method === 'string' ? quote(method) : 'a method that it does not name (no quant_method)';
+  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${folder.path}: config.json says the weights are quantized with ${named}`, {
+    hint: `This version reads ${[...new Set(layouts.map((layout) => layout.name))].join(', ')} and plain weights. Start from the original model.`,
+    details: { quantMethod: method ?? null },
+  });
+}
+
+/** Other files of the folder and their bytes, by name. Hidden files and links out of the folder are left out. */
+async function listFiles(folder: Folder): Promise<ReadonlyMap<string, number>> {
+  const names = await guarded('open', folder.path, () => readdir(folder.path));
+  const files = new Map<string, number>();
+  for (const name of names.sort()) {
+    if (name === 'config.json' || name.startsWith('.') || WEIGHTS.test(name)) continue;
+    const bytes = await regularFileBytes(folder, name);
+    if (bytes !== undefined) files.set(name, bytes);
+  }
+  return files;
+}
+
+async function regularFileBytes(folder: Folder, name: string): Promise<number | undefined> {
+  try {
+    const path = await resolveInside(folder, name, folder.path);
+    const info = path === undefined ? undefined : await stat(path);
+    return info?.isFile() ? info.size : undefined;
+  } catch (error) {
+    if (errnoOf(error) === undefined && !(error instanceof LowbitError)) throw error;
+    return undefined;
+  }
+}

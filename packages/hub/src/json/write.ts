@@ -1,0 +1,37 @@
+// JSON as Python's json.dumps(value, indent=2, sort_keys=True) writes it, which is how transformers writes config.json and the index.
+
+import { isArray, isNumber, type JsonTree } from './parse.ts';
+
+/** Order of Unicode code points: that of Python strings and of UTF-8 bytes. JavaScript's own order differs for characters beyond U+FFFF. */
+export function compareCodePoints(a: string, b: string): number {
+  const end = Math.min(a.length, b.length);
+  for (let i = 0; i < end; i++) {
+    const x = a.charCodeAt(i);
+    const y = b.charCodeAt(i);
+    if (x !== y) return rank(x) - rank(y);
+  }
+  return a.length - b.length;
+}
+
+/** Code units in code point order: surrogates stand for characters above U+FFFF, so they come last. */
+function rank(unit: number): number {
+  return unit >= 0xd800 && unit <= 0xdfff ? unit + 0x10000 : unit;
+}
+
+/** Two spaces, sorted keys, everything beyond ASCII escaped; no newline at the end. */
+export function writeJson(tree: JsonTree, indent = ''): string {
+  if (tree === null || typeof tree === 'boolean') return String(tree);
+  if (typeof tree === 'string') return writeString(tree);
+  if (isNumber(tree)) return tree.literal;
+  const inner = `${indent}  `;
+  if (isArray(tree)) {
+    return tree.length === 0 ? '[]' : `[\n${tree.map((item) => inner + writeJson(item, inner)).join(',\n')}\n${indent}]`;
+  }
+  if (tree.size === 0) return '{}';
+  const rows = [...tree].sort(([a], [b]) => compareCodePoints(a, b));
+  return `{\n${rows.map(([key, item]) => `${inner}${writeString(key)}: ${writeJson(item, inner)}`).join(',\n')}\n${indent}}`;
+}
+
+function writeString(text: string): string {
+  return JSON.stringify(text).replace(/[\u007f-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}

@@ -1,0 +1,156 @@
+// Quantizing a checkpoint folder into another one: core's plan and pipeline between a folder that is read in pieces and one that is written in pieces.
+
+import { stat } from 'node:fs/promises';
+import { basename } from 'node:path';
+import {
+  type CallOptions,
+  type CheckpointLayout,
+  type CheckpointPlan,
+  type ExecuteReport,
+  executePlan,
+  type FormatCodec,
+  LowbitError,
+  type ModelAdapter,
+  type PlanSummary,
+  planCheckpoint,
+  type Quantizer,
+  type Routine,
+  type Rule,
+  summarizePlan,
+  type TensorSpec,
+} from '@lowbit/core';
+import { BUILTIN_LAYOUTS, type FolderCheckpoint } from './checkpoint.node.ts';
+import { writeConfig } from './config-file.ts';
+import { type PlannedFile, PT_METADATA, planFiles } from './safetensors/shards.ts';
+import { createSafetensorsSink } from './safetensors/sink.node.ts';
+
+export interface PlanQuantizationOptions {
+  /** For every linear that no rule matches. */
+  readonly quantizer: Quantizer;
+  /** The last match wins. `lm_head` is kept unless a rule says otherwise. */
+  readonly rules?: readonly Rule[] | undefined;
+  /** How the model families are built; those of @lowbit/models, or your own. */
+  readonly adapters: readonly ModelAdapter[];
+  /** Dtype of everything that is not quantized, and of scales and zeros. Default: tensors as in the source, scales and zeros f16. */
+  readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
+  /** Most bytes of tensors per safetensors file; default 5 GB. */
+  readonly shardSize?: number | undefined;
+  /** Layouts of third parties; they are tried before the built-in ones. */
+  readonly layouts?: readonly CheckpointLayout[] | undefined;
+  readonly codecs?: readonly FormatCodec[] | undefined;
+}
+
+export interface QuantizeCheckpointOptions extends PlanQuantizationOptions, CallOptions {
+  /** Folder to write. It appears when it is complete; until then the work is in `<out>.partial`. */
+  readonly out: string;
+  /** Bytes of weights and results in flight; default 192 MiB. */
+  readonly maxMemory?: number | undefined;
+  /** Linears at a time; they share the budget. Default 1. Any number gives the same bytes. */
+  readonly concurrency?: number | undefined;
+  /** Go on with `<out>.partial` of an interrupted run of the same job, and keep it if this run is interrupted, too. Default false. */
+  readonly resume?: boolean | undefined;
+  /** Replace `out` if it holds a model. Default false. */
+  readonly overwrite?: boolean | undefined;
+  /** Backends that bring faster versions of the quantizer's routines. */
+  readonly runtime?: { routine(name: string): Routine | undefined } | undefined;
+}
+
+/** What will be written: every file with its exact size. */
+export interface QuantizationPlan {
+  readonly plan: CheckpointPlan;
+  readonly files: readonly PlannedFile[];
+  readonly summary: PlanSummary;
+  /** Which programs load the result, as sentences. */
+  readonly loadsIn: readonly string[];
+}
+
+export interface QuantizationReport extends QuantizationPlan, ExecuteReport {
+  /** Absolute path of the result. */
+  readonly out: string;
+}
+
+/**
+ * Plans without reading weights or writing anything. The sizes are those of the files that `quantizeCheckpoint` then writes, to the byte.
+ * @throws what core's `planCheckpoint` throws
+ */
+export async function planQuantization(source: FolderCheckpoint, options: PlanQuantizationOptions): Promise<QuantizationPlan> {
+  return (await prepare(source, options)).planned;
+}
+
+/**
+ * Quantizes a checkpoint into the folder `out`, in bounded memory. An abort or an error leaves nothing behind (with `resume`: what is needed to go on).
+ * @throws what `planQuantization` throws, ERR_OUTPUT_EXISTS, ERR_JOURNAL_MISMATCH, ERR_IO, ERR_NON_FINITE, ERR_DTYPE_OVERFLOW; abort throws the signal's reason
+ *
+ * @example
+ * await using source = await openCheckpoint('./model');
+ * const report = await quantizeCheckpoint(source, { out: './model-hqq4', quantizer: hqq({ bits: 4 }), adapters: [llama] });
+ */
+export async function quantizeCheckpoint(source: FolderCheckpoint, options: QuantizeCheckpointOptions): Promise<QuantizationReport> {
+  const { out, resume = false, overwrite = false, shardSize, signal } = options;
+  signal?.throwIfAborted();
+  const { planned, config } = await prepare(source, options);
+  const { plan } = planned;
+  const fingerprint = await jobFingerprint(source, plan);
+  const sink = await createSafetensorsSink(out, { fingerprint, shardSize, resume, overwrite, keepPartial: resume });
+  try {
+    await sink.reserve(tensorSpecs(plan), PT_METADATA);
+    const report = await executePlan(plan, source.source, sink, {
+      signal,
+      onProgress: options.onProgress,
+      maxMemory: options.maxMemory,
+      concurrency: options.concurrency,
+      runtime: options.runtime,
+    });
+    for (const [name, bytes] of source.fileBytes) {
+      signal?.throwIfAborted();
+      const data = await source.file(name, Math.max(bytes, 1));
+      if (data?.byteLength !== bytes) {
+        throw new LowbitError('ERR_BAD_CHECKPOINT', `${name} changed while it was being copied`, {
+          hint: 'Run again when nothing else writes to the source folder.',
+          details: { file: name, expected: bytes, actual: data?.byteLength },
+        });
+      }
+      await sink.writeFile(name, data);
+    }
+    await sink.writeFile('config.json', config);
+    signal?.throwIfAborted();
+    await sink.close();
+    return { ...planned, ...report, out: sink.folder };
+  } finally {
+    await sink[Symbol.asyncDispose]();
+  }
+}
+
+async function prepare(
+  source: FolderCheckpoint,
+  options: PlanQuantizationOptions,
+): Promise<{ planned: QuantizationPlan; config: Uint8Array }> {
+  const { quantizer, rules, adapters, layouts = [], codecs, dtype, shardSize } = options;
+  const { entries } = source.source;
+  const plan = planCheckpoint(source.config, entries, {
+    quantizer,
+    rules,
+    adapters,
+    layouts: [...layouts, ...BUILTIN_LAYOUTS],
+    dtype,
+    codecs,
+  });
+  const config = writeConfig(plan.config, await source.file('config.json'));
+  const files = planFiles(tensorSpecs(plan), { shardSize, files: [['config.json', config.byteLength], ...source.fileBytes] });
+  return {
+    planned: { plan, files, summary: summarizePlan(plan, entries, codecs), loadsIn: plan.layout?.loadsIn(plan.linears) ?? [] },
+    config,
+  };
+}
+
+function tensorSpecs(plan: CheckpointPlan): ReadonlyMap<string, TensorSpec> {
+  return new Map([...plan.tensors].map(([name, { spec }]) => [name, spec]));
+}
+
+/** A source that was exchanged for one of the same shapes makes another job, so its files' sizes and times are part of it. */
+async function jobFingerprint(source: FolderCheckpoint, plan: CheckpointPlan): Promise<string> {
+  const files = await Promise.all(
+    source.source.files.map(async ({ path, size }) => [basename(path), size, Math.floor((await stat(path)).mtimeMs)] as const),
+  );
+  return JSON.stringify([plan.fingerprint, files]);
+}

@@ -1,0 +1,122 @@
+// The output folder of a sink and its files on disk.
+
+import { type FileHandle, lstat, open, readdir, rename, rm, statfs } from 'node:fs/promises';
+import { basename, dirname, parse } from 'node:path';
+import { LowbitError } from '@lowbit/core';
+import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
+import type { FileLayout } from './build.ts';
+
+/** False only if there is nothing of that name. Throws ERR_IO. */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    return guarded('open', path, () => Promise.reject(error));
+  }
+}
+
+/** Throws ERR_OUTPUT_EXISTS if there is something at `folder` that must stay. */
+export async function checkOutput(folder: string, overwrite: boolean): Promise<void> {
+  if (parse(folder).root === folder) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${folder} cannot be an output folder`, { hint: 'Name a new folder.' });
+  }
+  if (!(await exists(folder))) return;
+  const refuse = (problem: string, hint: string) =>
+    new LowbitError('ERR_OUTPUT_EXISTS', `${folder} ${problem}`, { hint, details: { path: folder } });
+  if (!overwrite) throw refuse('exists', 'Choose another output folder, or pass --overwrite (overwrite: true) to replace it.');
+  const info = await guarded('open', folder, () => lstat(folder));
+  const names = info.isDirectory() ? await guarded('open', folder, () => readdir(folder)) : undefined;
+  // A slip of the keyboard must not replace a home folder.
+  if (names === undefined || (names.length > 0 && !names.some((name) => name === 'config.json' || name.endsWith('.safetensors')))) {
+    throw refuse('is no model folder, it is not replaced', 'Choose another output folder, or remove it yourself.');
+  }
+}
+
+/** Throws ERR_IO if the disk has less room than the files still need. Says nothing where the file system does not know. */
+export async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FileLayout }[]): Promise<void> {
+  const space = await statfs(folder).catch(() => undefined);
+  if (space === undefined || space.blocks === 0) return;
+  let needed = 0;
+  for (const { name, layout } of files) {
+    const blocks = await lstat(`${folder}/${name}`).then(
+      (info) => info.blocks,
+      () => 0,
+    );
+    needed += Math.max(0, layout.size - blocks * 512);
+  }
+  const free = space.bavail * space.bsize;
+  if (needed <= free) return;
+  throw new LowbitError('ERR_IO', `cannot write ${folder}: ${needed} bytes are needed, ${free} are free on that disk`, {
+    hint: 'Free some space or write to another disk.',
+    details: { path: folder, errno: 'ENOSPC', needed, free },
+  });
+}
+
+/**
+ * Creates a file of its full size with its header. `resumed`: it must be there from the run before, with just that header; otherwise
+ * ERR_JOURNAL_MISMATCH.
+ */
+export async function prepareFile(path: string, layout: FileLayout, resumed: boolean): Promise<FileHandle> {
+  return guarded('write', path, async () => {
+    if (resumed && !(await exists(path))) throw mismatch(path, 'is missing');
+    const handle = await open(path, resumed ? 'r+' : 'w');
+    try {
+      if (resumed) {
+        const { size } = await handle.stat();
+        const header = new Uint8Array(layout.header.byteLength);
+        await readFully(handle, header, 0);
+        if (size !== layout.size || Buffer.compare(header, layout.header) !== 0)
+          throw mismatch(path, 'holds other tensors than this run plans');
+      } else {
+        await handle.truncate(layout.size);
+        await writeFully(handle, layout.header, 0);
+      }
+      return handle;
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  });
+}
+
+function mismatch(path: string, problem: string): LowbitError {
+  return new LowbitError('ERR_JOURNAL_MISMATCH', `cannot resume: ${path} ${problem}`, {
+    hint: 'Repeat the run with the same source and settings, or delete the unfinished folder and start again.',
+    details: { path },
+  });
+}
+
+/** Makes names in a folder durable. Does nothing where folders cannot be opened (Windows). */
+export async function syncFolder(folder: string): Promise<void> {
+  if (process.platform === 'win32') return;
+  await guarded('write', folder, async () => {
+    const handle = await open(folder, 'r');
+    try {
+      await handle.sync();
+    } catch (error) {
+      if (errnoOf(error) !== 'EINVAL') throw error; // some network file systems do not know it
+    } finally {
+      await handle.close();
+    }
+  });
+}
+
+/** Gives a finished folder its name, replacing an old one if `overwrite`. */
+export async function replaceFolder(from: string, to: string, overwrite: boolean): Promise<void> {
+  await guarded('write', to, async () => {
+    // Again, because hours may have passed: rename would silently replace an empty folder.
+    await checkOutput(to, overwrite);
+    const old = (await exists(to)) ? `${dirname(to)}/.${basename(to)}.replaced-${process.pid}` : undefined;
+    if (old !== undefined) await rename(to, old);
+    try {
+      await rename(from, to);
+    } catch (error) {
+      if (old !== undefined) await rename(old, to);
+      throw error;
+    }
+    await syncFolder(dirname(to));
+    if (old !== undefined) await rm(old, { recursive: true, force: true });
+  });
+}

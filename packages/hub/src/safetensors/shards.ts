@@ -1,0 +1,123 @@
+// Which files a model is written to, and how large each will be, before any of it exists.
+
+import { byteLength, LowbitError, type TensorSpec } from '@lowbit/core';
+import { fromJson, quote } from '../json/parse.ts';
+import { writeJson } from '../json/write.ts';
+import { type FileLayout, layoutFile } from './build.ts';
+
+/** 5 GB, as the Python libraries have it (decimal). */
+export const DEFAULT_SHARD_SIZE = 5_000_000_000;
+/** What transformers puts into every file; other readers of PyTorch weights insist on it. */
+export const PT_METADATA: Readonly<Record<string, string>> = { format: 'pt' };
+export const SINGLE_FILE = 'model.safetensors';
+export const INDEX_FILE = 'model.safetensors.index.json';
+
+export interface ShardOptions {
+  /** Most bytes of tensors per file; default 5 GB. A larger tensor gets a file of its own. */
+  readonly shardSize?: number | undefined;
+  /** Written as `metadata.total_parameters` of the index, as transformers does; left out by default. */
+  readonly totalParameters?: number | undefined;
+}
+
+export interface PlannedFile {
+  readonly name: string;
+  readonly bytes: number;
+}
+
+export interface SafetensorsPlan {
+  readonly files: readonly { readonly name: string; readonly layout: FileLayout }[];
+  /** Text of the index where there are several files. */
+  readonly index: Uint8Array | undefined;
+}
+
+/**
+ * Splits tensors, in their order, as huggingface_hub does: a file is closed when the next tensor would take it over `shardSize` bytes (headers not
+ * counted); a tensor that is over it alone gets its own file, and the file open at that time goes on after it. Throws ERR_BAD_ARGUMENT.
+ */
+export function planShards(
+  tensors: Iterable<readonly [name: string, bytes: number]>,
+  shardSize: number = DEFAULT_SHARD_SIZE,
+): readonly (readonly string[])[] {
+  if (!Number.isSafeInteger(shardSize) || shardSize < 1) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `shardSize must be a whole number of bytes, got ${shardSize}`, { details: { shardSize } });
+  }
+  const shards: string[][] = [];
+  let open: string[] = [];
+  let size = 0;
+  for (const [name, bytes] of tensors) {
+    if (bytes > shardSize) {
+      shards.push([name]);
+      continue;
+    }
+    if (size + bytes > shardSize) {
+      shards.push(open);
+      open = [];
+      size = 0;
+    }
+    open.push(name);
+    size += bytes;
+  }
+  if (open.length > 0 || shards.length === 0) shards.push(open);
+  return shards;
+}
+
+/** Lays out all files. `metadata` goes into each of them. Throws ERR_BAD_ARGUMENT and ERR_LIMIT as `layoutFile`. */
+export function planSafetensors(
+  tensors: ReadonlyMap<string, TensorSpec>,
+  metadata: Readonly<Record<string, string>>,
+  options: ShardOptions = {},
+): SafetensorsPlan {
+  const shards = planShards(
+    [...tensors].map(([name, spec]) => [name, byteLength(spec)] as const),
+    options.shardSize,
+  );
+  const files = shards.map((names, i) => ({
+    name: shards.length === 1 ? SINGLE_FILE : shardName(i, shards.length),
+    layout: layoutFile(
+      names.map((name) => [name, tensors.get(name)!] as const),
+      metadata,
+    ),
+  }));
+  if (shards.length === 1) return { files, index: undefined };
+  const weightMap: Record<string, string> = Object.create(null);
+  let total = 0;
+  for (const { name: file, layout } of files) {
+    for (const [name, { start, end }] of layout.tensors) {
+      weightMap[name] = file;
+      total += end - start;
+    }
+  }
+  const sums = { total_size: total, ...(options.totalParameters === undefined ? {} : { total_parameters: options.totalParameters }) };
+  const text = `${writeJson(fromJson({ metadata: sums, weight_map: weightMap }))}\n`;
+  return { files, index: new TextEncoder().encode(text) };
+}
+
+/**
+ * Every file of the output folder with its exact size: safetensors with their headers, the index, and what the caller adds (`files`: config.json,
+ * tokenizer and others that are copied). For dry runs; the sink writes files of just these sizes.
+ */
+export function planFiles(
+  tensors: ReadonlyMap<string, TensorSpec>,
+  options: ShardOptions & {
+    /** Default `PT_METADATA`. */
+    readonly metadata?: Readonly<Record<string, string>>;
+    /** Name -> bytes. */
+    readonly files?: Iterable<readonly [name: string, bytes: number]>;
+  } = {},
+): readonly PlannedFile[] {
+  const plan = planSafetensors(tensors, options.metadata ?? PT_METADATA, options);
+  const planned = plan.files.map(({ name, layout }) => ({ name, bytes: layout.size }));
+  if (plan.index !== undefined) planned.push({ name: INDEX_FILE, bytes: plan.index.byteLength });
+  for (const [name, bytes] of options.files ?? []) {
+    if (planned.some((file) => file.name === name)) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `two output files would be called ${quote(name)}`, { details: { file: name } });
+    }
+    planned.push({ name, bytes });
+  }
+  return planned;
+}
+
+function shardName(index: number, count: number): string {
+  const digits = (value: number) => String(value).padStart(5, '0');
+  return `model-${digits(index + 1)}-of-${digits(count)}.safetensors`;
+}
