@@ -1,0 +1,110 @@
+// The quality figures of the Python libraries, repeated: weight errors of every HQQ row, and perplexities. Procedure: fixtures/golden/QUALITY.md.
+//
+// The perplexity of all rows takes long in the reference backend: two rows of the tiny model run always, the others with LOWBIT_SLOW=1, those
+// of SmolLM2 when LOWBIT_SMOLLM2 names its folder as well.
+
+import { fileURLToPath } from 'node:url';
+import {
+  createRuntime,
+  elementCount,
+  linearTag,
+  patchLinears,
+  quantizationError,
+  quantize,
+  referenceBackend,
+  toFloat32,
+} from '@lowbit/core';
+import { type HqqBits, hqq } from '@lowbit/hqq';
+import { type FolderCheckpoint, openCheckpoint } from '@lowbit/hub';
+import { llama, loadModel, perplexity } from '@lowbit/models';
+import { describe, expect, it } from 'vitest';
+import { goldenJson } from '../fixtures/golden.ts';
+
+interface Row {
+  method: string;
+  ppl: number;
+  weight_error: number;
+}
+const { models } = goldenJson<{ models: Record<'tiny' | 'smollm2', { rows: Row[]; predictions: number }> }>('quality.json');
+const slow = process.env.LOWBIT_SLOW === '1';
+const SMOLLM2 = process.env.LOWBIT_SMOLLM2;
+
+interface TinyIds {
+  bos: number;
+  windows: number;
+  ids: number[];
+}
+
+const subjects = {
+  tiny: {
+    folder: fileURLToPath(new URL('../examples/tiny-llama', import.meta.url)),
+    windows(): number[][] {
+      const { ids, windows, bos } = goldenJson<TinyIds>('quality-ids-tiny.json');
+      return Array.from({ length: windows }, (_, i) => [bos, ...ids.slice(255 * i, 255 * (i + 1))]);
+    },
+  },
+  smollm2: {
+    folder: SMOLLM2 ?? '',
+    windows: () => goldenJson<{ windows: { ids: number[] }[] }>('quality-ids-smollm2.json').windows.map((window) => window.ids),
+  },
+};
+
+const parse = (method: string) => {
+  const [, bits, group, axis] = /^hqq-(\d)bit-g(\d+)-axis([01])$/.exec(method) ?? [];
+  return bits === undefined ? undefined : hqq({ bits: Number(bits) as HqqBits, groupSize: Number(group), axis: Number(axis) as 0 | 1 });
+};
+
+async function relativeWeightError(checkpoint: FolderCheckpoint, quantizer: ReturnType<typeof hqq>): Promise<number> {
+  let [error, norm] = [0, 0];
+  for (const { path } of llama.linears(checkpoint.config, checkpoint.source.entries)) {
+    if (linearTag(path) === 'lm_head') continue;
+    const weight = await checkpoint.tensor(`${path}.weight`);
+    error += quantizationError(weight, await quantize(weight, quantizer)).mse * elementCount(weight.shape);
+    norm += toFloat32(weight).reduce((sum, w) => sum + w * w, 0);
+  }
+  return error / norm;
+}
+
+/** The procedure of QUALITY.md: every linear of the decoder blocks quantized with float32 scales, windows scored on their own. */
+async function measurePerplexity(checkpoint: FolderCheckpoint, windows: number[][], quantizer: ReturnType<typeof hqq> | undefined) {
+  await using runtime = await createRuntime({ backends: [referenceBackend()] });
+  await using model = await loadModel(checkpoint, { runtime });
+  if (quantizer) await patchLinears(model, [{ match: ['self_attn.*', 'mlp.*'], use: quantizer }], { runtime, metaDtype: 'f32' });
+  let [sum, tokens] = [0, 0];
+  for (const ids of windows) {
+    const part = await perplexity(model, ids, { contextLength: ids.length });
+    sum += part.nll * part.tokens;
+    tokens += part.tokens;
+  }
+  return { perplexity: Math.exp(sum / tokens), tokens };
+}
+
+describe.each(['tiny', 'smollm2'] as const)('%s', (name) => {
+  const subject = subjects[name];
+  const { rows, predictions } = models[name];
+  const absent =
+    name === 'smollm2' && SMOLLM2 === undefined ? 'LOWBIT_SMOLLM2 does not name the folder of SmolLM2-135M-Instruct' : undefined;
+
+  for (const row of rows.filter(({ method }) => parse(method))) {
+    it(`weight error of ${row.method}`, { timeout: 600_000 }, async (context) => {
+      if (absent) return context.skip(absent);
+      await using checkpoint = await openCheckpoint(subject.folder);
+      const error = await relativeWeightError(checkpoint, parse(row.method)!);
+      // 0.1 %, and half of the last digit of the figure, which has six decimals
+      expect(Math.abs(error - row.weight_error)).toBeLessThanOrEqual(1e-3 * row.weight_error + 5e-7);
+    });
+  }
+
+  for (const row of rows.filter(({ method }) => method === 'bf16' || /^hqq-[48]bit/.test(method))) {
+    const always = name === 'tiny' && (row.method === 'bf16' || row.method === 'hqq-4bit-g64-axis1');
+    it(`perplexity of ${row.method}`, { timeout: 3_600_000 }, async (context) => {
+      if (absent) return context.skip(absent);
+      if (!slow && !always) return context.skip('LOWBIT_SLOW is not 1');
+      await using checkpoint = await openCheckpoint(subject.folder);
+      const measured = await measurePerplexity(checkpoint, subject.windows(), parse(row.method));
+      console.info(`${name} ${row.method}: perplexity ${measured.perplexity.toFixed(4)}, Python ${row.ppl}`);
+      expect(measured.tokens).toBe(predictions);
+      expect(Math.abs(measured.perplexity / row.ppl - 1)).toBeLessThan(0.005);
+    });
+  }
+});

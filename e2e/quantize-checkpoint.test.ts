@@ -1,0 +1,93 @@
+// quantizeCheckpoint against folders that transformers and hqq wrote: the same float model, quantized there and here.
+
+import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { elements, type HostTensor, type JsonObject, type Rule, toFloat32 } from '@lowbit/core';
+import { type HqqBits, hqq } from '@lowbit/hqq';
+import { openCheckpoint, planQuantization, quantizeCheckpoint } from '@lowbit/hub';
+import { llama } from '@lowbit/models';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { goldenJson, goldenPath, goldenTensors } from '../fixtures/golden.ts';
+
+let dir: string;
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'lowbit-'));
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+interface Params {
+  nbits: HqqBits;
+  group_size: number;
+  axis: 0 | 1;
+  round_zero: boolean;
+  optimize: boolean;
+}
+
+function quantizerOf(block: JsonObject) {
+  const p = block.weight_quant_params as unknown as Params;
+  return hqq({ bits: p.nbits, groupSize: p.group_size, axis: p.axis, roundZero: p.round_zero, optimize: p.optimize });
+}
+
+const FLOAT = goldenPath('bnb/checkpoints/float');
+
+describe.each([
+  { name: 'uniform-b4-g64', dtype: 'f16' as const },
+  { name: 'per-tag', dtype: 'bf16' as const },
+])('transformers 4.57.6, $name', ({ name, dtype }) => {
+  const expected = goldenTensors(`hqq/checkpoints-hf4/${name}/model.safetensors`);
+  const config = goldenJson<{ quantization_config: { quant_config: JsonObject } }>(`hqq/checkpoints-hf4/${name}/config.json`);
+  const { quant_config: block } = config.quantization_config;
+  const uniform = 'weight_quant_params' in block;
+  const rules: Rule[] = uniform ? [] : Object.entries(block).map(([tag, entry]) => ({ match: tag, use: quantizerOf(entry as JsonObject) }));
+  const options = { quantizer: uniform ? quantizerOf(block) : hqq(), rules, adapters: [llama], dtype };
+  let out: string;
+
+  beforeAll(async () => {
+    out = join(dir, name);
+    await using source = await openCheckpoint(FLOAT);
+    await quantizeCheckpoint(source, { ...options, out });
+  });
+
+  it('has the same tensors, byte for byte but for the summation order of the zeros', async () => {
+    await using result = await openCheckpoint(out);
+    expect([...result.source.entries.keys()].toSorted()).toEqual([...expected.keys()].toSorted());
+    for (const [tensor, want] of expected) {
+      const got = await result.tensor(tensor);
+      expect({ dtype: got.dtype, shape: got.shape }, tensor).toEqual({ dtype: want.dtype, shape: want.shape });
+      if (tensor.endsWith('.zero')) closeZeros(tensor, got, want);
+      else expect(Buffer.compare(got.data, want.data), tensor).toBe(0);
+    }
+  });
+
+  it('has the same quantization_config and the same header', async () => {
+    const written = JSON.parse(await readFile(join(out, 'config.json'), 'utf8')) as JsonObject;
+    expect(written.quantization_config).toEqual(config.quantization_config);
+    const header = async (path: string) => {
+      const bytes = await readFile(path);
+      return bytes.subarray(0, 8 + Number(bytes.readBigUInt64LE(0))).toString('latin1');
+    };
+    expect(await header(join(out, 'model.safetensors'))).toBe(await header(goldenPath(`hqq/checkpoints-hf4/${name}/model.safetensors`)));
+  });
+
+  it('is planned to the byte', async () => {
+    await using source = await openCheckpoint(FLOAT);
+    const { files } = await planQuantization(source, options);
+    const names = await readdir(out);
+    expect(files.map((file) => file.name).toSorted()).toEqual(names.toSorted());
+    for (const file of files) expect((await stat(join(out, file.name))).size, file.name).toBe(file.bytes);
+  });
+});
+
+/** Zeros may differ by 1e-5 before they are rounded to 16 bits: at most to the neighbouring value, and seldom. */
+function closeZeros(name: string, got: HostTensor, want: HostTensor): void {
+  const [a, b] = [elements({ dtype: 'u16', data: got.data }), elements({ dtype: 'u16', data: want.data })];
+  const [x, y] = [toFloat32(got), toFloat32(want)];
+  let different = 0;
+  for (let i = 0; i < a.length; i++) {
+    if (a[i] === b[i]) continue;
+    different++;
+    expect(Math.abs(a[i]! - b[i]!), `${name}[${i}]: ${x[i]} and ${y[i]}`).toBe(1);
+  }
+  expect(different, name).toBeLessThanOrEqual(Math.ceil(a.length / 50));
+}
