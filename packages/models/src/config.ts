@@ -1,0 +1,65 @@
+// Typed reading of config.json. The file is untrusted: every number is bounded before anything is sized by it, and every refusal names its key.
+
+import { type JsonObject, LowbitError } from '@lowbit/core';
+
+/** Bounds of a number in config.json, both inclusive. */
+export interface NumberBounds {
+  readonly min: number;
+  readonly max: number;
+}
+
+function describe(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}
+
+/** An ERR_BAD_CHECKPOINT about one key of config.json. */
+export function badConfig(key: string, value: unknown, wanted: string): LowbitError {
+  return new LowbitError('ERR_BAD_CHECKPOINT', `config.json: ${key} is ${describe(value)}, expected ${wanted}`, {
+    hint: 'Check that config.json belongs to this checkpoint and was not edited by hand.',
+    details: { file: 'config.json', key, value },
+  });
+}
+
+/** The value of a key; null counts as absent, as in the Python library. */
+export function given(config: JsonObject, key: string): JsonObject[string] | undefined {
+  return (Object.hasOwn(config, key) ? config[key] : undefined) ?? undefined;
+}
+
+/** A finite number within bounds; an absent one takes `fallback`, or throws without one. `name` is the key as messages show it. */
+export function readNumber(config: JsonObject, key: string, bounds: NumberBounds, fallback?: number, name = key): number {
+  const value = given(config, key) ?? fallback;
+  const wanted = `a number from ${bounds.min} to ${bounds.max}`;
+  if (typeof value !== 'number' || !Number.isFinite(value) || value < bounds.min || value > bounds.max)
+    throw badConfig(name, value, wanted);
+  return value;
+}
+
+/** A whole number within bounds; an absent one takes `fallback`, or throws without one. */
+export function readInteger(config: JsonObject, key: string, bounds: NumberBounds, fallback?: number, name = key): number {
+  const value = readNumber(config, key, bounds, fallback, name);
+  if (!Number.isInteger(value)) throw badConfig(name, value, `a whole number from ${bounds.min} to ${bounds.max}`);
+  return value;
+}
+
+/** A boolean; `fallback` where absent. */
+export function readBoolean(config: JsonObject, key: string, fallback: boolean): boolean {
+  const value = given(config, key) ?? fallback;
+  if (typeof value !== 'boolean') throw badConfig(key, value, 'true or false');
+  return value;
+}
+
+/** One of the keys of `choices`, as its value; an absent one takes the choice named `fallback`. */
+export function readChoice<T>(config: JsonObject, key: string, choices: Readonly<Record<string, T>>, fallback: string): T {
+  const value = given(config, key) ?? fallback;
+  if (typeof value !== 'string' || !Object.hasOwn(choices, value)) throw badConfig(key, value, `one of ${Object.keys(choices).join(', ')}`);
+  return choices[value] as T;
+}
+
+/** A JSON object, or undefined where absent. */
+export function readObject(config: JsonObject, key: string): JsonObject | undefined {
+  const value = given(config, key);
+  if (value === undefined) return undefined;
+  if (typeof value !== 'object' || Array.isArray(value)) throw badConfig(key, value, 'an object');
+  return value as JsonObject;
+}

@@ -1,0 +1,26 @@
+import { LowbitError } from '@lowbit/core';
+
+/**
+ * Token ids from a caller, checked: ERR_BAD_ARGUMENT for an empty list or an id outside the vocabulary, ERR_LIMIT for more than the context holds.
+ */
+export function tokenIds(ids: ArrayLike<number>, model: { readonly vocab: number; readonly contextLength: number }): Uint32Array {
+  if (ids.length === 0) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'there are no tokens', {
+      hint: 'An empty text needs a start token; this tokenizer adds none.',
+    });
+  }
+  if (ids.length > model.contextLength) {
+    throw new LowbitError('ERR_LIMIT', `${ids.length} tokens do not fit into a context of ${model.contextLength}`, {
+      hint: 'Shorten the text, or load the model with a larger contextLength if it allows one.',
+      details: { tokens: ids.length, contextLength: model.contextLength },
+    });
+  }
+  const checked = Uint32Array.from(ids);
+  for (let i = 0; i < checked.length; i++) {
+    if (checked[i] === ids[i] && checked[i]! < model.vocab) continue;
+    throw new LowbitError('ERR_BAD_ARGUMENT', `token ${ids[i]} at ${i} is not an id below ${model.vocab}`, {
+      details: { id: ids[i], index: i, vocab: model.vocab },
+    });
+  }
+  return checked;
+}

@@ -1,0 +1,198 @@
+// A model that is loaded and can be asked: logits, continuations, memory, and its linear layers for patching.
+
+import {
+  type HostTensor,
+  isLowbitError,
+  type JsonObject,
+  type LinearHost,
+  type LinearSite,
+  LowbitError,
+  type Matrix,
+  type ModelDescription,
+  type QuantizedLinear,
+} from '@lowbit/core';
+import type { GenerationDefaults } from '../sampling/settings.ts';
+import type { Tokenizer } from '../text/tokenizer.ts';
+import { type GenerateOptions, type GenerateResult, type GenerationHost, generateTokens, type TokenEvent } from './generate.ts';
+import { tokenIds } from './ids.ts';
+import { outputValues, type Runner } from './runner.ts';
+
+/** Logits of some consecutive positions of a text: f32 [rows, vocab], row i for the token after position + i. */
+export interface LogitRows {
+  readonly position: number;
+  readonly rows: number;
+  readonly logits: Float32Array;
+}
+
+/** Device bytes. */
+export interface ModelMemory {
+  readonly weights: number;
+  readonly scratch: number;
+  readonly kvCache: number;
+}
+
+/** What `loadModel` hands over. */
+export interface LanguageModelParts {
+  readonly label: string;
+  readonly config: JsonObject;
+  readonly description: ModelDescription;
+  readonly sites: readonly LinearSite[];
+  readonly runner: Runner;
+  readonly contextLength: number;
+  readonly prefillChunk: number;
+  readonly defaults: GenerationDefaults;
+  /** The tokenizer, or why there is none. */
+  readonly tokenizer: Tokenizer | LowbitError;
+}
+
+/** Bytes of logits handed out at once, and bytes of everything that `forward` may return. */
+const ROWS_BYTES = 128 * 2 ** 20;
+const FORWARD_BYTES = 2 ** 31;
+
+/** A loaded model. Make one with `loadModel`; give its memory back with `await model[Symbol.asyncDispose]()` or `await using`. */
+export class LanguageModel implements LinearHost, AsyncDisposable {
+  /** config.json. */
+  readonly config: JsonObject;
+  readonly vocab: number;
+  readonly layers: number;
+  /** Most tokens of a sequence. */
+  readonly contextLength: number;
+  readonly #parts: LanguageModelParts;
+  readonly #host: GenerationHost;
+
+  constructor(parts: LanguageModelParts) {
+    this.#parts = parts;
+    this.config = parts.config;
+    this.vocab = parts.description.vocab;
+    this.layers = parts.description.layers;
+    this.contextLength = parts.contextLength;
+    const { runner, prefillChunk, defaults, contextLength } = parts;
+    const hasTokenizer = !isLowbitError(parts.tokenizer);
+    this.#host = { runner, prefillChunk, defaults, contextLength, vocab: this.vocab, hasTokenizer, tokenizer: () => this.tokenizer };
+  }
+
+  /** Throws ERR_TOKENIZER where the checkpoint has no usable tokenizer. */
+  get tokenizer(): Tokenizer {
+    const { tokenizer } = this.#parts;
+    if (isLowbitError(tokenizer)) throw tokenizer;
+    return tokenizer;
+  }
+
+  /** Device bytes held now. */
+  memory(): ModelMemory {
+    const { weights, scratch, cache } = this.#parts.runner.program().memory();
+    return { weights, scratch, kvCache: cache };
+  }
+
+  /** Logits after every token of a text: f32 [tokens, vocab]. For long texts see `logitRows`. */
+  async logits(ids: ArrayLike<number>, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<HostTensor> {
+    return (await this.forward(ids, options)).logits!;
+  }
+
+  /** All outputs of the program for every token of a text: `logits`, and what was observed at loading. f32 [tokens, width] each. */
+  async forward(
+    ids: ArrayLike<number>,
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<Readonly<Record<string, HostTensor>>> {
+    const { runner, prefillChunk: chunk, description } = this.#parts;
+    const tokens = tokenIds(ids, this);
+    const { outputs, tensors } = description.program;
+    const widths = Object.entries(outputs).map(([name, id]) => [name, tensors[id]!.width] as const);
+    const bytes = widths.reduce((sum, [, width]) => sum + 4 * tokens.length * width, 0);
+    if (bytes > FORWARD_BYTES) {
+      throw new LowbitError('ERR_LIMIT', `the outputs of ${tokens.length} tokens take ${bytes} bytes, more than ${FORWARD_BYTES}`, {
+        hint: 'Use logitRows, which hands them out in chunks, or perplexity.',
+        details: { bytes, limit: FORWARD_BYTES },
+      });
+    }
+    const values = new Map(widths.map(([name, width]) => [name, new Float32Array(tokens.length * width)]));
+    const sequence = await runner.open();
+    try {
+      for await (const { from, outputs: part } of runner.feed(sequence, tokens, {
+        wanted: [0, tokens.length],
+        chunk,
+        signal: options.signal,
+      })) {
+        for (const [name, width] of widths) values.get(name)!.set(outputValues(part, name), from * width);
+      }
+    } finally {
+      await runner.close(sequence);
+    }
+    const tensor = (name: string, width: number): HostTensor => ({
+      dtype: 'f32',
+      shape: [tokens.length, width],
+      data: new Uint8Array(values.get(name)!.buffer),
+    });
+    return Object.fromEntries(widths.map(([name, width]) => [name, tensor(name, width)]));
+  }
+
+  /** Logits of positions [from, to) of a text (default all), in chunks of bounded size. */
+  async *logitRows(
+    ids: ArrayLike<number>,
+    options: { readonly from?: number; readonly to?: number; readonly signal?: AbortSignal | undefined } = {},
+  ): AsyncGenerator<LogitRows, void, undefined> {
+    const { runner, prefillChunk } = this.#parts;
+    const tokens = tokenIds(ids, this);
+    const { from = 0, to = tokens.length, signal } = options;
+    if (!Number.isInteger(from) || !Number.isInteger(to) || from < 0 || from >= to || to > tokens.length) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `positions ${from} to ${to} of ${tokens.length} tokens`, { details: { from, to } });
+    }
+    const chunk = Math.max(1, Math.min(prefillChunk, Math.floor(ROWS_BYTES / (4 * this.vocab))));
+    const sequence = await runner.open();
+    try {
+      for await (const part of runner.feed(sequence, tokens, { wanted: [from, to], chunk, signal })) {
+        if (part.to > part.from) yield { position: part.from, rows: part.to - part.from, logits: outputValues(part.outputs, 'logits') };
+      }
+    } finally {
+      await runner.close(sequence);
+    }
+  }
+
+  /** Continues a prompt or answers a conversation. Several calls may run at once; their steps take turns. */
+  async generate(options: GenerateOptions): Promise<GenerateResult> {
+    for await (const { result } of generateTokens(this.#host, options)) if (result) return result;
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'the generation ended without a result');
+  }
+
+  /**
+   * The same, token by token. Ending the iteration early frees what it held.
+   *
+   * @example
+   * for await (const { text } of model.stream({ prompt: 'Once', maxTokens: 50 })) process.stdout.write(text);
+   */
+  stream(options: GenerateOptions): AsyncGenerator<TokenEvent, void, undefined> {
+    return generateTokens(this.#host, options);
+  }
+
+  /** Its linear layers, for `patchLinears`; a tied output head is not among them. */
+  linears(): Iterable<{ readonly path: string; readonly shape: Matrix }> {
+    return this.#parts.sites;
+  }
+
+  /** Weight f32 [out, in] and bias of a linear as they are now: of a quantized one the dequantized numbers. */
+  async weight(path: string): Promise<{ readonly weight: HostTensor; readonly bias?: HostTensor }> {
+    const { runner, description } = this.#parts;
+    const index = this.#linear(path);
+    const weight = await runner.run((program) => program.linears[index]!.dequantize());
+    const { bias } = description.program.linears[index]!;
+    return { weight, ...(bias === undefined ? {} : { bias: description.program.constants[bias]! }) };
+  }
+
+  /** From now on `path` computes with `linear`, which the model disposes. Throws ERR_BAD_ARGUMENT while a text is being generated or scored. */
+  async replace(path: string, linear: QuantizedLinear): Promise<void> {
+    const index = this.#linear(path);
+    const old = await this.#parts.runner.run((program) => program.replace(index, linear));
+    old[Symbol.dispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#parts.runner.dispose();
+  }
+
+  /** Index of a site in the program. */
+  #linear(path: string): number {
+    if (this.#parts.sites.some((site) => site.path === path))
+      return this.#parts.description.program.linears.findIndex((use) => use.path === path);
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${this.#parts.label} has no linear layer ${path}`, { details: { path } });
+  }
+}

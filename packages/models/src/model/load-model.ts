@@ -1,0 +1,112 @@
+// From a checkpoint to a model that runs.
+
+import {
+  type CallOptions,
+  type Checkpoint,
+  isLowbitError,
+  type LoadOptions,
+  LowbitError,
+  type ModelAdapter,
+  type Runtime,
+} from '@lowbit/core';
+import { findAdapter } from '../adapters/index.ts';
+import { generationDefaults } from '../sampling/settings.ts';
+import { jsonFile } from '../text/files.ts';
+import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts';
+import { LanguageModel } from './language-model.ts';
+import { Runner } from './runner.ts';
+import { castDense, logicalEntries, readLogical, storedFormat } from './stored.ts';
+
+export interface LoadModelOptions extends CallOptions {
+  readonly runtime: Runtime;
+  /** Architectures beyond the built-in ones; they are asked first. */
+  readonly adapters?: readonly ModelAdapter[];
+  /** Most tokens of a sequence; default and upper bound: what the model was made for. Less may save memory. */
+  readonly contextLength?: number;
+  /** Most texts generated or scored at once; default 16. */
+  readonly maxSequences?: number;
+  /** Holds weights that are not quantized in this dtype; default as stored. */
+  readonly dtype?: 'f32' | 'f16' | 'bf16';
+  /** Which backend runs which layers; see `Runtime.load`. */
+  readonly cut?: LoadOptions['cut'];
+  /** Most tokens of a prompt in one step, which bounds the memory of activations; default 512. */
+  readonly prefillChunk?: number;
+  /** Further outputs of `forward`: `hidden.0` .. `hidden.N`, `final_norm`. */
+  readonly observe?: readonly string[];
+}
+
+const DEFAULT_CHUNK = 512;
+
+/**
+ * Loads a model. The checkpoint is not needed afterwards and stays the caller's to dispose.
+ *
+ * Throws ERR_UNSUPPORTED_ARCH (no adapter for its model_type, an unknown rope_type), ERR_BAD_CHECKPOINT (an unusable value in config.json or
+ * generation_config.json), ERR_TENSOR_MISMATCH (a tensor missing or of another shape), ERR_LIMIT (`contextLength` over the model's), and what the runtime
+ * throws. A missing tokenizer is an error only when text is asked for.
+ *
+ * @example
+ * await using model = await loadModel(checkpoint, { runtime });
+ * const { text } = await model.generate({ messages: [{ role: 'user', content: 'Hello!' }] });
+ */
+export async function loadModel(checkpoint: Checkpoint, options: LoadModelOptions): Promise<LanguageModel> {
+  const { runtime, signal, onProgress, cut, dtype, maxSequences, prefillChunk = DEFAULT_CHUNK } = options;
+  signal?.throwIfAborted();
+  if (!Number.isInteger(prefillChunk) || prefillChunk < 1) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `prefillChunk is ${prefillChunk}, expected a whole number from 1`);
+  }
+  const { config } = checkpoint;
+  const adapter = findAdapter(config, options.adapters);
+  const entries = logicalEntries(checkpoint);
+  const description = await adapter.describe(config, {
+    entries,
+    read: (name) => readLogical(checkpoint, name, signal),
+    ...(options.observe ? { observe: options.observe } : {}),
+  });
+  const contextLength = boundedContext(options.contextLength, description.contextLength);
+  const generation = (await jsonFile(checkpoint, 'generation_config.json', { maxBytes: 2 ** 20, code: 'ERR_BAD_CHECKPOINT' })) ?? {};
+  const tokenizer = await tokenizerOrReason(checkpoint);
+  const defaults = generationDefaults(generation, config);
+  const eosId = defaults.eosIds.length === 0 && !isLowbitError(tokenizer) ? tokenizer.eosId : undefined;
+
+  const { program } = description;
+  const formats = program.linears.map(({ path }) => storedFormat(checkpoint, path, dtype));
+  const loaded = await runtime.load(
+    program,
+    async ({ path }) => ({ weight: castDense(await checkpoint.linear(path, { signal }), dtype) }),
+    { contextLength, formats, signal, onProgress, ...(cut ? { cut } : {}), ...(maxSequences === undefined ? {} : { maxSequences }) },
+  );
+  return new LanguageModel({
+    label: checkpoint.label,
+    config,
+    description,
+    sites: adapter.linears(config, entries),
+    runner: new Runner(loaded),
+    contextLength,
+    prefillChunk,
+    defaults: eosId === undefined ? defaults : { ...defaults, eosIds: [eosId] },
+    tokenizer,
+  });
+}
+
+function boundedContext(asked: number | undefined, most: number): number {
+  if (asked === undefined) return most;
+  if (!Number.isInteger(asked) || asked < 1) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `contextLength is ${asked}, expected a whole number from 1`, {
+      details: { contextLength: asked },
+    });
+  }
+  if (asked <= most) return asked;
+  throw new LowbitError('ERR_LIMIT', `contextLength ${asked} is more than the ${most} positions this model was made for`, {
+    hint: `Pass at most ${most}, or edit rope_scaling and max_position_embeddings in config.json if you know what you do.`,
+    details: { contextLength: asked, limit: most },
+  });
+}
+
+async function tokenizerOrReason(checkpoint: Checkpoint): Promise<Tokenizer | LowbitError> {
+  try {
+    return await loadTokenizer(checkpoint);
+  } catch (error) {
+    if (isLowbitError(error)) return error;
+    throw error;
+  }
+}

@@ -1,0 +1,141 @@
+// From logits to probabilities: the processors of transformers' generate, in its order and with its meaning
+// (repetition penalty, temperature, top_k, top_p, min_p, typical_p), in float64.
+
+/** What may shape the next-token distribution. Neutral values switch a processor off; temperature 0 is for `pickToken`, not for here. */
+export interface SamplingSettings {
+  /** Logits are divided by it; 0 takes the best token. Neutral: 1. */
+  readonly temperature: number;
+  /** Only the k best tokens, and those that tie with the last of them. Neutral: 0. */
+  readonly topK: number;
+  /** The best tokens until their probabilities reach this sum. Neutral: 1. */
+  readonly topP: number;
+  /** Only tokens with at least this share of the best one's probability. Neutral: 0. */
+  readonly minP: number;
+  /** Tokens whose information is closest to the entropy, until they reach this sum. Neutral: 1. */
+  readonly typicalP: number;
+  /** Positive logits of tokens seen before are divided by it, negative ones multiplied. Neutral: 1. */
+  readonly repetitionPenalty: number;
+}
+
+export const NEUTRAL_SAMPLING: SamplingSettings = { temperature: 1, topK: 0, topP: 1, minP: 0, typicalP: 1, repetitionPenalty: 1 };
+
+const OUT = Number.NEGATIVE_INFINITY;
+
+/** Index of the largest value, the first of equals; -1 when there is none (all NaN). */
+export function argmax(values: ArrayLike<number>): number {
+  let best = OUT;
+  let index = -1;
+  for (let i = 0; i < values.length; i++) {
+    if (values[i]! > best || (index < 0 && values[i] === best)) {
+      best = values[i]!;
+      index = i;
+    }
+  }
+  return index;
+}
+
+/** Softmax, in float64. */
+export function softmax(scores: ArrayLike<number>): Float64Array {
+  const top = scores[argmax(scores)] ?? 0;
+  const out = new Float64Array(scores.length);
+  let sum = 0;
+  for (let i = 0; i < out.length; i++) sum += out[i] = Math.exp(scores[i]! - top);
+  for (let i = 0; i < out.length; i++) out[i]! /= sum;
+  return out;
+}
+
+/** Logits with the penalty applied to every distinct token of `context`, as float64. Neither argument is changed. */
+export function penalize(logits: Float32Array, context: Iterable<number>, penalty: number): Float64Array {
+  const scores = Float64Array.from(logits);
+  if (penalty === 1) return scores;
+  for (const id of new Set(context)) {
+    const score = scores[id];
+    if (score !== undefined) scores[id] = score < 0 ? score * penalty : score / penalty;
+  }
+  return scores;
+}
+
+/** The k-th largest value. */
+function kthLargest(values: Float64Array, k: number): number {
+  if (k > 1024) return Float64Array.from(values).sort()[values.length - k]!;
+  // A short sorted list: hardly any value of a large vocabulary gets in.
+  const best = new Float64Array(k).fill(OUT);
+  for (const value of values) {
+    if (value <= best[0]!) continue;
+    let i = 1;
+    while (i < k && best[i]! < value) {
+      best[i - 1] = best[i]!;
+      i++;
+    }
+    best[i - 1] = value;
+  }
+  return best[0]!;
+}
+
+function keepTopK(scores: Float64Array, k: number): void {
+  if (k >= scores.length) return;
+  const last = kthLargest(scores, k);
+  for (let i = 0; i < scores.length; i++) if (scores[i]! < last) scores[i] = OUT;
+}
+
+/** Keeps the tokens whose betters sum to less than `p`; among equals at the cut, those of lower index. */
+function keepTopP(scores: Float64Array, p: number): void {
+  const sorted = scores.filter((score) => score > OUT).sort();
+  const top = sorted.at(-1);
+  if (top === undefined) return;
+  let total = 0;
+  for (const score of sorted) total += Math.exp(score - top);
+  let kept = 0;
+  let above = 0;
+  for (let i = sorted.length - 1; i >= 0 && (kept === 0 || above < p * total); i--) {
+    above += Math.exp(sorted[i]! - top);
+    kept++;
+  }
+  const cut = sorted[sorted.length - kept]!;
+  let ties = kept;
+  for (const score of sorted) if (score > cut) ties--;
+  for (let i = 0; i < scores.length; i++) {
+    if (scores[i]! < cut || (scores[i] === cut && --ties < 0)) scores[i] = OUT;
+  }
+}
+
+function keepMinP(scores: Float64Array, share: number): void {
+  const floor = (scores[argmax(scores)] ?? 0) + Math.log(share);
+  for (let i = 0; i < scores.length; i++) if (scores[i]! < floor) scores[i] = OUT;
+}
+
+/** Locally typical sampling (arXiv 2202.00666). */
+function keepTypical(scores: Float64Array, mass: number): void {
+  const p = softmax(scores);
+  let entropy = 0;
+  for (const x of p) if (x > 0) entropy -= x * Math.log(x);
+  const distance = p.map((x) => Math.abs(-Math.log(x) - entropy));
+  const order = Uint32Array.from(p.keys()).sort((a, b) => distance[a]! - distance[b]! || a - b);
+  let sum = 0;
+  let last = 0;
+  for (let i = 0; i < order.length; i++) {
+    sum += p[order[i]!]!;
+    if (sum >= mass) {
+      last = i;
+      break;
+    }
+    last = i;
+  }
+  const cut = distance[order[last]!]!;
+  for (let i = 0; i < scores.length; i++) if (distance[i]! > cut) scores[i] = OUT;
+}
+
+/**
+ * Scores after all processors: f64 [vocab], minus infinity for tokens ruled out; their softmax is the distribution sampled from.
+ * `context` is what the repetition penalty counts: prompt and continuation so far. `settings.temperature` must be above 0.
+ */
+export function processLogits(logits: Float32Array, context: Iterable<number>, settings: SamplingSettings): Float64Array {
+  const { temperature, topK, topP, minP, typicalP, repetitionPenalty } = settings;
+  const scores = penalize(logits, context, repetitionPenalty);
+  if (temperature !== 1) for (let i = 0; i < scores.length; i++) scores[i]! /= temperature;
+  if (topK > 0) keepTopK(scores, topK);
+  if (topP < 1) keepTopP(scores, topP);
+  if (minP > 0) keepMinP(scores, minP);
+  if (typicalP < 1) keepTypical(scores, typicalP);
+  return scores;
+}

@@ -1,0 +1,125 @@
+import { toFloat32 } from '@lowbit/core';
+import { describe, expect, test } from 'vitest';
+import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
+import { pickToken } from './pick.ts';
+import { argmax, NEUTRAL_SAMPLING, processLogits, softmax } from './process.ts';
+import { createRandom, xoshiro128 } from './random.ts';
+import { generationDefaults, samplingSettings } from './settings.ts';
+
+interface Case {
+  readonly logits: string;
+  readonly input_ids: string;
+  readonly probs: string;
+  readonly setting: Readonly<Record<string, number>>;
+  readonly kept: number;
+  readonly cut_between_ties: boolean;
+}
+
+const { settings: cases } = goldenJson<{ settings: Case[] }>('models/sampling/settings.json');
+const tensors = goldenTensors('models/sampling/expected.safetensors');
+const floats = (name: string): Float32Array => toFloat32(tensors.get(name)!);
+const camel = (key: string): string => key.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+const settingsOf = (setting: Case['setting']) =>
+  samplingSettings(NEUTRAL_SAMPLING, Object.fromEntries(Object.entries(setting).map(([key, value]) => [camel(key), value])));
+
+describe('processors against transformers', () => {
+  test.each(cases.map((c, i) => [i, JSON.stringify(c.setting), c] as const))('%i %s', (_, __, c) => {
+    const scores = processLogits(floats(c.logits), toFloat32(tensors.get(c.input_ids)!), settingsOf(c.setting));
+    let got = softmax(scores);
+    let expected = Float64Array.from(floats(c.probs));
+    expect(got.filter((p) => p > 0).length).toBe(expected.filter((p) => p > 0).length);
+    if (c.cut_between_ties) {
+      got = got.sort();
+      expected = expected.sort();
+    }
+    const off = got.map((p, i) => Math.abs(p - expected[i]!));
+    expect(Math.max(...off)).toBeLessThanOrEqual(1e-6);
+    expect(got.map((p) => Number(p > 0))).toEqual(expected.map((p) => Number(p > 0)));
+  });
+  test('all 129 cases were read', () => expect(cases.length).toBe(129));
+});
+
+describe('random numbers', () => {
+  test('xoshiro128** has the published outputs', () => {
+    const next = xoshiro128([1, 2, 3, 4]);
+    expect([next(), next(), next(), next()]).toEqual([11520, 0, 5927040, 70819200]);
+  });
+  test('a seed fixes the sequence, for good', () => {
+    const next = createRandom(1);
+    expect([next(), next(), next()]).toMatchInlineSnapshot(`
+      [
+        0.36200738200025806,
+        0.949382241279422,
+        0.3425393483530417,
+      ]
+    `);
+    expect(createRandom(2 ** 40 + 1)()).not.toBe(createRandom(1)());
+  });
+  test('numbers are uniform in [0, 1)', () => {
+    const next = createRandom(7);
+    const buckets = new Array<number>(10).fill(0);
+    for (let i = 0; i < 20_000; i++) buckets[Math.floor(next() * 10)]!++;
+    for (const count of buckets) expect(Math.abs(count - 2000)).toBeLessThan(200);
+  });
+  test.each([-1, 0.5, Number.NaN, 2 ** 53])('refuses seed %d', (seed) => {
+    expect(() => createRandom(seed)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+});
+
+describe('picking', () => {
+  test('temperature 0 takes the best, lowest id of equals, after the penalty', () => {
+    const greedy = { ...NEUTRAL_SAMPLING, temperature: 0 };
+    const never = () => expect.unreachable();
+    expect(pickToken(new Float32Array([1, 3, 3, 2]), [], greedy, never)).toBe(1);
+    expect(pickToken(new Float32Array([1, 3, 2.9, 2]), [1], { ...greedy, repetitionPenalty: 1.5 }, never)).toBe(2);
+  });
+  test('follows the distribution', () => {
+    const random = createRandom(3);
+    const logits = new Float32Array([0, Math.log(3), Number.NEGATIVE_INFINITY]);
+    const counts = [0, 0, 0];
+    for (let i = 0; i < 8000; i++) counts[pickToken(logits, [], NEUTRAL_SAMPLING, random)]!++;
+    expect(counts[2]).toBe(0);
+    expect(counts[1]! / 8000).toBeCloseTo(0.75, 1);
+  });
+  test('the last token is reachable and a draw near 1 is safe', () => {
+    expect(pickToken(new Float32Array([0, 0, 0]), [], NEUTRAL_SAMPLING, () => 1 - 2 ** -53)).toBe(2);
+  });
+  test('NaN logits are an error', () => {
+    const logits = new Float32Array([Number.NaN, Number.NaN]);
+    for (const temperature of [0, 1]) {
+      expect(() => pickToken(logits, [], { ...NEUTRAL_SAMPLING, temperature }, Math.random)).toThrow(
+        expect.objectContaining({ code: 'ERR_NON_FINITE' }),
+      );
+    }
+    expect(argmax([])).toBe(-1);
+  });
+});
+
+describe('settings', () => {
+  test('of generation_config.json', () => {
+    const of = (generation: Record<string, number | boolean>) => generationDefaults(generation, {}).sampling;
+    expect(of({})).toEqual({ ...NEUTRAL_SAMPLING, temperature: 0.7 });
+    expect(of({ do_sample: true })).toMatchObject({ temperature: 1, topK: 50 });
+    expect(of({ do_sample: true, temperature: 0.6, top_p: 0.9, top_k: 0 })).toMatchObject({ temperature: 0.6, topP: 0.9, topK: 0 });
+    expect(of({ do_sample: false, temperature: 0.6 })).toMatchObject({ temperature: 0 });
+    expect(of({ temperature: 0.6, repetition_penalty: 1.1 })).toMatchObject({ temperature: 0.6, repetitionPenalty: 1.1 });
+    expect(() => of({ top_p: 2 })).toThrow(
+      expect.objectContaining({ code: 'ERR_BAD_CHECKPOINT', message: expect.stringContaining('top_p') }),
+    );
+  });
+  test('end tokens: generation_config.json before config.json', () => {
+    expect(generationDefaults({ eos_token_id: [1, 2] }, { eos_token_id: 3 }).eosIds).toEqual([1, 2]);
+    expect(generationDefaults({}, { eos_token_id: 3 }).eosIds).toEqual([3]);
+    expect(generationDefaults({}, { eos_token_id: null }).eosIds).toEqual([]);
+    expect(() => generationDefaults({ eos_token_id: 'x' }, {})).toThrow(/eos_token_id/);
+  });
+  test('the caller wins, out of range throws', () => {
+    expect(samplingSettings({ ...NEUTRAL_SAMPLING, topK: 50 }, { temperature: 0, topK: undefined })).toMatchObject({
+      temperature: 0,
+      topK: 50,
+    });
+    for (const bad of [{ temperature: -1 }, { topP: 1.5 }, { topK: 2.5 }, { repetitionPenalty: 0 }, { minP: Number.NaN }]) {
+      expect(() => samplingSettings(NEUTRAL_SAMPLING, bad)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+    }
+  });
+});
