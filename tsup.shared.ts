@@ -37,7 +37,12 @@ export function library(extra: readonly string[] = []): ReturnType<typeof define
     dts: true,
     splitting: true,
     treeshake: false,
-    minify: false,
+    // Names stay, and lines stay short enough for stack traces to point somewhere. Takes a quarter off the install size.
+    esbuildOptions(options) {
+      options.minifyWhitespace = true;
+      options.minifySyntax = true;
+      options.lineLimit = 160;
+    },
     sourcemap: false,
     clean: true,
     silent: true,

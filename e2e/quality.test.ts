@@ -19,6 +19,7 @@ import { type FolderCheckpoint, openCheckpoint } from '@lowbit/hub';
 import { llama, loadModel, perplexity } from '@lowbit/models';
 import { describe, expect, it } from 'vitest';
 import { goldenJson } from '../fixtures/golden.ts';
+import { needs } from '../fixtures/needs.ts';
 
 interface Row {
   method: string;
@@ -82,12 +83,15 @@ async function measurePerplexity(checkpoint: FolderCheckpoint, windows: number[]
 describe.each(['tiny', 'smollm2'] as const)('%s', (name) => {
   const subject = subjects[name];
   const { rows, predictions } = models[name];
-  const absent =
-    name === 'smollm2' && SMOLLM2 === undefined ? 'LOWBIT_SMOLLM2 does not name the folder of SmolLM2-135M-Instruct' : undefined;
 
   for (const row of rows.filter(({ method }) => parse(method))) {
     it(`weight error of ${row.method}`, { timeout: 600_000 }, async (context) => {
-      if (absent) return context.skip(absent);
+      needs(
+        context,
+        'smollm2',
+        name === 'tiny' || SMOLLM2 !== undefined,
+        'LOWBIT_SMOLLM2 does not name the folder of SmolLM2-135M-Instruct',
+      );
       await using checkpoint = await openCheckpoint(subject.folder);
       const error = await relativeWeightError(checkpoint, parse(row.method)!);
       // 0.1 %, and half of the last digit of the figure, which has six decimals
@@ -98,8 +102,13 @@ describe.each(['tiny', 'smollm2'] as const)('%s', (name) => {
   for (const row of rows.filter(({ method }) => method === 'bf16' || /^hqq-[48]bit/.test(method))) {
     const always = name === 'tiny' && (row.method === 'bf16' || row.method === 'hqq-4bit-g64-axis1');
     it(`perplexity of ${row.method}`, { timeout: 3_600_000 }, async (context) => {
-      if (absent) return context.skip(absent);
-      if (!slow && !always) return context.skip('LOWBIT_SLOW is not 1');
+      needs(
+        context,
+        'smollm2',
+        name === 'tiny' || SMOLLM2 !== undefined,
+        'LOWBIT_SMOLLM2 does not name the folder of SmolLM2-135M-Instruct',
+      );
+      needs(context, 'slow', slow || always, 'LOWBIT_SLOW is not 1');
       await using checkpoint = await openCheckpoint(subject.folder);
       const measured = await measurePerplexity(checkpoint, subject.windows(), parse(row.method));
       console.info(`${name} ${row.method}: perplexity ${measured.perplexity.toFixed(4)}, Python ${row.ppl}`);

@@ -6,6 +6,7 @@ import { DTYPE_BYTES, elementCount, type TensorSpec } from '@lowbit/core';
 import { build } from 'vite';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';
+import { needs } from '../../../../fixtures/needs.ts';
 import { failure, folderOf, temporaryFolder } from '../testing.node.ts';
 import { JOURNAL_FILE } from './journal.node.ts';
 import { PT_METADATA, planFiles } from './shards.ts';
@@ -337,12 +338,12 @@ describe('disks that refuse', () => {
     return { [Symbol.dispose]: () => spawnSync('umount', [path]) };
   }
 
-  test('a full disk: told before writing where it can be foreseen, and when it happens', async ({ skip }) => {
+  test('a full disk: told before writing where it can be foreseen, and when it happens', async (context) => {
     await using temp = await temporaryFolder();
     const disk = join(temp.path, 'disk');
     await mkdir(disk);
     using mounted = mount(disk, '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs');
-    if (mounted === undefined) skip('needs the right to mount a tmpfs');
+    needs(context, 'mounts', mounted !== undefined, 'mounting a tmpfs needs a right that this user lacks');
     const tensors = (bytes: number) => new Map<string, TensorSpec>([['a', { dtype: 'u8', shape: [bytes] }]]);
     {
       await using sink = await createSafetensorsSink(join(disk, 'large'), job);
@@ -371,12 +372,12 @@ describe('disks that refuse', () => {
     expect(await readdir(disk)).toEqual(['out']);
   });
 
-  test('a read-only disk', async ({ skip }) => {
+  test('a read-only disk', async (context) => {
     await using temp = await temporaryFolder();
     const disk = join(temp.path, 'disk');
     await mkdir(disk);
     using mounted = mount(disk, '-t', 'tmpfs', '-o', 'ro,size=64k', 'tmpfs');
-    if (mounted === undefined) skip('needs the right to mount a tmpfs');
+    needs(context, 'mounts', mounted !== undefined, 'mounting a tmpfs needs a right that this user lacks');
     const error = await failure(() => createSafetensorsSink(join(disk, 'out'), job));
     expect(error.code).toBe('ERR_IO');
     expect(error.message).toMatch(/read-only/);
@@ -391,9 +392,9 @@ describe('disks that refuse', () => {
     expect(error.hint).toBeTruthy();
   });
 
-  test('a folder without permission', async ({ skip }) => {
+  test('a folder without permission', async (context) => {
     await using temp = await temporaryFolder();
-    if (process.getuid?.() === 0 || process.platform === 'win32') skip('root may write everywhere');
+    needs(context, 'permissions', process.getuid?.() !== 0 && process.platform !== 'win32', 'root may write everywhere');
     await mkdir(join(temp.path, 'locked'), { mode: 0o500 });
     const error = await failure(() => createSafetensorsSink(join(temp.path, 'locked', 'out'), job));
     expect(error.code).toBe('ERR_IO');
