@@ -1,0 +1,347 @@
+// Every command as a process: results on stdout, the rest on stderr, exit codes, and errors that say what to do.
+
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { GenerateResult, InspectReport, PerplexityReport, QuantizeModelReport } from 'lowbit';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ensureBuilt, lowbit, lowbitJson, type Outcome, TINY } from './cli-process.ts';
+
+/** With --dry-run what needs the weights is not there. */
+type Plan = QuantizeModelReport & { readonly totalBytes: number };
+
+let dir = '';
+const at = (name: string): string => join(dir, name);
+const sizes = (folder: string): Record<string, number> =>
+  Object.fromEntries(readdirSync(folder).map((name) => [name, statSync(join(folder, name)).size]));
+
+/** A model folder without what is named, and with other files. */
+function variant(name: string, without: readonly string[], files: Readonly<Record<string, string>> = {}): string {
+  mkdirSync(at(name));
+  for (const file of readdirSync(TINY))
+    if (!without.includes(file) && !file.endsWith('.py')) cpSync(join(TINY, file), join(at(name), file));
+  for (const [file, text] of Object.entries(files)) writeFileSync(join(at(name), file), text);
+  return at(name);
+}
+
+beforeAll(async () => {
+  ensureBuilt();
+  dir = mkdtempSync(join(tmpdir(), 'lowbit-cli-'));
+  const made = await lowbit(['quantize', TINY, '-o', at('q4'), '--quiet']);
+  expect(made).toMatchObject({ code: 0, stderr: '' });
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+describe('help, version and usage', () => {
+  it('answers --help and --version on stdout', async () => {
+    const help = await lowbit(['--help']);
+    expect(help).toMatchObject({ code: 0, stderr: '' });
+    for (const verb of ['quantize', 'generate', 'chat', 'perplexity', 'inspect']) {
+      expect(help.stdout).toContain(verb);
+      expect(await lowbit([verb, '--help'])).toMatchObject({ code: 0, stderr: '' });
+    }
+    const { version } = JSON.parse(readFileSync(new URL('../packages/cli/package.json', import.meta.url), 'utf8'));
+    expect(await lowbit(['--version'])).toEqual({ code: 0, stdout: `${version}\n`, stderr: '' });
+  });
+
+  const wrong: [what: string, args: string[], message: RegExp][] = [
+    ['no command', [], /no command given/],
+    ['an unknown command', ['quantise', TINY], /unknown command 'quantise'\nhint: Did you mean quantize\?/],
+    ['an unknown flag', ['quantize', TINY, '--bit', '4'], /unknown option '--bit'\nhint: Did you mean --bits\?/],
+    ['a missing argument', ['inspect'], /missing required argument 'dir'/],
+    ['a missing value', ['quantize', TINY, '-o'], /'-o, --out <dir>' argument missing/],
+    ['too many arguments', ['inspect', TINY, TINY], /too many arguments/],
+    ['wrong bits', ['quantize', TINY, '-b', '9'], /--bits <n>' argument '9'.*one of 8, 6, 5, 4, 3, 2, 1\.58, 1/],
+    ['a wrong method', ['quantize', TINY, '-m', 'awq'], /--method <name>' argument 'awq'.*not hqq/],
+    ['a wrong group', ['quantize', TINY, '-g', '-64'], /--group <n>' argument '-64'.*positive whole number/],
+    ['a wrong axis', ['quantize', TINY, '--axis', '2'], /--axis <0\|1>' argument '2'/],
+    ['a wrong size', ['quantize', TINY, '--max-memory', '4G'], /--max-memory <size>' argument '4G'.*such as 4GB/],
+    ['a wrong rule', ['quantize', TINY, '--rule', 'mlp=int9'], /--rule <glob=use>' argument 'mlp=int9'/],
+    ['a wrong pattern', ['quantize', TINY, '--skip', '{a'], /--skip <glob>' argument '{a'.*brace/],
+    ['a wrong dtype', ['quantize', TINY, '--dtype', 'f64'], /--dtype <type>' argument 'f64'.*one of f16, bf16, f32/],
+    ['no output', ['quantize', TINY], /needs an output folder\nhint: .*--out DIR.*--dry-run/],
+    ['a negative temperature', ['generate', TINY, '-p', 'a', '--temp', '-1'], /--temp <x>' argument '-1'.*from 0 to 100/],
+    ['half a token', ['generate', TINY, '-p', 'a', '--max-tokens', '1.5'], /--max-tokens <n>' argument '1\.5'.*whole number/],
+    ['no prompt', ['generate', TINY], /'-p, --prompt <text>' not specified/],
+    ['an empty prompt', ['generate', TINY, '-p', ''], /--prompt is empty\nhint: /],
+    ['no data', ['perplexity', TINY], /needs a text\nhint: .*--data FILE/],
+    ['two kinds of data', ['perplexity', TINY, '--data', 'a', '--ids', 'b'], /exclude each other/],
+  ];
+
+  it.each(wrong)('refuses %s with exit code 2', async (_, args, message) => {
+    const { code, stdout, stderr } = await lowbit(args);
+    expect(stderr).toMatch(message);
+    expect([code, stdout]).toEqual([2, '']);
+  });
+
+  it('gives usage errors as JSON, too', async () => {
+    const { code, json, stderr } = await lowbitJson(['quantize', TINY, '--bit', '4']);
+    expect([code, stderr]).toEqual([2, '']);
+    expect(json.error).toMatchObject({ code: 'ERR_USAGE', message: "unknown option '--bit'", hint: expect.stringContaining('--bits') });
+  });
+});
+
+describe('errors', () => {
+  const failing: [what: string, args: () => string[], code: string, hint: RegExp][] = [
+    ['a missing folder', () => ['inspect', at('nothing')], 'ERR_NOT_FOUND', /path/],
+    ['a model id', () => ['generate', 'org/name', '-p', 'a'], 'ERR_NOT_FOUND', /hf download org\/name/],
+    ['a file for a folder', () => ['inspect', join(TINY, 'config.json')], 'ERR_IO', /folder/],
+    ['a folder without a model', () => ['inspect', dir], 'ERR_NOT_FOUND', /./],
+    ['no tokenizer', () => ['generate', variant('bare', ['tokenizer.json']), '-p', 'a'], 'ERR_TOKENIZER', /tokenizer/],
+    [
+      'a strange architecture',
+      () => ['quantize', variant('odd', ['config.json'], { 'config.json': '{"model_type":"mamba"}' }), '-o', at('x')],
+      'ERR_UNSUPPORTED_ARCH',
+      /llama/,
+    ],
+    ['a broken config', () => ['inspect', variant('broken', ['config.json'], { 'config.json': '{' })], 'ERR_BAD_CHECKPOINT', /./],
+    ['a quantized source', () => ['quantize', at('q4'), '-o', at('x')], 'ERR_UNSUPPORTED_FORMAT', /original/],
+    ['an existing output', () => ['quantize', TINY, '-o', at('q4')], 'ERR_OUTPUT_EXISTS', /--overwrite/],
+    ['groups that do not fit', () => ['quantize', TINY, '-o', at('x'), '-g', '1000'], 'ERR_UNSUPPORTED_FORMAT', /group size/],
+    ['a rule that matches nothing', () => ['quantize', TINY, '-o', at('x'), '--skip', 'mlp.up'], 'ERR_BAD_ARGUMENT', /mlp\.up_proj/],
+    ['too little memory', () => ['quantize', TINY, '-o', at('x'), '--max-memory', '1MB'], 'ERR_BAD_ARGUMENT', /32 MiB/],
+    ['a missing data file', () => ['perplexity', TINY, '--data', at('nothing.txt')], 'ERR_NOT_FOUND', /path/],
+    ['a folder as data file', () => ['perplexity', TINY, '--data', dir], 'ERR_IO', /file/],
+    [
+      'data without text',
+      () => ['perplexity', TINY, '--data', join(variant('empty', [], { 'empty.txt': '\n' }), 'empty.txt')],
+      'ERR_BAD_ARGUMENT',
+      /text/,
+    ],
+    ['ids that are none', () => ['perplexity', TINY, '--ids', join(TINY, 'config.json')], 'ERR_BAD_ARGUMENT', /list of ids/],
+    [
+      'a stride over the context',
+      () => ['perplexity', TINY, '--data', join(TINY, 'eval.txt'), '--ctx', '64', '--stride', '65'],
+      'ERR_BAD_ARGUMENT',
+      /./,
+    ],
+    ['a context over the model', () => ['perplexity', TINY, '--data', join(TINY, 'eval.txt'), '--ctx', '4096'], 'ERR_LIMIT', /./],
+    ['a chat with a base model', () => ['chat', TINY], 'ERR_TOKENIZER', /lowbit generate/],
+    ['an empty prompt on stdin', () => ['generate', TINY, '-p', '-'], 'ERR_BAD_ARGUMENT', /Pipe a text/],
+  ];
+
+  it.each(failing)('%s', async (_, args, expected, hint) => {
+    const words = args();
+    const shown = await lowbit(words);
+    expect(shown.stderr).toMatch(/^error: /m);
+    expect(shown.stderr).toContain(`[${expected}]`);
+    expect(shown.stderr).not.toMatch(/^ {4}at /m);
+    expect([shown.code, shown.stdout]).toEqual([1, '']);
+    const { code, json, stderr } = await lowbitJson(words);
+    expect(json.error).toMatchObject({ code: expected, message: expect.any(String), details: expect.any(Object) });
+    expect(json.error.hint ?? '').toMatch(hint);
+    expect([code, stderr]).toEqual([1, '']);
+    expect([existsSync(at('x')), existsSync(at('x.partial'))]).toEqual([false, false]);
+  });
+});
+
+describe('quantize', () => {
+  it('prints a plan whose sizes are those of the files, byte for byte', async () => {
+    const args = [
+      'quantize',
+      TINY,
+      '--rule',
+      'mlp.down_proj=hqq:b8:a0',
+      '--skip',
+      'model.layers.0.**',
+      '--shard-size',
+      '2MB',
+      '--dtype',
+      'f16',
+    ];
+    const { json: plan } = await lowbitJson<Plan>([...args, '--dry-run']);
+    const shown = await lowbit([...args, '--dry-run']);
+    expect(readdirSync(dir).filter((name) => name.startsWith('planned'))).toEqual([]);
+    const made = await lowbitJson<Plan>([...args, '-o', at('planned')]);
+    const written = sizes(at('planned'));
+    expect(Object.fromEntries(plan.files.map((file) => [file.name, file.bytes]))).toEqual(written);
+    expect(plan.totalBytes).toBe(Object.values(written).reduce((a, b) => a + b));
+    expect(Object.keys(written).filter((name) => name.endsWith('.safetensors')).length).toBeGreaterThan(2);
+    for (const [name, bytes] of Object.entries(written)) {
+      expect(shown.stdout).toMatch(new RegExp(`^${name} +${String(bytes).replace(/\B(?=(\d{3})+$)/g, ',')}$`, 'm'));
+    }
+    expect(made.json.files).toEqual(plan.files);
+    expect(plan.tags.map((row) => `${row.layers} ${row.tag} ${row.format}`)).toContain('5 mlp.down_proj 8-bit g64 axis 0');
+    expect(plan.summary.quantizedLinears).toBe(35);
+  });
+
+  it('reports sizes, error, worst layers, where the result loads, and what to do next', async () => {
+    const { code, stdout, stderr } = await lowbit(['quantize', TINY, '-o', at('told')]);
+    expect(code).toBe(0);
+    for (const text of [
+      '4.50, scales included',
+      '11.5 MB -> 4.84 MB (2.38 times smaller)',
+      'weight error',
+      'worst layers',
+      'Loads in:',
+      'transformers',
+      'lowbit generate',
+    ]) {
+      expect(stdout).toContain(text);
+    }
+    expect(stderr.match(/^Quantizing: \d+ % .*\n/gm)?.length).toBeGreaterThan(3);
+    expect(stderr).not.toContain('\x1b');
+    expect(existsSync(at('told.partial'))).toBe(false);
+  });
+
+  it('has the weight error of the Python library', async () => {
+    const { json } = await lowbitJson<Plan>(['quantize', TINY, '-o', at('again')]);
+    expect(json.weightError).toBeCloseTo(0.0077, 4);
+    expect(json.linears).toHaveLength(42);
+  });
+
+  it('lets later rules win, --skip among them', async () => {
+    const first = await lowbitJson<Plan>(['quantize', TINY, '--dry-run', '--skip', 'mlp.*', '--rule', 'mlp.up_proj=hqq:b8']);
+    const last = await lowbitJson<Plan>(['quantize', TINY, '--dry-run', '--rule', 'mlp.up_proj=hqq:b8', '--skip', 'mlp.*']);
+    expect([first.json.summary.quantizedLinears, last.json.summary.quantizedLinears]).toEqual([30, 24]);
+  });
+
+  it('replaces a model with --overwrite', async () => {
+    await lowbit(['quantize', TINY, '-o', at('replaced'), '-b', '8']);
+    const before = sizes(at('replaced'));
+    expect((await lowbit(['quantize', TINY, '-o', at('replaced'), '-b', '2', '--overwrite'])).code).toBe(0);
+    expect(sizes(at('replaced'))['model.safetensors']).toBeLessThan(before['model.safetensors']!);
+  });
+});
+
+describe('inspect', () => {
+  it('shows architecture, parameters, quantization and files', async () => {
+    const { json } = await lowbitJson<InspectReport>(['inspect', at('q4'), '--tensors']);
+    expect(json).toMatchObject({ architecture: { modelType: 'llama', supported: true }, parameters: 5_770_496 });
+    expect(json.quantization).toMatchObject({ layout: 'hqq', layers: 42, weights: 4_718_592, bitsPerWeight: 4.5 });
+    expect(Object.fromEntries(json.files.map((file) => [file.name, file.bytes]))).toEqual(sizes(at('q4')));
+    expect(json.tensorList).toHaveLength(json.tensors.count);
+    expect((await lowbitJson<InspectReport>(['inspect', TINY])).json).toMatchObject({
+      parameters: 5_770_496,
+      quantization: { layout: null, layers: 0 },
+    });
+    const shown = await lowbit(['inspect', at('q4'), '--tensors']);
+    for (const text of ['LlamaForCausalLM', '5,770,496', '4-bit g64', 'model.norm.weight']) expect(shown.stdout).toContain(text);
+    expect(shown.stderr).toBe('');
+  });
+});
+
+describe('generate', () => {
+  const args = (model: string): string[] => [
+    'generate',
+    model,
+    '-p',
+    'It was a fine morning, and',
+    '--max-tokens',
+    '12',
+    '--top-k',
+    '40',
+    '--seed',
+    '7',
+  ];
+
+  it('writes the text to stdout, statistics to stderr, the same for one seed', async () => {
+    const { code, json, stderr } = await lowbitJson<GenerateResult>(args(at('q4')));
+    expect([code, stderr]).toEqual([0, '']);
+    expect(json).toMatchObject({
+      finishReason: 'length',
+      usage: { promptTokens: 8, completionTokens: 12 },
+      seed: 7,
+      timings: { prefillMs: expect.any(Number) },
+    });
+    expect(json.ids).toHaveLength(12);
+    const shown = await lowbit(args(at('q4')));
+    expect(shown).toMatchObject({ code: 0, stdout: `${json.text}\n` });
+    expect(shown.stderr).toContain('seed 7');
+    expect((await lowbit([...args(at('q4')), '--quiet'])).stderr).toBe('');
+  });
+
+  it('reads the prompt from stdin, without the newline of the shell', async () => {
+    const piped = await lowbitJson<GenerateResult>(['generate', at('q4'), '-p', '-', '--max-tokens', '4', '--temp', '0'], {
+      input: 'It was a fine morning, and\n',
+    });
+    const given = await lowbitJson<GenerateResult>([
+      'generate',
+      at('q4'),
+      '-p',
+      'It was a fine morning, and',
+      '--max-tokens',
+      '4',
+      '--temp',
+      '0',
+    ]);
+    expect(piped.json.ids).toEqual(given.json.ids);
+    expect(piped.json.usage.promptTokens).toBe(8);
+  });
+
+  it('ends quietly when its reader leaves', async () => {
+    const { code, stderr } = await lowbit(['generate', TINY, '-p', 'a', '--max-tokens', '300', '--quiet'], {
+      onStdout: (_, child) => child.stdout.destroy(),
+    });
+    expect([code, stderr]).toEqual([0, '']);
+  });
+});
+
+describe('perplexity', () => {
+  const ids = (): number[] =>
+    JSON.parse(readFileSync(new URL('../fixtures/golden/quality-ids-tiny.json', import.meta.url), 'utf8')).ids.slice(0, 127 * 2);
+  const idsFile = (name: string, value: unknown): string => {
+    writeFileSync(at(name), JSON.stringify(value));
+    return at(name);
+  };
+
+  it('scores text, ids, and windows on their own alike', async () => {
+    const [first, second] = [ids().slice(0, 127), ids().slice(127)];
+    const whole = await lowbitJson<PerplexityReport>([
+      'perplexity',
+      TINY,
+      '--ids',
+      idsFile('golden.json', { ids: [...ids(), 5, 6], context: 128, bos: 0 }),
+    ]);
+    expect(whole.json).toMatchObject({ tokens: 254, context: 128, stride: 127, startToken: 0 });
+    expect(whole.json.perplexity).toBeCloseTo(Math.exp(whole.json.nll), 9);
+    const own = await lowbitJson<PerplexityReport>([
+      'perplexity',
+      TINY,
+      '--ids',
+      idsFile('own.json', [
+        [0, ...first],
+        [0, ...second],
+      ]),
+    ]);
+    expect(own.json.tokens).toBe(254);
+    expect(own.json.nll).toBeCloseTo(whole.json.nll, 9);
+    const text = readFileSync(join(TINY, 'eval.txt'), 'utf8').slice(0, 800);
+    writeFileSync(at('text.txt'), text);
+    const fromText = await lowbitJson<PerplexityReport>(['perplexity', TINY, '--data', at('text.txt'), '--ctx', '128', '--stride', '64']);
+    expect(fromText.json).toMatchObject({ context: 128, stride: 64, startToken: 0 });
+    expect(fromText.json.perplexity).toBeGreaterThan(5);
+    expect(fromText.json.perplexity).toBeLessThan(200);
+    const shown = await lowbit(['perplexity', TINY, '--data', at('text.txt'), '--ctx', '128', '--stride', '64']);
+    expect(shown.stdout).toContain(fromText.json.perplexity.toFixed(4));
+  });
+});
+
+describe('chat', () => {
+  const template = '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}';
+  let model = '';
+  beforeAll(() => {
+    model = variant('talking', [], { 'chat_template.jinja': template });
+  });
+
+  it('answers line by line and remembers, until /reset and /exit', async () => {
+    const input = 'hello\n\nhow are you\n/reset\nhello\n/exit\nnever\n';
+    const { code, stdout, stderr } = await lowbit(['chat', model, '--system', 'be kind', '--max-tokens', '6', '--temp', '0', '--json'], {
+      input,
+    });
+    expect([code, stderr]).toEqual([0, '']);
+    const answers = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as GenerateResult);
+    expect(answers).toHaveLength(3);
+    expect(answers[2]!.ids).toEqual(answers[0]!.ids);
+    expect(answers[1]!.usage.promptTokens).toBeGreaterThan(answers[0]!.usage.promptTokens);
+  });
+
+  it('ends at the end of stdin', async () => {
+    const { code, stdout }: Outcome = await lowbit(['chat', model, '--max-tokens', '4', '--temp', '0'], { input: 'hello' });
+    expect(code).toBe(0);
+    expect(stdout).not.toBe('');
+  });
+});

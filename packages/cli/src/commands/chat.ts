@@ -1,0 +1,134 @@
+// `lowbit chat`: a conversation on a terminal, or one answer per line of stdin.
+
+import { createInterface } from 'node:readline';
+import { LowbitError } from '@lowbit/core';
+import type { ChatMessage, GenerateResult, LanguageModel } from '@lowbit/models';
+import type { Context } from '../context.ts';
+import { Interrupted } from '../errors.ts';
+import { loadModel } from '../load-model.ts';
+import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
+
+export interface ChatOptions extends SamplingOptions {
+  readonly system?: string;
+}
+
+/** Runs the command. */
+export async function chatCommand(path: string, options: ChatOptions, context: Context): Promise<void> {
+  const { signal, progress } = context;
+  const model = await loadModel(path, { signal, onProgress: progress.report });
+  try {
+    progress.clear();
+    if (model.tokenizer.chatTemplates.length === 0) {
+      throw new LowbitError('ERR_TOKENIZER', `${path} has no chat template`, {
+        hint: `It is likely a base model, which continues text: lowbit generate ${path} -p "Once upon a time"`,
+      });
+    }
+    await converse(model, options, context);
+  } finally {
+    await model[Symbol.asyncDispose]();
+  }
+}
+
+async function converse(model: LanguageModel, options: ChatOptions, context: Context): Promise<void> {
+  const { stdin, stdout } = process;
+  const interactive = stdin.isTTY === true && stdout.isTTY === true && !context.json;
+  const opening: ChatMessage[] = options.system === undefined ? [] : [{ role: 'system', content: options.system }];
+  let messages = opening;
+  const lines = createInterface({ input: stdin, ...(interactive ? { output: stdout } : {}), terminal: interactive, prompt: '> ' });
+  const interrupts = takeInterrupts(interactive, context, () => lines.close());
+  lines.on('SIGINT', interrupts.press);
+  if (interactive) context.note('/reset starts over, /exit leaves, Ctrl-C stops an answer.');
+  try {
+    if (interactive) lines.prompt();
+    for await (const line of lines) {
+      interrupts.typed();
+      const said = line.trim();
+      if (said === '/exit') break;
+      if (said === '/reset') messages = opening;
+      else if (said !== '') {
+        const asked: ChatMessage[] = [...messages, { role: 'user', content: said }];
+        const answer = await interrupts.answering((signal) => stream(model, { messages: asked, ...samplingOf(options), signal }, context));
+        if (answer) {
+          messages = [...asked, { role: 'assistant', content: answer.text }];
+          await show(answer, context, interactive);
+        }
+      }
+      if (interactive) lines.prompt();
+    }
+    context.signal.throwIfAborted();
+    if (interrupts.leaving()) {
+      context.note('');
+      throw new Interrupted('SIGINT');
+    }
+  } finally {
+    interrupts.release();
+    lines.close();
+    stdin.pause();
+  }
+}
+
+async function show(answer: GenerateResult, context: Context, interactive: boolean): Promise<void> {
+  const { text, ids, finishReason, usage, timings, seed } = answer;
+  // One line per answer: a conversation has no end that a single JSON value could wait for.
+  if (context.json) await context.print(`${JSON.stringify({ text, ids, finishReason, usage, timings, seed })}\n`);
+  else if (interactive) context.note(context.dim(statistics(answer)));
+}
+
+interface ChatInterrupts {
+  /** One Ctrl-C. */
+  readonly press: () => void;
+  /** A line came: what was pressed before no longer counts. */
+  readonly typed: () => void;
+  readonly leaving: () => boolean;
+  /** Runs one answer; undefined if it was stopped. */
+  answering<T>(run: (signal: AbortSignal) => Promise<T>): Promise<T | undefined>;
+  release(): void;
+}
+
+/** On a terminal the first Ctrl-C stops the answer and the second leaves; elsewhere Ctrl-C ends the command as usual. */
+function takeInterrupts(interactive: boolean, context: Context, leave: () => void): ChatInterrupts {
+  let presses = 0;
+  let current: AbortController | undefined;
+  const press = (): void => {
+    presses++;
+    current?.abort(new Interrupted('SIGINT'));
+    if (presses > 1) leave();
+    else if (!current) context.note('\nCtrl-C again, or /exit, leaves.');
+  };
+  const outer = (): void => {
+    current?.abort(context.signal.reason);
+    leave();
+  };
+  context.signal.addEventListener('abort', outer);
+  const release = interactive
+    ? context.onInterrupt(() => {
+        press();
+        return true;
+      })
+    : () => {};
+  return {
+    press,
+    typed: () => {
+      presses = 0;
+    },
+    leaving: () => presses > 1,
+    async answering(run) {
+      const controller = new AbortController();
+      current = controller;
+      try {
+        context.signal.throwIfAborted();
+        return await run(controller.signal);
+      } catch (error) {
+        if (!controller.signal.aborted || context.signal.aborted) throw error;
+        context.note(context.dim('\n(stopped)'));
+        return undefined;
+      } finally {
+        current = undefined;
+      }
+    },
+    release() {
+      context.signal.removeEventListener('abort', outer);
+      release();
+    },
+  };
+}

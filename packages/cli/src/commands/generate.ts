@@ -1,0 +1,41 @@
+// `lowbit generate`: continues a text.
+
+import { LowbitError } from '@lowbit/core';
+import type { Context } from '../context.ts';
+import { UsageError } from '../errors.ts';
+import { readStdin } from '../files.ts';
+import { loadModel } from '../load-model.ts';
+import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
+
+export interface GenerateOptions extends SamplingOptions {
+  /** `-` for stdin. */
+  readonly prompt: string;
+}
+
+/** Runs the command. */
+export async function generateCommand(path: string, options: GenerateOptions, context: Context): Promise<void> {
+  const { signal, progress } = context;
+  const prompt = await promptOf(options.prompt, context);
+  const model = await loadModel(path, { signal, onProgress: progress.report });
+  try {
+    progress.clear();
+    const result = await stream(model, { prompt, ...samplingOf(options), signal }, context);
+    if (result === undefined) return;
+    const { text, ids, finishReason, usage, timings, seed } = result;
+    if (context.json) await context.emit({ text, ids, finishReason, usage, timings, seed });
+    else context.note(context.dim(statistics(result)));
+  } finally {
+    await model[Symbol.asyncDispose]();
+  }
+}
+
+async function promptOf(text: string, context: Context): Promise<string> {
+  if (text === '') throw new UsageError('--prompt is empty', 'Give a text to continue, or - to read it from stdin.');
+  if (text !== '-') return text;
+  if (process.stdin.isTTY) context.note('Reading the prompt from the terminal; end it with Ctrl-D.');
+  const read = await readStdin(context.signal);
+  if (read !== '') return read;
+  throw new LowbitError('ERR_BAD_ARGUMENT', 'stdin gave an empty prompt', {
+    hint: 'Pipe a text into the command: echo "Once upon a time" | lowbit generate MODEL -p -',
+  });
+}

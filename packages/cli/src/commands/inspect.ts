@@ -1,0 +1,202 @@
+// `lowbit inspect`: what is in a model folder. Reads config.json and headers, never weights.
+
+import { relative } from 'node:path';
+import {
+  byteLength,
+  type Checkpoint,
+  elementCount,
+  type Json,
+  type LinearSite,
+  linearTag,
+  type ModelAdapter,
+  type TensorSpec,
+} from '@lowbit/core';
+import type { FolderCheckpoint } from '@lowbit/hub';
+import { defaultAdapters } from '@lowbit/models';
+import type { CommonOptions, Context } from '../context.ts';
+import { openModelFolder } from '../open.ts';
+import { pairs, plain, table } from '../table.ts';
+import { type TaggedLinear, type TagRow, tagRows, tagTable } from '../tags.ts';
+import { bitsText, bytesText, countText, shortCount } from '../units.ts';
+
+export interface InspectOptions extends CommonOptions {
+  readonly tensors?: boolean;
+}
+
+/** What `lowbit inspect --json` prints. */
+export interface InspectReport {
+  readonly path: string;
+  readonly architecture: { readonly modelType: string | null; readonly name: string | null; readonly supported: boolean };
+  /** Numbers of config.json that say how large the model is, under their own names. */
+  readonly config: Readonly<Record<string, Json>>;
+  /** Weights of the model, each counted once however it is stored. */
+  readonly parameters: number;
+  readonly tensors: { readonly count: number; readonly bytes: number };
+  readonly dtypes: readonly { readonly dtype: string; readonly tensors: number; readonly bytes: number }[];
+  readonly quantization: {
+    readonly layout: string | null;
+    readonly layers: number;
+    readonly weights: number;
+    readonly bitsPerWeight: number | null;
+    readonly tags: readonly TagRow[];
+  };
+  readonly files: readonly { readonly name: string; readonly bytes: number }[];
+  readonly tensorList?: readonly {
+    readonly name: string;
+    readonly dtype: string;
+    readonly shape: readonly number[];
+    readonly bytes: number;
+  }[];
+}
+
+const SIZE_KEYS = [
+  'vocab_size',
+  'hidden_size',
+  'intermediate_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'num_key_value_heads',
+  'head_dim',
+  'max_position_embeddings',
+  'tie_word_embeddings',
+];
+
+/** Runs the command. */
+export async function inspectCommand(dir: string, options: InspectOptions, context: Context): Promise<void> {
+  const checkpoint = await openModelFolder(dir, { signal: context.signal });
+  try {
+    const report = await inspect(checkpoint, options.tensors === true);
+    await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
+  } finally {
+    await checkpoint[Symbol.asyncDispose]();
+  }
+}
+
+/** Collects the facts of an open model folder. */
+export async function inspect(checkpoint: FolderCheckpoint, listTensors = false): Promise<InspectReport> {
+  const { config, source, quantized } = checkpoint;
+  const modelType = typeof config.model_type === 'string' ? config.model_type : null;
+  const name = Array.isArray(config.architectures) && typeof config.architectures[0] === 'string' ? config.architectures[0] : null;
+  const adapter = defaultAdapters.find((candidate) => modelType !== null && candidate.modelTypes.includes(modelType));
+  const rows = tagRows(linearsOf(checkpoint, adapter));
+  const packed = rows.filter((row) => row.quantized);
+  const weights = packed.reduce((sum, row) => sum + row.weights, 0);
+  const bytes = packed.reduce((sum, row) => sum + row.bytes, 0);
+  const tensors = [...source.entries].map(([tensor, spec]) => ({
+    name: tensor,
+    dtype: spec.dtype,
+    shape: spec.shape,
+    bytes: byteLength(spec),
+  }));
+  return {
+    path: checkpoint.folder,
+    architecture: { modelType, name, supported: adapter !== undefined },
+    config: Object.fromEntries(SIZE_KEYS.filter((key) => key in config).map((key) => [key, config[key]!])),
+    parameters: countParameters(checkpoint),
+    tensors: { count: tensors.length, bytes: tensors.reduce((sum, tensor) => sum + tensor.bytes, 0) },
+    dtypes: dtypeCounts(source.entries.values()),
+    quantization: {
+      layout: checkpoint.layout ?? null,
+      layers: quantized.size,
+      weights,
+      bitsPerWeight: weights > 0 ? (8 * bytes) / weights : null,
+      tags: rows,
+    },
+    files: await filesOf(checkpoint),
+    ...(listTensors ? { tensorList: tensors } : {}),
+  };
+}
+
+/** All linears where an adapter knows them, else the quantized ones. */
+function linearsOf(checkpoint: Checkpoint, adapter: ModelAdapter | undefined): TaggedLinear[] {
+  // Adapters look for `<path>.weight`, which a quantized linear does not have in the file.
+  const entries = new Map(checkpoint.source.entries);
+  for (const [path, { shape }] of checkpoint.quantized) entries.set(`${path}.weight`, { dtype: 'f32', shape });
+  const sites: readonly Pick<LinearSite, 'path' | 'tag' | 'shape'>[] = adapter
+    ? adapter.linears(checkpoint.config, entries)
+    : [...checkpoint.quantized].map(([path, { shape }]) => ({ path, tag: linearTag(path), shape }));
+  return sites.flatMap(({ path, tag, shape }): TaggedLinear[] => {
+    const dtype = entries.get(`${path}.weight`)?.dtype;
+    const format = checkpoint.quantized.get(path)?.format ?? (dtype ? ({ kind: 'dense', dtype } as const) : undefined);
+    return format ? [{ tag, shape, format }] : [];
+  });
+}
+
+function countParameters(checkpoint: Checkpoint): number {
+  const stored = new Set([...checkpoint.quantized.keys()].map((path) => `${path}.`));
+  let count = 0;
+  for (const [name, spec] of checkpoint.source.entries) {
+    // What belongs to a quantized linear is counted by its logical shape; its bias is a parameter of its own.
+    const owner = name.slice(0, name.lastIndexOf('.') + 1);
+    const part = stored.has(owner) && checkpoint.quantized.get(owner.slice(0, -1))?.bias !== name;
+    if (!part) count += elementCount(spec.shape);
+  }
+  for (const { shape } of checkpoint.quantized.values()) count += elementCount(shape);
+  return count;
+}
+
+function dtypeCounts(specs: Iterable<TensorSpec>): InspectReport['dtypes'] {
+  const counts = new Map<string, { dtype: string; tensors: number; bytes: number }>();
+  for (const spec of specs) {
+    const count = counts.get(spec.dtype) ?? { dtype: spec.dtype, tensors: 0, bytes: 0 };
+    counts.set(spec.dtype, count);
+    count.tensors++;
+    count.bytes += byteLength(spec);
+  }
+  return [...counts.values()].sort((a, b) => b.bytes - a.bytes);
+}
+
+async function filesOf(checkpoint: FolderCheckpoint): Promise<InspectReport['files']> {
+  const config = await checkpoint.file('config.json');
+  const weights = checkpoint.source.files.map(({ path, size }) => ({ name: relative(checkpoint.folder, path), bytes: size }));
+  const others = [...checkpoint.fileBytes].map(([name, bytes]) => ({ name, bytes }));
+  return [...weights, { name: 'config.json', bytes: config?.byteLength ?? 0 }, ...others];
+}
+
+function render(report: InspectReport, bold: (text: string) => string): string {
+  const { architecture, quantization, tensors } = report;
+  const sections = [
+    pairs([
+      ['model', report.path],
+      [
+        'architecture',
+        `${architecture.name ?? 'unknown'} (model_type ${architecture.modelType ?? 'missing'}${architecture.supported ? '' : ', not supported by lowbit'})`,
+      ],
+      ['parameters', `${countText(report.parameters)} (${shortCount(report.parameters)})`],
+      [
+        'tensors',
+        `${tensors.count}, ${bytesText(tensors.bytes)}: ${report.dtypes.map(({ dtype, tensors: n, bytes }) => `${n} ${dtype} (${bytesText(bytes)})`).join(', ')}`,
+      ],
+      ['quantization', quantizationText(quantization)],
+      [
+        'config',
+        Object.entries(report.config)
+          .map(([key, value]) => `${key} ${JSON.stringify(value)}`)
+          .join(', '),
+      ],
+    ]),
+  ];
+  if (quantization.tags.length > 0) sections.push(`${bold('Linear layers')}\n${tagTable(quantization.tags)}`);
+  sections.push(`${bold('Files')}\n${sizes(report.files)}`);
+  if (report.tensorList) sections.push(`${bold('Tensors')}\n${tensorTable(report.tensorList)}`);
+  return sections.join('\n\n');
+}
+
+function quantizationText({ layout, layers, weights, bitsPerWeight }: InspectReport['quantization']): string {
+  if (layout === null) return 'none';
+  return `${layout}, ${layers} layers, ${countText(weights)} weights${bitsPerWeight === null ? '' : ` at ${bitsText(bitsPerWeight)} bits each`}`;
+}
+
+function sizes(files: InspectReport['files']): string {
+  return table(
+    [{ title: 'file' }, { title: 'bytes', align: 'right' }],
+    files.map(({ name, bytes }) => [plain(name), countText(bytes)]),
+  );
+}
+
+function tensorTable(tensors: NonNullable<InspectReport['tensorList']>): string {
+  return table(
+    [{ title: 'tensor' }, { title: 'dtype' }, { title: 'shape' }, { title: 'bytes', align: 'right' }],
+    tensors.map(({ name, dtype, shape, bytes }) => [name, dtype, `[${shape.join(', ')}]`, countText(bytes)]),
+  );
+}

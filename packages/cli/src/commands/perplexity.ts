@@ -1,0 +1,144 @@
+// `lowbit perplexity`: how surprised a model is by a text.
+
+import { setImmediate as turn } from 'node:timers/promises';
+import { LowbitError } from '@lowbit/core';
+import type { LanguageModel, Scorer } from '@lowbit/models';
+import { evaluationWindows, perplexity, summarize } from '@lowbit/models';
+import type { CommonOptions, Context } from '../context.ts';
+import { UsageError } from '../errors.ts';
+import { readJsonFile, readTextFile } from '../files.ts';
+import { type IdTexts, parseIds } from '../ids-file.ts';
+import { loadModel } from '../load-model.ts';
+import { pairs } from '../table.ts';
+import { countText, durationText } from '../units.ts';
+
+export interface PerplexityOptions extends CommonOptions {
+  readonly data?: string;
+  readonly ids?: string;
+  readonly ctx?: number;
+  readonly stride?: number;
+}
+
+/** What `lowbit perplexity --json` prints. */
+export interface PerplexityReport {
+  readonly perplexity: number;
+  /** Mean negative log-likelihood, nats per token. */
+  readonly nll: number;
+  /** Standard error of the perplexity. */
+  readonly stderr: number;
+  readonly tokens: number;
+  /** Tokens of a window, start token included. */
+  readonly context: number;
+  readonly stride: number;
+  /** Put in front of every window and not scored. */
+  readonly startToken: number | null;
+  readonly ms: number;
+}
+
+const DEFAULT_CONTEXT = 2048;
+
+/** Runs the command. */
+export async function perplexityCommand(path: string, options: PerplexityOptions, context: Context): Promise<void> {
+  const { data, ids } = options;
+  if ((data === undefined) === (ids === undefined)) {
+    throw new UsageError(
+      data === undefined ? 'perplexity needs a text' : '--data and --ids exclude each other',
+      'Give either --data FILE (text) or --ids FILE (token ids as JSON).',
+    );
+  }
+  // Read first: a wrong file should not cost loading a model.
+  const text = data === undefined ? undefined : await readTextFile(data, '--data');
+  const given = ids === undefined ? undefined : parseIds(await readJsonFile(ids, '--ids'), ids);
+  const model = await loadModel(path, { signal: context.signal, onProgress: context.progress.report });
+  try {
+    const report = await measure(model, given ?? encode(model, text!), options, context);
+    context.progress.clear();
+    await (context.json ? context.emit(report) : context.print(`${render(report)}\n`));
+  } finally {
+    await model[Symbol.asyncDispose]();
+  }
+}
+
+/** The text as ids. A start token, if the tokenizer puts one in front of a text, goes in front of every window instead. */
+function encode({ tokenizer }: LanguageModel, text: string): IdTexts {
+  const [first] = tokenizer.encode('a');
+  const prefixIds = first !== undefined && first === tokenizer.bosId ? [first] : [];
+  return { texts: [tokenizer.encode(text, { addSpecialTokens: false })], context: undefined, prefixIds, dropPartial: false };
+}
+
+async function measure(
+  model: LanguageModel,
+  given: IdTexts,
+  options: PerplexityOptions,
+  { signal, progress }: Context,
+): Promise<PerplexityReport> {
+  const { texts, prefixIds, dropPartial } = given;
+  const started = performance.now();
+  const longest = Math.max(...texts.map((ids) => ids.length)) + prefixIds.length;
+  const usual = texts.length > 1 ? Math.max(2, Math.min(longest, model.contextLength)) : Math.min(DEFAULT_CONTEXT, model.contextLength);
+  const contextLength = options.ctx ?? given.context ?? usual;
+  // A stride of the whole context means "no overlap"; the start token takes one place of it.
+  const body = contextLength - prefixIds.length;
+  const stride = options.stride === undefined || options.stride === contextLength ? body : options.stride;
+  checkWindow(options, model.contextLength, body);
+  const windows = { contextLength, stride, prefixIds, dropPartial };
+  const scored = (ids: readonly number[]): number => evaluationWindows(ids, windows).reduce((sum, { from, to }) => sum + to - from, 0);
+  const total = texts.reduce((sum, ids) => sum + scored(ids), 0);
+  let sum = 0;
+  let squares = 0;
+  let tokens = 0;
+  for (const ids of texts) {
+    await perplexity(interruptible(model), ids, {
+      ...windows,
+      signal,
+      onToken(_, nll) {
+        sum += nll;
+        squares += nll * nll;
+        tokens++;
+      },
+      onProgress: () => progress.report({ phase: 'evaluate', done: tokens, total, unit: 'tokens' }),
+    });
+  }
+  const startToken = prefixIds[0] ?? null;
+  return { ...summarize(sum, squares, tokens), context: contextLength, stride, startToken, ms: performance.now() - started };
+}
+
+/** The library would refuse these too, but does not know the flags. */
+function checkWindow({ ctx, stride }: PerplexityOptions, most: number, body: number): void {
+  if (ctx !== undefined && ctx > most) {
+    throw new LowbitError('ERR_LIMIT', `--ctx ${ctx} is more than the ${most} tokens this model was made for`, {
+      hint: `Use --ctx ${most} or less.`,
+      details: { ctx, limit: most },
+    });
+  }
+  if (stride === undefined || stride <= body || stride === ctx) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `--stride ${stride} would leave tokens out: a window holds ${body} of them`, {
+    hint: `Use --stride ${body} or less.`,
+    details: { stride, limit: body },
+  });
+}
+
+/** The model, but with a turn of the event loop after every chunk: short steps may leave none, and Ctrl-C would wait for the end. */
+function interruptible(model: LanguageModel): Scorer {
+  return {
+    vocab: model.vocab,
+    contextLength: model.contextLength,
+    async *logitRows(ids, options) {
+      for await (const rows of model.logitRows(ids, options)) {
+        yield rows;
+        await turn();
+      }
+    },
+  };
+}
+
+function render(report: PerplexityReport): string {
+  const start = report.startToken === null ? '' : `, each beginning with the start token ${report.startToken}`;
+  return pairs([
+    ['perplexity', `${report.perplexity.toFixed(4)} +- ${report.stderr.toFixed(4)}`],
+    ['nll', `${report.nll.toFixed(6)} nats per token`],
+    ['tokens', `${countText(report.tokens)} scored`],
+    ['windows', `${report.context} tokens, moving on by ${report.stride}${start}`],
+    ['time', `${durationText(report.ms)} (${Math.round((1000 * report.tokens) / report.ms)} tokens/s)`],
+  ]);
+}

@@ -1,0 +1,129 @@
+// `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it.
+
+import type { CommonOptions, Context } from '../context.ts';
+import { UsageError } from '../errors.ts';
+import { makeQuantizer, makeRules } from '../methods.ts';
+import type { Bits, FloatDType, MethodName, RuleText } from '../parse.ts';
+import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
+import { pairs, plain, table } from '../table.ts';
+import { tagTable } from '../tags.ts';
+import { bitsText, bytesText, countText, durationText } from '../units.ts';
+
+export interface QuantizeOptions extends CommonOptions {
+  readonly out?: string;
+  readonly method: MethodName;
+  readonly bits: Bits;
+  readonly group: number | null;
+  readonly axis: 0 | 1;
+  readonly rules: readonly RuleText[];
+  readonly dtype?: FloatDType;
+  readonly maxMemory?: number;
+  readonly shardSize?: number;
+  readonly dryRun?: boolean;
+  readonly resume?: boolean;
+  readonly overwrite?: boolean;
+}
+
+/** Runs the command. */
+export async function quantizeCommand(dir: string, options: QuantizeOptions, context: Context): Promise<void> {
+  const { out, dryRun = false, maxMemory, resume = false, overwrite = false } = options;
+  if (out === undefined && !dryRun) {
+    throw new UsageError(
+      'quantize needs an output folder',
+      'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
+    );
+  }
+  const settings = { bits: options.bits, group: options.group, axis: options.axis };
+  const what: PlanModelOptions = {
+    quantizer: makeQuantizer(options.method, settings),
+    rules: makeRules(options.rules, settings),
+    dtype: options.dtype,
+    shardSize: options.shardSize,
+    signal: context.signal,
+  };
+  if (dryRun || out === undefined) {
+    const plan = await planModel(dir, what);
+    await (context.json
+      ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan) })
+      : context.print(`${renderPlan(plan, context)}\n`));
+    return;
+  }
+  const report = await quantizeModel(dir, { ...what, out, maxMemory, resume, overwrite, onProgress: context.progress.report });
+  context.progress.clear();
+  await (context.json
+    ? context.emit({ dryRun: false, ...report, totalBytes: total(report) })
+    : context.print(`${renderReport(report, out, context)}\n`));
+}
+
+function total(plan: ModelPlan): number {
+  return plan.files.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+function ratio({ before, after }: ModelPlan['weightBytes']): string {
+  const times = before / after;
+  return `${bytesText(before)} -> ${bytesText(after)} (${times >= 1 ? `${times.toFixed(2)} times smaller` : `${(1 / times).toFixed(2)} times larger`})`;
+}
+
+function renderPlan(plan: ModelPlan, { bold }: Context): string {
+  const { summary } = plan;
+  const files = table(
+    [{ title: 'file' }, { title: 'bytes', align: 'right' }],
+    [...plan.files.map(({ name, bytes }) => [plain(name), countText(bytes)]), ['total', countText(total(plan))]],
+  );
+  const facts = pairs([
+    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
+    [
+      'bits per weight',
+      `${bitsText(summary.bitsPerWeight)} over ${countText(summary.quantizedWeights)} quantized weights, scales included`,
+    ],
+    ['weights', ratio(plan.weightBytes)],
+  ]);
+  return [
+    `${bold('Files')}\n${files}`,
+    `${bold('Linear layers')}\n${tagTable(plan.tags)}`,
+    facts,
+    loads(plan, bold),
+    'Nothing was written (--dry-run).',
+  ]
+    .filter(Boolean)
+    .join('\n\n');
+}
+
+function renderReport(report: QuantizeModelReport, out: string, { bold }: Context): string {
+  const { summary, weightError } = report;
+  const facts: [string, string][] = [
+    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized, ${countText(summary.quantizedWeights)} weights`],
+    ['bits per weight', `${bitsText(summary.bitsPerWeight)}, scales included`],
+    ['weights', ratio(report.weightBytes)],
+  ];
+  if (summary.quantizedLinears > 0) {
+    facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
+    facts.push(['worst layers', worst(report).join(', ')]);
+  }
+  facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
+  const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
+  const next = hasTokenizer ? `lowbit generate ${quoted(out)} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}`;
+  return [`Wrote ${bold(plain(report.out))}`, pairs(facts), loads(report, bold), `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
+}
+
+function loads({ loadsIn }: ModelPlan, bold: (text: string) => string): string {
+  return loadsIn.length > 0 ? `${bold('Loads in:')}\n${loadsIn.map((sentence) => `  - ${sentence}`).join('\n')}` : '';
+}
+
+/** 10 log10(sum w^2 / sum error^2). */
+function signal(weightError: number): string {
+  return weightError > 0 ? `SNR ${(-10 * Math.log10(weightError)).toFixed(1)} dB` : 'exact';
+}
+
+function worst({ linears }: QuantizeModelReport): string[] {
+  return linears
+    .map(({ path, squaredError, squaredWeight }) => ({ path, error: squaredWeight > 0 ? squaredError / squaredWeight : 0 }))
+    .sort((a, b) => b.error - a.error)
+    .slice(0, 3)
+    .map(({ path, error }) => `${path} (${error.toPrecision(3)})`);
+}
+
+/** An argument as a shell takes it. */
+function quoted(text: string): string {
+  return /^[\w./@%+:,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,60 @@
+// What `generate` and `chat` share: flags to options, and showing text as it comes.
+
+import type { GenerateOptions, GenerateResult, LanguageModel } from '@lowbit/models';
+import type { CommonOptions, Context } from '../context.ts';
+
+/** Sampling flags; what is absent follows generation_config.json. */
+export interface SamplingOptions extends CommonOptions {
+  readonly maxTokens: number;
+  readonly temp?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly seed?: number;
+}
+
+/** The flags under the library's names. */
+export function samplingOf({
+  maxTokens,
+  temp,
+  topK,
+  topP,
+  seed,
+}: SamplingOptions): Pick<GenerateOptions, 'maxTokens' | 'temperature' | 'topK' | 'topP' | 'seed'> {
+  return {
+    maxTokens,
+    ...(temp === undefined ? {} : { temperature: temp }),
+    ...(topK === undefined ? {} : { topK }),
+    ...(topP === undefined ? {} : { topP }),
+    ...(seed === undefined ? {} : { seed }),
+  };
+}
+
+/** Generates, printing the text as it comes unless under --json. */
+export async function stream(model: LanguageModel, options: GenerateOptions, context: Context): Promise<GenerateResult | undefined> {
+  const onProgress = context.progress.report;
+  let last: GenerateResult | undefined;
+  for await (const { text, result } of model.stream({ ...options, onProgress })) {
+    last = result;
+    // Also an empty write gives the event loop a turn, so that Ctrl-C is seen between tokens.
+    await context.print(context.json ? '' : printable(text));
+  }
+  if (!context.json) await context.print('\n');
+  return last;
+}
+
+/** A model may say anything, escape sequences included; a terminal must not obey them. Pipes get the text as it is. */
+function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this is about
+  return process.stdout.isTTY ? text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '') : text;
+}
+
+/** Counts and speeds of a generation in one line. */
+export function statistics({ usage, timings, seed, finishReason }: GenerateResult): string {
+  const rate = (perSecond: number): string => (perSecond > 0 ? ` (${perSecond.toFixed(1)}/s)` : '');
+  return [
+    `${usage.promptTokens} prompt tokens${rate(timings.prefillTokensPerSecond)}`,
+    `${usage.completionTokens} tokens${rate(timings.tokensPerSecond)}`,
+    finishReason === 'stop' ? 'ended by itself' : 'stopped at the limit',
+    `seed ${seed}`,
+  ].join(', ');
+}

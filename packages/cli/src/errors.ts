@@ -1,0 +1,100 @@
+// How failures reach people and scripts: a message, what to do about it, and a code; exit 1 for failures, 2 for wrong usage, 130 after Ctrl-C.
+
+import { isLowbitError, LowbitError } from '@lowbit/core';
+import { plain } from './table.ts';
+
+/** Exit codes of the command. */
+export const EXIT = { ok: 0, failure: 1, usage: 2, interrupted: 130 } as const;
+
+/** A wrong command line. The message is the whole text; `hint` may name the nearest flag. */
+export class UsageError extends LowbitError {
+  override readonly name: string = 'UsageError';
+  constructor(message: string, hint?: string) {
+    super('ERR_USAGE', message, { hint });
+  }
+}
+
+/** The reason that Ctrl-C or SIGTERM aborts with. */
+export class Interrupted extends Error {
+  override readonly name: string = 'Interrupted';
+  /** 128 plus the number of the signal. */
+  readonly exitCode: number;
+  constructor(signal: 'SIGINT' | 'SIGTERM') {
+    super(signal === 'SIGINT' ? 'interrupted' : 'terminated');
+    this.exitCode = signal === 'SIGINT' ? EXIT.interrupted : 143;
+  }
+}
+
+export interface RenderedError {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly exitCode: number;
+}
+
+export interface ErrorStyle {
+  /** Write `{ "error": ... }` to stdout. */
+  readonly json: boolean;
+  /** LOWBIT_DEBUG: show stacks. */
+  readonly debug?: boolean;
+  readonly red?: (text: string) => string;
+}
+
+interface ErrorFacts {
+  readonly code: string;
+  readonly message: string;
+  readonly hint: string | undefined;
+  readonly details: unknown;
+}
+
+function factsOf(error: unknown): ErrorFacts {
+  if (isLowbitError(error)) return { code: error.code, message: error.message, hint: error.hint, details: error.details };
+  if (error instanceof Interrupted) return { code: 'ERR_ABORTED', message: error.message, hint: undefined, details: {} };
+  if (error instanceof RangeError && /allocation failed|Invalid (?:typed )?array/i.test(error.message)) {
+    return {
+      code: 'ERR_LIMIT',
+      message: `out of memory (${error.message})`,
+      hint: 'Close other programs, or take a smaller model.',
+      details: {},
+    };
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  const hint = 'This looks like a bug in lowbit. Run again with LOWBIT_DEBUG=1 and report what it prints.';
+  return { code: 'ERR_UNEXPECTED', message, hint, details: {} };
+}
+
+/** Exit code that goes with an error. */
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof Interrupted) return error.exitCode;
+  return isLowbitError(error, 'ERR_USAGE') ? EXIT.usage : EXIT.failure;
+}
+
+/** What to print for an error, and the exit code. Control characters of names from files are not passed on. */
+export function renderError(error: unknown, { json, debug = false, red = (text) => text }: ErrorStyle): RenderedError {
+  const { code, message, hint, details } = factsOf(error);
+  const exitCode = exitCodeOf(error);
+  const stack = debug && error instanceof Error && error.stack ? `${stackOf(error)}\n` : '';
+  if (json)
+    return {
+      stdout: `${JSON.stringify({ error: { code, message, hint: hint ?? null, details } }, safeValues)}\n`,
+      stderr: stack,
+      exitCode,
+    };
+  if (error instanceof Interrupted) return { stdout: '', stderr: `${message}\n${stack}`, exitCode };
+  const lines = [`${red('error:')} ${message.split('\n').map(plain).join('\n')}${code === 'ERR_USAGE' ? '' : ` [${code}]`}`];
+  if (hint) lines.push(`hint: ${plain(hint)}`);
+  return { stdout: '', stderr: `${lines.join('\n')}\n${stack}`, exitCode };
+}
+
+function stackOf(error: Error): string {
+  const cause = error.cause instanceof Error ? `\ncaused by ${stackOf(error.cause)}` : '';
+  return `${error.stack}${cause}`;
+}
+
+/** Details are free-form: what JSON has no word for becomes text. */
+function safeValues(_key: string, value: unknown): unknown {
+  if (typeof value === 'bigint') return value.toString();
+  if (typeof value === 'number' && !Number.isFinite(value)) return String(value);
+  if (value instanceof Map || value instanceof Set) return [...value];
+  if (value instanceof Error) return value.message;
+  return value;
+}

@@ -1,0 +1,78 @@
+// Files that people name on the command line.
+
+import { open } from 'node:fs/promises';
+import { LowbitError } from '@lowbit/core';
+
+const MAX_BYTES = 256 * 2 ** 20;
+
+const REASONS: Readonly<Record<string, readonly [code: string, problem: string, hint: string]>> = {
+  ENOENT: ['ERR_NOT_FOUND', 'it does not exist', 'Check the path.'],
+  ENOTDIR: ['ERR_NOT_FOUND', 'a part of the path is a file', 'Check the path.'],
+  EISDIR: ['ERR_IO', 'it is a folder', 'Name a file in it.'],
+  EACCES: ['ERR_IO', 'permission denied', 'Check who may read it.'],
+};
+
+/** A whole UTF-8 file, named after a flag. Throws ERR_NOT_FOUND, ERR_IO, ERR_LIMIT (over 256 MiB), ERR_BAD_ARGUMENT (not UTF-8, or empty). */
+export async function readTextFile(path: string, flag: string): Promise<string> {
+  const details = { flag, path };
+  const text = new TextDecoder('utf-8', { fatal: true });
+  let bytes: Uint8Array;
+  try {
+    const file = await open(path, 'r');
+    try {
+      const { size } = await file.stat();
+      if (size > MAX_BYTES) {
+        throw new LowbitError('ERR_LIMIT', `${flag}: ${path} has ${size} bytes, more than ${MAX_BYTES}`, {
+          hint: 'Take a part of it.',
+          details,
+        });
+      }
+      bytes = await file.readFile();
+    } finally {
+      await file.close();
+    }
+  } catch (cause) {
+    const [code, problem, hint] = REASONS[(cause as NodeJS.ErrnoException).code ?? ''] ?? [];
+    if (code === undefined) throw cause;
+    throw new LowbitError(code, `${flag}: cannot read ${path}: ${problem}`, { hint, details, cause });
+  }
+  try {
+    const decoded = text.decode(bytes);
+    if (decoded.trim() !== '') return decoded;
+  } catch (cause) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${flag}: ${path} is not UTF-8 text`, { hint: 'Save it as UTF-8.', details, cause });
+  }
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${flag}: ${path} is empty`, { hint: 'Name a file with text.', details });
+}
+
+/** A JSON file, named after a flag. Throws as `readTextFile`, and ERR_BAD_ARGUMENT if it is not JSON. */
+export async function readJsonFile(path: string, flag: string): Promise<unknown> {
+  const text = await readTextFile(path, flag);
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${flag}: ${path} is not JSON: ${(cause as Error).message}`, {
+      details: { flag, path },
+      cause,
+    });
+  }
+}
+
+/** All of stdin as text, without the newline at its end that shells add. Throws the signal's reason when aborted. */
+export async function readStdin(signal: AbortSignal): Promise<string> {
+  const { stdin } = process;
+  const stop = (): void => void stdin.destroy();
+  signal.throwIfAborted();
+  signal.addEventListener('abort', stop, { once: true });
+  try {
+    stdin.setEncoding('utf8');
+    let text = '';
+    for await (const piece of stdin) text += piece as string;
+    return text.replace(/\r?\n$/, '');
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}

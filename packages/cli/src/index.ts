@@ -1,0 +1,37 @@
+// The library behind the command: paths in, models and folders out. It composes the packages of lowbit; take those directly where you need less.
+
+export type { ProgressEvent, QuantizedTensor, Quantizer, Rule } from '@lowbit/core';
+export {
+  dequantize,
+  formatExplanation,
+  isLowbitError,
+  LowbitError,
+  linearTag,
+  quantizationError,
+  quantize,
+  referenceBackend,
+} from '@lowbit/core';
+export { type HqqOptions, hqq } from '@lowbit/hqq';
+export { openCheckpoint } from '@lowbit/hub';
+export {
+  type ChatMessage,
+  type GenerateOptions,
+  type GenerateResult,
+  klDivergence,
+  type LanguageModel,
+  perplexity,
+  type TokenEvent,
+} from '@lowbit/models';
+export type { InspectReport } from './commands/inspect.ts';
+export type { PerplexityReport } from './commands/perplexity.ts';
+export { type LoadModelOptions, loadModel } from './load-model.ts';
+export { openModelFolder } from './open.ts';
+export {
+  type ModelPlan,
+  type PlanModelOptions,
+  planModel,
+  type QuantizeModelOptions,
+  type QuantizeModelReport,
+  quantizeModel,
+} from './quantize-model.ts';
+export type { TagRow } from './tags.ts';

@@ -1,0 +1,77 @@
+import { isLowbitError } from '@lowbit/core';
+import { describe, expect, it } from 'vitest';
+import { parseAxis, parseBits, parseChoice, parseGroup, parseNumber, parseRule, parseSize } from './parse.ts';
+
+const codeOf = (run: () => unknown): string => {
+  try {
+    run();
+  } catch (error) {
+    return isLowbitError(error) ? `${error.code}: ${error.message}` : String(error);
+  }
+  return 'no error';
+};
+
+describe('parseSize', () => {
+  it.each([
+    ['4GB', 4e9],
+    ['192MB', 192e6],
+    ['512MiB', 512 * 2 ** 20],
+    ['1.5 gib', 1.5 * 2 ** 30],
+    ['10kb', 1e4],
+    ['4096', 4096],
+    ['7B', 7],
+  ])('%s is %d bytes', (text, bytes) => expect(parseSize(text)).toBe(bytes));
+
+  it.each(['', '4G', '4 GBs', '-1GB', '0', '1e3', 'MB', '9999999TB', 'NaN', '0.1'])('refuses %j with an example', (text) => {
+    expect(codeOf(() => parseSize(text))).toMatch(/^ERR_BAD_ARGUMENT: ".*" is not a size such as 4GB/);
+  });
+});
+
+describe('numbers', () => {
+  it('takes what is within bounds', () => {
+    expect(parseNumber('0.7', { min: 0, max: 1 })).toBe(0.7);
+    expect(parseNumber('1e3', { min: 1, whole: true })).toBe(1000);
+    expect(parseNumber('.5', { min: 0 })).toBe(0.5);
+  });
+
+  it.each(['', ' ', '1.5', '-1', '11', '0x10', 'ten', 'Infinity', '1,000', '1_0'])('refuses %j and says what is allowed', (text) => {
+    expect(codeOf(() => parseNumber(text, { min: 0, max: 10, whole: true }))).toContain('is not a whole number from 0 to 10');
+  });
+
+  it('knows bits, groups, axes and words', () => {
+    expect([parseBits('4'), parseBits('1.58'), parseGroup('64'), parseGroup('none'), parseAxis('0')]).toEqual([4, 1.58, 64, null, 0]);
+    expect(codeOf(() => parseBits('7'))).toContain('one of 8, 6, 5, 4, 3, 2, 1.58, 1');
+    expect(codeOf(() => parseGroup('0'))).toContain('or none for whole rows');
+    expect(codeOf(() => parseAxis('2'))).toContain('1 (groups along the rows) or 0');
+    expect(codeOf(() => parseChoice('f64', ['f16', 'f32']))).toContain('one of f16, f32');
+  });
+});
+
+describe('parseRule', () => {
+  it('reads methods with settings in any order', () => {
+    expect(parseRule('mlp.down_proj=hqq:b8:g128:a0')).toEqual({
+      match: 'mlp.down_proj',
+      use: { method: 'hqq', bits: 8, group: 128, axis: 0 },
+    });
+    expect(parseRule('**.{q,k}_proj=hqq:gnone:b3').use).toEqual({ method: 'hqq', bits: 3, group: null });
+    expect(parseRule('lm_head=hqq').use).toEqual({ method: 'hqq' });
+    expect(parseRule('lm_head=keep')).toEqual({ match: 'lm_head', use: 'keep' });
+  });
+
+  it.each([
+    '',
+    '=',
+    'x',
+    'x=',
+    '=hqq',
+    'x=awq',
+    'x=keep:b4',
+    'x=hqq:b4:b8',
+    'x=hqq:z1',
+    'x=hqq:',
+    'x=hqq:b9',
+    'x=hqq:g0',
+    '{a=hqq',
+    'x=hqq:a2',
+  ])('refuses %j', (text) => expect(codeOf(() => parseRule(text))).toMatch(/^ERR_BAD_ARGUMENT/));
+});

@@ -1,0 +1,126 @@
+// What people write after flags, turned into values: sizes, numbers in bounds, rules. Nothing here knows the command line library; every refusal
+// says what was given and what is allowed, and the caller adds the name of the flag.
+
+import { glob, LowbitError } from '@lowbit/core';
+
+/** Methods that `-m` and rules can name. */
+export const METHODS = ['hqq'] as const;
+export type MethodName = (typeof METHODS)[number];
+
+/** Bits per code that HQQ has. */
+export const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
+export type Bits = (typeof BITS)[number];
+
+/** Float dtypes that `--dtype` takes. */
+export const DTYPES = ['f16', 'bf16', 'f32'] as const;
+export type FloatDType = (typeof DTYPES)[number];
+
+/** Settings of a method as given; what is absent is filled in by the command. */
+export interface MethodSettings {
+  readonly bits?: Bits;
+  /** Null: whole rows (axis 1) or columns (axis 0). */
+  readonly group?: number | null;
+  readonly axis?: 0 | 1;
+}
+
+/** A rule as written, before its quantizer is made. */
+export interface RuleText {
+  readonly match: string;
+  readonly use: 'keep' | ({ readonly method: MethodName } & MethodSettings);
+}
+
+function bad(given: string, allowed: string): LowbitError {
+  return new LowbitError('ERR_BAD_ARGUMENT', `${JSON.stringify(given)} is not ${allowed}`, { details: { value: given, allowed } });
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+
+/** Bytes of `4GB` (10^9), `512MiB` (2^20), `1.5 GiB` or a plain number of bytes; units in any case. Throws ERR_BAD_ARGUMENT. */
+export function parseSize(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)$/i.exec(text.trim());
+  // `4G` could mean either; the unit is asked for rather than guessed.
+  const unit = match && UNITS[match[2]!.toUpperCase()];
+  const bytes = unit ? Math.floor(Number(match[1]) * unit) : Number.NaN;
+  if (!Number.isSafeInteger(bytes) || bytes < 1) throw bad(text, 'a size such as 4GB, 192MB or 512MiB');
+  return bytes;
+}
+
+export interface NumberBounds {
+  readonly min: number;
+  readonly max?: number;
+  /** Only whole numbers. */
+  readonly whole?: boolean;
+}
+
+/** A plain decimal number within bounds, both inclusive. Throws ERR_BAD_ARGUMENT. */
+export function parseNumber(text: string, { min, max, whole = false }: NumberBounds): number {
+  const value = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?$/i.test(text.trim()) ? Number(text) : Number.NaN;
+  const inside = Number.isFinite(value) && value >= min && value <= (max ?? Number.MAX_SAFE_INTEGER);
+  if (inside && (!whole || Number.isInteger(value))) return value;
+  throw bad(text, `a ${whole ? 'whole ' : ''}number ${max === undefined ? `of ${min} or more` : `from ${min} to ${max}`}`);
+}
+
+/** One of a list of words. Throws ERR_BAD_ARGUMENT. */
+export function parseChoice<T extends string>(text: string, choices: readonly T[]): T {
+  const found = choices.find((choice) => choice === text);
+  if (found === undefined) throw bad(text, choices.length === 1 ? choices[0]! : `one of ${choices.join(', ')}`);
+  return found;
+}
+
+/** Bits per code: 8, 6, 5, 4, 3, 2, 1.58 or 1. */
+export function parseBits(text: string): Bits {
+  const found = BITS.find((bits) => String(bits) === text);
+  if (found === undefined) throw bad(text, `one of ${BITS.join(', ')}`);
+  return found;
+}
+
+/** A group size, or `none` for one group per row or column. */
+export function parseGroup(text: string): number | null {
+  if (text === 'none') return null;
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  throw bad(text, 'a positive whole number such as 64, or none for whole rows');
+}
+
+export function parseAxis(text: string): 0 | 1 {
+  if (text === '1' || text === '0') return text === '1' ? 1 : 0;
+  throw bad(text, '1 (groups along the rows) or 0 (across them)');
+}
+
+/** Checks a pattern for tags and paths, and returns it. */
+export function parseGlob(text: string): string {
+  glob(text);
+  return text;
+}
+
+const RULE_FORM = 'a rule such as "mlp.down_proj=hqq:b8:g64:a0" or "lm_head=keep"';
+
+/** `GLOB=keep` or `GLOB=METHOD[:bBITS][:gGROUP][:aAXIS]`, settings in any order. Throws ERR_BAD_ARGUMENT. */
+export function parseRule(text: string): RuleText {
+  const at = text.lastIndexOf('=');
+  if (at < 1 || at === text.length - 1) throw bad(text, RULE_FORM);
+  const match = parseGlob(text.slice(0, at));
+  const [word, ...settings] = text.slice(at + 1).split(':');
+  if (word === 'keep' && settings.length === 0) return { match, use: 'keep' };
+  const method = METHODS.find((name) => name === word);
+  if (method === undefined) throw bad(text, `${RULE_FORM}: after "=" comes keep or ${METHODS.join(', ')}`);
+  const use: { method: MethodName; bits?: Bits; group?: number | null; axis?: 0 | 1 } = { method };
+  for (const setting of settings) {
+    const value = setting.slice(1);
+    if (setting[0] === 'b' && use.bits === undefined) use.bits = parseBits(value);
+    else if (setting[0] === 'g' && use.group === undefined) use.group = parseGroup(value);
+    else if (setting[0] === 'a' && use.axis === undefined) use.axis = parseAxis(value);
+    else throw bad(text, `${RULE_FORM}: after the method come b4, g64 and a1, each at most once`);
+  }
+  return { match, use };
+}

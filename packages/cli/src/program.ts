@@ -1,0 +1,185 @@
+// The whole command line in one place: verbs, flags, and what each flag accepts. The verbs themselves are imported when they run, so that --help
+// and wrong usage answer at once.
+
+import { isLowbitError } from '@lowbit/core';
+import { Command, InvalidArgumentError } from 'commander';
+import type { ChatOptions } from './commands/chat.ts';
+import type { GenerateOptions } from './commands/generate.ts';
+import type { InspectOptions } from './commands/inspect.ts';
+import type { PerplexityOptions } from './commands/perplexity.ts';
+import type { QuantizeOptions } from './commands/quantize.ts';
+import type { CommonOptions, Context } from './context.ts';
+import {
+  DTYPES,
+  METHODS,
+  type NumberBounds,
+  parseAxis,
+  parseBits,
+  parseChoice,
+  parseGlob,
+  parseGroup,
+  parseNumber,
+  parseRule,
+  parseSize,
+  type RuleText,
+} from './parse.ts';
+import { version } from './version.ts';
+
+type Start = (options: CommonOptions) => Context;
+
+/** The parser. `start` makes the context of the verb that was chosen. Parsing throws CommanderError, verbs throw what they throw. */
+export function createProgram(start: Start): Command {
+  const program = new Command('lowbit')
+    .description('Quantize language models, run them and measure them: no Python, no calibration data.')
+    .version(version(), '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'show help')
+    .helpCommand('help [command]', 'show help for a command')
+    .showSuggestionAfterError()
+    .exitOverride()
+    // Errors are rendered by run.ts, once, in the form asked for.
+    .configureOutput({ outputError: () => {} })
+    .addHelpText(
+      'after',
+      '\nEvery command takes --json (one JSON value on stdout) and --quiet. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.',
+    );
+  addQuantize(program, start);
+  addGenerate(program, start);
+  addChat(program, start);
+  addPerplexity(program, start);
+  addInspect(program, start);
+  return program;
+}
+
+function addQuantize(program: Command, start: Start): void {
+  // --rule and --skip share one list: the last match wins, so their order among each other counts.
+  const rules: RuleText[] = [];
+  verb(program, 'quantize', 'quantize a model folder into a new folder')
+    .argument('<dir>', 'model folder with config.json and safetensors')
+    .option('-o, --out <dir>', 'folder to write; it must not exist')
+    .option(
+      '-m, --method <name>',
+      `method: ${METHODS.join(', ')}`,
+      arg((text) => parseChoice(text, METHODS)),
+      METHODS[0],
+    )
+    .option('-b, --bits <n>', 'bits per weight: 8, 6, 5, 4, 3, 2, 1.58 or 1', arg(parseBits), 4)
+    .option('-g, --group <n>', 'weights that share a scale, or none for whole rows', arg(parseGroup), 64)
+    .option('--axis <0|1>', 'groups along the rows (1) or across them (0)', arg(parseAxis), 1)
+    .option(
+      '--rule <glob=use>',
+      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', 'lm_head=keep'; the last match wins",
+      arg((text) => void rules.push(parseRule(text))),
+    )
+    .option(
+      '--skip <glob>',
+      'keep matching layers as they are; short for --rule GLOB=keep',
+      arg((text) => void rules.push({ match: parseGlob(text), use: 'keep' })),
+    )
+    .option(
+      '--dtype <type>',
+      `store everything else, scales and zeros as ${DTYPES.join(', ')} (default: as in the source, scales f16)`,
+      arg((text) => parseChoice(text, DTYPES)),
+    )
+    .option('--max-memory <size>', 'bound for weights in flight, such as 4GB or 192MB (default: 192MiB)', arg(parseSize))
+    .option('--shard-size <size>', 'most bytes per safetensors file (default: 5GB)', arg(parseSize))
+    .option('--dry-run', 'print every file and size, write nothing')
+    .option('--resume', 'go on where an interrupted run of the same job stopped')
+    .option('--overwrite', 'replace the output folder if it holds a model')
+    .addHelpText('after', '\nExample:\n  lowbit quantize ./model -o ./model-hqq4 -b 4 -g 64 --rule "mlp.down_proj=hqq:b8"')
+    .action(async (dir: string, options: Omit<QuantizeOptions, 'rules'>) => {
+      const context = start(options);
+      const { quantizeCommand } = await import('./commands/quantize.ts');
+      await quantizeCommand(dir, { ...options, rules }, context);
+    });
+}
+
+function addGenerate(program: Command, start: Start): void {
+  sampling(verb(program, 'generate', 'continue a text'))
+    .argument('<model>', 'model folder, quantized or not')
+    .requiredOption('-p, --prompt <text>', 'text to continue; - reads it from stdin')
+    .addHelpText('after', '\nExample:\n  lowbit generate ./model-hqq4 -p "It was a fine morning, and" --max-tokens 60 --seed 1')
+    .action(async (model: string, options: GenerateOptions) => {
+      const context = start(options);
+      const { generateCommand } = await import('./commands/generate.ts');
+      await generateCommand(model, options, context);
+    });
+}
+
+function addChat(program: Command, start: Start): void {
+  sampling(verb(program, 'chat', 'talk with a model; without a terminal, one answer per line of stdin'))
+    .argument('<model>', 'model folder with a chat template')
+    .option('--system <text>', 'system message')
+    .addHelpText('after', '\nIn the chat: /reset starts over, /exit leaves. Ctrl-C stops an answer; twice, it leaves.')
+    .action(async (model: string, options: ChatOptions) => {
+      const context = start(options);
+      const { chatCommand } = await import('./commands/chat.ts');
+      await chatCommand(model, options, context);
+    });
+}
+
+function addPerplexity(program: Command, start: Start): void {
+  verb(program, 'perplexity', 'measure how well a model predicts a text')
+    .argument('<model>', 'model folder, quantized or not')
+    .option('--data <file>', 'text file')
+    .option('--ids <file>', 'JSON file of token ids: one list, or a list of lists that are scored on their own')
+    .option(
+      '--ctx <n>',
+      'tokens the model sees at a time (default: the smaller of its own length and 2048)',
+      number({ min: 2, max: 2 ** 31, whole: true }),
+    )
+    .option('--stride <n>', 'tokens a window moves on by (default: --ctx)', number({ min: 1, max: 2 ** 31, whole: true }))
+    .addHelpText('after', '\nExample:\n  lowbit perplexity ./model-hqq4 --data eval.txt --ctx 512')
+    .action(async (model: string, options: PerplexityOptions) => {
+      const context = start(options);
+      const { perplexityCommand } = await import('./commands/perplexity.ts');
+      await perplexityCommand(model, options, context);
+    });
+}
+
+function addInspect(program: Command, start: Start): void {
+  verb(program, 'inspect', 'show what is in a model folder, without reading weights')
+    .argument('<dir>', 'model folder')
+    .option('--tensors', 'list every tensor')
+    .action(async (dir: string, options: InspectOptions) => {
+      const context = start(options);
+      const { inspectCommand } = await import('./commands/inspect.ts');
+      await inspectCommand(dir, options, context);
+    });
+}
+
+function verb(program: Command, name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option('--json', 'one JSON value on stdout, no progress')
+    .option('-q, --quiet', 'no progress and no remarks');
+}
+
+function sampling(command: Command): Command {
+  return command
+    .option('--max-tokens <n>', 'most tokens to generate', number({ min: 1, max: 2 ** 31, whole: true }), 256)
+    .option(
+      '--temp <x>',
+      'temperature; 0 always takes the likeliest token (default: generation_config.json, else 0.7)',
+      number({ min: 0, max: 100 }),
+    )
+    .option('--top-k <n>', 'sample among the n likeliest tokens; 0 among all', number({ min: 0, max: 2 ** 31, whole: true }))
+    .option('--top-p <x>', 'sample among the likeliest tokens that make up this share', number({ min: 0, max: 1 }))
+    .option('--seed <n>', 'make sampling repeatable', number({ min: 0, max: Number.MAX_SAFE_INTEGER, whole: true }));
+}
+
+/** A parser for commander: our refusals become its usage errors, which name the flag. */
+function arg<T>(parse: (text: string) => T): (text: string) => T {
+  return (text) => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (isLowbitError(error)) throw new InvalidArgumentError(error.hint ? `${error.message}. ${error.hint}` : error.message);
+      throw error;
+    }
+  };
+}
+
+function number(bounds: NumberBounds): (text: string) => number {
+  return arg((text) => parseNumber(text, bounds));
+}

@@ -1,0 +1,150 @@
+// Quantizing a model folder into another one, by paths: hub's pipeline with the adapters of models, and a report for people.
+
+import type { CallOptions, CheckpointLayout, FormatCodec, LinearReport, ModelAdapter, PlanSummary, Quantizer, Rule } from '@lowbit/core';
+import { hqq } from '@lowbit/hqq';
+import {
+  type FolderCheckpoint,
+  type PlannedFile,
+  type PlanQuantizationOptions,
+  planQuantization,
+  type QuantizationPlan,
+  quantizeCheckpoint,
+} from '@lowbit/hub';
+import { defaultAdapters } from '@lowbit/models';
+import { openModelFolder } from './open.ts';
+import { parseSize } from './parse.ts';
+import { type TagRow, tagRows } from './tags.ts';
+
+export interface PlanModelOptions {
+  /** What is done to every linear that no rule matches; default `hqq()`, 4 bits in groups of 64. */
+  readonly quantizer?: Quantizer;
+  /** The last match wins. `lm_head` is kept unless a rule says otherwise. */
+  readonly rules?: readonly Rule[];
+  /** Dtype of everything that is not quantized, and of scales and zeros. Default: as in the source, scales and zeros f16. */
+  readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
+  /** Most bytes of a safetensors file, as a number or as text such as `2GB`; default 5 GB. */
+  readonly shardSize?: number | string | undefined;
+  /** In addition to the built-in ones. */
+  readonly adapters?: readonly ModelAdapter[];
+  readonly layouts?: readonly CheckpointLayout[];
+  readonly codecs?: readonly FormatCodec[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface QuantizeModelOptions extends PlanModelOptions, CallOptions {
+  /** Folder to write. It appears when it is complete; until then the work is in `<out>.partial`. */
+  readonly out: string;
+  /** Bound for weights and results in flight, as a number of bytes or as text such as `512MiB`; default 192 MiB. */
+  readonly maxMemory?: number | string | undefined;
+  /** Go on with `<out>.partial` of an interrupted run of the same job, and keep it if this run is interrupted, too. Default false. */
+  readonly resume?: boolean | undefined;
+  /** Replace `out` if it holds a model. Default false. */
+  readonly overwrite?: boolean | undefined;
+}
+
+/** What will be written. Every size is exact. */
+export interface ModelPlan {
+  /** Absolute path of the source. */
+  readonly source: string;
+  /** Name of the layout that the weights are stored in; null if nothing is quantized. */
+  readonly layout: string | null;
+  readonly files: readonly PlannedFile[];
+  readonly tags: readonly TagRow[];
+  readonly summary: PlanSummary;
+  /** Bytes of the safetensors files, before and after. */
+  readonly weightBytes: { readonly before: number; readonly after: number };
+  /** Which programs load the result, as sentences. */
+  readonly loadsIn: readonly string[];
+}
+
+export interface QuantizeModelReport extends ModelPlan {
+  /** Absolute path of the result. */
+  readonly out: string;
+  readonly linears: readonly LinearReport[];
+  /** Sum of squared errors over sum of squared weights. */
+  readonly weightError: number;
+  /** Units of work found done by an interrupted run. */
+  readonly resumed: number;
+  readonly ms: number;
+}
+
+/**
+ * Plans the quantization of a model folder. Reads headers and small files, never weights; writes nothing.
+ * @throws what `openModelFolder` and hub's `planQuantization` throw
+ */
+export async function planModel(path: string, options: PlanModelOptions = {}): Promise<ModelPlan> {
+  const checkpoint = await openModelFolder(path, options);
+  try {
+    return describe(checkpoint, await planQuantization(checkpoint, planOptions(options)), options.codecs);
+  } finally {
+    await checkpoint[Symbol.asyncDispose]();
+  }
+}
+
+/**
+ * Quantizes a model folder into `out`, in bounded memory. An abort or an error leaves nothing behind (with `resume`: what is needed to go on).
+ * @throws what `openModelFolder` and hub's `quantizeCheckpoint` throw; abort throws the signal's reason
+ *
+ * @example
+ * const { weightError, loadsIn } = await quantizeModel('./model', { out: './model-hqq4', quantizer: hqq({ bits: 4, groupSize: 64 }) });
+ */
+export async function quantizeModel(path: string, options: QuantizeModelOptions): Promise<QuantizeModelReport> {
+  const started = performance.now();
+  const { out, maxMemory, resume, overwrite, signal, onProgress } = options;
+  const checkpoint = await openModelFolder(path, options);
+  try {
+    const done = await quantizeCheckpoint(checkpoint, {
+      ...planOptions(options),
+      out,
+      maxMemory: sizeOf(maxMemory),
+      resume,
+      overwrite,
+      signal,
+      onProgress,
+    });
+    const { linears, weightError, resumed } = done;
+    return { ...describe(checkpoint, done, options.codecs), out: done.out, linears, weightError, resumed, ms: performance.now() - started };
+  } finally {
+    await checkpoint[Symbol.asyncDispose]();
+  }
+}
+
+function planOptions({
+  quantizer = hqq(),
+  rules,
+  adapters = [],
+  dtype,
+  shardSize,
+  layouts,
+  codecs,
+}: PlanModelOptions): PlanQuantizationOptions {
+  return { quantizer, rules, adapters: [...adapters, ...defaultAdapters], dtype, shardSize: sizeOf(shardSize), layouts, codecs };
+}
+
+function sizeOf(size: number | string | undefined): number | undefined {
+  return typeof size === 'string' ? parseSize(size) : size;
+}
+
+function describe(
+  checkpoint: FolderCheckpoint,
+  { plan, files, summary, loadsIn }: QuantizationPlan,
+  codecs?: readonly FormatCodec[],
+): ModelPlan {
+  const linears = plan.linears.map(({ site, format }) => ({
+    tag: site.tag,
+    shape: site.shape,
+    format: format ?? ({ kind: 'dense', dtype: plan.tensors.get(`${site.path}.weight`)!.spec.dtype } as const),
+  }));
+  return {
+    source: checkpoint.folder,
+    layout: plan.layout?.name ?? null,
+    files,
+    tags: tagRows(linears, codecs),
+    summary,
+    weightBytes: {
+      before: checkpoint.source.files.reduce((sum, { size }) => sum + size, 0),
+      after: files.reduce((sum, { name, bytes }) => sum + (name.endsWith('.safetensors') ? bytes : 0), 0),
+    },
+    loadsIn,
+  };
+}

@@ -1,0 +1,98 @@
+// From arguments to an exit code: parses, runs one command, renders what went wrong, and turns signals into an abort.
+
+import { CommanderError } from 'commander';
+import pc from 'picocolors';
+import { type CommonOptions, type Context, createContext } from './context.ts';
+import { EXIT, Interrupted, renderError, UsageError } from './errors.ts';
+import { createProgram } from './program.ts';
+
+/** Runs the command line. Never throws: the result is the exit code. */
+export async function run(argv: readonly string[]): Promise<number> {
+  const signals = listenForSignals();
+  let context: Context | undefined;
+  const program = createProgram((options: CommonOptions) => {
+    context = createContext(options, signals);
+    return context;
+  });
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return EXIT.ok;
+  } catch (error) {
+    if (isBrokenPipe(error)) return EXIT.ok;
+    if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok; // --help and --version
+    context?.progress.clear();
+    const separator = argv.indexOf('--');
+    const json = context?.json ?? argv.slice(0, separator < 0 ? undefined : separator).includes('--json');
+    return report(error instanceof CommanderError ? usageError(error, argv) : error, json);
+  } finally {
+    signals.stop();
+  }
+}
+
+function report(error: unknown, json: boolean): number {
+  const { stdout, stderr, env } = process;
+  const { red } = pc.createColors(stderr.isTTY === true && !env.NO_COLOR);
+  const debug = env.LOWBIT_DEBUG !== undefined && env.LOWBIT_DEBUG !== '' && env.LOWBIT_DEBUG !== '0';
+  const rendered = renderError(error, { json, debug, red });
+  if (rendered.stdout) stdout.write(rendered.stdout);
+  if (rendered.stderr) stderr.write(rendered.stderr);
+  return rendered.exitCode;
+}
+
+/** A refusal of the parser in our own form: its first line is the message, its suggestion the hint. */
+function usageError(error: CommanderError, argv: readonly string[]): UsageError {
+  const [message = '', ...rest] = error.message.replace(/^error: /, '').split('\n');
+  const suggestion = rest.join(' ').replace(/^\(|\)$/g, '');
+  const verb = argv.find((arg) => !arg.startsWith('-'));
+  const help = `\`lowbit ${verb && error.code !== 'commander.unknownCommand' ? `${verb} ` : ''}--help\` shows what there is.`;
+  if (error.code === 'commander.help') return new UsageError('no command given', help);
+  return new UsageError(message, suggestion ? `${suggestion} ${help}` : help);
+}
+
+function isBrokenPipe(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && (error as { code?: unknown }).code === 'EPIPE';
+}
+
+interface Signals {
+  readonly signal: AbortSignal;
+  onInterrupt(handler: () => boolean): () => void;
+  stop(): void;
+}
+
+function listenForSignals(): Signals {
+  const controller = new AbortController();
+  let handlers: (() => boolean)[] = [];
+  const interrupt = (): void => {
+    if (handlers.at(-1)?.()) return;
+    // The second Ctrl-C does not wait for the clean-up of the first.
+    if (controller.signal.aborted) process.exit(EXIT.interrupted);
+    controller.abort(new Interrupted('SIGINT'));
+  };
+  const terminate = (): void => controller.abort(new Interrupted('SIGTERM'));
+  // The reader of our results may leave early (`lowbit inspect | head`): that is no failure, and nothing is left to do.
+  const noReader = (error: NodeJS.ErrnoException): void => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit(EXIT.ok);
+  };
+  // Nobody reads progress any more (`lowbit quantize 2>&1 | head`): the work goes on.
+  const noListener = (error: NodeJS.ErrnoException): void => {
+    if (error.code !== 'EPIPE') throw error;
+  };
+  process.on('SIGINT', interrupt);
+  process.on('SIGTERM', terminate);
+  process.stdout.on('error', noReader);
+  process.stderr.on('error', noListener);
+  return {
+    signal: controller.signal,
+    onInterrupt(handler) {
+      handlers.push(handler);
+      return () => {
+        handlers = handlers.filter((other) => other !== handler);
+      };
+    },
+    stop() {
+      process.off('SIGINT', interrupt);
+      process.off('SIGTERM', terminate);
+    },
+  };
+}
