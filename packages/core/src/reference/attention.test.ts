@@ -131,6 +131,20 @@ describe('relative buckets', () => {
     const back = [-200, -113, -64, -32, -17, -16, -15, -1, 0, 1, 50].map((d) => relativeBucket(d, 32, 128, false));
     expect(back).toEqual([31, 31, 26, 21, 16, 16, 15, 1, 0, 0, 0]);
   });
+
+  it('are those that transformers 5.23 computed for 16 buckets and distance 18', () => {
+    const tail = (values: number[], last: number, length: number): number[] => [
+      ...values,
+      ...new Array<number>(length - values.length).fill(last),
+    ];
+    const distances = Array.from({ length: 41 }, (_, d) => d);
+    const before = tail([0, 1, 2, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6], 7, 41);
+    expect(distances.map((d) => relativeBucket(-d, 16, 18, true))).toEqual(before);
+    expect(distances.slice(1).map((d) => relativeBucket(d, 16, 18, true))).toEqual(before.slice(1).map((bucket) => bucket + 8));
+    expect(distances.map((d) => relativeBucket(-d, 16, 18, false))).toEqual(
+      tail([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 13, 14, 14], 15, 41),
+    );
+  });
 });
 
 type Settings = Pick<Attend, 'heads' | 'kvHeads' | 'keyDim' | 'valueDim' | 'causal'> & {

@@ -1,7 +1,7 @@
 // How the reference holds a weight: compact, and able to give any of its rows as the codec's own numbers.
 //
 //   dense    stored bits (f16, bf16) or floats
-//   grouped  codes with a scale and a zero, or a table and a scale, for groups that lie within a row: the fused kernels of grouped.ts
+//   grouped  codes with float32 scales and zeros, or scales and a table, for groups within rows or columns: the kernels of grouped.ts
 //   stored   anything else: the published parts, dequantized by the codec when needed
 
 import { codecFor } from '../codecs/index.ts';
@@ -61,7 +61,13 @@ function holdDense(weight: HostTensor, shape: Matrix, bytes: number): HeldWeight
   }
   const width = DTYPE_BYTES[copy.dtype];
   const wide = new Float32Array(4 * inp); // four rows widened: the scratch of both methods
-  const widen = (from: number, to: number): void => readFloat32(copy.dtype, copy.data.subarray(from * inp * width, to * inp * width), wide);
+  const bits = copy.dtype === 'f64' ? undefined : elements({ dtype: copy.dtype as 'f16' | 'bf16', data: copy.data });
+  const words = new Uint32Array(wide.buffer);
+  const widen = (from: number, to: number): void => {
+    if (!bits) readFloat32(copy.dtype, copy.data.subarray(from * inp * width, to * inp * width), wide);
+    else if (copy.dtype === 'bf16') widenBf16(bits, from * inp, (to - from) * inp, words);
+    else widenF16(bits, from * inp, (to - from) * inp, wide);
+  };
   return {
     bytes,
     fill(from, to, into) {
@@ -84,6 +90,23 @@ function holdDense(weight: HostTensor, shape: Matrix, bytes: number): HeldWeight
         bias,
       ),
   };
+}
+
+// As readFloat32, but each for one kind of array: these run once per weight and token.
+
+/** bf16 is the upper half of f32. */
+function widenBf16(bits: Uint16Array, from: number, count: number, words: Uint32Array): void {
+  for (let i = 0; i < count; i++) words[i] = bits[from + i]! << 16;
+}
+
+let f16Values: Float32Array | undefined;
+
+function widenF16(bits: Uint16Array, from: number, count: number, into: Float32Array): void {
+  if (!f16Values) {
+    f16Values = new Float32Array(65536);
+    readFloat32('f16', new Uint8Array(Uint16Array.from(f16Values.keys()).buffer), f16Values);
+  }
+  for (let i = 0; i < count; i++) into[i] = f16Values[bits[from + i]!]!;
 }
 
 /** One row of x against rows that `rows` gives four at a time. */

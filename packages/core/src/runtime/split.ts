@@ -41,7 +41,7 @@ export class SplitProgram implements LoadedProgram {
     options: LoadOptions,
   ): Promise<SplitProgram> {
     const loaded = new SplitProgram(program, places, prepared, options);
-    loaded.#runs = await loaded.#compile(prepared);
+    loaded.#runs = await loaded.#compile(prepared, options.signal);
     return loaded;
   }
 
@@ -142,12 +142,12 @@ export class SplitProgram implements LoadedProgram {
     for (const linears of this.#prepared.values()) for (const linear of Object.values(linears)) linear[Symbol.dispose]();
   }
 
-  async #compile(prepared: ReadonlyMap<Backend, readonly QuantizedLinear[]>): Promise<readonly PieceRun[]> {
+  async #compile(prepared: ReadonlyMap<Backend, readonly QuantizedLinear[]>, signal?: AbortSignal): Promise<readonly PieceRun[]> {
     const { contextLength, maxSequences = 16 } = this.#options;
     const runs: PieceRun[] = [];
     try {
       for (const { piece, backend } of this.#places) {
-        this.#options.signal?.throwIfAborted();
+        signal?.throwIfAborted();
         const linears = piece.linears.map((index) => prepared.get(backend)![index]!);
         // Pieces keep a copy of a sequence that gets its memory until all have succeeded: see `mark`.
         const room = this.#places.length > 1 ? 2 * maxSequences : maxSequences;

@@ -1,7 +1,7 @@
 // A backend runs formats and programs on one device.
 //
 // It is not a tensor library: it knows no methods, no checkpoints and no models. It owns device memory (callers hold opaque slots), repacks weights
-// into layouts of its own when they are prepared, and runs operations in the order they were enqueued. Preparing is async, dispatching is sync,
+// into an order of its own when they are prepared, and runs operations in the order they were enqueued. Preparing is async, dispatching is sync,
 // reading is async. Everything it hands out is disposable, and disposing gives memory back at once.
 
 import type { Format, FormatCodec, QuantizedTensor } from './format.ts';
@@ -25,7 +25,7 @@ export interface LinearRequest {
   readonly allowDequant: boolean;
 }
 
-/** native: reads the published packing; repack: own layout of the same codes; dequant: expanded to floats. `bytes` of device memory it would take. */
+/** native: reads the published packing; repack: own order of the same codes; dequant: expanded to floats. `bytes` of device memory it would take. */
 export type Support =
   | { readonly level: 'native' | 'repack' | 'dequant'; readonly bytes: number }
   | { readonly level: 'none'; readonly reason: string };

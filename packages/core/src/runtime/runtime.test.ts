@@ -1,0 +1,451 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { denseCodec } from '../codecs/index.ts';
+import { ProgramBuilder } from '../program/builder.ts';
+import { referenceBackend } from '../reference/index.ts';
+import { createRuntime, formatExplanation, type LoadedProgram, type LoadOptions, type Runtime } from '../runtime.ts';
+import type { Backend, BackendProvider, QuantizedLinear } from '../spec/backend.ts';
+import { isLowbitError, type LowbitError } from '../spec/errors.ts';
+import type { Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
+import { decoderCase, sampleWeight, seededTensor } from '../testing/index.ts';
+import { alone, chunked, play, together } from '../testing/play.ts';
+
+const DENSE: Format = { kind: 'dense', dtype: 'f32' };
+const NF4: Format = { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' };
+
+async function caught(body: () => unknown): Promise<LowbitError> {
+  try {
+    await body();
+  } catch (error) {
+    if (isLowbitError(error)) return error;
+    throw error;
+  }
+  throw new Error('nothing was thrown');
+}
+
+/** The reference under another name, with some methods replaced; counts how often it is opened, and keeps what it opened. */
+function named(name: string, change: (backend: Backend) => Partial<Backend> = () => ({})): BackendProvider & { opened: Backend[] } {
+  const provider = referenceBackend({ name });
+  const opened: Backend[] = [];
+  return {
+    ...provider,
+    opened,
+    open: async () => {
+      const backend = await provider.open();
+      opened.push(backend);
+      const changes = change(backend);
+      return new Proxy(backend, {
+        get(target, key) {
+          const own = changes[key as keyof Backend];
+          const value = own ?? target[key as keyof Backend];
+          return typeof value === 'function' && own === undefined ? value.bind(target) : value;
+        },
+      });
+    },
+  };
+}
+
+const denseOnly = (name: string): ReturnType<typeof named> =>
+  named(name, (backend) => ({
+    supports: (request) => (request.format.kind === 'dense' ? backend.supports(request) : { level: 'none', reason: 'dense weights only' }),
+  }));
+const absent: BackendProvider = {
+  ...referenceBackend({ name: 'absent' }),
+  probe: async () => ({ ok: false, reason: 'no such device', hint: 'Buy one.' }),
+};
+
+const one = decoderCase();
+const load = (runtime: Runtime, options: Partial<LoadOptions> = {}): Promise<LoadedProgram> =>
+  runtime.load(one.test.program, async ({ path }) => ({ weight: one.test.weights.get(path)! }), { contextLength: 64, ...options });
+
+describe('createRuntime', () => {
+  it('opens the first that is available, others when asked', async () => {
+    const [a, b] = [named('a'), named('b')];
+    await using runtime = await createRuntime({ backends: [absent, a, b] });
+    expect([a.opened.length, b.opened.length]).toEqual([1, 0]);
+    expect((await runtime.backend()).name).toBe('a');
+    expect((await runtime.backend('b')).name).toBe('b');
+    await runtime.backend('b');
+    expect([a.opened.length, b.opened.length]).toEqual([1, 1]);
+    expect(runtime.backends).toEqual(['absent', 'a', 'b']);
+  });
+
+  it('says why nothing is available', async () => {
+    const throwing: BackendProvider = { ...named('throwing'), probe: () => Promise.reject(new Error('driver is too old')) };
+    const closed: BackendProvider = { ...named('closed'), open: () => Promise.reject(new Error('out of memory')) };
+    const error = await caught(() => createRuntime({ backends: [absent, throwing, closed] }));
+    expect(error.code).toBe('ERR_BACKEND_UNAVAILABLE');
+    for (const words of ['no such device', 'Buy one.', 'driver is too old', 'out of memory']) expect(error.message).toContain(words);
+    expect(error.hint).toBe('Buy one.');
+    expect((await caught(() => createRuntime({ backends: [] }))).code).toBe('ERR_BACKEND_UNAVAILABLE');
+    expect((await caught(() => createRuntime({ backends: [named('a'), named('a')] }))).code).toBe('ERR_BAD_ARGUMENT');
+  });
+
+  it('disposes what it opened', async () => {
+    const a = named('a');
+    const runtime = await createRuntime({ backends: [a] });
+    const linear = await runtime.linear(sampleWeight(DENSE, [4, 4]));
+    await runtime[Symbol.asyncDispose]();
+    expect(a.opened[0]!.allocated()).toBe(0);
+    expect((await caught(() => linear.dequantize())).code).toBe('ERR_DISPOSED');
+    expect((await caught(() => runtime.backend())).code).toBe('ERR_DISPOSED');
+  });
+});
+
+describe('explain and select', () => {
+  it('takes the first that supports everything', async () => {
+    await using runtime = await createRuntime({ backends: [absent, denseOnly('dense'), named('all')] });
+    expect((await runtime.select([{ format: DENSE, shape: [8, 64] }])).name).toBe('dense');
+    expect(
+      (
+        await runtime.select([
+          { format: DENSE, shape: [8, 64] },
+          { format: NF4, shape: [8, 64] },
+        ])
+      ).name,
+    ).toBe('all');
+    const table = await runtime.explain(
+      [
+        { format: DENSE, shape: [8, 64] },
+        { format: NF4, shape: [8, 64] },
+        { format: NF4, shape: [8, 64] },
+      ],
+      one.test.program,
+    );
+    expect(table.map(({ backend, available }) => [backend, available])).toEqual([
+      ['absent', false],
+      ['dense', true],
+      ['all', true],
+    ]);
+    expect(table[1]!.linears.map(({ support }) => support.level)).toEqual(['native', 'none', 'none']);
+    expect(table[2]!.linears[1]!.support).toMatchObject({ level: 'repack', bytes: 8 * 32 + 8 * 4 + 64 });
+    const text = formatExplanation(table);
+    expect(text).toContain('absent: not available: no such device (Buy one.)');
+    expect(text).toContain('2 x codebook nf4 (4 bits), group 64 [8, 64] linear: none: dense weights only');
+  });
+
+  it('counts missing operations', async () => {
+    const weights = named('weights', () => ({ ops: new Set(['linear'] as const) }));
+    await using runtime = await createRuntime({ backends: [weights, named('all')] });
+    expect((await runtime.select([], one.test.program)).name).toBe('all');
+    expect((await runtime.explain([], one.test.program))[0]!.missingOps).toContain('attend');
+    await using alone = await createRuntime({ backends: [weights] });
+    expect((await caught(() => alone.select([], one.test.program))).code).toBe('ERR_BACKEND_UNAVAILABLE');
+  });
+
+  it('expands to floats only if allowed', async () => {
+    const expanding = named('expanding', () => ({
+      supports: ({ format }) => (format.kind === 'dense' ? { level: 'native', bytes: 1 } : { level: 'dequant', bytes: 9 }),
+    }));
+    await using strict = await createRuntime({ backends: [expanding] });
+    const error = await caught(() => strict.select([{ format: NF4, shape: [8, 64] }]));
+    expect(error.code).toBe('ERR_UNSUPPORTED_FORMAT');
+    expect(error.hint).toContain('allowDequant');
+    expect(error.message).toContain('codebook nf4');
+    expect(error.details.explanation).toBeInstanceOf(Array);
+    await using lenient = await createRuntime({ backends: [expanding], allowDequant: true });
+    expect((await lenient.select([{ format: NF4, shape: [8, 64] }])).name).toBe('expanding');
+    expect((await strict.select([{ format: NF4, shape: [8, 64], allowDequant: true }])).name).toBe('expanding');
+  });
+
+  it('hands custom codecs to backends, and finds routines', async () => {
+    const custom: Format = { kind: 'half:sum', params: {} };
+    const codec: FormatCodec = {
+      kind: 'half:sum',
+      parts: () => ({ weight: { dtype: 'f32', shape: [2, 2] } }),
+      unpackRows: () => seededTensor(1, [2, 2]),
+      dequantize: (t, options) =>
+        denseCodec.dequantize({ format: { kind: 'dense', dtype: 'f32' }, shape: t.shape, parts: t.parts }, options),
+    };
+    await using runtime = await createRuntime({ backends: [referenceBackend()], codecs: [codec] });
+    using linear = await runtime.linear({ format: custom, shape: [2, 2], parts: { weight: seededTensor(1, [2, 2]) } });
+    expect(await linear.dequantize()).toEqual(seededTensor(1, [2, 2]));
+    await using plain = await createRuntime({ backends: [referenceBackend()] });
+    expect((await caught(() => plain.select([{ format: custom, shape: [2, 2] }]))).message).toContain('half:sum');
+    const routine = async (): Promise<readonly []> => [];
+    await using fast = await createRuntime({ backends: [named('a', () => ({ routines: new Map([['x', routine]]) }))] });
+    expect(fast.routine('x')).toBe(routine);
+    expect(fast.routine('y')).toBeUndefined();
+  });
+});
+
+describe('load', () => {
+  it('runs as the backend alone does, and gives everything back', async () => {
+    const a = named('a');
+    await using runtime = await createRuntime({ backends: [a] });
+    const seen: string[] = [];
+    const loaded = await load(runtime, { onProgress: ({ item, done, total }) => seen.push(`${item} ${done}/${total}`) });
+    expect(seen[0]).toBe(`embed 1/${one.test.program.linears.length}`);
+    expect(loaded.backends).toEqual(['a']);
+    expect(loaded.linears).toHaveLength(one.test.program.linears.length);
+    expect(loaded.memory().weights).toBe(loaded.linears.reduce((sum, { bytes }) => sum + bytes, 0));
+    const id = loaded.open();
+    await loaded.step([{ id, tokens: Uint32Array.of(1, 2) }]);
+    expect(loaded.length(id)).toBe(2);
+    expect(loaded.memory().cache).toBeGreaterThan(0);
+    await loaded[Symbol.asyncDispose]();
+    await loaded[Symbol.asyncDispose]();
+    expect(a.opened[0]!.allocated()).toBe(0);
+    expect((await caught(() => loaded.open())).code).toBe('ERR_DISPOSED');
+    expect((await caught(() => loaded.step([]))).code).toBe('ERR_DISPOSED');
+  });
+
+  it('gives the same bytes across any cut, for any steps', async () => {
+    await using runtime = await createRuntime({ backends: [named('a'), named('b')] });
+    await using whole = await load(runtime);
+    const expected = await play(whole as never, one.test.program, one.scripts, together(one.scripts));
+    for (const layers of [[2], [1, 1], [0, 2], [2, 0], [0, 1, 1, 0]]) {
+      await using cut = await load(runtime, { cut: layers.map((count, i) => ({ backend: i % 2 === 0 ? 'a' : 'b', layers: count })) });
+      for (const schedule of [together(one.scripts), alone(one.scripts), chunked(one.scripts, 2)]) {
+        expect(await play(cut as never, one.test.program, one.scripts, schedule)).toEqual(expected);
+      }
+    }
+  });
+
+  it('forks and truncates across a cut', async () => {
+    await using runtime = await createRuntime({ backends: [named('a'), named('b')] });
+    await using cut = await load(runtime, {
+      cut: [
+        { backend: 'a', layers: 1 },
+        { backend: 'b', layers: 1 },
+      ],
+    });
+    await using whole = await load(runtime);
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.tuple(fc.nat(3), fc.integer({ min: 1, max: 4 })), { minLength: 1, maxLength: 8 }), async (moves) => {
+        const results = [];
+        for (const program of [cut, whole]) {
+          const ids = [program.open()];
+          const rows: Uint8Array[] = [];
+          for (const [kind, amount] of moves) {
+            const id = ids[amount % ids.length]!;
+            if (kind === 0 && ids.length < 4) ids.push(program.fork(id));
+            else if (kind === 1) program.truncate(id, Math.floor(program.length(id) / 2));
+            else {
+              const { logits } = await program.step([{ id, tokens: Uint32Array.from({ length: amount }, (_, i) => i + kind) }]);
+              rows.push(logits!.data);
+            }
+          }
+          results.push(
+            rows,
+            ids.map((id) => program.length(id)),
+          );
+          for (const id of ids) program.close(id);
+        }
+        expect(results.slice(0, 2)).toEqual(results.slice(2));
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  it('goes back everywhere when a later piece fails', async () => {
+    let fail = false;
+    const failing = named('failing', (backend) => ({
+      compile: async (program, linears, options) => {
+        const executable = await backend.compile(program, linears, options);
+        const { step } = executable;
+        executable.step = (batch, more) => (fail ? Promise.reject(new Error('device lost')) : step.call(executable, batch, more));
+        return executable;
+      },
+    }));
+    await using runtime = await createRuntime({ backends: [named('a'), failing] });
+    await using cut = await load(runtime, {
+      cut: [
+        { backend: 'a', layers: 1 },
+        { backend: 'failing', layers: 1 },
+      ],
+    });
+    const [id, fresh] = [cut.open(), cut.open()];
+    await cut.step([{ id, tokens: Uint32Array.of(1, 2) }]);
+    fail = true;
+    await expect(cut.step([{ id, tokens: Uint32Array.of(3) }])).rejects.toThrow('device lost');
+    fail = false;
+    expect(cut.length(id)).toBe(2);
+    const after = await cut.step([{ id, tokens: Uint32Array.of(3) }]);
+    const { logits } = await cut.step([{ id: fresh, tokens: Uint32Array.of(1, 2, 3) }]);
+    expect(after.logits).toEqual(logits);
+  });
+
+  it('goes back where memory was handed in, too', async () => {
+    const b = new ProgramBuilder({ layers: 2 });
+    b.layer = 0;
+    const memory = b.input('memory', { rows: 'memory', width: 4 });
+    let x = b.input('x', { width: 4 });
+    for (let layer = 0; layer < 2; layer++) {
+      b.layer = layer;
+      const cache = b.addCache({ rows: 'memory', heads: 1, keyDim: 4, valueDim: 4 });
+      const k = b.scale(memory, layer + 1);
+      b.remember(k, memory, cache);
+      x = b.attend(x, { cache, heads: 1, keyDim: 4, scale: 1, causal: false });
+    }
+    b.output('out', x);
+    let fail = true;
+    const failing = named('failing', (backend) => ({
+      compile: async (program, linears, options) => {
+        const executable = await backend.compile(program, linears, options);
+        const { step } = executable;
+        executable.step = (batch, more) => (fail ? Promise.reject(new Error('device lost')) : step.call(executable, batch, more));
+        return executable;
+      },
+    }));
+    await using runtime = await createRuntime({ backends: [named('a'), failing] });
+    const never = (): never => {
+      throw new Error('there are no weights');
+    };
+    await using cut = await runtime.load(b.build(), never, {
+      contextLength: 8,
+      maxSequences: 1,
+      cut: [
+        { backend: 'a', layers: 1 },
+        { backend: 'failing', layers: 1 },
+      ],
+    });
+    await using whole = await runtime.load(b.build(), never, { contextLength: 8 });
+    const id = cut.open();
+    const inputs = { x: seededTensor(1, [1, 4]), memory: seededTensor(2, [3, 4]) };
+    const tokens = Uint32Array.of(0);
+    await expect(cut.step([{ id, tokens, inputs }])).rejects.toThrow('device lost');
+    fail = false;
+    const second = { x: seededTensor(3, [1, 4]) };
+    const other = whole.open();
+    expect(await cut.step([{ id, tokens, inputs }])).toEqual(await whole.step([{ id: other, tokens, inputs }]));
+    expect(await cut.step([{ id, tokens, inputs: second }])).toEqual(await whole.step([{ id: other, tokens, inputs: second }]));
+    cut.close(id);
+    cut.open();
+  });
+
+  it('goes on to the next backend at a format the first lacks', async () => {
+    const [dense, all] = [denseOnly('dense'), named('all')];
+    const nf4 = sampleWeight(NF4, [32, 32]);
+    const reads: string[] = [];
+    const loadWeight = async ({ path }: { path: string }): Promise<{ weight: QuantizedTensor }> => {
+      reads.push(path);
+      return { weight: path === 'layers.0.o' ? nf4 : one.test.weights.get(path)! };
+    };
+    await using runtime = await createRuntime({ backends: [dense, all] });
+    await using loaded = await runtime.load(one.test.program, loadWeight, { contextLength: 8 });
+    expect(loaded.backends).toEqual(['all']);
+    expect(dense.opened[0]!.allocated()).toBe(0);
+    reads.length = 0;
+    const formats = one.test.program.linears.map(({ path }) => (path === 'layers.0.o' ? NF4 : DENSE));
+    await using known = await runtime.load(one.test.program, loadWeight, { contextLength: 8, formats });
+    expect(known.backends).toEqual(['all']);
+    expect(reads).toHaveLength(one.test.program.linears.length);
+    await using alone = await createRuntime({ backends: [denseOnly('dense')] });
+    expect(await caught(() => alone.load(one.test.program, loadWeight, { contextLength: 8 }))).toMatchObject({
+      code: 'ERR_UNSUPPORTED_FORMAT',
+    });
+    expect(
+      await caught(() => alone.load(one.test.program, loadWeight, { contextLength: 8, cut: [{ backend: 'dense', layers: 2 }] })),
+    ).toMatchObject({
+      code: 'ERR_UNSUPPORTED_FORMAT',
+      details: { path: 'layers.0.o', backend: 'dense' },
+    });
+  });
+
+  it.each([0, 3, 10])('releases everything when weight %i fails, is aborted or does not fit', async (at) => {
+    const [a, b] = [named('a'), named('b')];
+    await using runtime = await createRuntime({ backends: [a, b] });
+    for (const cut of [
+      undefined,
+      [
+        { backend: 'a', layers: 1 },
+        { backend: 'b', layers: 1 },
+      ],
+    ]) {
+      const start = (act: (index: number) => QuantizedTensor | undefined, signal?: AbortSignal): Promise<LoadedProgram> =>
+        runtime.load(
+          one.test.program,
+          async ({ path }, index) => ({ weight: (index === at ? act(index) : undefined) ?? one.test.weights.get(path)! }),
+          {
+            contextLength: 8,
+            signal,
+            ...(cut ? { cut } : {}),
+          },
+        );
+      await expect(
+        start(() => {
+          throw new Error('disk on fire');
+        }),
+      ).rejects.toThrow('disk on fire');
+      const controller = new AbortController();
+      const stopped = start(() => {
+        controller.abort(new Error('enough'));
+        return undefined;
+      }, controller.signal);
+      await expect(stopped).rejects.toThrow('enough');
+      expect(await caught(() => start(() => sampleWeight(DENSE, [3, 3])))).toMatchObject({ code: 'ERR_TENSOR_MISMATCH' });
+      expect([...a.opened, ...b.opened].map((backend) => backend.allocated())).toEqual([...a.opened, ...b.opened].map(() => 0));
+    }
+  });
+
+  it('refuses cuts that do not fit', async () => {
+    await using runtime = await createRuntime({ backends: [named('a')] });
+    expect((await caught(() => load(runtime, { cut: [{ backend: 'a', layers: 1 }] }))).code).toBe('ERR_BAD_ARGUMENT');
+    expect((await caught(() => load(runtime, { cut: [{ backend: 'nobody', layers: 2 }] }))).code).toBe('ERR_BACKEND_UNAVAILABLE');
+  });
+
+  it('refuses bad batches as one backend does', async () => {
+    await using runtime = await createRuntime({ backends: [named('a'), named('b')] });
+    await using cut = await load(runtime, {
+      cut: [
+        { backend: 'a', layers: 1 },
+        { backend: 'b', layers: 1 },
+      ],
+      maxSequences: 1,
+    });
+    const id = cut.open();
+    expect((await caught(() => cut.open())).code).toBe('ERR_LIMIT');
+    expect((await caught(() => cut.fork(id))).code).toBe('ERR_LIMIT');
+    const tokens = Uint32Array.of(1);
+    expect((await caught(() => cut.step([{ id, tokens, inputs: { nobody: seededTensor(1, [1, 1]) } }]))).message).toContain(
+      "no input 'nobody'",
+    );
+    expect((await caught(() => cut.step([{ id: 9 as typeof id, tokens }]))).code).toBe('ERR_BAD_ARGUMENT');
+    const first = cut.step([{ id, tokens }]);
+    expect((await caught(() => cut.step([{ id, tokens }]))).message).toContain('a step is running');
+    expect((await caught(() => cut.truncate(id, 0))).message).toContain('a step is running');
+    await first;
+    expect(cut.length(id)).toBe(1);
+  });
+
+  it('replaces a linear by a wrapper around it', async () => {
+    const a = named('a');
+    await using runtime = await createRuntime({ backends: [a] });
+    const loaded = await load(runtime);
+    const backend = a.opened[0]!;
+    const index = one.test.program.linears.findIndex(({ path }) => path === 'layers.0.o');
+    const inner = loaded.linears[index]!;
+    let calls = 0;
+    let disposed = 0;
+    const wrapper: QuantizedLinear = {
+      format: inner.format,
+      shape: inner.shape,
+      bytes: 0,
+      bias: false,
+      forward: (x, out) => {
+        calls++;
+        inner.forward(x, out);
+      },
+      dequantize: () => inner.dequantize(),
+      [Symbol.dispose]: () => {
+        disposed++;
+      },
+    };
+    const id = loaded.open();
+    const tokens = Uint32Array.of(1, 2, 3);
+    const before = await loaded.step([{ id, tokens }]);
+    expect((await caught(() => loaded.replace(index, wrapper))).message).toContain('while 1 sequences are open');
+    loaded.close(id);
+    expect(await loaded.replace(index, wrapper)).toBe(inner);
+    expect(loaded.linears[index]).toBe(wrapper);
+    expect(await loaded.step([{ id: loaded.open(), tokens }])).toEqual(before);
+    expect(calls).toBe(1);
+    expect((await caught(() => loaded.replace(99, wrapper))).code).toBe('ERR_BAD_ARGUMENT');
+    await loaded[Symbol.asyncDispose]();
+    expect(disposed).toBe(1);
+    expect(backend.allocated()).toBe(inner.bytes); // given back to us, ours to dispose
+    inner[Symbol.dispose]();
+    expect(backend.allocated()).toBe(0);
+  });
+});
