@@ -4,7 +4,7 @@ import { type BackendProvider, createRuntime, type Runtime, referenceBackend } f
 import { type LanguageModel, loadModel as loadFromCheckpoint, type LoadModelOptions as ModelOptions } from '@lowbit/models';
 import { openModelFolder } from './open.ts';
 
-export interface LoadModelOptions extends Omit<ModelOptions, 'runtime'> {
+export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'disposeRuntime'> {
   /** Where the model runs; stays the caller's to dispose. Default: a runtime of its own over `backends`, disposed with the model. */
   readonly runtime?: Runtime;
   /** Backends in order of preference, where no `runtime` is given. Default: the reference backend, which runs everything, slowly. */
@@ -26,7 +26,7 @@ export async function loadModel(path: string, options: LoadModelOptions = {}): P
     if (runtime) return await loadFromCheckpoint(checkpoint, { ...rest, runtime });
     const own = await createRuntime({ backends });
     try {
-      return disposingWith(await loadFromCheckpoint(checkpoint, { ...rest, runtime: own }), own);
+      return await loadFromCheckpoint(checkpoint, { ...rest, runtime: own, disposeRuntime: true });
     } catch (error) {
       await own[Symbol.asyncDispose]();
       throw error;
@@ -35,17 +35,4 @@ export async function loadModel(path: string, options: LoadModelOptions = {}): P
     // Everything that the model needs is in memory by now.
     await checkpoint[Symbol.asyncDispose]();
   }
-}
-
-/** The model, whose disposal takes the runtime along. */
-function disposingWith(model: LanguageModel, runtime: Runtime): LanguageModel {
-  const dispose = model[Symbol.asyncDispose].bind(model);
-  model[Symbol.asyncDispose] = async () => {
-    try {
-      await dispose();
-    } finally {
-      await runtime[Symbol.asyncDispose]();
-    }
-  };
-  return model;
 }

@@ -101,7 +101,7 @@ export async function quantizeCheckpoint(source: FolderCheckpoint, options: Quan
       concurrency: options.concurrency,
       runtime: options.runtime,
     });
-    for (const [name, bytes] of source.fileBytes) {
+    for (const [name, bytes] of carriedFiles(source)) {
       signal?.throwIfAborted();
       const data = await source.file(name, Math.max(bytes, 1));
       if (data?.byteLength !== bytes) {
@@ -136,11 +136,22 @@ async function prepare(
     codecs,
   });
   const config = writeConfig(plan.config, await source.file('config.json'));
-  const files = planFiles(tensorSpecs(plan), { shardSize, files: [['config.json', config.byteLength], ...source.fileBytes] });
+  const files = planFiles(tensorSpecs(plan), { shardSize, files: [['config.json', config.byteLength], ...carriedFiles(source)] });
   return {
     planned: { plan, files, summary: summarizePlan(plan, entries, codecs), loadsIn: plan.layout?.loadsIn(plan.linears) ?? [] },
     config,
   };
+}
+
+/**
+ * What goes along unchanged: tokenizer, generation and processor settings, chat templates, licence and use policy. Not the model card, which
+ * describes other weights, nor data and code that lie in the folder.
+ */
+const CARRIED =
+  /^(?:(?:tokenizer|special_tokens_map|added_tokens|vocab|generation_config|preprocessor_config|processor_config|chat_template)\S*\.(?:json|txt|jinja)|merges\.txt|\S+\.(?:jinja|model|tiktoken)|(?:licen[cs]e|notice|copying|use_policy|acceptable_use_policy)\S*)$/i;
+
+function carriedFiles(source: FolderCheckpoint): [name: string, bytes: number][] {
+  return [...source.fileBytes].filter(([name]) => CARRIED.test(name));
 }
 
 function tensorSpecs(plan: CheckpointPlan): ReadonlyMap<string, TensorSpec> {

@@ -28,6 +28,8 @@ export class ReferenceExecutable implements Executable {
   readonly #lastReader: readonly number[];
   readonly #onDispose: (executable: ReferenceExecutable) => void;
   #running = false;
+  /** When the event loop last ran between operations, in ms. */
+  #rested = performance.now();
   #disposed = false;
   #scratch = 0;
 
@@ -116,13 +118,12 @@ export class ReferenceExecutable implements Executable {
     this.#onDispose(this);
   }
 
-  /** Runs all operations; a tensor is dropped after its last reader. */
+  /** Runs all operations; a tensor is dropped after its last reader. Short steps in a row let the event loop run as often as one long step does. */
   async #run(state: StepState, signal: AbortSignal | undefined): Promise<void> {
-    let rested = performance.now();
     for (const [index, op] of this.#program.ops.entries()) {
-      if (performance.now() - rested > BREATH) {
+      if (performance.now() - this.#rested > BREATH) {
         await pause();
-        rested = performance.now();
+        this.#rested = performance.now();
         if (this.#disposed) throw disposedError(this.#owner);
         signal?.throwIfAborted();
       }

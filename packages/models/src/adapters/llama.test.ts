@@ -1,10 +1,10 @@
-import { elements, type HostTensor, type JsonObject, toFloat32 } from '@lowbit/core';
+import { adapterFor, elements, type HostTensor, type JsonObject, toFloat32 } from '@lowbit/core';
 import { describe, expect, test } from 'vitest';
 import * as golden from '../../../../fixtures/golden.ts';
 import { decoderSites } from '../decoder/modules.ts';
 import { ropeOf, ropeParameters } from '../decoder/rope.ts';
 import { goldenContents, goldenFolders } from '../testing/memory-checkpoint.ts';
-import { findAdapter } from './index.ts';
+import { defaultAdapters } from './index.ts';
 import { llama, llamaSpec } from './llama.ts';
 
 const folders = goldenFolders(golden, 'llama');
@@ -135,10 +135,10 @@ describe('refusals', () => {
 
   test('an unknown model_type lists the supported ones and the remedy', () => {
     const failure = expect.objectContaining({ code: 'ERR_UNSUPPORTED_ARCH', hint: expect.stringMatching(/llama.*adapters/s) });
-    expect(() => findAdapter({ model_type: 'made-up' })).toThrow(failure);
-    expect(() => findAdapter({})).toThrow(failure);
+    expect(() => adapterFor({ model_type: 'made-up' }, defaultAdapters)).toThrow(failure);
+    expect(() => adapterFor({}, defaultAdapters)).toThrow(failure);
     const own = { ...llama, modelTypes: ['made-up'] };
-    expect(findAdapter({ model_type: 'made-up' }, [own])).toBe(own);
+    expect(adapterFor({ model_type: 'made-up' }, [own, ...defaultAdapters])).toBe(own);
   });
 
   test('missing and misshapen tensors, named with expected and found shape', async () => {

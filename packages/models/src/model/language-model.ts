@@ -43,6 +43,8 @@ export interface LanguageModelParts {
   readonly defaults: GenerationDefaults;
   /** The tokenizer, or why there is none. */
   readonly tokenizer: Tokenizer | LowbitError;
+  /** Disposed with the model. */
+  readonly ownRuntime: AsyncDisposable | undefined;
 }
 
 /** Bytes of logits handed out at once, and bytes of everything that `forward` may return. */
@@ -186,7 +188,11 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#parts.runner.dispose();
+    try {
+      await this.#parts.runner.dispose();
+    } finally {
+      await this.#parts.ownRuntime?.[Symbol.asyncDispose]();
+    }
   }
 
   /** Index of a site in the program. */

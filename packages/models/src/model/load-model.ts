@@ -1,6 +1,7 @@
 // From a checkpoint to a model that runs.
 
 import {
+  adapterFor,
   type CallOptions,
   type Checkpoint,
   isLowbitError,
@@ -9,7 +10,7 @@ import {
   type ModelAdapter,
   type Runtime,
 } from '@lowbit/core';
-import { findAdapter } from '../adapters/index.ts';
+import { defaultAdapters } from '../adapters/index.ts';
 import { generationDefaults } from '../sampling/settings.ts';
 import { jsonFile } from '../text/files.ts';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts';
@@ -19,6 +20,8 @@ import { castDense, logicalEntries, readLogical, storedFormat } from './stored.t
 
 export interface LoadModelOptions extends CallOptions {
   readonly runtime: Runtime;
+  /** Disposing the model disposes the runtime, too. Default false: it stays the caller's. */
+  readonly disposeRuntime?: boolean;
   /** Architectures beyond the built-in ones; they are asked first. */
   readonly adapters?: readonly ModelAdapter[];
   /** Most tokens of a sequence; default and upper bound: what the model was made for. Less may save memory. */
@@ -55,7 +58,7 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
     throw new LowbitError('ERR_BAD_ARGUMENT', `prefillChunk is ${prefillChunk}, expected a whole number from 1`);
   }
   const { config } = checkpoint;
-  const adapter = findAdapter(config, options.adapters);
+  const adapter = adapterFor(config, [...(options.adapters ?? []), ...defaultAdapters]);
   const entries = logicalEntries(checkpoint);
   const description = await adapter.describe(config, {
     entries,
@@ -85,6 +88,7 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
     prefillChunk,
     defaults: eosId === undefined ? defaults : { ...defaults, eosIds: [eosId] },
     tokenizer,
+    ownRuntime: options.disposeRuntime ? runtime : undefined,
   });
 }
 
