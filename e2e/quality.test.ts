@@ -100,7 +100,7 @@ describe.each(['tiny', 'smollm2'] as const)('%s', (name) => {
   }
 
   for (const row of rows.filter(({ method }) => method === 'bf16' || /^hqq-[48]bit/.test(method))) {
-    const always = name === 'tiny' && (row.method === 'bf16' || row.method === 'hqq-4bit-g64-axis1');
+    const always = name === 'tiny' && (row.method === 'hqq-4bit-g64-axis1' || row.method === 'hqq-8bit-g64-axis1');
     it(`perplexity of ${row.method}`, { timeout: 3_600_000 }, async (context) => {
       needs(
         context,
