@@ -117,6 +117,8 @@ describe('arrays', () => {
     expect(code(() => castFloat(float32Tensor([1], [1]), 'u8'))).toBe('ERR_BAD_ARGUMENT');
     expect(code(() => hostTensor('f32', [3], new Float32Array(2)))).toBe('ERR_TENSOR_MISMATCH');
     expect(code(() => elementCount([2 ** 30, 2 ** 30]))).toBe('ERR_LIMIT');
+    for (const shape of [[-2, -2], [1.5], [Number.NaN]]) expect(code(() => elementCount(shape))).toBe('ERR_BAD_ARGUMENT');
+    expect(code(() => elements({ dtype: 'f99' as 'f32', data: new Uint8Array(4) }))).toBe('ERR_BAD_ARGUMENT');
     expect(byteLength({ dtype: 'bf16', shape: [3, 5] })).toBe(30);
     expect(byteLength({ dtype: 'f32', shape: [] })).toBe(4);
   });

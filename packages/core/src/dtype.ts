@@ -66,8 +66,8 @@ export function fromF16(half: number): number {
 }
 
 let f16Values: Float32Array | undefined;
-/** All 65,536 f16 values by bits: the fast way to widen arrays (256 KiB, made on first use). */
-function f16Table(): Float32Array {
+/** All 65,536 f16 values by bits: the fast way to widen arrays (256 KiB, made on first use). Internal. */
+export function f16Table(): Float32Array {
   f16Values ??= Float32Array.from({ length: 65536 }, (_, half) => fromF16(half));
   return f16Values;
 }
@@ -109,6 +109,11 @@ const ARRAYS = {
 export function elements<D extends DType>(tensor: { readonly dtype: D; readonly data: Uint8Array }): InstanceType<(typeof ARRAYS)[D]> {
   const { data, dtype } = tensor;
   const width = DTYPE_BYTES[dtype];
+  if (width === undefined) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `there is no dtype ${JSON.stringify(dtype)}`, {
+      hint: `The dtypes are ${Object.keys(DTYPE_BYTES).join(', ')}.`,
+    });
+  }
   const aligned = data.byteOffset % width === 0 ? data : new Uint8Array(data); // not slice(): that of a Buffer is a view
   return new ARRAYS[dtype](aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.byteLength / width) as InstanceType<
     (typeof ARRAYS)[D]
@@ -145,6 +150,17 @@ export function writeFloat32(dtype: DType, values: Float32Array): Uint8Array {
   return new Uint8Array(out.buffer);
 }
 
+/** Index of the first element that is NaN or infinite, -1 if there is none. Looks at bits, so nothing is converted; integers are finite. */
+export function firstNonFinite(tensor: { readonly dtype: DType; readonly data: Uint8Array }): number {
+  const { dtype, data } = tensor;
+  if (dtype === 'f64') return elements({ dtype, data }).findIndex((value) => !Number.isFinite(value));
+  if (dtype !== 'f32' && dtype !== 'f16' && dtype !== 'bf16') return -1;
+  const words: Uint32Array | Uint16Array = dtype === 'f32' ? elements({ dtype: 'u32', data }) : elements({ dtype: 'u16', data });
+  const exponent = dtype === 'f32' ? 0x7f800000 : dtype === 'f16' ? 0x7c00 : 0x7f80;
+  for (let i = 0; i < words.length; i++) if ((words[i]! & exponent) === exponent) return i;
+  return -1;
+}
+
 /** The elements as float32: a view of an aligned f32 tensor, otherwise a new array. */
 export function toFloat32(tensor: HostTensor): Float32Array {
   if (tensor.dtype === 'f32') return elements({ dtype: 'f32', data: tensor.data });
@@ -158,14 +174,20 @@ export function castFloat(tensor: HostTensor, dtype: DType): HostTensor {
   return tensor.dtype === dtype ? tensor : { dtype, shape: tensor.shape, data: writeFloat32(dtype, toFloat32(tensor)) };
 }
 
-/** Number of elements of a shape. Throws ERR_LIMIT if it is not a safe integer. */
+/** Number of elements of a shape. Throws ERR_BAD_ARGUMENT for extents that are no whole numbers, ERR_LIMIT if the product is not a safe integer. */
 export function elementCount(shape: Shape): number {
   let count = 1;
-  for (const extent of shape) count *= extent;
-  if (!Number.isSafeInteger(count) || count < 0) {
-    throw new LowbitError('ERR_LIMIT', `shape [${shape.join(', ')}] has no usable element count`, { details: { shape } });
+  for (const extent of shape) {
+    if (!Number.isSafeInteger(extent) || extent < 0) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `[${shape.join(', ')}] is not a shape`, {
+        hint: 'Extents are whole numbers from 0.',
+        details: { shape },
+      });
+    }
+    count *= extent;
   }
-  return count;
+  if (Number.isSafeInteger(count)) return count;
+  throw new LowbitError('ERR_LIMIT', `shape [${shape.join(', ')}] has no usable element count`, { details: { shape } });
 }
 
 export function byteLength(spec: { readonly dtype: DType; readonly shape: Shape }): number {

@@ -1,18 +1,54 @@
-export * from './codecs/index.ts';
-export * from './dtype.ts';
-export * from './importance.ts';
-export * from './memory.ts';
-export * from './pack/index.ts';
-export * from './patch.ts';
-export * from './pipeline.ts';
-export * from './plan.ts';
-export * from './program/builder.ts';
-export * from './program/cut.ts';
-export * from './program/validate.ts';
-export * from './quantize.ts';
-export * from './quantized.ts';
-export * from './reference/index.ts';
-export * from './rules.ts';
+// The public names of @lowbit/core. Contracts are types; what is not listed here is internal.
+
+export { BUILTIN_CODECS, codecFor, type Grouping, grouping, hadamardBlocks } from './codecs/index.ts';
+export {
+  byteLength,
+  castFloat,
+  DTYPE_BYTES,
+  elementCount,
+  elements,
+  FLOAT_DTYPES,
+  firstNonFinite,
+  fromBf16,
+  fromF16,
+  readFloat32,
+  roundTo,
+  toBf16,
+  toF16,
+  toFloat32,
+  writeFloat32,
+} from './dtype.ts';
+export { collectImportance, type ImportanceOptions } from './importance.ts';
+export { type MemorySink, memorySink, memorySource } from './memory.ts';
+export { isLanePacking, type LanePacking, PACKINGS, type Packing, packing, packLanes } from './pack/index.ts';
+export { type PatchOptions, patchLinears } from './patch.ts';
+export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
+export {
+  adapterFor,
+  type CheckpointPlan,
+  type PlannedTensor,
+  type PlanOptions,
+  type PlanSummary,
+  planCheckpoint,
+  summarizePlan,
+  type TensorOrigin,
+} from './plan.ts';
+export { ProgramBuilder } from './program/builder.ts';
+export { cutProgram, type ProgramPiece } from './program/cut.ts';
+export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';
+export { validateProgram } from './program/validate.ts';
+export { memoryReader, memoryWriter, type QuantizeOptions, quantize } from './quantize.ts';
+export {
+  bitsPerWeight,
+  type CodecOptions,
+  dequantize,
+  type QuantizationError,
+  quantizationError,
+  quantizedBytes,
+  validateQuantized,
+} from './quantized.ts';
+export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
+export { glob, linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';
 export * from './spec/index.ts';
-export * from './tensor.ts';
+export { float32Tensor, hostTensor } from './tensor.ts';

@@ -5,7 +5,7 @@ import { linearTag, resolveRules } from './rules.ts';
 import type { QuantizedLinear } from './spec/backend.ts';
 import type { QuantizedTensor } from './spec/format.ts';
 import type { LinearHost } from './spec/model.ts';
-import type { Rule, Treatment } from './spec/quantizer.ts';
+import type { Importance, Rule, Treatment } from './spec/quantizer.ts';
 import type { CallOptions, HostTensor } from './spec/tensor.ts';
 
 export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDtype'> {
@@ -16,6 +16,8 @@ export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDt
   };
   /** Treatment of linears that no rule matches; default `keep`. */
   readonly fallback?: Treatment;
+  /** What an error in each linear costs, by path. From `collectImportance`. */
+  readonly importance?: ReadonlyMap<string, Importance> | undefined;
 }
 
 /**
@@ -26,7 +28,7 @@ export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDt
  * await patchLinears(model, [{ match: 'self_attn.{q,k,v,o}_proj', use: hqq({ bits: 4 }) }, { match: 'mlp.*', use: hqq({ bits: 3 }) }], { runtime });
  */
 export async function patchLinears(host: LinearHost, rules: readonly Rule[], options: PatchOptions): Promise<string[]> {
-  const { runtime, signal, onProgress, metaDtype = 'f16', fallback = 'keep' } = options;
+  const { runtime, signal, onProgress, metaDtype = 'f16', fallback = 'keep', importance } = options;
   const sites = [...host.linears()].map(({ path, shape }) => ({ path, shape, tag: linearTag(path) }));
   const work = [...resolveRules(sites, rules, fallback)].filter(([, use]) => use !== 'keep');
   const replaced: string[] = [];
@@ -34,10 +36,16 @@ export async function patchLinears(host: LinearHost, rules: readonly Rule[], opt
     signal?.throwIfAborted();
     if (use === 'keep') continue;
     const { weight, bias } = await host.weight(path);
-    const quantized = await quantize(weight, use, { signal, runtime, metaDtype });
-    await host.replace(path, await runtime.linear(quantized, bias));
+    const quantized = await quantize(weight, use, { signal, runtime, metaDtype, importance: importance?.get(path) });
+    const linear = await runtime.linear(quantized, bias);
+    try {
+      await host.replace(path, linear);
+    } catch (error) {
+      linear[Symbol.dispose](); // the host did not take it over
+      throw error;
+    }
     replaced.push(path);
-    onProgress?.({ phase: 'quantize', done: replaced.length, total: work.length, unit: 'layers', item: path });
+    onProgress?.({ phase: 'quantize', done: replaced.length, total: work.length, unit: 'linears', item: path });
   }
   return replaced;
 }

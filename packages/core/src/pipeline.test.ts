@@ -21,6 +21,7 @@ function rowwise(step = 0): Quantizer {
     spec: 1,
     method: 'rowwise',
     config: { step },
+    identity: `rowwise ${step}`,
     format: ([, inp], metaDtype): Affine => ({
       kind: 'affine',
       levels: 256,
@@ -64,7 +65,13 @@ const layout: CheckpointLayout = {
   detect: (config) => (config.quantization_config as JsonObject | undefined)?.quant_method === 'plain',
   read: async () => new Map(),
   accepts: (quantizer) => quantizer.method === 'rowwise',
-  tensors: (path, _, format, [out, inp]) => [
+  tensors: ({
+    site: {
+      path,
+      shape: [out, inp],
+    },
+    format,
+  }) => [
     { name: `${path}.q`, spec: { dtype: 'u8', shape: [out, inp] }, content: { part: 'codes' } },
     { name: `${path}.s`, spec: { dtype: (format as Affine).scale as DType, shape: [out, 1] }, content: { part: 'scale' } },
     { name: `${path}.z`, spec: { dtype: (format as Affine).scale as DType, shape: [out, 1] }, content: { part: 'zero' } },
@@ -200,6 +207,15 @@ describe('planCheckpoint', () => {
     expect(
       plan(config, { ...tensors, 'model.layers.1.b.weight': { dtype: 'i8', shape: [4, 8], data: new Uint8Array(32) } }).message,
     ).toContain('holds i8');
+    const picky: Quantizer = {
+      ...rowwise(),
+      format: () => ({ kind: 'affine', levels: 16, group: 24, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' }),
+    };
+    expect(plan(config, tensors, { rules: [{ match: 'b', use: picky }] })).toMatchObject({
+      code: 'ERR_UNSUPPORTED_FORMAT',
+      message: expect.stringContaining('model.layers.1.b: '),
+    });
+    expect(plan(config, tensors, { dtype: 'f99' })).toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
     expect(plan(config, tensors, { layouts: [] })).toMatchObject({
       code: 'ERR_UNSUPPORTED_FORMAT',
       message: expect.stringContaining('rowwise'),
@@ -235,12 +251,13 @@ describe('executePlan', () => {
     expect(report).toMatchObject({ copied: 4, resumed: 0 });
     expect(events.at(-1)).toMatchObject({ phase: 'quantize', unit: 'bytes' });
     expect(events.at(-1)!.done).toBe(events.at(-1)!.total);
+    expect(events.filter((e) => e.item === 'model.layers.0.a').length).toBeGreaterThan(2); // row by row, not only at its end
     expect(events.map((e) => e.done)).toEqual(events.map((e) => e.done).toSorted((a, b) => a - b));
   });
 
   it('gives the same bytes for any concurrency and budget', async () => {
     const reference = (await run()).sink.tensors;
-    for (const execute of [{ concurrency: 4 }, { concurrency: 2, maxMemory: 32 << 20 }])
+    for (const execute of [{ concurrency: 4 }, { concurrency: 2, maxMemory: 64 << 20 }])
       expect((await run({}, execute)).sink.tensors).toEqual(reference);
   });
 
@@ -278,6 +295,46 @@ describe('executePlan', () => {
     await expect(run({ dtype: 'bf16' })).resolves.toBeDefined();
     await expect(run({}, { maxMemory: 1000 })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
     await expect(run({}, { concurrency: 0 })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    await expect(run({}, { concurrency: 2, maxMemory: 63 << 20 })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+  });
+
+  it.each(['f64', 'f32', 'f16', 'bf16'] as const)('refuses NaN and infinity in tensors that are only copied: %s', async (dtype) => {
+    for (const value of [Number.NaN, Number.NEGATIVE_INFINITY]) {
+      tensors['model.embed.weight'] = castFloat(float32Tensor([12, 16], [...new Array(191).fill(1), value]), dtype);
+      await expect(run()).rejects.toMatchObject({ code: 'ERR_NON_FINITE', message: `model.embed.weight: element 191 is ${value}` });
+    }
+  });
+
+  it.each([
+    ['f32', 3.4e38, 'bf16'],
+    ['f64', 1e300, 'f16'],
+    ['f64', 1e39, 'f32'],
+    ['bf16', 70000, 'f16'],
+  ] as const)('refuses to make an infinity of a %s %d as %s', async (from, value, dtype) => {
+    const data = from === 'f64' ? new Uint8Array(Float64Array.of(value).buffer) : writeFloat32(from, Float32Array.of(value));
+    tensors.blob = { dtype: from, shape: [1], data };
+    await expect(run({ dtype })).rejects.toMatchObject({ code: 'ERR_DTYPE_OVERFLOW', details: { tensor: 'blob', index: 0 } });
+  });
+
+  it('hands importances to the quantizers, and they are part of the job', async () => {
+    const importance = (value: number) =>
+      new Map([['model.layers.1.a', { kind: 'diagonal', moments: float32Tensor([16], new Array(16).fill(value)), rows: 4 } as const]]);
+    const seen: unknown[] = [];
+    const plain = rowwise();
+    const quantizer: Quantizer = {
+      ...plain,
+      quantize(weight, format, out, context) {
+        seen.push([weight.name, context.importance?.moments.shape]);
+        return plain.quantize(weight, format, out, context);
+      },
+    };
+    await run({ quantizer, importance: importance(1) });
+    expect(seen).toContainEqual(['model.layers.1.a.weight', [16]]);
+    expect(seen).toContainEqual(['model.layers.0.a.weight', undefined]);
+    const job = (value: number) =>
+      planCheckpoint(config, memorySource(tensors).entries, options({ importance: importance(value) })).fingerprint;
+    expect(job(1)).toBe(job(1));
+    expect(job(1)).not.toBe(job(2));
   });
 
   it('copies any tensor unchanged, in chunks', async () => {
@@ -292,6 +349,19 @@ describe('executePlan', () => {
 });
 
 describe('patchLinears', () => {
+  it('disposes a linear that the host refuses', async () => {
+    let disposed = 0;
+    const host: LinearHost = {
+      linears: () => [{ path: 'a', shape: [8, 16] as const }],
+      weight: async () => ({ weight: ramp([8, 16]) }),
+      replace: () => Promise.reject(new Error('busy')),
+    };
+    const linear = { [Symbol.dispose]: () => void disposed++ } as never;
+    const runtime = { linear: async () => linear, routine: () => undefined };
+    await expect(patchLinears(host, [{ match: 'a', use: rowwise() }], { runtime })).rejects.toThrow('busy');
+    expect(disposed).toBe(1);
+  });
+
   it('quantizes what the rules name, by tag or path, and hands the result to the host', async () => {
     const replaced = new Map<string, QuantizedTensor>();
     const host: LinearHost = {

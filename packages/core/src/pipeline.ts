@@ -3,16 +3,16 @@
 // A unit of work is one linear, or one copied tensor. Units write to places fixed by the plan, so neither their order nor their number at a time
 // changes a byte of the result; a unit committed by an interrupted run is not done again.
 
-import { byteLength, castFloat, DTYPE_BYTES, elementCount, elements, FLOAT_DTYPES, readFloat32 } from './dtype.ts';
+import { byteLength, castFloat, DTYPE_BYTES, elementCount, firstNonFinite, readFloat32, toFloat32 } from './dtype.ts';
 import type { CheckpointPlan, PlannedTensor } from './plan.ts';
-import { assertFinite } from './quantize.ts';
-import type { PlannedLinear, TensorSink, TensorSource } from './spec/checkpoint.ts';
+import { assertFinite, nonFinite } from './quantize.ts';
+import type { QuantizedSite, TensorSink, TensorSource } from './spec/checkpoint.ts';
 import { LowbitError } from './spec/errors.ts';
-import type { PartWriter, Quantizer, Routine, WeightError, WeightReader } from './spec/quantizer.ts';
+import type { PartWriter, Routine, WeightError, WeightReader } from './spec/quantizer.ts';
 import type { CallOptions, HostTensor, Json } from './spec/tensor.ts';
 
 export interface ExecuteOptions extends CallOptions {
-  /** Bytes of weights and results in flight; default 192 MiB. At least 32 MiB are needed. */
+  /** Bytes of weights and results in flight; default 192 MiB. Each unit in flight needs 32 MiB. */
   readonly maxMemory?: number | undefined;
   /** Units in flight at a time, which share the budget; default 1. */
   readonly concurrency?: number | undefined;
@@ -44,7 +44,8 @@ const COPY_CHUNK = 8 << 20;
 interface Unit {
   readonly name: string;
   readonly bytes: number;
-  run(): Promise<Json>;
+  /** `advance` is told of bytes of the source that are finished before the unit is. */
+  run(advance: (bytes: number) => void): Promise<Json>;
 }
 
 /**
@@ -58,14 +59,14 @@ export async function executePlan(
   options: ExecuteOptions = {},
 ): Promise<ExecuteReport> {
   const { maxMemory = DEFAULT_MEMORY, concurrency = 1, signal, onProgress } = options;
-  if (!(maxMemory >= MIN_MEMORY)) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `maxMemory of ${maxMemory} bytes is too small`, {
-      hint: `Give at least ${MIN_MEMORY} bytes (32 MiB).`,
-      details: { maxMemory },
-    });
-  }
   if (!Number.isInteger(concurrency) || concurrency < 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `concurrency cannot be ${concurrency}`, { hint: 'Give a positive integer.' });
+  }
+  if (!(maxMemory >= MIN_MEMORY * concurrency)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `maxMemory of ${maxMemory} bytes is too small for ${concurrency} at a time`, {
+      hint: `Give at least ${MIN_MEMORY * concurrency} bytes: 32 MiB for each linear at a time.`,
+      details: { maxMemory, concurrency },
+    });
   }
   const started = performance.now();
   const budget = Math.floor(maxMemory / concurrency);
@@ -74,9 +75,9 @@ export async function executePlan(
   const total = units.reduce((sum, unit) => sum + unit.bytes, 0);
   let done = 0;
   let resumed = 0;
-  const advance = (unit: Unit) => {
-    done += unit.bytes;
-    onProgress?.({ phase: 'quantize', done, total, unit: 'bytes', item: unit.name });
+  const advance = (item: string, bytes: number) => {
+    done += bytes;
+    onProgress?.({ phase: 'quantize', done, total, unit: 'bytes', item });
   };
 
   const waiting: Unit[] = [];
@@ -86,19 +87,27 @@ export async function executePlan(
     else {
       resumed++;
       if (isErrorNote(note)) reports.set(unit.name, { ...note, path: unit.name, resumed: true });
-      advance(unit);
+      advance(unit.name, unit.bytes);
     }
   }
   const lane = async (): Promise<void> => {
     for (let unit = waiting.shift(); unit; unit = waiting.shift()) {
       signal?.throwIfAborted();
       try {
-        await sink.commit(unit.name, await unit.run());
+        let early = 0;
+        const { name, bytes } = unit;
+        const note = await unit.run((finished) => {
+          const counted = Math.min(finished, bytes - early);
+          early += counted;
+          if (early < bytes) advance(name, counted);
+          else early -= counted; // the last bytes count when they are committed
+        });
+        await sink.commit(name, note);
+        advance(name, bytes - early);
       } catch (error) {
         waiting.length = 0; // the other lanes finish what they are at
         throw error;
       }
-      advance(unit);
     }
   };
   const outcomes = await Promise.allSettled(Array.from({ length: Math.min(concurrency, waiting.length) }, lane));
@@ -132,7 +141,7 @@ function planUnits(
       units.push({
         name,
         bytes: byteLength(source.entries.get(from)!),
-        run: () => copyTensor(source, from, sink, name, tensor, budget, options.signal),
+        run: (advance) => copyTensor(source, from, sink, name, tensor, budget, options.signal, advance),
       });
     } else {
       const { path } = tensor.origin;
@@ -146,9 +155,9 @@ function planUnits(
     units.push({
       name: path,
       bytes: byteLength(source.entries.get(`${path}.weight`)!),
-      run: async () => {
+      run: async (advance) => {
         const begun = performance.now();
-        const error = await quantizeLinear(linear, ofLinear.get(path)!, source, sink, budget, options);
+        const error = await quantizeLinear(linear, ofLinear.get(path)!, source, sink, budget, options, advance);
         const note = { ...error, ms: Math.round(performance.now() - begun) };
         reports.set(path, { ...note, path, resumed: false });
         return note;
@@ -159,14 +168,14 @@ function planUnits(
 }
 
 async function quantizeLinear(
-  linear: PlannedLinear,
+  linear: QuantizedSite,
   outputs: readonly [string, PlannedTensor][],
   source: TensorSource,
   sink: TensorSink,
   budget: number,
   { signal, runtime }: ExecuteOptions,
+  advance: (bytes: number) => void,
 ): Promise<WeightError> {
-  const quantizer = linear.use as Quantizer;
   const target = new Map<string, string>();
   for (const [name, { origin }] of outputs) {
     if (origin.kind === 'part') target.set(origin.part, name);
@@ -174,7 +183,13 @@ async function quantizeLinear(
   }
   const writer: PartWriter = { write: (part, at, data) => sink.write(target.get(part)!, at, data) };
   const reader = sourceReader(source, `${linear.site.path}.weight`, linear.site.shape, signal);
-  return quantizer.quantize(reader, linear.format!, writer, { budget, signal, routine: runtime && ((name) => runtime.routine(name)) });
+  return linear.use.quantize(reader, linear.format, writer, {
+    budget,
+    signal,
+    routine: runtime && ((name) => runtime.routine(name)),
+    importance: linear.importance,
+    onWeights: (count) => advance(count * DTYPE_BYTES[reader.dtype]),
+  });
 }
 
 /** Reads a weight of a source piece by piece, widened to f32 and checked for NaN and infinity. */
@@ -200,6 +215,7 @@ async function copyTensor(
   tensor: PlannedTensor,
   budget: number,
   signal: AbortSignal | undefined,
+  advance: (bytes: number) => void,
 ): Promise<Json> {
   const { dtype } = source.entries.get(from)!;
   const count = elementCount(tensor.spec.shape);
@@ -207,28 +223,25 @@ async function copyTensor(
   for (let at = 0; at < count; at += step) {
     signal?.throwIfAborted();
     const piece = await source.read(from, { range: [at, Math.min(at + step, count)], signal });
-    const cast = dtype === tensor.spec.dtype ? piece : castChecked(piece, tensor.spec.dtype, name, at);
+    const broken = firstNonFinite(piece);
+    if (broken >= 0) throw nonFinite(from, toFloat32(piece)[broken]!, at + broken);
+    const cast = castChecked(piece, tensor.spec.dtype, name, at);
     await sink.write(name, at, cast.data);
+    advance(piece.data.byteLength);
   }
   return null;
 }
 
-/** Casts floats and refuses to make infinities of finite values. */
+/** Casts floats, all of them finite, and refuses to make infinities of them. */
 function castChecked(piece: HostTensor, dtype: HostTensor['dtype'], name: string, first: number): HostTensor {
+  if (dtype === piece.dtype) return piece;
   const cast = castFloat(piece, dtype);
-  if (dtype === 'f16' && FLOAT_DTYPES.has(piece.dtype)) {
-    const halves = elements({ dtype: 'f16', data: cast.data });
-    const wide = new Float32Array(halves.length);
-    readFloat32(piece.dtype, piece.data, wide);
-    for (let i = 0; i < halves.length; i++) {
-      if ((halves[i]! & 0x7fff) !== 0x7c00 || !Number.isFinite(wide[i]!)) continue;
-      throw new LowbitError('ERR_DTYPE_OVERFLOW', `${name}: element ${first + i} is ${wide[i]}, too large for f16`, {
-        hint: 'Use the dtype bf16 or f32.',
-        details: { tensor: name, index: first + i, value: wide[i] },
-      });
-    }
-  }
-  return cast;
+  const overflow = firstNonFinite(cast);
+  if (overflow < 0) return cast;
+  throw new LowbitError('ERR_DTYPE_OVERFLOW', `${name}: element ${first + overflow} of the source is too large for ${dtype}`, {
+    hint: 'Choose a dtype with a wider range: bf16 or f32.',
+    details: { tensor: name, index: first + overflow, from: piece.dtype, to: dtype },
+  });
 }
 
 function isErrorNote(note: Json): note is { squaredError: number; squaredWeight: number; maxAbs: number; ms: number } {

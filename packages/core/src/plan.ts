@@ -5,10 +5,10 @@ import { byteLength, elementCount, FLOAT_DTYPES } from './dtype.ts';
 import { matrixShape } from './quantize.ts';
 import { resolveRules } from './rules.ts';
 import type { CheckpointLayout, PlannedLinear } from './spec/checkpoint.ts';
-import { LowbitError } from './spec/errors.ts';
+import { isLowbitError, LowbitError } from './spec/errors.ts';
 import type { FormatCodec } from './spec/format.ts';
 import type { Entries, LinearSite, ModelAdapter } from './spec/model.ts';
-import type { Quantizer, Rule } from './spec/quantizer.ts';
+import type { Importance, Quantizer, Rule } from './spec/quantizer.ts';
 import type { JsonObject, TensorSpec } from './spec/tensor.ts';
 
 /** Where the bytes of one output tensor come from. */
@@ -43,6 +43,8 @@ export interface PlanOptions {
   /** Dtype of everything that is not quantized, and of scales and zeros. Default: tensors as in the source, scales and zeros f16. */
   readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
   readonly codecs?: readonly FormatCodec[] | undefined;
+  /** What an error in each linear costs, by path, for quantizers that can use it. From `collectImportance`. */
+  readonly importance?: ReadonlyMap<string, Importance> | undefined;
 }
 
 const TORCH_DTYPE: Readonly<Record<string, string>> = { f32: 'float32', f16: 'float16', bf16: 'bfloat16' };
@@ -65,15 +67,25 @@ export function adapterFor(config: JsonObject, adapters: readonly ModelAdapter[]
  * quantizer cannot hold, a mixture that no layout stores, a source that is quantized already), ERR_BAD_ARGUMENT (a rule that matches nothing)
  */
 export function planCheckpoint(config: JsonObject, entries: Entries, options: PlanOptions): CheckpointPlan {
-  const { quantizer, rules = [], adapters, layouts, dtype, codecs } = options;
+  const { quantizer, rules = [], adapters, layouts, dtype, codecs, importance } = options;
   assertFloatSource(config, entries, layouts);
+  if (dtype !== undefined && !(dtype in TORCH_DTYPE)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `dtype cannot be ${String(dtype)}`, { hint: 'Use f32, f16 or bf16.', details: { dtype } });
+  }
+  const metaDtype = dtype ?? 'f16';
   const sites = adapterFor(config, adapters).linears(config, entries);
   const defaults: Rule[] = sites.some((site) => site.tag === 'lm_head') ? [{ match: 'lm_head', use: 'keep' }] : [];
   const treatments = resolveRules(sites, [...defaults, ...rules], quantizer);
   const linears = sites.map((site): PlannedLinear => {
     const use = treatments.get(site)!;
     checkSite(site, entries);
-    return use === 'keep' ? { site, use } : { site, use, format: use.format(site.shape, dtype ?? 'f16') };
+    if (use === 'keep') return { site, use };
+    const format = naming(site, () => {
+      const chosen = use.format(site.shape, metaDtype);
+      codecFor(chosen, codecs).parts(chosen, site.shape); // a packing may refuse what the quantizer does not
+      return chosen;
+    });
+    return { site, use, format, importance: importance?.get(site.path) };
   });
   const layout = chooseLayout(linears, layouts);
 
@@ -87,10 +99,10 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
   };
   for (const [name, entry] of entries) {
     const linear = byWeight.get(name);
-    if (linear?.format && linear.use !== 'keep') {
+    if (linear?.format) {
       const { path } = linear.site;
       const parts = codecFor(linear.format, codecs).parts(linear.format, linear.site.shape);
-      for (const tensor of layout!.tensors(path, linear.use, linear.format, linear.site.shape, dtype ?? 'f16')) {
+      for (const tensor of layout!.tensors(linear, { computeDtype: metaDtype })) {
         const { content } = tensor;
         if ('part' in content && !parts[content.part]) {
           throw new LowbitError(
@@ -111,6 +123,20 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
   if (layout) outConfig.quantization_config = layout.config(linears);
   if (dtype) outConfig['dtype' in config ? 'dtype' : 'torch_dtype'] = TORCH_DTYPE[dtype]!;
   return { linears, tensors, layout, config: outConfig, fingerprint: fingerprint(entries, linears, tensors, outConfig) };
+}
+
+/** Adds the linear's path to what a quantizer or codec says of a shape. */
+function naming<T>(site: LinearSite, choose: () => T): T {
+  try {
+    return choose();
+  } catch (error) {
+    if (!isLowbitError(error)) throw error;
+    throw new LowbitError(error.code, `${site.path}: ${error.message}`, {
+      hint: error.hint,
+      details: { ...error.details, path: site.path, shape: site.shape },
+      cause: error,
+    });
+  }
 }
 
 function assertFloatSource(config: JsonObject, entries: Entries, layouts: readonly CheckpointLayout[]): void {
@@ -151,11 +177,11 @@ function checkSite(site: LinearSite, entries: Entries): void {
 }
 
 function chooseLayout(linears: readonly PlannedLinear[], layouts: readonly CheckpointLayout[]): CheckpointLayout | undefined {
-  const quantized = linears.filter((linear) => linear.format);
+  const quantized = linears.filter((linear) => linear.format !== undefined);
   if (quantized.length === 0) return undefined;
-  const found = layouts.find((layout) => quantized.every((linear) => layout.accepts(linear.use as Quantizer, linear.format!)));
+  const found = layouts.find((layout) => quantized.every(({ use, format }) => layout.accepts(use, format)));
   if (found) return found;
-  const methods = [...new Set(quantized.map((linear) => (linear.use as Quantizer).method))];
+  const methods = [...new Set(quantized.map(({ use }) => use.method))];
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `no checkpoint layout stores ${methods.join(' and ')} in one model`, {
     hint: `Layouts given: ${layouts.map((layout) => layout.name).join(', ') || 'none'}. Use one method for all layers.`,
     details: { methods },
@@ -169,11 +195,29 @@ function fingerprint(
   config: JsonObject,
 ): string {
   return JSON.stringify([
+    PIPELINE_VERSION,
     [...entries].map(([name, { dtype, shape }]) => [name, dtype, shape]),
-    linears.map(({ site, use, format }) => [site.path, use === 'keep' ? 'keep' : [use.method, use.config], format ?? null]),
+    linears.map((linear) => [
+      linear.site.path,
+      linear.use === 'keep' ? 'keep' : [linear.use.identity, linear.format, linear.importance ? checksum(linear.importance) : null],
+    ]),
     [...tensors].map(([name, { spec }]) => [name, spec.dtype, spec.shape]),
     config,
   ]);
+}
+
+/** Goes up when the pipeline would make other bytes of the same plan: older unfinished work is then not resumed. */
+const PIPELINE_VERSION = 1;
+
+/** Enough to notice other importances: two 32-bit multiplicative hashes of the moments, and their kind. */
+function checksum({ kind, moments }: Importance): string {
+  let a = 0x9e3779b9;
+  let b = 0x85ebca6b;
+  for (const byte of moments.data) {
+    a = Math.imul(a ^ byte, 0x01000193);
+    b = Math.imul(b + byte, 0xc2b2ae35) ^ (b >>> 15);
+  }
+  return `${kind} ${(a >>> 0).toString(16)}${(b >>> 0).toString(16)}`;
 }
 
 /** Sizes that a plan is judged by, in bytes and weights. */

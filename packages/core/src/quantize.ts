@@ -1,7 +1,7 @@
 // Quantizing a weight that is in memory: the small public call, over the same streaming contract that checkpoints use.
 
 import { codecFor } from './codecs/index.ts';
-import { byteLength, DTYPE_BYTES, readFloat32 } from './dtype.ts';
+import { byteLength, DTYPE_BYTES, FLOAT_DTYPES, readFloat32 } from './dtype.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { Importance, PartWriter, Quantizer, Routine, WeightReader } from './spec/quantizer.ts';
@@ -28,20 +28,34 @@ export function matrixShape(name: string, shape: readonly number[]): Matrix {
   });
 }
 
+export function nonFinite(name: string, value: number, index: number): LowbitError {
+  return new LowbitError('ERR_NON_FINITE', `${name}: element ${index} is ${value}`, {
+    hint: 'The tensor is damaged or overflowed its dtype. Take another copy of the checkpoint.',
+    details: { tensor: name, index },
+  });
+}
+
 /** Throws ERR_NON_FINITE if values[from, to) holds NaN or infinity; `first` is the flat index of values[from] in the tensor. */
 export function assertFinite(name: string, values: Float32Array, from: number, to: number, first: number): void {
-  for (let i = from; i < to; i++) {
-    if (Number.isFinite(values[i]!)) continue;
-    throw new LowbitError('ERR_NON_FINITE', `${name}: element ${first + i - from} is ${values[i]}`, {
-      hint: 'The weight is damaged or overflowed its dtype. Take another copy of the checkpoint, or keep this layer with a rule.',
-      details: { tensor: name, index: first + i - from },
-    });
-  }
+  for (let i = from; i < to; i++) if (!Number.isFinite(values[i]!)) throw nonFinite(name, values[i]!, first + i - from);
 }
 
 /** Reads a weight that is in memory. */
 export function memoryReader(name: string, weight: HostTensor): WeightReader {
-  const width = DTYPE_BYTES[weight.dtype];
+  const width = DTYPE_BYTES[weight?.dtype];
+  if (width === undefined || !FLOAT_DTYPES.has(weight.dtype) || !(weight.data instanceof Uint8Array)) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `${name}: expected a HostTensor of floats, got ${weight?.dtype ?? typeof weight}`, {
+      hint: 'Make one with float32Tensor(shape, values) or hostTensor(dtype, shape, typedArray).',
+      details: { tensor: name, dtype: weight?.dtype },
+    });
+  }
+  const expected = byteLength(weight);
+  if (weight.data.byteLength !== expected) {
+    const what = `${weight.dtype} [${weight.shape.join(', ')}] needs ${expected} bytes, got ${weight.data.byteLength}`;
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `${name}: ${what}`, {
+      details: { tensor: name, expected, actual: weight.data.byteLength },
+    });
+  }
   return {
     name,
     shape: matrixShape(name, weight.shape),
@@ -78,6 +92,11 @@ export function memoryWriter(specs: Readonly<Record<string, { readonly dtype: DT
  */
 export async function quantize(weight: HostTensor, quantizer: Quantizer, options: QuantizeOptions = {}): Promise<QuantizedTensor> {
   const reader = memoryReader('weight', weight);
+  if (typeof quantizer?.quantize !== 'function' || typeof quantizer.format !== 'function') {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'quantize needs a quantizer as its second argument', {
+      hint: 'Pass what a method returns, such as hqq({ bits: 4 }).',
+    });
+  }
   const format = quantizer.format(reader.shape, options.metaDtype ?? 'f32');
   const { writer, parts } = memoryWriter(codecFor(format, options.codecs).parts(format, reader.shape));
   options.signal?.throwIfAborted();

@@ -21,6 +21,7 @@ const ones: FormatCodec = {
   kind: 'acme:ones',
   parts: (_, shape) => ({ seed: { dtype: 'u8', shape: [shape[0]] } }),
   unpackRows: () => float32Tensor([0], []),
+  numbers: () => undefined,
   dequantize: ({ shape }, { from = 0, to = shape[0] } = {}) =>
     float32Tensor([to - from, shape[1]], new Array((to - from) * shape[1]).fill(1)),
 };

@@ -6,7 +6,7 @@ import { isLowbitError } from './spec/errors.ts';
 import type { Quantizer } from './spec/quantizer.ts';
 
 const site = (path: string) => ({ path, tag: linearTag(path) });
-const named = (method: string) => ({ method }) as unknown as Quantizer;
+const named = (method: string) => ({ method, quantize: () => {} }) as unknown as Quantizer;
 
 describe('linearTag', () => {
   it('drops model, layers and numbers', () => {
@@ -73,6 +73,13 @@ describe('resolveRules', () => {
     );
     expect(sites.map((s) => found.get(s))).toEqual([a, b, 'keep', 'keep']);
   });
+
+  it.each([{ match: /mlp/, use: 'keep' }, { use: 'keep' }, { match: 'mlp.*', use: 'skip' }, { match: [], use: 'keep' }, null])(
+    'refuses the rule %j',
+    (rule) => {
+      expect(() => resolveRules(sites, [rule as never], a)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+    },
+  );
 
   it('refuses a rule that matches nothing, and lists the tags', () => {
     const attempt = () => resolveRules(sites, [{ match: 'self_attn.qproj', use: 'keep' }], a);

@@ -66,6 +66,14 @@ interface Matcher {
 }
 
 function matcher(rule: Rule): Matcher {
+  const patterns: readonly unknown[] = Array.isArray(rule?.match) ? rule.match : [rule?.match];
+  const use: unknown = rule?.use;
+  const usable = use === 'keep' || (typeof use === 'object' && use !== null && 'quantize' in use);
+  if (!usable || patterns.length === 0 || patterns.some((pattern) => typeof pattern !== 'string')) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `unusable rule ${JSON.stringify(rule) ?? String(rule)}`, {
+      hint: "A rule is { match: 'tag or glob', use: hqq({ ... }) } or { match, use: 'keep' }.",
+    });
+  }
   const tests = (typeof rule.match === 'string' ? [rule.match] : rule.match).map(glob);
   return { rule, test: (site) => tests.some((test) => test(site.path) || test(site.tag)) };
 }

@@ -1,15 +1,15 @@
 // Chooses backends and loads programs onto them. The order of the backends is the user's; a model never hops to another backend silently.
 
-import { type BackendReport, type Explanation, fits, formatExplanation, missingOps, supportOf } from './runtime/explain.ts';
+import { answerOf, type BackendReport, type Explanation, fits, formatExplanation, missingOps } from './runtime/explain.ts';
 import { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram } from './runtime/load.ts';
 import type { Backend, BackendProvider, LinearRequest, Probe, QuantizedLinear } from './spec/backend.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { Program } from './spec/program.ts';
 import type { Routine } from './spec/quantizer.ts';
-import type { HostTensor, Matrix } from './spec/tensor.ts';
+import type { HostTensor } from './spec/tensor.ts';
 
-export { type BackendReport, type Explanation, formatExplanation } from './runtime/explain.ts';
+export { type BackendReport, type Explanation, formatExplanation, formatLabel, type LinearAnswer } from './runtime/explain.ts';
 export type { LoadedProgram, LoadOptions, LoadWeight } from './runtime/load.ts';
 
 export interface RuntimeOptions {
@@ -22,7 +22,9 @@ export interface RuntimeOptions {
 }
 
 /** A linear as a caller asks about it: `use` defaults to `linear`, `allowDequant` to the runtime's. */
-export type LinearQuestion = Pick<LinearRequest, 'format' | 'shape'> & Partial<Pick<LinearRequest, 'use' | 'allowDequant'>>;
+export interface LinearQuestion extends Pick<LinearRequest, 'format' | 'shape'>, Partial<Pick<LinearRequest, 'use'>> {
+  readonly allowDequant?: boolean;
+}
 
 export interface Runtime extends AsyncDisposable {
   readonly codecs: readonly FormatCodec[];
@@ -123,7 +125,6 @@ class BackendRuntime implements Runtime {
 
   async explain(linears: readonly LinearQuestion[], program?: Program): Promise<Explanation> {
     this.#check();
-    const requests = linears.map((linear): LinearRequest => ({ use: 'linear', allowDequant: this.allowDequant, ...linear }));
     const reports: BackendReport[] = [];
     for (const candidate of this.#candidates) {
       const backend = await this.#open(candidate);
@@ -133,7 +134,9 @@ class BackendRuntime implements Runtime {
           backend: backend.name,
           available: true,
           detail: backend.device.label,
-          linears: requests.map((request) => ({ request, support: supportOf(backend, request) })),
+          linears: linears.map(({ format, shape, use = 'linear', allowDequant = this.allowDequant }) =>
+            answerOf(backend, { format, shape, use }, allowDequant),
+          ),
           missingOps: missingOps(backend, program),
         });
       }
@@ -149,9 +152,8 @@ class BackendRuntime implements Runtime {
   }
 
   async linear(weight: QuantizedTensor, bias?: HostTensor): Promise<QuantizedLinear> {
-    const question = { format: weight.format, shape: weight.shape as Matrix };
-    const backend = await this.select([question]);
-    return backend.prepare(weight, { ...question, use: 'linear', allowDequant: this.allowDequant }, bias);
+    const backend = await this.select([{ format: weight.format, shape: weight.shape }]);
+    return backend.prepare(weight, { bias });
   }
 
   routine(name: string): Routine | undefined {
@@ -211,9 +213,7 @@ function unfit(explanation: Explanation): LowbitError {
       },
     );
   }
-  const expandable = runs.some(({ linears }) =>
-    linears.every(({ support }) => support.level !== 'none' || support.reason.includes('allowDequant')),
-  );
+  const expandable = runs.some(({ linears }) => linears.every(({ support }) => support.level !== 'none'));
   return new LowbitError('ERR_UNSUPPORTED_FORMAT', `no backend supports every format asked for\n${table}`, {
     hint: expandable
       ? 'Pass allowDequant: true to let a backend expand the weights to floats.'

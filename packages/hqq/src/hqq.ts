@@ -21,6 +21,7 @@ export function hqq(options: HqqOptions = {}): Quantizer {
     spec: 1,
     method: 'hqq',
     config: weightQuantParams(s),
+    identity: JSON.stringify(['hqq', ALGORITHM_VERSION, s]),
     format: (shape, metaDtype) => hqqFormat(s, shape, metaDtype),
     async quantize(weight, format, out, context) {
       const affine = format as Affine;
@@ -38,6 +39,9 @@ export function hqq(options: HqqOptions = {}): Quantizer {
     },
   };
 }
+
+/** Goes up when the same settings would give other bytes. */
+const ALGORITHM_VERSION = 1;
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 

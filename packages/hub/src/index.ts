@@ -15,18 +15,7 @@ export {
   type QuantizeCheckpointOptions,
   quantizeCheckpoint,
 } from './quantize.node.ts';
-export { type FileLayout, layoutFile } from './safetensors/build.ts';
-export { headerLength, MAX_HEADER_BYTES, parseHeader, type SafetensorsHeader, type TensorPlace } from './safetensors/header.ts';
-export {
-  DEFAULT_SHARD_SIZE,
-  type PlannedFile,
-  PT_METADATA,
-  planFiles,
-  planSafetensors,
-  planShards,
-  type SafetensorsPlan,
-  type ShardOptions,
-} from './safetensors/shards.ts';
+export * from './safetensors/index.ts';
 export { createSafetensorsSink, type SafetensorsSink, type SafetensorsSinkOptions } from './safetensors/sink.node.ts';
 export {
   type OpenSafetensorsOptions,

@@ -3,19 +3,15 @@
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import {
-  type CallOptions,
   type CheckpointLayout,
   type CheckpointPlan,
+  type ExecuteOptions,
   type ExecuteReport,
   executePlan,
-  type FormatCodec,
   LowbitError,
-  type ModelAdapter,
+  type PlanOptions,
   type PlanSummary,
   planCheckpoint,
-  type Quantizer,
-  type Routine,
-  type Rule,
   summarizePlan,
   type TensorSpec,
 } from '@lowbit/core';
@@ -24,35 +20,20 @@ import { writeConfig } from './config-file.ts';
 import { type PlannedFile, PT_METADATA, planFiles } from './safetensors/shards.ts';
 import { createSafetensorsSink } from './safetensors/sink.node.ts';
 
-export interface PlanQuantizationOptions {
-  /** For every linear that no rule matches. */
-  readonly quantizer: Quantizer;
-  /** The last match wins. `lm_head` is kept unless a rule says otherwise. */
-  readonly rules?: readonly Rule[] | undefined;
-  /** How the model families are built; those of @lowbit/models, or your own. */
-  readonly adapters: readonly ModelAdapter[];
-  /** Dtype of everything that is not quantized, and of scales and zeros. Default: tensors as in the source, scales and zeros f16. */
-  readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
-  /** Most bytes of tensors per safetensors file; default 5 GB. */
-  readonly shardSize?: number | undefined;
+export interface PlanQuantizationOptions extends Omit<PlanOptions, 'layouts'> {
   /** Layouts of third parties; they are tried before the built-in ones. */
   readonly layouts?: readonly CheckpointLayout[] | undefined;
-  readonly codecs?: readonly FormatCodec[] | undefined;
+  /** Most bytes of tensors per safetensors file; default 5 GB. */
+  readonly shardSize?: number | undefined;
 }
 
-export interface QuantizeCheckpointOptions extends PlanQuantizationOptions, CallOptions {
+export interface QuantizeCheckpointOptions extends PlanQuantizationOptions, ExecuteOptions {
   /** Folder to write. It appears when it is complete; until then the work is in `<out>.partial`. */
   readonly out: string;
-  /** Bytes of weights and results in flight; default 192 MiB. */
-  readonly maxMemory?: number | undefined;
-  /** Linears at a time; they share the budget. Default 1. Any number gives the same bytes. */
-  readonly concurrency?: number | undefined;
   /** Go on with `<out>.partial` of an interrupted run of the same job, and keep it if this run is interrupted, too. Default false. */
   readonly resume?: boolean | undefined;
   /** Replace `out` if it holds a model. Default false. */
   readonly overwrite?: boolean | undefined;
-  /** Backends that bring faster versions of the quantizer's routines. */
-  readonly runtime?: { routine(name: string): Routine | undefined } | undefined;
 }
 
 /** What will be written: every file with its exact size. */
@@ -94,13 +75,7 @@ export async function quantizeCheckpoint(source: FolderCheckpoint, options: Quan
   const sink = await createSafetensorsSink(out, { fingerprint, shardSize, resume, overwrite, keepPartial: resume });
   try {
     await sink.reserve(tensorSpecs(plan), PT_METADATA);
-    const report = await executePlan(plan, source.source, sink, {
-      signal,
-      onProgress: options.onProgress,
-      maxMemory: options.maxMemory,
-      concurrency: options.concurrency,
-      runtime: options.runtime,
-    });
+    const report = await executePlan(plan, source.source, sink, options);
     for (const [name, bytes] of carriedFiles(source)) {
       signal?.throwIfAborted();
       const data = await source.file(name, Math.max(bytes, 1));
@@ -125,16 +100,9 @@ async function prepare(
   source: FolderCheckpoint,
   options: PlanQuantizationOptions,
 ): Promise<{ planned: QuantizationPlan; config: Uint8Array }> {
-  const { quantizer, rules, adapters, layouts = [], codecs, dtype, shardSize } = options;
+  const { layouts = [], codecs, shardSize } = options;
   const { entries } = source.source;
-  const plan = planCheckpoint(source.config, entries, {
-    quantizer,
-    rules,
-    adapters,
-    layouts: [...layouts, ...BUILTIN_LAYOUTS],
-    dtype,
-    codecs,
-  });
+  const plan = planCheckpoint(source.config, entries, { ...options, layouts: [...layouts, ...BUILTIN_LAYOUTS] });
   const config = writeConfig(plan.config, await source.file('config.json'));
   const files = planFiles(tensorSpecs(plan), { shardSize, files: [['config.json', config.byteLength], ...carriedFiles(source)] });
   return {

@@ -1,21 +1,17 @@
-export * from './adapters/index.ts';
-export * from './adapters/llama.ts';
-export * from './decoder/adapter.ts';
-export * from './decoder/build.ts';
-export * from './decoder/modules.ts';
-export * from './decoder/rope.ts';
-export * from './decoder/spec.ts';
-export * from './evaluate/kl-divergence.ts';
-export * from './evaluate/perplexity.ts';
-export * from './evaluate/windows.ts';
-export * from './model/generate.ts';
-export * from './model/language-model.ts';
-export * from './model/load-model.ts';
-export * from './sampling/pick.ts';
-export * from './sampling/process.ts';
-export * from './sampling/random.ts';
-export * from './sampling/settings.ts';
-export * from './text/chat-template.ts';
-export * from './text/decode-stream.ts';
-export * from './text/stop-strings.ts';
-export * from './text/tokenizer.ts';
+// The public names of @lowbit/models.
+
+export { defaultAdapters } from './adapters/index.ts';
+export { llama } from './adapters/llama.ts';
+export { type DecoderFamily, decoderAdapter } from './decoder/adapter.ts';
+export type * from './decoder/spec.ts';
+export { type Divergence, klDivergence } from './evaluate/kl-divergence.ts';
+export { type Perplexity, type PerplexityOptions, perplexity, type Scorer, summarize } from './evaluate/perplexity.ts';
+export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
+export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate.ts';
+export type { LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
+export { type LoadModelOptions, loadModel } from './model/load-model.ts';
+export { processLogits } from './sampling/process.ts';
+export { createRandom, type Random } from './sampling/random.ts';
+export type * from './sampling/settings.ts';
+export type { ChatMessage } from './text/chat-template.ts';
+export { createTokenizer, loadTokenizer, type Tokenizer } from './text/tokenizer.ts';

@@ -141,6 +141,11 @@ export const affineCodec: FormatCodec<Affine> = {
     source.packing.unpackRange(source.packed, source.rows, source.columns, from * inp, to * inp, data);
     return { dtype: 'u8', shape: [to - from, inp], data };
   },
+  numbers(tensor) {
+    checkParts(affineCodec.parts(tensor.format, tensor.shape), tensor.parts);
+    const { scale, zero } = readGrid(tensor, 0, grouping(tensor.format, tensor.shape).groups, 'f32');
+    return { scale, zero };
+  },
   dequantize(tensor, options = {}) {
     const [from, to] = rowRange(tensor.shape, options.from, options.to);
     checkParts(affineCodec.parts(tensor.format, tensor.shape), tensor.parts);

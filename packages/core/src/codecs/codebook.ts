@@ -20,6 +20,12 @@ function packedCodes({ format, shape, parts }: QuantizedTensor<Codebook>): Packe
   return { packing: packing(format.packing), packed: parts.codes!.data, rows: shape[0], columns: shape[1] / format.dim };
 }
 
+function readTable({ format, parts }: QuantizedTensor<Codebook>): Float32Array {
+  const table = new Float32Array(2 ** (format.bits * format.dim) * format.dim);
+  readFloat32('f32', parts.table!.data, table);
+  return table;
+}
+
 /** Scales of blocks [from, to), f32. */
 function readScales({ format, shape, parts }: QuantizedTensor<Codebook>, from: number, to: number): Float32Array {
   const scales = storedNumbers(parts, 'scale', format.scale, blockCount(format, shape), { from, to, dtype: 'f32' });
@@ -42,11 +48,10 @@ function checkCodes(format: Codebook, bits: number, codes: Uint8Array): void {
 
 /** Products of flat elements [from, to), in the rotated domain if there is one. Both bounds are multiples of `dim`. */
 function lookUp(tensor: QuantizedTensor<Codebook>, from: number, to: number, values: Float32Array): void {
-  const { format, parts } = tensor;
+  const { format } = tensor;
   const { dim } = format;
   const source = packedCodes(tensor);
-  const table = new Float32Array(2 ** (format.bits * dim) * dim);
-  readFloat32('f32', parts.table!.data, table);
+  const table = readTable(tensor);
   const group = format.group / dim; // in codes from here on
   eachChunk(source, from / dim, to / dim, (codes, at, count) => {
     checkCodes(format, source.packing.bits, codes.subarray(0, count));
@@ -123,6 +128,10 @@ export const codebookCodec: FormatCodec<Codebook> = {
     const data = new Uint8Array((to - from) * columns);
     source.packing.unpackRange(source.packed, source.rows, columns, from * columns, to * columns, data);
     return { dtype: 'u8', shape: [to - from, columns], data };
+  },
+  numbers(tensor) {
+    checkParts(codebookCodec.parts(tensor.format, tensor.shape), tensor.parts);
+    return { scale: readScales(tensor, 0, blockCount(tensor.format, tensor.shape)), table: readTable(tensor) };
   },
   dequantize(tensor, options = {}) {
     const [from, to] = rowRange(tensor.shape, options.from, options.to);

@@ -14,6 +14,7 @@ export const denseCodec: FormatCodec<Dense> = {
   unpackRows() {
     throw unsupported('a dense weight has no codes', 'Read it with `dequantize`.');
   },
+  numbers: () => undefined,
   dequantize(tensor, options = {}) {
     const [from, to] = rowRange(tensor.shape, options.from, options.to);
     checkParts(denseCodec.parts(tensor.format, tensor.shape), tensor.parts);

@@ -132,7 +132,7 @@ export class ProgramBuilder {
     return this.#push({ op: 'attend', q, kvHeads: options.heads, valueDim: options.keyDim, causal: true, ...defined(options) });
   }
 
-  /** Fills a memory cache. Returns k. */
+  /** Fills an encoder cache. Returns k. */
   remember(k: TensorId, v: TensorId, cache: number): TensorId {
     this.#place({ op: 'remember', k, v, cache, layer: this.layer, out: k });
     return k;

@@ -85,7 +85,7 @@ function linear(tables: ProgramTables, id: number, as: 'linear' | 'embedding'): 
   return use;
 }
 
-const PLACED: readonly RowDomain[] = ['tokens', 'outputs', 'memory'];
+const PLACED: readonly RowDomain[] = ['tokens', 'outputs', 'encoder'];
 
 function checkRope(rope: Rope, dim: number): void {
   if (rope.kind === 'dynamic') {
@@ -166,9 +166,9 @@ export function inferResult(tables: ProgramTables, op: Op): ProgramTensor {
       return inferAttend(tables, op);
     case 'remember': {
       const cache = at(tables.caches, op.cache, 'cache');
-      const k = floatTensor(tables, op.k, 'k', ['memory']);
-      const v = floatTensor(tables, op.v, 'v', ['memory']);
-      check(cache.rows === 'memory', () => `cache ${op.cache} holds tokens, not memory`);
+      const k = floatTensor(tables, op.k, 'k', ['encoder']);
+      const v = floatTensor(tables, op.v, 'v', ['encoder']);
+      check(cache.rows === 'encoder', () => `cache ${op.cache} holds tokens, not encoder rows`);
       check(op.out === op.k, () => 'out must name k');
       check(k.width === cache.heads * cache.keyDim, () => `k has ${k.width} elements, the cache ${cache.heads} x ${cache.keyDim}`);
       check(v.width === cache.heads * cache.valueDim, () => `v has ${v.width} elements, the cache ${cache.heads} x ${cache.valueDim}`);
@@ -240,11 +240,11 @@ function inferAttend(tables: ProgramTables, op: Op & { op: 'attend' }): ProgramT
   check(op.k !== undefined || cache !== undefined, () => 'there are neither keys nor a cache');
   if (cache) {
     checkCache(cache, op);
-    check(q.rows !== 'memory', () => 'memory rows have no cache to attend over');
-    check(cache.rows === 'tokens' || op.k === undefined, () => 'a memory cache is filled by remember');
+    check(q.rows !== 'encoder', () => 'encoder rows have no cache to attend over');
+    check(cache.rows === 'tokens' || op.k === undefined, () => 'an encoder cache is filled by remember');
     check(
       cache.rows === 'tokens' || !(op.causal || op.window !== undefined || op.bias),
-      () => 'memory has no positions in the sequence: no causal, window or bias',
+      () => 'encoder rows have no positions in the sequence: no causal, window or bias',
     );
   }
   if (op.k !== undefined && op.v !== undefined) {
@@ -254,7 +254,7 @@ function inferAttend(tables: ProgramTables, op: Op & { op: 'attend' }): ProgramT
     const v = floatTensor(tables, op.v, 'v', rows);
     check(k.width === op.kvHeads * op.keyDim, () => `k has ${k.width} elements, not ${op.kvHeads} heads of ${op.keyDim}`);
     check(v.width === op.kvHeads * op.valueDim, () => `v has ${v.width} elements, not ${op.kvHeads} heads of ${op.valueDim}`);
-    check(cache !== undefined || q.rows !== 'outputs', () => 'without a cache the queries are all tokens or all memory rows');
+    check(cache !== undefined || q.rows !== 'outputs', () => 'without a cache the queries are all tokens or all encoder rows');
   }
   check(op.window === undefined || (Number.isInteger(op.window) && op.window >= 1), () => `window ${op.window} is no positive integer`);
   check(op.softcap === undefined || op.softcap > 0, () => `softcap ${op.softcap} is not positive`);

@@ -286,16 +286,16 @@ describe('attend', () => {
     expectClose(await steps(attendProgram(s, true), [{ x }]), [1, 1]);
   });
 
-  it('attends to memory handed in once, then only read', async () => {
+  it('attends to encoder rows handed in once, then only read', async () => {
     const b = new ProgramBuilder({ layers: 1 });
     b.layer = 0;
-    const memory = b.input('memory', { rows: 'memory', width: 8 });
-    const cache = b.addCache({ rows: 'memory', heads: 1, keyDim: 4, valueDim: 4 });
-    b.remember(b.slice(memory, { offset: 0, width: 4 }), b.slice(memory, { offset: 4, width: 4 }), cache);
+    const encoded = b.input('encoded', { rows: 'encoder', width: 8 });
+    const cache = b.addCache({ rows: 'encoder', heads: 1, keyDim: 4, valueDim: 4 });
+    b.remember(b.slice(encoded, { offset: 0, width: 4 }), b.slice(encoded, { offset: 4, width: 4 }), cache);
     b.output('out', b.attend(b.input('x', { width: 4 }), { cache, heads: 1, keyDim: 4, scale: 0.4, causal: false }));
     const x = seededTensor(1, [3, 4]);
     const m = seededTensor(2, [5, 8]);
-    const got = await steps(b, [{ x: rows(x, 0, 2), memory: m }, { x: rows(x, 2, 3) }]);
+    const got = await steps(b, [{ x: rows(x, 0, 2), encoded: m }, { x: rows(x, 2, 3) }]);
     const [q, k, v] = [toFloat32(x), part(m, 0, 4), part(m, 4, 8)];
     const want = [0, 1, 2].flatMap((i) => {
       const weights = [0, 1, 2, 3, 4].map((j) => Math.exp(0.4 * [0, 1, 2, 3].reduce((sum, d) => sum + q[i * 4 + d]! * k[j * 4 + d]!, 0)));
@@ -303,11 +303,11 @@ describe('attend', () => {
       return [0, 1, 2, 3].map((d) => weights.reduce((sum, weight, j) => sum + (weight / total) * v[j * 4 + d]!, 0));
     });
     expectClose(got, want);
-    expectClose(await steps(b, [{ x: rows(x, 0, 1) }]), [0, 0, 0, 0]); // no memory: nothing to see
+    expectClose(await steps(b, [{ x: rows(x, 0, 1) }]), [0, 0, 0, 0]); // no encoder rows: nothing to see
     await expect(
       steps(b, [
-        { x: rows(x, 0, 1), memory: m },
-        { x: rows(x, 1, 2), memory: m },
+        { x: rows(x, 0, 1), encoded: m },
+        { x: rows(x, 1, 2), encoded: m },
       ]),
     ).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
   });

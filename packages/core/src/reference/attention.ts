@@ -33,23 +33,23 @@ export interface AttendScratch {
 }
 
 /**
- * Row `q` at `position` attends over `memory`; the result goes to `out` [heads * valueDim]. Sums in float64, over keys in order of position.
+ * Row `q` at `position` attends over `source`; the result goes to `out` [heads * valueDim]. Sums in float64, over keys in order of position.
  * A row that sees no key gives zeros. `table` is the relative bias [buckets, heads].
  */
 export function attendRow(
   op: Attend,
   q: Float32Array,
   position: number,
-  memory: KeyValues,
+  source: KeyValues,
   table: Float32Array | undefined,
   out: Float32Array,
   scratch: AttendScratch,
 ): void {
   const { heads, kvHeads, keyDim, valueDim, window, softcap, bias } = op;
-  const { k, v, from } = memory;
+  const { k, v, from } = source;
   const { scores, sum } = scratch;
   const first = window === undefined ? 0 : Math.max(0, position - window + 1 - from);
-  const end = op.causal ? Math.min(memory.rows, position + 1 - from) : memory.rows;
+  const end = op.causal ? Math.min(source.rows, position + 1 - from) : source.rows;
   if (end <= first) return void out.fill(0);
   for (let head = 0; head < heads; head++) {
     const kvHead = Math.floor((head * kvHeads) / heads);

@@ -11,6 +11,7 @@ import type {
   DeviceTensor,
   Executable,
   LinearRequest,
+  PrepareOptions,
   QuantizedLinear,
   Slot,
   Support,
@@ -20,7 +21,6 @@ import type { FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { LinearUse, OpName, Program } from '../spec/program.ts';
 import type { HostTensor, TensorSpec } from '../spec/tensor.ts';
 import { ReferenceExecutable } from './executable.ts';
-import type { Applied } from './interpreter.ts';
 import { ReferenceLinear } from './linear.ts';
 import { createMemory, disposedError, type Memory } from './memory.ts';
 import { planHolding } from './weights.ts';
@@ -92,12 +92,10 @@ class ReferenceBackend implements Backend {
     }
   }
 
-  async prepare(weight: QuantizedTensor, request: LinearRequest, bias?: HostTensor): Promise<QuantizedLinear> {
+  async prepare(weight: QuantizedTensor, { bias, signal }: PrepareOptions = {}): Promise<QuantizedLinear> {
     this.#check();
+    signal?.throwIfAborted();
     const { format, shape } = weight;
-    if (shape[0] !== request.shape[0] || shape[1] !== request.shape[1]) {
-      throw new LowbitError('ERR_TENSOR_MISMATCH', `asked for a linear [${request.shape.join(', ')}], the weight is [${shape.join(', ')}]`);
-    }
     const plan = planHolding(format, shape, this.#codecs);
     validateQuantized(weight, { codecs: this.#codecs });
     if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.data.byteLength !== byteLength(bias))) {
@@ -115,11 +113,12 @@ class ReferenceBackend implements Backend {
 
   async compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable> {
     this.#check();
+    options.signal?.throwIfAborted();
     validateProgram(program);
     if (linears.length !== program.linears.length) {
       throw new LowbitError('ERR_BAD_ARGUMENT', `the program has ${program.linears.length} linears, got ${linears.length}`);
     }
-    const applied = program.linears.map((use, i) => this.#applied(use, linears[i]!));
+    const applied = program.linears.map((use, i) => this.#own(use, linears[i]!));
     const executable = new ReferenceExecutable(program, applied, options, {
       owner: this.#owner(),
       memory: this.#memory,
@@ -169,40 +168,23 @@ class ReferenceBackend implements Backend {
     this.#disposed = true;
   }
 
-  /** Own linears run directly; a wrapper of the caller's (an adapter around a linear) runs through device tensors. */
-  #applied(use: LinearUse, linear: QuantizedLinear): Applied {
+  /** The linear as one of this backend's that fits its place. */
+  #own(use: LinearUse, linear: QuantizedLinear): ReferenceLinear {
     const where = `${use.path} [${use.shape.join(', ')}]`;
-    if (linear.shape[0] !== use.shape[0] || linear.shape[1] !== use.shape[1]) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear [${linear.shape.join(', ')}]`, { details: { path: use.path } });
-    }
-    if (use.bias !== undefined && !linear.bias) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} has a bias, its linear was prepared without`, { details: { path: use.path } });
-    }
-    if (linear instanceof ReferenceLinear) {
-      if (!this.#owned.has(linear))
-        throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear that this backend does not hold`, { details: { path: use.path } });
-      return { apply: (x) => (x.length === 0 ? x : linear.apply(x)), row: (index, into) => linear.row(index, into) };
-    }
-    if (use.use !== 'linear') {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} is looked up by rows and needs a linear prepared here`, {
-        details: { path: use.path },
+    const details = { path: use.path };
+    if (!(linear instanceof ReferenceLinear && this.#owned.has(linear))) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear that this backend does not hold`, {
+        hint: 'Prepare it with the backend that compiles the program. An adapter around a linear is written as operations of the program.',
+        details,
       });
     }
-    return { apply: (x) => (x.length === 0 ? x : this.#forward(linear, x)) };
-  }
-
-  #forward(linear: QuantizedLinear, values: Float32Array): Float32Array {
-    const rows = values.length / linear.shape[1];
-    const x = this.alloc({ dtype: 'f32', shape: [rows, linear.shape[1]] });
-    const out = this.alloc({ dtype: 'f32', shape: [rows, linear.shape[0]] });
-    try {
-      this.write(x, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-      linear.forward(x, out);
-      return this.#floats(out).slice();
-    } finally {
-      this.free(x);
-      this.free(out);
+    if (linear.shape[0] !== use.shape[0] || linear.shape[1] !== use.shape[1]) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear [${linear.shape.join(', ')}]`, { details });
     }
+    if (use.bias !== undefined && !linear.bias) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} has a bias, its linear was prepared without`, { details });
+    }
+    return linear;
   }
 
   #floats(tensor: DeviceTensor): Float32Array {

@@ -24,12 +24,12 @@ export interface Share {
   readonly wanted: Uint32Array;
   readonly tokens: Span;
   readonly outputs: Span;
-  readonly memory: Span;
+  readonly encoder: Span;
 }
 
 export interface StepPlan {
   readonly shares: readonly Share[];
-  readonly rows: { readonly tokens: number; readonly outputs: number; readonly memory: number };
+  readonly rows: { readonly tokens: number; readonly outputs: number; readonly encoder: number };
 }
 
 /** What a program asks of every batch. */
@@ -40,13 +40,13 @@ export interface Demands {
   readonly inputs: ReadonlyMap<string, { readonly rows: string; readonly width: number }>;
   readonly injections: ReadonlyMap<string, number>;
   /** Positions that `positionEmbed` has room for, by domain. */
-  readonly positions: { readonly tokens: number; readonly memory: number };
+  readonly positions: { readonly tokens: number; readonly encoder: number };
 }
 
 export function readDemands(program: Program, contextLength: number): Demands {
   const inputs = new Map<string, { rows: string; width: number }>();
   const injections = new Map<string, number>();
-  const positions = { tokens: Number.POSITIVE_INFINITY, memory: Number.POSITIVE_INFINITY };
+  const positions = { tokens: Number.POSITIVE_INFINITY, encoder: Number.POSITIVE_INFINITY };
   let vocab: number | undefined;
   for (const op of program.ops) {
     const { rows, width } = program.tensors[op.out]!;
@@ -54,7 +54,7 @@ export function readDemands(program: Program, contextLength: number): Demands {
     if (op.op === 'input') inputs.set(op.name, { rows, width });
     if (op.op === 'inject') injections.set(op.name, width);
     if (op.op === 'positionEmbed') {
-      const domain = rows === 'memory' ? 'memory' : 'tokens';
+      const domain = rows === 'encoder' ? 'encoder' : 'tokens';
       positions[domain] = Math.min(positions[domain], program.constants[op.table]!.shape[0]! - op.offset);
     }
   }
@@ -68,7 +68,7 @@ function bad(message: string, details: Readonly<Record<string, unknown>>): Lowbi
 /** Throws ERR_BAD_ARGUMENT or ERR_LIMIT for an unusable batch; changes nothing. */
 export function planStep(batch: readonly StepSequence[], sequences: Sequences, demands: Demands): StepPlan {
   if (batch.length === 0) throw bad('a step needs at least one sequence', {});
-  const rows = { tokens: 0, outputs: 0, memory: 0 };
+  const rows = { tokens: 0, outputs: 0, encoder: 0 };
   const seen = new Set<number>();
   const shares = batch.map((given): Share => {
     const { id, tokens } = given;
@@ -98,7 +98,7 @@ export function planStep(batch: readonly StepSequence[], sequences: Sequences, d
     if (wanted.some((index, i) => index >= count || (i > 0 && index <= wanted[i - 1]!))) {
       throw bad(`sequence ${id}: wanted must be ascending indices below ${count}`, { sequence: id });
     }
-    const memory = checkInputs(given, sequence, count, wanted.length, demands);
+    const encoder = checkInputs(given, sequence, count, wanted.length, demands);
     checkInjections(given, count, demands);
     const share: Share = {
       sequence,
@@ -108,11 +108,11 @@ export function planStep(batch: readonly StepSequence[], sequences: Sequences, d
       wanted,
       tokens: { from: rows.tokens, count },
       outputs: { from: rows.outputs, count: wanted.length },
-      memory: { from: rows.memory, count: memory },
+      encoder: { from: rows.encoder, count: encoder },
     };
     rows.tokens += count;
     rows.outputs += wanted.length;
-    rows.memory += memory;
+    rows.encoder += encoder;
     return share;
   });
   return { shares, rows };
@@ -129,34 +129,35 @@ function checkRows(what: string, tensor: HostTensor, rows: number | undefined, w
   return count!;
 }
 
-/** Number of memory rows handed in. */
+/** Number of encoder rows handed in. */
 function checkInputs(given: StepSequence, sequence: Sequence, tokens: number, wanted: number, demands: Demands): number {
   const inputs = given.inputs ?? {};
-  let memory: number | undefined;
+  let encoder: number | undefined;
   for (const name of Object.keys(inputs)) {
     if (!demands.inputs.has(name)) throw bad(`sequence ${given.id}: the program takes no input '${name}'`, { sequence: given.id, name });
   }
   for (const [name, { rows, width }] of demands.inputs) {
     const tensor = inputs[name];
     const what = `sequence ${given.id}: input '${name}'`;
-    if (rows === 'memory') {
+    if (rows === 'encoder') {
       const count = tensor ? checkRows(what, tensor, undefined, width) : 0;
-      if (memory !== undefined && memory !== count) throw bad(`${what} has ${count} positions, another memory input ${memory}`, { name });
-      memory = count;
+      if (encoder !== undefined && encoder !== count)
+        throw bad(`${what} has ${count} positions, another encoder input ${encoder}`, { name });
+      encoder = count;
     } else {
       if (!tensor) throw bad(`${what} is missing`, { sequence: given.id, name });
       checkRows(what, tensor, rows === 'outputs' ? wanted : tokens, width);
     }
   }
-  if (memory !== undefined && memory > 0) {
-    if (sequence.remembers) throw bad(`sequence ${given.id} has its memory already`, { sequence: given.id });
-    if (memory > demands.positions.memory) {
-      throw new LowbitError('ERR_LIMIT', `sequence ${given.id}: ${memory} memory positions, the limit is ${demands.positions.memory}`, {
+  if (encoder !== undefined && encoder > 0) {
+    if (sequence.remembers) throw bad(`sequence ${given.id} has its encoder rows already`, { sequence: given.id });
+    if (encoder > demands.positions.encoder) {
+      throw new LowbitError('ERR_LIMIT', `sequence ${given.id}: ${encoder} encoder positions, the limit is ${demands.positions.encoder}`, {
         details: { sequence: given.id },
       });
     }
   }
-  return memory ?? 0;
+  return encoder ?? 0;
 }
 
 function checkInjections(given: StepSequence, tokens: number, demands: Demands): void {

@@ -109,9 +109,8 @@ describe('compile', () => {
     await expect(compile(foreign)).rejects.toThrow('does not hold');
     await expect(compile([...linears].reverse())).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
     const biased = one.test.program.linears.findIndex(({ bias }) => bias !== undefined);
-    const { shape, path, use } = one.test.program.linears[biased]!;
-    const weight = one.test.weights.get(path)!;
-    const without = await backend.prepare(weight, { format: weight.format, shape, use, allowDequant: false });
+    const { path, use } = one.test.program.linears[biased]!;
+    const without = await backend.prepare(one.test.weights.get(path)!, { use });
     await expect(compile(linears.with(biased, without))).rejects.toThrow('prepared without');
     linears[3]![Symbol.dispose]();
     await expect(compile(linears)).rejects.toThrow('does not hold');
@@ -137,7 +136,7 @@ describe('prepare', () => {
       { kind: 'codebook', bits: 4, dim: 1, group: 8, table: 't', scale: 'f32', packing: 'bnb_nibble' } as const,
     ]) {
       const weight = sampleWeight(format, [8, 16]);
-      const linear = await backend.prepare(weight, { format, shape: [8, 16], use: 'linear', allowDequant: false });
+      const linear = await backend.prepare(weight);
       const before = await linear.dequantize();
       for (const { data } of Object.values(weight.parts)) data.fill(0);
       expect(await linear.dequantize()).toEqual(before);

@@ -2,12 +2,22 @@
 
 import { toFloat32 } from '../dtype.ts';
 import { opConstants, opInputs, opResults } from '../program/infer.ts';
-import type { CompileOptions, Executable, SequenceId, StepOutputs, StepSequence } from '../spec/backend.ts';
+import { outputNames } from '../program/outputs.ts';
+import {
+  type CompileOptions,
+  DEFAULT_MAX_SEQUENCES,
+  type Executable,
+  type SequenceId,
+  type StepOptions,
+  type StepOutputs,
+  type StepSequence,
+} from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Program } from '../spec/program.ts';
 import type { HostTensor } from '../spec/tensor.ts';
 import { type Demands, planStep, readDemands } from './batch.ts';
-import { type Applied, runOp, type StepState, type Values } from './interpreter.ts';
+import { runOp, type StepState, type Values } from './interpreter.ts';
+import type { ReferenceLinear } from './linear.ts';
 import { disposedError, type Memory } from './memory.ts';
 import { Sequences } from './sequences.ts';
 
@@ -20,7 +30,7 @@ export class ReferenceExecutable implements Executable {
   readonly #owner: string;
   readonly #memory: Memory;
   readonly #program: Program;
-  readonly #linears: readonly Applied[];
+  readonly #linears: readonly ReferenceLinear[];
   readonly #constants: readonly (Float32Array | undefined)[];
   readonly #constantBytes: number;
   readonly #demands: Demands;
@@ -36,7 +46,7 @@ export class ReferenceExecutable implements Executable {
   /** `program` is valid and `linears` fit it. */
   constructor(
     program: Program,
-    linears: readonly Applied[],
+    linears: readonly ReferenceLinear[],
     options: CompileOptions,
     home: { readonly owner: string; readonly memory: Memory; forget(executable: ReferenceExecutable): void },
   ) {
@@ -50,7 +60,7 @@ export class ReferenceExecutable implements Executable {
     this.#constantBytes = this.#constants.reduce((sum, constant) => sum + (constant?.byteLength ?? 0), 0);
     this.#memory.take(this.#constantBytes);
     this.#demands = readDemands(program, options.contextLength);
-    this.#sequences = new Sequences(program.caches, options.maxSequences ?? 16, this.#memory);
+    this.#sequences = new Sequences(program.caches, options.maxSequences ?? DEFAULT_MAX_SEQUENCES, this.#memory);
     this.#lastReader = lastReaders(program);
   }
 
@@ -79,9 +89,10 @@ export class ReferenceExecutable implements Executable {
     this.#idle().close(id);
   }
 
-  async step(batch: readonly StepSequence[], options: { readonly signal?: AbortSignal | undefined } = {}): Promise<StepOutputs> {
+  async step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
     const sequences = this.#idle();
     options.signal?.throwIfAborted();
+    const names = outputNames(this.#program, options.outputs);
     const plan = planStep(batch, sequences, this.#demands);
     const saved = plan.shares.map(({ sequence }) => ({ sequence, before: sequences.snapshot(sequence) }));
     const state: StepState = {
@@ -96,11 +107,11 @@ export class ReferenceExecutable implements Executable {
     this.#running = true;
     try {
       await this.#run(state, options.signal);
-      for (const { sequence, tokens, memory } of plan.shares) {
+      for (const { sequence, tokens, encoder } of plan.shares) {
         sequence.length += tokens.count;
-        sequence.remembers ||= memory.count > 0;
+        sequence.remembers ||= encoder.count > 0;
       }
-      return collect(this.#program, state.values);
+      return collect(this.#program, names, state.values);
     } catch (error) {
       if (!this.#disposed) for (const { sequence, before } of saved) sequences.restore(sequence, before);
       throw error;
@@ -164,9 +175,10 @@ function lastReaders(program: Program): readonly number[] {
   return last;
 }
 
-function collect(program: Program, values: readonly (Values | undefined)[]): StepOutputs {
+function collect(program: Program, names: Iterable<string>, values: readonly (Values | undefined)[]): StepOutputs {
   const outputs: Record<string, HostTensor> = {};
-  for (const [name, id] of Object.entries(program.outputs)) {
+  for (const name of names) {
+    const id = program.outputs[name]!;
     const { width, dtype } = program.tensors[id]!;
     const rows = values[id]!.slice(); // two names may share a tensor
     outputs[name] = { dtype, shape: [rows.length / width, width], data: new Uint8Array(rows.buffer) };

@@ -3,8 +3,6 @@
 //
 // The kernels are functions of the module that take their weight as an argument: closures would be compiled anew for every weight of a model.
 
-import { storedNumbers } from '../codecs/stored.ts';
-import { toFloat32 } from '../dtype.ts';
 import { packing } from '../pack/index.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine, Codebook, Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
@@ -49,7 +47,7 @@ function planAffine(codec: FormatCodec, format: Affine, shape: Matrix): HoldingP
     bytes,
     hold(weight) {
       const codes = repack(codec, weight, pairs, 256);
-      const held: Grouped = { out, inp, group, codes, ...readGrid(weight as QuantizedTensor<Affine>, groups), table: NONE };
+      const held: Grouped = { out, inp, group, codes, ...numbersOf(codec, weight) };
       if (format.axis === 0) return { bytes, fill: (from, to, into) => fillColumns(held, pairs, from, to, into) };
       return pairs ? heldPairs(held, bytes) : heldBytes(held, bytes);
     },
@@ -66,24 +64,15 @@ function planCodebook(codec: FormatCodec, format: Codebook, shape: Matrix): Hold
     level: 'repack',
     bytes,
     hold(weight) {
-      const table = toFloat32(weight.parts.table!).slice();
-      const scale = readScales(weight as QuantizedTensor<Codebook>, groups);
-      return heldPairs({ out, inp, group, codes: repack(codec, weight, true, table.length), scale, zero: NONE, table }, bytes);
+      const codes = repack(codec, weight, true, 2 ** bits);
+      return heldPairs({ out, inp, group, codes, ...numbersOf(codec, weight) }, bytes);
     },
   };
 }
 
-function readGrid({ format, parts }: QuantizedTensor<Affine>, groups: number): Pick<Grouped, 'scale' | 'zero'> {
-  const range = { from: 0, to: groups, dtype: 'f32' } as const;
-  const scale = storedNumbers(parts, 'scale', format.scale, groups, range);
-  if (format.zero === 'none') return { scale, zero: new Float32Array(groups).fill(format.levels / 2) };
-  return { scale, zero: storedNumbers(parts, 'zero', format.zero, groups, range) };
-}
-
-function readScales({ format, parts }: QuantizedTensor<Codebook>, groups: number): Float32Array {
-  const scale = storedNumbers(parts, 'scale', format.scale, groups, { from: 0, to: groups, dtype: 'f32' });
-  const offset = format.offset ? toFloat32(parts['scale.offset']!)[0]! : 0;
-  return format.offset ? scale.map((value) => value + offset) : scale;
+function numbersOf(codec: FormatCodec, weight: QuantizedTensor): Pick<Grouped, 'scale' | 'zero' | 'table'> {
+  const { scale, zero = NONE, table = NONE } = codec.numbers(weight)!; // affine and codebook formats have them
+  return { scale, zero, table };
 }
 
 /** The codes row by row, two to a byte (the earlier one in the low half) or one. */

@@ -6,6 +6,7 @@ import type { Attend, Op, Program, RowDomain, TensorId } from '../spec/program.t
 import { type AttendScratch, attendRow, type KeyValues } from './attention.ts';
 import type { Share, Span, StepPlan } from './batch.ts';
 import { activate, add, gate, scale, slice, softcap } from './elementwise.ts';
+import type { ReferenceLinear } from './linear.ts';
 import { norm } from './norm.ts';
 import { ropeAt, rotateRow } from './rope.ts';
 import { combine, route } from './routing.ts';
@@ -13,18 +14,11 @@ import type { Sequences } from './sequences.ts';
 
 export type Values = Float32Array | Int32Array;
 
-/** A linear as the interpreter needs it. */
-export interface Applied {
-  apply(x: Float32Array): Float32Array;
-  /** Absent for linears whose rows cannot be looked up. */
-  readonly row?: ((index: number, into: Float64Array) => void) | undefined;
-}
-
 /** All that one step reads and writes. */
 export interface StepState {
   readonly program: Program;
   readonly plan: StepPlan;
-  readonly linears: readonly Applied[];
+  readonly linears: readonly ReferenceLinear[];
   readonly constants: readonly (Float32Array | undefined)[];
   readonly sequences: Sequences;
   readonly contextLength: number;
@@ -36,15 +30,15 @@ function floats(state: StepState, id: TensorId): Float32Array {
 }
 
 function spanOf(share: Share, rows: RowDomain): Span {
-  return rows === 'memory' ? share.memory : rows === 'outputs' ? share.outputs : share.tokens;
+  return rows === 'encoder' ? share.encoder : rows === 'outputs' ? share.outputs : share.tokens;
 }
 
-/** Calls `visit` with every row of a domain, whose it is, and its position: tokens count from the start of the sequence, memory rows from 0. */
+/** Calls `visit` with every row of a domain, whose it is, and its position: tokens count from the start of the sequence, encoder rows from 0. */
 function eachRow(state: StepState, rows: RowDomain, visit: (row: number, position: number, share: Share) => void): void {
   for (const share of state.plan.shares) {
     const { from, count } = spanOf(share, rows);
     for (let i = 0; i < count; i++) {
-      const position = rows === 'memory' ? i : share.start + (rows === 'outputs' ? share.wanted[i]! : i);
+      const position = rows === 'encoder' ? i : share.start + (rows === 'outputs' ? share.wanted[i]! : i);
       visit(from + i, position, share);
     }
   }
@@ -86,7 +80,7 @@ export function runOp(op: Op, state: StepState): readonly Values[] {
       const out = floats(state, op.x).slice();
       const rope = program.ropes[op.rope]!;
       const inForce = new Map(
-        state.plan.shares.map((share) => [share, ropeAt(rope, rows === 'memory' ? share.memory.count : share.length)]),
+        state.plan.shares.map((share) => [share, ropeAt(rope, rows === 'encoder' ? share.encoder.count : share.length)]),
       );
       eachRow(state, rows, (row, position, share) => {
         rotateRow(out.subarray(row * width, (row + 1) * width), op.heads, op.dim, op.style, position, inForce.get(share)!);
@@ -96,7 +90,7 @@ export function runOp(op: Op, state: StepState): readonly Values[] {
     case 'attend':
       return [attend(op, rows, state)];
     case 'remember':
-      append(op.cache, op.k, op.v, 'memory', state);
+      append(op.cache, op.k, op.v, 'encoder', state);
       return [];
     case 'activate':
       return [activate(floats(state, op.x), op.kind)];
@@ -135,7 +129,7 @@ function embed(table: number, width: number, factor: number, state: StepState): 
   const row = new Float64Array(width);
   for (const { given, tokens } of state.plan.shares) {
     for (let i = 0; i < tokens.count; i++) {
-      state.linears[table]!.row!(given.tokens[i]!, row);
+      state.linears[table]!.row(given.tokens[i]!, row);
       const at = (tokens.from + i) * width;
       for (let k = 0; k < width; k++) out[at + k] = row[k]! * factor;
     }
@@ -173,7 +167,7 @@ function append(cache: number, k: TensorId, v: TensorId, rows: RowDomain, state:
     if (count === 0) continue;
     const keys = floats(state, k).subarray(from * keyWidth, (from + count) * keyWidth);
     const values = floats(state, v).subarray(from * valueWidth, (from + count) * valueWidth);
-    sequences.append(share.sequence, cache, keys, values, rows === 'memory' ? count : contextLength);
+    sequences.append(share.sequence, cache, keys, values, rows === 'encoder' ? count : contextLength);
   }
 }
 
@@ -188,7 +182,7 @@ function attend(op: Attend, rows: RowDomain, state: StepState): Float32Array {
       const { from, count } = spanOf(share, rows);
       const keys = floats(state, k!).subarray(from * kvHeads * keyDim, (from + count) * kvHeads * keyDim);
       const values = floats(state, v!).subarray(from * kvHeads * valueDim, (from + count) * kvHeads * valueDim);
-      sources.set(share, { k: keys, v: values, rows: count, from: rows === 'memory' ? 0 : share.start });
+      sources.set(share, { k: keys, v: values, rows: count, from: rows === 'encoder' ? 0 : share.start });
     }
   }
   const longest = Math.max(...[...sources.values()].map((source) => source.rows));

@@ -40,7 +40,7 @@ export class ReferenceLinear implements QuantizedLinear {
   /** x [rows, in] W^T + bias, as a new array. */
   apply(x: Float32Array): Float32Array {
     const out = new Float32Array((x.length / this.shape[1]) * this.shape[0]);
-    multiply(this.#held(), this.shape, x, this.#bias, out);
+    if (out.length > 0) multiply(this.#held(), this.shape, x, this.#bias, out);
     return out;
   }
 

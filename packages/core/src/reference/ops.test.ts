@@ -39,7 +39,7 @@ async function run(
     program.linears.map(({ shape, use, bias }, i) => {
       const format = { kind: 'dense', dtype: 'f32' } as const;
       const weight = { format, shape, parts: { weight: tensor(weights[i]!) } };
-      return backend.prepare(weight, { format, shape, use, allowDequant: false }, bias === undefined ? undefined : program.constants[bias]);
+      return backend.prepare(weight, { use, bias: bias === undefined ? undefined : program.constants[bias] });
     }),
   );
   const executable = await backend.compile(program, linears, { contextLength: 64 });

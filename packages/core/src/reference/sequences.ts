@@ -15,7 +15,7 @@ export interface Cache {
 export interface Sequence {
   /** Tokens stepped so far. */
   length: number;
-  /** Whether memory rows were handed in. */
+  /** Whether encoder rows were handed in. */
   remembers: boolean;
   caches: Cache[];
 }

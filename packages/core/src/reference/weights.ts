@@ -5,7 +5,7 @@
 //   stored   anything else: the published parts, dequantized by the codec when needed
 
 import { codecFor } from '../codecs/index.ts';
-import { byteLength, DTYPE_BYTES, elements, FLOAT_DTYPES, readFloat32, toFloat32 } from '../dtype.ts';
+import { byteLength, DTYPE_BYTES, elements, FLOAT_DTYPES, f16Table, readFloat32, toFloat32 } from '../dtype.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Dense, Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
@@ -99,14 +99,9 @@ function widenBf16(bits: Uint16Array, from: number, count: number, words: Uint32
   for (let i = 0; i < count; i++) words[i] = bits[from + i]! << 16;
 }
 
-let f16Values: Float32Array | undefined;
-
 function widenF16(bits: Uint16Array, from: number, count: number, into: Float32Array): void {
-  if (!f16Values) {
-    f16Values = new Float32Array(65536);
-    readFloat32('f16', new Uint8Array(Uint16Array.from(f16Values.keys()).buffer), f16Values);
-  }
-  for (let i = 0; i < count; i++) into[i] = f16Values[bits[from + i]!]!;
+  const values = f16Table();
+  for (let i = 0; i < count; i++) into[i] = values[bits[from + i]!]!;
 }
 
 /** One row of x against rows that `rows` gives four at a time. */

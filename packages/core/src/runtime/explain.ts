@@ -1,8 +1,17 @@
 // Which backend can run what, as a table: for people who ask, and for the error when nothing fits.
 
 import type { Backend, LinearRequest, Support } from '../spec/backend.ts';
-import type { Format } from '../spec/format.ts';
+import type { Affine, Codebook, Dense, Format } from '../spec/format.ts';
 import type { OpName, Program } from '../spec/program.ts';
+
+/** What one backend says to one linear. */
+export interface LinearAnswer {
+  readonly request: LinearRequest;
+  /** The backend's own answer. */
+  readonly support: Support;
+  /** Whether the runtime takes it: supported, and expanded to floats only if that is allowed. */
+  readonly usable: boolean;
+}
 
 /** What one backend says to a set of linears and a program. */
 export interface BackendReport {
@@ -12,7 +21,7 @@ export interface BackendReport {
   readonly detail: string;
   readonly hint?: string | undefined;
   /** One entry per request, in order; empty if not available. */
-  readonly linears: readonly { readonly request: LinearRequest; readonly support: Support }[];
+  readonly linears: readonly LinearAnswer[];
   /** Operations of the program it does not run. */
   readonly missingOps: readonly OpName[];
 }
@@ -25,38 +34,47 @@ export function missingOps(backend: Pick<Backend, 'ops'>, program: Program | und
   return [...new Set(program?.ops.map(({ op }) => op))].filter((op) => !backend.ops.has(op));
 }
 
-/** What a backend says to a request; expanding to floats counts as no support unless the request allows it. */
-export function supportOf(backend: Backend, request: LinearRequest): Support {
+/** What a backend says to a request, and whether that will do. */
+export function answerOf(backend: Pick<Backend, 'supports'>, request: LinearRequest, allowDequant: boolean): LinearAnswer {
   const support = backend.supports(request);
-  if (support.level !== 'dequant' || request.allowDequant) return support;
-  return { level: 'none', reason: 'only by expanding the weight to floats, which is not allowed (allowDequant)' };
+  return { request, support, usable: support.level !== 'none' && (support.level !== 'dequant' || allowDequant) };
 }
 
 /** Whether a report has nothing against it. */
 export function fits(report: BackendReport): boolean {
-  return report.available && report.missingOps.length === 0 && report.linears.every(({ support }) => support.level !== 'none');
+  return report.available && report.missingOps.length === 0 && report.linears.every(({ usable }) => usable);
 }
 
-/** A format in a few words: `affine 16 levels, group 64, axis 1`. */
+/** A format in a few words, for tables: `4-bit g64`, `8-bit g64 axis 0`, `8-bit per row`, `nf4 g64 nested`, `bf16`. */
 export function formatLabel(format: Format): string {
   switch (format.kind) {
     case 'dense':
-      return (format as Format & { kind: 'dense' }).dtype;
+      return (format as Dense).dtype;
     case 'affine': {
-      const { levels, group, axis } = format as Format & { kind: 'affine' };
-      return `affine ${levels} levels, group ${group ?? 'whole'}, axis ${axis}`;
+      const { levels, group, axis, scale } = format as Affine;
+      const bits = Number(Math.log2(levels).toFixed(2));
+      const groups = group === null ? (axis === 1 ? 'per row' : 'per column') : `g${group}${axis === 1 ? '' : ' axis 0'}`;
+      return `${bits}-bit ${groups}${typeof scale === 'string' ? '' : ' nested'}`;
     }
     case 'codebook': {
-      const { table, group, bits, dim } = format as Format & { kind: 'codebook' };
-      return `codebook ${table} (${bits} bits${dim === 2 ? ' x 2' : ''}), group ${group}`;
+      const { table, group, scale } = format as Codebook;
+      return `${table} g${group}${typeof scale === 'string' ? '' : ' nested'}`;
     }
     default:
       return format.kind;
   }
 }
 
-function supportText(support: Support): string {
-  return support.level === 'none' ? `none: ${support.reason}` : `${support.level}, ${(support.bytes / 2 ** 20).toFixed(1)} MiB`;
+/** Why the runtime does not take what the backend answered; undefined if it does. */
+export function refusal({ support, usable }: LinearAnswer): string | undefined {
+  if (usable) return undefined;
+  return support.level === 'none' ? support.reason : 'only by expanding the weight to floats, which is not allowed (allowDequant)';
+}
+
+function answerText(answer: LinearAnswer): string {
+  const { support } = answer;
+  if (support.level === 'none' || !answer.usable) return `none: ${refusal(answer)}`;
+  return `${support.level}, ${(support.bytes / 2 ** 20).toFixed(1)} MiB`;
 }
 
 /** The table as text: a line per backend, under it a line per kind of linear. */
@@ -66,8 +84,9 @@ export function formatExplanation(explanation: Explanation): string {
     lines.push(`${report.backend}: ${report.available ? '' : 'not available: '}${report.detail}${report.hint ? ` (${report.hint})` : ''}`);
     if (report.missingOps.length > 0) lines.push(`  does not run: ${report.missingOps.join(', ')}`);
     const seen = new Map<string, number>();
-    for (const { request, support } of report.linears) {
-      const line = `${formatLabel(request.format)} [${request.shape.join(', ')}] ${request.use}: ${supportText(support)}`;
+    for (const answer of report.linears) {
+      const { request } = answer;
+      const line = `${formatLabel(request.format)} [${request.shape.join(', ')}] ${request.use}: ${answerText(answer)}`;
       seen.set(line, (seen.get(line) ?? 0) + 1);
     }
     for (const [line, count] of seen) lines.push(`  ${count > 1 ? `${count} x ` : ''}${line}`);

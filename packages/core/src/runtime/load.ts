@@ -3,12 +3,12 @@
 import { cutProgram, type ProgramPiece } from '../program/cut.ts';
 import { validateProgram } from '../program/validate.ts';
 import type { Runtime } from '../runtime.ts';
-import type { Backend, LinearRequest, QuantizedLinear, SequenceId, StepOutputs, StepSequence } from '../spec/backend.ts';
+import type { Backend, LinearRequest, QuantizedLinear, SequenceId, StepOptions, StepOutputs, StepSequence } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Format, QuantizedTensor } from '../spec/format.ts';
 import type { LinearUse, Program } from '../spec/program.ts';
 import type { CallOptions, HostTensor } from '../spec/tensor.ts';
-import { missingOps, supportOf } from './explain.ts';
+import { answerOf, missingOps, refusal } from './explain.ts';
 import { type Place, SplitProgram } from './split.ts';
 
 /** Reads weight `index` of the program. Without `bias` the constant that the program names is taken. */
@@ -20,7 +20,7 @@ export type LoadWeight = (
 export interface LoadOptions extends CallOptions {
   /** Most positions a sequence may have. */
   readonly contextLength: number;
-  /** Most sequences open at once; default 16. */
+  /** Most sequences open at once; default 16 (`DEFAULT_MAX_SEQUENCES`). */
   readonly maxSequences?: number;
   /** Backends by name and how many layers each runs, in order. Default: all layers on the first backend that supports them. */
   readonly cut?: readonly { readonly backend: string; readonly layers: number }[];
@@ -43,12 +43,13 @@ export interface LoadedProgram extends AsyncDisposable {
   length(id: SequenceId): number;
   truncate(id: SequenceId, length: number): void;
   close(id: SequenceId): void;
-  step(batch: readonly StepSequence[], options?: { readonly signal?: AbortSignal | undefined }): Promise<StepOutputs>;
+  step(batch: readonly StepSequence[], options?: StepOptions): Promise<StepOutputs>;
   /** Device bytes of weights, activations, and keys and values held now. */
   memory(): { readonly weights: number; readonly scratch: number; readonly cache: number };
   /**
-   * From now on weight `index` is `linear` (an adapter around the old one, say), which the program owns from then on; gives back the old one,
-   * which the caller owns. Compiles again: ERR_BAD_ARGUMENT while sequences are open.
+   * From now on weight `index` is `linear`, prepared by the backend of the old one (the same weight in another format, say), which the program owns
+   * from then on; gives back the old one, which the caller owns. Compiles again: ERR_BAD_ARGUMENT while sequences are open. An adapter (LoRA) is no
+   * replacement but a rewrite of the program before it is loaded: see `Backend.compile`.
    */
   replace(index: number, linear: QuantizedLinear): Promise<QuantizedLinear>;
 }
@@ -68,13 +69,14 @@ export async function loadProgram(
     );
     const places: Place[] = [];
     for (const [i, piece] of pieces.entries()) places.push({ piece, backend: await runtime.backend(options.cut[i]!.backend) });
-    checkFormats(places, program, options.formats, runtime);
+    checkFormats(places, options.formats, runtime);
     return loadPlaces(program, places, loadWeight, options, runtime);
   }
   const whole = wholePiece(program);
-  const known: LinearRequest[] = (options.formats ?? []).map((format, i) =>
-    requestOf(program.linears[i]!, format, program.linears[i]!.use, runtime),
-  );
+  const known: LinearRequest[] = (options.formats ?? []).map((format, i) => {
+    const { shape, use } = program.linears[i]!;
+    return { format, shape, use };
+  });
   for (;;) {
     const backend = await runtime.select(known, program);
     try {
@@ -102,10 +104,6 @@ function wholePiece(program: Program): ProgramPiece {
   return { program, linears: [...program.linears.keys()], caches: [...program.caches.keys()], takes: [], gives: [] };
 }
 
-function requestOf(use: LinearUse, format: Format, as: LinearUse['use'], runtime: Runtime): LinearRequest {
-  return { format, shape: use.shape, use: as, allowDequant: runtime.allowDequant };
-}
-
 /** What `backend` is asked to do with linear `index`: by all its pieces together. */
 function useOn(backend: Backend, index: number, places: readonly Place[]): LinearUse['use'] | undefined {
   const uses = new Set<LinearUse['use']>();
@@ -116,13 +114,13 @@ function useOn(backend: Backend, index: number, places: readonly Place[]): Linea
   return uses.size > 1 ? 'both' : [...uses][0];
 }
 
-function checkSupport(backend: Backend, use: LinearUse, request: LinearRequest): void {
-  const support = supportOf(backend, request);
-  if (support.level === 'none') throw new Unsupported(use.path, backend.name, request, support.reason);
+function checkSupport(backend: Backend, path: string, request: LinearRequest, { allowDequant }: Runtime): void {
+  const reason = refusal(answerOf(backend, request, allowDequant));
+  if (reason !== undefined) throw new Unsupported(path, backend.name, request, reason);
 }
 
 /** Of a cut, before anything is read: operations, and formats as far as they are known. */
-function checkFormats(places: readonly Place[], program: Program, formats: readonly Format[] | undefined, runtime: Runtime): void {
+function checkFormats(places: readonly Place[], formats: readonly Format[] | undefined, runtime: Runtime): void {
   for (const { piece, backend } of places) {
     const missing = missingOps(backend, piece.program);
     if (missing.length > 0) {
@@ -133,11 +131,8 @@ function checkFormats(places: readonly Place[], program: Program, formats: reado
     }
     if (!formats) continue;
     for (const [at, index] of piece.linears.entries()) {
-      checkSupport(
-        backend,
-        program.linears[index]!,
-        requestOf(program.linears[index]!, formats[index]!, piece.program.linears[at]!.use, runtime),
-      );
+      const { path, shape, use } = piece.program.linears[at]!;
+      checkSupport(backend, path, { format: formats[index]!, shape, use }, runtime);
     }
   }
 }
@@ -165,10 +160,9 @@ async function loadPlaces(
       for (const backend of backends) {
         const as = useOn(backend, index, places);
         if (!as) continue;
-        const request = requestOf(use, loaded.weight.format, as, runtime);
-        checkSupport(backend, use, request);
+        checkSupport(backend, use.path, { format: loaded.weight.format, shape: use.shape, use: as }, runtime);
         const bias = as === 'embedding' ? undefined : (loaded.bias ?? (use.bias === undefined ? undefined : program.constants[use.bias]));
-        prepared.get(backend)![index] = await backend.prepare(loaded.weight, request, bias);
+        prepared.get(backend)![index] = await backend.prepare(loaded.weight, { use: as, bias, signal });
       }
       onProgress?.({ phase: 'load', done: index + 1, total: program.linears.length, unit: 'tensors', item: use.path });
     }

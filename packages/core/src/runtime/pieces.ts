@@ -47,9 +47,9 @@ export function checkNames(batch: readonly StepSequence[], names: StepNames): vo
 
 /** Rows of one sequence in a step, by domain. */
 export function rowsOf(given: StepSequence, names: StepNames): Readonly<Record<RowDomain, number>> {
-  let memory = 0;
-  for (const [name, rows] of names.inputs) if (rows === 'memory') memory = Math.max(memory, given.inputs?.[name]?.shape[0] ?? 0);
-  return { tokens: given.tokens.length, outputs: given.wanted?.length ?? 1, routed: 0, memory };
+  let encoder = 0;
+  for (const [name, rows] of names.inputs) if (rows === 'encoder') encoder = Math.max(encoder, given.inputs?.[name]?.shape[0] ?? 0);
+  return { tokens: given.tokens.length, outputs: given.wanted?.length ?? 1, routed: 0, encoder };
 }
 
 /** Rows [from, from + count) of a tensor, as a view. */
@@ -73,7 +73,7 @@ export function pieceBatch(
     if (op.op === 'input') wantedInputs.set(op.name, piece.program.tensors[op.out]!.rows);
     if (op.op === 'inject') injected.add(op.name);
   }
-  const before: Record<RowDomain, number> = { tokens: 0, outputs: 0, routed: 0, memory: 0 };
+  const before: Record<RowDomain, number> = { tokens: 0, outputs: 0, routed: 0, encoder: 0 };
   return batch.map((given, i) => {
     const rows = rowsOf(given, names);
     const inputs: Record<string, HostTensor> = {};
@@ -83,7 +83,7 @@ export function pieceBatch(
       if (own) inputs[name] = own;
       else if (earlier) inputs[name] = takeRows(earlier, before[domain], rows[domain]);
     }
-    for (const domain of ['tokens', 'outputs', 'memory'] as const) before[domain] += rows[domain];
+    for (const domain of ['tokens', 'outputs', 'encoder'] as const) before[domain] += rows[domain];
     const injections = Object.fromEntries(Object.entries(given.injections ?? {}).filter(([name]) => injected.has(name)));
     return { ...given, id: ids[i]!, inputs, injections };
   });

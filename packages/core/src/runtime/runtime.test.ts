@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { denseCodec } from '../codecs/index.ts';
 import { ProgramBuilder } from '../program/builder.ts';
 import { referenceBackend } from '../reference/index.ts';
-import { createRuntime, formatExplanation, type LoadedProgram, type LoadOptions, type Runtime } from '../runtime.ts';
+import { createRuntime, formatExplanation, formatLabel, type LoadedProgram, type LoadOptions, type Runtime } from '../runtime.ts';
 import type { Backend, BackendProvider, QuantizedLinear } from '../spec/backend.ts';
 import { isLowbitError, type LowbitError } from '../spec/errors.ts';
 import type { Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
@@ -121,7 +121,34 @@ describe('explain and select', () => {
     expect(table[2]!.linears[1]!.support).toMatchObject({ level: 'repack', bytes: 8 * 32 + 8 * 4 + 64 });
     const text = formatExplanation(table);
     expect(text).toContain('absent: not available: no such device (Buy one.)');
-    expect(text).toContain('2 x codebook nf4 (4 bits), group 64 [8, 64] linear: none: dense weights only');
+    expect(text).toContain('2 x nf4 g64 [8, 64] linear: none: dense weights only');
+  });
+
+  it('has a few words for every format', () => {
+    const affine = { kind: 'affine', levels: 16, group: 64, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' } as const;
+    expect(
+      [
+        affine,
+        { ...affine, axis: 0 } as const,
+        { ...affine, levels: 3, group: null } as const,
+        { ...affine, levels: 256, group: null, axis: 0 } as const,
+        { ...affine, scale: affine },
+        NF4,
+        { ...NF4, scale: affine } as Format,
+        DENSE,
+        { kind: 'acme:ones', params: {} } as const,
+      ].map(formatLabel),
+    ).toEqual([
+      '4-bit g64',
+      '4-bit g64 axis 0',
+      '1.58-bit per row',
+      '8-bit per column',
+      '4-bit g64 nested',
+      'nf4 g64',
+      'nf4 g64 nested',
+      'f32',
+      'acme:ones',
+    ]);
   });
 
   it('counts missing operations', async () => {
@@ -141,11 +168,25 @@ describe('explain and select', () => {
     const error = await caught(() => strict.select([{ format: NF4, shape: [8, 64] }]));
     expect(error.code).toBe('ERR_UNSUPPORTED_FORMAT');
     expect(error.hint).toContain('allowDequant');
-    expect(error.message).toContain('codebook nf4');
+    expect(error.message).toContain('nf4 g64 [8, 64] linear: none: only by expanding');
     expect(error.details.explanation).toBeInstanceOf(Array);
     await using lenient = await createRuntime({ backends: [expanding], allowDequant: true });
     expect((await lenient.select([{ format: NF4, shape: [8, 64] }])).name).toBe('expanding');
     expect((await strict.select([{ format: NF4, shape: [8, 64], allowDequant: true }])).name).toBe('expanding');
+    const [report] = await strict.explain([{ format: NF4, shape: [8, 64] }]);
+    expect(report!.linears).toEqual([
+      { request: { format: NF4, shape: [8, 64], use: 'linear' }, support: { level: 'dequant', bytes: 9 }, usable: false },
+    ]);
+    expect(formatExplanation([report!])).toContain('not allowed (allowDequant)');
+    const expanded = async (): Promise<{ weight: QuantizedTensor }> => ({ weight: sampleWeight(NF4, [8, 64]) });
+    const b = new ProgramBuilder({ layers: 0 });
+    b.output('y', b.linear(b.input('x', { width: 64 }), b.addLinear('w', [8, 64])));
+    expect(await caught(() => strict.load(b.build(), expanded, { contextLength: 4 }))).toMatchObject({
+      code: 'ERR_UNSUPPORTED_FORMAT',
+      hint: expect.stringContaining('allowDequant'),
+    });
+    await using loaded = await lenient.load(b.build(), expanded, { contextLength: 4 });
+    expect(loaded.backends).toEqual(['expanding']);
   });
 
   it('hands custom codecs to backends, and finds routines', async () => {
@@ -154,6 +195,7 @@ describe('explain and select', () => {
       kind: 'half:sum',
       parts: () => ({ weight: { dtype: 'f32', shape: [2, 2] } }),
       unpackRows: () => seededTensor(1, [2, 2]),
+      numbers: () => undefined,
       dequantize: (t, options) =>
         denseCodec.dequantize({ format: { kind: 'dense', dtype: 'f32' }, shape: t.shape, parts: t.parts }, options),
     };
@@ -266,16 +308,16 @@ describe('load', () => {
     expect(after.logits).toEqual(logits);
   });
 
-  it('goes back where memory was handed in, too', async () => {
+  it('goes back where encoder rows were handed in, too', async () => {
     const b = new ProgramBuilder({ layers: 2 });
     b.layer = 0;
-    const memory = b.input('memory', { rows: 'memory', width: 4 });
+    const encoded = b.input('encoded', { rows: 'encoder', width: 4 });
     let x = b.input('x', { width: 4 });
     for (let layer = 0; layer < 2; layer++) {
       b.layer = layer;
-      const cache = b.addCache({ rows: 'memory', heads: 1, keyDim: 4, valueDim: 4 });
-      const k = b.scale(memory, layer + 1);
-      b.remember(k, memory, cache);
+      const cache = b.addCache({ rows: 'encoder', heads: 1, keyDim: 4, valueDim: 4 });
+      const k = b.scale(encoded, layer + 1);
+      b.remember(k, encoded, cache);
       x = b.attend(x, { cache, heads: 1, keyDim: 4, scale: 1, causal: false });
     }
     b.output('out', x);
@@ -302,7 +344,7 @@ describe('load', () => {
     });
     await using whole = await runtime.load(b.build(), never, { contextLength: 8 });
     const id = cut.open();
-    const inputs = { x: seededTensor(1, [1, 4]), memory: seededTensor(2, [3, 4]) };
+    const inputs = { x: seededTensor(1, [1, 4]), encoded: seededTensor(2, [3, 4]) };
     const tokens = Uint32Array.of(0);
     await expect(cut.step([{ id, tokens, inputs }])).rejects.toThrow('device lost');
     fail = false;
@@ -409,43 +451,77 @@ describe('load', () => {
     expect(cut.length(id)).toBe(1);
   });
 
-  it('replaces a linear by a wrapper around it', async () => {
+  it('replaces a linear by another of its backend, not by a wrapper', async () => {
     const a = named('a');
     await using runtime = await createRuntime({ backends: [a] });
     const loaded = await load(runtime);
     const backend = a.opened[0]!;
     const index = one.test.program.linears.findIndex(({ path }) => path === 'layers.0.o');
-    const inner = loaded.linears[index]!;
-    let calls = 0;
-    let disposed = 0;
-    const wrapper: QuantizedLinear = {
-      format: inner.format,
-      shape: inner.shape,
-      bytes: 0,
-      bias: false,
-      forward: (x, out) => {
-        calls++;
-        inner.forward(x, out);
-      },
-      dequantize: () => inner.dequantize(),
-      [Symbol.dispose]: () => {
-        disposed++;
-      },
-    };
+    const old = loaded.linears[index]!;
+    const other = await backend.prepare(sampleWeight(NF4, [...old.shape], 3));
     const id = loaded.open();
     const tokens = Uint32Array.of(1, 2, 3);
     const before = await loaded.step([{ id, tokens }]);
-    expect((await caught(() => loaded.replace(index, wrapper))).message).toContain('while 1 sequences are open');
+    expect((await caught(() => loaded.replace(index, other))).message).toContain('while 1 sequences are open');
     loaded.close(id);
-    expect(await loaded.replace(index, wrapper)).toBe(inner);
-    expect(loaded.linears[index]).toBe(wrapper);
-    expect(await loaded.step([{ id: loaded.open(), tokens }])).toEqual(before);
-    expect(calls).toBe(1);
-    expect((await caught(() => loaded.replace(99, wrapper))).code).toBe('ERR_BAD_ARGUMENT');
+    const wrapper: QuantizedLinear = {
+      format: old.format,
+      shape: old.shape,
+      bytes: 0,
+      bias: false,
+      forward: (x, out) => old.forward(x, out),
+      dequantize: () => old.dequantize(),
+      [Symbol.dispose]: () => {},
+    };
+    expect((await caught(() => loaded.replace(index, wrapper))).code).toBe('ERR_BAD_ARGUMENT');
+    expect(loaded.linears[index]).toBe(old);
+    expect(await loaded.replace(index, other)).toBe(old);
+    expect(loaded.linears[index]).toBe(other);
+    expect(await loaded.step([{ id: loaded.open(), tokens }])).not.toEqual(before);
+    expect((await caught(() => loaded.replace(99, other))).code).toBe('ERR_BAD_ARGUMENT');
     await loaded[Symbol.asyncDispose]();
-    expect(disposed).toBe(1);
-    expect(backend.allocated()).toBe(inner.bytes); // given back to us, ours to dispose
-    inner[Symbol.dispose]();
+    expect(backend.allocated()).toBe(old.bytes); // given back to us, ours to dispose
+    old[Symbol.dispose]();
     expect(backend.allocated()).toBe(0);
+  });
+
+  it('reads back only the outputs asked for, across a cut too', async () => {
+    const b = new ProgramBuilder({ layers: 2 });
+    let x = b.input('x', { width: 4 });
+    for (let layer = 0; layer < 2; layer++) {
+      b.layer = layer;
+      x = b.scale(x, 2);
+      b.output(`hidden.${layer}`, x);
+    }
+    const read: (readonly string[])[] = [];
+    const watched = named('b', (backend) => ({
+      compile: async (program, linears, options) => {
+        const executable = await backend.compile(program, linears, options);
+        const { step } = executable;
+        executable.step = async (batch, more) => {
+          const outputs = await step.call(executable, batch, more);
+          read.push(Object.keys(outputs));
+          return outputs;
+        };
+        return executable;
+      },
+    }));
+    await using runtime = await createRuntime({ backends: [named('a'), watched] });
+    const cut = [
+      { backend: 'a', layers: 1 },
+      { backend: 'b', layers: 1 },
+    ];
+    for (const options of [{}, { cut }]) {
+      await using loaded = await runtime.load(b.build(), () => Promise.reject(new Error('no weights')), { contextLength: 4, ...options });
+      const step = (outputs?: readonly string[]): Promise<object> =>
+        loaded.step([{ id: loaded.open(), tokens: Uint32Array.of(0), inputs: { x: seededTensor(1, [1, 4]) } }], { outputs });
+      const all = (await step()) as Record<string, unknown>;
+      expect(Object.keys(all)).toEqual(['hidden.0', 'hidden.1']);
+      expect(await step(['hidden.0'])).toEqual({ 'hidden.0': all['hidden.0'] });
+      expect(await step(['hidden.1'])).toEqual({ 'hidden.1': all['hidden.1'] });
+      expect(await step([])).toEqual({});
+      expect((await caught(() => step(['cut.0']))).code).toBe('ERR_BAD_ARGUMENT');
+    }
+    expect(read).toEqual([['hidden.1'], [], ['hidden.1'], []]);
   });
 });

@@ -1,7 +1,17 @@
 // A loaded program: the pieces of a cut, each on its backend, run as one.
 
 import type { ProgramPiece } from '../program/cut.ts';
-import type { Backend, Executable, QuantizedLinear, SequenceId, StepOutputs, StepSequence } from '../spec/backend.ts';
+import { outputNames } from '../program/outputs.ts';
+import {
+  type Backend,
+  DEFAULT_MAX_SEQUENCES,
+  type Executable,
+  type QuantizedLinear,
+  type SequenceId,
+  type StepOptions,
+  type StepOutputs,
+  type StepSequence,
+} from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Program } from '../spec/program.ts';
 import type { HostTensor } from '../spec/tensor.ts';
@@ -77,10 +87,11 @@ export class SplitProgram implements LoadedProgram {
     for (const [i, own] of ids.entries()) this.#runs[i]!.executable.close(own);
   }
 
-  async step(batch: readonly StepSequence[], options: { readonly signal?: AbortSignal | undefined } = {}): Promise<StepOutputs> {
+  async step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
     this.#idle();
     const ids = batch.map(({ id }) => this.#known(id));
     checkNames(batch, this.#names);
+    const outputs = outputNames(this.program, options.outputs);
     this.#busy = true;
     try {
       if (this.#runs.length === 1) {
@@ -89,7 +100,7 @@ export class SplitProgram implements LoadedProgram {
           options,
         );
       }
-      return await this.#stepPieces(batch, ids, options.signal);
+      return await this.#stepPieces(batch, ids, outputs, options.signal);
     } finally {
       this.#busy = false;
     }
@@ -143,15 +154,15 @@ export class SplitProgram implements LoadedProgram {
   }
 
   async #compile(prepared: ReadonlyMap<Backend, readonly QuantizedLinear[]>, signal?: AbortSignal): Promise<readonly PieceRun[]> {
-    const { contextLength, maxSequences = 16 } = this.#options;
+    const { contextLength, maxSequences = DEFAULT_MAX_SEQUENCES } = this.#options;
     const runs: PieceRun[] = [];
     try {
       for (const { piece, backend } of this.#places) {
         signal?.throwIfAborted();
         const linears = piece.linears.map((index) => prepared.get(backend)![index]!);
-        // Pieces keep a copy of a sequence that gets its memory until all have succeeded: see `mark`.
+        // Pieces keep a copy of a sequence that gets its encoder rows until all have succeeded: see `mark`.
         const room = this.#places.length > 1 ? 2 * maxSequences : maxSequences;
-        runs.push({ piece, executable: await backend.compile(piece.program, linears, { contextLength, maxSequences: room }) });
+        runs.push({ piece, executable: await backend.compile(piece.program, linears, { contextLength, maxSequences: room, signal }) });
       }
       return runs;
     } catch (error) {
@@ -161,7 +172,12 @@ export class SplitProgram implements LoadedProgram {
   }
 
   /** Runs the pieces in order. If one fails, those before it go back. */
-  async #stepPieces(batch: readonly StepSequence[], ids: readonly SequenceId[][], signal: AbortSignal | undefined): Promise<StepOutputs> {
+  async #stepPieces(
+    batch: readonly StepSequence[],
+    ids: readonly SequenceId[][],
+    wanted: ReadonlySet<string>,
+    signal: AbortSignal | undefined,
+  ): Promise<StepOutputs> {
     const results: Record<string, HostTensor> = {};
     const carried = new Map<string, HostTensor>();
     const marks: Mark[] = [];
@@ -174,8 +190,9 @@ export class SplitProgram implements LoadedProgram {
           carried,
           this.#names,
         );
-        const own = batch.map((given, i) => mark(executable, ids[i]!, at, rowsOf(given, this.#names).memory > 0));
-        const outputs = await executable.step(steps, { signal }).catch((error: unknown) => {
+        const own = batch.map((given, i) => mark(executable, ids[i]!, at, rowsOf(given, this.#names).encoder > 0));
+        const read = Object.keys(piece.program.outputs).filter((name) => wanted.has(name) || piece.gives.includes(name));
+        const outputs = await executable.step(steps, { signal, outputs: read }).catch((error: unknown) => {
           if (!this.#disposed) for (const { keep } of own) keep(); // a step that rejects changed nothing
           throw error;
         });
@@ -192,7 +209,7 @@ export class SplitProgram implements LoadedProgram {
 
   #add(make: (executable: Executable, at: number) => SequenceId): SequenceId {
     this.#idle();
-    const most = this.#options.maxSequences ?? 16;
+    const most = this.#options.maxSequences ?? DEFAULT_MAX_SEQUENCES;
     if (this.#sequences.size >= most) {
       throw new LowbitError('ERR_LIMIT', `${most} sequences are open already`, {
         hint: 'Close one, or load with a larger maxSequences.',
@@ -240,7 +257,7 @@ interface Mark {
   keep(): void;
 }
 
-/** Remembers sequence ids[at] as it is: by its length, or by a copy where the step hands in memory, which truncating would keep. */
+/** Remembers sequence ids[at] as it is: by its length, or by a copy where the step hands in encoder rows, which truncating would keep. */
 function mark(executable: Executable, ids: SequenceId[], at: number, remembers: boolean): Mark {
   const id = ids[at]!;
   if (!remembers) {

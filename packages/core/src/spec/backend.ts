@@ -5,7 +5,7 @@
 // reading is async. Everything it hands out is disposable, and disposing gives memory back at once.
 
 import type { Format, FormatCodec, QuantizedTensor } from './format.ts';
-import type { OpName, Program } from './program.ts';
+import type { LinearUse, OpName, Program } from './program.ts';
 import type { Routine } from './quantizer.ts';
 import type { HostTensor, Matrix, TensorSpec } from './tensor.ts';
 
@@ -20,15 +20,25 @@ export interface LinearRequest {
   readonly format: Format;
   readonly shape: Matrix;
   /** `embedding` needs row look-up, `linear` the product, `both` the two of a tied table. */
-  readonly use: 'linear' | 'embedding' | 'both';
-  /** dequant: may the backend expand the weight to plain floats? It costs memory and hides the point of quantizing, so the caller must allow it. */
-  readonly allowDequant: boolean;
+  readonly use: LinearUse['use'];
 }
 
-/** native: reads the published packing; repack: own order of the same codes; dequant: expanded to floats. `bytes` of device memory it would take. */
+/**
+ * native: reads the published packing; repack: own order of the same codes; dequant: expanded to floats. `bytes` of device memory it would take.
+ * `dequant` costs memory and hides the point of quantizing: a backend says so, and whoever asks decides (see `RuntimeOptions.allowDequant`).
+ */
 export type Support =
   | { readonly level: 'native' | 'repack' | 'dequant'; readonly bytes: number }
   | { readonly level: 'none'; readonly reason: string };
+
+export interface PrepareOptions {
+  /** What the linear will be used for; default `linear`. */
+  readonly use?: LinearUse['use'];
+  /** f32 [out]: `forward` adds it. */
+  readonly bias?: HostTensor | undefined;
+  /** Rejects with its reason; nothing stays on the device then. */
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** A weight prepared on a backend: what a method's `HqqLinear` or `Linear4bit` gives its user, and what a program multiplies by. */
 export interface QuantizedLinear extends Disposable {
@@ -56,8 +66,8 @@ export interface StepSequence {
   /** The length that dynamic rotary kinds go by; default cached + tokens. In a chunked prefill pass the whole prompt's on every chunk. */
   readonly length?: number;
   /**
-   * Rows for `input` operations by name: f32 [tokens, width], [wanted, width] for the outputs domain, [positions, width] for the memory domain.
-   * Memory is handed in once per sequence, all of it with one step; a step without it has no memory rows.
+   * Rows for `input` operations by name: f32 [tokens, width], [wanted, width] for the outputs domain, [positions, width] for the encoder domain.
+   * Encoder rows are handed in once per sequence, all of them with one step; a step without them has none.
    */
   readonly inputs?: Readonly<Record<string, HostTensor>>;
   /** Rows for `inject` operations, f32: row i of `rows` replaces the row of token at[i]; `at` is ascending. Without it nothing is replaced. */
@@ -66,6 +76,12 @@ export interface StepSequence {
 
 /** f32 (expert ids: i32) [rows, width] per output name, rows of all sequences in the order given. */
 export type StepOutputs = Readonly<Record<string, HostTensor>>;
+
+export interface StepOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Names of the program outputs to read back; default all, [] none (a step that only fills caches). */
+  readonly outputs?: readonly string[] | undefined;
+}
 
 /** A compiled program with its activations and caches. */
 export interface Executable extends Disposable {
@@ -77,22 +93,28 @@ export interface Executable extends Disposable {
   fork(id: SequenceId): SequenceId;
   /** Number of tokens stepped, also by a program without caches: an encoder takes a new (or truncated) sequence per input. */
   length(id: SequenceId): number;
-  /** Forgets the cached tokens from position `length` on. Memory stays. */
+  /** Forgets the cached tokens from position `length` on. Encoder rows stay. */
   truncate(id: SequenceId, length: number): void;
   close(id: SequenceId): void;
   /**
    * Runs one step; one at a time, and no other method meanwhile. A step that rejects changes no cache: ERR_BAD_ARGUMENT for an unusable batch (no
-   * sequence, one twice, no tokens, an id out of the vocabulary, missing or unknown inputs), ERR_LIMIT beyond contextLength or a position table.
+   * sequence, one twice, no tokens, an id out of the vocabulary, missing or unknown inputs) or an unknown output name, ERR_LIMIT beyond
+   * contextLength or a position table.
    */
-  step(batch: readonly StepSequence[], options?: { readonly signal?: AbortSignal | undefined }): Promise<StepOutputs>;
+  step(batch: readonly StepSequence[], options?: StepOptions): Promise<StepOutputs>;
 }
 
 export interface CompileOptions {
   /** Most positions a sequence may have; a longer one is ERR_LIMIT. */
   readonly contextLength: number;
-  /** Most sequences open at once; default 16. */
+  /** Most sequences open at once; default 16 (`DEFAULT_MAX_SEQUENCES`). */
   readonly maxSequences?: number;
+  /** Rejects with its reason; nothing stays on the device then. */
+  readonly signal?: AbortSignal | undefined;
 }
+
+/** Default of `maxSequences`. */
+export const DEFAULT_MAX_SEQUENCES = 16;
 
 export interface Backend extends AsyncDisposable {
   readonly spec: 1;
@@ -104,11 +126,18 @@ export interface Backend extends AsyncDisposable {
   readonly routines?: ReadonlyMap<string, Routine>;
   /** Pure and synchronous. */
   supports(request: LinearRequest): Support;
-  /** Takes over nothing: the caller may drop the host tensors once the promise settles. bias: f32 [out]. */
-  prepare(weight: QuantizedTensor, request: LinearRequest, bias?: HostTensor): Promise<QuantizedLinear>;
   /**
-   * `linears[i]` serves `program.linears[i]`; the executable uses them but does not own them. A linear adds the bias it was prepared with: whoever
-   * prepares it passes the constant that `LinearUse.bias` names. Throws ERR_BAD_ARGUMENT for a program that breaks a rule of program.ts.
+   * Puts a weight on the device as `supports` announced for its format, shape and use: where that is `dequant`, expanded.
+   * Takes over nothing: the caller may drop the host tensors once the promise settles.
+   * Throws ERR_UNSUPPORTED_FORMAT where `supports` says none, ERR_TENSOR_MISMATCH for parts or a bias that do not fit.
+   */
+  prepare(weight: QuantizedTensor, options?: PrepareOptions): Promise<QuantizedLinear>;
+  /**
+   * `linears[i]` serves `program.linears[i]`; the executable uses them but does not own them. Each was prepared by this same backend, for that use:
+   * an executable reads device memory, it calls no `forward`, so a wrapper of the caller's cannot stand in. (An adapter such as LoRA is a rewrite of
+   * the program: two more `linear` operations beside the first and an `add` with a factor.) A linear adds the bias it was prepared with: whoever
+   * prepares it passes the constant that `LinearUse.bias` names.
+   * Throws ERR_BAD_ARGUMENT for a program that breaks a rule of program.ts, and for linears that are not this backend's or do not fit.
    */
   compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable>;
   alloc(spec: TensorSpec): DeviceTensor;

@@ -2,7 +2,7 @@
 
 import type { Format, QuantizedTensor } from './format.ts';
 import type { Entries, LinearSite } from './model.ts';
-import type { Quantizer, Treatment } from './quantizer.ts';
+import type { Importance, Quantizer } from './quantizer.ts';
 import type { DType, HostTensor, Json, JsonObject, Matrix, TensorSpec } from './tensor.ts';
 
 export interface ReadOptions {
@@ -49,12 +49,16 @@ export interface LayoutTensor {
   readonly content: { readonly part: string } | { readonly data: Uint8Array };
 }
 
-export interface PlannedLinear {
+/** A linear that will be quantized. */
+export interface QuantizedSite {
   readonly site: LinearSite;
-  readonly use: Treatment;
-  /** Absent where the linear is kept. */
-  readonly format?: Format;
+  readonly use: Quantizer;
+  readonly format: Format;
+  readonly importance?: Importance | undefined;
 }
+
+/** A linear and what becomes of it. */
+export type PlannedLinear = QuantizedSite | { readonly site: LinearSite; readonly use: 'keep'; readonly format?: undefined };
 
 /** A published way to store quantized weights (`hqq`, `bitsandbytes`, ...): read, write, detect. */
 export interface CheckpointLayout {
@@ -63,11 +67,15 @@ export interface CheckpointLayout {
   /** True if config.json says so or the entries show it. */
   detect(config: JsonObject, entries: Entries): boolean;
   /** Every quantized linear by module path. Reads only small tensors. */
-  read(config: JsonObject, source: TensorSource): Promise<ReadonlyMap<string, StoredLinear>>;
+  read(
+    config: JsonObject,
+    source: TensorSource,
+    options?: { readonly signal?: AbortSignal | undefined },
+  ): Promise<ReadonlyMap<string, StoredLinear>>;
   /** True if this layout can store what the quantizer makes. */
   accepts(quantizer: Quantizer, format: Format): boolean;
   /** The tensors of one quantized linear, its bias apart. `computeDtype` is the dtype that a Python reader computes in. */
-  tensors(path: string, quantizer: Quantizer, format: Format, shape: Matrix, computeDtype: DType): readonly LayoutTensor[];
+  tensors(linear: QuantizedSite, options: { readonly computeDtype: DType }): readonly LayoutTensor[];
   /** Value of `quantization_config` in config.json. */
   config(linears: readonly PlannedLinear[]): JsonObject;
   /** Which programs load the result, as sentences for the end of `quantize`. */

@@ -13,7 +13,7 @@ export interface Dense {
  * Group-wise affine grid: w = (q - zero) * scale, q in 0 .. levels - 1.
  *
  * With T = out * in and the weight seen as one flat row-major sequence, `axis: 1` makes groups of `group` consecutive elements (they may run
- * across row ends), `axis: 0` makes group c of the elements c, c + T/group, c + 2 T/group, ... (../docs: HQQ's grouping, published layouts).
+ * across row ends), `axis: 0` makes group c of the elements c, c + T/group, c + 2 T/group, ....
  * `group: null` means one group per row (axis 1) or per column (axis 0).
  *
  * Parts: `codes` (packed), `scale` and `zero`, each [T/group, 1] (axis 1) or [1, T/group] (axis 0); a nested format contributes its own parts
@@ -78,6 +78,23 @@ export interface DequantizeOptions {
   readonly to?: number;
 }
 
+/**
+ * What makes weights of codes, in f32: dtypes cast, nested formats dequantized, offsets added. Group g is the g-th of the format's description: along
+ * axis 1, and for blocks of a codebook, it starts at flat element g * group; along axis 0 it is the elements g, g + T/group, ... The last block of a
+ * codebook may be short. Every operation below rounds to f32.
+ *
+ *   affine    w = (q - zero[g]) * scale[g]; `zero` is there for `none`, too (levels / 2 everywhere)
+ *   codebook  w[j] = table[q * dim + j] * scale[g], j < dim; with `rotate` these are the weights before the rotation is undone
+ */
+export interface FormatNumbers {
+  /** One per group. */
+  readonly scale: Float32Array;
+  /** One per group; affine alone. */
+  readonly zero?: Float32Array;
+  /** [2^(bits * dim), dim] row by row; codebooks alone. */
+  readonly table?: Float32Array;
+}
+
 /** The meaning of one family of formats, as pure functions. */
 export interface FormatCodec<F extends Format = Format> {
   readonly kind: F['kind'];
@@ -85,6 +102,12 @@ export interface FormatCodec<F extends Format = Format> {
   parts(format: F, shape: Matrix): Readonly<Record<string, TensorSpec>>;
   /** Codes of weight rows [from, to), one per element (or per `dim` elements), whatever the packing. u8 [to - from, in / dim] (u16 above 256 codes). */
   unpackRows(tensor: QuantizedTensor<F>, from: number, to: number): HostTensor;
+  /**
+   * Scales with zeros or a table, as new arrays: with the codes of `unpackRows` all that a backend needs to make weights of its own. undefined for
+   * formats that are not made of codes, scales and zeros or a table (dense; custom ones as they like): those are read with `dequantize`.
+   * Throws ERR_TENSOR_MISMATCH for parts that do not fit the format.
+   */
+  numbers(tensor: QuantizedTensor<F>): FormatNumbers | undefined;
   /** Normative numbers of weight rows [from, to). */
   dequantize(tensor: QuantizedTensor<F>, options?: DequantizeOptions): HostTensor;
 }

@@ -7,9 +7,9 @@
 //   tokens   one row per new token of the step
 //   outputs  the rows whose results are wanted (`select`)
 //   routed   topK rows per token, token-major (mixture of experts)
-//   memory   one row per encoder position handed in with this step (encoder-decoder); zero rows in later steps
+//   encoder  one row per encoder position handed in with this step (encoder-decoder); zero rows in later steps
 //
-// Positions. A token's is its place in the sequence; a memory row's is its place in the memory. A wanted row keeps its token's.
+// Positions. A token's is its place in the sequence; an encoder row's is its place among those of its sequence. A wanted row keeps its token's.
 // Rules. A tensor is made by one operation, before it is read. Every cache is filled by exactly one `attend` or `remember`. All routers of a program
 // have the same topK. Each operation rounds its result to f32 once; how it sums is the backend's.
 //
@@ -17,7 +17,7 @@
 
 import type { HostTensor } from './tensor.ts';
 
-export type RowDomain = 'tokens' | 'outputs' | 'routed' | 'memory';
+export type RowDomain = 'tokens' | 'outputs' | 'routed' | 'encoder';
 
 /** Index into `Program.tensors`. */
 export type TensorId = number;
@@ -61,9 +61,9 @@ export type Rope =
       readonly scale: number;
     };
 
-/** Keys and values of one attention layer, per sequence. `memory` caches hold encoder positions and are filled once. */
+/** Keys and values of one attention layer, per sequence. `encoder` caches hold encoder positions and are filled once. */
 export interface CacheUse {
-  readonly rows: 'tokens' | 'memory';
+  readonly rows: 'tokens' | 'encoder';
   readonly heads: number;
   readonly keyDim: number;
   readonly valueDim: number;
@@ -134,7 +134,7 @@ export interface RopeOp extends Node {
 /**
  * Attention with cache: appends k and v (rows of the cache's domain) to the cache, then every row of q attends over its own sequence.
  * score = softcap(scale * q.k) + bias; causal: keys at positions <= the query's; `window` w: only keys with query position - key position < w.
- * Without `cache` keys and values are those of this step alone (encoders; q, k and v are all of tokens or all of memory). Without k and v the cache is
+ * Without `cache` keys and values are those of this step alone (encoders; q, k and v are all of tokens or all of encoder rows). Without k and v the cache is
  * read only (cross attention after `remember`, never causal); it holds what earlier operations of this step appended. With a cache q may be the
  * wanted rows alone. A row that sees no key gives zeros. `window` looks back only: without `causal`, later keys are seen whatever their distance.
  * heads are grouped: query head h uses key head floor(h * kvHeads / heads).
@@ -170,7 +170,7 @@ export type PositionBias =
       readonly maxDistance: number;
       readonly bidirectional: boolean;
     };
-/** Appends k and v of memory rows to a memory cache. No output tensor of its own: `out` names k for data flow. */
+/** Appends k and v of encoder rows to an encoder cache. No output tensor of its own: `out` names k for data flow. */
 export interface Remember extends Node {
   readonly op: 'remember';
   readonly k: TensorId;
@@ -269,6 +269,8 @@ export type Op =
   | ExpertLinear
   | Combine;
 export type OpName = Op['op'];
+/** One kind of operation: `OpOf<'attend'>`. */
+export type OpOf<N extends OpName> = Extract<Op, { readonly op: N }>;
 
 export interface Program {
   readonly spec: 1;

@@ -57,8 +57,10 @@ export interface WeightError {
 export interface Quantizer {
   readonly spec: 1;
   readonly method: string;
-  /** The settings, for provenance and for the layout's config block; never dispatched on by core. */
+  /** The settings as the layout's config block has them; never dispatched on by core. */
   readonly config: JsonObject;
+  /** Changes whenever the bytes could: every setting, and a version of the algorithm. An interrupted run is resumed only with an equal one. */
+  readonly identity: string;
   /**
    * The format this quantizer makes of a weight of that shape, with scales and zeros stored as `metaDtype`.
    * Throws ERR_UNSUPPORTED_FORMAT with the reason; never skips silently.

@@ -13,7 +13,7 @@ import { type Case, check, checkThrows } from './kit.ts';
 import { seededTensor } from './random.ts';
 
 function request(weight: QuantizedTensor, use: LinearRequest['use'] = 'linear'): LinearRequest {
-  return { format: weight.format, shape: weight.shape, use, allowDequant: true };
+  return { format: weight.format, shape: weight.shape, use };
 }
 
 /** Why a backend does not take a weight; undefined if it does. */
@@ -52,7 +52,7 @@ function expectedProduct(
 
 /** Runs one forward through device tensors. */
 async function product(backend: Backend, weight: QuantizedTensor, x: HostTensor, bias?: HostTensor): Promise<Float32Array> {
-  using linear = await backend.prepare(weight, request(weight), bias);
+  using linear = await backend.prepare(weight, { bias });
   check(linear.bias === (bias !== undefined), `linear.bias is ${linear.bias}`);
   const input = backend.alloc(x);
   const output = backend.alloc({ dtype: 'f32', shape: [x.shape[0]!, weight.shape[0]] });
@@ -72,7 +72,7 @@ async function checkLookUp(backend: Backend, weight: QuantizedTensor, tolerance:
   if (reason) return reason;
   const b = new ProgramBuilder({ layers: 0 });
   b.output('rows', b.embed(b.addLinear('table', weight.shape, { use: 'embedding' })));
-  using linear = await backend.prepare(weight, asked);
+  using linear = await backend.prepare(weight, { use: 'embedding' });
   using executable = await backend.compile(b.build(), [linear], { contextLength: 64 });
   const [out, inp] = weight.shape;
   const tokens = Uint32Array.of(out - 1, 0, Math.floor(out / 2), 0);
@@ -144,7 +144,7 @@ export function formatCases({ backend, tolerances, options }: SuiteContext): rea
           if (reason) return reason;
           const support = subject.supports(request(weight));
           const before = subject.allocated();
-          const linear = await subject.prepare(weight, request(weight));
+          const linear = await subject.prepare(weight);
           check(support.level !== 'none' && linear.bytes === support.bytes, `${linear.bytes} bytes, announced: ${JSON.stringify(support)}`);
           check(
             subject.allocated() - before >= linear.bytes,
@@ -171,7 +171,7 @@ export function formatCases({ backend, tolerances, options }: SuiteContext): rea
         const subject = await backend();
         const weight: QuantizedTensor = { format, shape, parts: {} };
         check(refusal(subject, request(weight)) !== undefined, 'supports must say none');
-        await checkThrows('prepare', 'ERR_UNSUPPORTED_FORMAT', () => subject.prepare(weight, request(weight)));
+        await checkThrows('prepare', 'ERR_UNSUPPORTED_FORMAT', () => subject.prepare(weight));
       },
     });
   }
@@ -183,12 +183,13 @@ export function formatCases({ backend, tolerances, options }: SuiteContext): rea
       const weight = sampleWeight({ kind: 'dense', dtype: 'f32' }, [8, 8]);
       const reason = refusal(subject, request(weight));
       if (reason) return reason;
-      await checkThrows('prepare without its part', 'ERR_TENSOR_MISMATCH', () =>
-        subject.prepare({ ...weight, parts: {} }, request(weight)),
+      await checkThrows('prepare without its part', 'ERR_TENSOR_MISMATCH', () => subject.prepare({ ...weight, parts: {} }));
+      await checkThrows('prepare with a bias of another length', 'ERR_TENSOR_MISMATCH', () =>
+        subject.prepare(weight, { bias: seededTensor(1, [7]) }),
       );
       const short = { ...weight.parts.weight!, data: weight.parts.weight!.data.subarray(4) };
       await checkThrows('prepare with missing bytes', 'ERR_TENSOR_MISMATCH', () =>
-        subject.prepare({ ...weight, parts: { weight: short } }, request(weight)),
+        subject.prepare({ ...weight, parts: { weight: short } }),
       );
     },
   });

@@ -8,7 +8,7 @@ import { decoderCase } from './programs.ts';
 
 const DENSE = { kind: 'dense', dtype: 'f32' } as const;
 
-export function lifetimeCases({ provider, backend }: SuiteContext): readonly Case[] {
+export function lifetimeCases({ provider, backend, reference }: SuiteContext): readonly Case[] {
   const group = 'lifetime';
   return [
     {
@@ -35,11 +35,10 @@ export function lifetimeCases({ provider, backend }: SuiteContext): readonly Cas
       async run() {
         const subject = await backend();
         const weight = sampleWeight(DENSE, [8, 8]);
-        const request = { format: DENSE, shape: weight.shape, use: 'linear', allowDequant: true } as const;
-        const support = subject.supports(request);
+        const support = subject.supports({ format: DENSE, shape: weight.shape, use: 'linear' });
         if (support.level === 'none') return support.reason;
         const before = subject.allocated();
-        const linear = await subject.prepare(weight, request);
+        const linear = await subject.prepare(weight);
         const x = subject.alloc({ dtype: 'f32', shape: [1, 8] });
         const out = subject.alloc({ dtype: 'f32', shape: [1, 8] });
         linear[Symbol.dispose]();
@@ -93,6 +92,55 @@ export function lifetimeCases({ provider, backend }: SuiteContext): readonly Cas
         const backwards = { ...program, ops: [...program.ops].reverse() };
         await checkThrows('operations in the wrong order', 'ERR_BAD_ARGUMENT', () => subject.compile(backwards, linears, options));
         await checkThrows('too few linears', 'ERR_BAD_ARGUMENT', () => subject.compile(program, linears.slice(1), options));
+        for (const linear of linears) linear[Symbol.dispose]();
+      },
+    },
+    {
+      group,
+      name: 'linears that it did not prepare are refused',
+      async run() {
+        const subject = await backend();
+        const one = decoderCase();
+        const reason = whyNot(subject, one.test);
+        if (reason) return reason;
+        const linears = await prepareWeights(subject, one.test);
+        const other = await reference();
+        const foreign = await prepareWeights(other, one.test);
+        const at = one.test.program.linears.findIndex(({ use }) => use === 'linear');
+        const compile = (list: typeof linears): Promise<unknown> => subject.compile(one.test.program, list, { contextLength: 32 });
+        await checkThrows("another backend's linear", 'ERR_BAD_ARGUMENT', () => compile(linears.with(at, foreign[at]!)));
+        const inner = linears[at]!;
+        const wrapper = {
+          format: inner.format,
+          shape: inner.shape,
+          bytes: inner.bytes,
+          bias: inner.bias,
+          forward: inner.forward.bind(inner),
+          dequantize: inner.dequantize.bind(inner),
+          [Symbol.dispose]: () => {},
+        };
+        await checkThrows('a wrapper around its own', 'ERR_BAD_ARGUMENT', () => compile(linears.with(at, wrapper)));
+        for (const linear of [...linears, ...foreign]) linear[Symbol.dispose]();
+      },
+    },
+    {
+      group,
+      name: 'aborting leaves nothing behind',
+      async run() {
+        const subject = await backend();
+        const one = decoderCase();
+        const reason = whyNot(subject, one.test);
+        if (reason) return reason;
+        const before = subject.allocated();
+        const signal = AbortSignal.abort(Object.assign(new Error('stop'), { code: 'ERR_TEST_ABORT' }));
+        const [weight] = one.test.weights.values();
+        await checkThrows('an aborted prepare', 'ERR_TEST_ABORT', () => subject.prepare(weight!, { signal }));
+        check(subject.allocated() === before, `${subject.allocated() - before} bytes are held by an aborted prepare`);
+        const linears = await prepareWeights(subject, one.test);
+        const weights = subject.allocated();
+        const options = { contextLength: 32, signal };
+        await checkThrows('an aborted compile', 'ERR_TEST_ABORT', () => subject.compile(one.test.program, linears, options));
+        check(subject.allocated() === weights, `${subject.allocated() - weights} bytes are held by an aborted compile`);
         for (const linear of linears) linear[Symbol.dispose]();
       },
     },

@@ -168,6 +168,28 @@ export function stepCases(context: SuiteContext): readonly Case[] {
     },
     {
       group,
+      name: 'only the outputs asked for are read back',
+      run: () =>
+        onDecoder(context, async ({ executable, one }) => {
+          const names = Object.keys(one.test.program.outputs).sort();
+          const step = { tokens: Uint32Array.of(1, 2, 3) };
+          const all = await executable.step([{ ...step, id: executable.open() }]);
+          check(Object.keys(all).sort().join() === names.join(), `all outputs by default, got ${Object.keys(all).join()}`);
+          for (const outputs of [['logits'], names.slice(0, 1), names, []]) {
+            const id = executable.open();
+            const some = await executable.step([{ ...step, id }], { outputs });
+            check(Object.keys(some).sort().join() === outputs.join(), `asked for [${outputs}], got [${Object.keys(some).join()}]`);
+            for (const name of outputs) same(name, toFloat32(some[name]!), toFloat32(all[name]!));
+            await checkThrows('an unknown output', 'ERR_BAD_ARGUMENT', () =>
+              executable.step([{ ...step, id }], { outputs: ['logits', 'nobody'] }),
+            );
+            check(executable.length(id) === 3, `length is ${executable.length(id)} after 3 tokens`);
+            executable.close(id);
+          }
+        }),
+    },
+    {
+      group,
       name: 'an unusable batch is refused and changes nothing',
       run: () =>
         onDecoder(context, async ({ executable, feed }) => {

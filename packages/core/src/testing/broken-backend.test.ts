@@ -71,14 +71,26 @@ describe('a broken backend fails the kit', () => {
     const leaking = altered((backend) => {
       let leaked = 0;
       return {
-        prepare: async (weight, request, bias) => {
+        prepare: async (weight, options) => {
           leaked += 16;
-          return backend.prepare(weight, request, bias);
+          return backend.prepare(weight, options);
         },
         allocated: () => backend.allocated() + leaked,
       };
     });
     expect((await failures(leaking, /dense f32|lifetime/)).map(({ reason }) => reason).join('\n')).toMatch(/16 bytes are still held/);
+  });
+
+  it('outputs that nobody asked for', async () => {
+    const chatty = altered((backend) => ({
+      compile: async (program, linears, options) => {
+        const executable = await backend.compile(program, linears, options);
+        const { step } = executable;
+        executable.step = (batch, more) => step.call(executable, batch, { signal: more?.signal });
+        return executable;
+      },
+    }));
+    expect((await failures(chatty, /sequences/)).map(({ name }) => name)).toEqual(['only the outputs asked for are read back']);
   });
 
   it('a refusal without a reason', async () => {

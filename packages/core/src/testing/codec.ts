@@ -1,7 +1,8 @@
 // Conformance of a format codec: sizes, row ranges, dtypes, and what it refuses.
 
+import { grouping, hadamardBlocks } from '../codecs/index.ts';
 import { byteLength, elements, toFloat32 } from '../dtype.ts';
-import type { FormatCodec } from '../spec/format.ts';
+import type { Affine, Codebook, FormatCodec, FormatNumbers, QuantizedTensor } from '../spec/format.ts';
 import type { HostTensor } from '../spec/tensor.ts';
 import { checkClose } from './compare.ts';
 import type { FormatSample } from './formats.ts';
@@ -17,6 +18,26 @@ function ranges(rows: number): (readonly [from: number, to: number])[] {
   const list: (readonly [number, number])[] = [];
   for (let from = 0, step = 1; from < rows; from += step, step = (step * 2) % 7 || 3) list.push([from, Math.min(rows, from + step)]);
   return list;
+}
+
+/** Weights of codes and numbers, as `FormatNumbers` says. */
+function weightsOf({ format, shape }: QuantizedTensor, codes: ArrayLike<number>, { scale, zero, table }: FormatNumbers): Float32Array {
+  const count = shape[0] * shape[1];
+  if (format.kind === 'affine') {
+    const { groups, group } = grouping(format as Affine, shape);
+    check(scale.length === groups && zero?.length === groups, `${scale.length} scales and ${zero?.length} zeros of ${groups} groups`);
+    const groupOf = (i: number): number => ((format as Affine).axis === 1 ? Math.floor(i / group) : i % groups);
+    return Float32Array.from({ length: count }, (_, i) => Math.fround(codes[i]! - zero[groupOf(i)]!) * scale[groupOf(i)]!);
+  }
+  const { bits, dim, group, rotate } = format as Codebook;
+  const blocks = Math.ceil(count / group);
+  check(scale.length === blocks && table?.length === 2 ** (bits * dim) * dim, `${scale.length} scales, a table of ${table?.length}`);
+  const values = Float32Array.from(
+    { length: count },
+    (_, i) => table[codes[Math.floor(i / dim)]! * dim + (i % dim)]! * scale[Math.floor(i / group)]!,
+  );
+  if (rotate) hadamardBlocks(values, rotate.block);
+  return values;
 }
 
 /** The cases, for any way of running them. */
@@ -43,8 +64,25 @@ export function codecCases(codec: FormatCodec, samples: readonly CodecSample[]):
         }
       },
     };
+    const making: Case = {
+      group: name,
+      name: 'its codes and numbers make its weights',
+      async run() {
+        const numbers = codec.numbers(weight);
+        check(numbers !== undefined, 'numbers gives none');
+        const rows = codec.unpackRows(weight, 0, out);
+        const codes = elements({ dtype: rows.dtype, data: rows.data }) as Uint8Array;
+        checkClose('weights', weightsOf(weight, codes, numbers), toFloat32(codec.dequantize(weight)), 0);
+        for (const list of Object.values(numbers)) list.fill(0); // they are the caller's
+        const again = codec.numbers(weight)!;
+        checkClose('weights, once more', weightsOf(weight, codes, again), toFloat32(codec.dequantize(weight)), 0);
+        await checkThrows('without parts', 'ERR_TENSOR_MISMATCH', () => codec.numbers({ ...weight, parts: {} }));
+      },
+    };
+    const grouped = format.kind === 'affine' || format.kind === 'codebook';
     return [
       ...(format.kind === 'dense' ? [] : [unpacking]), // dense weights have no codes
+      ...(grouped ? [making] : []), // what a custom format's numbers mean is its own matter
       {
         group: name,
         name: 'the parts have the announced dtypes, shapes and bytes',

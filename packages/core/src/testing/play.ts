@@ -19,7 +19,7 @@ export interface Script {
   /** Rows for all tokens. */
   readonly inputs?: Readonly<Record<string, HostTensor>>;
   /** Handed in with the first step. */
-  readonly memory?: Readonly<Record<string, HostTensor>>;
+  readonly encoder?: Readonly<Record<string, HostTensor>>;
   /** `at` counts from the start of the sequence. */
   readonly injections?: Readonly<Record<string, { readonly at: Uint32Array; readonly rows: HostTensor }>>;
 }
@@ -58,10 +58,9 @@ export function chunked(scripts: readonly Script[], size: number): Schedule {
 /** Prepares the weights of a program. */
 export async function prepareWeights(backend: Backend, { program, weights }: TestProgram): Promise<QuantizedLinear[]> {
   const linears: QuantizedLinear[] = [];
-  for (const { path, shape, use, bias } of program.linears) {
+  for (const { path, use, bias } of program.linears) {
     const weight = weights.get(path)!;
-    const request = { format: weight.format, shape, use, allowDequant: true };
-    linears.push(await backend.prepare(weight, request, bias === undefined ? undefined : program.constants[bias]));
+    linears.push(await backend.prepare(weight, { use, bias: bias === undefined ? undefined : program.constants[bias] }));
   }
   return linears;
 }
@@ -71,7 +70,7 @@ export function whyNot(backend: Backend, { program, weights }: TestProgram): str
   const missing = [...new Set(program.ops.map(({ op }) => op))].filter((op) => !backend.ops.has(op));
   if (missing.length > 0) return `does not run ${missing.join(', ')}`;
   for (const { path, shape, use } of program.linears) {
-    const support = backend.supports({ format: weights.get(path)!.format, shape, use, allowDequant: true });
+    const support = backend.supports({ format: weights.get(path)!.format, shape, use });
     if (support.level === 'none') return `${use} of ${path}: ${support.reason}`;
   }
   return undefined;
@@ -87,7 +86,7 @@ export function scriptStep(script: Script, id: SequenceId, from: number, count: 
     const row = shape[1]! * DTYPE_BYTES[dtype];
     inputs[name] = { dtype, shape: [count, shape[1]!], data: data.subarray(from * row, (from + count) * row) };
   }
-  if (from === 0) Object.assign(inputs, script.memory);
+  if (from === 0) Object.assign(inputs, script.encoder);
   const injections: Record<string, { at: Uint32Array; rows: HostTensor }> = {};
   for (const [name, { at, rows }] of Object.entries(script.injections ?? {})) {
     const row = rows.shape[1]! * 4;
@@ -123,9 +122,9 @@ export async function play(executable: Executable, program: Program, scripts: re
       const tokens = step.reduce((sum, [, count]) => sum + count, 0);
       let at = 0;
       for (const [i, count] of step) {
-        const memory = done[i] === 0 ? (Object.values(scripts[i]!.memory ?? {})[0]?.shape[0] ?? 0) : 0;
+        const encoder = done[i] === 0 ? (Object.values(scripts[i]!.encoder ?? {})[0]?.shape[0] ?? 0) : 0;
         // Routed rows are topK per token; topK follows from their number.
-        const mine = rows === 'memory' ? memory * width : rows === 'routed' ? (all.length / tokens) * count : count * width;
+        const mine = rows === 'encoder' ? encoder * width : rows === 'routed' ? (all.length / tokens) * count : count * width;
         played[i]![name] ??= [];
         const list = played[i]![name];
         for (let k = at; k < at + mine; k++) list.push(all[k]!);

@@ -216,30 +216,30 @@ const DEFINITIONS: readonly Definition[] = [
     { width: 64, whole: true },
   ],
   [
-    'remember and attend to memory',
+    'remember and attend to encoder rows',
     'attend',
     (b) => {
-      const memory = b.input('memory', { rows: 'memory', width: 32 });
-      const cache = b.addCache({ rows: 'memory', heads: 2, keyDim: 8, valueDim: 8 });
-      b.remember(b.slice(memory, { offset: 0, width: 16 }), b.slice(memory, { offset: 16, width: 16 }), cache);
+      const encoded = b.input('encoded', { rows: 'encoder', width: 32 });
+      const cache = b.addCache({ rows: 'encoder', heads: 2, keyDim: 8, valueDim: 8 });
+      b.remember(b.slice(encoded, { offset: 0, width: 16 }), b.slice(encoded, { offset: 16, width: 16 }), cache);
       return b.attend(b.slice(b.rows(), { offset: 0, width: 16 }), { cache, heads: 2, keyDim: 8, scale: 0.5, causal: false });
     },
-    { scripts: makeScripts(WIDTH).map((script, i): Script => ({ ...script, memory: { memory: seededTensor(60 + i, [4 + i, 32], 2) } })) },
+    { scripts: makeScripts(WIDTH).map((script, i): Script => ({ ...script, encoder: { encoded: seededTensor(60 + i, [4 + i, 32], 2) } })) },
   ],
   [
-    'an encoder over memory rows',
+    'an encoder over rows of its own',
     'attend',
     (b) => {
-      const memory = b.input('memory', { rows: 'memory', width: 16 });
+      const encoded = b.input('encoded', { rows: 'encoder', width: 16 });
       const rope = b.addRope({ kind: 'fixed', frequencies, scale: 1 });
-      const q = b.rope(memory, { heads: 2, dim: 8, style: 'half', rope });
-      const own = b.attend(q, { k: q, v: memory, heads: 2, keyDim: 8, scale: 0.5, causal: false });
-      const cache = b.addCache({ rows: 'memory', heads: 2, keyDim: 8, valueDim: 8 });
+      const q = b.rope(encoded, { heads: 2, dim: 8, style: 'half', rope });
+      const own = b.attend(q, { k: q, v: encoded, heads: 2, keyDim: 8, scale: 0.5, causal: false });
+      const cache = b.addCache({ rows: 'encoder', heads: 2, keyDim: 8, valueDim: 8 });
       b.remember(own, own, cache);
       b.output('encoded', own);
       return b.attend(b.slice(b.rows(), { offset: 0, width: 16 }), { cache, heads: 2, keyDim: 8, scale: 0.5, causal: false });
     },
-    { scripts: makeScripts(WIDTH).map((script, i): Script => ({ ...script, memory: { memory: seededTensor(80 + i, [4 + i, 16], 2) } })) },
+    { scripts: makeScripts(WIDTH).map((script, i): Script => ({ ...script, encoder: { encoded: seededTensor(80 + i, [4 + i, 16], 2) } })) },
   ],
   ...ACTIVATION_KINDS.map((kind): Definition => [`activate ${kind}`, 'element', (b) => b.activate(b.rows(), kind)]),
   [

@@ -11,6 +11,7 @@ function rowwise(faults: { readonly twice?: boolean; readonly lies?: boolean; re
     spec: 1,
     method: 'rowwise',
     config: {},
+    identity: 'rowwise 1',
     format: (_shape, metaDtype) =>
       ({ kind: 'affine', levels: 256, group: null, axis: 1, scale: metaDtype, zero: 'none', packing: 'u8' }) satisfies Affine,
     async quantize(weight, format, out, { signal, onWeights }) {

@@ -9,7 +9,7 @@ import {
   type JsonObject,
   type LayoutTensor,
   LowbitError,
-  type Matrix,
+  type QuantizedSite,
   type Quantizer,
 } from '@lowbit/core';
 import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, torchName } from './hqq-format.ts';
@@ -52,11 +52,8 @@ export function hqqSettings(quantizer: Quantizer): HqqSettings {
 
 /** The tensors of one linear, bias apart. Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold. */
 export function hqqTensors(
-  path: string,
-  quantizer: Quantizer,
-  format: Format,
-  shape: Matrix,
-  computeDtype: DType,
+  { site: { path, shape }, use: quantizer, format }: QuantizedSite,
+  { computeDtype }: { readonly computeDtype: DType },
 ): readonly LayoutTensor[] {
   const nbits = format.kind === 'affine' ? bitsOfLevels(format.levels) : undefined;
   if (!isHqqFormat(format) || nbits === undefined) {

@@ -1,11 +1,14 @@
 import {
   type DType,
   dequantize,
+  type Format,
   type HostTensor,
   type JsonObject,
   type LayoutTensor,
+  type Matrix,
   memorySource,
   type PlannedLinear,
+  type QuantizedSite,
   type QuantizedTensor,
   type Quantizer,
 } from '@lowbit/core';
@@ -58,6 +61,12 @@ async function readOne(tensors: Record<string, HostTensor>): Promise<QuantizedTe
   return { format: stored.format, shape: stored.shape, parts };
 }
 
+const siteOf = (use: Quantizer, format: Format, shape: Matrix): QuantizedSite => ({
+  site: { path: 'm', tag: 'm', layer: 0, shape, bias: false },
+  use,
+  format,
+});
+
 describe('layers of the Python library', () => {
   test.each(cases.map((golden) => [golden.name, golden] as const))('%s: read and written back', async (name, { config, shape }) => {
     const tensors = stateDict(name);
@@ -72,7 +81,7 @@ describe('layers of the Python library', () => {
 
     const method = quantizer(settings);
     expect(hqqLayout.accepts(method, read.format)).toBe(true);
-    const written = hqqLayout.tensors('m', method, read.format, shape, config.compute_dtype);
+    const written = hqqLayout.tensors(siteOf(method, read.format, shape), { computeDtype: config.compute_dtype });
     const { 'm.bias': bias, ...without } = tensors;
     expect(bias === undefined).toBe(/nobias|view|b6/.test(name));
     expect(written).toHaveLength(19);
@@ -258,12 +267,17 @@ describe('quantization_config', () => {
     expect(hqqLayout.accepts(quantizer(b4g64), { ...format, packing: 'bnb_nibble' })).toBe(false);
     expect(hqqLayout.accepts(quantizer(b4g64), { kind: 'dense', dtype: 'f16' })).toBe(false);
     const broken = { ...quantizer(b4g64), config: { nbits: 4 } };
-    expect((await failure(() => hqqLayout.tensors('m', broken, format, [64, 64], 'f16'))).code).toBe('ERR_BAD_ARGUMENT');
-    expect((await failure(() => hqqLayout.tensors('m', quantizer(b4g64), { kind: 'dense', dtype: 'f16' }, [64, 64], 'f16'))).code).toBe(
+    expect((await failure(() => hqqLayout.tensors(siteOf(broken, format, [64, 64]), { computeDtype: 'f16' }))).code).toBe(
+      'ERR_BAD_ARGUMENT',
+    );
+    expect(
+      (await failure(() => hqqLayout.tensors(siteOf(quantizer(b4g64), { kind: 'dense', dtype: 'f16' }, [64, 64]), { computeDtype: 'f16' })))
+        .code,
+    ).toBe('ERR_UNSUPPORTED_FORMAT');
+    const view = quantizer({ ...b4g64, group_size: 6, view_as_float: true });
+    expect((await failure(() => hqqLayout.tensors(siteOf(view, { ...format, group: 6 }, [6, 6]), { computeDtype: 'f32' }))).code).toBe(
       'ERR_UNSUPPORTED_FORMAT',
     );
-    const view = quantizer({ ...b4g64, group_size: 6, view_as_float: true });
-    expect((await failure(() => hqqLayout.tensors('m', view, { ...format, group: 6 }, [6, 6], 'f32'))).code).toBe('ERR_UNSUPPORTED_FORMAT');
   });
 });
 

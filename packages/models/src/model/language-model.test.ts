@@ -229,6 +229,7 @@ describe('patching', () => {
   const halves: Quantizer = {
     spec: 1,
     method: 'test',
+    identity: 'test',
     config: {},
     format: () => ({ kind: 'dense', dtype: 'bf16' }),
     async quantize(weight, _format, out) {
