@@ -1,7 +1,7 @@
 // Quantizing a checkpoint folder into another one: core's plan and pipeline between a folder that is read in pieces and one that is written in pieces.
 
-import { stat } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { realpath, stat } from 'node:fs/promises';
+import { basename, resolve, sep } from 'node:path';
 import {
   type CheckpointLayout,
   type CheckpointPlan,
@@ -17,6 +17,7 @@ import {
 } from '@lowbit/core';
 import { BUILTIN_LAYOUTS, type FolderCheckpoint } from './checkpoint.node.ts';
 import { writeConfig } from './config-file.ts';
+import { isCarried } from './model-files.ts';
 import { type PlannedFile, PT_METADATA, planFiles } from './safetensors/shards.ts';
 import { createSafetensorsSink } from './safetensors/sink.node.ts';
 
@@ -69,6 +70,7 @@ export async function planQuantization(source: FolderCheckpoint, options: PlanQu
 export async function quantizeCheckpoint(source: FolderCheckpoint, options: QuantizeCheckpointOptions): Promise<QuantizationReport> {
   const { out, resume = false, overwrite = false, shardSize, signal } = options;
   signal?.throwIfAborted();
+  await assertApart(source.folder, out);
   const { planned, config } = await prepare(source, options);
   const { plan } = planned;
   const fingerprint = await jobFingerprint(source, plan);
@@ -78,7 +80,7 @@ export async function quantizeCheckpoint(source: FolderCheckpoint, options: Quan
     const report = await executePlan(plan, source.source, sink, options);
     for (const [name, bytes] of carriedFiles(source)) {
       signal?.throwIfAborted();
-      const data = await source.file(name, Math.max(bytes, 1));
+      const data = await source.file(name);
       if (data?.byteLength !== bytes) {
         throw new LowbitError('ERR_BAD_CHECKPOINT', `${name} changed while it was being copied`, {
           hint: 'Run again when nothing else writes to the source folder.',
@@ -91,9 +93,20 @@ export async function quantizeCheckpoint(source: FolderCheckpoint, options: Quan
     signal?.throwIfAborted();
     await sink.close();
     return { ...planned, ...report, out: sink.folder };
-  } finally {
-    await sink[Symbol.asyncDispose]();
+  } catch (error) {
+    await Promise.resolve(sink[Symbol.asyncDispose]()).catch(() => {}); // what went wrong first is what the caller must see
+    throw error;
   }
+}
+
+/** Throws ERR_BAD_ARGUMENT if the output would take the place of the source, by whatever name. */
+async function assertApart(source: string, out: string): Promise<void> {
+  const [from, to] = [await realpath(source), await realpath(out).catch(() => resolve(out))];
+  if (from !== to && !from.startsWith(to + sep)) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `the output ${out} ${from === to ? 'is' : 'holds'} the source ${source}`, {
+    hint: 'Choose a folder apart from the source.',
+    details: { out: to, source: from },
+  });
 }
 
 async function prepare(
@@ -111,15 +124,8 @@ async function prepare(
   };
 }
 
-/**
- * What goes along unchanged: tokenizer, generation and processor settings, chat templates, licence and use policy. Not the model card, which
- * describes other weights, nor data and code that lie in the folder.
- */
-const CARRIED =
-  /^(?:(?:tokenizer|special_tokens_map|added_tokens|vocab|generation_config|preprocessor_config|processor_config|chat_template)\S*\.(?:json|txt|jinja)|merges\.txt|\S+\.(?:jinja|model|tiktoken)|(?:licen[cs]e|notice|copying|use_policy|acceptable_use_policy)\S*)$/i;
-
 function carriedFiles(source: FolderCheckpoint): [name: string, bytes: number][] {
-  return [...source.fileBytes].filter(([name]) => CARRIED.test(name));
+  return [...source.fileBytes].filter(([name]) => isCarried(name));
 }
 
 function tensorSpecs(plan: CheckpointPlan): ReadonlyMap<string, TensorSpec> {

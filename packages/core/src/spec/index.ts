@@ -1,4 +1,4 @@
-export type * from './backend.ts';
+export * from './backend.ts';
 export type * from './checkpoint.ts';
 export * from './errors.ts';
 export type * from './format.ts';

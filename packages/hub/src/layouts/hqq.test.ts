@@ -39,7 +39,7 @@ function quantizer(settings: HqqSettings): Quantizer {
   const unused = () => {
     throw new Error('not used here');
   };
-  return { spec: 1, method: 'hqq', config: settings as unknown as JsonObject, format: unused, quantize: unused };
+  return { spec: 1, method: 'hqq', identity: 'test', config: settings as unknown as JsonObject, format: unused, quantize: unused };
 }
 
 const b4g64: HqqSettings = {

@@ -4,6 +4,7 @@ import { type FileHandle, lstat, open, readdir, rename, rm, statfs } from 'node:
 import { basename, dirname, parse } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
+import { isModelFile } from '../model-files.ts';
 import type { FileLayout } from './build.ts';
 
 /** False only if there is nothing of that name. Throws ERR_IO. */
@@ -27,10 +28,12 @@ export async function checkOutput(folder: string, overwrite: boolean): Promise<v
     new LowbitError('ERR_OUTPUT_EXISTS', `${folder} ${problem}`, { hint, details: { path: folder } });
   if (!overwrite) throw refuse('exists', 'Choose another output folder, or pass --overwrite (overwrite: true) to replace it.');
   const info = await guarded('open', folder, () => lstat(folder));
-  const names = info.isDirectory() ? await guarded('open', folder, () => readdir(folder)) : undefined;
-  // A slip of the keyboard must not replace a home folder.
-  if (names === undefined || (names.length > 0 && !names.some((name) => name === 'config.json' || name.endsWith('.safetensors')))) {
-    throw refuse('is no model folder, it is not replaced', 'Choose another output folder, or remove it yourself.');
+  const entries = info.isDirectory() ? await guarded('open', folder, () => readdir(folder, { withFileTypes: true })) : undefined;
+  // A slip of the keyboard must not replace a home folder or a project.
+  const stranger = entries?.find((entry) => !entry.isFile() || !isModelFile(entry.name));
+  if (entries === undefined || stranger !== undefined) {
+    const problem = stranger === undefined ? 'is no folder' : `holds ${stranger.name}, which is not of a model`;
+    throw refuse(`${problem}: it is not replaced`, 'Choose another output folder, or remove it yourself.');
   }
 }
 

@@ -10,6 +10,7 @@ import { quote } from '../json/parse.ts';
 import type { FileLayout } from './build.ts';
 import type { TensorPlace } from './header.ts';
 import { createJournal, JOURNAL_FILE, type Journal, resumeJournal } from './journal.node.ts';
+import { type Lock, takeLock } from './lock.node.ts';
 import { checkOutput, checkSpace, exists, prepareFile, replaceFolder, syncFolder } from './output.node.ts';
 import { addRange, firstGap, type Ranges } from './ranges.ts';
 import { INDEX_FILE, type PlannedFile, planSafetensors, type SafetensorsPlan, type ShardOptions } from './shards.ts';
@@ -60,7 +61,7 @@ interface PendingCommit {
 export async function createSafetensorsSink(outDir: string, options: SafetensorsSinkOptions): Promise<SafetensorsSink> {
   const folder = resolve(outDir);
   const partial = `${folder}.partial`;
-  const { journal, records } = await openPartial(folder, partial, options);
+  const { journal, records, lock } = await openPartial(folder, partial, options);
 
   const done = new Map<string, Json>();
   for (const { units } of records) for (const { unit, note } of units) done.set(unit, note);
@@ -219,6 +220,7 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     await flushing;
     check('reserved');
     for (const file of files) checkComplete(file);
+    await lock.check();
     await Promise.all(files.map((file) => guarded('write', file.path, () => file.handle.sync())));
     await syncFolder(partial);
     await closeHandles();
@@ -227,6 +229,7 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     await replaceFolder(partial, folder, options.overwrite === true);
     state = 'closed';
     await rm(join(folder, JOURNAL_FILE), { force: true });
+    await lock.release();
   }
 
   async function closeHandles(): Promise<void> {
@@ -234,33 +237,56 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
   }
 
   async function dispose(): Promise<void> {
-    if (state === 'finished' || state === 'closed' || state === 'disposed') return;
+    if (state === 'closed' || state === 'disposed') return;
+    const finished = state === 'finished'; // only its name is missing: kept for a resume
     state = 'disposed';
-    await flushing;
-    await closeHandles();
-    if (options.keepPartial !== true) await guarded('remove', partial, () => rm(partial, { recursive: true, force: true }));
+    try {
+      await flushing;
+      await closeHandles();
+      if (finished || options.keepPartial === true) return;
+      await lock.check();
+      await guarded('remove', partial, () => rm(partial, { recursive: true, force: true }));
+    } finally {
+      await lock.release();
+    }
   }
 
   return { folder, partial, files: planned, done, reserve, write, commit, writeFile, close, [Symbol.asyncDispose]: dispose };
 }
 
 interface Opened {
+  readonly lock: Lock;
   readonly journal: Journal;
   readonly records: Awaited<ReturnType<typeof resumeJournal>>['records'];
 }
 
 async function openPartial(folder: string, partial: string, options: SafetensorsSinkOptions): Promise<Opened> {
   await checkOutput(folder, options.overwrite === true);
+  await guarded('write', dirname(partial), () => mkdir(dirname(partial), { recursive: true }));
+  const lock = await takeLock(`${partial}.lock`);
+  try {
+    return { ...(await openJournal(partial, options)), lock };
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+async function openJournal(partial: string, options: SafetensorsSinkOptions): Promise<Omit<Opened, 'lock'>> {
   const path = join(partial, JOURNAL_FILE);
   if (await exists(partial)) {
     const info = await guarded('open', partial, () => stat(partial));
-    if (options.resume === true && info.isDirectory()) {
-      const names = await guarded('open', partial, () => readdir(partial));
-      // An empty folder is a run that was interrupted at once.
-      if (names.length === 0) return { journal: await createJournal(path, options.fingerprint), records: [] };
-      return resumeJournal(path, options.fingerprint);
+    const names = info.isDirectory() ? await guarded('open', partial, () => readdir(partial)) : undefined;
+    // A crash may come before the journal: then the folder is empty, and nothing is lost by starting over.
+    const empty = names?.length === 0;
+    if (options.resume === true && names?.includes(JOURNAL_FILE)) return resumeJournal(path, options.fingerprint);
+    if (!empty && !names?.includes(JOURNAL_FILE)) {
+      throw new LowbitError('ERR_OUTPUT_EXISTS', `${partial} is in the way, and it is not the work of an interrupted run`, {
+        hint: 'Choose another output folder, or remove it yourself.',
+        details: { path: partial },
+      });
     }
-    if (options.overwrite !== true) {
+    if (options.overwrite !== true && !(empty && options.resume)) {
       throw new LowbitError('ERR_OUTPUT_EXISTS', `${partial} is left from an interrupted run`, {
         hint: 'Pass --resume (resume: true) to continue it, or delete it.',
         details: { path: partial },
@@ -268,7 +294,6 @@ async function openPartial(folder: string, partial: string, options: Safetensors
     }
     await guarded('remove', partial, () => rm(partial, { recursive: true, force: true }));
   }
-  await guarded('write', dirname(partial), () => mkdir(dirname(partial), { recursive: true }));
   await guarded('write', partial, () => mkdir(partial));
   try {
     return { journal: await createJournal(path, options.fingerprint), records: [] };

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { appendFile, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DTYPE_BYTES, elementCount, type TensorSpec } from '@lowbit/core';
@@ -49,7 +50,7 @@ describe('writing', () => {
       await Promise.all(pieces.map((piece) => sink.write(piece.tensor, piece.at, piece.data)));
       await Promise.all([...tensors.keys()].map((tensor) => sink.commit(tensor, null)));
       await sink.writeFile('config.json', config);
-      expect(await readdir(join(temp.path, 'deep'))).toEqual(['out.partial']);
+      expect(await readdir(join(temp.path, 'deep'))).toEqual(['out.partial', 'out.partial.lock']);
       await sink.close();
       await sink[Symbol.asyncDispose]();
 
@@ -118,6 +119,49 @@ describe('writing', () => {
   });
 });
 
+describe('one writer for an output', () => {
+  test('a second run is refused while the first one lives, whatever it asks for', async () => {
+    await using temp = await temporaryFolder();
+    const out = join(temp.path, 'out');
+    await using first = await createSafetensorsSink(out, job);
+    await first.reserve(one, {});
+    for (const options of [{}, { resume: true }, { overwrite: true }]) {
+      const error = await failure(() => createSafetensorsSink(out, { ...job, ...options }));
+      expect(error).toMatchObject({ code: 'ERR_OUTPUT_EXISTS', message: expect.stringContaining(`process ${process.pid}`) });
+    }
+    await first.write('a', 0, eight);
+    await first.close();
+    expect(await readdir(temp.path)).toEqual(['out']);
+  });
+
+  test('the lock of a dead process is taken over, a torn one too; that of another machine is not', async () => {
+    await using temp = await temporaryFolder();
+    const out = join(temp.path, 'out');
+    const dead = spawnSync(process.execPath, ['-e', '']).pid;
+    const mine = { pid: dead, host: hostname(), nonce: 'x' };
+    for (const text of [JSON.stringify(mine), JSON.stringify({ ...mine, pid: process.pid }), '{"pid"']) {
+      await writeFile(`${out}.partial.lock`, text);
+      const sink = await createSafetensorsSink(out, job);
+      await sink[Symbol.asyncDispose]();
+      expect(await readdir(temp.path)).toEqual([]);
+    }
+    await writeFile(`${out}.partial.lock`, JSON.stringify({ ...mine, host: 'elsewhere' }));
+    expect((await failure(() => createSafetensorsSink(out, job))).code).toBe('ERR_OUTPUT_EXISTS');
+  });
+
+  test('a run whose lock was taken away does not give the folder its name', async () => {
+    await using temp = await temporaryFolder();
+    const out = join(temp.path, 'out');
+    const sink = await createSafetensorsSink(out, job);
+    await sink.reserve(one, {});
+    await sink.write('a', 0, eight);
+    await writeFile(`${out}.partial.lock`, JSON.stringify({ pid: 1, host: hostname(), nonce: 'other' }));
+    expect((await failure(() => sink.close())).code).toBe('ERR_OUTPUT_EXISTS');
+    await sink[Symbol.asyncDispose]().then(undefined, () => {});
+    expect((await readdir(temp.path)).includes('out')).toBe(false);
+  });
+});
+
 describe('folders that exist', () => {
   test('the output folder, or unfinished work, is never overwritten without being asked to', async () => {
     await using temp = await temporaryFolder();
@@ -133,26 +177,31 @@ describe('folders that exist', () => {
     expect(unfinished.hint).toMatch(/--resume/);
     await writeFile(join(`${out}2.partial`, 'something'), '');
     const noJournal = await failure(() => createSafetensorsSink(`${out}2`, { ...job, resume: true }));
-    expect(noJournal.code).toBe('ERR_JOURNAL_MISMATCH');
+    expect(noJournal.code).toBe('ERR_OUTPUT_EXISTS');
+    expect(noJournal.message).toMatch(/in the way/);
+    expect((await failure(() => createSafetensorsSink(`${out}2`, { ...job, overwrite: true }))).code).toBe('ERR_OUTPUT_EXISTS');
+    expect(await readdir(temp.path)).toEqual(['out', 'out2.partial']);
     expect((await failure(() => createSafetensorsSink('/', job))).code).toBe('ERR_BAD_ARGUMENT');
   });
 
   test('overwrite replaces a model folder at close, and nothing else', async () => {
     await using temp = await temporaryFolder();
-    const out = await folderOf(join(temp.path, 'out'), { 'config.json': 'old', 'left.txt': '' });
-    await folderOf(`${out}.partial`, { 'left.safetensors': '' });
-    const home = await folderOf(join(temp.path, 'home'), { 'letter.txt': 'dear' });
+    const out = await folderOf(join(temp.path, 'out'), { 'config.json': 'old', 'README.md': '' });
+    await folderOf(`${out}.partial`, { 'left.safetensors': '', [JOURNAL_FILE]: '' });
+    const home = await folderOf(join(temp.path, 'home'), { 'letter.txt': 'dear', 'config.json': '{}' });
+    const parent = await folderOf(join(temp.path, 'parent'), { 'config.json': '{}' });
+    await mkdir(join(parent, 'photos'));
     await symlink(out, join(temp.path, 'link'));
-    for (const folder of [home, join(home, 'letter.txt'), join(temp.path, 'link')]) {
+    for (const folder of [home, parent, join(home, 'letter.txt'), join(temp.path, 'link')]) {
       expect((await failure(() => createSafetensorsSink(folder, { ...job, overwrite: true }))).code).toBe('ERR_OUTPUT_EXISTS');
     }
     await using sink = await createSafetensorsSink(out, { ...job, overwrite: true });
     await sink.reserve(one, {});
     await sink.write('a', 0, eight);
-    expect(await readdir(out)).toEqual(['config.json', 'left.txt']);
+    expect((await readdir(out)).sort()).toEqual(['README.md', 'config.json']);
     await sink.close();
     expect(await readdir(out)).toEqual(['model.safetensors']);
-    expect((await readdir(temp.path)).sort()).toEqual(['home', 'link', 'out']);
+    expect((await readdir(temp.path)).sort()).toEqual(['home', 'link', 'out', 'parent']);
   });
 
   test('a folder that appears meanwhile is kept, and so is the finished work', async () => {
@@ -309,7 +358,7 @@ describe('a killed process', () => {
 
     let committed = new Set<string>();
     for (const commits of [1, 6, 9]) committed = new Set([...committed, ...(await runAndKill(out, commits))]);
-    expect(await readdir(temp.path)).toEqual(['out.partial', 'whole']);
+    expect(await readdir(temp.path)).toEqual(['out.partial', 'out.partial.lock', 'whole']);
     expect(committed.size).toBeGreaterThan(10);
     expect(committed.size).toBeLessThan(JOB.units);
 
@@ -381,7 +430,7 @@ describe('disks that refuse', () => {
     const error = await failure(() => createSafetensorsSink(join(disk, 'out'), job));
     expect(error.code).toBe('ERR_IO');
     expect(error.message).toMatch(/read-only/);
-    expect(error.details).toMatchObject({ errno: 'EROFS', path: join(disk, 'out.partial') });
+    expect(error.details).toMatchObject({ errno: 'EROFS', path: join(disk, 'out.partial.lock') });
   });
 
   test('a path through a file', async () => {
