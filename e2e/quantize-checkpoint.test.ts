@@ -1,8 +1,10 @@
 // quantizeCheckpoint against folders that transformers and hqq wrote: the same float model, quantized there and here.
 
-import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { cp, mkdtemp, readdir, readFile, rm, stat, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { elements, type HostTensor, type JsonObject, type Rule, toFloat32 } from '@lowbit/core';
 import { type HqqBits, hqq } from '@lowbit/hqq';
 import { openCheckpoint, planQuantization, quantizeCheckpoint } from '@lowbit/hub';
@@ -76,6 +78,51 @@ describe.each([
     const names = await readdir(out);
     expect(files.map((file) => file.name).toSorted()).toEqual(names.toSorted());
     for (const file of files) expect((await stat(join(out, file.name))).size, file.name).toBe(file.bytes);
+  });
+});
+
+describe('tiny-llama', () => {
+  const TINY = fileURLToPath(new URL('../examples/tiny-llama', import.meta.url));
+  const run = async (out: string, more = {}) => {
+    await using source = await openCheckpoint(TINY);
+    return await quantizeCheckpoint(source, { out, quantizer: hqq(), adapters: [llama], ...more });
+  };
+  const digest = async (folder: string) => {
+    const hash = createHash('sha256');
+    for (const name of (await readdir(folder)).toSorted()) hash.update(name).update(await readFile(join(folder, name)));
+    return hash.digest('hex');
+  };
+
+  it('gives the same folder for 1 and 4 linears at a time', async () => {
+    await run(join(dir, 'one'));
+    await run(join(dir, 'four'), { concurrency: 4, maxMemory: 128 << 20 });
+    expect(await digest(join(dir, 'four'))).toBe(await digest(join(dir, 'one')));
+    expect(await readdir(join(dir, 'one'))).not.toContain('README.md');
+  });
+
+  it('never takes the place of its source', async () => {
+    const copy = join(dir, 'home', 'copy');
+    await cp(TINY, copy, { recursive: true });
+    await symlink(copy, join(dir, 'link'));
+    await using source = await openCheckpoint(join(dir, 'link'));
+    for (const out of [copy, join(dir, 'link'), join(dir, 'home')]) {
+      const attempt = quantizeCheckpoint(source, { out, quantizer: hqq(), adapters: [llama], overwrite: true });
+      await expect(attempt).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', message: expect.stringContaining('the source') });
+    }
+    expect(await readdir(copy)).toContain('eval.txt');
+  });
+
+  it('resumes no work that other solver settings have begun', async () => {
+    const out = join(dir, 'mixed');
+    const controller = new AbortController();
+    const stop = {
+      resume: true,
+      signal: controller.signal,
+      onProgress: ({ done, total }: { done: number; total: number }) => done > total / 2 && controller.abort(),
+    };
+    await expect(run(out, { ...stop, quantizer: hqq({ solver: { iterations: 1 } }) })).rejects.toBeDefined();
+    await expect(run(out, { resume: true })).rejects.toMatchObject({ code: 'ERR_JOURNAL_MISMATCH' });
+    await rm(`${out}.partial`, { recursive: true });
   });
 });
 

@@ -1,5 +1,6 @@
 // The public names of @lowbit/core. Contracts are types; what is not listed here is internal.
 
+export { breather } from './breath.ts';
 export { BUILTIN_CODECS, codecFor, type Grouping, grouping, hadamardBlocks } from './codecs/index.ts';
 export {
   byteLength,

@@ -1,5 +1,6 @@
 // Chooses backends and loads programs onto them. The order of the backends is the user's; a model never hops to another backend silently.
 
+import { disposeAll } from './dispose.ts';
 import { answerOf, type BackendReport, type Explanation, fits, formatExplanation, missingOps } from './runtime/explain.ts';
 import { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram } from './runtime/load.ts';
 import type { Backend, BackendProvider, LinearRequest, Probe, QuantizedLinear } from './spec/backend.ts';
@@ -126,29 +127,34 @@ class BackendRuntime implements Runtime {
   async explain(linears: readonly LinearQuestion[], program?: Program): Promise<Explanation> {
     this.#check();
     const reports: BackendReport[] = [];
-    for (const candidate of this.#candidates) {
-      const backend = await this.#open(candidate);
-      if (!('ops' in backend)) reports.push(backend);
-      else {
-        reports.push({
-          backend: backend.name,
-          available: true,
-          detail: backend.device.label,
-          linears: linears.map(({ format, shape, use = 'linear', allowDequant = this.allowDequant }) =>
-            answerOf(backend, { format, shape, use }, allowDequant),
-          ),
-          missingOps: missingOps(backend, program),
-        });
-      }
-    }
+    for (const candidate of this.#candidates) reports.push(await this.#report(candidate, linears, program));
     return reports;
   }
 
+  /** What one backend says. Opens it. */
+  async #report(candidate: Candidate, linears: readonly LinearQuestion[], program: Program | undefined): Promise<BackendReport> {
+    const backend = await this.#open(candidate);
+    if (!('ops' in backend)) return backend;
+    return {
+      backend: backend.name,
+      available: true,
+      detail: backend.device.label,
+      linears: linears.map(({ format, shape, use = 'linear', allowDequant = this.allowDequant }) =>
+        answerOf(backend, { format, shape, use }, allowDequant),
+      ),
+      missingOps: missingOps(backend, program),
+    };
+  }
+
   async select(linears: readonly LinearQuestion[], program?: Program): Promise<Backend> {
-    const explanation = await this.explain(linears, program);
-    const found = explanation.find(fits);
-    if (found) return this.backend(found.backend);
-    throw unfit(explanation);
+    this.#check();
+    const reports: BackendReport[] = [];
+    for (const candidate of this.#candidates) {
+      const report = await this.#report(candidate, linears, program);
+      if (fits(report)) return this.backend(report.backend); // backends after it stay closed
+      reports.push(report);
+    }
+    throw unfit(reports);
   }
 
   async linear(weight: QuantizedTensor, bias?: HostTensor): Promise<QuantizedLinear> {
@@ -172,11 +178,13 @@ class BackendRuntime implements Runtime {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const candidate of this.#candidates) {
-      // A backend that failed to open has nothing to dispose.
-      const backend = await candidate.backend?.catch(() => undefined);
-      await backend?.[Symbol.asyncDispose]();
-    }
+    await disposeAll(
+      this.#candidates.map((candidate) => async () => {
+        // A backend that failed to open has nothing to dispose.
+        const backend = await candidate.backend?.catch(() => undefined);
+        await backend?.[Symbol.asyncDispose]();
+      }),
+    );
   }
 
   /** The backend, or the report of why there is none. */

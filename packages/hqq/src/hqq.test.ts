@@ -164,6 +164,13 @@ describe('streaming', () => {
     expect(error.maxAbs).toBe(measured.maxAbs);
   });
 
+  it('lets timers run, so that one can abort it', async () => {
+    const controller = new AbortController();
+    const reason = new Error('enough');
+    setTimeout(() => controller.abort(reason), 5);
+    await expect(quantize(weight, hqq(), { signal: controller.signal })).rejects.toBe(reason);
+  });
+
   it('can be aborted between tiles', async () => {
     const reason = new Error('enough');
     await expect(quantize(weight, hqq(), { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);

@@ -3,7 +3,7 @@
 // The stop test couples all groups of a layer, so a tile cannot be finished on its own. Instead of holding the weight, only scales and zeros are
 // kept (8 bytes a group) and the tiles are read again at every step; when the weight fits the budget the tiles stay in memory between steps.
 
-import { elements, hostTensor, type QuantizeContext, type WeightReader } from '@lowbit/core';
+import { breather, elements, hostTensor, type QuantizeContext, type WeightReader } from '@lowbit/core';
 import { type GroupBlock, minMaxGrid } from './grid.ts';
 import type { Settings } from './options.ts';
 import { proximalStep, type Shrinkage } from './proximal.ts';
@@ -25,6 +25,7 @@ export class TileStore {
   readonly #tiling: Tiling;
   readonly #kept: Float32Array[] | undefined;
   #scratch = new Float32Array(0);
+  readonly #breathe = breather();
 
   constructor(weight: WeightReader, tiling: Tiling, budget: number) {
     this.#weight = weight;
@@ -33,8 +34,9 @@ export class TileStore {
     this.#kept = bytes <= budget ? [] : undefined;
   }
 
-  /** The weights of a tile; valid until the next call. */
+  /** The weights of a tile; valid until the next call. Lets the event loop run now and then. */
   async load(index: number): Promise<GroupBlock> {
+    await this.#breathe();
     const tile = this.#tiling.tiles[index]!;
     const count = tile.groups * this.#tiling.size;
     let weights = this.#kept?.[index];

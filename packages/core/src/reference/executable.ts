@@ -1,5 +1,6 @@
 // A compiled program on the reference backend: its sequences, and one step from batch to outputs.
 
+import { breather } from '../breath.ts';
 import { toFloat32 } from '../dtype.ts';
 import { opConstants, opInputs, opResults } from '../program/infer.ts';
 import { outputNames } from '../program/outputs.ts';
@@ -21,11 +22,6 @@ import type { ReferenceLinear } from './linear.ts';
 import { disposedError, type Memory } from './memory.ts';
 import { Sequences } from './sequences.ts';
 
-/** Milliseconds of work after which a step lets other tasks run, so that an abort can arrive. */
-const BREATH = 30;
-
-const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
-
 export class ReferenceExecutable implements Executable {
   readonly #owner: string;
   readonly #memory: Memory;
@@ -38,8 +34,7 @@ export class ReferenceExecutable implements Executable {
   readonly #lastReader: readonly number[];
   readonly #onDispose: (executable: ReferenceExecutable) => void;
   #running = false;
-  /** When the event loop last ran between operations, in ms. */
-  #rested = performance.now();
+  readonly #breathe = breather();
   #disposed = false;
   #scratch = 0;
 
@@ -132,9 +127,9 @@ export class ReferenceExecutable implements Executable {
   /** Runs all operations; a tensor is dropped after its last reader. Short steps in a row let the event loop run as often as one long step does. */
   async #run(state: StepState, signal: AbortSignal | undefined): Promise<void> {
     for (const [index, op] of this.#program.ops.entries()) {
-      if (performance.now() - this.#rested > BREATH) {
-        await pause();
-        this.#rested = performance.now();
+      const breath = this.#breathe();
+      if (breath) {
+        await breath;
         if (this.#disposed) throw disposedError(this.#owner);
         signal?.throwIfAborted();
       }

@@ -1,5 +1,6 @@
 // A loaded program: the pieces of a cut, each on its backend, run as one.
 
+import { disposeAll } from '../dispose.ts';
 import type { ProgramPiece } from '../program/cut.ts';
 import { outputNames } from '../program/outputs.ts';
 import {
@@ -149,8 +150,9 @@ export class SplitProgram implements LoadedProgram {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const { executable } of this.#runs) executable[Symbol.dispose]();
-    for (const linears of this.#prepared.values()) for (const linear of Object.values(linears)) linear[Symbol.dispose]();
+    const linears = [...this.#prepared.values()].flatMap((prepared) => Object.values(prepared));
+    const executables = this.#runs.map(({ executable }) => executable);
+    await disposeAll([...linears, ...executables].map((owned) => () => owned[Symbol.dispose]()));
   }
 
   async #compile(prepared: ReadonlyMap<Backend, readonly QuantizedLinear[]>, signal?: AbortSignal): Promise<readonly PieceRun[]> {

@@ -1,0 +1,41 @@
+import { expect, it } from 'vitest';
+import { memoryReader, quantize } from './quantize.ts';
+import type { Quantizer } from './spec/quantizer.ts';
+import { float32Tensor, hostTensor } from './tensor.ts';
+
+const never: Quantizer = {
+  spec: 1,
+  method: 'never',
+  config: {},
+  identity: 'never',
+  format: () => {
+    throw new Error('asked for a format');
+  },
+  quantize: () => Promise.reject(new Error('ran')),
+};
+
+it.each([
+  ['not a tensor', [[1, 2]], 'ERR_TENSOR_MISMATCH'],
+  ['nothing', undefined, 'ERR_TENSOR_MISMATCH'],
+  ['integers', hostTensor('i32', [2, 2], new Int32Array(4)), 'ERR_TENSOR_MISMATCH'],
+  ['too few bytes', { dtype: 'f32', shape: [8, 64], data: new Uint8Array(40) }, 'ERR_TENSOR_MISMATCH'],
+  ['a vector', float32Tensor([4], [1, 2, 3, 4]), 'ERR_TENSOR_MISMATCH'],
+  ['an unknown dtype', { dtype: 'f99', shape: [1, 1], data: new Uint8Array(4) }, 'ERR_TENSOR_MISMATCH'],
+])('quantize refuses %s before it asks the quantizer', async (_, weight, code) => {
+  await expect(quantize(weight as never, never)).rejects.toMatchObject({ code });
+});
+
+it.each([undefined, {}, { bits: 4 }])('quantize refuses %j for a quantizer', async (quantizer) => {
+  await expect(quantize(float32Tensor([1, 2], [1, 2]), quantizer as never)).rejects.toMatchObject({
+    code: 'ERR_BAD_ARGUMENT',
+    hint: expect.stringContaining('hqq'),
+  });
+});
+
+it('names the element that is not finite, counted in the whole tensor', async () => {
+  const reader = memoryReader('w', float32Tensor([2, 4], [0, 0, 0, 0, 0, 0, Number.NaN, 0]));
+  await expect(reader.read(4, 8, new Float32Array(8), 2)).rejects.toMatchObject({
+    code: 'ERR_NON_FINITE',
+    details: { tensor: 'w', index: 6 },
+  });
+});

@@ -1,0 +1,51 @@
+// What a runtime opens and gives back, with providers that note what happens to them.
+
+import { expect, it } from 'vitest';
+import { disposeAll } from '../dispose.ts';
+import { referenceBackend } from '../reference/index.ts';
+import { createRuntime } from '../runtime.ts';
+import type { BackendProvider } from '../spec/backend.ts';
+import { float32Tensor } from '../tensor.ts';
+
+function noted(name: string, log: string[], fails = false): BackendProvider {
+  const inner = referenceBackend({ name });
+  return {
+    ...inner,
+    async open(options) {
+      const backend = await inner.open(options);
+      log.push(`open ${name}`);
+      const dispose = backend[Symbol.asyncDispose].bind(backend);
+      backend[Symbol.asyncDispose] = async () => {
+        log.push(`dispose ${name}`);
+        await dispose();
+        if (fails) throw new Error(`${name} fails`);
+      };
+      return backend;
+    },
+  };
+}
+
+it('leaves backends closed that no linear needs', async () => {
+  const log: string[] = [];
+  await using runtime = await createRuntime({ backends: [noted('a', log), noted('b', log)] });
+  const weight = { format: { kind: 'dense', dtype: 'f32' }, shape: [1, 2], parts: { weight: float32Tensor([1, 2], [1, 2]) } } as const;
+  using linear = await runtime.linear(weight);
+  expect(linear.shape).toEqual([1, 2]);
+  expect(log).toEqual(['open a']);
+});
+
+it('gives every backend back, in reverse order, although one fails', async () => {
+  const log: string[] = [];
+  const runtime = await createRuntime({ backends: [noted('a', log), noted('b', log, true)] });
+  await runtime.backend('b');
+  await expect(runtime[Symbol.asyncDispose]()).rejects.toThrow('b fails');
+  expect(log).toEqual(['open a', 'open b', 'dispose b', 'dispose a']);
+});
+
+it('disposeAll loses no failure', async () => {
+  const fail = (text: string) => () => Promise.reject(new Error(text));
+  await expect(disposeAll([fail('one'), () => {}, fail('two')])).rejects.toMatchObject({
+    errors: [expect.objectContaining({ message: 'two' }), expect.objectContaining({ message: 'one' })],
+  });
+  await expect(disposeAll([])).resolves.toBeUndefined();
+});
