@@ -1,4 +1,4 @@
 import { library } from '../../tsup.shared.ts';
 
-const config: ReturnType<typeof library> = library();
+const config: ReturnType<typeof library> = library(['main']);
 export default config;
