@@ -161,7 +161,7 @@ describe('quantize', () => {
       expect(shown.stdout).toMatch(new RegExp(`^${name} +${String(bytes).replace(/\B(?=(\d{3})+$)/g, ',')}$`, 'm'));
     }
     expect(made.json.files).toEqual(plan.files);
-    expect(plan.tags.map((row) => `${row.layers} ${row.tag} ${row.format}`)).toContain('5 mlp.down_proj 8-bit g64 axis 0');
+    expect(plan.tags.map((row) => `${row.linears} ${row.tag} ${row.format}`)).toContain('5 mlp.down_proj 8-bit g64 axis 0');
     expect(plan.summary.quantizedLinears).toBe(35);
   });
 
@@ -208,12 +208,12 @@ describe('inspect', () => {
   it('shows architecture, parameters, quantization and files', async () => {
     const { json } = await lowbitJson<InspectReport>(['inspect', at('q4'), '--tensors']);
     expect(json).toMatchObject({ architecture: { modelType: 'llama', supported: true }, parameters: 5_770_496 });
-    expect(json.quantization).toMatchObject({ layout: 'hqq', layers: 42, weights: 4_718_592, bitsPerWeight: 4.5 });
+    expect(json.quantization).toMatchObject({ layout: 'hqq', linears: 42, weights: 4_718_592, bitsPerWeight: 4.5 });
     expect(Object.fromEntries(json.files.map((file) => [file.name, file.bytes]))).toEqual(sizes(at('q4')));
     expect(json.tensorList).toHaveLength(json.tensors.count);
     expect((await lowbitJson<InspectReport>(['inspect', TINY])).json).toMatchObject({
       parameters: 5_770_496,
-      quantization: { layout: null, layers: 0 },
+      quantization: { layout: null, linears: 0 },
     });
     const shown = await lowbit(['inspect', at('q4'), '--tensors']);
     for (const text of ['LlamaForCausalLM', '5,770,496', '4-bit g64', 'model.norm.weight']) expect(shown.stdout).toContain(text);
@@ -293,7 +293,7 @@ describe('perplexity', () => {
       '--ids',
       idsFile('golden.json', { ids: [...ids(), 5, 6], context: 128, bos: 0 }),
     ]);
-    expect(whole.json).toMatchObject({ tokens: 254, context: 128, stride: 127, startToken: 0 });
+    expect(whole.json).toMatchObject({ tokens: 254, contextLength: 128, stride: 127, startToken: 0 });
     expect(whole.json.perplexity).toBeCloseTo(Math.exp(whole.json.nll), 9);
     const own = await lowbitJson<PerplexityReport>([
       'perplexity',
@@ -309,7 +309,7 @@ describe('perplexity', () => {
     const text = readFileSync(join(TINY, 'eval.txt'), 'utf8').slice(0, 800);
     writeFileSync(at('text.txt'), text);
     const fromText = await lowbitJson<PerplexityReport>(['perplexity', TINY, '--data', at('text.txt'), '--ctx', '128', '--stride', '64']);
-    expect(fromText.json).toMatchObject({ context: 128, stride: 64, startToken: 0 });
+    expect(fromText.json).toMatchObject({ contextLength: 128, stride: 64, startToken: 0 });
     expect(fromText.json.perplexity).toBeGreaterThan(5);
     expect(fromText.json.perplexity).toBeLessThan(200);
     const shown = await lowbit(['perplexity', TINY, '--data', at('text.txt'), '--ctx', '128', '--stride', '64']);

@@ -8,7 +8,7 @@ const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quant
   hqq: ({ bits, group, axis }) =>
     hqq({
       ...(bits === undefined ? {} : { bits }),
-      ...(group === undefined ? {} : { groupSize: group }),
+      ...(group === undefined ? {} : { groupSize: group === 'none' ? null : group }),
       ...(axis === undefined ? {} : { axis }),
     }),
 };

@@ -39,7 +39,7 @@ describe('numbers', () => {
   });
 
   it('knows bits, groups, axes and words', () => {
-    expect([parseBits('4'), parseBits('1.58'), parseGroup('64'), parseGroup('none'), parseAxis('0')]).toEqual([4, 1.58, 64, null, 0]);
+    expect([parseBits('4'), parseBits('1.58'), parseGroup('64'), parseGroup('none'), parseAxis('0')]).toEqual([4, 1.58, 64, 'none', 0]);
     expect(codeOf(() => parseBits('7'))).toContain('one of 8, 6, 5, 4, 3, 2, 1.58, 1');
     expect(codeOf(() => parseGroup('0'))).toContain('or none for whole rows');
     expect(codeOf(() => parseAxis('2'))).toContain('1 (groups along the rows) or 0');
@@ -53,7 +53,7 @@ describe('parseRule', () => {
       match: 'mlp.down_proj',
       use: { method: 'hqq', bits: 8, group: 128, axis: 0 },
     });
-    expect(parseRule('**.{q,k}_proj=hqq:gnone:b3').use).toEqual({ method: 'hqq', bits: 3, group: null });
+    expect(parseRule('**.{q,k}_proj=hqq:gnone:b3').use).toEqual({ method: 'hqq', bits: 3, group: 'none' });
     expect(parseRule('lm_head=hqq').use).toEqual({ method: 'hqq' });
     expect(parseRule('lm_head=keep')).toEqual({ match: 'lm_head', use: 'keep' });
   });

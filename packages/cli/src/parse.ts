@@ -15,11 +15,13 @@ export type Bits = (typeof BITS)[number];
 export const DTYPES = ['f16', 'bf16', 'f32'] as const;
 export type FloatDType = (typeof DTYPES)[number];
 
+/** Weights that share a scale; none: whole rows (axis 1) or columns (axis 0). Never null: commander takes that for a value that is missing. */
+export type Group = number | 'none';
+
 /** Settings of a method as given; what is absent is filled in by the command. */
 export interface MethodSettings {
   readonly bits?: Bits;
-  /** Null: whole rows (axis 1) or columns (axis 0). */
-  readonly group?: number | null;
+  readonly group?: Group;
   readonly axis?: 0 | 1;
 }
 
@@ -86,8 +88,8 @@ export function parseBits(text: string): Bits {
 }
 
 /** A group size, or `none` for one group per row or column. */
-export function parseGroup(text: string): number | null {
-  if (text === 'none') return null;
+export function parseGroup(text: string): Group {
+  if (text === 'none') return text;
   if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
   throw bad(text, 'a positive whole number such as 64, or none for whole rows');
 }
@@ -114,7 +116,7 @@ export function parseRule(text: string): RuleText {
   if (word === 'keep' && settings.length === 0) return { match, use: 'keep' };
   const method = METHODS.find((name) => name === word);
   if (method === undefined) throw bad(text, `${RULE_FORM}: after "=" comes keep or ${METHODS.join(', ')}`);
-  const use: { method: MethodName; bits?: Bits; group?: number | null; axis?: 0 | 1 } = { method };
+  const use: { method: MethodName; bits?: Bits; group?: Group; axis?: 0 | 1 } = { method };
   for (const setting of settings) {
     const value = setting.slice(1);
     if (setting[0] === 'b' && use.bits === undefined) use.bits = parseBits(value);

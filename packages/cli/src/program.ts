@@ -40,7 +40,7 @@ export function createProgram(start: Start): Command {
     .configureOutput({ outputError: () => {} })
     .addHelpText(
       'after',
-      '\nEvery command takes --json (one JSON value on stdout) and --quiet. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.',
+      '\nEvery command takes --json (one JSON value on stdout; chat: JSON Lines, one value per answer) and --quiet. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.',
     );
   addQuantize(program, start);
   addGenerate(program, start);
@@ -106,7 +106,14 @@ function addGenerate(program: Command, start: Start): void {
 }
 
 function addChat(program: Command, start: Start): void {
-  sampling(verb(program, 'chat', 'talk with a model; without a terminal, one answer per line of stdin'))
+  sampling(
+    verb(
+      program,
+      'chat',
+      'talk with a model; without a terminal, one answer per line of stdin',
+      'JSON Lines on stdout: one value per answer; no progress',
+    ),
+  )
     .argument('<model>', 'model folder with a chat template')
     .option('--system <text>', 'system message')
     .addHelpText('after', '\nIn the chat: /reset starts over, /exit leaves. Ctrl-C stops an answer; twice, it leaves.')
@@ -147,12 +154,8 @@ function addInspect(program: Command, start: Start): void {
     });
 }
 
-function verb(program: Command, name: string, description: string): Command {
-  return program
-    .command(name)
-    .description(description)
-    .option('--json', 'one JSON value on stdout, no progress')
-    .option('-q, --quiet', 'no progress and no remarks');
+function verb(program: Command, name: string, description: string, json = 'one JSON value on stdout, no progress'): Command {
+  return program.command(name).description(description).option('--json', json).option('-q, --quiet', 'no progress and no remarks');
 }
 
 function sampling(command: Command): Command {

@@ -1,6 +1,6 @@
 // Quantizing a model folder into another one, by paths: hub's pipeline with the adapters of models, and a report for people.
 
-import type { CallOptions, CheckpointLayout, FormatCodec, LinearReport, ModelAdapter, PlanSummary, Quantizer, Rule } from '@lowbit/core';
+import type { CallOptions, FormatCodec, LinearReport, PlanSummary, Quantizer } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import {
   type FolderCheckpoint,
@@ -8,6 +8,7 @@ import {
   type PlanQuantizationOptions,
   planQuantization,
   type QuantizationPlan,
+  type QuantizeCheckpointOptions,
   quantizeCheckpoint,
 } from '@lowbit/hub';
 import { defaultAdapters } from '@lowbit/models';
@@ -15,31 +16,18 @@ import { openModelFolder } from './open.ts';
 import { parseSize } from './parse.ts';
 import { type TagRow, tagRows } from './tags.ts';
 
-export interface PlanModelOptions {
+/** Hub's options, with a default for the quantizer; `adapters` come in addition to the built-in ones. */
+export interface PlanModelOptions extends Partial<Omit<PlanQuantizationOptions, 'quantizer' | 'shardSize'>>, Pick<CallOptions, 'signal'> {
   /** What is done to every linear that no rule matches; default `hqq()`, 4 bits in groups of 64. */
   readonly quantizer?: Quantizer;
-  /** The last match wins. `lm_head` is kept unless a rule says otherwise. */
-  readonly rules?: readonly Rule[];
-  /** Dtype of everything that is not quantized, and of scales and zeros. Default: as in the source, scales and zeros f16. */
-  readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
   /** Most bytes of a safetensors file, as a number or as text such as `2GB`; default 5 GB. */
   readonly shardSize?: number | string | undefined;
-  /** In addition to the built-in ones. */
-  readonly adapters?: readonly ModelAdapter[];
-  readonly layouts?: readonly CheckpointLayout[];
-  readonly codecs?: readonly FormatCodec[];
-  readonly signal?: AbortSignal | undefined;
 }
 
-export interface QuantizeModelOptions extends PlanModelOptions, CallOptions {
-  /** Folder to write. It appears when it is complete; until then the work is in `<out>.partial`. */
-  readonly out: string;
+/** Hub's options again, `concurrency` and `runtime` among them. */
+export interface QuantizeModelOptions extends PlanModelOptions, Omit<QuantizeCheckpointOptions, keyof PlanModelOptions | 'maxMemory'> {
   /** Bound for weights and results in flight, as a number of bytes or as text such as `512MiB`; default 192 MiB. */
   readonly maxMemory?: number | string | undefined;
-  /** Go on with `<out>.partial` of an interrupted run of the same job, and keep it if this run is interrupted, too. Default false. */
-  readonly resume?: boolean | undefined;
-  /** Replace `out` if it holds a model. Default false. */
-  readonly overwrite?: boolean | undefined;
 }
 
 /** What will be written. Every size is exact. */
@@ -90,18 +78,10 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
  */
 export async function quantizeModel(path: string, options: QuantizeModelOptions): Promise<QuantizeModelReport> {
   const started = performance.now();
-  const { out, maxMemory, resume, overwrite, signal, onProgress } = options;
+  const { maxMemory, shardSize: _, ...rest } = options;
   const checkpoint = await openModelFolder(path, options);
   try {
-    const done = await quantizeCheckpoint(checkpoint, {
-      ...planOptions(options),
-      out,
-      maxMemory: sizeOf(maxMemory),
-      resume,
-      overwrite,
-      signal,
-      onProgress,
-    });
+    const done = await quantizeCheckpoint(checkpoint, { ...rest, ...planOptions(options), maxMemory: sizeOf(maxMemory) });
     const { linears, weightError, resumed } = done;
     return { ...describe(checkpoint, done, options.codecs), out: done.out, linears, weightError, resumed, ms: performance.now() - started };
   } finally {
@@ -109,16 +89,8 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   }
 }
 
-function planOptions({
-  quantizer = hqq(),
-  rules,
-  adapters = [],
-  dtype,
-  shardSize,
-  layouts,
-  codecs,
-}: PlanModelOptions): PlanQuantizationOptions {
-  return { quantizer, rules, adapters: [...adapters, ...defaultAdapters], dtype, shardSize: sizeOf(shardSize), layouts, codecs };
+function planOptions({ signal: _, quantizer = hqq(), adapters = [], shardSize, ...rest }: PlanModelOptions): PlanQuantizationOptions {
+  return { ...rest, quantizer, adapters: [...adapters, ...defaultAdapters], shardSize: sizeOf(shardSize) };
 }
 
 function sizeOf(size: number | string | undefined): number | undefined {

@@ -1,15 +1,14 @@
 // Linears grouped as people think of them: by tag and format, in model order.
 
-import { byteLength, codecFor, elementCount, type Format, type FormatCodec, type Matrix } from '@lowbit/core';
-import { formatText } from './format-text.ts';
+import { byteLength, codecFor, elementCount, type Format, type FormatCodec, formatLabel, type Matrix } from '@lowbit/core';
 import { type Column, table } from './table.ts';
 import { bitsText, bytesText, countText } from './units.ts';
 
 /** One row of a per-tag table. */
 export interface TagRow {
   readonly tag: string;
-  readonly layers: number;
-  /** In words: `4-bit g64`, or the dtype of layers that are not quantized. */
+  readonly linears: number;
+  /** In words: `4-bit g64`, or the dtype of linears that are not quantized. */
   readonly format: string;
   readonly quantized: boolean;
   readonly weights: number;
@@ -27,11 +26,11 @@ export interface TaggedLinear {
 export function tagRows(linears: Iterable<TaggedLinear>, codecs?: readonly FormatCodec[]): TagRow[] {
   const rows = new Map<string, { -readonly [K in keyof TagRow]: TagRow[K] }>();
   for (const { tag, shape, format } of linears) {
-    const text = formatText(format);
+    const text = formatLabel(format);
     const key = `${tag} ${text}`;
     const row = rows.get(key) ?? {
       tag,
-      layers: 0,
+      linears: 0,
       format: text,
       quantized: format.kind !== 'dense',
       weights: 0,
@@ -39,7 +38,7 @@ export function tagRows(linears: Iterable<TaggedLinear>, codecs?: readonly Forma
       bytes: 0,
     };
     rows.set(key, row);
-    row.layers++;
+    row.linears++;
     row.weights += elementCount(shape);
     row.bytes += formatBytes(format, shape, codecs);
     row.bitsPerWeight = (8 * row.bytes) / row.weights;
@@ -66,6 +65,13 @@ const COLUMNS: readonly Column[] = [
 export function tagTable(rows: readonly TagRow[]): string {
   return table(
     COLUMNS,
-    rows.map((row) => [row.tag, String(row.layers), row.format, countText(row.weights), bitsText(row.bitsPerWeight), bytesText(row.bytes)]),
+    rows.map((row) => [
+      row.tag,
+      String(row.linears),
+      row.format,
+      countText(row.weights),
+      bitsText(row.bitsPerWeight),
+      bytesText(row.bytes),
+    ]),
   );
 }

@@ -35,7 +35,7 @@ export interface InspectReport {
   readonly dtypes: readonly { readonly dtype: string; readonly tensors: number; readonly bytes: number }[];
   readonly quantization: {
     readonly layout: string | null;
-    readonly layers: number;
+    readonly linears: number;
     readonly weights: number;
     readonly bitsPerWeight: number | null;
     readonly tags: readonly TagRow[];
@@ -97,7 +97,7 @@ export async function inspect(checkpoint: FolderCheckpoint, listTensors = false)
     dtypes: dtypeCounts(source.entries.values()),
     quantization: {
       layout: checkpoint.layout ?? null,
-      layers: quantized.size,
+      linears: quantized.size,
       weights,
       bitsPerWeight: weights > 0 ? (8 * bytes) / weights : null,
       tags: rows,
@@ -182,9 +182,9 @@ function render(report: InspectReport, bold: (text: string) => string): string {
   return sections.join('\n\n');
 }
 
-function quantizationText({ layout, layers, weights, bitsPerWeight }: InspectReport['quantization']): string {
+function quantizationText({ layout, linears, weights, bitsPerWeight }: InspectReport['quantization']): string {
   if (layout === null) return 'none';
-  return `${layout}, ${layers} layers, ${countText(weights)} weights${bitsPerWeight === null ? '' : ` at ${bitsText(bitsPerWeight)} bits each`}`;
+  return `${layout}, ${linears} linears, ${countText(weights)} weights${bitsPerWeight === null ? '' : ` at ${bitsText(bitsPerWeight)} bits each`}`;
 }
 
 function sizes(files: InspectReport['files']): string {

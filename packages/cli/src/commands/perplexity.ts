@@ -28,7 +28,7 @@ export interface PerplexityReport {
   readonly stderr: number;
   readonly tokens: number;
   /** Tokens of a window, start token included. */
-  readonly context: number;
+  readonly contextLength: number;
   readonly stride: number;
   /** Put in front of every window and not scored. */
   readonly startToken: number | null;
@@ -100,7 +100,7 @@ async function measure(
     });
   }
   const startToken = prefixIds[0] ?? null;
-  return { ...summarize(sum, squares, tokens), context: contextLength, stride, startToken, ms: performance.now() - started };
+  return { ...summarize(sum, squares, tokens), contextLength, stride, startToken, ms: performance.now() - started };
 }
 
 /** The library would refuse these too, but does not know the flags. */
@@ -138,7 +138,7 @@ function render(report: PerplexityReport): string {
     ['perplexity', `${report.perplexity.toFixed(4)} +- ${report.stderr.toFixed(4)}`],
     ['nll', `${report.nll.toFixed(6)} nats per token`],
     ['tokens', `${countText(report.tokens)} scored`],
-    ['windows', `${report.context} tokens, moving on by ${report.stride}${start}`],
+    ['windows', `${report.contextLength} tokens, moving on by ${report.stride}${start}`],
     ['time', `${durationText(report.ms)} (${Math.round((1000 * report.tokens) / report.ms)} tokens/s)`],
   ]);
 }

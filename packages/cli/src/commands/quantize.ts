@@ -3,7 +3,7 @@
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { makeQuantizer, makeRules } from '../methods.ts';
-import type { Bits, FloatDType, MethodName, RuleText } from '../parse.ts';
+import type { Bits, FloatDType, Group, MethodName, RuleText } from '../parse.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import { pairs, plain, table } from '../table.ts';
 import { tagTable } from '../tags.ts';
@@ -13,7 +13,7 @@ export interface QuantizeOptions extends CommonOptions {
   readonly out?: string;
   readonly method: MethodName;
   readonly bits: Bits;
-  readonly group: number | null;
+  readonly group: Group;
   readonly axis: 0 | 1;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;

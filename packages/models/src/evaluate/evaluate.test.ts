@@ -109,3 +109,34 @@ test('divergence of two models, whatever their chunks', async () => {
   expect(other.model.nll).toBe((await perplexity(bigram(b), ids, { contextLength: 5 })).nll);
   await expect(klDivergence(bigram(a), bigram([[0]]), ids)).rejects.toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
 });
+
+test.each([Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])('a logit of %d is an error, not a result', async (bad) => {
+  const good = [
+    [0, 2, 1],
+    [1, 0, 0],
+    [0, 0, 0],
+  ];
+  const broken = [good[0]!, good[1]!, [0, bad, 0]];
+  const ids = [0, 1, 0, 2, 1, 0]; // windows of 3: [0, 1, 0] and [2, 1, 0]
+  const failure = (who: string) =>
+    expect.objectContaining({
+      code: 'ERR_NON_FINITE',
+      message: expect.stringMatching(`${who} after position 0 of window 1`),
+      details: { window: 1, position: 0 },
+    });
+  const options = { contextLength: 3 };
+  await expect(perplexity(bigram(broken), ids, options)).rejects.toThrow(failure('the model'));
+  await expect(klDivergence(bigram(good), bigram(broken), ids, options)).rejects.toThrow(failure('the model'));
+  await expect(klDivergence(bigram(broken), bigram(good), ids, options)).rejects.toThrow(failure('the reference'));
+});
+
+test('a token that a model rules out may stand beside those that it scores', async () => {
+  const table = [
+    [0, 1, Number.NEGATIVE_INFINITY],
+    [0, 1, Number.NEGATIVE_INFINITY],
+    [0, 0, 0],
+  ];
+  const ids = [0, 1, 0, 1];
+  expect((await perplexity(bigram(table), ids, { contextLength: 4 })).nll).toBeGreaterThan(0);
+  expect((await klDivergence(bigram(table), bigram(table), ids, { contextLength: 4 })).kl).toBe(0);
+});

@@ -3,7 +3,7 @@
 import { type CallOptions, LowbitError } from '@lowbit/core';
 import { argmax } from '../sampling/process.ts';
 import { negativeLogLikelihood, rowDivergence } from './log-softmax.ts';
-import { type Perplexity, type Scorer, summarize, windowOptions } from './perplexity.ts';
+import { nonFinite, type Perplexity, type Scorer, summarize, windowOptions } from './perplexity.ts';
 import { evaluationWindows, type WindowOptions } from './windows.ts';
 
 export interface Divergence {
@@ -19,7 +19,7 @@ export interface Divergence {
 
 /**
  * Compares the next-token distributions of two models over the same windows of a text, and scores both on the way.
- * Throws ERR_BAD_ARGUMENT where their vocabularies differ or the windows are unusable.
+ * Throws ERR_BAD_ARGUMENT where their vocabularies differ or the windows are unusable, ERR_NON_FINITE where logits of either are not finite.
  */
 export async function klDivergence(
   reference: Scorer,
@@ -36,14 +36,17 @@ export async function klDivergence(
   const windows = evaluationWindows(ids, windowOptions(options, [reference, model]));
   const total = windows.reduce((count, { from, to }) => count + to - from, 0);
   const sums = { kl: 0, same: 0, tokens: 0, p: 0, pp: 0, q: 0, qq: 0 };
-  for (const { ids: window, from, to } of windows) {
+  for (const [at, { ids: window, from, to }] of windows.entries()) {
     signal?.throwIfAborted();
     const range = { from: from - 1, to: to - 1, signal };
     for await (const [expected, got, position] of pairRows(reference, model, window, range)) {
       const target = window[position + 1]!;
       const p = negativeLogLikelihood(expected, target);
       const q = negativeLogLikelihood(got, target);
-      sums.kl += rowDivergence(expected, got);
+      const kl = rowDivergence(expected, got);
+      if (!Number.isFinite(p)) throw nonFinite('the reference', at, position);
+      if (!Number.isFinite(q) || !Number.isFinite(kl)) throw nonFinite('the model', at, position);
+      sums.kl += kl;
       sums.same += Number(argmax(expected) === argmax(got));
       sums.p += p;
       sums.pp += p * p;

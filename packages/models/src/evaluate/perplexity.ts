@@ -1,6 +1,6 @@
 // Perplexity: how surprised a model is by a text, exp(mean negative log-likelihood of its tokens).
 
-import type { CallOptions } from '@lowbit/core';
+import { type CallOptions, LowbitError } from '@lowbit/core';
 import type { LogitRows } from '../model/language-model.ts';
 import { negativeLogLikelihood } from './log-softmax.ts';
 import { evaluationWindows, type WindowOptions } from './windows.ts';
@@ -37,6 +37,14 @@ export function windowOptions(options: Partial<WindowOptions>, models: readonly 
   return { ...options, contextLength: options.contextLength ?? Math.min(2048, ...models.map((model) => model.contextLength)) };
 }
 
+/** Logits that give the next token no finite score. `position` is that of the row in its window. */
+export function nonFinite(who: string, window: number, position: number): LowbitError {
+  return new LowbitError('ERR_NON_FINITE', `the logits of ${who} after position ${position} of window ${window} are not finite`, {
+    hint: 'The weights may be damaged, or the quantization too coarse for this model.',
+    details: { window, position },
+  });
+}
+
 /** Mean, its exponential and the standard error of that, from sums over `tokens` values. */
 export function summarize(sum: number, squares: number, tokens: number): Perplexity {
   const nll = sum / tokens;
@@ -47,7 +55,8 @@ export function summarize(sum: number, squares: number, tokens: number): Perplex
 
 /**
  * Perplexity of a text given as token ids, over sliding or separate windows (see `WindowOptions`): the mean over all scored tokens, each scored once.
- * Throws ERR_BAD_ARGUMENT for unusable windows, ERR_LIMIT for windows over the model's context.
+ * Throws ERR_BAD_ARGUMENT for unusable windows, ERR_LIMIT for windows over the model's context, ERR_NON_FINITE where logits give a token no finite
+ * score (NaN or Infinity anywhere in the row, or minus Infinity for the token itself).
  *
  * @example
  * const { perplexity: ppl, stderr } = await perplexity(model, model.tokenizer.encode(text), { contextLength: 1024, stride: 512 });
@@ -59,11 +68,12 @@ export async function perplexity(model: Scorer, ids: ArrayLike<number>, options:
   let sum = 0;
   let squares = 0;
   let tokens = 0;
-  for (const window of windows) {
+  for (const [at, window] of windows.entries()) {
     signal?.throwIfAborted();
     for await (const { position, rows, logits } of model.logitRows(window.ids, { from: window.from - 1, to: window.to - 1, signal })) {
       for (let row = 0; row < rows; row++) {
         const nll = negativeLogLikelihood(logits.subarray(row * model.vocab, (row + 1) * model.vocab), window.ids[position + row + 1]!);
+        if (!Number.isFinite(nll)) throw nonFinite('the model', at, position + row);
         onToken?.(tokens, nll);
         sum += nll;
         squares += nll * nll;

@@ -97,7 +97,7 @@ describe('picking', () => {
 
 describe('settings', () => {
   test('of generation_config.json', () => {
-    const of = (generation: Record<string, number | boolean>) => generationDefaults(generation, {}).sampling;
+    const of = (generation: Record<string, number | boolean | null>) => generationDefaults(generation, {}).sampling;
     expect(of({})).toEqual({ ...NEUTRAL_SAMPLING, temperature: 0.7 });
     expect(of({ do_sample: true })).toMatchObject({ temperature: 1, topK: 50 });
     expect(of({ do_sample: true, temperature: 0.6, top_p: 0.9, top_k: 0 })).toMatchObject({ temperature: 0.6, topP: 0.9, topK: 0 });
@@ -106,6 +106,18 @@ describe('settings', () => {
     expect(() => of({ top_p: 2 })).toThrow(
       expect.objectContaining({ code: 'ERR_BAD_CHECKPOINT', message: expect.stringContaining('top_p') }),
     );
+  });
+  test('of generation_config.json, as Python users switch things off', () => {
+    const of = (generation: Record<string, number | boolean | null>) => generationDefaults(generation, {}).sampling;
+    for (const top_k of [0, -1, null]) {
+      expect(of({ top_k })).toMatchObject({ topK: 0, temperature: 0.7 });
+      expect(of({ do_sample: true, top_k })).toMatchObject({ topK: 0, temperature: 1 });
+    }
+    const off = { temperature: null, top_p: null, min_p: null, typical_p: null, repetition_penalty: null };
+    expect(of({ ...off, do_sample: true })).toEqual({ ...NEUTRAL_SAMPLING, topK: 50 });
+    expect(of({ ...off, do_sample: null })).toEqual({ ...NEUTRAL_SAMPLING, temperature: 0.7 });
+    for (const temperature of [null, 0.6, -1]) expect(of({ do_sample: false, temperature, top_k: -1 })).toMatchObject({ temperature: 0 });
+    expect(() => of({ top_k: 2.5 })).toThrow(expect.objectContaining({ code: 'ERR_BAD_CHECKPOINT' }));
   });
   test('end tokens: generation_config.json before config.json', () => {
     expect(generationDefaults({ eos_token_id: [1, 2] }, { eos_token_id: 3 }).eosIds).toEqual([1, 2]);

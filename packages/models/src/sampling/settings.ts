@@ -1,7 +1,7 @@
 // Which sampling settings are in force: the caller's, else those of generation_config.json, else ours.
 
 import { type JsonObject, LowbitError } from '@lowbit/core';
-import { badConfig, given, readBoolean, readNumber } from '../config.ts';
+import { badConfig, given, readBoolean, readInteger, readNumber } from '../config.ts';
 import { NEUTRAL_SAMPLING, type SamplingSettings } from './process.ts';
 
 /** Where neither the caller nor the checkpoint says otherwise. */
@@ -23,18 +23,26 @@ function tokenIds(config: JsonObject, key: string): number[] | undefined {
   return ids as number[];
 }
 
+/** top_k as Python users write "all tokens": 0, null or below 0. Absent it is `fallback`. */
+function readTopK(generation: JsonObject, fallback: number): number {
+  const value = generation.top_k;
+  if (value === null || (typeof value === 'number' && value < 0)) return NEUTRAL_SAMPLING.topK;
+  return readInteger(generation, 'top_k', { min: 0, max: 2 ** 31 }, fallback);
+}
+
 /**
  * Reads generation_config.json (`generation`, absent: {}) over config.json. With `do_sample: true` absent values are those of the Python library
  * (temperature 1, top_k 50); with `do_sample: false` the temperature is 0; without `do_sample` it is `temperature`, else 0.7, and nothing is cut off
- * that the file does not ask for. Throws ERR_BAD_CHECKPOINT for unusable values.
+ * that the file does not ask for. `null` is an absent value, but switches top_k off, as 0 and -1 do. Throws ERR_BAD_CHECKPOINT for unusable values.
  */
 export function generationDefaults(generation: JsonObject, config: JsonObject): GenerationDefaults {
   const sample = given(generation, 'do_sample') === undefined ? undefined : readBoolean(generation, 'do_sample', false);
-  const temperature = readNumber(generation, 'temperature', { min: 0, max: 100 }, sample ? 1 : DEFAULT_TEMPERATURE);
+  // Without sampling the file's temperature is not used, whatever it is.
+  const temperature = sample === false ? 0 : readNumber(generation, 'temperature', { min: 0, max: 100 }, sample ? 1 : DEFAULT_TEMPERATURE);
   return {
     sampling: {
-      temperature: sample === false ? 0 : temperature,
-      topK: readNumber(generation, 'top_k', { min: 0, max: 2 ** 31 }, sample ? 50 : NEUTRAL_SAMPLING.topK),
+      temperature,
+      topK: readTopK(generation, sample ? 50 : NEUTRAL_SAMPLING.topK),
       topP: readNumber(generation, 'top_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.topP),
       minP: readNumber(generation, 'min_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.minP),
       typicalP: readNumber(generation, 'typical_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.typicalP),

@@ -1,8 +1,8 @@
 // Chat templates: which one a checkpoint has, and rendering it as transformers does. Templates are untrusted programs; they run in the jinja
-// interpreter, which reaches nothing but the values handed in.
+// interpreter, which reaches nothing but the values handed in, and under a budget.
 
-import { Template } from '@huggingface/jinja';
-import { type Json, type JsonObject, LowbitError } from '@lowbit/core';
+import { isLowbitError, type Json, type JsonObject, LowbitError } from '@lowbit/core';
+import { type BoundedTemplate, boundedTemplate, TEMPLATE_LIMITS } from './bounded-template.ts';
 
 /** One turn of a conversation. Templates may look at further keys, such as tool_calls. */
 export interface ChatMessage {
@@ -25,8 +25,6 @@ export interface ChatTemplateOptions {
 /** The templates of a checkpoint by name; the usual one is `default`. */
 export type ChatTemplates = ReadonlyMap<string, string>;
 
-const MAX_TEMPLATE = 1 << 20;
-
 /**
  * Collects templates: the file chat_template.jinja, else `chat_template` of tokenizer_config.json, a string or a list of { name, template }.
  * Throws ERR_TOKENIZER for another value.
@@ -44,8 +42,8 @@ export function chatTemplates(file: string | undefined, config: JsonObject): Cha
   } else if (value !== undefined && value !== null) throw malformed('neither a string nor a list');
   if (file !== undefined) templates.set('default', file);
   for (const [name, { length }] of templates) {
-    if (length > MAX_TEMPLATE)
-      throw new LowbitError('ERR_LIMIT', `chat template ${name} has ${length} characters, more than ${MAX_TEMPLATE}`);
+    if (length > TEMPLATE_LIMITS.source)
+      throw new LowbitError('ERR_LIMIT', `chat template ${name} has ${length} characters, more than ${TEMPLATE_LIMITS.source}`);
   }
   return templates;
 }
@@ -80,14 +78,15 @@ const MAX_PARSED = 8;
 
 /**
  * A renderer over a checkpoint's templates. `specialTokens` (bos_token, eos_token, ...) become variables. It throws ERR_TOKENIZER where there is no
- * template, where it is malformed, and with the template's own message where it raises (`details.raised`).
+ * template, where it is malformed, and with the template's own message where it raises (`details.raised`); ERR_LIMIT
+ * where the template takes more than `TEMPLATE_LIMITS`.
  */
 export function chatRenderer(templates: ChatTemplates, specialTokens: Readonly<Record<string, string>>): ChatRenderer {
-  const parsed = new Map<string, Template>();
-  const parse = (source: string): Template => {
+  const parsed = new Map<string, BoundedTemplate>();
+  const parse = (source: string): BoundedTemplate => {
     const known = parsed.get(source);
     if (known) return known;
-    const template = new Template(source);
+    const template = boundedTemplate(source);
     if (parsed.size >= MAX_PARSED) parsed.clear();
     parsed.set(source, template);
     return template;
@@ -95,7 +94,7 @@ export function chatRenderer(templates: ChatTemplates, specialTokens: Readonly<R
   return (messages, options = {}) => {
     const source = choose(templates, options);
     try {
-      return parse(source).render({
+      return parse(source)({
         ...specialTokens,
         documents: null,
         ...options.variables,
@@ -104,6 +103,7 @@ export function chatRenderer(templates: ChatTemplates, specialTokens: Readonly<R
         add_generation_prompt: options.addGenerationPrompt ?? false,
       });
     } catch (cause) {
+      if (isLowbitError(cause)) throw cause;
       const { message } = cause as Error;
       throw new LowbitError('ERR_TOKENIZER', message, {
         hint: 'The chat template of this checkpoint refused the conversation; see the message.',

@@ -10,6 +10,12 @@ export interface DecodeStream {
 }
 
 const INCOMPLETE = '\ufffd';
+/**
+ * Most ids that wait for a text to become certain, since each step decodes them all. A character has at most 4 bytes, so more than that wait only where
+ * tokens have no text (special ones) or bytes are no UTF-8.
+ */
+const MAX_SILENT = 16;
+const MAX_WAITING = 32;
 
 /**
  * A stream over `decode`. The pieces together are `decode` of all ids (for invalid UTF-8 in the middle: up to the number of replacement characters).
@@ -31,7 +37,10 @@ export function decodeStream(decode: (ids: readonly number[]) => string): Decode
     push(id) {
       ids.push(id);
       const text = decode(ids);
-      return text.length > shown.length && !text.endsWith(INCOMPLETE) ? take(text) : '';
+      const waiting = ids.length - context;
+      if (text.length > shown.length && (!text.endsWith(INCOMPLETE) || waiting > MAX_WAITING)) return take(text);
+      if (text.length <= shown.length && waiting > MAX_SILENT) ids.pop();
+      return '';
     },
     end() {
       if (ids.length === context) return '';

@@ -21,6 +21,32 @@ describe('decodeStream', () => {
   });
 });
 
+describe('decodeStream of what gives no text', () => {
+  const SKIPPED = 256;
+  let decoded = 0;
+  const decode = (ids: readonly number[]): string => {
+    decoded += ids.length;
+    return new TextDecoder().decode(Uint8Array.from(ids.filter((id) => id !== SKIPPED)));
+  };
+  const run = (ids: readonly number[]): string => {
+    decoded = 0;
+    const stream = decodeStream(decode);
+    return [...ids.map((id) => stream.push(id)), stream.end()].join('');
+  };
+  const bytes = (text: string): number[] => [...new TextEncoder().encode(text)];
+  const count = 5000;
+
+  test('skipped tokens cost the same each, and the text around them is whole', () => {
+    const skipped = new Array<number>(count).fill(SKIPPED);
+    expect(run([...skipped, ...bytes('窓 a'), ...skipped, ...bytes(' 👩 b'), ...skipped])).toBe('窓 a 👩 b');
+    expect(decoded).toBeLessThan(3 * count * 60);
+  });
+  test('so do bytes that never become a character', () => {
+    expect(run([...bytes('a'), ...new Array<number>(count).fill(0xe7), ...bytes('窓')])).toMatch(/^a\ufffd+窓$/);
+    expect(decoded).toBeLessThan(count * 80);
+  });
+});
+
 describe('stopWatcher', () => {
   const run = (stops: string[], pieces: string[]) => {
     const watcher = stopWatcher(stops);

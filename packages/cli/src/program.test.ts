@@ -1,0 +1,62 @@
+// The command line as it is parsed, up to what the commands do with it.
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, it, onTestFinished } from 'vitest';
+import type { Context } from './context.ts';
+import { createProgram } from './program.ts';
+import { type ModelPlan, quantizeModel } from './quantize-model.ts';
+
+const TINY = fileURLToPath(new URL('../../../examples/tiny-llama', import.meta.url));
+
+/** What a command emits under --json. */
+async function emitted(...args: string[]): Promise<ModelPlan> {
+  const values: unknown[] = [];
+  const context: Partial<Context> = {
+    json: true,
+    signal: new AbortController().signal,
+    emit: async (value) => void values.push(value),
+  };
+  await createProgram(() => context as Context).parseAsync([...args, '--json'], { from: 'user' });
+  expect(values).toHaveLength(1);
+  return values[0] as ModelPlan;
+}
+
+const formats = ({ tags }: ModelPlan): Record<string, string> => Object.fromEntries(tags.map(({ tag, format }) => [tag, format]));
+
+it('takes -g none: one group per row', async () => {
+  const plan = await emitted('quantize', TINY, '--dry-run', '-g', 'none');
+  // Rows of 256 and 768 weights, which this layout writes as groups of that size.
+  expect(formats(plan)).toMatchObject({ 'self_attn.q_proj': '4-bit g256', 'mlp.down_proj': '4-bit g768' });
+  expect(plan.tags[0]).toMatchObject({ tag: 'self_attn.q_proj', linears: 6 });
+});
+
+it('takes gnone in a rule, beside groups of the flags and the other way round', async () => {
+  const some = formats(await emitted('quantize', TINY, '--dry-run', '--rule', 'mlp.down_proj=hqq:gnone'));
+  expect(some).toMatchObject({ 'mlp.down_proj': '4-bit g768', 'mlp.up_proj': '4-bit g64' });
+  const others = formats(await emitted('quantize', TINY, '--dry-run', '-g', 'none', '--rule', 'mlp.down_proj=hqq:b8:g32'));
+  expect(others).toMatchObject({ 'mlp.down_proj': '8-bit g32', 'mlp.up_proj': '4-bit g256' });
+});
+
+it('says that chat prints JSON Lines', () => {
+  const program = createProgram(() => expect.unreachable());
+  const chat = program.commands.find((command) => command.name() === 'chat')!;
+  expect(chat.helpInformation()).toContain('JSON Lines');
+  let help = '';
+  program.configureOutput({ writeOut: (text) => void (help += text) }).outputHelp();
+  expect(help).toContain('JSON Lines');
+});
+
+it('passes concurrency and runtime on to hub', async () => {
+  const asked: string[] = [];
+  const runtime = { routine: (name: string) => void asked.push(name) };
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const out = join(dir, 'out');
+  const refused = quantizeModel(TINY, { out, concurrency: 0.5 });
+  await expect(refused).rejects.toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', message: expect.stringContaining('0.5') }));
+  await quantizeModel(TINY, { out, rules: [{ match: 'model.layers.{1,2,3,4,5}.**', use: 'keep' }], concurrency: 2, runtime });
+  expect(asked).not.toEqual([]);
+});
