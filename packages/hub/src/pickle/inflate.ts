@@ -1,5 +1,6 @@
 // Deflate with a bound: what comes out is counted as it comes, so that a few kilobytes cannot become gigabytes.
 
+import { isLowbitError } from '@lowbit/core';
 import { badPickle } from './values.ts';
 
 /** Exactly `size` bytes. Throws ERR_BAD_PICKLE if there are more or fewer, or if the data is damaged. */
@@ -24,7 +25,7 @@ export async function inflate(packed: Uint8Array, size: number, file: string): P
     }
   } catch (cause) {
     await reader.cancel().catch(() => undefined);
-    if (cause instanceof Error && cause.name === 'LowbitError') throw cause;
+    if (isLowbitError(cause)) throw cause;
     throw badPickle(file, 'a compressed entry is damaged');
   }
   await written;
