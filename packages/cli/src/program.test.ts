@@ -44,9 +44,9 @@ it('says that chat prints JSON Lines', () => {
   const program = createProgram(() => expect.unreachable());
   const chat = program.commands.find((command) => command.name() === 'chat')!;
   expect(chat.helpInformation()).toContain('JSON Lines');
-  let help = '';
-  program.configureOutput({ writeOut: (text) => void (help += text) }).outputHelp();
-  expect(help).toContain('JSON Lines');
+  const help: string[] = [];
+  program.configureOutput({ writeOut: (text) => void help.push(text) }).outputHelp();
+  expect(help.join('')).toContain('JSON Lines');
 });
 
 it('passes concurrency and runtime on to hub', async () => {

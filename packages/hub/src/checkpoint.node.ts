@@ -1,4 +1,4 @@
-// A checkpoint folder as Hugging Face models have it: config.json, safetensors, and small files.
+// A checkpoint folder as Hugging Face models have it: config.json, safetensors (or PyTorch files where there are none), and small files.
 
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,11 +14,13 @@ import {
   type QuantizedTensor,
   type StoredLinear,
 } from '@lowbit/core';
-import { checkWeightMap, type Folder, findSafetensors, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
+import { checkWeightMap, type Folder, findWeights, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
 import { errnoOf, guarded } from './io.node.ts';
 import { isObject, quote, toJson } from './json/parse.ts';
 import { hqqLayout } from './layouts/hqq.ts';
-import { openSafetensors, type SafetensorsSource } from './safetensors/source.node.ts';
+import { openTorchFile } from './pickle/source.node.ts';
+import type { FileSource } from './reading.ts';
+import { openSafetensors } from './safetensors/source.node.ts';
 
 const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
 const MAX_FILE_BYTES = 64 * 1024 * 1024;
@@ -39,29 +41,22 @@ export interface OpenCheckpointOptions {
 export interface FolderCheckpoint extends Checkpoint {
   /** Absolute path. */
   readonly folder: string;
-  readonly source: SafetensorsSource;
+  readonly source: FileSource;
   /** Bytes of each of `files`, for planning a copy. */
   readonly fileBytes: ReadonlyMap<string, number>;
 }
 
 /**
  * Opens a model folder. Reads config.json and headers, never weights. `file('config.json')` gives the bytes of the config, too.
- * Throws ERR_NOT_FOUND (no folder, no config.json, no safetensors, a missing shard), ERR_BAD_CHECKPOINT, ERR_BAD_SAFETENSORS,
+ * Throws ERR_NOT_FOUND (no folder, no config.json, no weights, a missing shard), ERR_BAD_CHECKPOINT, ERR_BAD_SAFETENSORS, ERR_BAD_PICKLE,
  * ERR_TENSOR_MISMATCH (a quantized layer that does not fit together), and ERR_UNSUPPORTED_FORMAT for a quantization that nothing here reads.
  */
 export async function openCheckpoint(dir: string, options: OpenCheckpointOptions = {}): Promise<FolderCheckpoint> {
   const { signal, codecs } = options;
   const folder = await openFolder(dir);
   const config = await readConfig(folder);
-  const found = await findSafetensors(folder);
-  const source = await openSafetensors(found.paths, { label: folder.path, signal });
+  const source = await openWeights(folder, signal);
   try {
-    if (found.weightMap !== undefined) {
-      checkWeightMap(
-        found.weightMap,
-        source.files.map(({ path, header }) => ({ path, names: header.tensors.keys() })),
-      );
-    }
     const layouts = [...(options.layouts ?? []), ...BUILTIN_LAYOUTS];
     const layout = layouts.find((candidate) => candidate.detect(config, source.entries));
     if (layout === undefined) refuseUnknown(config, layouts, folder);
@@ -116,6 +111,34 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
   }
 }
 
+async function openWeights(folder: Folder, signal: AbortSignal | undefined): Promise<FileSource> {
+  const { kind, paths, index } = await findWeights(folder);
+  const options = { label: folder.path, signal };
+  let source: FileSource;
+  let names: (file: number) => Iterable<string>;
+  if (kind === 'safetensors') {
+    const opened = await openSafetensors(paths, options);
+    source = opened;
+    names = (file) => opened.files[file]!.header.tensors.keys();
+  } else {
+    const opened = await openTorchFile(paths, options);
+    source = opened;
+    names = (file) => opened.files[file]!.names;
+  }
+  try {
+    if (index !== undefined) {
+      checkWeightMap(
+        index,
+        source.files.map(({ path }, file) => ({ path, names: names(file) })),
+      );
+    }
+    return source;
+  } catch (error) {
+    await source[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
 async function readConfig(folder: Folder): Promise<JsonObject> {
   const tree = await readJsonInside(folder, 'config.json', MAX_CONFIG_BYTES);
   if (tree === undefined) {
@@ -133,7 +156,7 @@ async function readConfig(folder: Folder): Promise<JsonObject> {
 }
 
 /** A weight that is stored as it is. */
-function plainLinear(source: SafetensorsSource, path: string): StoredLinear {
+function plainLinear(source: FileSource, path: string): StoredLinear {
   const name = `${path}.weight`;
   const spec = source.entries.get(name);
   if (spec === undefined) {

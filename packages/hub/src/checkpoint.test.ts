@@ -70,10 +70,10 @@ describe('folders that are no checkpoint', () => {
     expect(noConfig.code).toBe('ERR_NOT_FOUND');
     expect(noConfig.message).toMatch(/no config\.json/);
 
-    const pickle = await open('b', { 'config.json': '{}', 'pytorch_model.bin': '' });
-    expect(pickle.code).toBe('ERR_NOT_FOUND');
-    expect(pickle.message).toMatch(/there is pytorch_model\.bin/);
-    expect(pickle.hint).toMatch(/save_pretrained/);
+    const other = await open('b', { 'config.json': '{}', 'consolidated.00.pth': '' });
+    expect(other.code).toBe('ERR_NOT_FOUND');
+    expect(other.message).toMatch(/there is consolidated\.00\.pth/);
+    expect(other.hint).toMatch(/save_pretrained/);
     expect((await open('c', { 'config.json': '{}', 'm.gguf': '' })).hint).toMatch(/GGUF/);
     expect((await open('d', { 'config.json': '{}', 'weights.safetensors': tiny })).hint).toMatch(/model\.safetensors/);
     expect((await open('e', { 'config.json': '{}' })).code).toBe('ERR_NOT_FOUND');

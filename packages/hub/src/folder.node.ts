@@ -1,4 +1,4 @@
-// What is in a model folder: which safetensors files hold the tensors, and access to the other files that never leaves the folder.
+// What is in a model folder: which files hold the tensors, and access to the other files that never leaves the folder.
 // Folders come from strangers, so a weight_map or a symbolic link must not make us read (and later copy or upload) files from elsewhere.
 
 import { open, readdir, realpath, stat } from 'node:fs/promises';
@@ -17,6 +17,12 @@ export interface Folder {
 }
 
 const INDEX = 'model.safetensors.index.json';
+/** Where tensors may be, best first. hqq's own `save_quantized` writes qmodel.pt. */
+const SOURCES = [
+  { kind: 'safetensors', single: 'model.safetensors', index: INDEX, suffix: /\.safetensors$/ },
+  { kind: 'torch', single: 'pytorch_model.bin', index: 'pytorch_model.bin.index.json', suffix: /\.(?:bin|pt|pth)$/ },
+  { kind: 'torch', single: 'qmodel.pt', index: undefined, suffix: /\.pt$/ },
+] as const;
 const MAX_INDEX_BYTES = 64 * 1024 * 1024;
 
 /** Opens a folder. Throws ERR_NOT_FOUND if there is none, ERR_IO if it is a file or not readable. */
@@ -92,35 +98,52 @@ export async function readJsonInside(folder: Folder, name: string, maxBytes: num
 }
 
 /** The files that hold a folder's tensors. */
-export interface FoundSafetensors {
+export interface FoundWeights {
+  readonly kind: 'safetensors' | 'torch';
   /** Absolute paths, in order of their names. */
   readonly paths: readonly string[];
-  /** Tensor -> file name, where there is an index. */
-  readonly weightMap?: ReadonlyMap<string, string>;
+  /** Where there is an index: its name, and tensor -> file name. */
+  readonly index?: WeightIndex;
+}
+
+export interface WeightIndex {
+  readonly name: string;
+  readonly weightMap: ReadonlyMap<string, string>;
 }
 
 /**
- * Finds `model.safetensors`, or else what the index lists. Throws ERR_NOT_FOUND (saying what is there instead, or naming the missing shard) and
- * ERR_BAD_CHECKPOINT for a malformed index.
+ * Finds `model.safetensors`, or else what its index lists, or else the same in PyTorch's own format. Throws ERR_NOT_FOUND (saying what is there
+ * instead, or naming the missing shard) and ERR_BAD_CHECKPOINT for a malformed index.
  */
-export async function findSafetensors(folder: Folder): Promise<FoundSafetensors> {
-  const single = await resolveInside(folder, 'model.safetensors', folder.path);
-  if (single !== undefined) return { paths: [single] };
-  const index = await readJsonInside(folder, INDEX, MAX_INDEX_BYTES);
-  if (index === undefined) throw await noTensors(folder);
-  const map = isObject(index) ? index.get('weight_map') : undefined;
+export async function findWeights(folder: Folder): Promise<FoundWeights> {
+  for (const { kind, single, index, suffix } of SOURCES) {
+    const path = await resolveInside(folder, single, folder.path);
+    if (path !== undefined) return { kind, paths: [path] };
+    const tree = index === undefined ? undefined : await readJsonInside(folder, index, MAX_INDEX_BYTES);
+    if (index !== undefined && tree !== undefined) return { kind, ...(await findShards(folder, index, tree, suffix)) };
+  }
+  throw await noTensors(folder);
+}
+
+async function findShards(
+  folder: Folder,
+  index: string,
+  tree: JsonTree,
+  suffix: RegExp,
+): Promise<{ readonly paths: readonly string[]; readonly index: WeightIndex }> {
+  const map = isObject(tree) ? tree.get('weight_map') : undefined;
   const fail = (problem: string) =>
-    new LowbitError('ERR_BAD_CHECKPOINT', `${join(folder.path, INDEX)}: ${problem}`, { hint: 'Fetch the file again.' });
+    new LowbitError('ERR_BAD_CHECKPOINT', `${join(folder.path, index)}: ${problem}`, { hint: 'Fetch the file again.' });
   if (!isObject(map)) throw fail('no weight_map');
   const weightMap = new Map<string, string>();
   for (const [tensor, file] of map) {
     if (typeof file !== 'string') throw fail(`the file of tensor ${quote(tensor)} is not a string`);
-    if (!file.endsWith('.safetensors')) throw fail(`tensor ${quote(tensor)} is in ${quote(file)}, which is no safetensors file`);
+    if (!suffix.test(file)) throw fail(`tensor ${quote(tensor)} is in ${quote(file)}, which is no ${index.split('.')[1]} file`);
     weightMap.set(tensor, file);
   }
   const paths: string[] = [];
   for (const file of [...new Set(weightMap.values())].sort()) {
-    const path = await resolveInside(folder, file, INDEX);
+    const path = await resolveInside(folder, file, index);
     if (path === undefined) {
       throw new LowbitError('ERR_NOT_FOUND', `${folder.path} has no ${quote(file)}, which its index lists`, {
         hint: 'The download is incomplete: fetch the missing shard.',
@@ -129,12 +152,12 @@ export async function findSafetensors(folder: Folder): Promise<FoundSafetensors>
     }
     paths.push(path);
   }
-  return { paths, weightMap };
+  return { paths, index: { name: index, weightMap } };
 }
 
 /** Checks that every tensor is in the file that the index says, and that no file has others. Throws ERR_BAD_CHECKPOINT. */
 export function checkWeightMap(
-  weightMap: ReadonlyMap<string, string>,
+  { name: index, weightMap }: WeightIndex,
   files: readonly { readonly path: string; readonly names: Iterable<string> }[],
 ): void {
   const fail = (problem: string, tensor: string) =>
@@ -146,13 +169,13 @@ export function checkWeightMap(
   for (const { path, names } of files) {
     for (const name of names) {
       const listed = weightMap.get(name);
-      if (listed === undefined) throw fail(`${basename(path)} has the tensor ${quote(name)}, which ${INDEX} does not list`, name);
-      if (!samePath(listed, path)) throw fail(`${INDEX} says that ${quote(name)} is in ${listed}, but it is in ${basename(path)}`, name);
+      if (listed === undefined) throw fail(`${basename(path)} has the tensor ${quote(name)}, which ${index} does not list`, name);
+      if (!samePath(listed, path)) throw fail(`${index} says that ${quote(name)} is in ${listed}, but it is in ${basename(path)}`, name);
       seen.add(name);
     }
   }
   for (const [name, file] of weightMap) {
-    if (!seen.has(name)) throw fail(`${INDEX} says that ${quote(name)} is in ${file}, but it is not there`, name);
+    if (!seen.has(name)) throw fail(`${index} says that ${quote(name)} is in ${file}, but it is not there`, name);
   }
 }
 
@@ -168,7 +191,7 @@ async function noTensors(folder: Folder): Promise<LowbitError> {
     : other.some((name) => name.endsWith('.gguf'))
       ? 'Use the safetensors version of the model; GGUF files are not read.'
       : other.length > 0
-        ? 'Save the model as safetensors (in Python: `model.save_pretrained(folder, safe_serialization=True)`).'
+        ? 'Save the model as safetensors (in Python: `model.save_pretrained(folder, safe_serialization=True)`). Of PyTorch files, pytorch_model.bin and qmodel.pt are read.'
         : 'Download the weights, too: *.safetensors and the index if there is one.';
   const there = other.length > 0 ? ` (there is ${other.join(', ')})` : '';
   return new LowbitError('ERR_NOT_FOUND', `${folder.path} has no model.safetensors and no ${INDEX}${there}`, {

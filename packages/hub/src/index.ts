@@ -7,6 +7,9 @@ export {
 export { writeConfig } from './config-file.ts';
 export { hqqLayout } from './layouts/hqq.ts';
 export type { HqqSettings } from './layouts/hqq-format.ts';
+export { type OpenTorchOptions, openTorchFile, type TorchFile, type TorchSource } from './pickle/source.node.ts';
+export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts';
+export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, TorchTensor } from './pickle/values.ts';
 export {
   type PlanQuantizationOptions,
   planQuantization,
@@ -15,6 +18,7 @@ export {
   type QuantizeCheckpointOptions,
   quantizeCheckpoint,
 } from './quantize.node.ts';
+export type { FileSource, SourceFile } from './reading.ts';
 export * from './safetensors/index.ts';
 export { createSafetensorsSink, type SafetensorsSink, type SafetensorsSinkOptions } from './safetensors/sink.node.ts';
 export {

@@ -9,6 +9,7 @@ import {
   type LinearSite,
   linearTag,
   type ModelAdapter,
+  type StoredLinear,
   type TensorSpec,
 } from '@lowbit/core';
 import type { FolderCheckpoint } from '@lowbit/hub';
@@ -123,16 +124,24 @@ function linearsOf(checkpoint: Checkpoint, adapter: ModelAdapter | undefined): T
 }
 
 function countParameters(checkpoint: Checkpoint): number {
-  const stored = new Set([...checkpoint.quantized.keys()].map((path) => `${path}.`));
   let count = 0;
   for (const [name, spec] of checkpoint.source.entries) {
     // What belongs to a quantized linear is counted by its logical shape; its bias is a parameter of its own.
-    const owner = name.slice(0, name.lastIndexOf('.') + 1);
-    const part = stored.has(owner) && checkpoint.quantized.get(owner.slice(0, -1))?.bias !== name;
+    const owner = quantizedOwner(name, checkpoint);
+    const part = owner !== undefined && owner.bias !== name;
     if (!part) count += elementCount(spec.shape);
   }
   for (const { shape } of checkpoint.quantized.values()) count += elementCount(shape);
   return count;
+}
+
+/** The quantized linear that a tensor is part of, at any depth: `<path>.scale`, `<path>.meta_scale.zero`. */
+function quantizedOwner(name: string, { quantized }: Checkpoint): StoredLinear | undefined {
+  for (let dot = name.lastIndexOf('.'); dot > 0; dot = name.lastIndexOf('.', dot - 1)) {
+    const owner = quantized.get(name.slice(0, dot));
+    if (owner) return owner;
+  }
+  return undefined;
 }
 
 function dtypeCounts(specs: Iterable<TensorSpec>): InspectReport['dtypes'] {

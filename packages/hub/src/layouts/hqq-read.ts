@@ -1,12 +1,13 @@
 // Reading the `hqq` layout. The tensors are normative, not the config block: bits, packing, axis and group are stored with every layer, and
 // published files with wrong or missing blocks exist. Of each layer only the small tensors are read.
+//
+// hqq before 0.2.0 could quantize scales and zeros, too. Such layers exist in pickles only, which appear here in the same form with `scale_q` in
+// place of `scale`, and what describes it under `meta_scale.` (and so for zeros).
 
 import {
   type Affine,
-  DTYPE_BYTES,
   type DType,
   elementCount,
-  type HostTensor,
   LowbitError,
   type Matrix,
   type StoredLinear,
@@ -15,10 +16,8 @@ import {
 } from '@lowbit/core';
 import { quote } from '../json/parse.ts';
 import { HQQ_PACKINGS, levelsOf, META_DTYPES, partsOf, specText, storedCodes, TORCH_DTYPES } from './hqq-format.ts';
+import { fail, readIntegers, readNumber, readString } from './hqq-values.ts';
 
-const INTEGERS: ReadonlySet<DType> = new Set<DType>(['u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'i64', 'bool']);
-/** Longest stored string: `torch.bfloat16` has 14 characters. */
-const MAX_STRING = 64;
 /** Layers whose small tensors are read at the same time. */
 const CONCURRENT = 16;
 
@@ -36,25 +35,66 @@ export async function readHqqLinears(source: TensorSource): Promise<ReadonlyMap<
 
 async function readLinear(source: TensorSource, path: string): Promise<StoredLinear> {
   const key = (name: string) => `${path}.${name}`;
-  const spec = (name: string): TensorSpec => source.entries.get(key(name)) ?? fail(key(name), 'is missing, the layer is incomplete');
+  const [grid, dims, viewed] = await Promise.all([
+    readGrid(source, path),
+    readIntegers(source, key('shape')),
+    readNumber(source, key('view_as_float')),
+  ]);
+  const shape =
+    matrixOf(dims) ??
+    fail(key('shape'), dims === undefined ? 'is missing, the layer is incomplete' : `is [${dims.join(', ')}], not two extents`);
+  const [scale, zero] = await Promise.all([readNumbers(source, path, 'scale'), readNumbers(source, path, 'zero')]);
 
-  const [packing, nbits, group, axis, dims, viewed, viewType, quantScale, quantZero] = await Promise.all([
+  const format = affine(grid, elementCount(shape), scale, zero, key('group_size'));
+  const parts = partsOrFail(format, shape, key('W_q'));
+  const codes = entry(source, key('W_q'));
+  // Without the flag (files of early versions) a float dtype says it.
+  const isView = viewed === undefined ? META_DTYPES.has(codes.dtype) : viewed !== 0;
+  const expected = isView ? storedCodes(parts.codes!, codes.dtype) : parts.codes!;
+  if ((isView && !META_DTYPES.has(codes.dtype)) || expected === undefined || !fits(codes, expected, scale.scalar)) {
+    const wanted = expected === undefined || !META_DTYPES.has(codes.dtype) ? specText(parts.codes!) : specText(expected);
+    fail(key('W_q'), `is ${specText(codes)}, expected ${wanted}${isView ? ' seen as floats' : ''}`);
+  }
+  checkViewType(grid, parts.codes!.dtype);
+  for (const { stored, names } of [scale, zero]) {
+    for (const [part, name] of Object.entries(names)) {
+      const actual = entry(source, name);
+      if (!fits(actual, parts[part]!, typeof stored !== 'string')) fail(name, `is ${specText(actual)}, expected ${specText(parts[part]!)}`);
+    }
+  }
+  const bias = source.entries.get(key('bias'));
+  if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== shape[0])) {
+    fail(key('bias'), `is ${specText(bias)}, expected ${shape[0]} numbers`);
+  }
+  return {
+    format,
+    shape,
+    parts: { codes: key('W_q'), ...scale.names, ...zero.names },
+    ...(bias === undefined ? {} : { bias: key('bias') }),
+  };
+}
+
+/** How codes are laid out: of a weight, or of its quantized scales or zeros. */
+interface Grid {
+  /** Where it is stored: a module path, or that and `meta_scale`. */
+  readonly prefix: string;
+  readonly packing: string;
+  readonly levels: number;
+  readonly axis: 0 | 1;
+  /** Absent where it is None. */
+  readonly group: number | undefined;
+  readonly viewType: string | undefined;
+}
+
+async function readGrid(source: TensorSource, prefix: string): Promise<Grid> {
+  const key = (name: string) => `${prefix}.${name}`;
+  const [packing, nbits, group, axis, viewType] = await Promise.all([
     readString(source, key('packing')),
     readNumber(source, key('nbits')),
     readNumber(source, key('group_size')),
     readNumber(source, key('axis')),
-    readIntegers(source, key('shape')),
-    readNumber(source, key('view_as_float')),
     readString(source, key('unpack_view_dtype')),
-    readNumber(source, key('quant_scale')),
-    readNumber(source, key('quant_zero')),
   ]);
-  if (quantScale || quantZero) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${key('quant_scale')}: scales and zeros of this layer are quantized themselves`, {
-      hint: 'Such files were made by hqq before 0.2.2. Quantize the model again.',
-      details: { tensor: key('W_q') },
-    });
-  }
   if (packing === undefined) fail(key('packing'), 'is missing, the layer is incomplete');
   if (!HQQ_PACKINGS.has(packing)) {
     throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${key('packing')}: no packing is called ${quote(packing)}`, {
@@ -64,55 +104,76 @@ async function readLinear(source: TensorSource, path: string): Promise<StoredLin
   }
   const levels = levelsOf(packing, nbits) ?? fail(key('nbits'), `is ${nbits}, which ${packing} does not hold`);
   if (axis !== 0 && axis !== 1) fail(key('axis'), axis === undefined ? 'is missing, the layer is incomplete' : `is ${axis}, not 0 or 1`);
-  const shape =
-    matrixOf(dims) ??
-    fail(key('shape'), dims === undefined ? 'is missing, the layer is incomplete' : `is [${dims.join(', ')}], not two extents`);
+  return { prefix, packing, levels, axis, group, viewType };
+}
 
-  const scale = spec('scale');
-  const zero = spec('zero');
-  if (!META_DTYPES.has(scale.dtype)) fail(key('scale'), `is ${scale.dtype}, not f16, bf16 or f32`);
-  if (!META_DTYPES.has(zero.dtype)) fail(key('zero'), `is ${zero.dtype}, not f16, bf16 or f32`);
-  const size = group ?? elementCount(shape) / elementCount(scale.shape);
-  if (!Number.isSafeInteger(size) || size < 1 || elementCount(shape) % size !== 0) {
-    fail(key('group_size'), `is ${size}, which does not divide a weight of [${shape.join(', ')}]`);
-  }
+/** Scales or zeros as they are stored. */
+interface StoredNumbers {
+  readonly stored: DType | Affine;
+  /** How many there are; one number without a dimension is for the whole weight. */
+  readonly count: number;
+  readonly scalar: boolean;
+  /** Part -> tensor. */
+  readonly names: Readonly<Record<string, string>>;
+}
 
-  const format: Affine = { kind: 'affine', levels, group: size, axis, scale: scale.dtype, zero: zero.dtype, packing };
-  const parts = partsOrFail(format, shape, key('W_q'));
-  const codes = spec('W_q');
-  // Without the flag (files of early versions) a float dtype says it.
-  const isView = viewed === undefined ? META_DTYPES.has(codes.dtype) : viewed !== 0;
-  const expected = isView ? storedCodes(parts.codes!, codes.dtype) : parts.codes!;
-  if ((isView && !META_DTYPES.has(codes.dtype)) || expected === undefined || !sameSpec(codes, expected)) {
-    const wanted = expected === undefined || !META_DTYPES.has(codes.dtype) ? specText(parts.codes!) : specText(expected);
-    fail(key('W_q'), `is ${specText(codes)}, expected ${wanted}${isView ? ' seen as floats' : ''}`);
+async function readNumbers(source: TensorSource, path: string, what: 'scale' | 'zero'): Promise<StoredNumbers> {
+  const key = (name: string) => `${path}.${name}`;
+  if (!(await readNumber(source, key(`quant_${what}`)))) return plainNumbers(source, key(what), what);
+  const codes = source.entries.get(key(`${what}_q`));
+  if (codes === undefined) {
+    throw new LowbitError(
+      'ERR_UNSUPPORTED_FORMAT',
+      `${key(`quant_${what}`)} says that this is quantized itself, but there is no ${what}_q`,
+      {
+        hint: 'No version of hqq writes this. Quantize the model again.',
+        details: { tensor: key(`quant_${what}`) },
+      },
+    );
   }
-  if (viewType !== undefined && TORCH_DTYPES.get(viewType) !== parts.codes!.dtype) {
-    fail(key('unpack_view_dtype'), `is ${quote(viewType)}, but ${packing} is packed in ${parts.codes!.dtype}`);
-  }
-  for (const [name, actual] of [
-    ['scale', scale],
-    ['zero', zero],
-  ] as const) {
-    if (!sameSpec(actual, parts[name]!)) fail(key(name), `is ${specText(actual)}, expected ${specText(parts[name]!)}`);
-  }
-  const bias = source.entries.get(key('bias'));
-  if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== shape[0])) {
-    fail(key('bias'), `is ${specText(bias)}, expected ${shape[0]} numbers`);
-  }
+  const meta = key(`meta_${what}`);
+  const [grid, dims, viewed] = await Promise.all([
+    readGrid(source, meta),
+    readIntegers(source, `${meta}.shape`),
+    readNumber(source, `${meta}.view_as_float`),
+  ]);
+  const count = dims?.reduce((product, extent) => product * extent, 1) ?? fail(`${meta}.shape`, 'is missing, the layer is incomplete');
+  if (!Number.isSafeInteger(count) || count < 1) fail(`${meta}.shape`, `is [${dims?.join(', ')}]`);
+  if (viewed) fail(`${meta}.view_as_float`, 'is set, which quantized scales and zeros never are');
+  const scale = plainNumbers(source, `${meta}.scale`, `${what}.scale`);
+  const zero = plainNumbers(source, `${meta}.zero`, `${what}.zero`);
+  checkViewType(grid, codes.dtype);
   return {
-    format,
-    shape,
-    parts: { codes: key('W_q'), scale: key('scale'), zero: key('zero') },
-    ...(bias === undefined ? {} : { bias: key('bias') }),
+    stored: affine(grid, count, scale, zero, `${meta}.group_size`),
+    count,
+    scalar: false,
+    names: { [`${what}.codes`]: key(`${what}_q`), ...scale.names, ...zero.names },
   };
 }
 
-function fail(tensor: string, problem: string): never {
-  throw new LowbitError('ERR_TENSOR_MISMATCH', `${quote(tensor)} ${problem}`, {
-    hint: 'The checkpoint is damaged or not in the encoded hqq layout (hqq >= 0.2.0).',
-    details: { tensor },
-  });
+function plainNumbers(source: TensorSource, name: string, part: string): StoredNumbers & { readonly stored: DType } {
+  const { dtype, shape } = entry(source, name);
+  if (!META_DTYPES.has(dtype)) fail(name, `is ${dtype}, not f16, bf16 or f32`);
+  return { stored: dtype, count: elementCount(shape), scalar: shape.length === 0, names: { [part]: name } };
+}
+
+/** The format of `count` codes. `groupName` is for messages. */
+function affine(grid: Grid, count: number, scale: StoredNumbers, zero: StoredNumbers, groupName: string): Affine {
+  // One number for all: along axis 0, where a group of everything packs into the same bytes as the matrix itself.
+  const group = scale.scalar ? count : (grid.group ?? count / scale.count);
+  if (!Number.isSafeInteger(group) || group < 1 || count % group !== 0)
+    fail(groupName, `is ${group}, which does not divide ${count} weights`);
+  const { levels, packing } = grid;
+  return { kind: 'affine', levels, group, axis: scale.scalar ? 0 : grid.axis, scale: scale.stored, zero: zero.stored, packing };
+}
+
+function checkViewType({ prefix, viewType, packing }: Grid, dtype: DType): void {
+  if (viewType === undefined || TORCH_DTYPES.get(viewType) === dtype) return;
+  fail(`${prefix}.unpack_view_dtype`, `is ${quote(viewType)}, but ${packing} is packed in ${dtype}`);
+}
+
+function entry(source: TensorSource, name: string): TensorSpec {
+  return source.entries.get(name) ?? fail(name, 'is missing, the layer is incomplete');
 }
 
 function partsOrFail(format: Affine, shape: Matrix, tensor: string): Readonly<Record<string, TensorSpec>> {
@@ -128,55 +189,14 @@ function sameSpec(a: TensorSpec, b: TensorSpec): boolean {
   return a.dtype === b.dtype && a.shape.length === b.shape.length && a.shape.every((extent, i) => extent === b.shape[i]);
 }
 
+/** True if the bytes are those of the part. `loose`: its elements may have another shape, as single numbers always may. */
+function fits(actual: TensorSpec, part: TensorSpec, loose: boolean): boolean {
+  if (!loose && actual.shape.length > 0) return sameSpec(actual, part);
+  return actual.dtype === part.dtype && elementCount(actual.shape) === elementCount(part.shape);
+}
+
 function matrixOf(dims: readonly number[] | undefined): Matrix | undefined {
   if (dims === undefined || dims.length !== 2) return undefined;
   const [out, inp] = dims as [number, number];
   return out > 0 && inp > 0 && Number.isSafeInteger(out * inp) ? [out, inp] : undefined;
-}
-
-/** The tensor if it exists, after a check that it is small. */
-async function readSmall(source: TensorSource, name: string, most: number): Promise<HostTensor | undefined> {
-  const spec = source.entries.get(name);
-  if (spec === undefined) return undefined;
-  if (elementCount(spec.shape) > most || elementCount(spec.shape) === 0)
-    fail(name, `is ${specText(spec)}, expected at most ${most} numbers`);
-  return source.read(name);
-}
-
-/** Whole numbers of any integer dtype (versions differ). */
-async function readIntegers(source: TensorSource, name: string): Promise<readonly number[] | undefined> {
-  const tensor = await readSmall(source, name, MAX_STRING);
-  if (tensor === undefined) return undefined;
-  if (!INTEGERS.has(tensor.dtype)) fail(name, `is ${tensor.dtype}, expected integers`);
-  return numbersOf(tensor);
-}
-
-/** One number: an integer of any width, or a float (`nbits` 1.58). */
-async function readNumber(source: TensorSource, name: string): Promise<number | undefined> {
-  const tensor = await readSmall(source, name, 1);
-  return tensor === undefined ? undefined : numbersOf(tensor)[0];
-}
-
-async function readString(source: TensorSource, name: string): Promise<string | undefined> {
-  const codes = await readIntegers(source, name);
-  return codes === undefined ? undefined : String.fromCharCode(...codes.map((code) => (code >= 32 && code < 127 ? code : 63)));
-}
-
-function numbersOf({ dtype, data }: HostTensor): number[] {
-  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-  const width = DTYPE_BYTES[dtype];
-  const numbers: number[] = [];
-  for (let at = 0; at < data.byteLength; at += width) {
-    if (dtype === 'f64') numbers.push(view.getFloat64(at, true));
-    else if (dtype === 'f32') numbers.push(view.getFloat32(at, true));
-    else if (dtype === 'i64') numbers.push(Number(view.getBigInt64(at, true)));
-    else if (dtype === 'i32') numbers.push(view.getInt32(at, true));
-    else if (dtype === 'u32') numbers.push(view.getUint32(at, true));
-    else if (dtype === 'i16') numbers.push(view.getInt16(at, true));
-    else if (dtype === 'u16') numbers.push(view.getUint16(at, true));
-    else if (dtype === 'i8') numbers.push(view.getInt8(at));
-    else if (dtype === 'u8' || dtype === 'bool') numbers.push(view.getUint8(at));
-    else numbers.push(Number.NaN);
-  }
-  return numbers;
 }

@@ -2,20 +2,18 @@
 
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { DTYPE_BYTES, type Entries, elementCount, type HostTensor, LowbitError, type ReadOptions, type TensorSource } from '@lowbit/core';
+import { DTYPE_BYTES, type Entries, type HostTensor, LowbitError, type ReadOptions } from '@lowbit/core';
 import { guarded, readFully } from '../io.node.ts';
 import { quote } from '../json/parse.ts';
+import { allocate, elementRange, type FileSource, noTensor, type SourceFile } from '../reading.ts';
 import { badSafetensors, headerLength, parseHeader, type SafetensorsHeader, type TensorPlace } from './header.ts';
 
 /** One open file of a source. */
-export interface SafetensorsFile {
-  readonly path: string;
-  /** Bytes on disk. */
-  readonly size: number;
+export interface SafetensorsFile extends SourceFile {
   readonly header: SafetensorsHeader;
 }
 
-export interface SafetensorsSource extends TensorSource {
+export interface SafetensorsSource extends FileSource {
   readonly files: readonly SafetensorsFile[];
 }
 
@@ -73,17 +71,9 @@ export async function openSafetensors(paths: string | readonly string[], options
     signal?.throwIfAborted();
     if (closed) throw new LowbitError('ERR_DISPOSED', `${label} was closed before ${quote(name)} was read`);
     const found = places.get(name);
-    if (found === undefined) {
-      throw new LowbitError('ERR_TENSOR_MISMATCH', `${label} has no tensor ${quote(name)}`, { details: { tensor: name, source: label } });
-    }
+    if (found === undefined) throw noTensor(name, label);
     const { place } = found;
-    const count = elementCount(place.shape);
-    const [from, to] = range ?? [0, count];
-    if (!Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 0 || to < from || to > count) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `elements ${from} to ${to} of ${quote(name)}, which has ${count}`, {
-        details: { tensor: name, range: [from, to], count },
-      });
-    }
+    const [from, to] = elementRange(name, place, range);
     const width = DTYPE_BYTES[place.dtype];
     const data = allocate(name, (to - from) * width);
     const path = list[found.file]!;
@@ -115,17 +105,5 @@ async function openFile(path: string, signal?: AbortSignal): Promise<{ readonly 
   } catch (error) {
     await handle.close();
     throw error;
-  }
-}
-
-function allocate(tensor: string, bytes: number): Uint8Array {
-  try {
-    return new Uint8Array(bytes);
-  } catch (cause) {
-    throw new LowbitError('ERR_LIMIT', `${quote(tensor)}: ${bytes} bytes do not fit into one buffer`, {
-      hint: 'Read it in ranges.',
-      details: { tensor, bytes },
-      cause,
-    });
   }
 }

@@ -23,9 +23,11 @@ export const TEMPLATE_LIMITS = {
   /** Characters of the output, and of every text on the way. */
   text: 1 << 21,
   /** Units of work: about one per evaluated node and per element of a list that is read, 20 per turn of a loop. */
-  work: 2e7,
+  work: 3e5,
   /** Lists and mappings in each other, where all of a value is visited. */
   depth: 256,
+  /** Evaluations in each other: expressions, blocks, and calls of macros. */
+  calls: 1000,
 } as const;
 
 const TURN = 20;
@@ -90,6 +92,7 @@ interface Frame {
   readonly node: Node;
   /** Of a member expression: what the member is of. */
   object?: Value;
+  readonly depth: number;
   /** Length of the first text of an expression. */
   first: number;
   /** Characters that its statements have printed. */
@@ -142,7 +145,10 @@ class BoundedInterpreter extends Interpreter {
     // The interpreter searches the body of a macro or call block wherever it is defined.
     this.#meter.spend(node.type === 'Macro' || node.type === 'CallStatement' ? this.#survey.nodes : (COST[node.type] ?? 1));
     const parent = this.#frame;
-    const frame: Frame = { node, first: 0, printed: 0 };
+    const depth = (parent?.depth ?? 0) + 1;
+    // Before V8's own bound, which the interpreter takes for a missing variable where it meets it in a lookup.
+    if (depth > TEMPLATE_LIMITS.calls) throw limit(`calls itself or nests more than ${TEMPLATE_LIMITS.calls} deep`, { limit: TEMPLATE_LIMITS.calls });
+    const frame: Frame = { node, depth, first: 0, printed: 0 };
     this.#frame = frame;
     let value: Value;
     try {
@@ -239,7 +245,7 @@ class BoundedInterpreter extends Interpreter {
     const { owner, name } = known;
     const call = value.value as (args: Value[], scope: Environment) => Value;
     const metered = (args: Value[], scope: Environment): Value => {
-      const frame: Frame = { node: { type: 'call' }, first: 0, printed: 0 };
+      const frame: Frame = { node: { type: 'call' }, depth: 0, first: 0, printed: 0 };
       if (typeof owner.value === 'string') this.#meter.spend(sizeOf(owner) / WORKED);
       else if (name === '' || name === 'dictsort') this.#visitOften(owner, VISITING.dictsort!);
       this.#search(owner, frame);
