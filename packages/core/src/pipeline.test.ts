@@ -202,8 +202,18 @@ describe('planCheckpoint', () => {
     ).toContain('holds i8');
     expect(plan(config, tensors, { layouts: [] })).toMatchObject({
       code: 'ERR_UNSUPPORTED_FORMAT',
-      message: expect.stringContaining('rowwise'),
+      message: expect.stringContaining(
+        'model.layers.0.a: no checkpoint layout stores what rowwise makes of it, codes of 256 levels with f16 scales',
+      ),
+      hint: expect.stringContaining('Layouts given: none.'),
     });
+    const picky = { ...layout, accepts: (quantizer: Quantizer) => quantizer.config.step === 0 };
+    const other = { ...layout, name: 'other', accepts: (quantizer: Quantizer) => quantizer.config.step === 1 };
+    expect(plan(config, tensors, { layouts: [picky, other], rules: [{ match: 'b', use: rowwise(1) }] })).toMatchObject({
+      message: 'no checkpoint layout stores rowwise in one model',
+      hint: 'Layouts given: plain, other. Use one method for all layers.',
+    });
+    expect(plan(config, tensors, { layouts: [picky], rules: [{ match: 'b', use: rowwise(1) }] }).message).toMatch(/^model.layers.1.b: /);
     expect(plan(config, { ...tensors, 'model.layers.0.a.q': ramp([1]) })).toMatchObject({ code: 'ERR_BAD_CHECKPOINT' });
   });
 });
