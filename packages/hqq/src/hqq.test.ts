@@ -246,6 +246,14 @@ describe('bad input', () => {
     [{ solver: { name: 'hqq', norm: 1.2 } }, 'solver.norm'],
     [{ solver: { name: 'hqq', beta: -1 } }, 'solver.beta'],
     [{ solver: { name: 'hqq', kappa: 0.5 } }, 'solver.kappa'],
+    [{ solver: 'sgd' }, 'solver'],
+    [{ solver: { kappa: 1.01 } }, 'solver'],
+    [{ solver: { name: 'proximal-v2', kappa: 1 } }, 'solver.kappa'],
+    [{ solver: { name: 'proximal-v2', tolerance: -1 } }, 'solver.tolerance'],
+    [{ solver: { name: 'proximal-slow', iterations: 1 } }, 'solver.iterations'],
+    [{ solver: { name: 'least-squares', alternations: 0 } }, 'solver.alternations'],
+    [{ release: '0.3' }, 'release'],
+    [{ quantScale: 1 }, 'quantScale'],
   ])('%o', async (options, name) => {
     expect(await code(async () => hqq(options as HqqOptions))).toMatch(new RegExp(`^ERR_BAD_ARGUMENT hqq: ${name} cannot be`));
   });

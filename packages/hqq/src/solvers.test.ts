@@ -1,6 +1,16 @@
 // The solvers and rules of the Python library besides its default, against what it computed.
 
-import { elements, float32Tensor, type HostTensor, type Matrix, memoryReader, memoryWriter, quantize, toFloat32 } from '@lowbit/core';
+import {
+  codecFor,
+  elements,
+  float32Tensor,
+  type HostTensor,
+  type Matrix,
+  memoryReader,
+  memoryWriter,
+  quantize,
+  toFloat32,
+} from '@lowbit/core';
 import { seededFloats } from '@lowbit/core/testing';
 import { describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
@@ -134,5 +144,28 @@ describe('every solver gives the same bytes without room to keep the weight', ()
     const { writer, parts } = memoryWriter(whole.parts);
     await quantizer.quantize(memoryReader('w', weight), quantizer.format(shape, 'f32'), writer, { budget: 1 << 20 });
     for (const [name, part] of Object.entries(whole.parts)) expect(Buffer.compare(part.data, parts[name]!.data), name).toBe(0);
+  });
+
+  it.each([
+    ['least-squares', 1],
+    [undefined, 1],
+    ['proximal-v2', 3],
+  ] as const)('%s without room to keep the weight: passes over it, %d at least', async (solver, passes) => {
+    const quantizer = hqq({ axis: 0, groupSize: 16, ...(solver ? { solver } : { optimize: false }) });
+    const reader = memoryReader('w', weight);
+    let read = 0;
+    const counted: typeof reader = {
+      ...reader,
+      read(from, to, into, at) {
+        read += to - from;
+        return reader.read(from, to, into, at);
+      },
+    };
+    const format = quantizer.format(shape, 'f16');
+    const { writer } = memoryWriter(codecFor(format).parts(format, shape));
+    await quantizer.quantize(counted, format, writer, { budget: 1 << 20 });
+    const times = read / (shape[0] * shape[1]);
+    if (passes === 1) expect(times).toBe(1);
+    else expect(times).toBeGreaterThanOrEqual(passes);
   });
 });

@@ -20,6 +20,8 @@ export class GroupSums {
   mixed = 0;
   readonly #top: number;
   readonly #sorted: boolean;
+  /** The values between two that end every search. */
+  readonly #padded: Float64Array;
   /** Sums of w and w v over the elements before each, so that the last entry is the sum of all. */
   readonly #before: Float64Array;
   readonly #beforeMixed: Float64Array;
@@ -27,7 +29,10 @@ export class GroupSums {
   readonly #bounds: Int32Array;
 
   constructor(size: number, levels: number) {
-    this.values = new Float64Array(size);
+    this.#padded = new Float64Array(size + 2);
+    this.#padded[0] = Number.NEGATIVE_INFINITY;
+    this.#padded[size + 1] = Number.POSITIVE_INFINITY;
+    this.values = this.#padded.subarray(1, size + 1);
     this.weights = new Float64Array(size).fill(1);
     this.#top = levels - 1;
     this.#sorted = 3 * levels <= size;
@@ -50,19 +55,19 @@ export class GroupSums {
     this.#bounds.fill(0);
   }
 
-  /** Sums for the codes clamp(round((v - b) / s), 0, levels - 1). */
+  /** Sums for the codes clamp(round((v - b) / s), 0, levels - 1); s and b are finite and s is positive. */
   at(s: number, b: number): void {
     if (this.#sorted) this.#byBoundary(s, b);
     else this.#byElement(s, b);
   }
 
   #byBoundary(s: number, b: number): void {
-    const values = this.values;
+    const padded = this.#padded;
     const before = this.#before;
     const beforeMixed = this.#beforeMixed;
     const bounds = this.#bounds;
     const top = this.#top;
-    const size = values.length;
+    const size = padded.length - 2;
     const total = before[size]!;
     const totalMixed = beforeMixed[size]!;
     let first = 0;
@@ -71,8 +76,8 @@ export class GroupSums {
     for (let code = 1; code <= top; code++) {
       const threshold = b + (code - 0.5) * s;
       let bound = bounds[code]!;
-      while (bound > 0 && values[bound - 1]! >= threshold) bound--;
-      while (bound < size && values[bound]! < threshold) bound++;
+      while (padded[bound]! >= threshold) bound--;
+      while (padded[bound + 1]! < threshold) bound++;
       bounds[code] = bound;
       const above = total - before[bound]!;
       first += above;

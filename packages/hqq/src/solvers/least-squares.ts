@@ -131,10 +131,10 @@ function fitGroup(
     const storedZero = narrow(dtype.zero, first / total - (middle + mean) / storedScale);
     if (storedScale === bestScale && storedZero === bestZero) continue;
     const offset = -storedZero * storedScale - middle;
+    if (!(storedScale > 0 && storedScale < Number.POSITIVE_INFINITY && Number.isFinite(offset))) continue; // out of the dtype's range
     sums.at(storedScale, offset);
     const error =
       squares + storedScale * (storedScale * sums.second + 2 * (offset * sums.first - sums.mixed)) + offset * (offset * total - 2 * totalV);
-    // Never taken where the rounded scale is 0 or infinite: the error is NaN or infinite then.
     if (error < best) {
       best = error;
       bestScale = storedScale;
