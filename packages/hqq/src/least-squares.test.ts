@@ -207,6 +207,11 @@ describe('groups that have little to fit', () => {
     for (const value of await one(values, 'f16')) expect(Math.abs(value - 100)).toBeLessThan(0.05);
     for (const [i, value] of (await one(values, 'f32')).entries()) expect(Math.abs(value - values[i]!)).toBeLessThan(2e-5);
   });
+  it('numbers that f16 does not hold, on a grid that it does', async () => {
+    const values = Array.from({ length: 8 }, (_, i) => 66000 + i * 1000);
+    for (const [i, value] of (await one(values, 'f16')).entries()) expect(Math.abs(value - values[i]!)).toBeLessThan(300);
+    await expect(one(new Array(8).fill(70000), 'f16')).rejects.toMatchObject({ code: 'ERR_DTYPE_OVERFLOW' });
+  });
   it('one outlier', async () => {
     expect((await one([0, 0, 0, 0, 0, 0, 0, 1000], 'f16')).map((x) => Math.round(x) + 0)).toEqual([0, 0, 0, 0, 0, 0, 0, 1000]);
   });

@@ -104,7 +104,7 @@ function fitGroup(
     bestZero = 0;
   }
   const one = -bestZero * bestScale - middle;
-  let best = squares - 2 * one * totalV + one * one * total;
+  let best = Number.isFinite(one) ? squares - 2 * one * totalV + one * one * total : Number.POSITIVE_INFINITY;
 
   const shrink = shrinkage(levels);
   if (halfRange > 0) sums.prepare();
