@@ -1,5 +1,5 @@
 // Peak memory and time of quantizing a checkpoint folder, in a process of its own.
-//   node bench/quantize.mjs MODEL [--bits 4] [--axis 1] [--lm-head] [--max-memory BYTES] [--runs 1]
+//   node bench/quantize.mjs MODEL [--bits 4] [--axis 1] [--solver hqq] [--lm-head] [--max-memory BYTES] [--runs 1]
 // Prints one JSON line a run: peak resident set in MB (10^6 bytes, as the operating system counts it), seconds, weights.
 
 import { spawnSync } from 'node:child_process';
@@ -14,6 +14,7 @@ const { values, positionals } = parseArgs({
   options: {
     bits: { type: 'string', default: '4' },
     axis: { type: 'string', default: '1' },
+    solver: { type: 'string', default: 'hqq' },
     'lm-head': { type: 'boolean', default: false },
     'max-memory': { type: 'string' },
     runs: { type: 'string', default: '1' },
@@ -28,7 +29,7 @@ if (values.child) {
   const { openCheckpoint, quantizeCheckpoint } = await import('../packages/hub/dist/index.js');
   const { hqq } = await import('../packages/hqq/dist/index.js');
   const { llama } = await import('../packages/models/dist/index.js');
-  const quantizer = hqq({ bits: Number(values.bits), axis: Number(values.axis) });
+  const quantizer = hqq({ bits: Number(values.bits), axis: Number(values.axis), solver: values.solver });
   const source = await openCheckpoint(model);
   const report = await quantizeCheckpoint(source, {
     out: values.out,
@@ -41,6 +42,7 @@ if (values.child) {
   const result = {
     bits: Number(values.bits),
     axis: Number(values.axis),
+    solver: values.solver,
     peakMB: Math.round((maxRSS * 1024) / 1e5) / 10,
     seconds: Math.round(report.ms / 10) / 100,
     weights: report.summary.quantizedWeights,

@@ -190,6 +190,13 @@ describe('quantize', () => {
     expect(json.linears).toHaveLength(42);
   });
 
+  it('takes -g none', async () => {
+    const { code, json } = await lowbitJson<Plan>(['quantize', TINY, '-o', at('rows'), '-g', 'none', '-b', '8']);
+    expect(code).toBe(0);
+    expect(json.tags.map(({ format }) => format)).toContain('8-bit g256');
+    expect((await lowbit(['generate', at('rows'), '-p', 'a', '--max-tokens', '2', '--temp', '0'])).code).toBe(0);
+  });
+
   it('lets later rules win, --skip among them', async () => {
     const first = await lowbitJson<Plan>(['quantize', TINY, '--dry-run', '--skip', 'mlp.*', '--rule', 'mlp.up_proj=hqq:b8']);
     const last = await lowbitJson<Plan>(['quantize', TINY, '--dry-run', '--rule', 'mlp.up_proj=hqq:b8', '--skip', 'mlp.*']);
@@ -317,6 +324,17 @@ describe('perplexity', () => {
   });
 });
 
+it('perplexity of a model that computes NaN is an error', async () => {
+  const model = variant('damaged', []);
+  const weights = readFileSync(join(model, 'model.safetensors'));
+  weights.fill(0xff, weights.length - 64); // NaN in every float dtype
+  writeFileSync(join(model, 'model.safetensors'), weights);
+  writeFileSync(at('few.json'), '[5, 6, 7, 8]');
+  const { code, json, stderr } = await lowbitJson(['perplexity', model, '--ids', at('few.json')]);
+  expect(json.error).toMatchObject({ code: 'ERR_NON_FINITE', message: expect.stringContaining('window 0') });
+  expect([code, stderr]).toEqual([1, '']);
+});
+
 describe('chat', () => {
   const template = '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}';
   let model = '';
@@ -337,6 +355,13 @@ describe('chat', () => {
     expect(answers).toHaveLength(3);
     expect(answers[2]!.ids).toEqual(answers[0]!.ids);
     expect(answers[1]!.usage.promptTokens).toBeGreaterThan(answers[0]!.usage.promptTokens);
+  });
+
+  it('refuses a template that would not end', async () => {
+    const hostile = variant('hostile', [], { 'chat_template.jinja': '{% for i in range(300000000) %}{% endfor %}' });
+    const { code, json } = await lowbitJson(['chat', hostile], { input: 'hello' });
+    expect(json.error).toMatchObject({ code: 'ERR_LIMIT', hint: expect.stringContaining('template') });
+    expect(code).toBe(1);
   });
 
   it('ends at the end of stdin', async () => {

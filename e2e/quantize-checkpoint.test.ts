@@ -120,9 +120,39 @@ describe('tiny-llama', () => {
       signal: controller.signal,
       onProgress: ({ done, total }: { done: number; total: number }) => done > total / 2 && controller.abort(),
     };
-    await expect(run(out, { ...stop, quantizer: hqq({ solver: { iterations: 1 } }) })).rejects.toBeDefined();
+    await expect(run(out, { ...stop, quantizer: hqq({ solver: { name: 'hqq', iterations: 1 } }) })).rejects.toBeDefined();
     await expect(run(out, { resume: true })).rejects.toMatchObject({ code: 'ERR_JOURNAL_MISMATCH' });
     await rm(`${out}.partial`, { recursive: true });
+  });
+});
+
+describe('settings that the Python library does not have', () => {
+  it('least squares writes the files that hqq writes, numbers apart, with a smaller error', async () => {
+    await using source = await openCheckpoint(FLOAT);
+    const reports = [];
+    for (const solver of ['hqq', 'least-squares'] as const) {
+      reports.push(await quantizeCheckpoint(source, { out: join(dir, solver), quantizer: hqq({ solver }), adapters: [llama] }));
+    }
+    expect(await readFile(join(dir, 'least-squares', 'config.json'), 'utf8')).toBe(await readFile(join(dir, 'hqq', 'config.json'), 'utf8'));
+    await using original = await openCheckpoint(join(dir, 'hqq'));
+    await using fitted = await openCheckpoint(join(dir, 'least-squares'));
+    expect([...fitted.source.entries]).toEqual([...original.source.entries]);
+    for (const name of original.source.entries.keys()) {
+      if (/\.(W_q|scale|zero)$/.test(name)) continue;
+      expect((await fitted.tensor(name)).data, name).toEqual((await original.tensor(name)).data);
+    }
+    expect(reports[1]!.weightError / reports[0]!.weightError).toBeLessThan(0.92);
+  });
+
+  it('quantized scales and zeros are refused before anything is written, by name', async () => {
+    await using source = await openCheckpoint(FLOAT);
+    await expect(planQuantization(source, { quantizer: hqq({ quantZero: true }), adapters: [llama] })).rejects.toMatchObject({
+      code: 'ERR_UNSUPPORTED_FORMAT',
+      message: expect.stringMatching(
+        /q_proj: no checkpoint layout .* hqq makes of it, codes of 16 levels with f16 scales and quantized zeros$/,
+      ),
+      hint: expect.stringContaining('Layouts given: hqq.'),
+    });
   });
 });
 

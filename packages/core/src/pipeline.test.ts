@@ -207,19 +207,29 @@ describe('planCheckpoint', () => {
     expect(
       plan(config, { ...tensors, 'model.layers.1.b.weight': { dtype: 'i8', shape: [4, 8], data: new Uint8Array(32) } }).message,
     ).toContain('holds i8');
-    const picky: Quantizer = {
+    const uneven: Quantizer = {
       ...rowwise(),
       format: () => ({ kind: 'affine', levels: 16, group: 24, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' }),
     };
-    expect(plan(config, tensors, { rules: [{ match: 'b', use: picky }] })).toMatchObject({
+    expect(plan(config, tensors, { rules: [{ match: 'b', use: uneven }] })).toMatchObject({
       code: 'ERR_UNSUPPORTED_FORMAT',
       message: expect.stringContaining('model.layers.1.b: '),
     });
     expect(plan(config, tensors, { dtype: 'f99' })).toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
     expect(plan(config, tensors, { layouts: [] })).toMatchObject({
       code: 'ERR_UNSUPPORTED_FORMAT',
-      message: expect.stringContaining('rowwise'),
+      message: expect.stringContaining(
+        'model.layers.0.a: no checkpoint layout stores what rowwise makes of it, codes of 256 levels with f16 scales',
+      ),
+      hint: expect.stringContaining('Layouts given: none.'),
     });
+    const picky = { ...layout, accepts: (quantizer: Quantizer) => quantizer.config.step === 0 };
+    const other = { ...layout, name: 'other', accepts: (quantizer: Quantizer) => quantizer.config.step === 1 };
+    expect(plan(config, tensors, { layouts: [picky, other], rules: [{ match: 'b', use: rowwise(1) }] })).toMatchObject({
+      message: 'no checkpoint layout stores rowwise in one model',
+      hint: 'Layouts given: plain, other. Use one method for all layers.',
+    });
+    expect(plan(config, tensors, { layouts: [picky], rules: [{ match: 'b', use: rowwise(1) }] }).message).toMatch(/^model.layers.1.b: /);
     expect(plan(config, { ...tensors, 'model.layers.0.a.q': ramp([1]) })).toMatchObject({ code: 'ERR_BAD_CHECKPOINT' });
   });
 });

@@ -6,7 +6,7 @@ import { matrixShape } from './quantize.ts';
 import { resolveRules } from './rules.ts';
 import type { CheckpointLayout, PlannedLinear } from './spec/checkpoint.ts';
 import { isLowbitError, LowbitError } from './spec/errors.ts';
-import type { FormatCodec } from './spec/format.ts';
+import type { Affine, Codebook, Format, FormatCodec } from './spec/format.ts';
 import type { Entries, LinearSite, ModelAdapter } from './spec/model.ts';
 import type { Importance, Quantizer, Rule } from './spec/quantizer.ts';
 import type { JsonObject, TensorSpec } from './spec/tensor.ts';
@@ -181,11 +181,35 @@ function chooseLayout(linears: readonly PlannedLinear[], layouts: readonly Check
   if (quantized.length === 0) return undefined;
   const found = layouts.find((layout) => quantized.every(({ use, format }) => layout.accepts(use, format)));
   if (found) return found;
+  const given = `Layouts given: ${layouts.map((layout) => layout.name).join(', ') || 'none'}.`;
+  const homeless = quantized.find(({ use, format }) => !layouts.some((layout) => layout.accepts(use, format)));
+  if (homeless) {
+    const { site, use, format } = homeless;
+    throw new LowbitError(
+      'ERR_UNSUPPORTED_FORMAT',
+      `${site.path}: no checkpoint layout stores what ${use.method} makes of it, ${formatText(format)}`,
+      {
+        hint: `${given} Choose settings that one of them stores, or keep this layer with a rule.`,
+        details: { path: site.path, format },
+      },
+    );
+  }
   const methods = [...new Set(quantized.map(({ use }) => use.method))];
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `no checkpoint layout stores ${methods.join(' and ')} in one model`, {
-    hint: `Layouts given: ${layouts.map((layout) => layout.name).join(', ') || 'none'}. Use one method for all layers.`,
+    hint: `${given} Use one method for all layers.`,
     details: { methods },
   });
+}
+
+/** What tells formats of one method apart: how their scales and zeros are kept. */
+function formatText(format: Format): string {
+  const kept = (stored: Affine['scale'] | Affine['zero']): string => (typeof stored === 'string' ? stored : 'quantized');
+  if (format.kind === 'affine') {
+    const { levels, scale, zero } = format as Affine;
+    return `codes of ${levels} levels with ${kept(scale)} scales and ${zero === 'none' ? 'no' : kept(zero)} zeros`;
+  }
+  if (format.kind === 'codebook') return `codes of the table ${(format as Codebook).table} with ${kept((format as Codebook).scale)} scales`;
+  return `a ${format.kind} format`;
 }
 
 function fingerprint(

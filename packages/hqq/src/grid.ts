@@ -9,14 +9,23 @@ export interface GroupBlock {
   readonly size: number;
 }
 
+/** How ranges become grids. */
+export interface MinMaxRules {
+  readonly levels: number;
+  readonly roundZero: boolean;
+  /** Groups whose range is at most 1e-4 have scale 1 (hqq 0.2.7 and later). Before, constant groups got 1 / 2e4. */
+  readonly smallRange: boolean;
+}
+
 /**
- * Inverse scales s and zeros z of the groups: s = (1 / (max - min)) * (levels - 1), 1 where the range is at most 1e-4, at most 2e4; z = -min * s.
+ * Inverse scales s and zeros z of the groups: s = (1 / (max - min)) * (levels - 1), at most 2e4, 1 for small ranges where the rules say so; z = -min * s.
  * torch evaluates number / tensor as reciprocal times number, hence two roundings in s.
  * @param inverse f32 [groups], written
  * @param zero f32 [groups], written
  */
-export function minMaxGrid(block: GroupBlock, levels: number, roundZero: boolean, inverse: Float32Array, zero: Float32Array): void {
+export function minMaxGrid(block: GroupBlock, rules: MinMaxRules, inverse: Float32Array, zero: Float32Array): void {
   const { weights, groups, size } = block;
+  const { levels, roundZero, smallRange } = rules;
   const top = levels - 1;
   for (let g = 0, at = 0; g < groups; g++, at += size) {
     let lo = weights[at]!;
@@ -27,7 +36,7 @@ export function minMaxGrid(block: GroupBlock, levels: number, roundZero: boolean
       if (w > hi) hi = w;
     }
     const range = fround(hi - lo);
-    let s = range <= 1e-4 ? 1 : fround(fround(1 / range) * top);
+    let s = smallRange && range <= 1e-4 ? 1 : fround(fround(1 / range) * top);
     if (s > 2e4) s = 2e4;
     const z = fround(-lo * s);
     inverse[g] = s;
@@ -54,6 +63,23 @@ export function assignCodes(block: GroupBlock, levels: number, inverse: Float32A
     const z = zero[g]!;
     for (let i = at; i < at + size; i++) {
       codes[i] = Math.min(Math.max(fround(fround(weights[i]! * s) + z) + ROUND - ROUND, 0), top);
+    }
+  }
+}
+
+/**
+ * Codes nearest to what is stored: clamp(round(w / scale + zero), 0, levels - 1), in float64.
+ * @param codes u8 [groups * size], written
+ */
+export function nearestCodes(block: GroupBlock, levels: number, scale: Float32Array, zero: Float32Array, codes: Uint8Array): void {
+  const { weights, groups, size } = block;
+  const top = levels - 1;
+  for (let g = 0, at = 0; g < groups; g++, at += size) {
+    const inverse = 1 / scale[g]!;
+    const z = zero[g]!;
+    for (let i = at; i < at + size; i++) {
+      const q = weights[i]! * inverse + z;
+      codes[i] = q < 0 ? 0 : q > top ? top : q + ROUND - ROUND;
     }
   }
 }

@@ -17,8 +17,9 @@ import { describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';
 import { type HqqBits, type HqqOptions, settings } from './options.ts';
-import { proximalStep } from './proximal.ts';
-import { solveGrid, TileStore } from './solve.ts';
+import { solveHqq } from './solvers/hqq.ts';
+import { proximalStep } from './solvers/proximal-step.ts';
+import { TileStore } from './store.ts';
 import { tiling } from './tiles.ts';
 
 interface Case {
@@ -78,10 +79,11 @@ describe('goldens of hqq 0.2.8.post1', () => {
     if (format.kind !== 'affine') throw new Error('not affine');
     const t = tiling(format, c.shape);
     const store = new TileStore(memoryReader('w', weight), t, Number.POSITIVE_INFINITY);
-    const grid = await solveGrid(store, t, format.levels, s, {});
+    if (s.solver.name !== 'hqq') throw new Error('another solver');
+    const { errors } = await solveHqq(s, s.solver, { store, tiling: t, levels: format.levels }, {});
     const expected = toFloat32(golden(c, 'solver.errors')!);
-    expect(grid.errors.length).toBe(c.solver_steps);
-    for (const [i, error] of grid.errors.entries()) expect(Math.abs(error - expected[i]!)).toBeLessThanOrEqual(1e-5 * expected[i]!);
+    expect(errors.length).toBe(c.solver_steps);
+    for (const [i, error] of errors.entries()) expect(Math.abs(error - expected[i]!)).toBeLessThanOrEqual(1e-5 * expected[i]!);
   });
 });
 
@@ -115,7 +117,7 @@ describe('the table of the specification', () => {
 
   it('shrinkage acts on large weights, and kappa then matters', async () => {
     const zeros = async (kappa: number) => {
-      const q = await quantize(scaled, hqq({ bits: 2, groupSize: 8, solver: { kappa } }));
+      const q = await quantize(scaled, hqq({ bits: 2, groupSize: 8, solver: { name: 'hqq', kappa } }));
       return [...toFloat32(q.parts.zero!)].slice(0, 4);
     };
     const close = (got: number[], want: number[]) => {
@@ -242,15 +244,29 @@ describe('bad input', () => {
   };
   const weight = float32Tensor([6, 20], bell(120));
 
+  it.each([{ group: 32 }, { bit: 8 }, null, 4])('options %j', async (options) => {
+    expect(await code(async () => hqq(options as never))).toMatch(
+      /^ERR_BAD_ARGUMENT hqq: (there is no option (group|bit)|options must be)/,
+    );
+  });
+
   it.each([
     [{ bits: 7 }, 'bits'],
     [{ groupSize: 0 }, 'groupSize'],
     [{ groupSize: 1.5 }, 'groupSize'],
     [{ axis: 2 }, 'axis'],
-    [{ solver: { iterations: 0 } }, 'solver.iterations'],
-    [{ solver: { norm: 1.2 } }, 'solver.norm'],
-    [{ solver: { beta: -1 } }, 'solver.beta'],
-    [{ solver: { kappa: 0.5 } }, 'solver.kappa'],
+    [{ solver: { name: 'hqq', iterations: 0 } }, 'solver.iterations'],
+    [{ solver: { name: 'hqq', norm: 1.2 } }, 'solver.norm'],
+    [{ solver: { name: 'hqq', beta: -1 } }, 'solver.beta'],
+    [{ solver: { name: 'hqq', kappa: 0.5 } }, 'solver.kappa'],
+    [{ solver: 'sgd' }, 'solver'],
+    [{ solver: { kappa: 1.01 } }, 'solver'],
+    [{ solver: { name: 'proximal-v2', kappa: 1 } }, 'solver.kappa'],
+    [{ solver: { name: 'proximal-v2', tolerance: -1 } }, 'solver.tolerance'],
+    [{ solver: { name: 'proximal-slow', iterations: 1 } }, 'solver.iterations'],
+    [{ solver: { name: 'least-squares', alternations: 0 } }, 'solver.alternations'],
+    [{ release: '0.3' }, 'release'],
+    [{ quantScale: 1 }, 'quantScale'],
   ])('%o', async (options, name) => {
     expect(await code(async () => hqq(options as HqqOptions))).toMatch(new RegExp(`^ERR_BAD_ARGUMENT hqq: ${name} cannot be`));
   });

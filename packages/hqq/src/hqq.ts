@@ -1,22 +1,26 @@
 // The quantizer itself: settings in, a plain object out.
 
-import { type Affine, LowbitError, type PartWriter, type Quantizer, roundTo, type WeightError, writeFloat32 } from '@lowbit/core';
-import { assignCodes, type GroupBlock } from './grid.ts';
+import type { Affine, DType, PartWriter, Quantizer } from '@lowbit/core';
+import { type ErrorSums, finishTile, type Stored, scalesOf, storePlain } from './finish.ts';
+import { quantizeMeta } from './meta.ts';
 import { type HqqOptions, hqqFormat, settings, weightQuantParams } from './options.ts';
-import { type Grid, gather, solveGrid, TileStore } from './solve.ts';
-import { packTile, type Tile, type Tiling, tiling } from './tiles.ts';
+import { type Grid, type GroupSolver, type SolveContext, type StorageDtype, solverOf } from './solver.ts';
+import { eachTile, gather, type Layer, scatter, TileStore } from './store.ts';
+import { type Tile, tiling } from './tiles.ts';
 
 /**
  * Half-Quadratic Quantization: a calibration-free, group-wise affine grid with a floating-point zero, w = (q - zero) * scale.
  *
  * @throws ERR_BAD_ARGUMENT for unusable options. The quantizer itself throws ERR_UNSUPPORTED_FORMAT for a shape that groups or packing do not
- * divide, and ERR_DTYPE_OVERFLOW when a scale or zero does not fit the storage dtype.
+ * divide, ERR_DTYPE_OVERFLOW when a scale or zero does not fit the storage dtype, and ERR_BAD_ARGUMENT for importance of another weight.
  *
  * @example
  * const q = await quantize(weight, hqq({ bits: 4, groupSize: 64, axis: 1 }));
+ * const better = await quantize(weight, hqq({ bits: 4, solver: 'least-squares' }));
  */
 export function hqq(options: HqqOptions = {}): Quantizer {
   const s = settings(options);
+  const solver = solverOf(s);
   return {
     spec: 1,
     method: 'hqq',
@@ -25,16 +29,35 @@ export function hqq(options: HqqOptions = {}): Quantizer {
     format: (shape, metaDtype) => hqqFormat(s, shape, metaDtype),
     async quantize(weight, format, out, context) {
       const affine = format as Affine;
+      const { scale, zero, levels } = affine;
       const t = tiling(affine, weight.shape);
-      const store = new TileStore(weight, t, context.budget);
-      const grid = await solveGrid(store, t, affine.levels, s, context);
-      const total = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
-      for (const [index, tile] of t.tiles.entries()) {
-        context.signal?.throwIfAborted();
-        const block = await store.load(index);
-        await finishTile(block, grid, t, tile, affine, weight.name, out, total);
+      const layer: Layer = { store: new TileStore(weight, t, context.budget), tiling: t, levels };
+      const { signal, routine, importance } = context;
+      const solving: SolveContext = {
+        signal,
+        routine,
+        importance,
+        shape: weight.shape,
+        dtype: { scale: plainDtype(scale), zero: plainDtype(zero) },
+      };
+
+      const nested = typeof scale !== 'string' || typeof zero !== 'string';
+      const fit = solver.kind === 'groups' ? solver.begin(layer, solving) : undefined;
+      const whole = solver.kind === 'layer' ? await solver.solve(layer, solving) : nested ? await fitAll(layer, fit!, signal) : undefined;
+      const meta = whole && nested ? await storeMeta(whole, affine, weight.name, out) : {};
+
+      const total: ErrorSums = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
+      await eachTile(layer, signal, async (block, tile) => {
+        const grid = whole ? gatherGrid(whole, tile) : fit!(block, tile);
+        const stored = (what: 'scale' | 'zero', values: () => Float32Array): Stored => {
+          const quantized = meta[what];
+          return quantized ? { values: gather(quantized, tile) } : storePlain(values(), solving.dtype[what], weight.name, what);
+        };
+        const scales = stored('scale', () => scalesOf(grid));
+        const zeros = stored('zero', () => grid.zero);
+        await finishTile(block, tile, grid, scales, zeros, { tiling: t, levels, out, total });
         context.onWeights?.(tile.groups * t.size);
-      }
+      });
       return total;
     },
   };
@@ -43,78 +66,41 @@ export function hqq(options: HqqOptions = {}): Quantizer {
 /** Goes up when the same settings would give other bytes. */
 const ALGORITHM_VERSION = 1;
 
-type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+/** Dtype that a solver should round to: none narrower than f32 where the numbers are quantized themselves. */
+function plainDtype(stored: Affine['scale'] | Affine['zero']): StorageDtype {
+  return typeof stored === 'string' ? (stored as StorageDtype) : 'f32';
+}
 
-/** Codes of a tile from the solved grid; packs and writes them with scales and zeros, and adds up the error of what was stored. */
-async function finishTile(
-  block: GroupBlock,
+function gatherGrid(grid: Grid, tile: Tile): Grid {
+  const zero = gather(grid.zero, tile);
+  return grid.codes === 'stored'
+    ? { ...grid, scale: gather(grid.scale, tile), zero }
+    : { ...grid, inverse: gather(grid.inverse, tile), zero };
+}
+
+/** The grid of all groups where it is needed before the first tile can be finished. */
+async function fitAll(layer: Layer, fit: ReturnType<GroupSolver['begin']>, signal: AbortSignal | undefined): Promise<Grid> {
+  const { groups } = layer.tiling;
+  const first = new Float32Array(groups);
+  const zero = new Float32Array(groups);
+  let codes = 'solved' as Grid['codes'];
+  await eachTile(layer, signal, (block, tile) => {
+    const grid = fit(block, tile);
+    codes = grid.codes;
+    scatter(grid.codes === 'stored' ? grid.scale : grid.inverse, tile, first);
+    scatter(grid.zero, tile, zero);
+  });
+  return codes === 'stored' ? { codes, scale: first, zero } : { codes, inverse: first, zero };
+}
+
+/** Quantizes and writes the scales and zeros that are to be quantized; their numbers as a reader will find them. */
+async function storeMeta(
   grid: Grid,
-  t: Tiling,
-  tile: Tile,
-  format: Affine,
+  { scale, zero }: Affine,
   name: string,
   out: PartWriter,
-  total: Mutable<WeightError>,
-): Promise<void> {
-  const inverse = gather(grid.inverse, tile);
-  const zero = gather(grid.zero, tile);
-  const codes = new Uint8Array(block.groups * block.size);
-  assignCodes(block, format.levels, inverse, zero, codes);
-  const dtype = format.scale as 'f32' | 'f16' | 'bf16';
-  const scale = inverse.map((s) => 1 / s);
-  storable(scale, dtype, name, 'scale');
-  storable(zero, dtype, name, 'zero');
-  addError(block, codes, scale, zero, dtype, total);
-
-  const words = packTile(codes, t, tile);
-  if (t.axis === 1) await out.write('codes', tile.from * t.columns, words);
-  else {
-    const rowBytes = words.byteLength / t.wordRows;
-    for (let r = 0; r < t.wordRows; r++) {
-      await out.write('codes', r * t.columns + tile.from, words.subarray(r * rowBytes, (r + 1) * rowBytes));
-    }
-  }
-  let at = 0;
-  for (const run of tile.runs) {
-    const count = run.to - run.from;
-    if (count === 0) continue;
-    await out.write('scale', run.from, writeFloat32(dtype, scale.subarray(at, at + count)));
-    await out.write('zero', run.from, writeFloat32(dtype, zero.subarray(at, at + count)));
-    at += count;
-  }
-}
-
-/** Throws if rounding to the storage dtype makes a value infinite: a silent infinity would make the layer useless. */
-function storable(values: Float32Array, dtype: 'f32' | 'f16' | 'bf16', name: string, what: string): void {
-  const limit = dtype === 'f16' ? 65520 : dtype === 'bf16' ? 3.3961775e38 : Number.POSITIVE_INFINITY;
-  for (const value of values) {
-    if (Math.abs(value) < limit) continue;
-    throw new LowbitError('ERR_DTYPE_OVERFLOW', `${name}: a ${what} of ${value} does not fit ${dtype}`, {
-      hint: 'Its group has a tiny range far from zero. Store scales as bf16 or f32, or keep this layer with a rule.',
-      details: { tensor: name, value, dtype },
-    });
-  }
-}
-
-function addError(
-  block: GroupBlock,
-  codes: Uint8Array,
-  scale: Float32Array,
-  zero: Float32Array,
-  dtype: 'f32' | 'f16' | 'bf16',
-  total: Mutable<WeightError>,
-): void {
-  const { weights, groups, size } = block;
-  for (let g = 0, at = 0; g < groups; g++, at += size) {
-    const storedScale = roundTo(dtype, scale[g]!);
-    const storedZero = roundTo(dtype, zero[g]!);
-    for (let i = at; i < at + size; i++) {
-      const w = weights[i]!;
-      const error = w - Math.fround(Math.fround(codes[i]! - storedZero) * storedScale);
-      total.squaredError += error * error;
-      total.squaredWeight += w * w;
-      const magnitude = Math.abs(error);
-      if (magnitude > total.maxAbs) total.maxAbs = magnitude;
-    }
-  }
+): Promise<{ readonly scale?: Float32Array; readonly zero?: Float32Array }> {
+  const one = async (format: DType | { readonly kind: string } | 'none', what: 'scale' | 'zero', values: () => Float32Array) =>
+    typeof format === 'string' ? {} : { [what]: await quantizeMeta(values(), format as Affine, name, what, out) };
+  return { ...(await one(zero, 'zero', () => grid.zero)), ...(await one(scale, 'scale', () => scalesOf(grid))) };
 }

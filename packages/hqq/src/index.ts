@@ -1,2 +1,3 @@
 export { hqq } from './hqq.ts';
-export type { HqqBits, HqqOptions, HqqSolverOptions } from './options.ts';
+export type { HqqBits, HqqOptions } from './options.ts';
+export type { HqqSolver, LeastSquaresOptions, ProximalOptions, ProximalV2Options } from './solver-options.ts';

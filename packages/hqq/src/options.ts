@@ -1,6 +1,7 @@
 // The settings of HQQ and what they mean for the stored format.
 
 import { type Affine, type DType, type JsonObject, LowbitError, type Matrix } from '@lowbit/core';
+import { badOption, type HqqSolver, type SolverSettings, solverRecord, solverSettings } from './solver-options.ts';
 
 /** Bits per code that HQQ knows. 1.58 means three levels. */
 export type HqqBits = 8 | 6 | 5 | 4 | 3 | 2 | 1.58 | 1;
@@ -12,23 +13,21 @@ export interface HqqOptions {
   readonly groupSize?: number | null;
   /** 1: groups run along the rows (default; what serving kernels take). 0: groups run across rows (often better at 3 bits and fewer). */
   readonly axis?: 0 | 1;
-  /** Run the half-quadratic solver (default) or keep the min-max grid. */
+  /** Run the solver (default) or keep the min-max grid. */
   readonly optimize?: boolean;
   /** Round the solver's starting zero to an integer. Default: only at 4 bits, as the Python library does. */
   readonly roundZero?: boolean;
-  readonly solver?: HqqSolverOptions;
-}
-
-/** Constants of the half-quadratic solver; the defaults are those of hqq 0.2.8. */
-export interface HqqSolverOptions {
-  /** Most steps; default 20. */
-  readonly iterations?: number;
-  /** The norm p of the objective ||W - (q - z) s||_p, 0 < p <= 1; default 0.7. */
-  readonly norm?: number;
-  /** Initial weight of the quadratic penalty; default 10. */
-  readonly beta?: number;
-  /** Growth of beta per step. Default 1: releases 0.2.7 to 0.2.8.post1 never apply the 1.01 that others do. */
-  readonly kappa?: number;
+  /** What finds the grid; default `hqq`, the exact original. */
+  readonly solver?: HqqSolver;
+  /**
+   * Rules of which release of the Python library. `0.2.8` (default, 0.2.7 and later): a group whose range is at most 1e-4 has scale 1.
+   * `0.1.8` (before 0.2.7): no such rule, so a constant group has scale 5e-5; and `hqq` lets beta grow.
+   */
+  readonly release?: '0.2.8' | '0.1.8';
+  /** Store scales as 8-bit codes in groups of 128, as the library did until 0.2.1. Default false. */
+  readonly quantScale?: boolean;
+  /** Store zeros as 8-bit codes on one grid for the layer, or `groups`: in groups of 128, as the library did with `offload_meta`. Default false. */
+  readonly quantZero?: boolean | 'groups';
 }
 
 export interface Settings {
@@ -37,7 +36,10 @@ export interface Settings {
   readonly axis: 0 | 1;
   readonly optimize: boolean;
   readonly roundZero: boolean;
-  readonly solver: Required<HqqSolverOptions>;
+  readonly solver: SolverSettings;
+  readonly release: '0.2.8' | '0.1.8';
+  readonly quantScale: boolean;
+  readonly quantZero: boolean | 'groups';
 }
 
 interface Width {
@@ -56,28 +58,49 @@ const WIDTHS: ReadonlyMap<number, Width> = new Map([
   [1, { levels: 2, packing: '1bit_u8' }],
 ]);
 
-function badOption(name: string, value: unknown, hint: string): LowbitError {
-  return new LowbitError('ERR_BAD_ARGUMENT', `hqq: ${name} cannot be ${String(value)}`, { hint, details: { option: name, value } });
-}
+/** Numbers that share a grid where scales (or zeros) are quantized in groups. */
+const META_GROUP = 128;
 
-/** Fills in defaults and checks. Throws ERR_BAD_ARGUMENT. */
+const OPTIONS: ReadonlySet<string> = new Set<keyof HqqOptions>([
+  'bits',
+  'groupSize',
+  'axis',
+  'optimize',
+  'roundZero',
+  'solver',
+  'release',
+  'quantScale',
+  'quantZero',
+]);
+
+/** Fills in defaults and checks; a misspelt option is an error, not a default. Throws ERR_BAD_ARGUMENT. */
 export function settings(options: HqqOptions): Settings {
-  const { bits = 4, groupSize = 64, axis = 1, optimize = true, roundZero = bits === 4 } = options;
-  const { iterations = 20, norm = 0.7, beta = 10, kappa = 1 } = options.solver ?? {};
+  const unknown = Object.keys(options ?? {}).find((name) => !OPTIONS.has(name));
+  if (unknown !== undefined || typeof options !== 'object' || options === null) {
+    throw new LowbitError(
+      'ERR_BAD_ARGUMENT',
+      unknown === undefined ? 'hqq: options must be an object' : `hqq: there is no option ${unknown}`,
+      {
+        hint: `The options are ${[...OPTIONS].join(', ')}.`,
+        details: { option: unknown },
+      },
+    );
+  }
+  const { bits = 4, groupSize = 64, axis = 1, optimize = true, roundZero = bits === 4, solver = 'hqq' } = options;
+  const { release = '0.2.8', quantScale = false, quantZero = false } = options;
   if (!WIDTHS.has(bits)) throw badOption('bits', bits, `Use one of ${[...WIDTHS.keys()].join(', ')}.`);
   if (groupSize !== null && (!Number.isInteger(groupSize) || groupSize < 1)) {
     throw badOption('groupSize', groupSize, 'Use a positive integer such as 64, or null for whole rows or columns.');
   }
   if (axis !== 0 && axis !== 1) throw badOption('axis', axis, 'Use 1 (groups along the rows) or 0.');
-  if (!Number.isInteger(iterations) || iterations < 1 || iterations > 10_000)
-    throw badOption('solver.iterations', iterations, 'Use 1 to 10000.');
-  if (!(norm > 0 && norm <= 1)) throw badOption('solver.norm', norm, 'Use a number above 0 and at most 1.');
-  if (!(beta > 0 && beta < Number.POSITIVE_INFINITY)) throw badOption('solver.beta', beta, 'Use a positive number.');
-  if (!(kappa >= 1 && kappa < Number.POSITIVE_INFINITY)) throw badOption('solver.kappa', kappa, 'Use 1 or more.');
-  return { bits, groupSize, axis, optimize, roundZero, solver: { iterations, norm, beta, kappa } };
+  if (release !== '0.2.8' && release !== '0.1.8') throw badOption('release', release, "Use '0.2.8' or '0.1.8'.");
+  if (typeof quantScale !== 'boolean') throw badOption('quantScale', quantScale, 'Use true or false.');
+  if (typeof quantZero !== 'boolean' && quantZero !== 'groups') throw badOption('quantZero', quantZero, "Use true, false or 'groups'.");
+  const solving = solverSettings(solver, release === '0.1.8' ? 1.01 : 1);
+  return { bits, groupSize, axis, optimize, roundZero, solver: solving, release, quantScale, quantZero };
 }
 
-/** The settings under the names of Python's `weight_quant_params`: what layouts write into config.json. */
+/** The settings under the names of Python's `weight_quant_params`, which layouts write into config.json, and those it has no name for. */
 export function weightQuantParams(s: Settings): JsonObject {
   return {
     nbits: s.bits,
@@ -87,6 +110,8 @@ export function weightQuantParams(s: Settings): JsonObject {
     round_zero: s.roundZero,
     axis: s.axis,
     view_as_float: false,
+    solver: s.optimize ? solverRecord(s.solver) : null,
+    release: s.release,
   };
 }
 
@@ -105,5 +130,21 @@ export function hqqFormat(s: Settings, shape: Matrix, metaDtype: DType): Affine 
       },
     );
   }
-  return { kind: 'affine', levels, group, axis: s.axis, scale: metaDtype, zero: metaDtype, packing };
+  const groups = (out * inp) / group;
+  if ((s.quantScale || s.quantZero === 'groups') && groups % META_GROUP !== 0) {
+    throw new LowbitError(
+      'ERR_UNSUPPORTED_FORMAT',
+      `hqq: ${groups} scales of a [${out}, ${inp}] weight do not divide into groups of ${META_GROUP}`,
+      {
+        hint: 'Choose another group size, store scales and zeros as they are, or keep this layer with a rule.',
+        details: { shape, groupSize: group, groups },
+      },
+    );
+  }
+  const nested = (size: number | null): Affine => {
+    return { kind: 'affine', levels: 256, group: size, axis: 0, scale: metaDtype, zero: metaDtype, packing: '8bit_u8' };
+  };
+  const scale = s.quantScale ? nested(META_GROUP) : metaDtype;
+  const zero = s.quantZero ? nested(s.quantZero === 'groups' ? META_GROUP : null) : metaDtype;
+  return { kind: 'affine', levels, group, axis: s.axis, scale, zero, packing };
 }

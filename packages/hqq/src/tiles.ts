@@ -7,6 +7,7 @@
 import {
   type Affine,
   DTYPE_BYTES,
+  grouping,
   isLanePacking,
   type LanePacking,
   LowbitError,
@@ -44,8 +45,7 @@ export interface Tile {
 }
 
 export function tiling(format: Affine, shape: Matrix): Tiling {
-  const size = format.group!;
-  const groups = (shape[0] * shape[1]) / size;
+  const { rows, columns, groups, group: size } = grouping(format, shape);
   const pack = packing(format.packing);
   if (!isLanePacking(pack)) {
     throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `hqq: cannot write the packing ${format.packing}`, {
@@ -53,7 +53,6 @@ export function tiling(format: Affine, shape: Matrix): Tiling {
       details: { packing: format.packing },
     });
   }
-  const [rows, columns] = format.axis === 1 ? [groups, size] : [size, groups];
   const wordRows = pack.wordRows(rows);
   const extent = format.axis === 1 ? wordRows : columns;
   const step = Math.max(1, Math.floor(TILE_WEIGHTS / (format.axis === 1 ? pack.lanes * size : size)));

@@ -23,7 +23,7 @@ export const TEMPLATE_LIMITS = {
   /** Characters of the output, and of every text on the way. */
   text: 1 << 21,
   /** Units of work: about one per evaluated node and per element of a list that is read, 20 per turn of a loop. */
-  work: 3e5,
+  work: 1e7,
   /** Lists and mappings in each other, where all of a value is visited. */
   depth: 256,
   /** Evaluations in each other: expressions, blocks, and calls of macros. */
@@ -147,7 +147,8 @@ class BoundedInterpreter extends Interpreter {
     const parent = this.#frame;
     const depth = (parent?.depth ?? 0) + 1;
     // Before V8's own bound, which the interpreter takes for a missing variable where it meets it in a lookup.
-    if (depth > TEMPLATE_LIMITS.calls) throw limit(`calls itself or nests more than ${TEMPLATE_LIMITS.calls} deep`, { limit: TEMPLATE_LIMITS.calls });
+    if (depth > TEMPLATE_LIMITS.calls)
+      throw limit(`calls itself or nests more than ${TEMPLATE_LIMITS.calls} deep`, { limit: TEMPLATE_LIMITS.calls });
     const frame: Frame = { node, depth, first: 0, printed: 0 };
     this.#frame = frame;
     let value: Value;

@@ -5,7 +5,7 @@
 //
 // and gives the error mean |w - Wr| of the zero it started from. Sums are float64 here; torch's are float32 in an order of its own.
 
-import { type GroupBlock, ROUND } from './grid.ts';
+import { type GroupBlock, ROUND } from '../grid.ts';
 
 const fround = Math.fround;
 const round = ROUND; // a local: this is the hot loop, and some module loaders make every use of an import a property access

@@ -1,0 +1,36 @@
+// The default solver: the Python library's `optimize_weights_proximal`, called legacy there.
+
+import type { Settings } from '../options.ts';
+import type { Grid, LayerSolver, SolveContext } from '../solver.ts';
+import type { SolverSettings } from '../solver-options.ts';
+import type { Layer } from '../store.ts';
+import { startingGrid } from './min-max.ts';
+import { proximalPass } from './proximal-pass.ts';
+
+/** Also tells the mean absolute error of the layer found by each step taken. */
+export async function solveHqq(
+  s: Settings,
+  options: Extract<SolverSettings, { name: 'hqq' }>,
+  layer: Layer,
+  context: Pick<SolveContext, 'signal' | 'routine'>,
+): Promise<{ readonly grid: Grid; readonly errors: readonly number[] }> {
+  const grid = await startingGrid(s, layer, context.signal);
+  const errors: number[] = [];
+  let { beta } = options;
+  let best = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < options.iterations; i++, beta *= options.kappa) {
+    const error = await proximalPass(layer, grid, { norm: options.norm, beta }, context);
+    errors.push(error);
+    if (error >= best) break;
+    best = error;
+  }
+  return { grid, errors };
+}
+
+/**
+ * As in the Python library the zero is replaced before the stop test and not taken back: after a step that did not improve the error of the layer
+ * the newest zero stands.
+ */
+export function hqqSolver(s: Settings, options: Extract<SolverSettings, { name: 'hqq' }>): LayerSolver {
+  return { kind: 'layer', solve: async (layer, context) => (await solveHqq(s, options, layer, context)).grid };
+}
