@@ -1,6 +1,6 @@
 // Typed reading of config.json. The file is untrusted: every number is bounded before anything is sized by it, and every refusal names its key.
 
-import { type JsonObject, LowbitError } from '@lowbit/core';
+import { isLowbitError, type JsonObject, LowbitError } from '@lowbit/core';
 
 /** Bounds of a number in config.json, both inclusive. */
 export interface NumberBounds {
@@ -19,6 +19,19 @@ export function badConfig(key: string, value: unknown, wanted: string): LowbitEr
     hint: 'Check that config.json belongs to this checkpoint and was not edited by hand.',
     details: { file: 'config.json', key, value },
   });
+}
+
+/** Runs readers of this module over another file: what they refuse is said of that file. */
+export function readingFile<T>(file: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!isLowbitError(error, 'ERR_BAD_CHECKPOINT') || error.details.file !== 'config.json') throw error;
+    throw new LowbitError(error.code, error.message.replace('config.json', file), {
+      hint: `Check that ${file} belongs to this checkpoint and was not edited by hand.`,
+      details: { ...error.details, file },
+    });
+  }
 }
 
 /** The value of a key; null counts as absent, as in the Python library. */

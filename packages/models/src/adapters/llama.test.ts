@@ -157,5 +157,9 @@ describe('refusals', () => {
     await expect(llama.describe({ ...config, attention_bias: true }, { entries: tensors, read })).rejects.toThrow(
       /q_proj\.bias is missing/,
     );
+    const short = { ...config, num_hidden_layers: 1 };
+    const beyond = /the checkpoint has model\.layers\.1\.\S+, but config\.json says 1 layers/;
+    await expect(llama.describe(short, { entries: tensors, read })).rejects.toThrow(beyond);
+    expect(() => llama.linears(short, tensors)).toThrow(beyond);
   });
 });

@@ -2,7 +2,7 @@
 
 import type { Entries, JsonObject, ModelAdapter } from '@lowbit/core';
 import { buildDecoder } from './build.ts';
-import { checkTensors, decoderSites, decoderTensors } from './modules.ts';
+import { checkTensors, decoderSites, decoderTensors, refuseFurtherLayers } from './modules.ts';
 import type { DecoderSpec } from './spec.ts';
 
 /** What a decoder family is. `spec` throws ERR_BAD_CHECKPOINT or ERR_UNSUPPORTED_ARCH for configs it cannot serve. */
@@ -16,10 +16,15 @@ export function decoderAdapter(family: DecoderFamily): ModelAdapter {
   return {
     spec: 1,
     modelTypes: family.modelTypes,
-    linears: (config, entries) => decoderSites(family.spec(config, entries)),
+    linears(config, entries) {
+      const spec = family.spec(config, entries);
+      refuseFurtherLayers(spec, entries);
+      return decoderSites(spec);
+    },
     async describe(config, { entries, read, observe }) {
       const spec = family.spec(config, entries);
       checkTensors(decoderTensors(spec), entries);
+      refuseFurtherLayers(spec, entries);
       const program = await buildDecoder(spec, read, observe ? { observe } : {});
       return { program, vocab: spec.vocab, contextLength: spec.contextLength, layers: spec.layers.length };
     },

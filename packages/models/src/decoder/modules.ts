@@ -42,6 +42,24 @@ export function decoderTensors(spec: DecoderSpec): Map<string, Shape> {
 }
 
 /**
+ * Throws ERR_TENSOR_MISMATCH if the checkpoint has tensors of layers beyond those of the config: a model cut short would run and talk nonsense.
+ */
+export function refuseFurtherLayers(spec: DecoderSpec, entries: Entries): void {
+  const first = layerLinears(spec.layers[0]!)[0]!.path;
+  const index = first.split('.').indexOf('0');
+  const prefix = `${first.split('.').slice(0, index).join('.')}.`;
+  for (const tensor of entries.keys()) {
+    if (!tensor.startsWith(prefix)) continue;
+    const layer = tensor.split('.')[index]!;
+    if (!/^\d+$/.test(layer) || Number(layer) < spec.layers.length) continue;
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `the checkpoint has ${tensor}, but config.json says ${spec.layers.length} layers`, {
+      hint: 'config.json and the weights do not belong together: check num_hidden_layers.',
+      details: { tensor, layers: spec.layers.length },
+    });
+  }
+}
+
+/**
  * Compares the tensors a model needs with those there are (of quantized linears: their logical shape).
  * Throws ERR_TENSOR_MISMATCH naming the first tensor that is missing or has another shape, and how many more are.
  */

@@ -104,7 +104,7 @@ describe('settings', () => {
     expect(of({ do_sample: false, temperature: 0.6 })).toMatchObject({ temperature: 0 });
     expect(of({ temperature: 0.6, repetition_penalty: 1.1 })).toMatchObject({ temperature: 0.6, repetitionPenalty: 1.1 });
     expect(() => of({ top_p: 2 })).toThrow(
-      expect.objectContaining({ code: 'ERR_BAD_CHECKPOINT', message: expect.stringContaining('top_p') }),
+      expect.objectContaining({ code: 'ERR_BAD_CHECKPOINT', message: expect.stringContaining('generation_config.json: top_p') }),
     );
   });
   test('of generation_config.json, as Python users switch things off', () => {

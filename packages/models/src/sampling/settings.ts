@@ -1,7 +1,7 @@
 // Which sampling settings are in force: the caller's, else those of generation_config.json, else ours.
 
 import { type JsonObject, LowbitError } from '@lowbit/core';
-import { badConfig, given, readBoolean, readInteger, readNumber } from '../config.ts';
+import { badConfig, given, readBoolean, readInteger, readingFile, readNumber } from '../config.ts';
 import { NEUTRAL_SAMPLING, type SamplingSettings } from './process.ts';
 
 /** Where neither the caller nor the checkpoint says otherwise. */
@@ -36,19 +36,24 @@ function readTopK(generation: JsonObject, fallback: number): number {
  * that the file does not ask for. `null` is an absent value, but switches top_k off, as 0 and -1 do. Throws ERR_BAD_CHECKPOINT for unusable values.
  */
 export function generationDefaults(generation: JsonObject, config: JsonObject): GenerationDefaults {
+  const file = 'generation_config.json';
+  return {
+    sampling: readingFile(file, () => samplingDefaults(generation)),
+    eosIds: readingFile(file, () => tokenIds(generation, 'eos_token_id')) ?? tokenIds(config, 'eos_token_id') ?? [],
+  };
+}
+
+function samplingDefaults(generation: JsonObject): SamplingSettings {
   const sample = given(generation, 'do_sample') === undefined ? undefined : readBoolean(generation, 'do_sample', false);
   // Without sampling the file's temperature is not used, whatever it is.
   const temperature = sample === false ? 0 : readNumber(generation, 'temperature', { min: 0, max: 100 }, sample ? 1 : DEFAULT_TEMPERATURE);
   return {
-    sampling: {
-      temperature,
-      topK: readTopK(generation, sample ? 50 : NEUTRAL_SAMPLING.topK),
-      topP: readNumber(generation, 'top_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.topP),
-      minP: readNumber(generation, 'min_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.minP),
-      typicalP: readNumber(generation, 'typical_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.typicalP),
-      repetitionPenalty: readNumber(generation, 'repetition_penalty', { min: 1e-3, max: 1e3 }, NEUTRAL_SAMPLING.repetitionPenalty),
-    },
-    eosIds: tokenIds(generation, 'eos_token_id') ?? tokenIds(config, 'eos_token_id') ?? [],
+    temperature,
+    topK: readTopK(generation, sample ? 50 : NEUTRAL_SAMPLING.topK),
+    topP: readNumber(generation, 'top_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.topP),
+    minP: readNumber(generation, 'min_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.minP),
+    typicalP: readNumber(generation, 'typical_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.typicalP),
+    repetitionPenalty: readNumber(generation, 'repetition_penalty', { min: 1e-3, max: 1e3 }, NEUTRAL_SAMPLING.repetitionPenalty),
   };
 }
 
