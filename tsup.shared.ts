@@ -37,10 +37,11 @@ export function library(extra: readonly string[] = []): ReturnType<typeof define
     dts: true,
     splitting: true,
     treeshake: false,
-    // Names stay, and lines stay short enough for stack traces to point somewhere. Takes a quarter off the install size.
+    // Minified for the install size (goal: core and one method under 300 kB); lines stay short enough for stack traces to point somewhere.
     esbuildOptions(options) {
       options.minifyWhitespace = true;
       options.minifySyntax = true;
+      options.minifyIdentifiers = true;
       options.lineLimit = 160;
     },
     sourcemap: false,

@@ -1,0 +1,25 @@
+// What `npm install @lowbit/core @lowbit/hqq` puts on disk: the goal is 300,000 bytes. Needs the build.
+
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, it } from 'vitest';
+import { needs } from '../fixtures/needs.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const bytes = (path: string): number =>
+  statSync(path).isDirectory() ? readdirSync(path).reduce((sum, name) => sum + bytes(join(path, name)), 0) : statSync(path).size;
+
+it('core and hqq take less than 300,000 bytes', (context) => {
+  const folders = ['core', 'hqq'].map((name) => join(root, 'packages', name));
+  needs(
+    context,
+    'build',
+    folders.every((folder) => existsSync(join(folder, 'dist'))),
+    'the packages are not built',
+  );
+  const files = folders.flatMap((folder) => ['dist', 'package.json', 'README.md'].map((name) => join(folder, name)));
+  const total = [...files, join(root, 'LICENSE'), join(root, 'LICENSE')].reduce((sum, file) => sum + bytes(file), 0);
+  expect(total).toBeGreaterThan(50_000);
+  expect(total).toBeLessThan(300_000);
+});

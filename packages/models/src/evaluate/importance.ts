@@ -1,0 +1,52 @@
+// What an error in each linear of a checkpoint costs, measured by running sample tokens through it layer by layer.
+
+import {
+  adapterFor,
+  type CallOptions,
+  type Checkpoint,
+  collectImportance,
+  type Importance,
+  type ModelAdapter,
+  type Runtime,
+} from '@lowbit/core';
+import { defaultAdapters } from '../adapters/index.ts';
+import { tokenIds } from '../model/ids.ts';
+import { logicalEntries, readLogical } from '../model/stored.ts';
+
+export interface CheckpointImportanceOptions extends CallOptions {
+  readonly runtime: Pick<Runtime, 'load'>;
+  /** Sample texts as token ids, each from position 0. A thousand uniformly random ids serve nearly as well as text. */
+  readonly ids: readonly ArrayLike<number>[];
+  /** Second moments per input channel (default), or the whole matrix. */
+  readonly kind?: Importance['kind'];
+  /** Architectures beyond the built-in ones; they are asked first. */
+  readonly adapters?: readonly ModelAdapter[];
+}
+
+/**
+ * Second moments of the inputs of every linear, by path: for the `importance` of `quantizeCheckpoint`, `patchLinears` or `quantize`. Only one layer's
+ * weights are loaded at a time. Throws what `loadModel` throws for unusable checkpoints and ids.
+ *
+ * @example
+ * const importance = await checkpointImportance(checkpoint, { runtime, ids: [randomIds] });
+ * await quantizeCheckpoint(checkpoint, { out, adapters: [llama], quantizer: hqq({ bits: 3, solver: 'least-squares' }), importance });
+ */
+export async function checkpointImportance(
+  checkpoint: Checkpoint,
+  options: CheckpointImportanceOptions,
+): Promise<ReadonlyMap<string, Importance>> {
+  const { runtime, ids, kind = 'diagonal', adapters = [], signal, onProgress } = options;
+  const adapter = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]);
+  const model = await adapter.describe(checkpoint.config, {
+    entries: logicalEntries(checkpoint),
+    read: (name) => readLogical(checkpoint, name, signal),
+  });
+  return collectImportance(model.program, {
+    runtime,
+    loadWeight: async ({ path }) => ({ weight: await checkpoint.linear(path, { signal }) }),
+    ids: ids.map((sample) => tokenIds(sample, model)),
+    kind,
+    signal,
+    onProgress,
+  });
+}
