@@ -278,6 +278,14 @@ describe('bad input', () => {
     expect(await code(() => quantize(float32Tensor([4], [1, 2, 3, 4]), hqq()))).toMatch(/^ERR_TENSOR_MISMATCH/);
   });
 
+  it('a group that does not fit the budget', async () => {
+    const size = 3 << 19;
+    const reader = { ...memoryReader('w', float32Tensor([4, 4], bell(16))), shape: [2, size] as const };
+    const quantizer = hqq({ bits: 8, groupSize: size });
+    const attempt = () => quantizer.quantize(reader, quantizer.format([2, size], 'f32'), { write: async () => {} }, { budget: 1 << 22 });
+    expect(await code(attempt)).toMatch(/^ERR_LIMIT w: a group of 1572864 weights/);
+  });
+
   it('NaN, infinity, and scales that do not fit', async () => {
     const broken = toFloat32(weight).slice();
     broken[37] = Number.NaN;

@@ -1,12 +1,12 @@
 // The quantizer itself: settings in, a plain object out.
 
-import type { Affine, DType, PartWriter, Quantizer } from '@lowbit/core';
+import { type Affine, type DType, LowbitError, type PartWriter, type Quantizer } from '@lowbit/core';
 import { type ErrorSums, finishTile, type Stored, scalesOf, storePlain } from './finish.ts';
 import { quantizeMeta } from './meta.ts';
 import { type HqqOptions, hqqFormat, settings, weightQuantParams } from './options.ts';
 import { type Grid, type GroupSolver, type SolveContext, type StorageDtype, solverOf } from './solver.ts';
 import { eachTile, gather, type Layer, scatter, TileStore } from './store.ts';
-import { type Tile, tiling } from './tiles.ts';
+import { TILE_WEIGHTS, type Tile, type Tiling, tiling } from './tiles.ts';
 
 /**
  * Half-Quadratic Quantization: a calibration-free, group-wise affine grid with a floating-point zero, w = (q - zero) * scale.
@@ -31,6 +31,7 @@ export function hqq(options: HqqOptions = {}): Quantizer {
       const affine = format as Affine;
       const { scale, zero, levels } = affine;
       const t = tiling(affine, weight.shape);
+      assertRoom(t, weight.name, context.budget);
       const layer: Layer = { store: new TileStore(weight, t, context.budget), tiling: t, levels };
       const { signal, routine, importance } = context;
       const solving: SolveContext = {
@@ -61,6 +62,15 @@ export function hqq(options: HqqOptions = {}): Quantizer {
       return total;
     },
   };
+}
+
+/** A group cannot be cut: one that is larger than a whole tile must fit the budget. */
+function assertRoom({ size }: Tiling, name: string, budget: number): void {
+  if (size <= TILE_WEIGHTS || 4 * size <= budget) return;
+  throw new LowbitError('ERR_LIMIT', `${name}: a group of ${size} weights takes ${4 * size} bytes, more than the ${budget} allowed`, {
+    hint: 'Choose smaller groups, or allow more memory.',
+    details: { tensor: name, groupSize: size, budget },
+  });
 }
 
 /** Goes up when the same settings would give other bytes. */

@@ -18,7 +18,7 @@ import {
 } from '@lowbit/core';
 
 /** Weights in a tile, about: 4 MiB as float32. */
-const TILE_WEIGHTS = 1 << 20;
+export const TILE_WEIGHTS = 1 << 20;
 
 /** The grouped matrix of a weight, packed, and how it is cut. */
 export interface Tiling {
