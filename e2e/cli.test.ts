@@ -1,11 +1,12 @@
 // Every command as a process: results on stdout, the rest on stderr, exit codes, and errors that say what to do.
 
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { GenerateResult, InspectReport, PerplexityReport, QuantizeModelReport } from 'lowbit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { ensureBuilt, lowbit, lowbitJson, type Outcome, TINY } from './cli-process.ts';
+import { ensureBuilt, lowbit, lowbitJson, main, type Outcome, TINY } from './cli-process.ts';
 
 /** With --dry-run what needs the weights is not there. */
 type Plan = QuantizeModelReport & { readonly totalBytes: number };
@@ -133,6 +134,18 @@ describe('errors', () => {
     expect([code, stderr]).toEqual([1, '']);
     expect([existsSync(at('x')), existsSync(at('x.partial'))]).toEqual([false, false]);
   });
+});
+
+it.skipIf(!existsSync('/dev/full'))('says that stdout is full', () => {
+  for (const args of [['--help'], ['inspect', TINY], ['inspect', TINY, '--json'], ['generate', TINY, '-p', 'a', '--max-tokens', '2']]) {
+    const { status, stderr } = spawnSync(process.execPath, [main, ...args], {
+      stdio: ['ignore', openSync('/dev/full', 'w'), 'pipe'],
+      encoding: 'utf8',
+    });
+    expect(stderr).toMatch(/^error: cannot write to stdout: no space left on device \[ERR_IO\]\n$/m);
+    expect(stderr).not.toMatch(/^ {4}at /m);
+    expect(status).toBe(1);
+  }
 });
 
 describe('quantize', () => {
