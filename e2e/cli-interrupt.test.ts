@@ -41,6 +41,11 @@ describe.skipIf(process.platform === 'win32')('quantize', () => {
     expect(readdirSync(dir).filter((name) => name.startsWith('ended'))).toEqual([]);
   });
 
+  it('leaves nothing when the terminal is closed', async () => {
+    expect((await interrupted('SIGHUP', at('closed'))).code).toBe(129);
+    expect(readdirSync(dir).filter((name) => name.startsWith('closed'))).toEqual([]);
+  });
+
   it('resumes after a crash to the same bytes', async () => {
     expect((await lowbit(['quantize', TINY, '-o', at('whole')])).code).toBe(0);
     expect((await interrupted('SIGKILL', at('crashed'))).code).toBe(null);

@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const main = process.env.LOWBIT_CLI ?? join(root, 'packages/cli/dist/main.js');
+/** The built command. */
+export const main: string = process.env.LOWBIT_CLI ?? join(root, 'packages/cli/dist/main.js');
 
 /** The trained model that comes with the repository. */
 export const TINY: string = join(root, 'examples/tiny-llama');

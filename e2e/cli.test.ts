@@ -1,11 +1,12 @@
 // Every command as a process: results on stdout, the rest on stderr, exit codes, and errors that say what to do.
 
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { GenerateResult, InspectReport, PerplexityReport, QuantizeModelReport } from 'lowbit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { ensureBuilt, lowbit, lowbitJson, type Outcome, TINY } from './cli-process.ts';
+import { ensureBuilt, lowbit, lowbitJson, main, type Outcome, TINY } from './cli-process.ts';
 
 /** With --dry-run what needs the weights is not there. */
 type Plan = QuantizeModelReport & { readonly totalBytes: number };
@@ -64,6 +65,11 @@ describe('help, version and usage', () => {
     ['half a token', ['generate', TINY, '-p', 'a', '--max-tokens', '1.5'], /--max-tokens <n>' argument '1\.5'.*whole number/],
     ['no prompt', ['generate', TINY], /'-p, --prompt <text>' not specified/],
     ['an empty prompt', ['generate', TINY, '-p', ''], /--prompt is empty\nhint: /],
+    ['an empty prompt on stdin', ['generate', TINY, '-p', '-'], /empty prompt\nhint: Pipe a text/],
+    ['too little memory', ['quantize', TINY, '-o', 'x', '--max-memory', '1MB'], /--max-memory <size>' argument '1MB'.*32 MiB/],
+    ['a wrong solver', ['quantize', TINY, '-o', 'x', '--solver', 'ls2'], /--solver <name>' argument 'ls2'.*hqq, least-squares/],
+    ['an empty model path', ['generate', '', '-p', 'x'], /argument 'model'.*not a path/],
+    ['an empty output path', ['quantize', TINY, '-o', ''], /--out <dir>' argument ''.*not a path/],
     ['no data', ['perplexity', TINY], /needs a text\nhint: .*--data FILE/],
     ['two kinds of data', ['perplexity', TINY, '--data', 'a', '--ids', 'b'], /exclude each other/],
   ];
@@ -99,7 +105,6 @@ describe('errors', () => {
     ['an existing output', () => ['quantize', TINY, '-o', at('q4')], 'ERR_OUTPUT_EXISTS', /--overwrite/],
     ['groups that do not fit', () => ['quantize', TINY, '-o', at('x'), '-g', '1000'], 'ERR_UNSUPPORTED_FORMAT', /group size/],
     ['a rule that matches nothing', () => ['quantize', TINY, '-o', at('x'), '--skip', 'mlp.up'], 'ERR_BAD_ARGUMENT', /mlp\.up_proj/],
-    ['too little memory', () => ['quantize', TINY, '-o', at('x'), '--max-memory', '1MB'], 'ERR_BAD_ARGUMENT', /32 MiB/],
     ['a missing data file', () => ['perplexity', TINY, '--data', at('nothing.txt')], 'ERR_NOT_FOUND', /path/],
     ['a folder as data file', () => ['perplexity', TINY, '--data', dir], 'ERR_IO', /file/],
     [
@@ -117,7 +122,6 @@ describe('errors', () => {
     ],
     ['a context over the model', () => ['perplexity', TINY, '--data', join(TINY, 'eval.txt'), '--ctx', '4096'], 'ERR_LIMIT', /./],
     ['a chat with a base model', () => ['chat', TINY], 'ERR_TOKENIZER', /lowbit generate/],
-    ['an empty prompt on stdin', () => ['generate', TINY, '-p', '-'], 'ERR_BAD_ARGUMENT', /Pipe a text/],
   ];
 
   it.each(failing)('%s', async (_, args, expected, hint) => {
@@ -133,6 +137,18 @@ describe('errors', () => {
     expect([code, stderr]).toEqual([1, '']);
     expect([existsSync(at('x')), existsSync(at('x.partial'))]).toEqual([false, false]);
   });
+});
+
+it.skipIf(!existsSync('/dev/full'))('says that stdout is full', () => {
+  for (const args of [['--help'], ['inspect', TINY], ['inspect', TINY, '--json'], ['generate', TINY, '-p', 'a', '--max-tokens', '2']]) {
+    const { status, stderr } = spawnSync(process.execPath, [main, ...args], {
+      stdio: ['ignore', openSync('/dev/full', 'w'), 'pipe'],
+      encoding: 'utf8',
+    });
+    expect(stderr).toMatch(/^error: cannot write to stdout: no space left on device \[ERR_IO\]\n$/m);
+    expect(stderr).not.toMatch(/^ {4}at /m);
+    expect(status).toBe(1);
+  }
 });
 
 describe('quantize', () => {

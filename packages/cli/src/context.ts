@@ -1,6 +1,7 @@
 // What a command may touch of the world: results on stdout, remarks and progress on stderr, and the signal of Ctrl-C.
 
 import pc from 'picocolors';
+import { isBrokenPipe, OutputError } from './errors.ts';
 import { createProgress, type Progress } from './progress.ts';
 
 /** Options that every command has. */
@@ -34,16 +35,25 @@ export interface Interrupts {
   onInterrupt(handler: () => boolean): () => void;
 }
 
+/** Whether a stream shows colours: terminals do, unless NO_COLOR or TERM says otherwise. */
+export function colored(stream: { readonly isTTY?: boolean }, env: NodeJS.ProcessEnv = process.env): boolean {
+  return stream.isTTY === true && !env.NO_COLOR && env.TERM !== 'dumb';
+}
+
 /** The context of a command that runs in this process. */
 export function createContext(options: CommonOptions, interrupts: Interrupts): Context {
   const { json = false, quiet = false } = options;
-  const { stdout, stderr, env } = process;
-  const colored = (stream: NodeJS.WriteStream): boolean => stream.isTTY === true && !env.NO_COLOR && env.TERM !== 'dumb';
+  const { stdout, stderr } = process;
   const progress = createProgress({ stream: stderr, silent: json || quiet });
   const print = (text: string): Promise<void> => {
     progress.clear();
     // Every write waits for its callback: the next step of a generation must leave the event loop a turn, in which Ctrl-C is seen.
-    return new Promise((resolve, reject) => stdout.write(text, (error) => (error ? reject(error) : setImmediate(resolve))));
+    return new Promise((resolve, reject) =>
+      stdout.write(text, (error) => {
+        if (error) reject(isBrokenPipe(error) ? error : new OutputError(error));
+        else setImmediate(resolve);
+      }),
+    );
   };
   return {
     json,

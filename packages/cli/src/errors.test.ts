@@ -47,6 +47,7 @@ describe('renderError', () => {
     expect(renderError(new UsageError('no', 'do'), { json: false })).toEqual({ stdout: '', stderr: 'error: no\nhint: do\n', exitCode: 2 });
     expect(renderError(new Interrupted('SIGINT'), { json: false })).toEqual({ stdout: '', stderr: 'interrupted\n', exitCode: 130 });
     expect(renderError(new Interrupted('SIGTERM'), { json: false }).exitCode).toBe(143);
+    expect(renderError(new Interrupted('SIGHUP'), { json: false }).exitCode).toBe(129);
   });
 
   it('passes no escape sequences of strangers on', () => {

@@ -6,6 +6,17 @@ import { plain } from './table.ts';
 /** Exit codes of the command. */
 export const EXIT = { ok: 0, failure: 1, usage: 2, interrupted: 130 } as const;
 
+const SIGNALS = { SIGINT: ['interrupted', EXIT.interrupted], SIGTERM: ['terminated', 143], SIGHUP: ['hung up', 129] } as const;
+
+/** Results cannot be written: the disk is full, say. */
+export class OutputError extends LowbitError {
+  override readonly name: string = 'OutputError';
+  constructor(cause: Error) {
+    const reason = /^\w+: (.+), write$/.exec(cause.message)?.[1] ?? cause.message;
+    super('ERR_IO', `cannot write to stdout: ${reason}`, { cause });
+  }
+}
+
 /** A wrong command line. The message is the whole text; `hint` may name the nearest flag. */
 export class UsageError extends LowbitError {
   override readonly name: string = 'UsageError';
@@ -14,14 +25,15 @@ export class UsageError extends LowbitError {
   }
 }
 
-/** The reason that Ctrl-C or SIGTERM aborts with. */
+/** The reason that Ctrl-C, SIGTERM or SIGHUP (the terminal was closed) aborts with. */
 export class Interrupted extends Error {
   override readonly name: string = 'Interrupted';
   /** 128 plus the number of the signal. */
   readonly exitCode: number;
-  constructor(signal: 'SIGINT' | 'SIGTERM') {
-    super(signal === 'SIGINT' ? 'interrupted' : 'terminated');
-    this.exitCode = signal === 'SIGINT' ? EXIT.interrupted : 143;
+  constructor(signal: keyof typeof SIGNALS) {
+    const [message, exitCode] = SIGNALS[signal];
+    super(message);
+    this.exitCode = exitCode;
   }
 }
 
@@ -60,6 +72,11 @@ function factsOf(error: unknown): ErrorFacts {
   const message = error instanceof Error ? error.message : String(error);
   const hint = 'This looks like a bug in lowbit. Run again with LOWBIT_DEBUG=1 and report what it prints.';
   return { code: 'ERR_UNEXPECTED', message, hint, details: {} };
+}
+
+/** Whether whoever read our output has left. */
+export function isBrokenPipe(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && (error as { code?: unknown }).code === 'EPIPE';
 }
 
 /** Exit code that goes with an error. */

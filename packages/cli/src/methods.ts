@@ -5,11 +5,12 @@ import { hqq } from '@lowbit/hqq';
 import type { MethodName, MethodSettings, RuleText } from './parse.ts';
 
 const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quantizer>> = {
-  hqq: ({ bits, group, axis }) =>
+  hqq: ({ bits, group, axis, solver }) =>
     hqq({
       ...(bits === undefined ? {} : { bits }),
       ...(group === undefined ? {} : { groupSize: group === 'none' ? null : group }),
       ...(axis === undefined ? {} : { axis }),
+      ...(solver === undefined ? {} : { solver }),
     }),
 };
 

@@ -1,6 +1,6 @@
 import { isLowbitError } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
-import { parseAxis, parseBits, parseChoice, parseGroup, parseNumber, parseRule, parseSize } from './parse.ts';
+import { parseAxis, parseBits, parseChoice, parseGroup, parseMemory, parseNumber, parsePath, parseRule, parseSize } from './parse.ts';
 
 const codeOf = (run: () => unknown): string => {
   try {
@@ -25,6 +25,12 @@ describe('parseSize', () => {
   it.each(['', '4G', '4 GBs', '-1GB', '0', '1e3', 'MB', '9999999TB', 'NaN', '0.1'])('refuses %j with an example', (text) => {
     expect(codeOf(() => parseSize(text))).toMatch(/^ERR_BAD_ARGUMENT: ".*" is not a size such as 4GB/);
   });
+});
+
+it('refuses too little memory and empty paths', () => {
+  expect([parseMemory('32MiB'), parsePath('.')]).toEqual([32 * 2 ** 20, '.']);
+  expect(codeOf(() => parseMemory('1MB'))).toBe('ERR_BAD_ARGUMENT: "1MB" is not a size of 32 MiB or more');
+  expect(codeOf(() => parsePath(''))).toMatch(/^ERR_BAD_ARGUMENT: "" is not a path/);
 });
 
 describe('numbers', () => {
@@ -54,6 +60,9 @@ describe('parseRule', () => {
       use: { method: 'hqq', bits: 8, group: 128, axis: 0 },
     });
     expect(parseRule('**.{q,k}_proj=hqq:gnone:b3').use).toEqual({ method: 'hqq', bits: 3, group: 'none' });
+    expect(parseRule('lm_head=hqq:b4:least-squares').use).toEqual({ method: 'hqq', bits: 4, solver: 'least-squares' });
+    expect(parseRule('lm_head=hqq:ls').use).toEqual({ method: 'hqq', solver: 'least-squares' });
+    expect(parseRule('lm_head=hqq:hqq').use).toEqual({ method: 'hqq', solver: 'hqq' });
     expect(parseRule('lm_head=hqq').use).toEqual({ method: 'hqq' });
     expect(parseRule('lm_head=keep')).toEqual({ match: 'lm_head', use: 'keep' });
   });
@@ -68,6 +77,7 @@ describe('parseRule', () => {
     'x=keep:b4',
     'x=hqq:b4:b8',
     'x=hqq:z1',
+    'x=hqq:ls:hqq',
     'x=hqq:',
     'x=hqq:b9',
     'x=hqq:g0',

@@ -18,11 +18,16 @@ export type FloatDType = (typeof DTYPES)[number];
 /** Weights that share a scale; none: whole rows (axis 1) or columns (axis 0). Never null: commander takes that for a value that is missing. */
 export type Group = number | 'none';
 
+/** Solvers that `--solver` takes; rules also take `ls` for the last. */
+export const SOLVERS = ['hqq', 'least-squares'] as const;
+export type Solver = (typeof SOLVERS)[number];
+
 /** Settings of a method as given; what is absent is filled in by the command. */
 export interface MethodSettings {
   readonly bits?: Bits;
   readonly group?: Group;
   readonly axis?: 0 | 1;
+  readonly solver?: Solver;
 }
 
 /** A rule as written, before its quantizer is made. */
@@ -56,6 +61,22 @@ export function parseSize(text: string): number {
   const bytes = unit ? Math.floor(Number(match[1]) * unit) : Number.NaN;
   if (!Number.isSafeInteger(bytes) || bytes < 1) throw bad(text, 'a size such as 4GB, 192MB or 512MiB');
   return bytes;
+}
+
+/** Least bound for weights in flight: what one layer at a time needs. */
+const LEAST_MEMORY = 32 * 2 ** 20;
+
+/** A size for `--max-memory`, 32 MiB or more. Throws ERR_BAD_ARGUMENT. */
+export function parseMemory(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes < LEAST_MEMORY) throw bad(text, 'a size of 32 MiB or more');
+  return bytes;
+}
+
+/** A path. Node takes the empty one, which scripts with an unset variable give, for the current folder. Throws ERR_BAD_ARGUMENT. */
+export function parsePath(text: string): string {
+  if (text === '') throw bad(text, 'a path (for the current folder, write .)');
+  return text;
 }
 
 export interface NumberBounds {
@@ -107,7 +128,11 @@ export function parseGlob(text: string): string {
 
 const RULE_FORM = 'a rule such as "mlp.down_proj=hqq:b8:g64:a0" or "lm_head=keep"';
 
-/** `GLOB=keep` or `GLOB=METHOD[:bBITS][:gGROUP][:aAXIS]`, settings in any order. Throws ERR_BAD_ARGUMENT. */
+function solverOf(text: string): Solver | undefined {
+  return text === 'ls' ? 'least-squares' : SOLVERS.find((name) => name === text);
+}
+
+/** `GLOB=keep` or `GLOB=METHOD[:bBITS][:gGROUP][:aAXIS][:SOLVER]`, settings in any order. Throws ERR_BAD_ARGUMENT. */
 export function parseRule(text: string): RuleText {
   const at = text.lastIndexOf('=');
   if (at < 1 || at === text.length - 1) throw bad(text, RULE_FORM);
@@ -116,13 +141,15 @@ export function parseRule(text: string): RuleText {
   if (word === 'keep' && settings.length === 0) return { match, use: 'keep' };
   const method = METHODS.find((name) => name === word);
   if (method === undefined) throw bad(text, `${RULE_FORM}: after "=" comes keep or ${METHODS.join(', ')}`);
-  const use: { method: MethodName; bits?: Bits; group?: Group; axis?: 0 | 1 } = { method };
+  const use: { method: MethodName; bits?: Bits; group?: Group; axis?: 0 | 1; solver?: Solver } = { method };
   for (const setting of settings) {
     const value = setting.slice(1);
-    if (setting[0] === 'b' && use.bits === undefined) use.bits = parseBits(value);
+    const solver = solverOf(setting);
+    if (solver && use.solver === undefined) use.solver = solver;
+    else if (setting[0] === 'b' && use.bits === undefined) use.bits = parseBits(value);
     else if (setting[0] === 'g' && use.group === undefined) use.group = parseGroup(value);
     else if (setting[0] === 'a' && use.axis === undefined) use.axis = parseAxis(value);
-    else throw bad(text, `${RULE_FORM}: after the method come b4, g64 and a1, each at most once`);
+    else throw bad(text, `${RULE_FORM}: after the method come b4, g64, a1 and a solver (${SOLVERS.join(', ')}), each at most once`);
   }
   return { match, use };
 }

@@ -1,13 +1,14 @@
 // The command line as it is parsed, up to what the commands do with it.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it, onTestFinished } from 'vitest';
 import type { Context } from './context.ts';
 import { createProgram } from './program.ts';
-import { type ModelPlan, quantizeModel } from './quantize-model.ts';
+import { type ModelPlan, type QuantizeModelReport, quantizeModel } from './quantize-model.ts';
+import { countText } from './units.ts';
 
 const TINY = fileURLToPath(new URL('../../../examples/tiny-llama', import.meta.url));
 
@@ -17,6 +18,7 @@ async function emitted(...args: string[]): Promise<ModelPlan> {
   const context: Partial<Context> = {
     json: true,
     signal: new AbortController().signal,
+    progress: { report: () => {}, clear: () => {} },
     emit: async (value) => void values.push(value),
   };
   await createProgram(() => context as Context).parseAsync([...args, '--json'], { from: 'user' });
@@ -38,6 +40,28 @@ it('takes gnone in a rule, beside groups of the flags and the other way round', 
   expect(some).toMatchObject({ 'mlp.down_proj': '4-bit g768', 'mlp.up_proj': '4-bit g64' });
   const others = formats(await emitted('quantize', TINY, '--dry-run', '-g', 'none', '--rule', 'mlp.down_proj=hqq:b8:g32'));
   expect(others).toMatchObject({ 'mlp.down_proj': '8-bit g32', 'mlp.up_proj': '4-bit g256' });
+});
+
+it('quantizes with the solver of --solver and of rules', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const errors = async (name: string, ...args: string[]): Promise<number[]> => {
+    const report = await emitted('quantize', TINY, '-o', join(dir, name), '--skip', 'model.layers.{1,2,3,4,5}.**', ...args);
+    return (report as QuantizeModelReport).linears.filter(({ path }) => /[kv]_proj/.test(path)).map(({ squaredError }) => squaredError);
+  };
+  const [key, value] = await errors('hqq');
+  const [lsKey, lsValue] = await errors('ls', '--solver', 'least-squares');
+  expect([lsKey! < key!, lsValue! < value!]).toEqual([true, true]);
+  const rule = 'model.layers.0.self_attn.k_proj=hqq:b4';
+  expect(await errors('some', '--rule', `${rule}:ls`)).toEqual([lsKey, value]);
+  expect(await errors('others', '--solver', 'least-squares', '--rule', `${rule}:hqq`)).toEqual([key, lsValue]);
+});
+
+it('plans the sizes that the README shows', async () => {
+  const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+  const plan = await emitted('quantize', TINY, '--dry-run', '--rule', 'mlp.down_proj=hqq:b8', '--skip', 'model.layers.0.**');
+  const { totalBytes } = plan as ModelPlan & { readonly totalBytes: number };
+  expect(readme).toMatch(new RegExp(`^total +${countText(totalBytes)}$`, 'm'));
 });
 
 it('says that chat prints JSON Lines', () => {

@@ -18,10 +18,13 @@ import {
   parseChoice,
   parseGlob,
   parseGroup,
+  parseMemory,
   parseNumber,
+  parsePath,
   parseRule,
   parseSize,
   type RuleText,
+  SOLVERS,
 } from './parse.ts';
 import { version } from './version.ts';
 
@@ -54,8 +57,8 @@ function addQuantize(program: Command, start: Start): void {
   // --rule and --skip share one list: the last match wins, so their order among each other counts.
   const rules: RuleText[] = [];
   verb(program, 'quantize', 'quantize a model folder into a new folder')
-    .argument('<dir>', 'model folder with config.json and safetensors')
-    .option('-o, --out <dir>', 'folder to write; it must not exist')
+    .argument('<dir>', 'model folder with config.json and safetensors', path)
+    .option('-o, --out <dir>', 'folder to write; it must not exist', path)
     .option(
       '-m, --method <name>',
       `method: ${METHODS.join(', ')}`,
@@ -66,8 +69,14 @@ function addQuantize(program: Command, start: Start): void {
     .option('-g, --group <n>', 'weights that share a scale, or none for whole rows', arg(parseGroup), 64)
     .option('--axis <0|1>', 'groups along the rows (1) or across them (0)', arg(parseAxis), 1)
     .option(
+      '--solver <name>',
+      `what finds the scales: ${SOLVERS.join(' or ')}; least-squares has smaller errors in the same files`,
+      arg((text) => parseChoice(text, SOLVERS)),
+      SOLVERS[0],
+    )
+    .option(
       '--rule <glob=use>',
-      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', 'lm_head=keep'; the last match wins",
+      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'lm_head=keep'; the last match wins",
       arg((text) => void rules.push(parseRule(text))),
     )
     .option(
@@ -80,7 +89,7 @@ function addQuantize(program: Command, start: Start): void {
       `store everything else, scales and zeros as ${DTYPES.join(', ')} (default: as in the source, scales f16)`,
       arg((text) => parseChoice(text, DTYPES)),
     )
-    .option('--max-memory <size>', 'bound for weights in flight, such as 4GB or 192MB (default: 192MiB)', arg(parseSize))
+    .option('--max-memory <size>', 'bound for weights in flight, such as 4GB or 192MB (default: 192MiB, at least 32MiB)', arg(parseMemory))
     .option('--shard-size <size>', 'most bytes per safetensors file (default: 5GB)', arg(parseSize))
     .option('--dry-run', 'print every file and size, write nothing')
     .option('--resume', 'go on where an interrupted run of the same job stopped')
@@ -95,7 +104,7 @@ function addQuantize(program: Command, start: Start): void {
 
 function addGenerate(program: Command, start: Start): void {
   sampling(verb(program, 'generate', 'continue a text'))
-    .argument('<model>', 'model folder, quantized or not')
+    .argument('<model>', 'model folder, quantized or not', path)
     .requiredOption('-p, --prompt <text>', 'text to continue; - reads it from stdin')
     .addHelpText('after', '\nExample:\n  lowbit generate ./model-hqq4 -p "It was a fine morning, and" --max-tokens 60 --seed 1')
     .action(async (model: string, options: GenerateOptions) => {
@@ -114,7 +123,7 @@ function addChat(program: Command, start: Start): void {
       'JSON Lines on stdout: one value per answer; no progress',
     ),
   )
-    .argument('<model>', 'model folder with a chat template')
+    .argument('<model>', 'model folder with a chat template', path)
     .option('--system <text>', 'system message')
     .addHelpText('after', '\nIn the chat: /reset starts over, /exit leaves. Ctrl-C stops an answer; twice, it leaves.')
     .action(async (model: string, options: ChatOptions) => {
@@ -126,9 +135,9 @@ function addChat(program: Command, start: Start): void {
 
 function addPerplexity(program: Command, start: Start): void {
   verb(program, 'perplexity', 'measure how well a model predicts a text')
-    .argument('<model>', 'model folder, quantized or not')
-    .option('--data <file>', 'text file')
-    .option('--ids <file>', 'JSON file of token ids: one list, or a list of lists that are scored on their own')
+    .argument('<model>', 'model folder, quantized or not', path)
+    .option('--data <file>', 'text file', path)
+    .option('--ids <file>', 'JSON file of token ids: one list, or a list of lists that are scored on their own', path)
     .option(
       '--ctx <n>',
       'tokens the model sees at a time (default: the smaller of its own length and 2048)',
@@ -145,7 +154,7 @@ function addPerplexity(program: Command, start: Start): void {
 
 function addInspect(program: Command, start: Start): void {
   verb(program, 'inspect', 'show what is in a model folder, without reading weights')
-    .argument('<dir>', 'model folder')
+    .argument('<dir>', 'model folder', path)
     .option('--tensors', 'list every tensor')
     .action(async (dir: string, options: InspectOptions) => {
       const context = start(options);
@@ -182,6 +191,9 @@ function arg<T>(parse: (text: string) => T): (text: string) => T {
     }
   };
 }
+
+/** A file or folder. */
+const path = arg(parsePath);
 
 function number(bounds: NumberBounds): (text: string) => number {
   return arg((text) => parseNumber(text, bounds));

@@ -2,8 +2,8 @@
 
 import { CommanderError } from 'commander';
 import pc from 'picocolors';
-import { type CommonOptions, type Context, createContext } from './context.ts';
-import { EXIT, Interrupted, renderError, UsageError } from './errors.ts';
+import { type CommonOptions, type Context, colored, createContext } from './context.ts';
+import { EXIT, Interrupted, isBrokenPipe, OutputError, renderError, UsageError } from './errors.ts';
 import { createProgram } from './program.ts';
 
 /** Runs the command line. Never throws: the result is the exit code. */
@@ -21,6 +21,7 @@ export async function run(argv: readonly string[]): Promise<number> {
     if (isBrokenPipe(error)) return EXIT.ok;
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok; // --help and --version
     context?.progress.clear();
+    if (error instanceof OutputError) return EXIT.failure; // reported by listenForSignals, whoever wrote
     const separator = argv.indexOf('--');
     const json = context?.json ?? argv.slice(0, separator < 0 ? undefined : separator).includes('--json');
     return report(error instanceof CommanderError ? usageError(error, argv) : error, json);
@@ -31,7 +32,7 @@ export async function run(argv: readonly string[]): Promise<number> {
 
 function report(error: unknown, json: boolean): number {
   const { stdout, stderr, env } = process;
-  const { red } = pc.createColors(stderr.isTTY === true && !env.NO_COLOR);
+  const { red } = pc.createColors(colored(stderr));
   const debug = env.LOWBIT_DEBUG !== undefined && env.LOWBIT_DEBUG !== '' && env.LOWBIT_DEBUG !== '0';
   const rendered = renderError(error, { json, debug, red });
   if (rendered.stdout) stdout.write(rendered.stdout);
@@ -47,10 +48,6 @@ function usageError(error: CommanderError, argv: readonly string[]): UsageError 
   const help = `\`lowbit ${verb && error.code !== 'commander.unknownCommand' ? `${verb} ` : ''}--help\` shows what there is.`;
   if (error.code === 'commander.help') return new UsageError('no command given', help);
   return new UsageError(message, suggestion ? `${suggestion} ${help}` : help);
-}
-
-function isBrokenPipe(error: unknown): boolean {
-  return typeof error === 'object' && error !== null && (error as { code?: unknown }).code === 'EPIPE';
 }
 
 interface Signals {
@@ -69,17 +66,18 @@ function listenForSignals(): Signals {
     controller.abort(new Interrupted('SIGINT'));
   };
   const terminate = (): void => controller.abort(new Interrupted('SIGTERM'));
-  // The reader of our results may leave early (`lowbit inspect | head`): that is no failure, and nothing is left to do.
-  const noReader = (error: NodeJS.ErrnoException): void => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit(EXIT.ok);
+  const hangUp = (): void => controller.abort(new Interrupted('SIGHUP'));
+  // The reader of our results may leave early (`lowbit inspect | head`): that is no failure, and nothing is left to do. Anything else is one, and
+  // stdout cannot tell, --json or not.
+  const noReader = (error: Error): void => {
+    if (isBrokenPipe(error)) process.exit(EXIT.ok);
+    process.exit(report(new OutputError(error), false));
   };
-  // Nobody reads progress any more (`lowbit quantize 2>&1 | head`): the work goes on.
-  const noListener = (error: NodeJS.ErrnoException): void => {
-    if (error.code !== 'EPIPE') throw error;
-  };
+  // Nobody reads progress any more (`lowbit quantize 2>&1 | head`, or the terminal is gone): the work goes on.
+  const noListener = (): void => {};
   process.on('SIGINT', interrupt);
   process.on('SIGTERM', terminate);
+  process.on('SIGHUP', hangUp);
   process.stdout.on('error', noReader);
   process.stderr.on('error', noListener);
   return {
@@ -93,6 +91,7 @@ function listenForSignals(): Signals {
     stop() {
       process.off('SIGINT', interrupt);
       process.off('SIGTERM', terminate);
+      process.off('SIGHUP', hangUp);
     },
   };
 }

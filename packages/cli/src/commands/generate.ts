@@ -1,6 +1,5 @@
 // `lowbit generate`: continues a text.
 
-import { LowbitError } from '@lowbit/core';
 import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { readStdin } from '../files.ts';
@@ -35,7 +34,5 @@ async function promptOf(text: string, context: Context): Promise<string> {
   if (process.stdin.isTTY) context.note('Reading the prompt from the terminal; end it with Ctrl-D.');
   const read = await readStdin(context.signal);
   if (read !== '') return read;
-  throw new LowbitError('ERR_BAD_ARGUMENT', 'stdin gave an empty prompt', {
-    hint: 'Pipe a text into the command: echo "Once upon a time" | lowbit generate MODEL -p -',
-  });
+  throw new UsageError('stdin gave an empty prompt', 'Pipe a text into the command: echo "Once upon a time" | lowbit generate MODEL -p -');
 }

@@ -3,7 +3,7 @@
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { makeQuantizer, makeRules } from '../methods.ts';
-import type { Bits, FloatDType, Group, MethodName, RuleText } from '../parse.ts';
+import type { Bits, FloatDType, Group, MethodName, RuleText, Solver } from '../parse.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import { pairs, plain, table } from '../table.ts';
 import { tagTable } from '../tags.ts';
@@ -15,6 +15,7 @@ export interface QuantizeOptions extends CommonOptions {
   readonly bits: Bits;
   readonly group: Group;
   readonly axis: 0 | 1;
+  readonly solver: Solver;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;
   readonly maxMemory?: number;
@@ -33,7 +34,7 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
       'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
     );
   }
-  const settings = { bits: options.bits, group: options.group, axis: options.axis };
+  const settings = { bits: options.bits, group: options.group, axis: options.axis, solver: options.solver };
   const what: PlanModelOptions = {
     quantizer: makeQuantizer(options.method, settings),
     rules: makeRules(options.rules, settings),

@@ -78,6 +78,36 @@ export interface GenerationHost {
 
 const DEFAULT_MAX_TOKENS = 256;
 
+const OPTIONS = Object.keys({
+  prompt: true,
+  messages: true,
+  ids: true,
+  tools: true,
+  chat: true,
+  maxTokens: true,
+  temperature: true,
+  topK: true,
+  topP: true,
+  minP: true,
+  typicalP: true,
+  repetitionPenalty: true,
+  seed: true,
+  stop: true,
+  ignoreEos: true,
+  signal: true,
+  onProgress: true,
+} satisfies Record<keyof GenerateOptions, true>);
+
+/** A name that would have no effect is a mistake: `max_tokens` must not mean the default of maxTokens. */
+function checkNames(options: GenerateOptions): void {
+  const option = Object.keys(options).find((name) => !OPTIONS.includes(name));
+  if (option === undefined) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `there is no option ${JSON.stringify(option)} of generate and stream`, {
+    hint: `Options are ${OPTIONS.join(', ')}.`,
+    details: { option, known: OPTIONS },
+  });
+}
+
 function promptIds(host: GenerationHost, options: GenerateOptions): Uint32Array {
   const { prompt, messages, ids } = options;
   if ([prompt, messages, ids].filter((given) => given !== undefined).length !== 1) {
@@ -108,6 +138,7 @@ function textOf(stream: DecodeStream | undefined, watcher: StopWatcher) {
  * and the reason of an aborted signal.
  */
 export async function* generateTokens(host: GenerationHost, options: GenerateOptions): AsyncGenerator<TokenEvent, void, undefined> {
+  checkNames(options);
   const { signal, ignoreEos = false, maxTokens = DEFAULT_MAX_TOKENS, seed = randomSeed(), stop = [] } = options;
   signal?.throwIfAborted();
   if (!Number.isInteger(maxTokens) || maxTokens < 1) {

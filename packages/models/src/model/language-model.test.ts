@@ -180,6 +180,17 @@ describe('refusals', () => {
     expect(model.memory().kvCache).toBe(0);
   });
 
+  test('options that do not exist, by name', async () => {
+    const refusal = {
+      code: 'ERR_BAD_ARGUMENT',
+      message: expect.stringContaining('"max_tokens"'),
+      hint: expect.stringContaining('maxTokens'),
+    };
+    const misspelt = { prompt: 'a', max_tokens: 2 };
+    await expect(model.generate(misspelt)).rejects.toMatchObject(refusal);
+    await expect(collect(model.stream(misspelt))).rejects.toMatchObject(refusal);
+  });
+
   test('the message about a long prompt has both numbers', async () => {
     await expect(model.logits(new Array(200).fill(1))).rejects.toThrow(/200 tokens .* 128/);
     await expect(loadModel(memoryCheckpoint(contents), { runtime, contextLength: 100_000 })).rejects.toThrow(code('ERR_LIMIT'));
