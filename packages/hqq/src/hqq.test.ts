@@ -173,6 +173,15 @@ describe('streaming', () => {
     await expect(quantize(weight, hqq(), { signal: controller.signal })).rejects.toBe(reason);
   });
 
+  it('lets timers run between many short calls, too', async () => {
+    const small = float32Tensor([64, 64], bell(4096));
+    const signal = AbortSignal.timeout(20);
+    const many = async () => {
+      for (let i = 0; i < 20_000; i++) await quantize(small, hqq(), { signal });
+    };
+    await expect(many()).rejects.toMatchObject({ name: 'TimeoutError' });
+  });
+
   it('can be aborted between tiles', async () => {
     const reason = new Error('enough');
     await expect(quantize(weight, hqq(), { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);

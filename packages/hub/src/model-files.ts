@@ -5,7 +5,7 @@
  * model card, which describes other weights, nor data and code that lie in the folder.
  */
 const CARRIED =
-  /^(?:(?:tokenizer|special_tokens_map|added_tokens|vocab|generation_config|preprocessor_config|processor_config|chat_template)\S*\.(?:json|txt|jinja)|merges\.txt|\S+\.jinja|\S+\.tiktoken|(?:tokenizer|spiece|sentencepiece\S*|source|target)\.(?:model|spm)|(?:licen[cs]e|notice|copying|use_policy|acceptable_use_policy)\S*)$/i;
+  /^(?:(?:tokenizer|special_tokens_map|added_tokens|vocab|generation_config|preprocessor_config|processor_config|chat_template)\S*\.(?:json|txt|jinja)|merges\.txt|\S+\.jinja|\S+\.tiktoken|(?:tokenizer|spiece|sentencepiece\S*|source|target)\.(?:model|spm)|(?:licen[cs]e|notice|copying|use_policy|acceptable_use_policy)(?:[._-]\w+)?(?:\.(?:md|txt))?)$/i;
 
 export function isCarried(name: string): boolean {
   return CARRIED.test(name);

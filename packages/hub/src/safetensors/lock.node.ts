@@ -77,6 +77,7 @@ async function readOwner(path: string): Promise<Owner | undefined> {
 function isAlive({ pid, host, nonce }: Owner): boolean {
   if (host !== hostname()) return true;
   if (pid === process.pid) return held.has(nonce);
+  if (!Number.isInteger(pid) || pid < 1) return false; // kill would speak to groups of processes
   try {
     process.kill(pid, 0);
     return true;

@@ -31,8 +31,15 @@ export async function checkOutput(folder: string, overwrite: boolean): Promise<v
   const entries = info.isDirectory() ? await guarded('open', folder, () => readdir(folder, { withFileTypes: true })) : undefined;
   // A slip of the keyboard must not replace a home folder or a project.
   const stranger = entries?.find((entry) => !entry.isFile() || !isModelFile(entry.name));
-  if (entries === undefined || stranger !== undefined) {
-    const problem = stranger === undefined ? 'is no folder' : `holds ${stranger.name}, which is not of a model`;
+  const names = entries?.map((entry) => entry.name) ?? [];
+  const whole = names.length === 0 || (names.includes('config.json') && names.some((name) => name.endsWith('.safetensors')));
+  if (entries === undefined || stranger !== undefined || !whole) {
+    const problem =
+      entries === undefined
+        ? 'is no folder'
+        : stranger === undefined
+          ? 'holds no whole model'
+          : `holds ${stranger.name}, which is not of a model`;
     throw refuse(`${problem}: it is not replaced`, 'Choose another output folder, or remove it yourself.');
   }
 }

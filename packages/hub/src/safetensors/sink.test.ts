@@ -186,22 +186,23 @@ describe('folders that exist', () => {
 
   test('overwrite replaces a model folder at close, and nothing else', async () => {
     await using temp = await temporaryFolder();
-    const out = await folderOf(join(temp.path, 'out'), { 'config.json': 'old', 'README.md': '' });
+    const out = await folderOf(join(temp.path, 'out'), { 'config.json': 'old', 'README.md': '', 'model.safetensors': '' });
+    const adapters = await folderOf(join(temp.path, 'adapters'), { 'a.safetensors': 'x' });
     await folderOf(`${out}.partial`, { 'left.safetensors': '', [JOURNAL_FILE]: '' });
     const home = await folderOf(join(temp.path, 'home'), { 'letter.txt': 'dear', 'config.json': '{}' });
     const parent = await folderOf(join(temp.path, 'parent'), { 'config.json': '{}' });
     await mkdir(join(parent, 'photos'));
     await symlink(out, join(temp.path, 'link'));
-    for (const folder of [home, parent, join(home, 'letter.txt'), join(temp.path, 'link')]) {
+    for (const folder of [home, parent, adapters, join(home, 'letter.txt'), join(temp.path, 'link')]) {
       expect((await failure(() => createSafetensorsSink(folder, { ...job, overwrite: true }))).code).toBe('ERR_OUTPUT_EXISTS');
     }
     await using sink = await createSafetensorsSink(out, { ...job, overwrite: true });
     await sink.reserve(one, {});
     await sink.write('a', 0, eight);
-    expect((await readdir(out)).sort()).toEqual(['README.md', 'config.json']);
+    expect((await readdir(out)).sort()).toEqual(['README.md', 'config.json', 'model.safetensors']);
     await sink.close();
     expect(await readdir(out)).toEqual(['model.safetensors']);
-    expect((await readdir(temp.path)).sort()).toEqual(['home', 'link', 'out', 'parent']);
+    expect((await readdir(temp.path)).sort()).toEqual(['adapters', 'home', 'link', 'out', 'parent']);
   });
 
   test('a folder that appears meanwhile is kept, and so is the finished work', async () => {
