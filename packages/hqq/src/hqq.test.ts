@@ -32,9 +32,12 @@ interface Case {
   stop_margin?: number;
 }
 
-const cases = goldenJson<{ cases: Case[] }>('hqq/cases.json').cases.filter(
-  (c) => c.method === 'hqq.Quantizer.quantize' && c.tensors?.['expected.codes'] && c.config.channel_wise !== false,
+const all = goldenJson<{ cases: Case[] }>('hqq/cases.json').cases.filter(
+  (c) => c.method === 'hqq.Quantizer.quantize' && c.tensors?.['expected.codes'],
 );
+const cases = all.filter((c) => c.config.channel_wise !== false);
+/** One grid for the whole tensor: one group of all elements on axis 0, without the solver. Published 3-bit bytes pad by weight rows instead. */
+const tensorWise = all.filter((c) => c.config.channel_wise === false && c.config.nbits !== 3);
 const tensors = goldenTensors('hqq/quantize.safetensors');
 const golden = (c: Case, name: string): HostTensor | undefined => tensors.get(c.tensors[name] ?? '');
 const words = (t: HostTensor) => elements({ dtype: 'u32', data: t.data });
@@ -69,6 +72,15 @@ describe('goldens of hqq 0.2.8.post1', () => {
       const tolerance = c.config.optimize ? Math.max(1e-5 * Math.abs(expected[i]!), 1e-5) : 0;
       expect(Math.abs(z - expected[i]!)).toBeLessThanOrEqual(tolerance);
     }
+  });
+
+  it.each(tensorWise.map((c) => [c.name, c] as const))('%s', async (_, c) => {
+    const { nbits, round_zero } = c.config;
+    const groupSize = c.shape[0] * c.shape[1];
+    const q = await quantize(golden(c, 'weight')!, hqq({ bits: nbits, groupSize, axis: 0, optimize: false, roundZero: round_zero }));
+    expect(q.parts.codes!.data).toEqual(golden(c, 'expected.W_q')!.data);
+    expect(words(q.parts.scale!)).toEqual(words(golden(c, 'expected.scale')!));
+    expect(words(q.parts.zero!)).toEqual(words(golden(c, 'expected.zero')!));
   });
 
   const solved = cases.filter((c) => c.tensors['solver.errors']);
