@@ -42,7 +42,10 @@ export function finishBlock(
     for (let i = at; i < at + size; i++) {
       const w = weights[i]!;
       const x = solved ? fround(fround(w * inverse) + z) : w * inverse + z;
-      const q = Math.min(Math.max(x + round - round, 0), top);
+      let rounded = x + round - round;
+      if (rounded < 0) rounded = 0;
+      else if (rounded > top) rounded = top;
+      const q = rounded | 0;
       codes[i] = q;
       const error = w - (tabulate ? numbers[q]! : fround(fround(q - zero) * scale));
       squaredError += error * error;

@@ -41,13 +41,13 @@ export const ROUTINES = {
     minMaxGrid(block, rules, inverse, zero);
     return [floats(inverse), floats(zero)];
   },
-  /** Weights, inverse scale, zero, settled u8 [groups] -> zero, settled, error sums f64 [2]. */
+  /** Weights, inverse scale, zero, settled u8 [groups] -> zero, settled, error sums and the number of groups left f64 [3]. */
   'hqq.proximal-step': ([weights, inverse, zero, settled]: readonly HostTensor[], params: Shrinkage & { readonly levels: number }) => {
     const newZero = toFloat32(zero!).slice();
     const newSettled = new Uint8Array(settled!.data);
-    const { moving, stopped } = proximalStep(blockOf(weights!), params.levels, toFloat32(inverse!), newZero, params, newSettled);
+    const { moving, stopped, left } = proximalStep(blockOf(weights!), params.levels, toFloat32(inverse!), newZero, params, newSettled);
     const { length } = newSettled;
-    return [floats(newZero), hostTensor('u8', [length], newSettled), hostTensor('f64', [2], Float64Array.of(moving, stopped))];
+    return [floats(newZero), hostTensor('u8', [length], newSettled), hostTensor('f64', [3], Float64Array.of(moving, stopped, left))];
   },
   /** Weights, inverse scale, zero -> inverse scale. */
   'hqq.scale-search': ([weights, inverse, zero]: readonly HostTensor[], params: { readonly levels: number; readonly range: number }) => {

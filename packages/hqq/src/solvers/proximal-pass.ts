@@ -58,10 +58,10 @@ export function proximalPasses(layer: Layer, grid: SolvedGrid, steps: Steps, con
     const [newZero, newSettled, sums] = await layer.call('hqq.proximal-step', inputs, params, left[index]! * size);
     zero.set(toFloat32(newZero!));
     ofTile(settled, tile).set(newSettled!.data);
-    left[index] = newSettled!.data.reduce((count, one) => count - one, tile.groups);
-    const [moving, stopped] = elements({ dtype: 'f64', data: sums!.data });
+    const [moving, stopped, count] = elements({ dtype: 'f64', data: sums!.data });
     error.moving = moving!;
     error.settled += stopped!;
+    left[index] = count!;
   };
 
   return async () => {

@@ -21,12 +21,14 @@ export type Shrinkage = {
   readonly lastBeta: number;
 };
 
-/** Sums of |w - Wr| under the zeros that a step found. */
-export interface StepErrors {
+/** Sums of |w - Wr| under the zeros that a step found, and how many groups are left to do. */
+export interface StepResult {
   /** Of the groups that have not settled. */
   readonly moving: number;
   /** Of the groups that this step found settled. */
   readonly stopped: number;
+  /** Groups that have not settled. */
+  readonly left: number;
 }
 
 /** |x| up to which shrink(x) is zero: the root of x = x^(p-1) / beta, that is beta^(-1 / (2 - p)), with room for rounding. */
@@ -56,17 +58,17 @@ export function proximalStep(
   zero: Float32Array,
   shrinkage: Shrinkage,
   settled: Uint8Array,
-): StepErrors {
+): StepResult {
   const { weights, groups, size } = block;
   const { norm, beta, lastBeta } = shrinkage;
   const top = levels - 1;
   const quiet = deadZone(norm, beta);
-  // A growing beta makes the dead zone smaller: a group stays settled if it is quiet to the end.
-  const quietToTheEnd = beta === lastBeta ? Number.POSITIVE_INFINITY : deadZone(norm, lastBeta);
+  const quietToTheEnd = deadZone(norm, lastBeta); // a growing beta makes the dead zone smaller
   const tabulate = levels <= size;
   const table = new Float64Array(levels); // (q - z) / s of the group at hand, where that is fewer divisions
   let moving = 0;
   let stopped = 0;
+  let left = 0;
   for (let g = 0, at = 0; g < groups; g++, at += size) {
     if (settled[g] !== 0) continue;
     const s = inverse[g]!;
@@ -74,23 +76,29 @@ export function proximalStep(
     if (tabulate) for (let q = 0; q <= top; q++) table[q] = fround(fround(q - z) / s);
     let error = 0;
     let zeroSum = 0;
-    let largest = 0;
+    let largest = 0; // of those that matter: a running maximum of all would be a branch that nobody can predict
     for (let i = at; i < at + size; i++) {
       const w = weights[i]!;
       const scaled = fround(w * s);
-      const q = Math.min(Math.max(fround(scaled + z) + round - round, 0), top);
+      let rounded = fround(scaled + z) + round - round;
+      if (rounded < 0) rounded = 0;
+      else if (rounded > top) rounded = top;
+      const q = rounded | 0; // an index that needs no check for fractions
       const residual = Math.abs(fround(w - (tabulate ? table[q]! : fround(fround(q - z) / s))));
       error += residual;
-      if (residual > largest) largest = residual;
+      if (residual > quietToTheEnd && residual > largest) largest = residual;
       zeroSum += fround(q - scaled);
     }
     zero[g] = largest <= quiet ? zeroSum / size : shrunkZero(block, levels, g, s, z, norm, beta);
-    if (zero[g] === z && largest <= quietToTheEnd) {
+    if (zero[g] === z && (largest === 0 || beta === lastBeta)) {
       settled[g] = 1;
       stopped += error;
-    } else moving += error;
+    } else {
+      moving += error;
+      left++;
+    }
   }
-  return { moving, stopped };
+  return { moving, stopped, left };
 }
 
 /** The new zero of a group in which the shrinkage acts. */
