@@ -77,7 +77,17 @@ try {
       const cpuSeconds = { python: per('peer', 'cpu'), ours: per('own', 'cpu') };
       const all = rounds.map(({ peer, own }) => peer.wall / own.wall);
       const spread = [Math.min(...all), Math.max(...all)].map((one) => Math.round(one * 100) / 100);
-      const line = { size, threads, ...job, rounds: rounds.length, seconds, ratio: ratio('wall'), spread, cpuSeconds, cpuRatio: ratio('cpu') };
+      const line = {
+        size,
+        threads,
+        ...job,
+        rounds: rounds.length,
+        seconds,
+        ratio: ratio('wall'),
+        spread,
+        cpuSeconds,
+        cpuRatio: ratio('cpu'),
+      };
       process.stdout.write(`${JSON.stringify(line)}\n`);
     }
   }
