@@ -2,15 +2,18 @@
 //
 //   dense    stored bits (f16, bf16) or floats
 //   grouped  codes with float32 scales and zeros, or scales and a table, for groups within rows or columns: the kernels of grouped.ts
+//   int8     rows of 8-bit codes, multiplied with activations rounded to 8 bits: int8.ts
 //   stored   anything else: the published parts, dequantized by the codec when needed
 
 import { codecFor } from '../codecs/index.ts';
 import { byteLength, DTYPE_BYTES, elements, FLOAT_DTYPES, f16Table, readFloat32, toFloat32 } from '../dtype.ts';
+import type { OutlierCount } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
-import type { Dense, Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
+import type { Dense, Format, FormatCodec, Int8, QuantizedTensor } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
 
 import { planGrouped } from './grouped.ts';
+import { planInt8 } from './int8.ts';
 
 /** A weight in memory. */
 export interface HeldWeight {
@@ -20,6 +23,10 @@ export interface HeldWeight {
   fill(from: number, to: number, into: Float64Array): void;
   /** out[i] = x.row(i) + bias[i] for all rows: a fused product for one row of x, with the sums of matmul.ts. Absent where tiles do. */
   readonly multiplyRow?: (x: Float64Array, out: Float32Array, bias: Float32Array | undefined) => void;
+  /** out [rows, count] = the product of a format that has its own, which is not x W^T + bias alone. */
+  readonly multiply?: (x: Float32Array, bias: Float32Array | undefined, out: Float32Array) => void;
+  /** Live counts of that product. */
+  readonly outliers?: OutlierCount;
 }
 
 /** What holding a weight of that format and shape takes: known before there is data. */
@@ -34,6 +41,7 @@ export function planHolding(format: Format, shape: Matrix, codecs: readonly Form
   const codec = codecFor(format, codecs);
   codec.parts(format, shape);
   if (format.kind === 'dense') return planDense(format as Dense, shape);
+  if (format.kind === 'int8') return planInt8(format as Int8, shape);
   return planGrouped(codec, format, shape) ?? planStored(codec, format, shape);
 }
 

@@ -40,6 +40,14 @@ export interface PrepareOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** How often a format that treats outliers apart (int8) met some. */
+export interface OutlierCount {
+  /** Products computed. */
+  readonly products: number;
+  /** Columns of activations computed in floating point, over all products. */
+  readonly columns: number;
+}
+
 /** A weight prepared on a backend: what a method's `HqqLinear` or `Linear4bit` gives its user, and what a program multiplies by. */
 export interface QuantizedLinear extends Disposable {
   readonly format: Format;
@@ -48,7 +56,9 @@ export interface QuantizedLinear extends Disposable {
   readonly bytes: number;
   /** Whether a bias is added. */
   readonly bias: boolean;
-  /** out = x W^T + bias. x: f32 [rows, in], out: f32 [rows, out], different slots. Enqueues and returns. */
+  /** Counts so far, for formats that treat outliers apart; undefined for others, and on backends that do not count. */
+  readonly outliers?: OutlierCount | undefined;
+  /** out = x W^T + bias (int8: its own product). x: f32 [rows, in], out: f32 [rows, out], different slots. Enqueues and returns. */
   forward(x: DeviceTensor, out: DeviceTensor): void;
   /** The weight as f32 [out, in]. */
   dequantize(): Promise<HostTensor>;
