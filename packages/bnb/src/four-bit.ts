@@ -56,19 +56,26 @@ function fourBit(s: FourBitSettings): Quantizer {
         await out.write('scale.offset', 0, f32Bytes(Float32Array.of(nested.offset)));
       }
 
+      const blocks = Math.ceil(chunks.size / size);
+      const buffers = {
+        absmax: new Float32Array(blocks),
+        scale: new Float32Array(nested ? blocks : 0),
+        scaleCodes: new Uint8Array(nested ? blocks : 0),
+        packed: new Uint8Array(Math.ceil(chunks.size / 2)),
+      };
       const total: ErrorSums = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
       await chunks.each(async (values, from) => {
         const first = from / size;
-        const absmax = new Float32Array(Math.ceil(values.length / size));
+        const absmax = buffers.absmax.subarray(0, Math.ceil(values.length / size));
         blockAbsmax(values, size, shortBlock, absmax);
         let scale = absmax;
         if (nested) {
-          const codes = new Uint8Array(absmax.length);
-          scale = new Float32Array(absmax.length);
+          const codes = buffers.scaleCodes.subarray(0, absmax.length);
+          scale = buffers.scale.subarray(0, absmax.length);
           nested.code(first, absmax, codes, scale);
           await out.write('scale.codes', first, codes);
         } else await out.write('scale', first, f32Bytes(absmax));
-        const packed = new Uint8Array(Math.ceil(values.length / 2));
+        const packed = buffers.packed.subarray(0, Math.ceil(values.length / 2));
         packBlocks({ values, size, shortBlock, absmax, scale }, finder, packed, total);
         await out.write('codes', from / 2, packed);
         context.onWeights?.(values.length);

@@ -1,19 +1,20 @@
-// Rounding float32 numbers to the values of float16, many at a time.
+// Rounding by adding and taking off a large number: in float64, x + c - c is x to the nearest multiple of c's unit in the last place, ties to even, if c
+// is 1.5 times a power of two much larger than x. No branches, no conversion of bits.
 
-/** Smallest normal float16, as bits of a float32. */
-const LEAST_NORMAL = 0x38800000;
+/** `x + TO_INTEGER - TO_INTEGER` is the integer nearest to x, ties to even. */
+export const TO_INTEGER: number = 1.5 * 2 ** 52;
 
 /**
- * Rounds to the nearest float16, ties to even, kept as float32: `from` into `into`, of the same length. Magnitudes of 65520 and more come out as 65536
- * or more and are for the caller to refuse.
+ * By the sign and exponent of a float32 (its upper 9 bits): `x + c - c` is the nearest float16, ties to even. A float16 keeps 10 bits below the
+ * exponent, and from 2^-14 downwards multiples of 2^-24. Numbers from 65520 up come out as 65536 or more, which float16 does not have.
  */
-export function roundToHalf(from: Float32Array, into: Float32Array): void {
-  const source = new Uint32Array(from.buffer, from.byteOffset, from.length);
-  const target = new Uint32Array(into.buffer, into.byteOffset, into.length);
-  for (let i = 0; i < source.length; i++) {
-    const u = source[i]!;
-    // A float16 keeps 10 of the 23 bits; below its normal range its unit is 2^-24, which is that of float32 from 0.5 to 1.
-    if ((u & 0x7fffffff) >= LEAST_NORMAL) target[i] = (u + 0xfff + ((u >>> 13) & 1)) & 0xffffe000;
-    else into[i] = Math.fround(from[i]! + 0.75) - 0.75;
-  }
+export const HALF_ROUNDERS: Float64Array = Float64Array.from({ length: 512 }, (_, upper) => {
+  const exponent = Math.max((upper & 255) - 127, -14);
+  return TO_INTEGER * 2 ** (exponent - 10);
+});
+
+/** One float32 number rounded to float16. */
+export function roundToHalf(value: number): number {
+  const rounder = HALF_ROUNDERS[new Uint32Array(Float32Array.of(value).buffer)[0]! >>> 23]!;
+  return value + rounder - rounder;
 }

@@ -2,11 +2,10 @@
 
 import { type DType, type Int8, LowbitError, type Quantizer, writeFloat32 } from '@lowbit/core';
 import type { ErrorSums } from './blocks.ts';
+import { largestMagnitude } from './blocks.ts';
 import { CHUNK_WEIGHTS, Chunks } from './chunks.ts';
-import { roundToHalf } from './half.ts';
+import { HALF_ROUNDERS, roundToHalf, TO_INTEGER } from './half.ts';
 import { type Int8Options, int8Config, int8Threshold } from './options.ts';
-
-const fround = Math.fround;
 
 /**
  * LLM.int8 (Dettmers et al., 2022): w = q * absmax / 127 with the largest magnitude of each row. Weights pass through float16, as in Python, whatever
@@ -30,20 +29,20 @@ export function int8(options: Int8Options = {}): Quantizer {
       const [, inp] = weight.shape;
       if (inp > CHUNK_WEIGHTS && BYTES_PER_WEIGHT * inp > context.budget) throw rowTooLong(weight.name, inp, context.budget);
       const chunks = new Chunks(weight, inp, BYTES_PER_WEIGHT, context);
-      const half = new Float32Array(weight.dtype === 'f16' ? 0 : inp);
+      const codes = new Int8Array(chunks.size);
+      const scale = new Float32Array(chunks.size / inp);
       const total: ErrorSums = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
       await chunks.each(async (values, from) => {
-        const scale = new Float32Array(values.length / inp);
-        const codes = new Int8Array(values.length);
-        for (let row = 0; row < scale.length; row++) {
-          const original = values.subarray(row * inp, (row + 1) * inp);
-          if (half.length > 0) roundToHalf(original, half);
-          const largest = quantizeRow(original, half.length > 0 ? half : original, codes.subarray(row * inp, (row + 1) * inp), total);
+        const rows = values.length / inp;
+        for (let row = 0; row < rows; row++) {
+          const weights = values.subarray(row * inp, (row + 1) * inp);
+          const largest = roundToHalf(largestMagnitude(weights));
           if (largest > LARGEST_HALF) throw overflow(weight.name, from / inp + row, weight.dtype);
+          quantizeRow(weights, largest, codes.subarray(row * inp, (row + 1) * inp), total);
           scale[row] = largest;
         }
-        await out.write('codes', from, new Uint8Array(codes.buffer));
-        await out.write('scale', from / inp, writeFloat32('f32', scale));
+        await out.write('codes', from, new Uint8Array(codes.buffer, 0, values.length));
+        await out.write('scale', from / inp, writeFloat32('f32', scale.subarray(0, rows)));
         context.onWeights?.(values.length);
       });
       return total;
@@ -57,24 +56,23 @@ const ALGORITHM_VERSION = 1;
 const BYTES_PER_WEIGHT = 6;
 const LARGEST_HALF = 65504;
 /** 1 / 127 as a reader has it. */
-const STEP = fround(1 / 127);
-/** Added to and taken from a number in float64, it leaves the nearest integer, ties to even. */
-const TO_INTEGER = 1.5 * 2 ** 52;
+const STEP = Math.fround(1 / 127);
 
-/**
- * Codes of one row from its float16 values; returns the largest magnitude of these, and adds the error against the row itself to `total`. The factor is
- * `(1 / absmax) * 127` with two roundings, which is what PyTorch makes of `127 / absmax`.
- */
-function quantizeRow(original: Float32Array, half: Float32Array, codes: Int8Array, total: ErrorSums): number {
-  let largest = 0;
-  for (let i = 0; i < half.length; i++) largest = Math.max(largest, Math.abs(half[i]!));
-  const factor = largest === 0 ? 0 : fround(fround(1 / largest) * 127);
+/** Codes of one row, whose largest float16 magnitude is given; adds the error to `total`. */
+function quantizeRow(weights: Float32Array, largest: number, codes: Int8Array, total: ErrorSums): void {
+  const exponents = new Uint32Array(weights.buffer, weights.byteOffset, weights.length);
+  // Two roundings: what PyTorch makes of `127 / absmax`.
+  const factor = largest === 0 ? 0 : Math.fround(Math.fround(1 / largest) * 127);
+  const step = largest * STEP; // exact in float64, as is a code times it
+  const rounders = HALF_ROUNDERS; // a module's variable would be loaded and checked for every weight
+  const toInteger = TO_INTEGER;
   let [squaredError, squaredWeight, maxAbs] = [total.squaredError, total.squaredWeight, total.maxAbs];
-  for (let i = 0; i < half.length; i++) {
-    const code = fround(half[i]! * factor) + TO_INTEGER - TO_INTEGER;
+  for (let i = 0; i < weights.length; i++) {
+    const w = weights[i]!;
+    const toHalf = rounders[exponents[i]! >>> 23]!;
+    const code = Math.fround((w + toHalf - toHalf) * factor) + toInteger - toInteger;
     codes[i] = code;
-    const w = original[i]!;
-    const error = Math.abs(w - fround(fround(code * largest) * STEP));
+    const error = Math.abs(w - Math.fround(code * step));
     squaredError += error * error;
     squaredWeight += w * w;
     maxAbs = Math.max(maxAbs, error);
@@ -82,7 +80,6 @@ function quantizeRow(original: Float32Array, half: Float32Array, codes: Int8Arra
   total.squaredError = squaredError;
   total.squaredWeight = squaredWeight;
   total.maxAbs = maxAbs;
-  return largest;
 }
 
 function overflow(name: string, row: number, dtype: DType): LowbitError {
