@@ -22,10 +22,14 @@ import { fail, readIntegers, readNumber, readString } from './hqq-values.ts';
 const CONCURRENT = 16;
 
 /** Every linear with a `W_q`, by module path. Throws ERR_TENSOR_MISMATCH or ERR_UNSUPPORTED_FORMAT naming the tensor. */
-export async function readHqqLinears(source: TensorSource): Promise<ReadonlyMap<string, StoredLinear>> {
+export async function readHqqLinears(
+  source: TensorSource,
+  { signal }: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<ReadonlyMap<string, StoredLinear>> {
   const paths = [...source.entries.keys()].filter((name) => name.endsWith('.W_q')).map((name) => name.slice(0, -'.W_q'.length));
   const linears = new Map<string, StoredLinear>();
   for (let i = 0; i < paths.length; i += CONCURRENT) {
+    signal?.throwIfAborted();
     const some = paths.slice(i, i + CONCURRENT);
     const stored = await Promise.all(some.map((path) => readLinear(source, path)));
     for (const [j, path] of some.entries()) linears.set(path, stored[j]!);
