@@ -12,11 +12,11 @@ import {
   type QuantizedTensor,
   type Quantizer,
 } from '@lowbit/core';
+import { type HqqSettings, partsOf } from '@lowbit/core/layouts';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
 import { failure } from '../testing.node.ts';
 import { hqqLayout } from './hqq.ts';
-import type { HqqSettings } from './hqq-format.ts';
 
 interface GoldenCase {
   readonly name: string;
@@ -54,7 +54,7 @@ const b4g64: HqqSettings = {
 
 async function readOne(tensors: Record<string, HostTensor>): Promise<QuantizedTensor> {
   const stored = (await hqqLayout.read({}, memorySource(tensors))).get('m')!;
-  const specs = await import('./hqq-format.ts').then(({ partsOf }) => partsOf(stored.format as never, stored.shape));
+  const specs = partsOf(stored.format as never, stored.shape);
   const parts = Object.fromEntries(
     Object.entries(specs).map(([part, spec]) => [part, { ...spec, data: tensors[stored.parts[part]!]!.data }]),
   );

@@ -2,9 +2,8 @@
 // config block out).
 
 import type { CheckpointLayout } from '@lowbit/core';
+import { acceptsHqq, hqqTensors, readHqqLinears } from '@lowbit/core/layouts';
 import { hqqConfig, hqqLoadsIn } from './hqq-config.ts';
-import { readHqqLinears } from './hqq-read.ts';
-import { acceptsHqq, hqqTensors } from './hqq-write.ts';
 
 /** Reads all bit widths of the encoded layout (hqq >= 0.2.0) and writes it as transformers 4.57 does. */
 export const hqqLayout: CheckpointLayout = {
