@@ -3,17 +3,15 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
-  byteLength,
   type Checkpoint,
   type CheckpointLayout,
-  codecFor,
   type FormatCodec,
   type JsonObject,
   LowbitError,
   type Matrix,
-  type QuantizedTensor,
   type StoredLinear,
 } from '@lowbit/core';
+import { readStoredLinear } from '@lowbit/core/layouts';
 import { checkWeightMap, type Folder, findWeights, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
 import { errnoOf, guarded } from './io.node.ts';
 import { isObject, quote, toJson } from './json/parse.ts';
@@ -69,29 +67,6 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
     }
     const fileBytes = await listFiles(folder);
 
-    async function linear(path: string, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<QuantizedTensor> {
-      const stored = quantized.get(path) ?? plainLinear(source, path);
-      const specs = codecFor(stored.format, codecs).parts(stored.format, stored.shape);
-      const parts: Record<string, { dtype: (typeof specs)[string]['dtype']; shape: readonly number[]; data: Uint8Array }> = {};
-      for (const [part, spec] of Object.entries(specs)) {
-        const name = stored.parts[part];
-        const entry = name === undefined ? undefined : source.entries.get(name);
-        // Sizes are compared before reading: a lying layout must not make us allocate.
-        if (name === undefined || entry === undefined || byteLength(entry) !== byteLength(spec)) {
-          throw new LowbitError(
-            'ERR_TENSOR_MISMATCH',
-            `${quote(path)}: the part '${part}' needs ${spec.dtype} [${spec.shape.join(', ')}]`,
-            {
-              details: { path, part, tensor: name, expected: spec, actual: entry },
-            },
-          );
-        }
-        const { data } = await source.read(name, { signal });
-        parts[part] = { dtype: spec.dtype, shape: spec.shape, data };
-      }
-      return { format: stored.format, shape: stored.shape, parts };
-    }
-
     return {
       label: folder.path,
       folder: folder.path,
@@ -102,7 +77,8 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
       files: [...fileBytes.keys()],
       fileBytes,
       file: (name, maxBytes = MAX_FILE_BYTES) => readInside(folder, name, maxBytes),
-      linear,
+      linear: (path, { signal } = {}) =>
+        readStoredLinear(source, quantized.get(path) ?? plainLinear(source, path), { path, codecs, signal }),
       tensor: (name, read) => source.read(name, read),
       [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
     };

@@ -2,10 +2,9 @@
 // `hqq`; config.json says nothing of them, headers carry no metadata, and blocks of layers share files by count, not by size.
 
 import type { CheckpointLayout, WrittenModel } from '@lowbit/core';
+import { acceptsHqq, hqqTensors, readHqqLinears } from '@lowbit/core/layouts';
 import { hqqEvidence } from './hqq-config.ts';
 import { hqqSafetensorsLoadsIn } from './hqq-loads.ts';
-import { readHqqLinears } from './hqq-read.ts';
-import { acceptsHqq, hqqTensors } from './hqq-write.ts';
 
 /** The library's `num_blocks_per_file`, which it takes for a minimum. */
 const BLOCKS_PER_FILE = 5;

@@ -2,10 +2,9 @@
 // library have in published files, pickles among them.
 
 import type { CheckpointLayout } from '@lowbit/core';
+import { acceptsHqq, hqqTensors, readHqqLinears } from '@lowbit/core/layouts';
 import { hqqConfig, hqqEvidence } from './hqq-config.ts';
 import { hqqLoadsIn } from './hqq-loads.ts';
-import { readHqqLinears } from './hqq-read.ts';
-import { acceptsHqq, hqqTensors } from './hqq-write.ts';
 
 /** Reads all bit widths of the encoded layout (hqq >= 0.2.0) and writes it as transformers 4.57 does. */
 export const hqqLayout: CheckpointLayout = {
