@@ -16,6 +16,7 @@ import { checkWeightMap, type Folder, findWeights, openFolder, readInside, readJ
 import { errnoOf, guarded } from './io.node.ts';
 import { isObject, quote, toJson } from './json/parse.ts';
 import { hqqLayout } from './layouts/hqq.ts';
+import { hqqNestedLayout } from './layouts/hqq-nested.ts';
 import { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
 import { openTorchFile } from './pickle/source.node.ts';
 import type { FileSource } from './reading.ts';
@@ -26,8 +27,8 @@ const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Weights in any form, and indexes of their shards: never "other files". */
 const WEIGHTS = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|npz|tflite|ot)$|\.index\.json$/;
 
-/** Layouts that every checkpoint is tried with. */
-export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout, hqqSafetensorsLayout];
+/** Layouts that every checkpoint is tried with, and of which the first that stores everything is written. */
+export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout, hqqSafetensorsLayout, hqqNestedLayout];
 
 export interface OpenCheckpointOptions {
   /** Layouts of third parties; they are tried before the built-in ones. */

@@ -6,6 +6,7 @@ export {
 } from './checkpoint.node.ts';
 export { writeConfig } from './config-file.ts';
 export { hqqLayout } from './layouts/hqq.ts';
+export { hqqNestedLayout } from './layouts/hqq-nested.ts';
 export { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
 export { type OpenTorchOptions, openTorchFile, type TorchFile, type TorchSource } from './pickle/source.node.ts';
 export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts';

@@ -3,7 +3,7 @@
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { makeQuantizer, makeRules } from '../methods.ts';
-import type { Bits, FloatDType, Group, MethodName, RuleText, Solver } from '../parse.ts';
+import type { Bits, FloatDType, Group, LayoutName, MethodName, RuleText, Solver } from '../parse.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import { pairs, plain, table } from '../table.ts';
 import { tagTable } from '../tags.ts';
@@ -18,6 +18,7 @@ export interface QuantizeOptions extends CommonOptions {
   readonly solver: Solver;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;
+  readonly layout?: LayoutName;
   readonly maxMemory?: number;
   readonly shardSize?: number;
   readonly dryRun?: boolean;
@@ -39,6 +40,7 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
     quantizer: makeQuantizer(options.method, settings),
     rules: makeRules(options.rules, settings),
     dtype: options.dtype,
+    layout: options.layout,
     shardSize: options.shardSize,
     signal: context.signal,
   };
