@@ -6,6 +6,7 @@
 //
 // Nothing is guessed: packing, axis and shape are stored or the layer is refused. (A pickle without an axis has it filled in before it comes here.)
 
+import { grouping } from '../codecs/index.ts';
 import { elementCount, FLOAT_DTYPES } from '../dtype.ts';
 import { quote } from '../quote.ts';
 import type { StoredLinear, TensorSource } from '../spec/checkpoint.ts';
@@ -70,7 +71,9 @@ export async function readHqqLinear(source: TensorSource, path: string): Promise
     fail(key('W_q'), `is ${specText(codes)}, expected ${wanted}${isView ? ' seen as floats' : ''}`);
   }
   checkViewType(grid, parts.codes!.dtype);
-  for (const { stored, names } of [scale, zero]) {
+  const { groups } = grouping(format, shape);
+  for (const { stored, names, count, shapeKey } of [scale, zero]) {
+    if (shapeKey !== undefined && count !== groups) fail(shapeKey, `is of ${count} numbers, but the layer has ${groups} groups`);
     for (const [part, name] of Object.entries(names)) {
       const actual = entry(source, name);
       if (!fits(actual, parts[part]!, typeof stored !== 'string')) fail(name, `is ${specText(actual)}, expected ${specText(parts[part]!)}`);
@@ -151,6 +154,8 @@ interface StoredNumbers {
   /** How many there are; one number without a dimension is for the whole weight. */
   readonly count: number;
   readonly scalar: boolean;
+  /** Tensor that says how many there are, where they are quantized. */
+  readonly shapeKey?: string;
   /** Part -> tensor. */
   readonly names: Readonly<Record<string, string>>;
 }
@@ -185,6 +190,7 @@ async function readNumbers(source: TensorSource, path: string, what: 'scale' | '
     stored: affine(grid, count, scale, zero, `${meta}.group_size`),
     count,
     scalar: false,
+    shapeKey: `${meta}.shape`,
     names: { [`${what}.codes`]: key(`${what}_q`), ...scale.names, ...zero.names },
   };
 }

@@ -135,7 +135,7 @@ describe('variants', () => {
       await using other = await open(() => ({ meta: { axis: undefined } })); // scales [4, 1] are of axis 1
       await other.opened.linear('a.b');
     });
-    expect([error.code, error.details.tensor]).toEqual(['ERR_TENSOR_MISMATCH', 'a.b.scale']);
+    expect([error.code, error.details.tensor]).toEqual(['ERR_TENSOR_MISMATCH', 'a.b.W_q']);
   });
 
   test('one scale and one zero for the whole weight, whatever the axis', async () => {
