@@ -50,7 +50,7 @@ export interface QuantizedLinear extends Disposable {
   readonly bias: boolean;
   /** out = x W^T + bias. x: f32 [rows, in], out: f32 [rows, out], different slots. Enqueues and returns. */
   forward(x: DeviceTensor, out: DeviceTensor): void;
-  /** The weight as f32 [out, in]. */
+  /** The weight [out, in], f32. A `LinearModule` gives its compute dtype. */
   dequantize(): Promise<HostTensor>;
 }
 
