@@ -3,11 +3,12 @@
 
 import { grouping } from '../codecs/index.ts';
 import { byteLength } from '../dtype.ts';
+import { packing } from '../pack/index.ts';
 import type { LayoutTensor, QuantizedSite } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
-import type { Format } from '../spec/format.ts';
+import type { Affine, Format } from '../spec/format.ts';
 import type { Quantizer } from '../spec/quantizer.ts';
-import type { DType, JsonObject } from '../spec/tensor.ts';
+import type { DType, JsonObject, Matrix, TensorSpec } from '../spec/tensor.ts';
 import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, tensorName, torchName } from './hqq-format.ts';
 
 /** True for what the hqq method makes with plain scales and zeros of one dtype. */
@@ -46,30 +47,45 @@ export function hqqSettings(quantizer: Quantizer): HqqSettings {
   };
 }
 
-/** The tensors of one linear, bias apart. Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold. */
+/** The tensors of one linear of a checkpoint. Throws as `encodeHqqLinear`, and ERR_BAD_ARGUMENT for a quantizer without hqq's settings. */
 export function hqqTensors(
-  { site: { path, shape }, use: quantizer, format }: QuantizedSite,
+  { site: { path, shape }, use, format }: QuantizedSite,
   { computeDtype }: { readonly computeDtype: DType },
 ): readonly LayoutTensor[] {
+  return encodeHqqLinear({ path, shape, format, computeDtype, settings: hqqSettings(use) });
+}
+
+/** One linear as the library would save it. */
+export interface HqqLinearRecord {
+  /** Module path in the checkpoint; empty in the linear's own state dict. */
+  readonly path: string;
+  readonly shape: Matrix;
+  readonly format: Format;
+  readonly settings: HqqSettings;
+  readonly computeDtype: DType;
+}
+
+/** The tensors of one linear, bias apart. Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold. */
+export function encodeHqqLinear({ path, shape, format, settings, computeDtype }: HqqLinearRecord): readonly LayoutTensor[] {
+  const owner = path === '' ? 'this linear' : path;
   const nbits = format.kind === 'affine' ? bitsOfLevels(format.levels) : undefined;
   if (!isHqqFormat(format) || nbits === undefined) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${path}: the hqq layout cannot hold this format`, {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${owner}: the hqq layout cannot hold this format`, {
       hint: 'It holds affine codes with plain scales and zeros of one dtype (f16, bf16, f32).',
       details: { path, format },
     });
   }
   if (!META_DTYPES.has(computeDtype)) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${path}: hqq layers do not compute in ${computeDtype}`, {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${owner}: hqq layers do not compute in ${computeDtype}`, {
       hint: 'Use f16, bf16 or f32.',
     });
   }
-  const settings = hqqSettings(quantizer);
-  const parts = partsOf(format, shape);
+  const parts = storedShapes(partsOf(format, shape), format, shape, settings);
   const codes = storedCodes(parts.codes!, settings.view_as_float ? computeDtype : undefined);
   if (codes === undefined) {
     throw new LowbitError(
       'ERR_UNSUPPORTED_FORMAT',
-      `${path}: rows of ${parts.codes!.shape.at(-1)} bytes cannot be seen as ${computeDtype}`,
+      `${owner}: rows of ${parts.codes!.shape.at(-1)} bytes cannot be seen as ${computeDtype}`,
       {
         hint: 'Turn the float view off, or choose another group size.',
         details: { path, shape },
@@ -110,8 +126,8 @@ export function hqqTensors(
           [],
           bytes(4, (view) => view.setFloat32(0, nbits, true)),
         ),
-    integer('group_size', grouping(format, shape).group),
-    integer('axis', format.axis),
+    integer('group_size', groupSize(format, shape, settings)),
+    integer('axis', settings.channel_wise ? format.axis : settings.axis),
     text('packing', format.packing),
     text('unpack_view_dtype', torchName(parts.codes!.dtype)),
     text('compute_dtype', torchName(computeDtype)),
@@ -129,6 +145,23 @@ export function hqqTensors(
     if ('data' in content && content.data.byteLength !== byteLength(spec)) throw new Error(`internal: ${name} has the wrong length`);
   }
   return tensors;
+}
+
+/** One grid for the whole weight: Python has numbers without a dimension then, and packs the rows of the weight itself. */
+function storedShapes(
+  parts: Readonly<Record<string, TensorSpec>>,
+  { packing: name }: Affine,
+  [out, inp]: Matrix,
+  { channel_wise }: HqqSettings,
+): Readonly<Record<string, TensorSpec>> {
+  if (channel_wise) return parts;
+  const one = (spec: TensorSpec): TensorSpec => ({ dtype: spec.dtype, shape: [] });
+  return { codes: { dtype: parts.codes!.dtype, shape: packing(name).shape(out, inp) }, scale: one(parts.scale!), zero: one(parts.zero!) };
+}
+
+/** The library replaces None by the extent that it stands for; without groups the number means nothing. */
+function groupSize(format: Affine, [out, inp]: Matrix, { channel_wise, group_size, axis }: HqqSettings): number {
+  return channel_wise ? grouping(format, [out, inp]).group : (group_size ?? (axis === 1 ? inp : out));
 }
 
 function bytes(length: number, fill: (view: DataView) => void): Uint8Array {
