@@ -103,15 +103,14 @@ export function partsOf(format: Affine, shape: Matrix): Readonly<Record<string, 
 /** True for formats that the layout can hold: plain scales and zeros, a packing of the library, groups. */
 export function isHqqFormat(format: { readonly kind: string }): format is Affine & { readonly scale: DType; readonly zero: DType } {
   if (format.kind !== 'affine') return false;
-  const { scale, zero, packing, levels, outliers } = format as Affine;
+  const { scale, zero, packing, levels } = format as Affine;
   return (
     typeof scale === 'string' &&
     META_DTYPES.has(scale) &&
     zero === scale &&
     HQQ_PACKINGS.has(packing) &&
     Object.hasOwn(PACKINGS, packing) &&
-    levelsOf(packing, bitsOfLevels(levels)) === levels &&
-    outliers === undefined
+    levelsOf(packing, bitsOfLevels(levels)) === levels
   );
 }
 

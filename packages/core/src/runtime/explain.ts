@@ -1,7 +1,7 @@
 // Which backend can run what, as a table: for people who ask, and for the error when nothing fits.
 
 import type { Backend, LinearRequest, Support } from '../spec/backend.ts';
-import type { Affine, Codebook, Dense, Format } from '../spec/format.ts';
+import type { Affine, Codebook, Dense, Format, Int8 } from '../spec/format.ts';
 import type { OpName, Program } from '../spec/program.ts';
 
 /** What one backend says to one linear. */
@@ -45,7 +45,7 @@ export function fits(report: BackendReport): boolean {
   return report.available && report.missingOps.length === 0 && report.linears.every(({ usable }) => usable);
 }
 
-/** A format in a few words, for tables: `4-bit g64`, `8-bit g64 axis 0`, `8-bit per row`, `nf4 g64 nested`, `bf16`. */
+/** A format in a few words, for tables: `4-bit g64`, `8-bit g64 axis 0`, `8-bit per row`, `nf4 g64 nested`, `int8 outliers from 6`, `bf16`. */
 export function formatLabel(format: Format): string {
   switch (format.kind) {
     case 'dense':
@@ -59,6 +59,10 @@ export function formatLabel(format: Format): string {
     case 'codebook': {
       const { table, group, scale } = format as Codebook;
       return `${table} g${group}${typeof scale === 'string' ? '' : ' nested'}`;
+    }
+    case 'int8': {
+      const { threshold } = format as Int8;
+      return threshold > 0 ? `int8 outliers from ${threshold}` : 'int8';
     }
     default:
       return format.kind;
