@@ -103,6 +103,18 @@ describe('memory', () => {
     expect(() => layer.backend).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }));
   });
 
+  it('keeps scales and zeros off the device if asked to, here and after a move', async () => {
+    await using runtime = await open();
+    using plain = await LinearModule.create(weight, { runtime });
+    using layer = await LinearModule.create(weight, { runtime, offloadMeta: true });
+    expect(layer.bytes).toBeLessThan(plain.bytes);
+    const x = seededTensor(1, [7, inp]);
+    expect(await layer.apply(x)).toEqual(await plain.apply(x));
+    const { bytes } = layer;
+    await layer.moveTo('other');
+    expect(layer.bytes).toBe(bytes);
+  });
+
   it('gives its scratch back when the backend fails', async () => {
     const failing: BackendProvider = {
       ...referenceBackend(),

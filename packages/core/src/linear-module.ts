@@ -5,7 +5,7 @@ import { codecFor } from './codecs/index.ts';
 import { byteLength, castFloat, elementCount, FLOAT_DTYPES, toFloat32 } from './dtype.ts';
 import { disposedError } from './reference/memory.ts';
 import type { Runtime } from './runtime.ts';
-import type { Backend, DeviceTensor, QuantizedLinear } from './spec/backend.ts';
+import type { Backend, DeviceTensor, LinearRequest, QuantizedLinear } from './spec/backend.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { DequantizeOptions, Format, QuantizedTensor } from './spec/format.ts';
 import type { HostTensor, Matrix } from './spec/tensor.ts';
@@ -23,6 +23,8 @@ export interface LinearModuleOptions {
   readonly bias?: HostTensor | undefined;
   /** See `LinearModule.apply`. Default f32. */
   readonly computeDtype?: LinearDType;
+  /** Scales and zeros stay in host memory. See `LinearRequest.offloadMeta`. */
+  readonly offloadMeta?: boolean | undefined;
   /** Name of a backend; default the first of the runtime that takes the format. */
   readonly backend?: string | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -40,6 +42,7 @@ export class LinearModule implements QuantizedLinear {
   readonly computeDtype: LinearDType;
   readonly #bias: HostTensor | undefined;
   readonly #runtime: LinearRuntime;
+  readonly #offloadMeta: boolean;
   readonly #running = new Set<Promise<unknown>>();
   #prepared: { readonly backend: Backend; readonly linear: QuantizedLinear };
   #disposed = false;
@@ -49,6 +52,7 @@ export class LinearModule implements QuantizedLinear {
     this.computeDtype = options.computeDtype ?? 'f32';
     this.#bias = bias;
     this.#runtime = options.runtime;
+    this.#offloadMeta = options.offloadMeta ?? false;
     this.#prepared = prepared;
   }
 
@@ -58,10 +62,10 @@ export class LinearModule implements QuantizedLinear {
    * ERR_BAD_ARGUMENT (an unknown `computeDtype`)
    */
   static async create(weight: QuantizedTensor, options: LinearModuleOptions): Promise<LinearModule> {
-    const { computeDtype = 'f32', runtime, backend, signal } = options;
+    const { computeDtype = 'f32', runtime, backend, offloadMeta = false, signal } = options;
     checkComputeDtype(computeDtype);
     const bias = options.bias && checkedBias(options.bias, weight.shape, computeDtype);
-    return new LinearModule(weight, options, bias, await prepare(weight, bias, { runtime, backend, signal }));
+    return new LinearModule(weight, options, bias, await prepare(weight, bias, { runtime, backend, offloadMeta, signal }));
   }
 
   get format(): Format {
@@ -143,7 +147,8 @@ export class LinearModule implements QuantizedLinear {
    */
   async moveTo(backend?: string, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
     this.#held();
-    const next = await prepare(this.weight, this.#bias, { runtime: this.#runtime, backend, signal: options.signal });
+    const offloadMeta = this.#offloadMeta;
+    const next = await prepare(this.weight, this.#bias, { runtime: this.#runtime, backend, offloadMeta, signal: options.signal });
     if (this.#disposed) {
       next.linear[Symbol.dispose]();
       throw this.#gone();
@@ -178,19 +183,21 @@ interface Prepared {
 async function prepare(
   weight: QuantizedTensor,
   bias: HostTensor | undefined,
-  { runtime, backend: name, signal }: Pick<LinearModuleOptions, 'runtime' | 'backend' | 'signal'>,
+  options: Pick<LinearModuleOptions, 'runtime' | 'backend' | 'signal'> & { readonly offloadMeta: boolean },
 ): Promise<Prepared> {
+  const { runtime, backend: name, offloadMeta, signal } = options;
   signal?.throwIfAborted();
-  const { format, shape } = weight;
-  const backend = name === undefined ? await runtime.select([{ format, shape }]) : await named(runtime, name, weight);
+  const request: LinearRequest = { format: weight.format, shape: weight.shape, use: 'linear', offloadMeta };
+  const backend = name === undefined ? await runtime.select([request]) : await named(runtime, name, request);
   const wide = bias && float32Tensor(bias.shape, toFloat32(bias));
-  return { backend, linear: await backend.prepare(weight, { bias: wide, signal }) };
+  return { backend, linear: await backend.prepare(weight, { bias: wide, offloadMeta, signal }) };
 }
 
 /** The backend of that name, if it takes the format. */
-async function named(runtime: LinearRuntime, name: string, { format, shape }: QuantizedTensor): Promise<Backend> {
+async function named(runtime: LinearRuntime, name: string, request: LinearRequest): Promise<Backend> {
+  const { format, shape } = request;
   const backend = await runtime.backend(name);
-  const support = backend.supports({ format, shape, use: 'linear' });
+  const support = backend.supports(request);
   if (support.level !== 'none' && (support.level !== 'dequant' || runtime.allowDequant)) return backend;
   const reason = support.level === 'none' ? support.reason : 'it would expand the weight to floats';
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `backend '${name}' does not take this weight [${shape.join(', ')}]: ${reason}`, {
