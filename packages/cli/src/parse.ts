@@ -26,6 +26,10 @@ export type Solver = (typeof SOLVERS)[number];
 export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested'] as const;
 export type LayoutName = (typeof LAYOUTS)[number];
 
+/** What `--importance` takes. */
+export const IMPORTANCE = ['none', 'random'] as const;
+export type ImportanceFrom = (typeof IMPORTANCE)[number];
+
 /** Settings of a method as given; what is absent is filled in by the command. */
 export interface MethodSettings {
   readonly bits?: Bits;
