@@ -60,6 +60,12 @@ export async function readHqqLinear(source: TensorSource, path: string): Promise
     fail(key('shape'), dims === undefined ? 'is missing, the layer is incomplete' : `is [${dims.join(', ')}], not two extents`);
   const [scale, zero] = await Promise.all([readNumbers(source, path, 'scale'), readNumbers(source, path, 'zero')]);
 
+  if (scale.scalar && grid.packing === '3bit_32') {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(key('packing'))}: 3-bit codes with one scale for the whole weight`, {
+      hint: 'hqq itself does not dequantize such layers. Quantize the model again, in groups.',
+      details: { tensor: key('packing') },
+    });
+  }
   const format = affine(grid, elementCount(shape), scale, zero, key('group_size'));
   const parts = partsOrFail(format, shape, key('W_q'));
   const codes = entry(source, key('W_q'));
