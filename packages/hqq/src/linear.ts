@@ -2,70 +2,32 @@
 
 import {
   type CallOptions,
-  checkBias,
-  checkComputeDtype,
   codecFor,
   type DeviceTensor,
   type Format,
   grouping,
   type HostTensor,
-  type Importance,
   type LinearDType,
   LinearModule,
-  type LinearRuntime,
   LowbitError,
   type Matrix,
-  memoryReader,
   type QuantizedLinear,
   type Quantizer,
   quantize,
-  type Runtime,
 } from '@lowbit/core';
 import { type HqqSettings, hqqSettings } from '@lowbit/core/layouts';
 import { type HqqBackend, runtimeBackend } from './backends.ts';
 import type { LinearConfig } from './config.ts';
-import { type Configured, isQuantizer, quantizerOf } from './config-keys.ts';
-import { checkFlag, checkNames } from './solver-options.ts';
+import {
+  checkCreate,
+  checkFromState,
+  configured,
+  type FloatLinear,
+  type FromStateDictOptions,
+  type HqqLinearOptions,
+  type HqqRuntime,
+} from './linear-options.ts';
 import { decodeState, encodeState, type StateDict } from './state-dict.ts';
-
-/** A floating-point linear layer: weight [out, in], bias [out]. */
-export interface FloatLinear {
-  weight?: HostTensor | undefined;
-  bias?: HostTensor | null | undefined;
-}
-
-/** What a layer needs of a runtime. */
-export type HqqRuntime = LinearRuntime & Pick<Runtime, 'backends' | 'routine'>;
-
-export interface HqqLinearOptions extends CallOptions {
-  readonly runtime: HqqRuntime;
-  /** Dtype of scales, zeros, bias, products and dequantized numbers. Default f16, as in Python. */
-  readonly computeDtype?: LinearDType;
-  /** Take weight and bias out of the record that was passed once they are quantized, so that their memory can go. Default false (Python: true). */
-  readonly delOrig?: boolean;
-  /** False: quantize later, when `initialize` is called. Default true. */
-  readonly initialize?: boolean;
-  /** Where it runs, in hqq's words. Default `default`. */
-  readonly backend?: HqqBackend;
-  /** What an error in each weight costs. From `collectImportance`. */
-  readonly importance?: Importance | undefined;
-}
-
-export interface FromStateDictOptions extends Pick<HqqLinearOptions, 'runtime' | 'backend' | 'signal'> {
-  /** Default the stored one. */
-  readonly computeDtype?: LinearDType;
-  /** Keep scales and zeros in host memory. Default false. */
-  readonly offloadMeta?: boolean;
-  /** Module path before the names, as in a whole model's state dict. Default none. */
-  readonly path?: string;
-}
-
-const STATE_OPTIONS: ReadonlySet<string> = new Set<keyof FromStateDictOptions>([
-  ...(['runtime', 'computeDtype', 'backend', 'offloadMeta', 'path', 'signal'] as const),
-]);
-const CREATE_OPTIONS: ReadonlySet<string> = new Set<keyof HqqLinearOptions>([
-  ...(['runtime', 'computeDtype', 'delOrig', 'initialize', 'backend', 'importance', 'signal', 'onProgress'] as const),
-]);
 
 /** What is needed to quantize, until it is done. */
 interface Pending {
@@ -127,28 +89,13 @@ export class HqqLinear implements QuantizedLinear {
    * (a shape or backend that the settings do not fit), ERR_BACKEND_UNAVAILABLE, ERR_NON_FINITE, ERR_DTYPE_OVERFLOW (use bf16 or f32)
    */
   static async create(linear: FloatLinear, config: LinearConfig, options: HqqLinearOptions): Promise<HqqLinear> {
-    checkNames(options, CREATE_OPTIONS, 'HqqLinear', '');
-    const { computeDtype = 'f16', initialize = true, delOrig = false, backend = 'default', runtime } = options;
-    checkComputeDtype(computeDtype);
-    checkFlag('initialize', initialize);
-    checkFlag('delOrig', delOrig);
-    if (typeof linear !== 'object' || linear === null) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', 'HqqLinear: the layer must be an object', { hint: 'Pass { weight, bias }.' });
-    }
-    if (delOrig && Object.isSealed(linear)) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', 'HqqLinear: delOrig cannot take the weight out of a sealed record', {
-        hint: 'Leave delOrig out.',
-      });
-    }
-    const { weight } = linear;
-    const bias = linear.bias ?? undefined;
-    const { shape } = memoryReader('weight', weight as HostTensor);
-    if (bias) checkBias(bias, shape[0]);
+    const { weight, bias, shape } = checkCreate(linear, options);
+    const { computeDtype = 'f16', initialize = true, backend = 'default', runtime } = options;
     const { quantizer, offloadMeta } = configured(config);
     const format = quantizer.format(shape, computeDtype);
     const identity = { format, shape, bias: bias !== undefined, computeDtype, settings: hqqSettings(quantizer), runtime, offloadMeta };
     const layer = new HqqLinear(identity, backend);
-    layer.#pending = { source: linear, weight: weight!, bias, quantizer, options: { ...options, delOrig } };
+    layer.#pending = { source: linear, weight, bias, quantizer, options };
     if (initialize) await layer.initialize();
     return layer;
   }
@@ -168,10 +115,8 @@ export class HqqLinear implements QuantizedLinear {
    * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_DTYPE_OVERFLOW, and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: FromStateDictOptions): Promise<HqqLinear> {
-    checkNames(options, STATE_OPTIONS, 'HqqLinear', '');
     const { computeDtype: wanted, path = '', backend = 'default', offloadMeta = false, runtime, signal } = options;
-    if (wanted !== undefined) checkComputeDtype(wanted);
-    const { weight, settings, computeDtype, bias } = await decodeState(entriesOf(state), path, wanted);
+    const { weight, settings, computeDtype, bias } = await decodeState(checkFromState(state, options), path, wanted);
     const { format, shape } = weight;
     const layer = new HqqLinear({ format, shape, bias: bias !== undefined, computeDtype, settings, runtime, offloadMeta }, backend);
     layer.#module = await LinearModule.create(weight, {
@@ -308,18 +253,4 @@ export class HqqLinear implements QuantizedLinear {
   #gone(): LowbitError {
     return new LowbitError('ERR_DISPOSED', `the HqqLinear [${this.shape.join(', ')}] was disposed`, { details: { owner: 'HqqLinear' } });
   }
-}
-
-/** A quantizer as it is, or the one that Python's words mean. */
-function configured(config: LinearConfig): { readonly quantizer: Quantizer; readonly offloadMeta: boolean } {
-  if (!isQuantizer(config)) return quantizerOf(config as Configured, 'HqqLinear');
-  return { quantizer: config, offloadMeta: config.config.offload_meta === true };
-}
-
-function entriesOf(state: StateDict | ReadonlyMap<string, HostTensor>): StateDict {
-  if (typeof state === 'object' && state !== null && !Array.isArray(state))
-    return state instanceof Map ? Object.fromEntries(state) : (state as StateDict);
-  throw new LowbitError('ERR_BAD_ARGUMENT', 'HqqLinear: a state dict is an object or a map of tensors', {
-    hint: 'Pass what stateDict() gave.',
-  });
 }
