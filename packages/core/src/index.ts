@@ -19,6 +19,7 @@ export {
   toFloat32,
   writeFloat32,
 } from './dtype.ts';
+export { memoryFootprint } from './footprint.ts';
 export { collectImportance, type ImportanceOptions } from './importance.ts';
 export {
   checkBias,
