@@ -64,7 +64,8 @@ export class LinearModule implements QuantizedLinear {
   static async create(weight: QuantizedTensor, options: LinearModuleOptions): Promise<LinearModule> {
     const { computeDtype = 'f32', runtime, backend, offloadMeta = false, signal } = options;
     checkComputeDtype(computeDtype);
-    const bias = options.bias && checkedBias(options.bias, weight.shape, computeDtype);
+    if (options.bias) checkBias(options.bias, weight.shape[0]);
+    const bias = options.bias && castFloat(options.bias, computeDtype);
     return new LinearModule(weight, options, bias, await prepare(weight, bias, { runtime, backend, offloadMeta, signal }));
   }
 
@@ -215,14 +216,14 @@ export function checkComputeDtype(dtype: LinearDType): void {
   });
 }
 
-function checkedBias(bias: HostTensor, [out]: Matrix, dtype: LinearDType): HostTensor {
+/** Throws ERR_TENSOR_MISMATCH unless `bias` is [out] floats. */
+export function checkBias(bias: HostTensor, out: number): void {
   if (!FLOAT_DTYPES.has(bias.dtype) || bias.shape.length !== 1 || bias.shape[0] !== out || bias.data.byteLength !== byteLength(bias)) {
     throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of ${bias.dtype} [${bias.shape.join(', ')}] for a linear of ${out} outputs`, {
       hint: `Pass ${out} floats.`,
       details: { tensor: 'bias', shape: bias.shape },
     });
   }
-  return castFloat(bias, dtype);
 }
 
 /** Rows of x. Throws ERR_TENSOR_MISMATCH. */
