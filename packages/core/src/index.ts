@@ -27,6 +27,7 @@ export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport
 export {
   adapterFor,
   type CheckpointPlan,
+  lateTensors,
   type PlannedTensor,
   type PlanOptions,
   type PlanSummary,
