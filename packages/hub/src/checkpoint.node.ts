@@ -7,6 +7,7 @@ import {
   type Checkpoint,
   type CheckpointLayout,
   codecFor,
+  DTYPE_BYTES,
   type FormatCodec,
   type JsonObject,
   LowbitError,
@@ -73,20 +74,23 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
       const specs = codecFor(stored.format, codecs).parts(stored.format, stored.shape);
       const parts: Record<string, { dtype: (typeof specs)[string]['dtype']; shape: readonly number[]; data: Uint8Array }> = {};
       for (const [part, spec] of Object.entries(specs)) {
+        const bytes = byteLength(spec);
+        const mismatch = (details: object) =>
+          new LowbitError('ERR_TENSOR_MISMATCH', `${quote(path)}: the part '${part}' needs ${spec.dtype} [${spec.shape.join(', ')}]`, {
+            details: { path, part, expected: spec, ...details },
+          });
+        const constant = stored.constants?.[part];
+        if (constant !== undefined) {
+          if (constant.dtype !== spec.dtype || constant.data.byteLength !== bytes) throw mismatch({ actual: constant });
+          parts[part] = { dtype: spec.dtype, shape: spec.shape, data: constant.data };
+          continue;
+        }
         const name = stored.parts[part];
         const entry = name === undefined ? undefined : source.entries.get(name);
         // Sizes are compared before reading: a lying layout must not make us allocate.
-        if (name === undefined || entry === undefined || byteLength(entry) !== byteLength(spec)) {
-          throw new LowbitError(
-            'ERR_TENSOR_MISMATCH',
-            `${quote(path)}: the part '${part}' needs ${spec.dtype} [${spec.shape.join(', ')}]`,
-            {
-              details: { path, part, tensor: name, expected: spec, actual: entry },
-            },
-          );
-        }
-        const { data } = await source.read(name, { signal });
-        parts[part] = { dtype: spec.dtype, shape: spec.shape, data };
+        if (name === undefined || entry === undefined || byteLength(entry) < bytes) throw mismatch({ tensor: name, actual: entry });
+        const { data } = await source.read(name, { range: [0, Math.ceil(bytes / DTYPE_BYTES[entry.dtype])], signal });
+        parts[part] = { dtype: spec.dtype, shape: spec.shape, data: data.subarray(0, bytes) };
       }
       return { format: stored.format, shape: stored.shape, parts };
     }
