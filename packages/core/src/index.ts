@@ -49,6 +49,7 @@ export {
   quantizedBytes,
   validateQuantized,
 } from './quantized.ts';
+export { quote } from './quote.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { glob, linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';

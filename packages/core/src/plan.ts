@@ -47,6 +47,8 @@ export interface PlanOptions {
   readonly rules?: readonly Rule[] | undefined;
   readonly adapters: readonly ModelAdapter[];
   readonly layouts: readonly CheckpointLayout[];
+  /** Name of the layout to write. Default: the first that stores what the quantizers make. */
+  readonly layout?: string | undefined;
   /** Dtype of everything that is not quantized, and of scales and zeros. Default: tensors as in the source, scales and zeros f16. */
   readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
   readonly codecs?: readonly FormatCodec[] | undefined;
@@ -71,7 +73,8 @@ export function adapterFor(config: JsonObject, adapters: readonly ModelAdapter[]
 /**
  * Plans without reading weights.
  * @throws ERR_UNSUPPORTED_ARCH, ERR_TENSOR_MISMATCH (a linear without its tensor or with another shape), ERR_UNSUPPORTED_FORMAT (a shape that the
- * quantizer cannot hold, a mixture that no layout stores, a source that is quantized already), ERR_BAD_ARGUMENT (a rule that matches nothing)
+ * quantizer cannot hold, a mixture that no layout stores, a source that is quantized already), ERR_BAD_ARGUMENT (a rule that matches nothing, an
+ * unknown layout)
  */
 export function planCheckpoint(config: JsonObject, entries: Entries, options: PlanOptions): CheckpointPlan {
   const { quantizer, rules = [], adapters, layouts, dtype, codecs, importance } = options;
@@ -94,7 +97,7 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
     });
     return { site, use, format, importance: importance?.get(site.path) };
   });
-  const layout = chooseLayout(linears, layouts);
+  const layout = chooseLayout(linears, namedLayouts(layouts, options.layout));
 
   const byWeight = new Map(linears.map((linear) => [`${linear.site.path}.weight`, linear]));
   const tensors = new Map<string, PlannedTensor>();
@@ -117,9 +120,10 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
     }
   }
   const outConfig: Record<string, JsonObject[string]> = { ...config };
-  if (layout) outConfig.quantization_config = layout.config(linears);
+  const block = layout?.config(linears);
+  if (block) outConfig.quantization_config = block;
   if (dtype) outConfig['dtype' in config ? 'dtype' : 'torch_dtype'] = TORCH_DTYPE[dtype]!;
-  return { linears, tensors, layout, config: outConfig, fingerprint: fingerprint(entries, linears, tensors, outConfig) };
+  return { linears, tensors, layout, config: outConfig, fingerprint: fingerprint(entries, linears, tensors, layout, outConfig) };
 }
 
 /** Largest part that late bytes are made of. */
@@ -200,6 +204,17 @@ function checkSite(site: LinearSite, entries: Entries): void {
   }
 }
 
+/** The layouts to choose from: all, or those of that name. Throws ERR_BAD_ARGUMENT if there is none. */
+function namedLayouts(layouts: readonly CheckpointLayout[], name: string | undefined): readonly CheckpointLayout[] {
+  if (name === undefined) return layouts;
+  const named = layouts.filter((layout) => layout.name === name);
+  if (named.length > 0) return named;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `there is no layout ${JSON.stringify(name)}`, {
+    hint: `Layouts given: ${layouts.map((layout) => layout.name).join(', ') || 'none'}.`,
+    details: { layout: name },
+  });
+}
+
 function chooseLayout(linears: readonly PlannedLinear[], layouts: readonly CheckpointLayout[]): CheckpointLayout | undefined {
   const quantized = linears.filter((linear) => linear.format !== undefined);
   if (quantized.length === 0) return undefined;
@@ -240,6 +255,7 @@ function fingerprint(
   entries: Entries,
   linears: readonly PlannedLinear[],
   tensors: ReadonlyMap<string, PlannedTensor>,
+  layout: CheckpointLayout | undefined,
   config: JsonObject,
 ): string {
   return JSON.stringify([
@@ -250,6 +266,7 @@ function fingerprint(
       linear.use === 'keep' ? 'keep' : [linear.use.identity, linear.format, linear.importance ? checksum(linear.importance) : null],
     ]),
     [...tensors].map(([name, { spec }]) => [name, spec.dtype, spec.shape]),
+    layout?.name ?? null,
     config,
   ]);
 }

@@ -19,13 +19,13 @@ import {
 import { BUILTIN_LAYOUTS, type FolderCheckpoint } from './checkpoint.node.ts';
 import { writeConfig } from './config-file.ts';
 import { isCarried } from './model-files.ts';
-import { type PlannedFile, PT_METADATA, planFiles } from './safetensors/shards.ts';
+import { type PlannedFile, PT_METADATA, planFiles, type ShardOptions } from './safetensors/shards.ts';
 import { createSafetensorsSink } from './safetensors/sink.node.ts';
 
 export interface PlanQuantizationOptions extends Omit<PlanOptions, 'layouts'> {
   /** Layouts of third parties; they are tried before the built-in ones. */
   readonly layouts?: readonly CheckpointLayout[] | undefined;
-  /** Most bytes of tensors per safetensors file; default 5 GB. */
+  /** Most bytes of tensors per safetensors file; default 5 GB. Not for layouts that say themselves how a checkpoint is split (`hqq-safetensors`). */
   readonly shardSize?: number | undefined;
 }
 
@@ -71,15 +71,15 @@ export async function planQuantization(source: FolderCheckpoint, options: PlanQu
  * const report = await quantizeCheckpoint(source, { out: './model-hqq4', quantizer: hqq({ bits: 4 }), adapters: [llama] });
  */
 export async function quantizeCheckpoint(source: FolderCheckpoint, options: QuantizeCheckpointOptions): Promise<QuantizationReport> {
-  const { out, resume = false, overwrite = false, shardSize, signal } = options;
+  const { out, resume = false, overwrite = false, signal } = options;
   signal?.throwIfAborted();
   await assertApart(source.folder, out);
-  const { planned, config } = await prepare(source, options);
+  const { planned, config, metadata, sharding } = await prepare(source, options);
   const { plan } = planned;
   const fingerprint = await jobFingerprint(source, plan);
-  const sink = await createSafetensorsSink(out, { fingerprint, shardSize, resume, overwrite, keepPartial: resume });
+  const sink = await createSafetensorsSink(out, { fingerprint, ...sharding, resume, overwrite, keepPartial: resume });
   try {
-    await sink.reserve(tensorSpecs(plan), PT_METADATA, lateTensors(plan));
+    await sink.reserve(tensorSpecs(plan), metadata, lateTensors(plan));
     const report = await executePlan(plan, source.source, sink, options);
     for (const [name, bytes] of carriedFiles(source)) {
       signal?.throwIfAborted();
@@ -113,20 +113,41 @@ async function assertApart(source: string, out: string): Promise<void> {
   });
 }
 
-async function prepare(
-  source: FolderCheckpoint,
-  options: PlanQuantizationOptions,
-): Promise<{ planned: QuantizationPlan; config: Uint8Array }> {
-  const { layouts = [], codecs, shardSize } = options;
+/** A plan, and what its files are made of. */
+interface Prepared {
+  readonly planned: QuantizationPlan;
+  readonly config: Uint8Array;
+  /** For the header of each file. */
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly sharding: Pick<ShardOptions, 'shards' | 'shardSize'>;
+}
+
+async function prepare(source: FolderCheckpoint, options: PlanQuantizationOptions): Promise<Prepared> {
+  const { layouts = [], codecs } = options;
   const { entries } = source.source;
   const plan = planCheckpoint(source.config, entries, { ...options, layouts: [...layouts, ...BUILTIN_LAYOUTS] });
   const config = writeConfig(plan.config, await source.file('config.json'));
-  const others: [name: string, bytes: number][] = [['config.json', config.byteLength], ...carriedFiles(source)];
-  const files = planFiles(tensorSpecs(plan), { shardSize, late: lateTensors(plan), files: others });
-  return {
-    planned: { plan, files, summary: summarizePlan(plan, entries, codecs), loadsIn: plan.layout?.loadsIn(plan.linears) ?? [] },
-    config,
-  };
+  const metadata = plan.layout?.metadata ?? PT_METADATA;
+  const sharding = shardingOf(plan, source, options.shardSize);
+  const files = planFiles(tensorSpecs(plan), {
+    ...sharding,
+    metadata,
+    late: lateTensors(plan),
+    files: [['config.json', config.byteLength], ...carriedFiles(source)],
+  });
+  const loadsIn = plan.layout?.loadsIn(plan.linears) ?? [];
+  return { planned: { plan, files, summary: summarizePlan(plan, entries, codecs), loadsIn }, config, metadata, sharding };
+}
+
+/** By the layout's own rule, or by size. Throws ERR_BAD_ARGUMENT if a size is asked of a layout that has a rule. */
+function shardingOf(plan: CheckpointPlan, source: FolderCheckpoint, shardSize: number | undefined): Prepared['sharding'] {
+  const shards = plan.layout?.files?.({ config: source.config, linears: plan.linears, names: [...plan.tensors.keys()] });
+  if (shards === undefined) return { shardSize };
+  if (shardSize === undefined) return { shards };
+  throw new LowbitError('ERR_BAD_ARGUMENT', `the layout ${plan.layout!.name} says itself which tensors share a file`, {
+    hint: 'Leave shardSize out, or choose another layout.',
+    details: { layout: plan.layout!.name, shardSize },
+  });
 }
 
 function carriedFiles(source: FolderCheckpoint): [name: string, bytes: number][] {

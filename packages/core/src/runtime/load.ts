@@ -29,6 +29,8 @@ export interface LoadOptions extends CallOptions {
    * loading starts again on the next backend at the first weight that the one chosen does not support.
    */
   readonly formats?: readonly Format[];
+  /** Keep scales, zeros and tables of all weights in host memory; see `LinearRequest`. Default false. */
+  readonly offloadMeta?: boolean;
 }
 
 /** A program with its weights in place. Everything an `Executable` does, across the cut; owns its linears. */
@@ -69,13 +71,14 @@ export async function loadProgram(
     );
     const places: Place[] = [];
     for (const [i, piece] of pieces.entries()) places.push({ piece, backend: await runtime.backend(options.cut[i]!.backend) });
-    checkFormats(places, options.formats, runtime);
+    checkFormats(places, options, runtime);
     return loadPlaces(program, places, loadWeight, options, runtime);
   }
   const whole = wholePiece(program);
+  const { offloadMeta = false } = options;
   const known: LinearRequest[] = (options.formats ?? []).map((format, i) => {
     const { shape, use } = program.linears[i]!;
-    return { format, shape, use };
+    return { format, shape, use, offloadMeta };
   });
   for (;;) {
     const backend = await runtime.select(known, program);
@@ -120,7 +123,7 @@ function checkSupport(backend: Backend, path: string, request: LinearRequest, { 
 }
 
 /** Of a cut, before anything is read: operations, and formats as far as they are known. */
-function checkFormats(places: readonly Place[], formats: readonly Format[] | undefined, runtime: Runtime): void {
+function checkFormats(places: readonly Place[], { formats, offloadMeta = false }: LoadOptions, runtime: Runtime): void {
   for (const { piece, backend } of places) {
     const missing = missingOps(backend, piece.program);
     if (missing.length > 0) {
@@ -132,7 +135,7 @@ function checkFormats(places: readonly Place[], formats: readonly Format[] | und
     if (!formats) continue;
     for (const [at, index] of piece.linears.entries()) {
       const { path, shape, use } = piece.program.linears[at]!;
-      checkSupport(backend, path, { format: formats[index]!, shape, use }, runtime);
+      checkSupport(backend, path, { format: formats[index]!, shape, use, offloadMeta }, runtime);
     }
   }
 }
@@ -145,7 +148,7 @@ async function loadPlaces(
   options: LoadOptions,
   runtime: Runtime,
 ): Promise<LoadedProgram> {
-  const { signal, onProgress } = options;
+  const { signal, onProgress, offloadMeta = false } = options;
   const backends = [...new Set(places.map(({ backend }) => backend))];
   const prepared = new Map<Backend, QuantizedLinear[]>(backends.map((backend) => [backend, []]));
   const release = (): void => {
@@ -160,9 +163,9 @@ async function loadPlaces(
       for (const backend of backends) {
         const as = useOn(backend, index, places);
         if (!as) continue;
-        checkSupport(backend, use.path, { format: loaded.weight.format, shape: use.shape, use: as }, runtime);
+        checkSupport(backend, use.path, { format: loaded.weight.format, shape: use.shape, use: as, offloadMeta }, runtime);
         const bias = as === 'embedding' ? undefined : (loaded.bias ?? (use.bias === undefined ? undefined : program.constants[use.bias]));
-        prepared.get(backend)![index] = await backend.prepare(loaded.weight, { use: as, bias, signal });
+        prepared.get(backend)![index] = await backend.prepare(loaded.weight, { use: as, bias, offloadMeta, signal });
       }
       onProgress?.({ phase: 'load', done: index + 1, total: program.linears.length, unit: 'tensors', item: use.path });
     }

@@ -84,6 +84,15 @@ export interface QuantizedSite {
 /** A linear and what becomes of it. */
 export type PlannedLinear = QuantizedSite | { readonly site: LinearSite; readonly use: 'keep'; readonly format?: undefined };
 
+/** What a layout may split into files. */
+export interface WrittenModel {
+  /** config.json of the source. */
+  readonly config: JsonObject;
+  readonly linears: readonly PlannedLinear[];
+  /** Every tensor of the result. */
+  readonly names: readonly string[];
+}
+
 /** A published way to store quantized weights (`hqq`, `bitsandbytes`, ...): read, write, detect. */
 export interface CheckpointLayout {
   readonly spec: 1;
@@ -100,8 +109,12 @@ export interface CheckpointLayout {
   accepts(quantizer: Quantizer, format: Format): boolean;
   /** The tensors of one quantized linear, its bias apart. */
   tensors(linear: QuantizedSite, options: LayoutOptions): readonly LayoutTensor[];
-  /** Value of `quantization_config` in config.json. */
-  config(linears: readonly PlannedLinear[]): JsonObject;
+  /** Value of `quantization_config` in config.json; undefined if the layout has none. */
+  config(linears: readonly PlannedLinear[]): JsonObject | undefined;
+  /** Strings for the header of every file. Default: `format: pt`, which Python readers of safetensors ask for. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** Names of the tensors of each file, where the layout itself says how a checkpoint is split; an empty file is not written. Default: by size. */
+  files?(model: WrittenModel): readonly (readonly string[])[];
   /** Which programs load the result, as sentences for the end of `quantize`. */
   loadsIn(linears: readonly PlannedLinear[]): readonly string[];
 }

@@ -12,11 +12,11 @@ import {
   type QuantizedTensor,
   type Quantizer,
 } from '@lowbit/core';
+import { type HqqSettings, partsOf } from '@lowbit/core/layouts';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
 import { failure } from '../testing.node.ts';
 import { hqqLayout } from './hqq.ts';
-import type { HqqSettings } from './hqq-format.ts';
 
 interface GoldenCase {
   readonly name: string;
@@ -54,7 +54,7 @@ const b4g64: HqqSettings = {
 
 async function readOne(tensors: Record<string, HostTensor>): Promise<QuantizedTensor> {
   const stored = (await hqqLayout.read({}, memorySource(tensors))).get('m')!;
-  const specs = await import('./hqq-format.ts').then(({ partsOf }) => partsOf(stored.format as never, stored.shape));
+  const specs = partsOf(stored.format as never, stored.shape);
   const parts = Object.fromEntries(
     Object.entries(specs).map(([part, spec]) => [part, { ...spec, data: tensors[stored.parts[part]!]!.data }]),
   );
@@ -228,7 +228,7 @@ describe('quantization_config', () => {
   });
 
   test('skip_modules names what is kept, and nothing that is quantized', () => {
-    const skip = (...linears: PlannedLinear[]) => hqqLayout.config(linears).skip_modules;
+    const skip = (...linears: PlannedLinear[]) => hqqLayout.config(linears)!.skip_modules;
     expect(skip(linear(q(0), b4g64), linear(down(0), 'keep'), linear(down(1), 'keep'))).toEqual(['lm_head', 'down_proj']);
     expect(skip(linear(q(0), b4g64), linear(q(1), 'keep'))).toEqual(['lm_head', q(1)]);
     expect(skip(linear('lm_head', b4g64))).toEqual([]);
@@ -256,7 +256,7 @@ describe('quantization_config', () => {
 
   test('two settings for one tag: the first layer is in the config, and loadsIn says so', () => {
     const linears = [linear(q(0), b4g64), linear(q(1), { ...b4g64, nbits: 8 })];
-    expect(Object.keys(hqqLayout.config(linears).quant_config as object)).toEqual(['self_attn.q_proj']);
+    expect(Object.keys(hqqLayout.config(linears)!.quant_config as object)).toEqual(['self_attn.q_proj']);
     expect(hqqLayout.config(linears)).toMatchObject({ quant_config: { 'self_attn.q_proj': { weight_quant_params: { nbits: 4 } } } });
     expect(hqqLayout.loadsIn(linears).join('\n')).toMatch(/model\.layers\.1\.self_attn\.q_proj differ/);
   });

@@ -32,6 +32,8 @@ export interface LoadModelOptions extends CallOptions {
   readonly dtype?: 'f32' | 'f16' | 'bf16';
   /** Which backend runs which layers; see `Runtime.load`. */
   readonly cut?: LoadOptions['cut'];
+  /** Keeps scales and zeros of quantized weights in host memory; see `LinearRequest` of core. Default false. */
+  readonly offloadMeta?: boolean;
   /** Most tokens of a prompt in one step, which bounds the memory of activations; default 512. */
   readonly prefillChunk?: number;
   /** Further outputs of `forward`: `hidden.0` .. `hidden.N`, `final_norm`. */
@@ -76,7 +78,15 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   const loaded = await runtime.load(
     program,
     async ({ path }) => ({ weight: castDense(await checkpoint.linear(path, { signal }), dtype) }),
-    { contextLength, formats, signal, onProgress, ...(cut ? { cut } : {}), ...(maxSequences === undefined ? {} : { maxSequences }) },
+    {
+      contextLength,
+      formats,
+      signal,
+      onProgress,
+      ...(cut ? { cut } : {}),
+      ...(options.offloadMeta ? { offloadMeta: true } : {}),
+      ...(maxSequences === undefined ? {} : { maxSequences }),
+    },
   );
   return new LanguageModel({
     label: checkpoint.label,

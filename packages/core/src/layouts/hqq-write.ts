@@ -1,18 +1,14 @@
 // Writing one linear in the `hqq` layout: the 19 tensors that HQQLinear's encoded state dict has, with the dtypes that the library gives them
 // (hqq 0.2.x). Bits, group and axis are repeated in every layer, which is what readers go by.
 
-import {
-  byteLength,
-  type DType,
-  type Format,
-  grouping,
-  type JsonObject,
-  type LayoutTensor,
-  LowbitError,
-  type QuantizedSite,
-  type Quantizer,
-} from '@lowbit/core';
-import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, torchName } from './hqq-format.ts';
+import { grouping } from '../codecs/index.ts';
+import { byteLength } from '../dtype.ts';
+import type { LayoutTensor, QuantizedSite } from '../spec/checkpoint.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Format } from '../spec/format.ts';
+import type { Quantizer } from '../spec/quantizer.ts';
+import type { DType, JsonObject } from '../spec/tensor.ts';
+import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, tensorName, torchName } from './hqq-format.ts';
 
 /** True for what the hqq method makes with plain scales and zeros of one dtype. */
 export function acceptsHqq(quantizer: Quantizer, format: Format): boolean {
@@ -81,12 +77,12 @@ export function hqqTensors(
     );
   }
   const constant = (name: string, dtype: DType, dims: readonly number[], data: Uint8Array): LayoutTensor => ({
-    name: `${path}.${name}`,
+    name: tensorName(path, name),
     spec: { dtype, shape: dims },
     content: { data },
   });
   const part = (name: string, from: string, spec: LayoutTensor['spec']): LayoutTensor => ({
-    name: `${path}.${name}`,
+    name: tensorName(path, name),
     spec,
     content: { part: from },
   });

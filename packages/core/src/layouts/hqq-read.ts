@@ -4,37 +4,37 @@
 // hqq before 0.2.0 could quantize scales and zeros, too. Such layers exist in pickles only, which appear here in the same form with `scale_q` in
 // place of `scale`, and what describes it under `meta_scale.` (and so for zeros).
 
-import {
-  type Affine,
-  type DType,
-  elementCount,
-  LowbitError,
-  type Matrix,
-  type StoredLinear,
-  type TensorSource,
-  type TensorSpec,
-} from '@lowbit/core';
-import { quote } from '../json/parse.ts';
-import { HQQ_PACKINGS, levelsOf, META_DTYPES, partsOf, specText, storedCodes, TORCH_DTYPES } from './hqq-format.ts';
+import { elementCount } from '../dtype.ts';
+import { quote } from '../quote.ts';
+import type { StoredLinear, TensorSource } from '../spec/checkpoint.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Affine } from '../spec/format.ts';
+import type { DType, Matrix, TensorSpec } from '../spec/tensor.ts';
+import { HQQ_PACKINGS, levelsOf, META_DTYPES, partsOf, specText, storedCodes, TORCH_DTYPES, tensorName } from './hqq-format.ts';
 import { fail, readIntegers, readNumber, readString } from './hqq-values.ts';
 
 /** Layers whose small tensors are read at the same time. */
 const CONCURRENT = 16;
 
 /** Every linear with a `W_q`, by module path. Throws ERR_TENSOR_MISMATCH or ERR_UNSUPPORTED_FORMAT naming the tensor. */
-export async function readHqqLinears(source: TensorSource): Promise<ReadonlyMap<string, StoredLinear>> {
+export async function readHqqLinears(
+  source: TensorSource,
+  { signal }: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<ReadonlyMap<string, StoredLinear>> {
   const paths = [...source.entries.keys()].filter((name) => name.endsWith('.W_q')).map((name) => name.slice(0, -'.W_q'.length));
   const linears = new Map<string, StoredLinear>();
   for (let i = 0; i < paths.length; i += CONCURRENT) {
+    signal?.throwIfAborted();
     const some = paths.slice(i, i + CONCURRENT);
-    const stored = await Promise.all(some.map((path) => readLinear(source, path)));
+    const stored = await Promise.all(some.map((path) => readHqqLinear(source, path)));
     for (const [j, path] of some.entries()) linears.set(path, stored[j]!);
   }
   return linears;
 }
 
-async function readLinear(source: TensorSource, path: string): Promise<StoredLinear> {
-  const key = (name: string) => `${path}.${name}`;
+/** One linear: of a checkpoint by its module path, of a state dict by the empty path. Throws as `readHqqLinears`. */
+export async function readHqqLinear(source: TensorSource, path: string): Promise<StoredLinear> {
+  const key = (name: string) => tensorName(path, name);
   const [grid, dims, viewed] = await Promise.all([
     readGrid(source, path),
     readIntegers(source, key('shape')),
@@ -87,7 +87,7 @@ interface Grid {
 }
 
 async function readGrid(source: TensorSource, prefix: string): Promise<Grid> {
-  const key = (name: string) => `${prefix}.${name}`;
+  const key = (name: string) => tensorName(prefix, name);
   const [packing, nbits, group, axis, viewType] = await Promise.all([
     readString(source, key('packing')),
     readNumber(source, key('nbits')),
@@ -118,7 +118,7 @@ interface StoredNumbers {
 }
 
 async function readNumbers(source: TensorSource, path: string, what: 'scale' | 'zero'): Promise<StoredNumbers> {
-  const key = (name: string) => `${path}.${name}`;
+  const key = (name: string) => tensorName(path, name);
   if (!(await readNumber(source, key(`quant_${what}`)))) return plainNumbers(source, key(what), what);
   const codes = source.entries.get(key(`${what}_q`));
   if (codes === undefined) {

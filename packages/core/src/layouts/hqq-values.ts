@@ -1,7 +1,10 @@
 // Small values of the encoded hqq layout: numbers and strings are tensors, of dtypes that differ between versions.
 
-import { DTYPE_BYTES, type DType, elementCount, type HostTensor, LowbitError, type TensorSource } from '@lowbit/core';
-import { quote } from '../json/parse.ts';
+import { DTYPE_BYTES, elementCount } from '../dtype.ts';
+import { quote } from '../quote.ts';
+import type { TensorSource } from '../spec/checkpoint.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { DType, HostTensor } from '../spec/tensor.ts';
 import { specText } from './hqq-format.ts';
 
 const INTEGERS: ReadonlySet<DType> = new Set<DType>(['u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'i64', 'bool']);

@@ -1,17 +1,12 @@
 // What the `hqq` layout stores beside the numbers of one linear: the encoded state dict of the Python library (hqq >= 0.2.0), 19 tensors under
 // `<module>.`. Strings are tensors of character codes, flags are u8 scalars, numbers i32 or f32 scalars.
 
-import {
-  type Affine,
-  codecFor,
-  DTYPE_BYTES,
-  type DType,
-  LowbitError,
-  type Matrix,
-  PACKINGS,
-  type Shape,
-  type TensorSpec,
-} from '@lowbit/core';
+import { codecFor } from '../codecs/index.ts';
+import { DTYPE_BYTES } from '../dtype.ts';
+import { PACKINGS } from '../pack/index.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Affine } from '../spec/format.ts';
+import type { DType, Matrix, Shape, TensorSpec } from '../spec/tensor.ts';
 
 /** The fields of `weight_quant_params`, and of the `config` record of an hqq quantizer. */
 export interface HqqSettings {
@@ -58,6 +53,11 @@ export const HQQ_PACKINGS: ReadonlyMap<string, number> = new Map([
 
 /** dtypes that scale, zero and float views have in such files. */
 export const META_DTYPES: ReadonlySet<DType> = new Set<DType>(['f16', 'bf16', 'f32']);
+
+/** Name of a tensor of a module; the empty path is the module itself, as in its own state dict. */
+export function tensorName(path: string, name: string): string {
+  return path === '' ? name : `${path}.${name}`;
+}
 
 /** torch's name of a dtype. */
 export function torchName(dtype: DType): string {
