@@ -57,6 +57,27 @@ it('quantizes with the solver of --solver and of rules', async () => {
   expect(await errors('others', '--solver', 'least-squares', '--rule', `${rule}:hqq`)).toEqual([key, lsValue]);
 });
 
+it('weighs errors by random tokens with --importance random, the same every time', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const run = async (name: string, ...args: string[]) => {
+    const skip = ['--skip', 'model.layers.{1,2,3,4,5}.**'];
+    await emitted('quantize', TINY, '-o', join(dir, name), '--solver', 'least-squares', ...skip, ...args);
+    return readFileSync(join(dir, name, 'model.safetensors'));
+  };
+  const [plain, weighed, again] = [
+    await run('plain'),
+    await run('weighed', '--importance', 'random'),
+    await run('again', '--importance', 'random'),
+  ];
+  expect(Buffer.compare(weighed, again)).toBe(0);
+  expect(weighed.byteLength).toBe(plain.byteLength);
+  expect(Buffer.compare(weighed, plain)).not.toBe(0);
+  await expect(emitted('quantize', TINY, '-o', join(dir, 'x'), '--solver', 'hqq', '--importance', 'random')).rejects.toThrow(
+    expect.objectContaining({ code: 'ERR_USAGE', message: expect.stringContaining('least-squares') }),
+  );
+});
+
 it('plans the sizes that the README shows', async () => {
   const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
   const plan = await emitted('quantize', TINY, '--dry-run', '--rule', 'mlp.down_proj=hqq:b8', '--skip', 'model.layers.0.**');

@@ -11,6 +11,7 @@ import type { QuantizeOptions } from './commands/quantize.ts';
 import type { CommonOptions, Context } from './context.ts';
 import {
   DTYPES,
+  IMPORTANCE,
   METHODS,
   type NumberBounds,
   parseAxis,
@@ -73,6 +74,12 @@ function addQuantize(program: Command, start: Start): void {
       `what finds the scales: ${SOLVERS.join(' or ')}; least-squares has smaller errors in the same files`,
       arg((text) => parseChoice(text, SOLVERS)),
       SOLVERS[0],
+    )
+    .option(
+      '--importance <from>',
+      `what tells least-squares which channels matter: ${IMPORTANCE.join(' or ')} tokens that are run through the model first`,
+      arg((text) => parseChoice(text, IMPORTANCE)),
+      IMPORTANCE[0],
     )
     .option(
       '--rule <glob=use>',

@@ -20,6 +20,7 @@ export {
   toFloat32,
   writeFloat32,
 } from './dtype.ts';
+export { memoryFootprint } from './footprint.ts';
 export { collectImportance, type ImportanceOptions } from './importance.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
 export { isLanePacking, type LanePacking, PACKINGS, type Packing, packing, packLanes } from './pack/index.ts';

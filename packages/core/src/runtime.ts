@@ -9,8 +9,16 @@ import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { Program } from './spec/program.ts';
 import type { Routine } from './spec/quantizer.ts';
 
-export { type BackendReport, type Explanation, formatExplanation, formatLabel, type LinearAnswer } from './runtime/explain.ts';
-export type { LoadedProgram, LoadOptions, LoadWeight } from './runtime/load.ts';
+export {
+  type BackendReport,
+  type Explanation,
+  formatExplanation,
+  formatLabel,
+  formatPlacement,
+  type LinearAnswer,
+} from './runtime/explain.ts';
+export type { LoadedProgram, LoadOptions, LoadWeight, Placed } from './runtime/load.ts';
+export type { DeviceMap } from './runtime/placement.ts';
 
 export interface RuntimeOptions {
   /** In order of preference. */
