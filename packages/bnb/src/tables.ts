@@ -1,0 +1,73 @@
+// The two 4-bit tables, and the cuts between their values. A code is an index into its table; a table is not always in ascending order, so what is
+// looked up first is a *cell*: the rank, from 0 for the lowest, of the table's value that is taken for a number.
+
+/** Values of NF4 by code, in ascending order: quantiles of the normal distribution (Dettmers et al., 2023), as the float32 numbers of bitsandbytes. */
+export const NF4_TABLE: Float32Array = Float32Array.of(
+  -1,
+  -0.6961928009986877,
+  -0.5250730514526367,
+  -0.39491748809814453,
+  -0.28444138169288635,
+  -0.18477343022823334,
+  -0.09105003625154495,
+  0,
+  0.07958029955625534,
+  0.16093020141124725,
+  0.24611230194568634,
+  0.33791524171829224,
+  0.44070982933044434,
+  0.5626170039176941,
+  0.7229568362236023,
+  1,
+);
+
+const FP4_MAGNITUDES = [0, 0.0625, 8, 12, 4, 6, 2, 3].map((raw) => raw / 12);
+
+/** Values of FP4 by code: a sign bit, then magnitudes in no order. Code 8 is another zero, positive as in Python. */
+export const FP4_TABLE: Float32Array = Float32Array.from([...FP4_MAGNITUDES, 0, ...FP4_MAGNITUDES.slice(1).map((magnitude) => -magnitude)]);
+
+/** How numbers are sorted into the 16 cells of a table. */
+export interface Cells {
+  /** The 15 bounds between neighbouring cells, ascending: a number's cell is how many of them are below it. */
+  readonly cuts: Float64Array;
+  /** The code of each cell. */
+  readonly codes: Uint8Array;
+  /** The table's value of each cell. */
+  readonly values: Float32Array;
+}
+
+/** Bounds are float32 midpoints of neighbouring values; a tie goes to the lower one. Equal values keep their order, so FP4's code 8 is above its 0. */
+function midpoints(table: Float32Array): Cells {
+  const codes = Uint8Array.from([...table.keys()].sort((a, b) => table[a]! - table[b]!));
+  const values = Float32Array.from(codes, (code) => table[code]!);
+  const cuts = Float64Array.from({ length: 15 }, (_, i) => Math.fround(values[i]! + values[i + 1]!) / 2);
+  return { cuts, codes, values };
+}
+
+/** The float32 number just below a finite one. */
+function below(value: number): number {
+  const float = Float32Array.of(value);
+  const bits = new Int32Array(float.buffer);
+  if (value === 0) return -(2 ** -149);
+  bits[0]! += value > 0 ? -1 : 1;
+  return float[0]!;
+}
+
+/**
+ * The thresholds of the CUDA kernel, which are truncated decimals: the sign is that of the number (none for -0), then the magnitude is compared, and a
+ * tie goes to the smaller one. Below zero that means `at least` instead of `above`, hence bounds one float32 lower.
+ */
+function cudaFp4(): Cells {
+  const thresholds = [0.00260417, 0.0859375, 0.20833333, 0.29166667, 0.4166667, 0.583333, 0.8333333].map(Math.fround);
+  const magnitudes = [0, 1, 6, 7, 4, 5, 2, 3];
+  const codes = Uint8Array.from([...magnitudes.map((code) => code + 8).reverse(), ...magnitudes]);
+  const values = Float32Array.from(codes, (code) => FP4_TABLE[code]!);
+  return { cuts: Float64Array.from([...thresholds.map((t) => below(-t)).reverse(), below(0), ...thresholds]), codes, values };
+}
+
+/** NF4, as on every device. */
+export const NF4_CELLS: Cells = midpoints(NF4_TABLE);
+/** FP4 by midpoints, as bitsandbytes 0.50 does on the CPU. */
+export const FP4_CELLS: Cells = midpoints(FP4_TABLE);
+/** FP4 by the thresholds of bitsandbytes' CUDA kernels. */
+export const FP4_CUDA_CELLS: Cells = cudaFp4();
