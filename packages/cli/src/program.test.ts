@@ -4,8 +4,10 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { BUILTIN_LAYOUTS } from '@lowbit/hub';
 import { expect, it, onTestFinished } from 'vitest';
 import type { Context } from './context.ts';
+import { LAYOUTS } from './parse.ts';
 import { createProgram } from './program.ts';
 import { type ModelPlan, type QuantizeModelReport, quantizeModel } from './quantize-model.ts';
 import { countText } from './units.ts';
@@ -76,6 +78,15 @@ it('weighs errors by random tokens with --importance random, the same every time
   await expect(emitted('quantize', TINY, '-o', join(dir, 'x'), '--solver', 'hqq', '--importance', 'random')).rejects.toThrow(
     expect.objectContaining({ code: 'ERR_USAGE', message: expect.stringContaining('least-squares') }),
   );
+});
+
+it('writes the layout of --layout, and knows those of hub', async () => {
+  expect(await emitted('quantize', TINY, '--dry-run')).toMatchObject({ layout: 'hqq' });
+  const plan = await emitted('quantize', TINY, '--dry-run', '--layout', 'hqq-safetensors');
+  expect(plan.layout).toBe('hqq-safetensors');
+  expect(plan.loadsIn.join(' ')).toMatch(/Not transformers or vLLM as it is/);
+  await expect(emitted('quantize', TINY, '--dry-run', '--layout', 'hqq2')).rejects.toThrow(/hqq-safetensors/);
+  expect(BUILTIN_LAYOUTS.map(({ name }) => name)).toEqual(LAYOUTS);
 });
 
 it('plans the sizes that the README shows', async () => {

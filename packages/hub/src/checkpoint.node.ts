@@ -17,6 +17,7 @@ import { errnoOf, guarded } from './io.node.ts';
 import { isObject, quote, toJson } from './json/parse.ts';
 import { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 import { hqqLayout } from './layouts/hqq.ts';
+import { hqqNestedLayout } from './layouts/hqq-nested.ts';
 import { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
 import { openTorchFile } from './pickle/source.node.ts';
 import type { FileSource } from './reading.ts';
@@ -27,8 +28,8 @@ const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Weights in any form, and indexes of their shards: never "other files". */
 const WEIGHTS = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|npz|tflite|ot)$|\.index\.json$/;
 
-/** Layouts that every checkpoint is tried with. */
-export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout, hqqSafetensorsLayout, bitsAndBytesLayout];
+/** Layouts that every checkpoint is tried with, and of which the first that stores everything is written. */
+export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout, hqqSafetensorsLayout, hqqNestedLayout, bitsAndBytesLayout];
 
 export interface OpenCheckpointOptions {
   /** Layouts of third parties; they are tried before the built-in ones. */

@@ -53,7 +53,7 @@ describe('golden folders', () => {
     await cp(join(folder, 'model.safetensors'), join(temp.path, 'model.safetensors'));
     await writeFile(join(temp.path, 'config.json'), JSON.stringify(config));
     await using checkpoint = await openCheckpoint(temp.path);
-    expect([checkpoint.layout, checkpoint.quantized.size]).toEqual(['hqq', 14]);
+    expect([checkpoint.layout, checkpoint.quantized.size]).toEqual(['hqq-safetensors', 14]);
   });
 });
 

@@ -7,6 +7,7 @@ export {
 export { writeConfig } from './config-file.ts';
 export { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 export { hqqLayout } from './layouts/hqq.ts';
+export { hqqNestedLayout } from './layouts/hqq-nested.ts';
 export { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
 export { type OpenTorchOptions, openTorchFile, type TorchFile, type TorchSource } from './pickle/source.node.ts';
 export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts';

@@ -1,17 +1,31 @@
 // Reading the `hqq` layout. The tensors are normative, not the config block: bits, packing, axis and group are stored with every layer, and
 // published files with wrong or missing blocks exist. Of each layer only the small tensors are read.
 //
-// hqq before 0.2.0 could quantize scales and zeros, too. Such layers exist in pickles only, which appear here in the same form with `scale_q` in
-// place of `scale`, and what describes it under `meta_scale.` (and so for zeros).
+// hqq before 0.2.0 could quantize scales and zeros, too. Such layers exist in its pickles, which appear here in the same form with `scale_q` in place of
+// `scale`, and what describes it under `meta_scale.` (and so for zeros), and in safetensors of lowbit's own, with a version (hqq-nested.ts).
+//
+// Nothing is guessed: packing, axis and shape are stored or the layer is refused. (A pickle without an axis has it filled in before it comes here.)
 
-import { elementCount } from '../dtype.ts';
+import { grouping } from '../codecs/index.ts';
+import { elementCount, FLOAT_DTYPES } from '../dtype.ts';
 import { quote } from '../quote.ts';
 import type { StoredLinear, TensorSource } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine } from '../spec/format.ts';
 import type { DType, Matrix, TensorSpec } from '../spec/tensor.ts';
-import { HQQ_PACKINGS, levelsOf, META_DTYPES, partsOf, specText, storedCodes, TORCH_DTYPES, tensorName } from './hqq-format.ts';
-import { fail, readIntegers, readNumber, readString } from './hqq-values.ts';
+import {
+  HQQ_PACKINGS,
+  levelsOf,
+  META_DTYPES,
+  NESTED_VERSION,
+  NESTED_VERSION_KEY,
+  partsOf,
+  specText,
+  storedCodes,
+  TORCH_DTYPES,
+  tensorName,
+} from './hqq-format.ts';
+import { fail, readFlag, readIntegers, readNumber, readString } from './hqq-values.ts';
 
 /** Layers whose small tensors are read at the same time. */
 const CONCURRENT = 16;
@@ -38,7 +52,8 @@ export async function readHqqLinear(source: TensorSource, path: string): Promise
   const [grid, dims, viewed] = await Promise.all([
     readGrid(source, path),
     readIntegers(source, key('shape')),
-    readNumber(source, key('view_as_float')),
+    readFlag(source, key('view_as_float')),
+    checkVersion(source, path),
   ]);
   const shape =
     matrixOf(dims) ??
@@ -49,21 +64,23 @@ export async function readHqqLinear(source: TensorSource, path: string): Promise
   const parts = partsOrFail(format, shape, key('W_q'));
   const codes = entry(source, key('W_q'));
   // Without the flag (files of early versions) a float dtype says it.
-  const isView = viewed === undefined ? META_DTYPES.has(codes.dtype) : viewed !== 0;
+  const isView = viewed ?? META_DTYPES.has(codes.dtype);
   const expected = isView ? storedCodes(parts.codes!, codes.dtype) : parts.codes!;
   if ((isView && !META_DTYPES.has(codes.dtype)) || expected === undefined || !fits(codes, expected, scale.scalar)) {
     const wanted = expected === undefined || !META_DTYPES.has(codes.dtype) ? specText(parts.codes!) : specText(expected);
     fail(key('W_q'), `is ${specText(codes)}, expected ${wanted}${isView ? ' seen as floats' : ''}`);
   }
   checkViewType(grid, parts.codes!.dtype);
-  for (const { stored, names } of [scale, zero]) {
+  const { groups } = grouping(format, shape);
+  for (const { stored, names, count, shapeKey } of [scale, zero]) {
+    if (shapeKey !== undefined && count !== groups) fail(shapeKey, `is of ${count} numbers, but the layer has ${groups} groups`);
     for (const [part, name] of Object.entries(names)) {
       const actual = entry(source, name);
       if (!fits(actual, parts[part]!, typeof stored !== 'string')) fail(name, `is ${specText(actual)}, expected ${specText(parts[part]!)}`);
     }
   }
   const bias = source.entries.get(key('bias'));
-  if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== shape[0])) {
+  if (bias !== undefined && (!FLOAT_DTYPES.has(bias.dtype) || bias.shape.length !== 1 || bias.shape[0] !== shape[0])) {
     fail(key('bias'), `is ${specText(bias)}, expected ${shape[0]} numbers`);
   }
   return {
@@ -72,6 +89,30 @@ export async function readHqqLinear(source: TensorSource, path: string): Promise
     parts: { codes: key('W_q'), ...scale.names, ...zero.names },
     ...(bias === undefined ? {} : { bias: key('bias') }),
   };
+}
+
+/** Layers in safetensors with quantized scales or zeros must say which version of them they are. Pickles have no `encoded_state_dict`. */
+async function checkVersion(source: TensorSource, path: string): Promise<void> {
+  const key = (name: string) => tensorName(path, name);
+  const versionKey = key(NESTED_VERSION_KEY);
+  const [version, scale, zero] = await Promise.all([
+    readNumber(source, versionKey),
+    readFlag(source, key('quant_scale')),
+    readFlag(source, key('quant_zero')),
+  ]);
+  if (version === NESTED_VERSION) return;
+  if (version !== undefined) {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(versionKey)} is ${version}; this lowbit reads ${NESTED_VERSION}`, {
+      hint: 'Use a later version of lowbit, or quantize the model again.',
+      details: { tensor: versionKey, version },
+    });
+  }
+  if (!(scale || zero) || !source.entries.has(key('encoded_state_dict'))) return;
+  const flag = key(scale ? 'quant_scale' : 'quant_zero');
+  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(flag)} is set, but there is no ${NESTED_VERSION_KEY} that says how`, {
+    hint: 'No version of hqq writes this to safetensors. Quantize the model again.',
+    details: { tensor: flag },
+  });
 }
 
 /** How codes are laid out: of a weight, or of its quantized scales or zeros. */
@@ -113,13 +154,15 @@ interface StoredNumbers {
   /** How many there are; one number without a dimension is for the whole weight. */
   readonly count: number;
   readonly scalar: boolean;
+  /** Tensor that says how many there are, where they are quantized. */
+  readonly shapeKey?: string;
   /** Part -> tensor. */
   readonly names: Readonly<Record<string, string>>;
 }
 
 async function readNumbers(source: TensorSource, path: string, what: 'scale' | 'zero'): Promise<StoredNumbers> {
   const key = (name: string) => tensorName(path, name);
-  if (!(await readNumber(source, key(`quant_${what}`)))) return plainNumbers(source, key(what), what);
+  if (!(await readFlag(source, key(`quant_${what}`)))) return plainNumbers(source, key(what), what);
   const codes = source.entries.get(key(`${what}_q`));
   if (codes === undefined) {
     throw new LowbitError(
@@ -135,7 +178,7 @@ async function readNumbers(source: TensorSource, path: string, what: 'scale' | '
   const [grid, dims, viewed] = await Promise.all([
     readGrid(source, meta),
     readIntegers(source, `${meta}.shape`),
-    readNumber(source, `${meta}.view_as_float`),
+    readFlag(source, `${meta}.view_as_float`),
   ]);
   const count = dims?.reduce((product, extent) => product * extent, 1) ?? fail(`${meta}.shape`, 'is missing, the layer is incomplete');
   if (!Number.isSafeInteger(count) || count < 1) fail(`${meta}.shape`, `is [${dims?.join(', ')}]`);
@@ -147,6 +190,7 @@ async function readNumbers(source: TensorSource, path: string, what: 'scale' | '
     stored: affine(grid, count, scale, zero, `${meta}.group_size`),
     count,
     scalar: false,
+    shapeKey: `${meta}.shape`,
     names: { [`${what}.codes`]: key(`${what}_q`), ...scale.names, ...zero.names },
   };
 }

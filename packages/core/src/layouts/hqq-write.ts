@@ -2,12 +2,12 @@
 // (hqq 0.2.x). Bits, group and axis are repeated in every layer, which is what readers go by.
 
 import { grouping } from '../codecs/index.ts';
-import { byteLength } from '../dtype.ts';
 import type { LayoutTensor, QuantizedSite } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
-import type { Format } from '../spec/format.ts';
+import type { Affine, Format } from '../spec/format.ts';
 import type { Quantizer } from '../spec/quantizer.ts';
-import type { DType, JsonObject } from '../spec/tensor.ts';
+import type { DType, JsonObject, Shape, TensorSpec } from '../spec/tensor.ts';
+import { moduleEncoder } from './hqq-encode.ts';
 import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, tensorName, torchName } from './hqq-format.ts';
 
 /** True for what the hqq method makes with plain scales and zeros of one dtype. */
@@ -47,17 +47,21 @@ export function hqqSettings(quantizer: Quantizer): HqqSettings {
 }
 
 /** The tensors of one linear, bias apart. Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold. */
-export function hqqTensors(
-  { site: { path, shape }, use: quantizer, format }: QuantizedSite,
-  { computeDtype }: { readonly computeDtype: DType },
+export function hqqTensors(linear: QuantizedSite, options: { readonly computeDtype: DType }): readonly LayoutTensor[] {
+  const { format, site } = linear;
+  if (isHqqFormat(format)) return layerTensors(linear, format, options.computeDtype);
+  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${site.path}: the hqq layout cannot hold this format`, {
+    hint: 'It holds affine codes with plain scales and zeros of one dtype (f16, bf16, f32).',
+    details: { path: site.path, format },
+  });
+}
+
+/** The tensors of a linear whose scales and zeros are plain, or nested as hqq makes them. Throws ERR_UNSUPPORTED_FORMAT for the dtype or the view. */
+export function layerTensors(
+  { site: { path, shape }, use: quantizer }: QuantizedSite,
+  format: Affine,
+  computeDtype: DType,
 ): readonly LayoutTensor[] {
-  const nbits = format.kind === 'affine' ? bitsOfLevels(format.levels) : undefined;
-  if (!isHqqFormat(format) || nbits === undefined) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${path}: the hqq layout cannot hold this format`, {
-      hint: 'It holds affine codes with plain scales and zeros of one dtype (f16, bf16, f32).',
-      details: { path, format },
-    });
-  }
   if (!META_DTYPES.has(computeDtype)) {
     throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${path}: hqq layers do not compute in ${computeDtype}`, {
       hint: 'Use f16, bf16 or f32.',
@@ -76,48 +80,29 @@ export function hqqTensors(
       },
     );
   }
-  const constant = (name: string, dtype: DType, dims: readonly number[], data: Uint8Array): LayoutTensor => ({
-    name: tensorName(path, name),
-    spec: { dtype, shape: dims },
-    content: { data },
-  });
-  const part = (name: string, from: string, spec: LayoutTensor['spec']): LayoutTensor => ({
-    name: tensorName(path, name),
-    spec,
-    content: { part: from },
-  });
-  const flag = (name: string, value: boolean): LayoutTensor => constant(name, 'u8', [], Uint8Array.of(value ? 1 : 0));
-  const integer = (name: string, value: number): LayoutTensor =>
-    constant(
-      name,
-      'i32',
-      [],
-      bytes(4, (view) => view.setInt32(0, value, true)),
-    );
-  const text = (name: string, value: string): LayoutTensor => constant(name, 'u8', [value.length], new TextEncoder().encode(value));
-
-  const tensors = [
+  const { part, flag, number, text, extents } = moduleEncoder(path);
+  const { group, rows, columns, groups } = grouping(format, shape);
+  const metaShape = format.axis === 1 ? [rows, 1] : [1, columns];
+  const numbers = (what: 'scale' | 'zero'): LayoutTensor[] => {
+    const stored = format[what];
+    return typeof stored === 'string'
+      ? [part(what, what, parts[what]!)]
+      : metaTensors(path, what, stored as Affine, parts, groups, metaShape);
+  };
+  return [
     part('W_q', 'codes', codes),
-    part('scale', 'scale', parts.scale!),
-    part('zero', 'zero', parts.zero!),
-    constant('shape', 'i64', [2], new Uint8Array(BigInt64Array.from(shape, BigInt).buffer)),
-    // The library tells integers from floats by their Python type, so 1.58 alone is stored as a float.
-    Number.isInteger(nbits)
-      ? integer('nbits', nbits)
-      : constant(
-          'nbits',
-          'f32',
-          [],
-          bytes(4, (view) => view.setFloat32(0, nbits, true)),
-        ),
-    integer('group_size', grouping(format, shape).group),
-    integer('axis', format.axis),
+    ...numbers('scale'),
+    ...numbers('zero'),
+    extents('shape', shape),
+    number('nbits', bitsOfLevels(format.levels)!),
+    number('group_size', group),
+    number('axis', format.axis),
     text('packing', format.packing),
     text('unpack_view_dtype', torchName(parts.codes!.dtype)),
     text('compute_dtype', torchName(computeDtype)),
     flag('view_as_float', settings.view_as_float),
-    flag('quant_scale', false),
-    flag('quant_zero', false),
+    flag('quant_scale', typeof format.scale !== 'string'),
+    flag('quant_zero', typeof format.zero !== 'string'),
     flag('offload_meta', false),
     flag('channel_wise', settings.channel_wise),
     flag('optimize', settings.optimize),
@@ -125,14 +110,28 @@ export function hqqTensors(
     flag('encoded_state_dict', true),
     flag('stores_quant_config', true),
   ];
-  for (const { name, spec, content } of tensors) {
-    if ('data' in content && content.data.byteLength !== byteLength(spec)) throw new Error(`internal: ${name} has the wrong length`);
-  }
-  return tensors;
 }
 
-function bytes(length: number, fill: (view: DataView) => void): Uint8Array {
-  const data = new Uint8Array(length);
-  fill(new DataView(data.buffer));
-  return data;
+/** Scales or zeros that are quantized themselves: codes, and what describes them under `meta_scale` or `meta_zero`, as hqq up to 0.1.8 names them. */
+function metaTensors(
+  path: string,
+  what: 'scale' | 'zero',
+  format: Affine,
+  parts: Readonly<Record<string, TensorSpec>>,
+  count: number,
+  shape: Shape,
+): LayoutTensor[] {
+  const { part, number, text, extents } = moduleEncoder(tensorName(path, `meta_${what}`));
+  const codes = parts[`${what}.codes`]!;
+  return [
+    moduleEncoder(path).part(`${what}_q`, `${what}.codes`, codes),
+    part('scale', `${what}.scale`, parts[`${what}.scale`]!),
+    part('zero', `${what}.zero`, parts[`${what}.zero`]!),
+    extents('shape', shape),
+    number('nbits', bitsOfLevels(format.levels)!),
+    number('group_size', grouping(format, [count, 1]).group),
+    number('axis', format.axis),
+    text('packing', format.packing),
+    text('unpack_view_dtype', torchName(codes.dtype)),
+  ];
 }

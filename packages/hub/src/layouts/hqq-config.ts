@@ -1,6 +1,7 @@
 // The `quantization_config` of the hqq layouts: what transformers 4.x writes, and the versions and variants of it that config.json files have.
 
 import type { Entries, JsonObject, PlannedLinear } from '@lowbit/core';
+import { NESTED_VERSION_KEY } from '@lowbit/core/layouts';
 import { survey } from './hqq-survey.ts';
 
 /** Value of `quantization_config`: one block for all layers, or one per tag where they differ. */
@@ -16,18 +17,31 @@ export function hqqConfig(linears: readonly PlannedLinear[]): JsonObject {
 /** `quant_method` of transformers and vLLM, and of the vLLM plug-ins that the Python library brings. */
 const METHODS: ReadonlySet<unknown> = new Set(['hqq', 'hqq_marlin', 'hqq_torch', 'hqq_gemlite']);
 
-/** Where a layer of safetensors files says that it is encoded; modules of pickles do not. */
-const ENCODED = '.encoded_state_dict';
+/** `quantization_config` of the layout `hqq-nested`. No Python program knows the method, so none mistakes it for something it can load. */
+export function nestedHqqConfig(linears: readonly PlannedLinear[]): JsonObject {
+  return { ...hqqConfig(linears), quant_method: 'lowbit', layout: HQQ_NESTED };
+}
 
-/** What a checkpoint is: `block` has a config of hqq, `encoded` only tensors as in safetensors, `pickled` only those of a qmodel.pt. */
-export type HqqEvidence = 'block' | 'encoded' | 'pickled';
+export const HQQ_NESTED = 'hqq-nested';
+
+/** Where a layer of safetensors files says that it is encoded; modules of pickles do not. */
+const ENCODED_KEY = 'encoded_state_dict';
+
+/** What a checkpoint shows: a config `block` of hqq; without a block layers `encoded` as in safetensors, or as `pickled` in qmodel.pt; `nested` ones. */
+export type HqqEvidence = 'block' | 'encoded' | 'pickled' | 'nested';
 
 /** What says that a checkpoint is of hqq: config.json, or the tensors where that says nothing. Undefined if it is not. */
 export function hqqEvidence(config: JsonObject, entries: Entries): HqqEvidence | undefined {
   const block = config.quantization_config;
-  if (block !== undefined && block !== null) return isHqqBlock(block) ? 'block' : undefined;
+  if (block !== undefined && block !== null) {
+    if (isRecord(block) && block.quant_method === 'lowbit' && block.layout === HQQ_NESTED) return 'nested';
+    return isHqqBlock(block) ? 'block' : undefined;
+  }
   for (const name of entries.keys()) {
-    if (name.endsWith('.W_q')) return entries.has(`${name.slice(0, -'.W_q'.length)}${ENCODED}`) ? 'encoded' : 'pickled';
+    if (!name.endsWith('.W_q')) continue;
+    const path = name.slice(0, -'W_q'.length);
+    if (entries.has(`${path}${NESTED_VERSION_KEY}`)) return 'nested';
+    return entries.has(`${path}${ENCODED_KEY}`) ? 'encoded' : 'pickled';
   }
   return undefined;
 }

@@ -32,7 +32,15 @@ export function hqqSafetensorsLoadsIn(linears: readonly PlannedLinear[]): readon
   return [
     LOWBIT,
     'Not transformers or vLLM as it is: they need the quantization_config that the layout hqq writes. Without it transformers loads the folder without an error, but as randomly initialised layers.',
-    `With that block in config.json: transformers 4.48 to 4.57 with hqq 0.2.1 or later${reasons.length === 0 ? ', and vLLM up to 0.14' : ''}.`,
+    `With that block in config.json: transformers 4.57 with hqq 0.2.1 or later${reasons.length === 0 ? ', and vLLM up to 0.14' : ''}.`,
+  ];
+}
+
+/** Readers of the layout `hqq-nested`. */
+export function nestedHqqLoadsIn(): readonly string[] {
+  return [
+    'lowbit only, on every backend: no other program reads quantized scales and zeros from safetensors.',
+    'For Python, leave scales and zeros as they are (no quantScale, no quantZero).',
   ];
 }
 
