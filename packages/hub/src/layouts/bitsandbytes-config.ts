@@ -66,7 +66,7 @@ function transformers(layers: readonly SurveyedLinear[], unskippable: readonly s
   const library = first!.bits === 4 ? '0.41.3' : '0.38';
   const versions = mixed
     ? 'transformers 5, which goes by the stored layers where config.json cannot name all settings (4.57 fails)'
-    : 'transformers 4 and 5';
+    : 'transformers 4 and 5 (tried: 4.57.6 and 5.23.0)';
   const sentences = [`Python: ${versions}, with bitsandbytes ${library} or later (transformers 5 asks for 0.46.1).`];
   if (new Set(layers.map(({ threshold }) => threshold)).size > 1) {
     sentences.push('config.json holds one llm_int8_threshold, that of the first layer, and every reader applies it to all.');
