@@ -1,12 +1,12 @@
 // NF4 and FP4: settings in, a quantizer out.
 
-import { type Codebook, type Quantizer, writeFloat32 } from '@lowbit/core';
+import { type Codebook, FP4_TABLE, NF4_TABLE, type Quantizer, writeFloat32 } from '@lowbit/core';
 import { blockAbsmax, type ErrorSums, packBlocks, type ShortBlock } from './blocks.ts';
 import { cellFinder } from './cells.ts';
 import { Chunks } from './chunks.ts';
 import { NESTED_BLOCK, nestedScales } from './double-quant.ts';
 import { type FourBitSettings, type Fp4Options, fourBitConfig, fp4Settings, type Nf4Options, nf4Settings } from './options.ts';
-import { FP4_CELLS, FP4_CUDA_CELLS, FP4_TABLE, NF4_CELLS, NF4_TABLE } from './tables.ts';
+import { FP4_CELLS, FP4_CUDA_CELLS, NF4_CELLS } from './tables.ts';
 
 /**
  * NormalFloat4 (Dettmers et al., 2023): in blocks of consecutive weights, each is the nearest of 16 quantiles of the normal distribution times the

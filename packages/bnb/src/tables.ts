@@ -1,30 +1,7 @@
-// The two 4-bit tables, and the cuts between their values. A code is an index into its table; a table is not always in ascending order, so what is
+// The cuts between the values of the two 4-bit tables. A code is an index into its table; a table is not always in ascending order, so what is
 // looked up first is a *cell*: the rank, from 0 for the lowest, of the table's value that is taken for a number.
 
-/** Values of NF4 by code, in ascending order: quantiles of the normal distribution (Dettmers et al., 2023), as the float32 numbers of bitsandbytes. */
-export const NF4_TABLE: Float32Array = Float32Array.of(
-  -1,
-  -0.6961928009986877,
-  -0.5250730514526367,
-  -0.39491748809814453,
-  -0.28444138169288635,
-  -0.18477343022823334,
-  -0.09105003625154495,
-  0,
-  0.07958029955625534,
-  0.16093020141124725,
-  0.24611230194568634,
-  0.33791524171829224,
-  0.44070982933044434,
-  0.5626170039176941,
-  0.7229568362236023,
-  1,
-);
-
-const FP4_MAGNITUDES = [0, 0.0625, 8, 12, 4, 6, 2, 3].map((raw) => raw / 12);
-
-/** Values of FP4 by code: a sign bit, then magnitudes in no order. Code 8 is another zero, positive as in Python. */
-export const FP4_TABLE: Float32Array = Float32Array.from([...FP4_MAGNITUDES, 0, ...FP4_MAGNITUDES.slice(1).map((magnitude) => -magnitude)]);
+import { FP4_TABLE, NF4_TABLE } from '@lowbit/core';
 
 /** How numbers are sorted into the 16 cells of a table. */
 export interface Cells {

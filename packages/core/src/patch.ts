@@ -11,7 +11,7 @@ import type { CallOptions, HostTensor } from './spec/tensor.ts';
 export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDtype'> {
   /** Where the quantized linears will run. */
   readonly runtime: {
-    linear(weight: QuantizedTensor, bias?: HostTensor): Promise<QuantizedLinear>;
+    linear(weight: QuantizedTensor, options?: { readonly bias?: HostTensor | undefined }): Promise<QuantizedLinear>;
     routine: NonNullable<QuantizeOptions['runtime']>['routine'];
   };
   /** Treatment of linears that no rule matches; default `keep`. */
@@ -37,7 +37,7 @@ export async function patchLinears(host: LinearHost, rules: readonly Rule[], opt
     if (use === 'keep') continue;
     const { weight, bias } = await host.weight(path);
     const quantized = await quantize(weight, use, { signal, runtime, metaDtype, importance: importance?.get(path) });
-    const linear = await runtime.linear(quantized, bias);
+    const linear = await runtime.linear(quantized, { bias });
     try {
       await host.replace(path, linear);
     } catch (error) {

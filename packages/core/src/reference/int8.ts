@@ -63,6 +63,7 @@ export function planInt8({ threshold }: Int8, [out, inp]: Matrix): HoldingPlan {
   return {
     level: 'native',
     bytes,
+    metaBytes: 0,
     hold({ parts }: QuantizedTensor): HeldWeight {
       const codes = elements({ dtype: 'i8', data: parts.codes!.data.slice() });
       const scale = toFloat32(parts.scale!).slice();

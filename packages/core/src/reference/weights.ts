@@ -33,7 +33,17 @@ export interface HeldWeight {
 export interface HoldingPlan {
   readonly level: 'native' | 'repack';
   readonly bytes: number;
-  hold(weight: QuantizedTensor): HeldWeight;
+  /** Of `bytes`, those of scales, zeros and tables; 0 for formats without them. */
+  readonly metaBytes: number;
+  /** `bytes` is what the result says it takes. */
+  hold(weight: QuantizedTensor, bytes: number): HeldWeight;
+}
+
+/**
+ * Device bytes of a plan. Here device and host memory are one, so what is kept in host memory is read from where it is, and only not counted.
+ */
+export function deviceBytes({ bytes, metaBytes }: HoldingPlan, offloadMeta: boolean | undefined): number {
+  return offloadMeta ? bytes - metaBytes : bytes;
 }
 
 /** How a weight would be held. Throws ERR_UNSUPPORTED_FORMAT if there is no codec for the format or it cannot hold the shape. */
@@ -53,7 +63,7 @@ function planDense(format: Dense, shape: Matrix): HoldingPlan {
     });
   }
   const bytes = shape[0] * shape[1] * DTYPE_BYTES[dtype];
-  return { level: 'native', bytes, hold: (weight) => holdDense(weight.parts.weight!, shape, bytes) };
+  return { level: 'native', bytes, metaBytes: 0, hold: (weight) => holdDense(weight.parts.weight!, shape, bytes) };
 }
 
 function holdDense(weight: HostTensor, shape: Matrix, bytes: number): HeldWeight {
@@ -157,11 +167,14 @@ function products4(x: Float64Array, n: number, w: Float32Array, at: number, coun
 
 /** Keeps the published parts and asks the codec for rows. */
 function planStored(codec: FormatCodec, format: Format, shape: Matrix): HoldingPlan {
-  const bytes = Object.values(codec.parts(format, shape)).reduce((sum, spec) => sum + byteLength(spec), 0);
+  const specs = Object.entries(codec.parts(format, shape));
+  const total = specs.reduce((sum, [, spec]) => sum + byteLength(spec), 0);
+  const codes = specs.find(([part]) => part === 'codes');
   return {
     level: 'native',
-    bytes,
-    hold(weight) {
+    bytes: total,
+    metaBytes: codes ? total - byteLength(codes[1]) : 0,
+    hold(weight, bytes) {
       const parts = Object.fromEntries(Object.entries(weight.parts).map(([name, part]) => [name, { ...part, data: part.data.slice() }]));
       const kept: QuantizedTensor = { format, shape, parts };
       return { bytes, fill: (from, to, into) => into.set(toFloat32(codec.dequantize(kept, { from, to }))) };

@@ -52,8 +52,14 @@ function expectedProduct(
 }
 
 /** Runs one forward through device tensors. */
-async function product(backend: Backend, weight: QuantizedTensor, x: HostTensor, bias?: HostTensor): Promise<Float32Array> {
-  using linear = await backend.prepare(weight, { bias });
+async function product(
+  backend: Backend,
+  weight: QuantizedTensor,
+  x: HostTensor,
+  bias?: HostTensor,
+  offloadMeta = false,
+): Promise<Float32Array> {
+  using linear = await backend.prepare(weight, { bias, offloadMeta });
   check(linear.bias === (bias !== undefined), `linear.bias is ${linear.bias}`);
   const input = backend.alloc(x);
   const output = backend.alloc({ dtype: 'f32', shape: [x.shape[0]!, weight.shape[0]] });
@@ -158,6 +164,23 @@ export function formatCases({ backend, tolerances, options }: SuiteContext): rea
           checkClose('dequantize', toFloat32(values), toFloat32(codecFor(weight.format).dequantize(weight)), tolerances.dequantize);
           linear[Symbol.dispose]();
           check(subject.allocated() === before, `${subject.allocated() - before} bytes are still held after dispose`);
+        },
+      },
+      {
+        group,
+        name: 'offloaded scales, zeros and tables take no more device memory and change no number',
+        async run() {
+          const subject = await backend();
+          const offloaded = { ...request(weight), offloadMeta: true };
+          const reason = refusal(subject, offloaded);
+          if (reason) return reason;
+          const support = subject.supports(offloaded);
+          const x = seededTensor(3, [3, weight.shape[1]], 1);
+          using plain = await subject.prepare(weight);
+          using linear = await subject.prepare(weight, { offloadMeta: true });
+          check(support.level !== 'none' && linear.bytes === support.bytes, `${linear.bytes} bytes, announced: ${JSON.stringify(support)}`);
+          check(linear.bytes <= plain.bytes, `${linear.bytes} bytes, ${plain.bytes} with scales and zeros on the device`);
+          checkClose('3 rows', await product(subject, weight, x, undefined, true), await product(subject, weight, x), tolerances.batch);
         },
       },
       { group, name: 'rows are looked up', run: async () => checkLookUp(await backend(), weight, tolerances.dequantize) },
