@@ -30,12 +30,18 @@ export type LayoutName = (typeof LAYOUTS)[number];
 export const IMPORTANCE = ['none', 'random'] as const;
 export type ImportanceFrom = (typeof IMPORTANCE)[number];
 
+/** What `--quant-zero` takes: one grid for the zeros of a layer, or one for every 128 of them. */
+export const QUANT_ZERO = ['layer', 'groups'] as const;
+export type QuantZero = (typeof QUANT_ZERO)[number];
+
 /** Settings of a method as given; what is absent is filled in by the command. */
 export interface MethodSettings {
   readonly bits?: Bits;
   readonly group?: Group;
   readonly axis?: 0 | 1;
   readonly solver?: Solver;
+  readonly quantScale?: boolean;
+  readonly quantZero?: QuantZero;
 }
 
 /** A rule as written, before its quantizer is made. */
