@@ -4,7 +4,7 @@ import { codecFor } from './codecs/index.ts';
 import { byteLength, elementCount, FLOAT_DTYPES } from './dtype.ts';
 import { matrixShape } from './quantize.ts';
 import { resolveRules } from './rules.ts';
-import type { CheckpointLayout, PlannedLinear } from './spec/checkpoint.ts';
+import type { CheckpointLayout, LateContent, LayoutTensor, PlannedLinear, QuantizedSite } from './spec/checkpoint.ts';
 import { isLowbitError, LowbitError } from './spec/errors.ts';
 import type { Affine, Codebook, Format, FormatCodec } from './spec/format.ts';
 import type { Entries, LinearSite, ModelAdapter } from './spec/model.ts';
@@ -14,10 +14,17 @@ import type { JsonObject, TensorSpec } from './spec/tensor.ts';
 /** Where the bytes of one output tensor come from. */
 export type TensorOrigin =
   | { readonly kind: 'copy'; readonly from: string }
-  | { readonly kind: 'part'; readonly path: string; readonly part: string }
-  | { readonly kind: 'constant'; readonly path: string; readonly data: Uint8Array };
+  | { readonly kind: 'part'; readonly path: string; readonly part: string; readonly spec: TensorSpec }
+  | { readonly kind: 'constant'; readonly path: string; readonly data: Uint8Array }
+  | {
+      readonly kind: 'late';
+      readonly path: string;
+      readonly parts: Readonly<Record<string, TensorSpec>>;
+      readonly make: LateContent['make'];
+    };
 
 export interface PlannedTensor {
+  /** Of a late tensor: with the most bytes that it can take. */
   readonly spec: TensorSpec;
   readonly origin: TensorOrigin;
 }
@@ -104,19 +111,9 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
   for (const [name, entry] of entries) {
     const linear = byWeight.get(name);
     if (linear?.format) {
-      const { path } = linear.site;
       const parts = codecFor(linear.format, codecs).parts(linear.format, linear.site.shape);
-      for (const tensor of layout!.tensors(linear, { computeDtype: metaDtype })) {
-        const { content } = tensor;
-        if ('part' in content && !parts[content.part]) {
-          throw new LowbitError(
-            'ERR_UNSUPPORTED_FORMAT',
-            `layout ${layout!.name} stores a part '${content.part}' that ${path} does not have`,
-          );
-        }
-        const origin: TensorOrigin =
-          'part' in content ? { kind: 'part', path, part: content.part } : { kind: 'constant', path, data: content.data };
-        add(tensor.name, { spec: tensor.spec, origin });
+      for (const tensor of layout!.tensors(linear, { computeDtype: metaDtype, weightDtype: dtype ?? entry.dtype })) {
+        add(tensor.name, { spec: tensor.spec, origin: originOf(layout!, linear, parts, tensor) });
       }
     } else {
       const spec = { dtype: dtype && FLOAT_DTYPES.has(entry.dtype) ? dtype : entry.dtype, shape: entry.shape };
@@ -128,6 +125,33 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
   if (block) outConfig.quantization_config = block;
   if (dtype) outConfig['dtype' in config ? 'dtype' : 'torch_dtype'] = TORCH_DTYPE[dtype]!;
   return { linears, tensors, layout, config: outConfig, fingerprint: fingerprint(entries, linears, tensors, layout, outConfig) };
+}
+
+/** Largest part that late bytes are made of. */
+const MAX_LATE_PART = 1 << 16;
+
+function originOf(
+  layout: CheckpointLayout,
+  { site: { path } }: QuantizedSite,
+  parts: Readonly<Record<string, TensorSpec>>,
+  { name, spec, content }: LayoutTensor,
+): TensorOrigin {
+  if ('data' in content) return { kind: 'constant', path, data: content.data };
+  const refuse = (problem: string) =>
+    new LowbitError('ERR_UNSUPPORTED_FORMAT', `layout ${layout.name} stores ${problem}`, { details: { path, tensor: name } });
+  for (const part of 'part' in content ? [content.part] : content.late) {
+    if (!Object.hasOwn(parts, part)) throw refuse(`a part '${part}' that ${path} does not have`);
+    if ('late' in content && byteLength(parts[part]!) > MAX_LATE_PART) throw refuse(`${name}, made of the large part '${part}'`);
+  }
+  if ('part' in content) return { kind: 'part', path, part: content.part, spec: parts[content.part]! };
+  if (spec.dtype !== 'u8' || spec.shape.length !== 1) throw refuse(`${name} late, which is no one-dimensional u8 tensor`);
+  const made = Object.fromEntries(content.late.map((part) => [part, parts[part]!]));
+  return { kind: 'late', path, parts: made, make: (values) => content.make(values) };
+}
+
+/** Names of the tensors whose spec has the most bytes they can take: `late` of a sink's `reserve`. */
+export function lateTensors({ tensors }: CheckpointPlan): ReadonlySet<string> {
+  return new Set([...tensors].filter(([, { origin }]) => origin.kind === 'late').map(([name]) => name));
 }
 
 /** Adds the linear's path to what a quantizer or codec says of a shape. */

@@ -15,6 +15,7 @@ import { readStoredLinear } from '@lowbit/core/layouts';
 import { checkWeightMap, type Folder, findWeights, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
 import { errnoOf, guarded } from './io.node.ts';
 import { isObject, quote, toJson } from './json/parse.ts';
+import { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 import { hqqLayout } from './layouts/hqq.ts';
 import { hqqNestedLayout } from './layouts/hqq-nested.ts';
 import { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
@@ -28,7 +29,7 @@ const MAX_FILE_BYTES = 64 * 1024 * 1024;
 const WEIGHTS = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|npz|tflite|ot)$|\.index\.json$/;
 
 /** Layouts that every checkpoint is tried with, and of which the first that stores everything is written. */
-export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout, hqqSafetensorsLayout, hqqNestedLayout];
+export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout, hqqSafetensorsLayout, hqqNestedLayout, bitsAndBytesLayout];
 
 export interface OpenCheckpointOptions {
   /** Layouts of third parties; they are tried before the built-in ones. */

@@ -104,7 +104,7 @@ describe('folders that are no checkpoint', () => {
 
   test.each([
     ['gptq', { quant_method: 'gptq' }, /"gptq"/],
-    ['no method', { load_in_4bit: true }, /does not name/],
+    ['no method', { bits: 4 }, /does not name/],
   ])('quantized in an unknown way: %s', async (_what, block, message) => {
     await using temp = await temporaryFolder();
     const folder = await folderOf(temp.path, { 'config.json': JSON.stringify({ quantization_config: block }), 'model.safetensors': tiny });

@@ -5,6 +5,7 @@ export {
   openCheckpoint,
 } from './checkpoint.node.ts';
 export { writeConfig } from './config-file.ts';
+export { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 export { hqqLayout } from './layouts/hqq.ts';
 export { hqqNestedLayout } from './layouts/hqq-nested.ts';
 export { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';

@@ -9,6 +9,7 @@ import {
   type ExecuteReport,
   executePlan,
   LowbitError,
+  lateTensors,
   type PlanOptions,
   type PlanSummary,
   planCheckpoint,
@@ -37,7 +38,7 @@ export interface QuantizeCheckpointOptions extends PlanQuantizationOptions, Exec
   readonly overwrite?: boolean | undefined;
 }
 
-/** What will be written: every file with its exact size. */
+/** What will be written: every file with its size, exact but for numbers in JSON texts: with double quantization it is the largest there can be. */
 export interface QuantizationPlan {
   readonly plan: CheckpointPlan;
   readonly files: readonly PlannedFile[];
@@ -46,13 +47,15 @@ export interface QuantizationPlan {
   readonly loadsIn: readonly string[];
 }
 
+/** As planned, with the sizes of what was written. */
 export interface QuantizationReport extends QuantizationPlan, ExecuteReport {
   /** Absolute path of the result. */
   readonly out: string;
 }
 
 /**
- * Plans without reading weights or writing anything. The sizes are those of the files that `quantizeCheckpoint` then writes, to the byte.
+ * Plans without reading weights or writing anything. The sizes are those of the files that `quantizeCheckpoint` then writes, to the byte; with double
+ * quantization of bitsandbytes files come out a few bytes per linear smaller.
  * @throws what core's `planCheckpoint` throws
  */
 export async function planQuantization(source: FolderCheckpoint, options: PlanQuantizationOptions): Promise<QuantizationPlan> {
@@ -76,7 +79,7 @@ export async function quantizeCheckpoint(source: FolderCheckpoint, options: Quan
   const fingerprint = await jobFingerprint(source, plan);
   const sink = await createSafetensorsSink(out, { fingerprint, ...sharding, resume, overwrite, keepPartial: resume });
   try {
-    await sink.reserve(tensorSpecs(plan), metadata);
+    await sink.reserve(tensorSpecs(plan), metadata, lateTensors(plan));
     const report = await executePlan(plan, source.source, sink, options);
     for (const [name, bytes] of carriedFiles(source)) {
       signal?.throwIfAborted();
@@ -92,7 +95,8 @@ export async function quantizeCheckpoint(source: FolderCheckpoint, options: Quan
     await sink.writeFile('config.json', config);
     signal?.throwIfAborted();
     await sink.close();
-    return { ...planned, ...report, out: sink.folder };
+    const written = new Map(sink.files.map((file) => [file.name, file]));
+    return { ...planned, ...report, files: planned.files.map((file) => written.get(file.name) ?? file), out: sink.folder };
   } catch (error) {
     await Promise.resolve(sink[Symbol.asyncDispose]()).catch(() => {}); // what went wrong first is what the caller must see
     throw error;
@@ -128,6 +132,7 @@ async function prepare(source: FolderCheckpoint, options: PlanQuantizationOption
   const files = planFiles(tensorSpecs(plan), {
     ...sharding,
     metadata,
+    late: lateTensors(plan),
     files: [['config.json', config.byteLength], ...carriedFiles(source)],
   });
   const loadsIn = plan.layout?.loadsIn(plan.linears) ?? [];

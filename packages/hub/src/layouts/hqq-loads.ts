@@ -2,8 +2,7 @@
 
 import type { PlannedLinear } from '@lowbit/core';
 import { type Survey, survey } from './hqq-survey.ts';
-
-const LOWBIT = 'lowbit, on every backend.';
+import { FUSED, LOWBIT, some } from './loads.ts';
 
 /** Readers of the layout `hqq`. */
 export function hqqLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
@@ -52,9 +51,6 @@ function vllm(facts: Survey): string {
     : `Not vLLM: ${reasons.join('; ')}.`;
 }
 
-/** Linears that vLLM loads as one, under another name than those of `skip_modules`. */
-const FUSED = /(?:^|\.)(?:[qkv]_proj|gate_proj|up_proj)$/;
-
 /** vLLM's kernel takes 4-bit weights in tiles of so many inputs and outputs, and one group is so many inputs. */
 const VLLM_TILE = 64;
 
@@ -76,8 +72,4 @@ function vllmReasons({ uniform, quantized, kept, skip }: Survey): string[] {
     );
   }
   return reasons;
-}
-
-function some(paths: readonly string[]): string {
-  return paths.length > 3 ? `${paths.slice(0, 3).join(', ')} and ${paths.length - 3} more` : paths.join(', ');
 }

@@ -84,11 +84,12 @@ describe('layers of the Python library', () => {
 
     const method = quantizer(settings);
     expect(hqqLayout.accepts(method, read.format)).toBe(true);
-    const written = hqqLayout.tensors(siteOf(method, read.format, shape), { computeDtype: config.compute_dtype });
+    const written = hqqLayout.tensors(siteOf(method, read.format, shape), { computeDtype: config.compute_dtype, weightDtype: 'f32' });
     const { 'm.bias': bias, ...without } = tensors;
     expect(bias === undefined).toBe(/nobias|view|b6/.test(name));
     expect(written).toHaveLength(19);
-    const bytes = ({ content }: LayoutTensor) => ('data' in content ? content.data : read.parts[content.part]!.data);
+    const bytes = ({ content }: LayoutTensor) =>
+      'part' in content ? read.parts[content.part]!.data : 'data' in content ? content.data : content.make(read.parts);
     expect(new Map(written.map((tensor) => [tensor.name, { ...tensor.spec, data: Buffer.from(bytes(tensor)) }]))).toEqual(
       new Map(Object.entries(without).map(([key, tensor]) => [key, { ...tensor, data: Buffer.from(tensor.data) }])),
     );
@@ -313,17 +314,24 @@ describe('quantization_config', () => {
     expect(hqqLayout.accepts(quantizer(b4g64), { ...format, packing: 'bnb_nibble' })).toBe(false);
     expect(hqqLayout.accepts(quantizer(b4g64), { kind: 'dense', dtype: 'f16' })).toBe(false);
     const broken = { ...quantizer(b4g64), config: { nbits: 4 } };
-    expect((await failure(() => hqqLayout.tensors(siteOf(broken, format, [64, 64]), { computeDtype: 'f16' }))).code).toBe(
-      'ERR_BAD_ARGUMENT',
-    );
     expect(
-      (await failure(() => hqqLayout.tensors(siteOf(quantizer(b4g64), { kind: 'dense', dtype: 'f16' }, [64, 64]), { computeDtype: 'f16' })))
-        .code,
+      (await failure(() => hqqLayout.tensors(siteOf(broken, format, [64, 64]), { computeDtype: 'f16', weightDtype: 'f32' }))).code,
+    ).toBe('ERR_BAD_ARGUMENT');
+    expect(
+      (
+        await failure(() =>
+          hqqLayout.tensors(siteOf(quantizer(b4g64), { kind: 'dense', dtype: 'f16' }, [64, 64]), {
+            computeDtype: 'f16',
+            weightDtype: 'f32',
+          }),
+        )
+      ).code,
     ).toBe('ERR_UNSUPPORTED_FORMAT');
     const view = quantizer({ ...b4g64, group_size: 6, view_as_float: true });
-    expect((await failure(() => hqqLayout.tensors(siteOf(view, { ...format, group: 6 }, [6, 6]), { computeDtype: 'f32' }))).code).toBe(
-      'ERR_UNSUPPORTED_FORMAT',
-    );
+    expect(
+      (await failure(() => hqqLayout.tensors(siteOf(view, { ...format, group: 6 }, [6, 6]), { computeDtype: 'f32', weightDtype: 'f32' })))
+        .code,
+    ).toBe('ERR_UNSUPPORTED_FORMAT');
   });
 });
 

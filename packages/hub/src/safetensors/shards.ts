@@ -21,6 +21,11 @@ export interface ShardOptions {
   readonly totalParameters?: number | undefined;
 }
 
+export interface PlanFilesOptions extends ShardOptions {
+  /** Tensors whose specs have the most bytes they can take: sizes are then those of the largest files there can be. */
+  readonly late?: ReadonlySet<string> | undefined;
+}
+
 export interface PlannedFile {
   readonly name: string;
   readonly bytes: number;
@@ -70,7 +75,7 @@ export function planShards(
 export function planSafetensors(
   tensors: ReadonlyMap<string, TensorSpec>,
   metadata: Readonly<Record<string, string>>,
-  options: ShardOptions = {},
+  options: PlanFilesOptions = {},
 ): SafetensorsPlan {
   const shards = options.shards
     ? checkShards(options.shards, tensors, options.shardSize)
@@ -83,10 +88,32 @@ export function planSafetensors(
     const layout = layoutFile(
       names.map((name) => [name, tensors.get(name)!] as const),
       metadata,
+      options,
     );
     return [{ name: shards.length === 1 ? SINGLE_FILE : shardName(i, shards.length), layout }];
   });
-  if (shards.length === 1) return { files, index: undefined };
+  return { files, index: indexOf(files, options) };
+}
+
+/** The plan with the true lengths of late tensors. Files keep their tensors, their names and the size of their headers. */
+export function settlePlan(
+  plan: SafetensorsPlan,
+  lengths: ReadonlyMap<string, number>,
+  metadata: Readonly<Record<string, string>>,
+  options: PlanFilesOptions,
+): SafetensorsPlan {
+  const files = plan.files.map(({ name: file, layout }) => {
+    const tensors = [...layout.tensors].map(([name, { dtype, shape }]): [string, TensorSpec] => {
+      const length = lengths.get(name);
+      return [name, { dtype, shape: length === undefined ? shape : [length] }];
+    });
+    return { name: file, layout: layoutFile(tensors, metadata, { late: options.late, headerBytes: layout.header.byteLength }) };
+  });
+  return { files, index: indexOf(files, options) };
+}
+
+function indexOf(files: SafetensorsPlan['files'], options: ShardOptions): Uint8Array | undefined {
+  if (files.every(({ name }) => name === SINGLE_FILE)) return undefined;
   const weightMap: Record<string, string> = Object.create(null);
   let total = 0;
   for (const { name: file, layout } of files) {
@@ -97,7 +124,7 @@ export function planSafetensors(
   }
   const sums = { total_size: total, ...(options.totalParameters === undefined ? {} : { total_parameters: options.totalParameters }) };
   const text = `${writeJson(fromJson({ metadata: sums, weight_map: weightMap }))}\n`;
-  return { files, index: new TextEncoder().encode(text) };
+  return new TextEncoder().encode(text);
 }
 
 function checkShards(
@@ -120,11 +147,11 @@ function checkShards(
 
 /**
  * Every file of the output folder with its exact size: safetensors with their headers, the index, and what the caller adds (`files`: config.json,
- * tokenizer and others that are copied). For dry runs; the sink writes files of just these sizes.
+ * tokenizer and others that are copied). For dry runs; the sink writes files of just these sizes, or with late tensors smaller ones.
  */
 export function planFiles(
   tensors: ReadonlyMap<string, TensorSpec>,
-  options: ShardOptions & {
+  options: PlanFilesOptions & {
     /** Default `PT_METADATA`. */
     readonly metadata?: Readonly<Record<string, string>>;
     /** Name -> bytes. */
