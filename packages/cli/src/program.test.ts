@@ -72,7 +72,7 @@ it('writes the layout of --layout, and knows those of hub', async () => {
   expect(BUILTIN_LAYOUTS.map(({ name }) => name)).toEqual(LAYOUTS);
 });
 
-it('weighs errors by random tokens with --importance random, the same every time', async () => {
+it('weighs errors by random tokens with --importance random, the same every time', { timeout: 120_000 }, async () => {
   const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
   const run = async (name: string, ...args: string[]) => {
