@@ -17,8 +17,8 @@ export interface BitsAndBytesOptions {
   readonly bnb4bitUseDoubleQuant?: boolean;
   /** Default float32, as in Python. */
   readonly bnb4bitComputeDtype?: 'float32' | 'float16' | 'bfloat16';
-  /** uint8 alone can be written. */
-  readonly bnb4bitQuantStorage?: 'uint8';
+  /** What the bytes of codes are stored as; it changes none of them. Default uint8, which every reader takes. */
+  readonly bnb4bitQuantStorage?: (typeof STORAGES)[number];
   /** Default 6. */
   readonly llmInt8Threshold?: number;
   /** Modules to leave as they are, of 4-bit models, too; it replaces the default list. Default null: the output embedding and tied weights. */
@@ -58,12 +58,12 @@ const CAMEL: Readonly<Record<keyof BitsAndBytesOptions, Field>> = {
 
 /** Copies of the flags that transformers writes and does not read. */
 const COPIES = new Set(['_load_in_4bit', '_load_in_8bit']);
-const STORAGES = ['uint8', 'int8', 'float16', 'bfloat16', 'float32', 'float64'];
+const STORAGES = ['uint8', 'int8', 'float16', 'bfloat16', 'float32', 'float64'] as const;
 
 /**
  * A quantizer from the fields of a `quantization_config`, which may be that of a config.json, or from the same in camel case.
- * @throws ERR_BAD_ARGUMENT for an unknown field, one given twice, a value of the wrong type, both load flags or none; ERR_UNSUPPORTED_FORMAT for fp16
- * weights, and storage other than uint8
+ * @throws ERR_BAD_ARGUMENT for an unknown field, one given twice, a value of the wrong type, both load flags or none; ERR_UNSUPPORTED_FORMAT for
+ * `llm_int8_has_fp16_weight`
  *
  * @example
  * const { quantizer, rules } = bitsAndBytesConfig({ loadIn4bit: true, bnb4bitQuantType: 'nf4', bnb4bitUseDoubleQuant: true });
@@ -85,8 +85,7 @@ export function bitsAndBytesConfig(options: BitsAndBytesOptions | JsonObject): B
     throw unsupported('llm_int8_has_fp16_weight keeps float weights', 'Leave it out: int8 weights are what a checkpoint stores.');
   }
   const type = oneOf(config, 'bnb_4bit_quant_type', ['fp4', 'nf4']);
-  const storage = oneOf(config, 'bnb_4bit_quant_storage', STORAGES);
-  if (storage !== 'uint8') throw unsupported(`bnb_4bit_quant_storage ${storage} cannot be written`, 'Use uint8, which every reader takes.');
+  oneOf(config, 'bnb_4bit_quant_storage', STORAGES);
   const dtypes = Object.entries(TORCH_NAMES) as [ComputeDtype, string][];
   const torchName = oneOf(
     config,

@@ -1,7 +1,7 @@
 // Which modules transformers leaves unquantized, given `llm_int8_skip_modules`. Its releases 4 and 5 match names in different ways.
 
-import type { Rule, Treatment } from '@lowbit/core';
-import { refusal } from './refuse.ts';
+import type { Quantizer, Rule } from '@lowbit/core';
+import { checkNames, refusal } from './refuse.ts';
 
 /** Major release of transformers. */
 export type TransformersRelease = 4 | 5;
@@ -22,6 +22,7 @@ export interface SkipOptions {
  * (which need not be a linear one). Release 5: all of them.
  */
 export function defaultSkipModules(options: SkipOptions = {}): string[] {
+  checkNames('defaultSkipModules', options, ['release', 'output', 'tied', 'last']);
   const { release = 5, output = 'lm_head', tied = [], last = output } = options;
   if (release === 4 && tied.length === 0) return [output];
   return [...new Set(release === 4 ? [...tied, last] : [...tied, last, output])];
@@ -34,6 +35,7 @@ export function defaultSkipModules(options: SkipOptions = {}): string[] {
  * @throws ERR_BAD_ARGUMENT in release 5 for an entry that is more of a regular expression than names, dots, `.*`, `\d` and `\d+`
  */
 export function isSkipped(path: string, modules: readonly string[], release: TransformersRelease = 5): boolean {
+  if (release !== 4 && release !== 5) throw refusal('isSkipped', `release cannot be ${String(release)}`, 'Use 4 or 5.', { release });
   if (release === 4) {
     const leaf = path.slice(path.lastIndexOf('.') + 1);
     return modules.some((entry) => entry === leaf || entry === path || path.includes(`${entry}.`));
@@ -55,21 +57,19 @@ function prefix(entry: string): RegExp {
 }
 
 /**
- * Rules that treat the linears at `paths` as transformers would: `quantizer` for all but those it skips.
- * They give each linear a treatment, so they also override the default of `quantizeCheckpoint` that keeps `lm_head`.
+ * Rules that treat the linears at `paths` as transformers would: `quantizer` for all but those it skips. They leave no linear out, so they also override
+ * the default of `quantizeCheckpoint`, which keeps `lm_head`.
  */
 export function skipRules(
   paths: Iterable<string>,
-  quantizer: Treatment,
+  quantizer: Quantizer,
   modules: readonly string[] | null,
   options: SkipOptions = {},
 ): Rule[] {
-  const list = modules ?? defaultSkipModules(options);
-  const all = [...paths];
-  const skipped = all.filter((path) => isSkipped(path, list, options.release));
-  const converted = all.filter((path) => !skipped.includes(path));
-  const rules: Rule[] = [];
-  if (converted.length > 0) rules.push({ match: converted, use: quantizer });
+  const defaults = defaultSkipModules(options);
+  const list = modules ?? defaults;
+  const skipped = [...paths].filter((path) => isSkipped(path, list, options.release));
+  const rules: Rule[] = [{ match: '**', use: quantizer }];
   if (skipped.length > 0) rules.push({ match: skipped, use: 'keep' });
   return rules;
 }
