@@ -3,7 +3,7 @@
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type DType, dequantize, type HostTensor, type JsonObject, quantize } from '@lowbit/core';
+import { type DType, dequantize, type HostTensor, type JsonObject, quantize, toFloat32 } from '@lowbit/core';
 import { type HqqBits, type HqqOptions, hqq } from '@lowbit/hqq';
 import {
   createSafetensorsSink,
@@ -107,6 +107,30 @@ describe('hqq-safetensors', () => {
       code: 'ERR_BAD_ARGUMENT',
       hint: expect.stringContaining('hqq-safetensors'),
     });
+  });
+});
+
+describe('hqq, where loadsIn names vLLM', () => {
+  it('has the three tensors that vLLM takes, in the order that it takes them', async () => {
+    const out = join(dir, 'vllm');
+    await using source = await openCheckpoint(FLOAT);
+    const report = await quantizeCheckpoint(source, { out, quantizer: hqq({ bits: 4, groupSize: 64 }), adapters: [llama] });
+    expect(report.loadsIn.join('\n')).toMatch(/^vLLM up to 0\.14/m);
+    await using result = await openCheckpoint(out);
+    for (const path of result.quantized.keys()) {
+      const [W_q, scale, zero] = await Promise.all(['W_q', 'scale', 'zero'].map((name) => result.tensor(`${path}.${name}`)));
+      const { shape } = result.quantized.get(path)!;
+      // Its unpack_4bit_u8: high nibbles of all rows, then low ones; the result is seen as [out, in], scales and zeros as [out, in / 64].
+      const bytes = W_q!.data;
+      const codes = [...bytes.map((byte) => byte >> 4), ...bytes.map((byte) => byte & 15)];
+      const [s, z] = [toFloat32(scale!), toFloat32(zero!)];
+      const perRow = shape[1] / 64;
+      const weights = Float32Array.from(codes, (code, i) => {
+        const group = Math.floor(i / shape[1]) * perRow + Math.floor((i % shape[1]) / 64);
+        return Math.fround(code - z[group]!) * s[group]!;
+      });
+      expect(weights).toEqual(toFloat32(dequantize(await result.linear(path))));
+    }
   });
 });
 

@@ -59,6 +59,15 @@ it('quantizes with the solver of --solver and of rules', async () => {
   expect(await errors('others', '--solver', 'least-squares', '--rule', `${rule}:hqq`)).toEqual([key, lsValue]);
 });
 
+it('writes the layout of --layout, and knows those of hub', async () => {
+  expect(await emitted('quantize', TINY, '--dry-run')).toMatchObject({ layout: 'hqq' });
+  const plan = await emitted('quantize', TINY, '--dry-run', '--layout', 'hqq-safetensors');
+  expect(plan.layout).toBe('hqq-safetensors');
+  expect(plan.loadsIn.join(' ')).toMatch(/Not transformers or vLLM as it is/);
+  await expect(emitted('quantize', TINY, '--dry-run', '--layout', 'hqq2')).rejects.toThrow(/hqq-safetensors/);
+  expect(BUILTIN_LAYOUTS.map(({ name }) => name)).toEqual(LAYOUTS);
+});
+
 it('weighs errors by random tokens with --importance random, the same every time', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
@@ -78,15 +87,6 @@ it('weighs errors by random tokens with --importance random, the same every time
   await expect(emitted('quantize', TINY, '-o', join(dir, 'x'), '--solver', 'hqq', '--importance', 'random')).rejects.toThrow(
     expect.objectContaining({ code: 'ERR_USAGE', message: expect.stringContaining('least-squares') }),
   );
-});
-
-it('writes the layout of --layout, and knows those of hub', async () => {
-  expect(await emitted('quantize', TINY, '--dry-run')).toMatchObject({ layout: 'hqq' });
-  const plan = await emitted('quantize', TINY, '--dry-run', '--layout', 'hqq-safetensors');
-  expect(plan.layout).toBe('hqq-safetensors');
-  expect(plan.loadsIn.join(' ')).toMatch(/Not transformers or vLLM as it is/);
-  await expect(emitted('quantize', TINY, '--dry-run', '--layout', 'hqq2')).rejects.toThrow(/hqq-safetensors/);
-  expect(BUILTIN_LAYOUTS.map(({ name }) => name)).toEqual(LAYOUTS);
 });
 
 it('plans the sizes that the README shows', async () => {

@@ -22,6 +22,14 @@ export {
 } from './dtype.ts';
 export { memoryFootprint } from './footprint.ts';
 export { collectImportance, type ImportanceOptions } from './importance.ts';
+export {
+  checkBias,
+  checkComputeDtype,
+  type LinearDType,
+  LinearModule,
+  type LinearModuleOptions,
+  type LinearRuntime,
+} from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
 export { isLanePacking, type LanePacking, PACKINGS, type Packing, packing, packLanes } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';

@@ -229,8 +229,26 @@ describe('planCheckpoint', () => {
       message: 'no checkpoint layout stores rowwise in one model',
       hint: 'Layouts given: plain, other. Use one method for all layers.',
     });
+    expect(plan(config, tensors, { layouts: [picky, other], layout: 'others' })).toMatchObject({
+      code: 'ERR_BAD_ARGUMENT',
+      hint: 'Layouts given: plain, other.',
+    });
+    expect(plan(config, tensors, { layouts: [picky, other], layout: 'other' })).toMatchObject({
+      hint: expect.stringMatching(/given: other\./),
+    });
     expect(plan(config, tensors, { layouts: [picky], rules: [{ match: 'b', use: rowwise(1) }] }).message).toMatch(/^model.layers.1.b: /);
     expect(plan(config, { ...tensors, 'model.layers.0.a.q': ramp([1]) })).toMatchObject({ code: 'ERR_BAD_CHECKPOINT' });
+  });
+
+  it('writes the layout of the name given; a layout may have no config block', () => {
+    const { entries } = memorySource(tensors);
+    const bare = { ...layout, name: 'bare', config: () => undefined };
+    const first = planCheckpoint(config, entries, options({ layouts: [layout, bare] }));
+    const named = planCheckpoint(config, entries, options({ layouts: [layout, bare], layout: 'bare' }));
+    expect([first.layout!.name, named.layout!.name]).toEqual(['plain', 'bare']);
+    expect(first.config).toHaveProperty('quantization_config');
+    expect(named.config).not.toHaveProperty('quantization_config');
+    expect(named.fingerprint).not.toBe(first.fingerprint);
   });
 });
 

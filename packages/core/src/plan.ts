@@ -8,7 +8,7 @@ import type { CheckpointLayout, LateContent, LayoutTensor, PlannedLinear, Quanti
 import { isLowbitError, LowbitError } from './spec/errors.ts';
 import type { Affine, Codebook, Format, FormatCodec } from './spec/format.ts';
 import type { Entries, LinearSite, ModelAdapter } from './spec/model.ts';
-import type { Importance, Quantizer, Rule } from './spec/quantizer.ts';
+import type { Importance, Rule, Treatment } from './spec/quantizer.ts';
 import type { JsonObject, TensorSpec } from './spec/tensor.ts';
 
 /** Where the bytes of one output tensor come from. */
@@ -42,7 +42,8 @@ export interface CheckpointPlan {
 }
 
 export interface PlanOptions {
-  readonly quantizer: Quantizer;
+  /** For linears that no rule matches. */
+  readonly quantizer: Treatment;
   /** Applied after the default, which keeps `lm_head`; the last match wins. */
   readonly rules?: readonly Rule[] | undefined;
   readonly adapters: readonly ModelAdapter[];

@@ -1,14 +1,16 @@
 // Quantizing a weight that is in memory: the small public call, over the same streaming contract that checkpoints use.
 
 import { codecFor } from './codecs/index.ts';
-import { byteLength, DTYPE_BYTES, FLOAT_DTYPES, readFloat32 } from './dtype.ts';
+import { byteLength, DTYPE_BYTES, elementCount, FLOAT_DTYPES, readFloat32 } from './dtype.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { Importance, PartWriter, Quantizer, Routine, WeightReader } from './spec/quantizer.ts';
-import type { DType, HostTensor, Matrix } from './spec/tensor.ts';
+import type { CallOptions, DType, HostTensor, Matrix } from './spec/tensor.ts';
 
 export interface QuantizeOptions {
   readonly signal?: AbortSignal | undefined;
+  /** Called with the number of weights finished. */
+  readonly onProgress?: CallOptions['onProgress'];
   /** Backends that may bring faster versions of the quantizer's routines. */
   readonly runtime?: { routine(name: string): Routine | undefined } | undefined;
   readonly importance?: Importance | undefined;
@@ -114,12 +116,20 @@ export async function quantize(weight: HostTensor, quantizer: Quantizer, options
   }
   const format = quantizer.format(reader.shape, options.metaDtype ?? 'f32');
   const { writer, parts } = memoryWriter(codecFor(format, options.codecs).parts(format, reader.shape));
-  options.signal?.throwIfAborted();
+  const { signal, runtime, onProgress } = options;
+  signal?.throwIfAborted();
+  const total = elementCount(reader.shape);
+  let done = 0;
+  const onWeights = (count: number): void => {
+    done += count;
+    onProgress?.({ phase: 'quantize', done, total, unit: 'weights', item: reader.name });
+  };
   await quantizer.quantize(reader, format, writer, {
     budget: Number.POSITIVE_INFINITY,
-    signal: options.signal,
+    signal,
     importance: options.importance,
-    routine: options.runtime && ((name) => options.runtime!.routine(name)),
+    routine: runtime && ((name) => runtime.routine(name)),
+    onWeights,
   });
   return { format, shape: reader.shape, parts };
 }

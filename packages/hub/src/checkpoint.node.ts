@@ -64,7 +64,7 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
     const quantized: ReadonlyMap<string, StoredLinear> = layout === undefined ? new Map() : await layout.read(config, source, { signal });
     if (layout !== undefined && quantized.size === 0) {
       throw new LowbitError('ERR_BAD_CHECKPOINT', `${folder.path}: config.json says ${layout.name}, but no layer is stored in that way`, {
-        hint: 'Weights and config.json come from different models, or the weights were not saved quantized.',
+        hint: 'Weights and config.json come from different models, or the weights are not quantized: then take quantization_config out of config.json.',
       });
     }
     const fileBytes = await listFiles(folder);

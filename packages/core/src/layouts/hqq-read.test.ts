@@ -28,9 +28,8 @@ function sourceOf(layer: Layer): TensorSource {
     entries: layer,
     async read(name): Promise<HostTensor> {
       const claim = layer.get(name)!;
-      if (claim.data === undefined || elementCount(claim.shape) > SMALL)
-        throw new Error(`${name} was read: ${claim.dtype} [${claim.shape}]`);
-      return { dtype: claim.dtype, shape: claim.shape, data: claim.data };
+      if (elementCount(claim.shape) > SMALL) throw new Error(`${name} was read: ${claim.dtype} [${claim.shape}]`);
+      return { dtype: claim.dtype, shape: claim.shape, data: claim.data ?? new Uint8Array(byteLength(claim)) };
     },
     [Symbol.asyncDispose]: async () => {},
   };
@@ -250,6 +249,13 @@ describe('damaged layers', () => {
     ['a packing in another script', plain, { packing: text('4bit_\u00fc8') }, FORMAT, 'm.packing'],
     ['a packing that is code', plain, { packing: text('__import__("os")') }, FORMAT, 'm.packing'],
     ['a packing of a thousand letters', plain, { packing: text('4'.repeat(1000)) }, TENSOR, 'm.packing'],
+    [
+      '3-bit codes on one grid',
+      plain,
+      { packing: text('3bit_32'), nbits: i32(3), scale: { dtype: 'f16', shape: [] } },
+      FORMAT,
+      'm.packing',
+    ],
     ['a flag of two', plain, { quant_scale: i32(2) }, TENSOR, 'm.quant_scale'],
     ['a flag that is no number', plain, { quant_zero: small('f16', [], Uint16Array.of(0x7e00)) }, TENSOR, 'm.quant_zero'],
     ['a bias of integers', plain, { bias: { dtype: 'i64', shape: [128] } }, TENSOR, 'm.bias'],

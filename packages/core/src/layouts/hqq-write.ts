@@ -2,11 +2,12 @@
 // (hqq 0.2.x). Bits, group and axis are repeated in every layer, which is what readers go by.
 
 import { grouping } from '../codecs/index.ts';
+import { packing } from '../pack/index.ts';
 import type { LayoutTensor, QuantizedSite } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine, Format } from '../spec/format.ts';
 import type { Quantizer } from '../spec/quantizer.ts';
-import type { DType, JsonObject, Shape, TensorSpec } from '../spec/tensor.ts';
+import type { DType, JsonObject, Matrix, TensorSpec } from '../spec/tensor.ts';
 import { moduleEncoder } from './hqq-encode.ts';
 import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, tensorName, torchName } from './hqq-format.ts';
 
@@ -46,34 +47,54 @@ export function hqqSettings(quantizer: Quantizer): HqqSettings {
   };
 }
 
+/** The tensors of one linear of a checkpoint. Throws as `encodeHqqLinear`, and ERR_BAD_ARGUMENT for a quantizer without hqq's settings. */
+export function hqqTensors(linear: QuantizedSite, { computeDtype }: { readonly computeDtype: DType }): readonly LayoutTensor[] {
+  return encodeHqqLinear(hqqRecord(linear, computeDtype));
+}
+
+/** What is known of a linear of a plan. Throws ERR_BAD_ARGUMENT for a quantizer without hqq's settings. */
+export function hqqRecord({ site: { path, shape }, use, format }: QuantizedSite, computeDtype: DType): HqqLinearRecord {
+  return { path, shape, format, computeDtype, settings: hqqSettings(use) };
+}
+
+/** One linear as the library would save it. */
+export interface HqqLinearRecord {
+  /** Module path in the checkpoint; empty in the linear's own state dict. */
+  readonly path: string;
+  readonly shape: Matrix;
+  readonly format: Format;
+  readonly settings: HqqSettings;
+  readonly computeDtype: DType;
+}
+
 /** The tensors of one linear, bias apart. Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold. */
-export function hqqTensors(linear: QuantizedSite, options: { readonly computeDtype: DType }): readonly LayoutTensor[] {
-  const { format, site } = linear;
-  if (isHqqFormat(format)) return layerTensors(linear, format, options.computeDtype);
-  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${site.path}: the hqq layout cannot hold this format`, {
+export function encodeHqqLinear(record: HqqLinearRecord): readonly LayoutTensor[] {
+  const { path, format } = record;
+  if (isHqqFormat(format)) return encodeLayer(record, format);
+  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${ownerOf(path)}: the hqq layout cannot hold this format`, {
     hint: 'It holds affine codes with plain scales and zeros of one dtype (f16, bf16, f32).',
-    details: { path: site.path, format },
+    details: { path, format },
   });
 }
 
+/** Names a linear in messages. */
+export function ownerOf(path: string): string {
+  return path === '' ? 'this linear' : path;
+}
+
 /** The tensors of a linear whose scales and zeros are plain, or nested as hqq makes them. Throws ERR_UNSUPPORTED_FORMAT for the dtype or the view. */
-export function layerTensors(
-  { site: { path, shape }, use: quantizer }: QuantizedSite,
-  format: Affine,
-  computeDtype: DType,
-): readonly LayoutTensor[] {
+export function encodeLayer({ path, shape, settings, computeDtype }: HqqLinearRecord, format: Affine): readonly LayoutTensor[] {
   if (!META_DTYPES.has(computeDtype)) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${path}: hqq layers do not compute in ${computeDtype}`, {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${ownerOf(path)}: hqq layers do not compute in ${computeDtype}`, {
       hint: 'Use f16, bf16 or f32.',
     });
   }
-  const settings = hqqSettings(quantizer);
-  const parts = partsOf(format, shape);
+  const parts = storedShapes(partsOf(format, shape), format, shape, settings);
   const codes = storedCodes(parts.codes!, settings.view_as_float ? computeDtype : undefined);
   if (codes === undefined) {
     throw new LowbitError(
       'ERR_UNSUPPORTED_FORMAT',
-      `${path}: rows of ${parts.codes!.shape.at(-1)} bytes cannot be seen as ${computeDtype}`,
+      `${ownerOf(path)}: rows of ${parts.codes!.shape.at(-1)} bytes cannot be seen as ${computeDtype}`,
       {
         hint: 'Turn the float view off, or choose another group size.',
         details: { path, shape },
@@ -81,13 +102,11 @@ export function layerTensors(
     );
   }
   const { part, flag, number, text, extents } = moduleEncoder(path);
-  const { group, rows, columns, groups } = grouping(format, shape);
-  const metaShape = format.axis === 1 ? [rows, 1] : [1, columns];
   const numbers = (what: 'scale' | 'zero'): LayoutTensor[] => {
     const stored = format[what];
     return typeof stored === 'string'
       ? [part(what, what, parts[what]!)]
-      : metaTensors(path, what, stored as Affine, parts, groups, metaShape);
+      : metaTensors(path, what, stored as Affine, parts, metaShape(format, shape));
   };
   return [
     part('W_q', 'codes', codes),
@@ -95,8 +114,8 @@ export function layerTensors(
     ...numbers('zero'),
     extents('shape', shape),
     number('nbits', bitsOfLevels(format.levels)!),
-    number('group_size', group),
-    number('axis', format.axis),
+    number('group_size', groupSize(format, shape, settings)),
+    number('axis', settings.channel_wise ? format.axis : settings.axis),
     text('packing', format.packing),
     text('unpack_view_dtype', torchName(parts.codes!.dtype)),
     text('compute_dtype', torchName(computeDtype)),
@@ -118,8 +137,7 @@ function metaTensors(
   what: 'scale' | 'zero',
   format: Affine,
   parts: Readonly<Record<string, TensorSpec>>,
-  count: number,
-  shape: Shape,
+  shape: Matrix,
 ): LayoutTensor[] {
   const { part, number, text, extents } = moduleEncoder(tensorName(path, `meta_${what}`));
   const codes = parts[`${what}.codes`]!;
@@ -129,9 +147,32 @@ function metaTensors(
     part('zero', `${what}.zero`, parts[`${what}.zero`]!),
     extents('shape', shape),
     number('nbits', bitsOfLevels(format.levels)!),
-    number('group_size', grouping(format, [count, 1]).group),
+    number('group_size', grouping(format, [shape[0] * shape[1], 1]).group),
     number('axis', format.axis),
     text('packing', format.packing),
     text('unpack_view_dtype', torchName(codes.dtype)),
   ];
+}
+
+/** Shape that scales and zeros have while they are plain. */
+function metaShape(format: Affine, shape: Matrix): Matrix {
+  const { groups } = grouping(format, shape);
+  return format.axis === 1 ? [groups, 1] : [1, groups];
+}
+
+/** One grid for the whole weight: Python has numbers without a dimension then, and packs the rows of the weight itself. */
+function storedShapes(
+  parts: Readonly<Record<string, TensorSpec>>,
+  { packing: name }: Affine,
+  [out, inp]: Matrix,
+  { channel_wise }: HqqSettings,
+): Readonly<Record<string, TensorSpec>> {
+  if (channel_wise) return parts;
+  const one = (part: 'scale' | 'zero') => (parts[part] ? { [part]: { dtype: parts[part].dtype, shape: [] } } : {});
+  return { ...parts, codes: { dtype: parts.codes!.dtype, shape: packing(name).shape(out, inp) }, ...one('scale'), ...one('zero') };
+}
+
+/** The library replaces None by the extent that it stands for; without groups the number means nothing. */
+function groupSize(format: Affine, [out, inp]: Matrix, { channel_wise, group_size, axis }: HqqSettings): number {
+  return channel_wise ? grouping(format, [out, inp]).group : (group_size ?? (axis === 1 ? inp : out));
 }

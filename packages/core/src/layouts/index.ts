@@ -4,5 +4,7 @@
 export { type HqqSettings, NESTED_VERSION_KEY, partsOf, specText, TORCH_DTYPES } from './hqq-format.ts';
 export { acceptsNestedHqq, nestedHqqTensors } from './hqq-nested.ts';
 export { readHqqLinear, readHqqLinears } from './hqq-read.ts';
-export { acceptsHqq, hqqSettings, hqqTensors } from './hqq-write.ts';
+export { readHqqSettings, type StoredHqqSettings } from './hqq-settings.ts';
+export { acceptsHqq, encodeHqqLinear, type HqqLinearRecord, hqqSettings, hqqTensors } from './hqq-write.ts';
+export { layoutBytes } from './layout-bytes.ts';
 export { readStoredLinear, type StoredLinearOptions } from './stored-linear.ts';

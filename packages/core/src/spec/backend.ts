@@ -67,7 +67,7 @@ export interface QuantizedLinear extends Disposable {
   readonly outliers?: OutlierCount | undefined;
   /** out = x W^T + bias (int8: its own product). x: f32 [rows, in], out: f32 [rows, out], different slots. Enqueues and returns. */
   forward(x: DeviceTensor, out: DeviceTensor): void;
-  /** The weight as f32 [out, in]. */
+  /** The weight [out, in], f32. A `LinearModule` gives its compute dtype. */
   dequantize(): Promise<HostTensor>;
 }
 

@@ -59,7 +59,7 @@ function vllmReasons({ uniform, quantized, kept, skip }: Survey): string[] {
   const reasons: string[] = [];
   const settings = uniform?.settings;
   if (settings === undefined) reasons.push('it takes one setting for all layers');
-  else if (settings.nbits !== 4 || settings.group_size !== VLLM_TILE || settings.axis !== 1)
+  else if (settings.nbits !== 4 || settings.group_size !== VLLM_TILE || settings.axis !== 1 || !settings.channel_wise)
     reasons.push('it takes 4 bits in groups of 64 along axis 1 alone');
   if (quantized.some(({ settings: { view_as_float } }) => view_as_float)) reasons.push('it takes no float views');
   const odd = quantized.filter(({ site: { shape } }) => shape.some((extent) => extent % VLLM_TILE !== 0));
