@@ -22,13 +22,13 @@ export type Group = number | 'none';
 export const SOLVERS = ['hqq', 'least-squares'] as const;
 export type Solver = (typeof SOLVERS)[number];
 
-/** Layouts that `--layout` takes: those that @lowbit/hub brings. Without it the first that stores everything is written. */
-export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes'] as const;
-export type LayoutName = (typeof LAYOUTS)[number];
-
 /** What `--importance` takes. */
 export const IMPORTANCE = ['none', 'random'] as const;
 export type ImportanceFrom = (typeof IMPORTANCE)[number];
+
+/** Layouts that `--layout` takes: those that @lowbit/hub brings. Without it the first that stores everything is written. */
+export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes'] as const;
+export type LayoutName = (typeof LAYOUTS)[number];
 
 /** Settings of a method as given; what is absent is filled in by the command. */
 export interface MethodSettings {
