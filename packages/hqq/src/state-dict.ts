@@ -11,7 +11,7 @@ import {
   memorySource,
   type QuantizedTensor,
 } from '@lowbit/core';
-import { encodeHqqLinear, type HqqSettings, readHqqLinear, readHqqSettings, readStoredLinear } from '@lowbit/core/layouts';
+import { encodeHqqLinear, type HqqSettings, layoutBytes, readHqqLinear, readHqqSettings, readStoredLinear } from '@lowbit/core/layouts';
 
 /** Tensors by name, without a module path. */
 export type StateDict = Readonly<Record<string, HostTensor>>;
@@ -29,8 +29,8 @@ export interface LayerState {
 export function encodeState({ weight, settings, computeDtype, bias }: LayerState): StateDict {
   const { format, shape, parts } = weight;
   const state: Record<string, HostTensor> = {};
-  for (const { name, spec, content } of encodeHqqLinear({ path: '', shape, format, settings, computeDtype })) {
-    state[name] = { ...spec, data: 'part' in content ? parts[content.part]!.data : content.data };
+  for (const tensor of encodeHqqLinear({ path: '', shape, format, settings, computeDtype })) {
+    state[tensor.name] = { ...tensor.spec, data: layoutBytes(tensor, parts) };
   }
   return bias === undefined ? state : { ...state, bias };
 }

@@ -6,4 +6,5 @@ export { acceptsNestedHqq, nestedHqqTensors } from './hqq-nested.ts';
 export { readHqqLinear, readHqqLinears } from './hqq-read.ts';
 export { readHqqSettings, type StoredHqqSettings } from './hqq-settings.ts';
 export { acceptsHqq, encodeHqqLinear, type HqqLinearRecord, hqqSettings, hqqTensors } from './hqq-write.ts';
+export { layoutBytes } from './layout-bytes.ts';
 export { readStoredLinear, type StoredLinearOptions } from './stored-linear.ts';
