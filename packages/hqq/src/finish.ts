@@ -49,7 +49,8 @@ export async function finishTile(
   addError(block, codes, scale.values, zero.values, total);
 
   const words = packTile(codes, t, tile);
-  if (t.axis === 1) await out.write('codes', tile.from * t.columns, words);
+  // A tile of all columns is one range on either axis; written row by row, one grid for a whole weight would be a call per byte.
+  if (t.axis === 1 || tile.to - tile.from === t.columns) await out.write('codes', tile.from * t.columns, words);
   else {
     const rowBytes = words.byteLength / t.wordRows;
     for (let r = 0; r < t.wordRows; r++) {

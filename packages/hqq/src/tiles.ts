@@ -55,7 +55,9 @@ export function tiling(format: Affine, shape: Matrix): Tiling {
   }
   const wordRows = pack.wordRows(rows);
   const extent = format.axis === 1 ? wordRows : columns;
-  const step = Math.max(1, Math.floor(TILE_WEIGHTS / (format.axis === 1 ? pack.lanes * size : size)));
+  const most = Math.max(1, Math.floor(TILE_WEIGHTS / (format.axis === 1 ? pack.lanes * size : size)));
+  // Whole f32 words, so that files may show codes as floats.
+  const step = format.axis === 0 && most > 4 ? most - (most % 4) : most;
   const tiles: Tile[] = [];
   for (let from = 0; from < extent; from += step) {
     const to = Math.min(from + step, extent);
@@ -86,7 +88,8 @@ export async function loadTile(weight: WeightReader, t: Tiling, tile: Tile, into
   }
   const width = tile.to - tile.from;
   const rows = new Float32Array(width * t.size);
-  for (let r = 0; r < t.size; r++) await weight.read(r * t.columns + tile.from, r * t.columns + tile.to, rows, r * width);
+  if (width === t.columns) await weight.read(0, rows.length, rows);
+  else for (let r = 0; r < t.size; r++) await weight.read(r * t.columns + tile.from, r * t.columns + tile.to, rows, r * width);
   for (let r = 0; r < t.size; r++) {
     for (let g = 0, from = r * width; g < width; g++) into[g * t.size + r] = rows[from + g]!;
   }
