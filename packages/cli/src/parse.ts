@@ -26,6 +26,10 @@ export type Solver = (typeof SOLVERS)[number];
 export const IMPORTANCE = ['none', 'random'] as const;
 export type ImportanceFrom = (typeof IMPORTANCE)[number];
 
+/** Layouts that `--layout` takes: those that @lowbit/hub brings. Without it the first that stores everything is written. */
+export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes'] as const;
+export type LayoutName = (typeof LAYOUTS)[number];
+
 /** Settings of a method as given; what is absent is filled in by the command. */
 export interface MethodSettings {
   readonly bits?: Bits;

@@ -4,8 +4,10 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { BUILTIN_LAYOUTS } from '@lowbit/hub';
 import { expect, it, onTestFinished } from 'vitest';
 import type { Context } from './context.ts';
+import { LAYOUTS } from './parse.ts';
 import { createProgram } from './program.ts';
 import { type ModelPlan, type QuantizeModelReport, quantizeModel } from './quantize-model.ts';
 import { countText } from './units.ts';
@@ -55,6 +57,15 @@ it('quantizes with the solver of --solver and of rules', async () => {
   const rule = 'model.layers.0.self_attn.k_proj=hqq:b4';
   expect(await errors('some', '--rule', `${rule}:ls`)).toEqual([lsKey, value]);
   expect(await errors('others', '--solver', 'least-squares', '--rule', `${rule}:hqq`)).toEqual([key, lsValue]);
+});
+
+it('writes the layout of --layout, and knows those of hub', async () => {
+  expect(await emitted('quantize', TINY, '--dry-run')).toMatchObject({ layout: 'hqq' });
+  const plan = await emitted('quantize', TINY, '--dry-run', '--layout', 'hqq-safetensors');
+  expect(plan.layout).toBe('hqq-safetensors');
+  expect(plan.loadsIn.join(' ')).toMatch(/Not transformers or vLLM as it is/);
+  await expect(emitted('quantize', TINY, '--dry-run', '--layout', 'hqq2')).rejects.toThrow(/hqq-safetensors/);
+  expect(BUILTIN_LAYOUTS.map(({ name }) => name)).toEqual(LAYOUTS);
 });
 
 it('weighs errors by random tokens with --importance random, the same every time', async () => {

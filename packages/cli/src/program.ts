@@ -12,6 +12,7 @@ import type { CommonOptions, Context } from './context.ts';
 import {
   DTYPES,
   IMPORTANCE,
+  LAYOUTS,
   METHODS,
   type NumberBounds,
   parseAxis,
@@ -95,6 +96,11 @@ function addQuantize(program: Command, start: Start): void {
       '--dtype <type>',
       `store everything else, scales and zeros as ${DTYPES.join(', ')} (default: as in the source, scales f16)`,
       arg((text) => parseChoice(text, DTYPES)),
+    )
+    .option(
+      '--layout <name>',
+      `how the folder stores quantized layers: ${LAYOUTS.join(', ')} (default: the first that can; "Loads in" says who reads it)`,
+      arg((text) => parseChoice(text, LAYOUTS)),
     )
     .option('--max-memory <size>', 'bound for weights in flight, such as 4GB or 192MB (default: 192MiB, at least 32MiB)', arg(parseMemory))
     .option('--shard-size <size>', 'most bytes per safetensors file (default: 5GB)', arg(parseSize))

@@ -1,6 +1,7 @@
 // The public names of @lowbit/core. Contracts are types; what is not listed here is internal.
 
 export { breather } from './breath.ts';
+export { FP4_TABLE, NF4_TABLE } from './codecs/four-bit-tables.ts';
 export { BUILTIN_CODECS, codecFor, type Grouping, grouping, hadamardBlocks } from './codecs/index.ts';
 export {
   byteLength,
@@ -36,6 +37,7 @@ export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport
 export {
   adapterFor,
   type CheckpointPlan,
+  lateTensors,
   type PlannedTensor,
   type PlanOptions,
   type PlanSummary,

@@ -39,8 +39,23 @@ export function nonFinite(name: string, value: number, index: number): LowbitErr
 
 /** Throws ERR_NON_FINITE if values[from, to) holds NaN or infinity; `first` is the flat index of values[from] in the tensor. */
 export function assertFinite(name: string, values: Float32Array, from: number, to: number, first: number): void {
-  for (let i = from; i < to; i++) if (!Number.isFinite(values[i]!)) throw nonFinite(name, values[i]!, first + i - from);
+  // One in the place of the exponent carries into the sign if the exponent is all ones: this is where a quantizer's reading spends its time.
+  const words = new Int32Array(values.buffer, values.byteOffset + 4 * from, to - from);
+  const whole = words.length & ~3;
+  let carries = 0;
+  for (let i = 0; i < whole; i += 4) {
+    carries |= (words[i]! & EXPONENT) + 0x800000;
+    carries |= (words[i + 1]! & EXPONENT) + 0x800000;
+    carries |= (words[i + 2]! & EXPONENT) + 0x800000;
+    carries |= (words[i + 3]! & EXPONENT) + 0x800000;
+  }
+  for (let i = whole; i < words.length; i++) carries |= (words[i]! & EXPONENT) + 0x800000;
+  if (carries >= 0) return;
+  const at = words.findIndex((word) => (word & EXPONENT) === EXPONENT);
+  throw nonFinite(name, values[from + at]!, first + at);
 }
+
+const EXPONENT = 0x7f800000;
 
 /** Reads a weight that is in memory. */
 export function memoryReader(name: string, weight: HostTensor): WeightReader {

@@ -15,7 +15,10 @@ import { readStoredLinear } from '@lowbit/core/layouts';
 import { checkWeightMap, type Folder, findWeights, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
 import { errnoOf, guarded } from './io.node.ts';
 import { isObject, quote, toJson } from './json/parse.ts';
+import { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 import { hqqLayout } from './layouts/hqq.ts';
+import { hqqNestedLayout } from './layouts/hqq-nested.ts';
+import { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
 import { openTorchFile } from './pickle/source.node.ts';
 import type { FileSource } from './reading.ts';
 import { openSafetensors } from './safetensors/source.node.ts';
@@ -25,8 +28,8 @@ const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Weights in any form, and indexes of their shards: never "other files". */
 const WEIGHTS = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|npz|tflite|ot)$|\.index\.json$/;
 
-/** Layouts that every checkpoint is tried with. */
-export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout];
+/** Layouts that every checkpoint is tried with, and of which the first that stores everything is written. */
+export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout, hqqSafetensorsLayout, hqqNestedLayout, bitsAndBytesLayout];
 
 export interface OpenCheckpointOptions {
   /** Layouts of third parties; they are tried before the built-in ones. */
@@ -58,10 +61,10 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
     const layouts = [...(options.layouts ?? []), ...BUILTIN_LAYOUTS];
     const layout = layouts.find((candidate) => candidate.detect(config, source.entries));
     if (layout === undefined) refuseUnknown(config, layouts, folder);
-    const quantized: ReadonlyMap<string, StoredLinear> = layout === undefined ? new Map() : await layout.read(config, source);
+    const quantized: ReadonlyMap<string, StoredLinear> = layout === undefined ? new Map() : await layout.read(config, source, { signal });
     if (layout !== undefined && quantized.size === 0) {
       throw new LowbitError('ERR_BAD_CHECKPOINT', `${folder.path}: config.json says ${layout.name}, but no layer is stored in that way`, {
-        hint: 'Weights and config.json come from different models, or the weights were not saved quantized.',
+        hint: 'Weights and config.json come from different models, or the weights are not quantized: then take quantization_config out of config.json.',
       });
     }
     const fileBytes = await listFiles(folder);

@@ -4,7 +4,7 @@ import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { randomImportance } from '../importance.ts';
 import { makeQuantizer, makeRules } from '../methods.ts';
-import type { Bits, FloatDType, Group, ImportanceFrom, MethodName, RuleText, Solver } from '../parse.ts';
+import type { Bits, FloatDType, Group, ImportanceFrom, LayoutName, MethodName, RuleText, Solver } from '../parse.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import { pairs, plain, table } from '../table.ts';
 import { tagTable } from '../tags.ts';
@@ -20,6 +20,7 @@ export interface QuantizeOptions extends CommonOptions {
   readonly importance: ImportanceFrom;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;
+  readonly layout?: LayoutName;
   readonly maxMemory?: number;
   readonly shardSize?: number;
   readonly dryRun?: boolean;
@@ -45,6 +46,7 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
     quantizer: makeQuantizer(options.method, settings),
     rules: makeRules(options.rules, settings),
     dtype: options.dtype,
+    layout: options.layout,
     shardSize: options.shardSize,
     signal: context.signal,
   };

@@ -1,26 +1,34 @@
 // Reading the `hqq` layout. The tensors are normative, not the config block: bits, packing, axis and group are stored with every layer, and
 // published files with wrong or missing blocks exist. Of each layer only the small tensors are read.
 //
-// hqq before 0.2.0 could quantize scales and zeros, too. Such layers exist in pickles only, which appear here in the same form with `scale_q` in
-// place of `scale`, and what describes it under `meta_scale.` (and so for zeros).
+// hqq before 0.2.0 could quantize scales and zeros, too. Such layers exist in its pickles, which appear here in the same form with `scale_q` in place of
+// `scale`, and what describes it under `meta_scale.` (and so for zeros), and in safetensors of lowbit's own, with a version (hqq-nested.ts).
+//
+// Nothing is guessed: packing, axis and shape are stored or the layer is refused. (A pickle without an axis has it filled in before it comes here.)
 
-import { elementCount } from '../dtype.ts';
+import { grouping } from '../codecs/index.ts';
+import { elementCount, FLOAT_DTYPES } from '../dtype.ts';
 import { quote } from '../quote.ts';
 import type { StoredLinear, TensorSource } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine } from '../spec/format.ts';
-import type { DType, Matrix, TensorSpec } from '../spec/tensor.ts';
-import { HQQ_PACKINGS, levelsOf, META_DTYPES, partsOf, specText, storedCodes, TORCH_DTYPES, tensorName } from './hqq-format.ts';
-import { fail, readIntegers, readNumber, readString } from './hqq-values.ts';
+import type { Matrix, TensorSpec } from '../spec/tensor.ts';
+import { META_DTYPES, NESTED_VERSION, NESTED_VERSION_KEY, partsOf, specText, storedCodes, tensorName } from './hqq-format.ts';
+import { affine, checkViewType, entry, readGrid, readNumbers } from './hqq-numbers.ts';
+import { fail, readFlag, readIntegers, readNumber } from './hqq-values.ts';
 
 /** Layers whose small tensors are read at the same time. */
 const CONCURRENT = 16;
 
 /** Every linear with a `W_q`, by module path. Throws ERR_TENSOR_MISMATCH or ERR_UNSUPPORTED_FORMAT naming the tensor. */
-export async function readHqqLinears(source: TensorSource): Promise<ReadonlyMap<string, StoredLinear>> {
+export async function readHqqLinears(
+  source: TensorSource,
+  { signal }: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<ReadonlyMap<string, StoredLinear>> {
   const paths = [...source.entries.keys()].filter((name) => name.endsWith('.W_q')).map((name) => name.slice(0, -'.W_q'.length));
   const linears = new Map<string, StoredLinear>();
   for (let i = 0; i < paths.length; i += CONCURRENT) {
+    signal?.throwIfAborted();
     const some = paths.slice(i, i + CONCURRENT);
     const stored = await Promise.all(some.map((path) => readHqqLinear(source, path)));
     for (const [j, path] of some.entries()) linears.set(path, stored[j]!);
@@ -34,32 +42,41 @@ export async function readHqqLinear(source: TensorSource, path: string): Promise
   const [grid, dims, viewed] = await Promise.all([
     readGrid(source, path),
     readIntegers(source, key('shape')),
-    readNumber(source, key('view_as_float')),
+    readFlag(source, key('view_as_float')),
+    checkVersion(source, path),
   ]);
   const shape =
     matrixOf(dims) ??
     fail(key('shape'), dims === undefined ? 'is missing, the layer is incomplete' : `is [${dims.join(', ')}], not two extents`);
   const [scale, zero] = await Promise.all([readNumbers(source, path, 'scale'), readNumbers(source, path, 'zero')]);
 
+  if (scale.scalar && grid.packing === '3bit_32') {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(key('packing'))}: 3-bit codes with one scale for the whole weight`, {
+      hint: 'hqq itself does not dequantize such layers. Quantize the model again, in groups.',
+      details: { tensor: key('packing') },
+    });
+  }
   const format = affine(grid, elementCount(shape), scale, zero, key('group_size'));
   const parts = partsOrFail(format, shape, key('W_q'));
   const codes = entry(source, key('W_q'));
   // Without the flag (files of early versions) a float dtype says it.
-  const isView = viewed === undefined ? META_DTYPES.has(codes.dtype) : viewed !== 0;
+  const isView = viewed ?? META_DTYPES.has(codes.dtype);
   const expected = isView ? storedCodes(parts.codes!, codes.dtype) : parts.codes!;
   if ((isView && !META_DTYPES.has(codes.dtype)) || expected === undefined || !fits(codes, expected, scale.scalar)) {
     const wanted = expected === undefined || !META_DTYPES.has(codes.dtype) ? specText(parts.codes!) : specText(expected);
     fail(key('W_q'), `is ${specText(codes)}, expected ${wanted}${isView ? ' seen as floats' : ''}`);
   }
   checkViewType(grid, parts.codes!.dtype);
-  for (const { stored, names } of [scale, zero]) {
+  const { groups } = grouping(format, shape);
+  for (const { stored, names, count, shapeKey } of [scale, zero]) {
+    if (shapeKey !== undefined && count !== groups) fail(shapeKey, `is of ${count} numbers, but the layer has ${groups} groups`);
     for (const [part, name] of Object.entries(names)) {
       const actual = entry(source, name);
       if (!fits(actual, parts[part]!, typeof stored !== 'string')) fail(name, `is ${specText(actual)}, expected ${specText(parts[part]!)}`);
     }
   }
   const bias = source.entries.get(key('bias'));
-  if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== shape[0])) {
+  if (bias !== undefined && (!FLOAT_DTYPES.has(bias.dtype) || bias.shape.length !== 1 || bias.shape[0] !== shape[0])) {
     fail(key('bias'), `is ${specText(bias)}, expected ${shape[0]} numbers`);
   }
   return {
@@ -70,106 +87,28 @@ export async function readHqqLinear(source: TensorSource, path: string): Promise
   };
 }
 
-/** How codes are laid out: of a weight, or of its quantized scales or zeros. */
-interface Grid {
-  /** Where it is stored: a module path, or that and `meta_scale`. */
-  readonly prefix: string;
-  readonly packing: string;
-  readonly levels: number;
-  readonly axis: 0 | 1;
-  /** Absent where it is None. */
-  readonly group: number | undefined;
-  readonly viewType: string | undefined;
-}
-
-async function readGrid(source: TensorSource, prefix: string): Promise<Grid> {
-  const key = (name: string) => tensorName(prefix, name);
-  const [packing, nbits, group, axis, viewType] = await Promise.all([
-    readString(source, key('packing')),
-    readNumber(source, key('nbits')),
-    readNumber(source, key('group_size')),
-    readNumber(source, key('axis')),
-    readString(source, key('unpack_view_dtype')),
+/** Layers in safetensors with quantized scales or zeros must say which version of them they are. Pickles have no `encoded_state_dict`. */
+async function checkVersion(source: TensorSource, path: string): Promise<void> {
+  const key = (name: string) => tensorName(path, name);
+  const versionKey = key(NESTED_VERSION_KEY);
+  const [version, scale, zero] = await Promise.all([
+    readNumber(source, versionKey),
+    readFlag(source, key('quant_scale')),
+    readFlag(source, key('quant_zero')),
   ]);
-  if (packing === undefined) fail(key('packing'), 'is missing, the layer is incomplete');
-  if (!HQQ_PACKINGS.has(packing)) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${key('packing')}: no packing is called ${quote(packing)}`, {
-      hint: `Known: ${[...HQQ_PACKINGS.keys()].join(', ')}.`,
-      details: { tensor: key('packing'), packing },
+  if (version === NESTED_VERSION) return;
+  if (version !== undefined) {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(versionKey)} is ${version}; this lowbit reads ${NESTED_VERSION}`, {
+      hint: 'Use a later version of lowbit, or quantize the model again.',
+      details: { tensor: versionKey, version },
     });
   }
-  const levels = levelsOf(packing, nbits) ?? fail(key('nbits'), `is ${nbits}, which ${packing} does not hold`);
-  if (axis !== 0 && axis !== 1) fail(key('axis'), axis === undefined ? 'is missing, the layer is incomplete' : `is ${axis}, not 0 or 1`);
-  return { prefix, packing, levels, axis, group, viewType };
-}
-
-/** Scales or zeros as they are stored. */
-interface StoredNumbers {
-  readonly stored: DType | Affine;
-  /** How many there are; one number without a dimension is for the whole weight. */
-  readonly count: number;
-  readonly scalar: boolean;
-  /** Part -> tensor. */
-  readonly names: Readonly<Record<string, string>>;
-}
-
-async function readNumbers(source: TensorSource, path: string, what: 'scale' | 'zero'): Promise<StoredNumbers> {
-  const key = (name: string) => tensorName(path, name);
-  if (!(await readNumber(source, key(`quant_${what}`)))) return plainNumbers(source, key(what), what);
-  const codes = source.entries.get(key(`${what}_q`));
-  if (codes === undefined) {
-    throw new LowbitError(
-      'ERR_UNSUPPORTED_FORMAT',
-      `${key(`quant_${what}`)} says that this is quantized itself, but there is no ${what}_q`,
-      {
-        hint: 'No version of hqq writes this. Quantize the model again.',
-        details: { tensor: key(`quant_${what}`) },
-      },
-    );
-  }
-  const meta = key(`meta_${what}`);
-  const [grid, dims, viewed] = await Promise.all([
-    readGrid(source, meta),
-    readIntegers(source, `${meta}.shape`),
-    readNumber(source, `${meta}.view_as_float`),
-  ]);
-  const count = dims?.reduce((product, extent) => product * extent, 1) ?? fail(`${meta}.shape`, 'is missing, the layer is incomplete');
-  if (!Number.isSafeInteger(count) || count < 1) fail(`${meta}.shape`, `is [${dims?.join(', ')}]`);
-  if (viewed) fail(`${meta}.view_as_float`, 'is set, which quantized scales and zeros never are');
-  const scale = plainNumbers(source, `${meta}.scale`, `${what}.scale`);
-  const zero = plainNumbers(source, `${meta}.zero`, `${what}.zero`);
-  checkViewType(grid, codes.dtype);
-  return {
-    stored: affine(grid, count, scale, zero, `${meta}.group_size`),
-    count,
-    scalar: false,
-    names: { [`${what}.codes`]: key(`${what}_q`), ...scale.names, ...zero.names },
-  };
-}
-
-function plainNumbers(source: TensorSource, name: string, part: string): StoredNumbers & { readonly stored: DType } {
-  const { dtype, shape } = entry(source, name);
-  if (!META_DTYPES.has(dtype)) fail(name, `is ${dtype}, not f16, bf16 or f32`);
-  return { stored: dtype, count: elementCount(shape), scalar: shape.length === 0, names: { [part]: name } };
-}
-
-/** The format of `count` codes. `groupName` is for messages. */
-function affine(grid: Grid, count: number, scale: StoredNumbers, zero: StoredNumbers, groupName: string): Affine {
-  // One number for all: along axis 0, where a group of everything packs into the same bytes as the matrix itself.
-  const group = scale.scalar ? count : (grid.group ?? count / scale.count);
-  if (!Number.isSafeInteger(group) || group < 1 || count % group !== 0)
-    fail(groupName, `is ${group}, which does not divide ${count} weights`);
-  const { levels, packing } = grid;
-  return { kind: 'affine', levels, group, axis: scale.scalar ? 0 : grid.axis, scale: scale.stored, zero: zero.stored, packing };
-}
-
-function checkViewType({ prefix, viewType, packing }: Grid, dtype: DType): void {
-  if (viewType === undefined || TORCH_DTYPES.get(viewType) === dtype) return;
-  fail(`${prefix}.unpack_view_dtype`, `is ${quote(viewType)}, but ${packing} is packed in ${dtype}`);
-}
-
-function entry(source: TensorSource, name: string): TensorSpec {
-  return source.entries.get(name) ?? fail(name, 'is missing, the layer is incomplete');
+  if (!(scale || zero) || !source.entries.has(key('encoded_state_dict'))) return;
+  const flag = key(scale ? 'quant_scale' : 'quant_zero');
+  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(flag)} is set, but there is no ${NESTED_VERSION_KEY} that says how`, {
+    hint: 'No version of hqq writes this to safetensors. Quantize the model again.',
+    details: { tensor: flag },
+  });
 }
 
 function partsOrFail(format: Affine, shape: Matrix, tensor: string): Readonly<Record<string, TensorSpec>> {

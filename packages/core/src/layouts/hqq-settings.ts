@@ -5,7 +5,7 @@ import type { TensorSource } from '../spec/checkpoint.ts';
 import type { Affine } from '../spec/format.ts';
 import type { DType } from '../spec/tensor.ts';
 import { bitsOfLevels, type HqqSettings, META_DTYPES, TORCH_DTYPES, tensorName } from './hqq-format.ts';
-import { fail, readNumber, readString } from './hqq-values.ts';
+import { fail, readFlag, readNumber, readString } from './hqq-values.ts';
 
 /** What a stored linear says of itself beside its format. */
 export interface StoredHqqSettings {
@@ -22,7 +22,7 @@ export async function readHqqSettings(source: TensorSource, path: string, format
   const key = (name: string) => tensorName(path, name);
   const nbits = bitsOfLevels(format.levels)!;
   const number = (name: string) => readNumber(source, key(name));
-  const flag = async (name: string, missing: boolean) => ((await number(name)) ?? Number(missing)) !== 0;
+  const flag = async (name: string, missing: boolean) => (await readFlag(source, key(name))) ?? missing;
   const [group, axis, dtype] = await Promise.all([number('group_size'), number('axis'), readString(source, key('compute_dtype'))]);
   const computeDtype = dtype === undefined ? undefined : TORCH_DTYPES.get(dtype);
   if (dtype !== undefined && (computeDtype === undefined || !META_DTYPES.has(computeDtype))) {

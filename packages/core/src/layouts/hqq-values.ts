@@ -42,6 +42,13 @@ export async function readNumber(source: TensorSource, name: string): Promise<nu
   return tensor === undefined ? undefined : numbersOf(tensor)[0];
 }
 
+/** 0 or 1 of any integer dtype; undefined if it is not there. */
+export async function readFlag(source: TensorSource, name: string): Promise<boolean | undefined> {
+  const value = await readNumber(source, name);
+  if (value !== undefined && value !== 0 && value !== 1) fail(name, `is ${value}, not 0 or 1`);
+  return value === undefined ? undefined : value === 1;
+}
+
 export async function readString(source: TensorSource, name: string): Promise<string | undefined> {
   const codes = await readIntegers(source, name);
   return codes === undefined ? undefined : String.fromCharCode(...codes.map((code) => (code >= 32 && code < 127 ? code : 63)));

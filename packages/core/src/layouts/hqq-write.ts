@@ -2,13 +2,13 @@
 // (hqq 0.2.x). Bits, group and axis are repeated in every layer, which is what readers go by.
 
 import { grouping } from '../codecs/index.ts';
-import { byteLength } from '../dtype.ts';
 import { packing } from '../pack/index.ts';
 import type { LayoutTensor, QuantizedSite } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine, Format } from '../spec/format.ts';
 import type { Quantizer } from '../spec/quantizer.ts';
 import type { DType, JsonObject, Matrix, TensorSpec } from '../spec/tensor.ts';
+import { moduleEncoder } from './hqq-encode.ts';
 import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, tensorName, torchName } from './hqq-format.ts';
 
 /** True for what the hqq method makes with plain scales and zeros of one dtype. */
@@ -48,11 +48,13 @@ export function hqqSettings(quantizer: Quantizer): HqqSettings {
 }
 
 /** The tensors of one linear of a checkpoint. Throws as `encodeHqqLinear`, and ERR_BAD_ARGUMENT for a quantizer without hqq's settings. */
-export function hqqTensors(
-  { site: { path, shape }, use, format }: QuantizedSite,
-  { computeDtype }: { readonly computeDtype: DType },
-): readonly LayoutTensor[] {
-  return encodeHqqLinear({ path, shape, format, computeDtype, settings: hqqSettings(use) });
+export function hqqTensors(linear: QuantizedSite, { computeDtype }: { readonly computeDtype: DType }): readonly LayoutTensor[] {
+  return encodeHqqLinear(hqqRecord(linear, computeDtype));
+}
+
+/** What is known of a linear of a plan. Throws ERR_BAD_ARGUMENT for a quantizer without hqq's settings. */
+export function hqqRecord({ site: { path, shape }, use, format }: QuantizedSite, computeDtype: DType): HqqLinearRecord {
+  return { path, shape, format, computeDtype, settings: hqqSettings(use) };
 }
 
 /** One linear as the library would save it. */
@@ -66,17 +68,24 @@ export interface HqqLinearRecord {
 }
 
 /** The tensors of one linear, bias apart. Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold. */
-export function encodeHqqLinear({ path, shape, format, settings, computeDtype }: HqqLinearRecord): readonly LayoutTensor[] {
-  const owner = path === '' ? 'this linear' : path;
-  const nbits = format.kind === 'affine' ? bitsOfLevels(format.levels) : undefined;
-  if (!isHqqFormat(format) || nbits === undefined) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${owner}: the hqq layout cannot hold this format`, {
-      hint: 'It holds affine codes with plain scales and zeros of one dtype (f16, bf16, f32).',
-      details: { path, format },
-    });
-  }
+export function encodeHqqLinear(record: HqqLinearRecord): readonly LayoutTensor[] {
+  const { path, format } = record;
+  if (isHqqFormat(format)) return encodeLayer(record, format);
+  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${ownerOf(path)}: the hqq layout cannot hold this format`, {
+    hint: 'It holds affine codes with plain scales and zeros of one dtype (f16, bf16, f32).',
+    details: { path, format },
+  });
+}
+
+/** Names a linear in messages. */
+export function ownerOf(path: string): string {
+  return path === '' ? 'this linear' : path;
+}
+
+/** The tensors of a linear whose scales and zeros are plain, or nested as hqq makes them. Throws ERR_UNSUPPORTED_FORMAT for the dtype or the view. */
+export function encodeLayer({ path, shape, settings, computeDtype }: HqqLinearRecord, format: Affine): readonly LayoutTensor[] {
   if (!META_DTYPES.has(computeDtype)) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${owner}: hqq layers do not compute in ${computeDtype}`, {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${ownerOf(path)}: hqq layers do not compute in ${computeDtype}`, {
       hint: 'Use f16, bf16 or f32.',
     });
   }
@@ -85,55 +94,34 @@ export function encodeHqqLinear({ path, shape, format, settings, computeDtype }:
   if (codes === undefined) {
     throw new LowbitError(
       'ERR_UNSUPPORTED_FORMAT',
-      `${owner}: rows of ${parts.codes!.shape.at(-1)} bytes cannot be seen as ${computeDtype}`,
+      `${ownerOf(path)}: rows of ${parts.codes!.shape.at(-1)} bytes cannot be seen as ${computeDtype}`,
       {
         hint: 'Turn the float view off, or choose another group size.',
         details: { path, shape },
       },
     );
   }
-  const constant = (name: string, dtype: DType, dims: readonly number[], data: Uint8Array): LayoutTensor => ({
-    name: tensorName(path, name),
-    spec: { dtype, shape: dims },
-    content: { data },
-  });
-  const part = (name: string, from: string, spec: LayoutTensor['spec']): LayoutTensor => ({
-    name: tensorName(path, name),
-    spec,
-    content: { part: from },
-  });
-  const flag = (name: string, value: boolean): LayoutTensor => constant(name, 'u8', [], Uint8Array.of(value ? 1 : 0));
-  const integer = (name: string, value: number): LayoutTensor =>
-    constant(
-      name,
-      'i32',
-      [],
-      bytes(4, (view) => view.setInt32(0, value, true)),
-    );
-  const text = (name: string, value: string): LayoutTensor => constant(name, 'u8', [value.length], new TextEncoder().encode(value));
-
-  const tensors = [
+  const { part, flag, number, text, extents } = moduleEncoder(path);
+  const numbers = (what: 'scale' | 'zero'): LayoutTensor[] => {
+    const stored = format[what];
+    return typeof stored === 'string'
+      ? [part(what, what, parts[what]!)]
+      : metaTensors(path, what, stored as Affine, parts, metaShape(format, shape));
+  };
+  return [
     part('W_q', 'codes', codes),
-    part('scale', 'scale', parts.scale!),
-    part('zero', 'zero', parts.zero!),
-    constant('shape', 'i64', [2], new Uint8Array(BigInt64Array.from(shape, BigInt).buffer)),
-    // The library tells integers from floats by their Python type, so 1.58 alone is stored as a float.
-    Number.isInteger(nbits)
-      ? integer('nbits', nbits)
-      : constant(
-          'nbits',
-          'f32',
-          [],
-          bytes(4, (view) => view.setFloat32(0, nbits, true)),
-        ),
-    integer('group_size', groupSize(format, shape, settings)),
-    integer('axis', settings.channel_wise ? format.axis : settings.axis),
+    ...numbers('scale'),
+    ...numbers('zero'),
+    extents('shape', shape),
+    number('nbits', bitsOfLevels(format.levels)!),
+    number('group_size', groupSize(format, shape, settings)),
+    number('axis', settings.channel_wise ? format.axis : settings.axis),
     text('packing', format.packing),
     text('unpack_view_dtype', torchName(parts.codes!.dtype)),
     text('compute_dtype', torchName(computeDtype)),
     flag('view_as_float', settings.view_as_float),
-    flag('quant_scale', false),
-    flag('quant_zero', false),
+    flag('quant_scale', typeof format.scale !== 'string'),
+    flag('quant_zero', typeof format.zero !== 'string'),
     flag('offload_meta', false),
     flag('channel_wise', settings.channel_wise),
     flag('optimize', settings.optimize),
@@ -141,10 +129,35 @@ export function encodeHqqLinear({ path, shape, format, settings, computeDtype }:
     flag('encoded_state_dict', true),
     flag('stores_quant_config', true),
   ];
-  for (const { name, spec, content } of tensors) {
-    if ('data' in content && content.data.byteLength !== byteLength(spec)) throw new Error(`internal: ${name} has the wrong length`);
-  }
-  return tensors;
+}
+
+/** Scales or zeros that are quantized themselves: codes, and what describes them under `meta_scale` or `meta_zero`, as hqq up to 0.1.8 names them. */
+function metaTensors(
+  path: string,
+  what: 'scale' | 'zero',
+  format: Affine,
+  parts: Readonly<Record<string, TensorSpec>>,
+  shape: Matrix,
+): LayoutTensor[] {
+  const { part, number, text, extents } = moduleEncoder(tensorName(path, `meta_${what}`));
+  const codes = parts[`${what}.codes`]!;
+  return [
+    moduleEncoder(path).part(`${what}_q`, `${what}.codes`, codes),
+    part('scale', `${what}.scale`, parts[`${what}.scale`]!),
+    part('zero', `${what}.zero`, parts[`${what}.zero`]!),
+    extents('shape', shape),
+    number('nbits', bitsOfLevels(format.levels)!),
+    number('group_size', grouping(format, [shape[0] * shape[1], 1]).group),
+    number('axis', format.axis),
+    text('packing', format.packing),
+    text('unpack_view_dtype', torchName(codes.dtype)),
+  ];
+}
+
+/** Shape that scales and zeros have while they are plain. */
+function metaShape(format: Affine, shape: Matrix): Matrix {
+  const { groups } = grouping(format, shape);
+  return format.axis === 1 ? [groups, 1] : [1, groups];
 }
 
 /** One grid for the whole weight: Python has numbers without a dimension then, and packs the rows of the weight itself. */
@@ -155,17 +168,11 @@ function storedShapes(
   { channel_wise }: HqqSettings,
 ): Readonly<Record<string, TensorSpec>> {
   if (channel_wise) return parts;
-  const one = (spec: TensorSpec): TensorSpec => ({ dtype: spec.dtype, shape: [] });
-  return { codes: { dtype: parts.codes!.dtype, shape: packing(name).shape(out, inp) }, scale: one(parts.scale!), zero: one(parts.zero!) };
+  const one = (part: 'scale' | 'zero') => (parts[part] ? { [part]: { dtype: parts[part].dtype, shape: [] } } : {});
+  return { ...parts, codes: { dtype: parts.codes!.dtype, shape: packing(name).shape(out, inp) }, ...one('scale'), ...one('zero') };
 }
 
 /** The library replaces None by the extent that it stands for; without groups the number means nothing. */
 function groupSize(format: Affine, [out, inp]: Matrix, { channel_wise, group_size, axis }: HqqSettings): number {
   return channel_wise ? grouping(format, [out, inp]).group : (group_size ?? (axis === 1 ? inp : out));
-}
-
-function bytes(length: number, fill: (view: DataView) => void): Uint8Array {
-  const data = new Uint8Array(length);
-  fill(new DataView(data.buffer));
-  return data;
 }

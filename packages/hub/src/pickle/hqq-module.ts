@@ -13,7 +13,11 @@ export function hqqModule(module: PickleDict, path: string): ReadonlyMap<string,
   const meta = module.get('meta');
   const tensors = new Map<string, NamedTensor>();
   encode(module, '', tensors);
-  if (isDict(meta)) encode(meta, '', tensors);
+  if (isDict(meta)) {
+    encode(meta, '', tensors);
+    // Of this form alone an axis may be absent: it was no setting before April 2024, always 0. Scales of another shape are then refused.
+    if (!tensors.has('axis')) tensors.set('axis', encoded(0)!);
+  }
   for (const name of ['meta_scale', 'meta_zero']) {
     const inner = (isDict(meta) ? meta : module).get(name);
     if (isDict(inner)) encode(inner, `${name}.`, tensors);
