@@ -1,4 +1,14 @@
-import { dequantize, float32Tensor, hostTensor, type Matrix, quantizationError, quantize, toFloat32 } from '@lowbit/core';
+import {
+  dequantize,
+  FP4_TABLE,
+  float32Tensor,
+  hostTensor,
+  type Matrix,
+  NF4_TABLE,
+  quantizationError,
+  quantize,
+  toFloat32,
+} from '@lowbit/core';
 import { quantizerConformance, seededFloats, seededTensor } from '@lowbit/core/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -6,7 +16,7 @@ import { LEAST_ABSMAX } from './blocks.ts';
 import { cellFinder } from './cells.ts';
 import { NestedScales } from './double-quant.ts';
 import { fp4, nf4 } from './four-bit.ts';
-import { type Cells, FP4_CELLS, FP4_CUDA_CELLS, FP4_TABLE, NF4_CELLS, NF4_TABLE } from './tables.ts';
+import { type Cells, FP4_CELLS, FP4_CUDA_CELLS, NF4_CELLS } from './tables.ts';
 
 const fround = Math.fround;
 const KINDS = { nf4, fp4 } as const;

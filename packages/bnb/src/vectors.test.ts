@@ -2,12 +2,12 @@
 // giving f32((s / 2^31 - 0.5) * 0.2).
 
 import { createHash } from 'node:crypto';
-import { type Codebook, dequantize, float32Tensor, quantize, toFloat32 } from '@lowbit/core';
+import { type Codebook, dequantize, FP4_TABLE, float32Tensor, NF4_TABLE, quantize, toFloat32 } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import { dynamicMap } from './dynamic-map.ts';
 import { fp4, nf4 } from './four-bit.ts';
 import { int8 } from './int8.ts';
-import { FP4_TABLE, NF4_CELLS, NF4_TABLE } from './tables.ts';
+import { NF4_CELLS } from './tables.ts';
 
 function generated(count: number): Float32Array {
   let s = 12345;

@@ -24,7 +24,7 @@ export interface PlanModelOptions extends Partial<Omit<PlanQuantizationOptions, 
   readonly shardSize?: number | string | undefined;
 }
 
-/** Hub's options again, `concurrency` and `runtime` among them. */
+/** Hub's options again, `threads` (default 1), `concurrency` and `runtime` among them. */
 export interface QuantizeModelOptions extends PlanModelOptions, Omit<QuantizeCheckpointOptions, keyof PlanModelOptions | 'maxMemory'> {
   /** Bound for weights and results in flight, as a number of bytes or as text such as `512MiB`; default 192 MiB. */
   readonly maxMemory?: number | string | undefined;

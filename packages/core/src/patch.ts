@@ -7,8 +7,9 @@ import type { QuantizedTensor } from './spec/format.ts';
 import type { LinearHost } from './spec/model.ts';
 import type { Importance, Rule, Treatment } from './spec/quantizer.ts';
 import type { CallOptions, HostTensor } from './spec/tensor.ts';
+import { withWorkers } from './workers/workers.ts';
 
-export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDtype'> {
+export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDtype' | 'threads'> {
   /** Where the quantized linears will run. */
   readonly runtime: {
     linear(weight: QuantizedTensor, options?: { readonly bias?: HostTensor | undefined }): Promise<QuantizedLinear>;
@@ -28,6 +29,15 @@ export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDt
  * await patchLinears(model, [{ match: 'self_attn.{q,k,v,o}_proj', use: hqq({ bits: 4 }) }, { match: 'mlp.*', use: hqq({ bits: 3 }) }], { runtime });
  */
 export async function patchLinears(host: LinearHost, rules: readonly Rule[], options: PatchOptions): Promise<string[]> {
+  return withWorkers(options.threads ?? 1, (workers) => patchAll(host, rules, options, workers ?? 1));
+}
+
+async function patchAll(
+  host: LinearHost,
+  rules: readonly Rule[],
+  options: PatchOptions,
+  threads: QuantizeOptions['threads'],
+): Promise<string[]> {
   const { runtime, signal, onProgress, metaDtype = 'f16', fallback = 'keep', importance } = options;
   const sites = [...host.linears()].map(({ path, shape }) => ({ path, shape, tag: linearTag(path) }));
   const work = [...resolveRules(sites, rules, fallback)].filter(([, use]) => use !== 'keep');
@@ -36,7 +46,7 @@ export async function patchLinears(host: LinearHost, rules: readonly Rule[], opt
     signal?.throwIfAborted();
     if (use === 'keep') continue;
     const { weight, bias } = await host.weight(path);
-    const quantized = await quantize(weight, use, { signal, runtime, metaDtype, importance: importance?.get(path) });
+    const quantized = await quantize(weight, use, { signal, runtime, metaDtype, importance: importance?.get(path), threads });
     const linear = await runtime.linear(quantized, { bias });
     try {
       await host.replace(path, linear);

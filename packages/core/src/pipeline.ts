@@ -10,12 +10,15 @@ import type { QuantizedSite, TensorSink, TensorSource } from './spec/checkpoint.
 import { LowbitError } from './spec/errors.ts';
 import type { PartWriter, Routine, WeightError, WeightReader } from './spec/quantizer.ts';
 import type { CallOptions, HostTensor, Json, TensorSpec } from './spec/tensor.ts';
+import { poolFor, type Workers, withWorkers } from './workers/workers.ts';
 
 export interface ExecuteOptions extends CallOptions {
   /** Bytes of weights and results in flight; default 192 MiB. Each unit in flight needs 32 MiB. */
   readonly maxMemory?: number | undefined;
   /** Units in flight at a time, which share the budget; default 1. */
   readonly concurrency?: number | undefined;
+  /** Threads to use where methods can, or those of `createWorkers`; default 1, the one that calls. The bytes are the same. */
+  readonly threads?: number | Workers | undefined;
   readonly runtime?: { routine(name: string): Routine | undefined } | undefined;
 }
 
@@ -50,7 +53,7 @@ interface Unit {
 
 /**
  * Fills the sink with the tensors of the plan. The caller reserves before and closes after.
- * @throws ERR_BAD_ARGUMENT (budget), ERR_NON_FINITE, ERR_DTYPE_OVERFLOW, and what source, sink and quantizers throw; abort throws the signal's reason
+ * @throws ERR_BAD_ARGUMENT (budget, threads), ERR_WORKER, ERR_NON_FINITE, ERR_DTYPE_OVERFLOW, and what source, sink and quantizers throw; abort throws the signal's reason
  */
 export async function executePlan(
   plan: CheckpointPlan,
@@ -58,7 +61,7 @@ export async function executePlan(
   sink: TensorSink,
   options: ExecuteOptions = {},
 ): Promise<ExecuteReport> {
-  const { maxMemory = DEFAULT_MEMORY, concurrency = 1, signal, onProgress } = options;
+  const { maxMemory = DEFAULT_MEMORY, concurrency = 1 } = options;
   if (!Number.isInteger(concurrency) || concurrency < 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `concurrency cannot be ${concurrency}`, { hint: 'Give a positive integer.' });
   }
@@ -68,10 +71,27 @@ export async function executePlan(
       details: { maxMemory, concurrency },
     });
   }
+  return withWorkers(options.threads ?? 1, (workers) => executeUnits(plan, source, sink, { ...options, maxMemory, concurrency }, workers));
+}
+
+/** How a plan is carried out, with every default filled in but those that may be absent. */
+interface UnitOptions extends Omit<ExecuteOptions, 'threads'> {
+  readonly maxMemory: number;
+  readonly concurrency: number;
+}
+
+async function executeUnits(
+  plan: CheckpointPlan,
+  source: TensorSource,
+  sink: TensorSink,
+  options: UnitOptions,
+  workers: Workers | undefined,
+): Promise<ExecuteReport> {
+  const { maxMemory, concurrency, signal, onProgress } = options;
   const started = performance.now();
   const budget = Math.floor(maxMemory / concurrency);
   const reports = new Map<string, LinearReport>();
-  const units = planUnits(plan, source, sink, budget, options, reports);
+  const units = planUnits(plan, source, sink, budget, options, workers, reports);
   const total = units.reduce((sum, unit) => sum + unit.bytes, 0);
   let done = 0;
   let resumed = 0;
@@ -130,7 +150,8 @@ function planUnits(
   source: TensorSource,
   sink: TensorSink,
   budget: number,
-  options: ExecuteOptions,
+  options: UnitOptions,
+  workers: Workers | undefined,
   reports: Map<string, LinearReport>,
 ): Unit[] {
   const ofLinear = new Map<string, [string, PlannedTensor][]>();
@@ -157,7 +178,7 @@ function planUnits(
       bytes: byteLength(source.entries.get(`${path}.weight`)!),
       run: async (advance) => {
         const begun = performance.now();
-        const error = await quantizeLinear(linear, ofLinear.get(path)!, source, sink, budget, options, advance);
+        const error = await quantizeLinear(linear, ofLinear.get(path)!, source, sink, budget, options, workers, advance);
         const note = { ...error, ms: Math.round(performance.now() - begun) };
         reports.set(path, { ...note, path, resumed: false });
         return note;
@@ -173,7 +194,8 @@ async function quantizeLinear(
   source: TensorSource,
   sink: TensorSink,
   budget: number,
-  { signal, runtime }: ExecuteOptions,
+  { signal, runtime }: UnitOptions,
+  workers: Workers | undefined,
   advance: (bytes: number) => void,
 ): Promise<WeightError> {
   // A tensor may see the bytes of a part as another dtype; a position in elements of the one is then another in elements of the other.
@@ -198,6 +220,7 @@ async function quantizeLinear(
     signal,
     routine: runtime && ((name) => runtime.routine(name)),
     importance: linear.importance,
+    workers: poolFor(linear.use, workers),
     onWeights: (count) => advance(count * DTYPE_BYTES[reader.dtype]),
   });
   for (const [name, { origin }] of outputs) {

@@ -6,6 +6,7 @@ import { LowbitError } from './spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { Importance, PartWriter, Quantizer, Routine, WeightReader } from './spec/quantizer.ts';
 import type { CallOptions, DType, HostTensor, Matrix } from './spec/tensor.ts';
+import { poolFor, type Workers, withWorkers } from './workers/workers.ts';
 
 export interface QuantizeOptions {
   readonly signal?: AbortSignal | undefined;
@@ -14,6 +15,8 @@ export interface QuantizeOptions {
   /** Backends that may bring faster versions of the quantizer's routines. */
   readonly runtime?: { routine(name: string): Routine | undefined } | undefined;
   readonly importance?: Importance | undefined;
+  /** Threads to use where the method can, or those of `createWorkers`; default 1, the one that calls. The bytes are the same. */
+  readonly threads?: number | Workers | undefined;
   /** Storage dtype of scales and zeros; default f32. */
   readonly metaDtype?: DType;
   /** For quantizers whose format is a third party's. */
@@ -105,7 +108,8 @@ export function memoryWriter(specs: Readonly<Record<string, { readonly dtype: DT
 
 /**
  * Quantizes one weight [out, in] of any float dtype.
- * @throws ERR_TENSOR_MISMATCH (not a matrix), ERR_NON_FINITE, and what the quantizer throws for unsuitable shapes.
+ * @throws ERR_TENSOR_MISMATCH (not a matrix), ERR_NON_FINITE, ERR_BAD_ARGUMENT (threads), ERR_WORKER,
+ * and what the quantizer throws for unsuitable shapes.
  */
 export async function quantize(weight: HostTensor, quantizer: Quantizer, options: QuantizeOptions = {}): Promise<QuantizedTensor> {
   const reader = memoryReader('weight', weight);
@@ -124,12 +128,15 @@ export async function quantize(weight: HostTensor, quantizer: Quantizer, options
     done += count;
     onProgress?.({ phase: 'quantize', done, total, unit: 'weights', item: reader.name });
   };
-  await quantizer.quantize(reader, format, writer, {
-    budget: Number.POSITIVE_INFINITY,
-    signal,
-    importance: options.importance,
-    routine: runtime && ((name) => runtime.routine(name)),
-    onWeights,
-  });
+  await withWorkers(options.threads ?? 1, (workers) =>
+    quantizer.quantize(reader, format, writer, {
+      budget: Number.POSITIVE_INFINITY,
+      signal,
+      importance: options.importance,
+      routine: runtime && ((name) => runtime.routine(name)),
+      workers: poolFor(quantizer, workers),
+      onWeights,
+    }),
+  );
   return { format, shape: reader.shape, parts };
 }

@@ -1,11 +1,19 @@
-// The last step of a tile: codes from the solved grid, packed and written with scales and zeros, and the error of what was stored.
+// The last step of a tile: scales and zeros rounded to what they are stored as, codes from the solved grid, and all of it written.
 
-import { type DType, LowbitError, type PartWriter, roundTo, type WeightError, writeFloat32 } from '@lowbit/core';
-import { assignCodes, type GroupBlock, nearestCodes } from './grid.ts';
+import {
+  type DType,
+  elements,
+  type HostTensor,
+  hostTensor,
+  LowbitError,
+  type PartWriter,
+  roundTo,
+  type WeightError,
+  writeFloat32,
+} from '@lowbit/core';
+import { type Layer, ofTile } from './layer.ts';
 import type { Grid, StorageDtype } from './solver.ts';
-import { packTile, type Tile, type Tiling } from './tiles.ts';
-
-const fround = Math.fround;
+import { packedTile, type Tile } from './tiles.ts';
 
 /** Scales or zeros of a tile as a reader will find them, and the plain part they go to; no part where they were quantized themselves. */
 export interface Stored {
@@ -31,24 +39,22 @@ export function storePlain(values: Float32Array, dtype: StorageDtype, name: stri
   return { values: dtype === 'f32' ? values : values.map((value) => roundTo(dtype, value)), part: { name: what, dtype } };
 }
 
-export type ErrorSums = { -readonly [K in keyof WeightError]: WeightError[K] };
-
-/** Codes of the tile; packs and writes them and the plain parts, and adds up the error. */
+/** Codes of the tile; packs and writes them and the plain parts. Gives the error of what was stored. The grid is that of the tile. */
 export async function finishTile(
-  block: GroupBlock,
+  layer: Layer,
+  weights: HostTensor,
   tile: Tile,
   grid: Grid,
-  scale: Stored,
-  zero: Stored,
-  to: { readonly tiling: Tiling; readonly levels: number; readonly out: PartWriter; readonly total: ErrorSums },
-): Promise<void> {
-  const { tiling: t, levels, out, total } = to;
-  const codes = new Uint8Array(block.groups * block.size);
-  if (grid.codes === 'stored') nearestCodes(block, levels, scale.values, zero.values, codes);
-  else assignCodes(block, levels, grid.inverse, grid.zero, codes);
-  addError(block, codes, scale.values, zero.values, total);
+  stored: readonly [scale: Stored, zero: Stored],
+  out: PartWriter,
+): Promise<WeightError> {
+  const { tiling: t, levels } = layer;
+  const [scale, zero] = stored;
+  const numbers = grid.codes === 'solved' ? [scale.values, zero.values, grid.inverse, grid.zero] : [scale.values, zero.values];
+  const inputs = [weights, ...numbers.map((values) => hostTensor('f32', [tile.groups], values))];
+  const [packed, sums] = await layer.call('hqq.finish', inputs, { levels, tile: { ...packedTile(t, tile) } }, tile.groups * t.size);
 
-  const words = packTile(codes, t, tile);
+  const words = packed!.data;
   // A tile of all columns is one range on either axis; written row by row, one grid for a whole weight would be a call per byte.
   if (t.axis === 1 || tile.to - tile.from === t.columns) await out.write('codes', tile.from * t.columns, words);
   else {
@@ -57,7 +63,7 @@ export async function finishTile(
       await out.write('codes', r * t.columns + tile.from, words.subarray(r * rowBytes, (r + 1) * rowBytes));
     }
   }
-  for (const { values, part } of [scale, zero]) {
+  for (const { values, part } of stored) {
     if (!part) continue;
     let at = 0;
     for (const run of tile.runs) {
@@ -66,24 +72,14 @@ export async function finishTile(
       at += count;
     }
   }
+  const [squaredError, squaredWeight, maxAbs] = elements({ dtype: 'f64', data: sums!.data });
+  return { squaredError: squaredError!, squaredWeight: squaredWeight!, maxAbs: maxAbs! };
 }
 
-function addError(block: GroupBlock, codes: Uint8Array, scale: Float32Array, zero: Float32Array, total: ErrorSums): void {
-  const { weights, groups, size } = block;
-  let [squaredError, squaredWeight, maxAbs] = [total.squaredError, total.squaredWeight, total.maxAbs];
-  for (let g = 0, at = 0; g < groups; g++, at += size) {
-    const s = scale[g]!;
-    const z = zero[g]!;
-    for (let i = at; i < at + size; i++) {
-      const w = weights[i]!;
-      const error = w - fround(fround(codes[i]! - z) * s);
-      squaredError += error * error;
-      squaredWeight += w * w;
-      const magnitude = Math.abs(error);
-      if (magnitude > maxAbs) maxAbs = magnitude;
-    }
-  }
-  total.squaredError = squaredError;
-  total.squaredWeight = squaredWeight;
-  total.maxAbs = maxAbs;
+/** The grid of a tile, from that of all groups in tile order. */
+export function gridOfTile(grid: Grid, tile: Tile): Grid {
+  const zero = ofTile(grid.zero, tile);
+  return grid.codes === 'stored'
+    ? { ...grid, scale: ofTile(grid.scale, tile), zero }
+    : { ...grid, inverse: ofTile(grid.inverse, tile), zero };
 }

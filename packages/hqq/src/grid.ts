@@ -10,12 +10,12 @@ export interface GroupBlock {
 }
 
 /** How ranges become grids. */
-export interface MinMaxRules {
+export type MinMaxRules = {
   readonly levels: number;
   readonly roundZero: boolean;
   /** Groups whose range is at most 1e-4 have scale 1 (hqq 0.2.7 and later). Before, constant groups got 1 / 2e4. */
   readonly smallRange: boolean;
-}
+};
 
 /**
  * Inverse scales s and zeros z of the groups: s = (1 / (max - min)) * (levels - 1), at most 2e4, 1 for small ranges where the rules say so; z = -min * s.
@@ -63,23 +63,6 @@ export function assignCodes(block: GroupBlock, levels: number, inverse: Float32A
     const z = zero[g]!;
     for (let i = at; i < at + size; i++) {
       codes[i] = Math.min(Math.max(fround(fround(weights[i]! * s) + z) + ROUND - ROUND, 0), top);
-    }
-  }
-}
-
-/**
- * Codes nearest to what is stored: clamp(round(w / scale + zero), 0, levels - 1), in float64.
- * @param codes u8 [groups * size], written
- */
-export function nearestCodes(block: GroupBlock, levels: number, scale: Float32Array, zero: Float32Array, codes: Uint8Array): void {
-  const { weights, groups, size } = block;
-  const top = levels - 1;
-  for (let g = 0, at = 0; g < groups; g++, at += size) {
-    const inverse = 1 / scale[g]!;
-    const z = zero[g]!;
-    for (let i = at; i < at + size; i++) {
-      const q = weights[i]! * inverse + z;
-      codes[i] = q < 0 ? 0 : q > top ? top : q + ROUND - ROUND;
     }
   }
 }

@@ -16,11 +16,10 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';
+import { openLayer } from './layer.ts';
 import { type HqqBits, type HqqOptions, settings } from './options.ts';
 import { solveHqq } from './solvers/hqq.ts';
 import { proximalStep } from './solvers/proximal-step.ts';
-import { TileStore } from './store.ts';
-import { tiling } from './tiles.ts';
 
 interface Case {
   name: string;
@@ -90,10 +89,9 @@ describe('goldens of hqq 0.2.8.post1', () => {
     const weight = golden(c, 'weight')!;
     const format = hqq(optionsOf(c)).format(c.shape, 'f32');
     if (format.kind !== 'affine') throw new Error('not affine');
-    const t = tiling(format, c.shape);
-    const store = new TileStore(memoryReader('w', weight), t, Number.POSITIVE_INFINITY);
+    const layer = openLayer(memoryReader('w', weight), format, { budget: Number.POSITIVE_INFINITY });
     if (s.solver.name !== 'hqq') throw new Error('another solver');
-    const { errors } = await solveHqq(s, s.solver, { store, tiling: t, levels: format.levels }, {});
+    const { errors } = await solveHqq(s, s.solver, layer, {});
     const expected = toFloat32(golden(c, 'solver.errors')!);
     expect(errors.length).toBe(c.solver_steps);
     for (const [i, error] of errors.entries()) expect(Math.abs(error - expected[i]!)).toBeLessThanOrEqual(1e-5 * expected[i]!);
@@ -239,14 +237,18 @@ describe('a backend may take over the proximal step', () => {
     const routine: Routine = async ([w, inverse, zero], params) => {
       calls++;
       const newZero = Float32Array.from(elements({ dtype: 'f32', data: zero!.data }));
-      const sum = proximalStep(
+      const { moving, stopped } = proximalStep(
         { weights: elements({ dtype: 'f32', data: w!.data }), groups: w!.shape[0]!, size: w!.shape[1]! },
         params.levels as number,
         elements({ dtype: 'f32', data: inverse!.data }),
         newZero,
-        { norm: params.norm as number, beta: params.beta as number },
+        { norm: params.norm as number, beta: params.beta as number, lastBeta: params.beta as number },
+        new Uint8Array(newZero.length),
       );
-      return [float32Tensor([newZero.length], newZero), { dtype: 'f64', shape: [], data: new Uint8Array(Float64Array.of(sum).buffer) }];
+      return [
+        float32Tensor([newZero.length], newZero),
+        { dtype: 'f64', shape: [], data: new Uint8Array(Float64Array.of(moving + stopped).buffer) },
+      ];
     };
     const runtime = { routine: (name: string) => (name === 'affine.proximal.step' ? routine : undefined) };
     const accelerated = await quantize(weight, hqq(), { runtime });

@@ -1,12 +1,11 @@
 // The quantizer itself: settings in, a plain object out.
 
-import { type Affine, type DType, LowbitError, type PartWriter, type Quantizer } from '@lowbit/core';
-import { type ErrorSums, finishTile, type Stored, scalesOf, storePlain } from './finish.ts';
+import type { Affine, DType, PartWriter, Quantizer } from '@lowbit/core';
+import { finishTile, gridOfTile, type Stored, scalesOf, storePlain } from './finish.ts';
+import { byGroup, byTile, eachTile, type Layer, ofTile, openLayer } from './layer.ts';
 import { quantizeMeta } from './meta.ts';
 import { type HqqOptions, hqqFormat, settings, weightQuantParams } from './options.ts';
 import { type Grid, type GroupSolver, type SolveContext, type StorageDtype, solverOf } from './solver.ts';
-import { eachTile, gather, type Layer, scatter, TileStore } from './store.ts';
-import { TILE_WEIGHTS, type Tile, type Tiling, tiling } from './tiles.ts';
 
 /**
  * Half-Quadratic Quantization: a calibration-free, group-wise affine grid with a floating-point zero, w = (q - zero) * scale.
@@ -27,12 +26,12 @@ export function hqq(options: HqqOptions = {}): Quantizer {
     config: weightQuantParams(s),
     identity: JSON.stringify(['hqq', ALGORITHM_VERSION, s]),
     format: (shape, metaDtype) => hqqFormat(s, shape, metaDtype),
+    worker: WORKER,
     async quantize(weight, format, out, context) {
       const affine = format as Affine;
-      const { scale, zero, levels } = affine;
-      const t = tiling(affine, weight.shape);
-      assertRoom(t, weight.name, context.budget);
-      const layer: Layer = { store: new TileStore(weight, t, context.budget), tiling: t, levels };
+      const { scale, zero } = affine;
+      const layer = openLayer(weight, affine, context);
+      const { tiling: t } = layer;
       const { signal, routine, importance } = context;
       const solving: SolveContext = {
         signal,
@@ -45,72 +44,63 @@ export function hqq(options: HqqOptions = {}): Quantizer {
       const nested = typeof scale !== 'string' || typeof zero !== 'string';
       const fit = solver.kind === 'groups' ? solver.begin(layer, solving) : undefined;
       const whole = solver.kind === 'layer' ? await solver.solve(layer, solving) : nested ? await fitAll(layer, fit!, signal) : undefined;
-      const meta = whole && nested ? await storeMeta(whole, affine, weight.name, out) : {};
+      const meta = whole && nested ? await storeMeta(whole, affine, layer, weight.name, out) : {};
 
-      const total: ErrorSums = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
-      await eachTile(layer, signal, async (block, tile) => {
-        const grid = whole ? gatherGrid(whole, tile) : fit!(block, tile);
+      const errors = await eachTile(layer, signal, async (weights, tile) => {
+        const grid = whole ? gridOfTile(whole, tile) : await fit!(weights, tile);
         const stored = (what: 'scale' | 'zero', values: () => Float32Array): Stored => {
           const quantized = meta[what];
-          return quantized ? { values: gather(quantized, tile) } : storePlain(values(), solving.dtype[what], weight.name, what);
+          return quantized ? { values: ofTile(quantized, tile) } : storePlain(values(), solving.dtype[what], weight.name, what);
         };
         const scales = stored('scale', () => scalesOf(grid));
         const zeros = stored('zero', () => grid.zero);
-        await finishTile(block, tile, grid, scales, zeros, { tiling: t, levels, out, total });
+        const error = await finishTile(layer, weights, tile, grid, [scales, zeros], out);
         context.onWeights?.(tile.groups * t.size);
+        return error;
       });
-      return total;
+      return {
+        squaredError: errors.reduce((sum, error) => sum + error.squaredError, 0),
+        squaredWeight: errors.reduce((sum, error) => sum + error.squaredWeight, 0),
+        maxAbs: errors.reduce((most, error) => Math.max(most, error.maxAbs), 0),
+      };
     },
   };
 }
 
-/** A group cannot be cut: one that is larger than a whole tile must fit the budget. */
-function assertRoom({ size }: Tiling, name: string, budget: number): void {
-  if (size <= TILE_WEIGHTS || 4 * size <= budget) return;
-  throw new LowbitError('ERR_LIMIT', `${name}: a group of ${size} weights takes ${4 * size} bytes, more than the ${budget} allowed`, {
-    hint: 'Choose smaller groups, or allow more memory.',
-    details: { tensor: name, groupSize: size, budget },
-  });
-}
+/** The module that serves this package's routines in worker threads, beside this one in the build. */
+const WORKER = new URL('./worker.js', import.meta.url);
 
 /** Goes up when the same settings would give other bytes. */
-const ALGORITHM_VERSION = 1;
+const ALGORITHM_VERSION = 2;
 
 /** Dtype that a solver should round to: none narrower than f32 where the numbers are quantized themselves. */
 function plainDtype(stored: Affine['scale'] | Affine['zero']): StorageDtype {
   return typeof stored === 'string' ? (stored as StorageDtype) : 'f32';
 }
 
-function gatherGrid(grid: Grid, tile: Tile): Grid {
-  const zero = gather(grid.zero, tile);
-  return grid.codes === 'stored'
-    ? { ...grid, scale: gather(grid.scale, tile), zero }
-    : { ...grid, inverse: gather(grid.inverse, tile), zero };
-}
-
-/** The grid of all groups where it is needed before the first tile can be finished. */
+/** The grid of all groups, in tile order, where it is needed before the first tile can be finished. */
 async function fitAll(layer: Layer, fit: ReturnType<GroupSolver['begin']>, signal: AbortSignal | undefined): Promise<Grid> {
   const { groups } = layer.tiling;
   const first = new Float32Array(groups);
   const zero = new Float32Array(groups);
-  let codes = 'solved' as Grid['codes'];
-  await eachTile(layer, signal, (block, tile) => {
-    const grid = fit(block, tile);
-    codes = grid.codes;
-    scatter(grid.codes === 'stored' ? grid.scale : grid.inverse, tile, first);
-    scatter(grid.zero, tile, zero);
+  const kinds = await eachTile(layer, signal, async (weights, tile) => {
+    const grid = await fit(weights, tile);
+    ofTile(first, tile).set(grid.codes === 'stored' ? grid.scale : grid.inverse);
+    ofTile(zero, tile).set(grid.zero);
+    return grid.codes;
   });
-  return codes === 'stored' ? { codes, scale: first, zero } : { codes, inverse: first, zero };
+  return kinds[0] === 'stored' ? { codes: 'stored', scale: first, zero } : { codes: 'solved', inverse: first, zero };
 }
 
-/** Quantizes and writes the scales and zeros that are to be quantized; their numbers as a reader will find them. */
+/** Quantizes and writes the scales and zeros that are to be quantized; their numbers as a reader will find them, in tile order. */
 async function storeMeta(
   grid: Grid,
   { scale, zero }: Affine,
+  { tiling: t }: Layer,
   name: string,
   out: PartWriter,
 ): Promise<{ readonly scale?: Float32Array; readonly zero?: Float32Array }> {
   const one = async (format: DType | { readonly kind: string } | 'none', what: 'scale' | 'zero', values: () => Float32Array) =>
-    typeof format === 'string' ? {} : { [what]: await quantizeMeta(values(), format as Affine, name, what, out) };
+    typeof format === 'string' ? {} : { [what]: byTile(await quantizeMeta(byGroup(values(), t), format as Affine, name, what, out), t) };
   return { ...(await one(zero, 'zero', () => grid.zero)), ...(await one(scale, 'scale', () => scalesOf(grid))) };
 }

@@ -36,13 +36,26 @@ export function channelWeights(importance: Importance, shape: Matrix): Float64Ar
 /** Fills `into` with the weights that the elements of one group meet; `index` counts the tile's groups in the order they are held. */
 export type GroupWeights = (index: number, into: Float64Array) => void;
 
+/** A tile as far as it matters which channels its elements meet: plain data, which can go to another thread. */
+export type WeighedTile = {
+  readonly axis: 0 | 1;
+  readonly size: number;
+  /** Of the grouped matrix. */
+  readonly columns: number;
+  readonly runs: readonly { readonly from: number; readonly to: number }[];
+};
+
+export function weighedTile({ axis, size, columns }: Tiling, { runs }: Tile): WeighedTile {
+  return { axis, size, columns, runs };
+}
+
 /**
  * The grouped matrix is the flat weight cut into rows, so element (r, c) is flat element r * columns + c and meets channel (r * columns + c) mod in:
  * on axis 1 a group is a row, which may run across rows of the weight; on axis 0 it is a column.
  */
-export function tileWeights(channels: Float64Array, { axis, size, columns }: Tiling, tile: Tile): GroupWeights {
+export function tileWeights(channels: Float64Array, { axis, size, columns, runs }: WeighedTile): GroupWeights {
   const inp = channels.length;
-  const numbers = tile.runs.flatMap(({ from, to }) => Array.from({ length: to - from }, (_, i) => from + i));
+  const numbers = runs.flatMap(({ from, to }) => Array.from({ length: to - from }, (_, i) => from + i));
   const stride = axis === 1 ? 1 : columns % inp;
   return (index, into) => {
     const group = numbers[index]!;

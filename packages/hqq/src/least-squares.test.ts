@@ -14,7 +14,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';
-import { channelWeights, tileWeights } from './importance.ts';
+import { channelWeights, tileWeights, weighedTile } from './importance.ts';
 import type { HqqBits, HqqOptions } from './options.ts';
 import type { HqqSolver } from './solver-options.ts';
 import { sortPairs } from './solvers/code-sums.ts';
@@ -141,8 +141,7 @@ describe('importance', () => {
     const t = tiling(format, shape);
     const fill = tileWeights(
       Float64Array.from({ length: 40 }, (_, i) => i),
-      t,
-      t.tiles[0]!,
+      weighedTile(t, t.tiles[0]!),
     );
     const order = t.tiles[0]!.runs.flatMap(({ from, to }) => Array.from({ length: to - from }, (_, i) => from + i));
     const got = new Float64Array(groupSize);

@@ -5,21 +5,20 @@
 // keeps only the grid. Either way tiles follow from format and shape alone and sums are taken tile by tile in float64, so the bytes do not depend on
 // the memory given. decisions/007.
 
-import type { Importance, Matrix, QuantizeContext } from '@lowbit/core';
-import type { GroupBlock } from './grid.ts';
+import type { HostTensor, Importance, Matrix, QuantizeContext } from '@lowbit/core';
+import type { Layer } from './layer.ts';
 import type { Settings } from './options.ts';
 import { hqqSolver } from './solvers/hqq.ts';
 import { leastSquares } from './solvers/least-squares.ts';
 import { minMax } from './solvers/min-max.ts';
 import { proximalV2 } from './solvers/proximal-v2.ts';
-import type { Layer } from './store.ts';
 import type { Tile } from './tiles.ts';
 
 /** Dtypes that scales and zeros are stored in. */
 export type StorageDtype = 'f32' | 'f16' | 'bf16';
 
 /**
- * Grids of groups, f32 [groups] each.
+ * Grids of groups, f32 [groups] each: of one tile, or of all in tile order.
  *
  * `solved`: codes are round(w * inverse + zero) with the numbers the solver found, and rounding scale and zero for storage comes after, as in Python.
  * `stored`: codes are the nearest to what is stored.
@@ -45,7 +44,7 @@ export interface LayerSolver {
 /** Solves group by group. `begin` is called once a weight, the function it gives once a tile. */
 export interface GroupSolver {
   readonly kind: 'groups';
-  begin(layer: Layer, context: SolveContext): (block: GroupBlock, tile: Tile) => Grid;
+  begin(layer: Layer, context: SolveContext): (weights: HostTensor, tile: Tile) => Promise<Grid>;
 }
 
 export type Solver = LayerSolver | GroupSolver;

@@ -15,12 +15,11 @@ import { seededFloats } from '@lowbit/core/testing';
 import { describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';
+import { openLayer } from './layer.ts';
 import { type HqqBits, type HqqOptions, settings } from './options.ts';
 import type { HqqSolver, SolverName } from './solver-options.ts';
 import { solveHqq } from './solvers/hqq.ts';
 import { searchBlock } from './solvers/scale-search.ts';
-import { TileStore } from './store.ts';
-import { tiling } from './tiles.ts';
 
 interface Case {
   name: string;
@@ -82,9 +81,8 @@ describe('hqq 0.1.8', () => {
     const s = settings({ ...optionsOf(c), release: '0.1.8' });
     const format = quantizer.format(c.shape, 'f32');
     if (format.kind !== 'affine' || s.solver.name !== 'hqq') throw new Error('unexpected');
-    const t = tiling(format, c.shape);
-    const store = new TileStore(memoryReader('w', c.get('weight')), t, Number.POSITIVE_INFINITY);
-    const { errors } = await solveHqq(s, s.solver, { store, tiling: t, levels: format.levels }, {});
+    const layer = openLayer(memoryReader('w', c.get('weight')), format, { budget: Number.POSITIVE_INFINITY });
+    const { errors } = await solveHqq(s, s.solver, layer, {});
     expect(errors.length).toBe(c.solver_steps);
   });
 

@@ -1,77 +1,112 @@
-// The tiles of one weight as solvers see them: read when needed, kept in memory between passes if they fit, and the grid values that belong to each.
+// The tiles of one weight as solvers see them: read when needed, kept in memory between passes if they fit, and several worked on at a time.
 
-import { breather, type QuantizeContext, type WeightReader } from '@lowbit/core';
-import type { GroupBlock } from './grid.ts';
-import { loadTile, type Tile, type Tiling } from './tiles.ts';
+import { breather, DTYPE_BYTES, type DType, elements, type HostTensor, LowbitError, sharedBytes, type WeightReader } from '@lowbit/core';
+import { bandTiles, loadTiles } from './load.ts';
+import { TILE_WEIGHTS, type Tile, type Tiling } from './tiles.ts';
 
+/** Weights of a tile: f32, or the bits of f16 or bf16. */
+export type TileElements = Float32Array | Uint16Array;
+
+/** Bytes a weight that work on a tile takes besides the tile: it as f32, its codes, those in the order of the packing, and the packed words. */
+const WORK = 8;
+
+export interface StoreOptions {
+  /** Bytes to hold at once. */
+  readonly budget: number;
+  /** Tiles that can be worked on at a time; default 1. */
+  readonly threads?: number | undefined;
+}
+
+/** Neighbouring tiles that are read together. */
+interface Band {
+  readonly members: readonly Tile[];
+  loaded?: Promise<readonly HostTensor[]>;
+  /** Tiles not given back yet. */
+  left: number;
+}
+
+/**
+ * Keeps the weight as float32 if that fits the budget, else in its own dtype if that has 16 bits and fits, else nothing: each pass then reads again.
+ */
 export class TileStore {
+  /** Tiles to work on at a time, so that memory holds. */
+  readonly atOnce: number;
   readonly #weight: WeightReader;
   readonly #tiling: Tiling;
-  readonly #kept: Float32Array[] | undefined;
-  #scratch = new Float32Array(0);
+  readonly #dtype: DType;
+  readonly #kept: boolean;
+  readonly #bandTiles: number;
+  readonly #bands = new Map<number, Band>();
   readonly #breathe = breather();
+  #reading: Promise<unknown> = Promise.resolve();
 
-  constructor(weight: WeightReader, tiling: Tiling, budget: number) {
+  constructor(weight: WeightReader, tiling: Tiling, { budget, threads = 1 }: StoreOptions) {
+    const { name, shape, dtype } = weight;
+    assertRoom(tiling, name, budget);
     this.#weight = weight;
     this.#tiling = tiling;
-    const bytes = 4 * weight.shape[0] * weight.shape[1];
-    this.#kept = bytes <= budget ? [] : undefined;
+    const weights = shape[0] * shape[1];
+    const tile = tiling.size * Math.max(...tiling.tiles.map(({ groups }) => groups));
+    // One tile's work is not counted when it is decided what to keep: small budgets are for small weights.
+    const narrow = dtype === 'f16' || dtype === 'bf16';
+    this.#dtype = narrow && 4 * weights > budget && 2 * weights <= budget ? dtype : 'f32';
+    const keeping = DTYPE_BYTES[this.#dtype] * weights;
+    this.#kept = keeping <= budget;
+    const room = this.#kept ? budget - keeping : budget / 2;
+    this.atOnce = Math.max(1, Math.min(threads, tiling.tiles.length, Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile))));
+    // Two bands may be in memory at a time: one being finished, the next being worked on.
+    this.#bandTiles = bandTiles(tiling, this.#kept ? Number.POSITIVE_INFINITY : Math.floor(budget / 2 / (8 * tile)));
   }
 
-  /** The weights of a tile; valid until the next call. Lets the event loop run now and then. */
-  async load(index: number): Promise<GroupBlock> {
+  /** The weights of a tile, [groups, size] f32, f16 or bf16; valid until `release`. Lets the event loop run now and then. */
+  async load(index: number): Promise<HostTensor> {
     await this.#breathe();
-    const tile = this.#tiling.tiles[index]!;
-    const count = tile.groups * this.#tiling.size;
-    let weights = this.#kept?.[index];
-    if (!weights) {
-      if (this.#kept) weights = this.#kept[index] = new Float32Array(count);
-      else {
-        if (this.#scratch.length < count) this.#scratch = new Float32Array(count);
-        weights = this.#scratch.subarray(0, count);
-      }
-      await loadTile(this.#weight, this.#tiling, tile, weights);
+    const band = this.#band(index);
+    if (!band.loaded) {
+      band.loaded = this.#reading.then(() => this.#read(band.members));
+      this.#reading = band.loaded.catch(() => {}); // whoever waits for the band sees the failure
     }
-    return { weights, groups: tile.groups, size: this.#tiling.size };
+    return (await band.loaded)[index % this.#bandTiles]!;
+  }
+
+  /** Once a pass for every tile, loaded or not: its memory goes, unless the weight is kept. */
+  release(index: number): void {
+    const band = this.#band(index);
+    if (!this.#kept && --band.left === 0) this.#bands.delete(this.#bandOf(index));
+  }
+
+  #bandOf(index: number): number {
+    return Math.floor(index / this.#bandTiles);
+  }
+
+  #band(index: number): Band {
+    const number = this.#bandOf(index);
+    let band = this.#bands.get(number);
+    if (!band) {
+      const members = this.#tiling.tiles.slice(number * this.#bandTiles, (number + 1) * this.#bandTiles);
+      band = { members, left: members.length };
+      this.#bands.set(number, band);
+    }
+    return band;
+  }
+
+  async #read(tiles: readonly Tile[]): Promise<readonly HostTensor[]> {
+    const { size } = this.#tiling;
+    const dtype = this.#dtype;
+    const tensors = tiles.map(({ groups }): HostTensor => {
+      return { dtype, shape: [groups, size], data: sharedBytes(groups * size * DTYPE_BYTES[dtype]) };
+    });
+    const values = tensors.map((tensor) => elements(tensor) as TileElements);
+    await loadTiles(this.#weight, this.#tiling, tiles, values);
+    return tensors;
   }
 }
 
-/** One weight being quantized. */
-export interface Layer {
-  readonly store: TileStore;
-  readonly tiling: Tiling;
-  readonly levels: number;
-}
-
-/** Visits all tiles in order. Throws the signal's reason if it fired. */
-export async function eachTile(
-  { store, tiling }: Layer,
-  signal: QuantizeContext['signal'],
-  visit: (block: GroupBlock, tile: Tile) => void | Promise<void>,
-): Promise<void> {
-  for (const [index, tile] of tiling.tiles.entries()) {
-    signal?.throwIfAborted();
-    await visit(await store.load(index), tile);
-  }
-}
-
-/** Copies the values of a tile's groups into one run. */
-export function gather(values: Float32Array, tile: Tile): Float32Array {
-  if (tile.runs.length === 1) return values.slice(tile.runs[0]!.from, tile.runs[0]!.to);
-  const out = new Float32Array(tile.groups);
-  let at = 0;
-  for (const run of tile.runs) {
-    out.set(values.subarray(run.from, run.to), at);
-    at += run.to - run.from;
-  }
-  return out;
-}
-
-/** Puts the values of a tile's groups back by group number. */
-export function scatter(from: Float32Array, tile: Tile, values: Float32Array): void {
-  let at = 0;
-  for (const run of tile.runs) {
-    values.set(from.subarray(at, at + run.to - run.from), run.from);
-    at += run.to - run.from;
-  }
+/** A group cannot be cut: one that is larger than a whole tile must fit the budget. */
+function assertRoom({ size }: Tiling, name: string, budget: number): void {
+  if (size <= TILE_WEIGHTS || 4 * size <= budget) return;
+  throw new LowbitError('ERR_LIMIT', `${name}: a group of ${size} weights takes ${4 * size} bytes, more than the ${budget} allowed`, {
+    hint: 'Choose smaller groups, or allow more memory.',
+    details: { tensor: name, groupSize: size, budget },
+  });
 }

@@ -14,11 +14,10 @@ import {
   type Matrix,
   packing,
   packLanes,
-  type WeightReader,
 } from '@lowbit/core';
 
-/** Weights in a tile, about: 4 MiB as float32. */
-export const TILE_WEIGHTS = 1 << 20;
+/** Weights in a tile, about: 1 MiB as float32, small enough for the caches of a core and for several tiles in one layer of a small model. */
+export const TILE_WEIGHTS = 1 << 18;
 
 /** The grouped matrix of a weight, packed, and how it is cut. */
 export interface Tiling {
@@ -42,6 +41,8 @@ export interface Tile {
   /** Its groups, as runs of consecutive group numbers in the order they are held in memory. */
   readonly runs: readonly { readonly from: number; readonly to: number }[];
   readonly groups: number;
+  /** How many groups the tiles before it have: where its groups begin in arrays in tile order. */
+  readonly first: number;
 }
 
 export function tiling(format: Affine, shape: Matrix): Tiling {
@@ -59,10 +60,13 @@ export function tiling(format: Affine, shape: Matrix): Tiling {
   // Whole f32 words, so that files may show codes as floats.
   const step = format.axis === 0 && most > 4 ? most - (most % 4) : most;
   const tiles: Tile[] = [];
+  let first = 0;
   for (let from = 0; from < extent; from += step) {
     const to = Math.min(from + step, extent);
     const runs = format.axis === 0 ? [{ from, to }] : laneRuns(pack.lanes, wordRows, rows, from, to);
-    tiles.push({ from, to, runs, groups: runs.reduce((sum, run) => sum + run.to - run.from, 0) });
+    const count = runs.reduce((sum, run) => sum + run.to - run.from, 0);
+    tiles.push({ from, to, runs, groups: count, first });
+    first += count;
   }
   return { axis: format.axis, size, groups, packing: pack, rows, columns, wordRows, tiles };
 }
@@ -75,47 +79,68 @@ function laneRuns(lanes: number, wordRows: number, rows: number, from: number, t
   }));
 }
 
-/** Reads a tile with its groups one after another: f32 [tile.groups * size]. */
-export async function loadTile(weight: WeightReader, t: Tiling, tile: Tile, into: Float32Array): Promise<void> {
-  if (t.axis === 1) {
-    let at = 0;
-    for (const run of tile.runs) {
-      if (run.to === run.from) continue;
-      await weight.read(run.from * t.size, run.to * t.size, into, at);
-      at += (run.to - run.from) * t.size;
-    }
-    return;
-  }
-  const width = tile.to - tile.from;
-  const rows = new Float32Array(width * t.size);
-  if (width === t.columns) await weight.read(0, rows.length, rows);
-  else for (let r = 0; r < t.size; r++) await weight.read(r * t.columns + tile.from, r * t.columns + tile.to, rows, r * width);
-  for (let r = 0; r < t.size; r++) {
-    for (let g = 0, from = r * width; g < width; g++) into[g * t.size + r] = rows[from + g]!;
-  }
+/** A tile as far as packing its codes needs to know it: plain data, which can go to another thread. */
+export interface PackedTile {
+  readonly packing: string;
+  readonly axis: 0 | 1;
+  readonly size: number;
+  /** Rows of the packed matrix, of all tiles. */
+  readonly wordRows: number;
+  /** Word rows (axis 1) or columns (axis 0) that the tile has. */
+  readonly extent: number;
+  /** Groups of each lane (axis 1). */
+  readonly laneGroups: readonly number[];
+}
+
+export function packedTile(t: Tiling, tile: Tile): PackedTile {
+  const laneGroups = tile.runs.map(({ from, to }) => to - from);
+  return { packing: t.packing.name, axis: t.axis, size: t.size, wordRows: t.wordRows, extent: tile.to - tile.from, laneGroups };
 }
 
 /** The codes of a tile (groups one after another) packed into its rectangle of the packed matrix, as bytes, row by row. */
-export function packTile(codes: Uint8Array, t: Tiling, tile: Tile): Uint8Array {
-  const { lanes } = t.packing;
-  const extent = tile.to - tile.from;
-  const laneSize = t.axis === 1 ? extent * t.size : t.wordRows * extent;
-  const laneCodes = Array.from({ length: lanes }, () => new Uint8Array(laneSize));
-  if (t.axis === 1) {
+export function packTile(codes: Uint8Array, { packing: name, axis, size, wordRows, extent, laneGroups }: PackedTile): Uint8Array {
+  const pack = packing(name) as LanePacking;
+  const words = new Uint8Array((axis === 1 ? extent * size : wordRows * extent) * DTYPE_BYTES[pack.dtype]);
+  if (axis === 1) {
     let at = 0;
-    for (const [lane, run] of tile.runs.entries()) {
-      const count = (run.to - run.from) * t.size;
-      laneCodes[lane]!.set(codes.subarray(at, at + count));
-      at += count;
-    }
-  } else {
-    for (let g = 0; g < extent; g++) {
-      for (let r = 0; r < t.size; r++) {
-        laneCodes[Math.floor(r / t.wordRows)]![(r % t.wordRows) * extent + g] = codes[g * t.size + r]!;
-      }
+    const lanes = laneGroups.map((groups) => {
+      const from = at;
+      at += groups * size;
+      return codes.subarray(from, at);
+    });
+    packLanes(pack, lanes, words);
+    return words;
+  }
+  // A group is a column: element r of each goes to row r mod wordRows of lane r div wordRows.
+  const rows = new Uint8Array(pack.lanes * wordRows * extent);
+  transposeInto(codes, extent, size, rows, extent);
+  const laneSize = wordRows * extent;
+  packLanes(
+    pack,
+    Array.from({ length: pack.lanes }, (_, lane) => rows.subarray(lane * laneSize, (lane + 1) * laneSize)),
+    words,
+  );
+  return words;
+}
+
+/** Side of the squares that `transposeInto` moves: what it reads and writes at a time stays in the first cache. */
+const SQUARE = 32;
+
+/** Puts a matrix [rows, columns] into `into` as [columns, rows], whose rows are `pitch` elements apart; `at` is where the first of them begins. */
+export function transposeInto<T extends Uint8Array | Uint16Array | Float32Array>(
+  matrix: T,
+  rows: number,
+  columns: number,
+  into: T,
+  pitch: number,
+  at = 0,
+  rowPitch = columns,
+): void {
+  for (let r0 = 0; r0 < rows; r0 += SQUARE) {
+    const r1 = Math.min(r0 + SQUARE, rows);
+    for (let c = 0; c < columns; c++) {
+      const to = at + c * pitch;
+      for (let r = r0, from = r0 * rowPitch + c; r < r1; r++, from += rowPitch) into[to + r] = matrix[from]!;
     }
   }
-  const words = new Uint8Array(laneSize * DTYPE_BYTES[t.packing.dtype]);
-  packLanes(t.packing, laneCodes, words);
-  return words;
 }

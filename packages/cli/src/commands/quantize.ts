@@ -1,5 +1,6 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it.
 
+import { availableThreads } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { randomImportance } from '../importance.ts';
@@ -22,6 +23,7 @@ export interface QuantizeOptions extends CommonOptions {
   readonly dtype?: FloatDType;
   readonly layout?: LayoutName;
   readonly maxMemory?: number;
+  readonly threads?: number;
   readonly shardSize?: number;
   readonly dryRun?: boolean;
   readonly resume?: boolean;
@@ -30,7 +32,7 @@ export interface QuantizeOptions extends CommonOptions {
 
 /** Runs the command. */
 export async function quantizeCommand(dir: string, options: QuantizeOptions, context: Context): Promise<void> {
-  const { out, dryRun = false, maxMemory, resume = false, overwrite = false } = options;
+  const { out, dryRun = false, maxMemory, threads = availableThreads(), resume = false, overwrite = false } = options;
   if (out === undefined && !dryRun) {
     throw new UsageError(
       'quantize needs an output folder',
@@ -61,7 +63,16 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
     options.importance === 'none'
       ? undefined
       : await randomImportance(dir, { signal: context.signal, onProgress: context.progress.report });
-  const report = await quantizeModel(dir, { ...what, importance, out, maxMemory, resume, overwrite, onProgress: context.progress.report });
+  const report = await quantizeModel(dir, {
+    ...what,
+    importance,
+    out,
+    maxMemory,
+    threads,
+    resume,
+    overwrite,
+    onProgress: context.progress.report,
+  });
   context.progress.clear();
   await (context.json
     ? context.emit({ dryRun: false, ...report, totalBytes: total(report) })

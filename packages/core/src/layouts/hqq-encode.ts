@@ -1,24 +1,24 @@
 // Values of one module as tensors, with the dtypes that the Python library's encoder gives them (hqq 0.2.x).
 
-import type { LayoutTensor } from '../spec/checkpoint.ts';
+import type { FixedTensor } from '../spec/checkpoint.ts';
 import type { DType, Shape, TensorSpec } from '../spec/tensor.ts';
 import { tensorName } from './hqq-format.ts';
 
 /** What makes the tensors of the module at `path`. */
 export interface ModuleEncoder {
   /** The bytes of a part of the quantized weight. */
-  part(name: string, from: string, spec: TensorSpec): LayoutTensor;
-  flag(name: string, value: boolean): LayoutTensor;
+  part(name: string, from: string, spec: TensorSpec): FixedTensor;
+  flag(name: string, value: boolean): FixedTensor;
   /** i32; f32 for a number that is not whole: the library tells the two apart by their Python type, and of its numbers 1.58 bits alone is a float. */
-  number(name: string, value: number): LayoutTensor;
+  number(name: string, value: number): FixedTensor;
   /** ASCII. */
-  text(name: string, value: string): LayoutTensor;
+  text(name: string, value: string): FixedTensor;
   /** i64, as torch has sizes. */
-  extents(name: string, value: Shape): LayoutTensor;
+  extents(name: string, value: Shape): FixedTensor;
 }
 
 export function moduleEncoder(path: string): ModuleEncoder {
-  const constant = (name: string, dtype: DType, shape: Shape, values: ArrayLike<number> & ArrayBufferView): LayoutTensor => ({
+  const constant = (name: string, dtype: DType, shape: Shape, values: ArrayLike<number> & ArrayBufferView): FixedTensor => ({
     name: tensorName(path, name),
     spec: { dtype, shape },
     content: { data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength) },

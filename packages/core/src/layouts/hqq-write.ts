@@ -3,7 +3,7 @@
 
 import { grouping } from '../codecs/index.ts';
 import { packing } from '../pack/index.ts';
-import type { LayoutTensor, QuantizedSite } from '../spec/checkpoint.ts';
+import type { FixedTensor, QuantizedSite } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine, Format } from '../spec/format.ts';
 import type { Quantizer } from '../spec/quantizer.ts';
@@ -48,7 +48,7 @@ export function hqqSettings(quantizer: Quantizer): HqqSettings {
 }
 
 /** The tensors of one linear of a checkpoint. Throws as `encodeHqqLinear`, and ERR_BAD_ARGUMENT for a quantizer without hqq's settings. */
-export function hqqTensors(linear: QuantizedSite, { computeDtype }: { readonly computeDtype: DType }): readonly LayoutTensor[] {
+export function hqqTensors(linear: QuantizedSite, { computeDtype }: { readonly computeDtype: DType }): readonly FixedTensor[] {
   return encodeHqqLinear(hqqRecord(linear, computeDtype));
 }
 
@@ -68,7 +68,7 @@ export interface HqqLinearRecord {
 }
 
 /** The tensors of one linear, bias apart. Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold. */
-export function encodeHqqLinear(record: HqqLinearRecord): readonly LayoutTensor[] {
+export function encodeHqqLinear(record: HqqLinearRecord): readonly FixedTensor[] {
   const { path, format } = record;
   if (isHqqFormat(format)) return encodeLayer(record, format);
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${ownerOf(path)}: the hqq layout cannot hold this format`, {
@@ -83,7 +83,7 @@ export function ownerOf(path: string): string {
 }
 
 /** The tensors of a linear whose scales and zeros are plain, or nested as hqq makes them. Throws ERR_UNSUPPORTED_FORMAT for the dtype or the view. */
-export function encodeLayer({ path, shape, settings, computeDtype }: HqqLinearRecord, format: Affine): readonly LayoutTensor[] {
+export function encodeLayer({ path, shape, settings, computeDtype }: HqqLinearRecord, format: Affine): readonly FixedTensor[] {
   if (!META_DTYPES.has(computeDtype)) {
     throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${ownerOf(path)}: hqq layers do not compute in ${computeDtype}`, {
       hint: 'Use f16, bf16 or f32.',
@@ -102,7 +102,7 @@ export function encodeLayer({ path, shape, settings, computeDtype }: HqqLinearRe
     );
   }
   const { part, flag, number, text, extents } = moduleEncoder(path);
-  const numbers = (what: 'scale' | 'zero'): LayoutTensor[] => {
+  const numbers = (what: 'scale' | 'zero'): FixedTensor[] => {
     const stored = format[what];
     return typeof stored === 'string'
       ? [part(what, what, parts[what]!)]
@@ -138,7 +138,7 @@ function metaTensors(
   format: Affine,
   parts: Readonly<Record<string, TensorSpec>>,
   shape: Matrix,
-): LayoutTensor[] {
+): FixedTensor[] {
   const { part, number, text, extents } = moduleEncoder(tensorName(path, `meta_${what}`));
   const codes = parts[`${what}.codes`]!;
   return [

@@ -62,7 +62,15 @@ export interface LateContent {
 export interface LayoutTensor {
   readonly name: string;
   readonly spec: TensorSpec;
-  readonly content: { readonly part: string } | { readonly data: Uint8Array } | LateContent;
+  readonly content: FixedContent | LateContent;
+}
+
+/** Bytes of a part, or a constant. */
+export type FixedContent = { readonly part: string } | { readonly data: Uint8Array };
+
+/** A tensor of a layout without late ones. */
+export interface FixedTensor extends LayoutTensor {
+  readonly content: FixedContent;
 }
 
 /** What a layout is told beside the linear. */

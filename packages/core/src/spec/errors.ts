@@ -23,6 +23,7 @@ export type ErrorCode =
   | 'ERR_TOKENIZER' // tokenizer or chat template missing or malformed
   | 'ERR_UNSUPPORTED_ARCH' // no model adapter for this model_type
   | 'ERR_UNSUPPORTED_FORMAT' // a format, packing or quant_method that nothing here reads, or a shape that a format cannot hold
+  | 'ERR_WORKER' // a worker thread could not start, crashed, or failed in a way that nobody foresaw
   | (string & {}); // plug-ins bring their own
 
 export interface ErrorInfo {

@@ -36,6 +36,14 @@ export interface Importance {
  */
 export type Routine = (inputs: readonly HostTensor[], params: JsonObject) => Promise<readonly HostTensor[]>;
 
+/** Worker threads that serve routines of a quantizer's own (`Quantizer.worker`). */
+export interface RoutinePool {
+  /** Calls that run at a time; more wait. */
+  readonly threads: number;
+  /** A call that cannot be served rejects with ERR_BAD_ARGUMENT, one whose thread is lost with ERR_WORKER. */
+  routine(name: string): Routine;
+}
+
 export interface QuantizeContext {
   /** Bytes of host memory the quantizer may hold at once for this weight. */
   readonly budget: number;
@@ -43,6 +51,8 @@ export interface QuantizeContext {
   readonly importance?: Importance | undefined;
   /** A backend's version of a routine, if it has one; otherwise the quantizer runs its own. */
   readonly routine?: ((name: string) => Routine | undefined) | undefined;
+  /** Threads for the routines of `Quantizer.worker`, where the caller allows several. Using them changes no byte. */
+  readonly workers?: RoutinePool | undefined;
   /** Called with the number of weights finished since the last call. */
   readonly onWeights?: ((count: number) => void) | undefined;
 }
@@ -61,12 +71,14 @@ export interface Quantizer {
   readonly config: JsonObject;
   /** Changes whenever the bytes could: every setting, and a version of the algorithm. An interrupted run is resumed only with an equal one. */
   readonly identity: string;
+  /** A module that calls `serveRoutines`, so that this method can use all cores. Absent: it runs on the thread that calls. */
+  readonly worker?: URL | undefined;
   /**
    * The format this quantizer makes of a weight of that shape, with scales and zeros stored as `metaDtype`.
    * Throws ERR_UNSUPPORTED_FORMAT with the reason; never skips silently.
    */
   format(shape: Matrix, metaDtype: DType): Format;
-  /** Quantizes into `out`, whose parts are those of `format`. Same weight, same bytes, whatever the budget. */
+  /** Quantizes into `out`, whose parts are those of `format`. Same weight, same bytes, whatever the budget and the threads. */
   quantize(weight: WeightReader, format: Format, out: PartWriter, context: QuantizeContext): Promise<WeightError>;
 }
 

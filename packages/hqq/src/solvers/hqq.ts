@@ -1,11 +1,11 @@
 // The default solver: the Python library's `optimize_weights_proximal`, called legacy there.
 
+import type { Layer } from '../layer.ts';
 import type { Settings } from '../options.ts';
 import type { Grid, LayerSolver, SolveContext } from '../solver.ts';
 import type { SolverSettings } from '../solver-options.ts';
-import type { Layer } from '../store.ts';
 import { startingGrid } from './min-max.ts';
-import { proximalPass } from './proximal-pass.ts';
+import { proximalPasses } from './proximal-pass.ts';
 
 /** Also tells the mean absolute error of the layer found by each step taken. */
 export async function solveHqq(
@@ -15,11 +15,12 @@ export async function solveHqq(
   context: Pick<SolveContext, 'signal' | 'routine'>,
 ): Promise<{ readonly grid: Grid; readonly errors: readonly number[] }> {
   const grid = await startingGrid(s, layer, context.signal);
+  const { iterations, norm, kappa } = options;
+  const pass = proximalPasses(layer, grid, { norm, beta: options.beta, kappa, iterations }, context);
   const errors: number[] = [];
-  let { beta } = options;
   let best = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < options.iterations; i++, beta *= options.kappa) {
-    const error = await proximalPass(layer, grid, { norm: options.norm, beta }, context);
+  for (let i = 0; i < iterations; i++) {
+    const error = await pass();
     errors.push(error);
     if (error >= best) break;
     best = error;

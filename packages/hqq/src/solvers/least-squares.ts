@@ -9,9 +9,9 @@
 // is kept: scale and zero are rounded to the storage dtype first, and codes are the nearest to what is stored. Groups do not depend on one another, so
 // a weight is solved and written in one pass.
 
-import { roundTo } from '@lowbit/core';
+import { hostTensor, roundTo, toFloat32 } from '@lowbit/core';
 import type { GroupBlock } from '../grid.ts';
-import { channelWeights, type GroupWeights, tileWeights } from '../importance.ts';
+import { channelWeights, type GroupWeights, weighedTile } from '../importance.ts';
 import type { GroupSolver, StorageDtype } from '../solver.ts';
 import type { SolverSettings } from '../solver-options.ts';
 import { GroupSums } from './code-sums.ts';
@@ -27,23 +27,25 @@ function shrinkage(levels: number): number {
 }
 
 /** How grids are fitted, and to what they are rounded. */
-export interface Fit {
+export type Fit = {
   readonly levels: number;
   /** Most fits from each start. */
   readonly alternations: number;
   readonly dtype: { readonly scale: StorageDtype; readonly zero: StorageDtype };
-}
+};
 
 export function leastSquares({ alternations }: Extract<SolverSettings, { name: 'least-squares' }>): GroupSolver {
   return {
     kind: 'groups',
-    begin({ levels, tiling }, { shape, importance, dtype }) {
-      const channels = importance && channelWeights(importance, shape);
-      return (block, tile) => {
-        const scale = new Float32Array(block.groups);
-        const zero = new Float32Array(block.groups);
-        fitBlock(block, { levels, alternations, dtype }, scale, zero, channels && tileWeights(channels, tiling, tile));
-        return { codes: 'stored', scale, zero };
+    begin(layer, { shape, importance, dtype }) {
+      const { levels, tiling } = layer;
+      const fit: Fit = { levels, alternations, dtype };
+      const weighted = importance && channelWeights(importance, shape);
+      const channels = weighted && [hostTensor('f64', [weighted.length], weighted)];
+      return async (weights, tile) => {
+        const params = channels ? { ...fit, tile: weighedTile(tiling, tile) } : fit;
+        const [scale, zero] = await layer.call('hqq.least-squares', [weights, ...(channels ?? [])], params, tile.groups * tiling.size);
+        return { codes: 'stored', scale: toFloat32(scale!), zero: toFloat32(zero!) };
       };
     },
   };

@@ -1,39 +1,35 @@
 // The grid that every half-quadratic solver starts from, and the whole solver where `optimize` is off.
 
-import { type MinMaxRules, minMaxGrid } from '../grid.ts';
+import { type HostTensor, toFloat32 } from '@lowbit/core';
+import type { MinMaxRules } from '../grid.ts';
+import { eachTile, type Layer, ofTile } from '../layer.ts';
 import type { Settings } from '../options.ts';
 import type { GroupSolver } from '../solver.ts';
-import { eachTile, type Layer, scatter } from '../store.ts';
+import type { Tile } from '../tiles.ts';
 
 /** How the settings want ranges turned into grids. */
-export function minMaxRules(s: Settings, levels: number): MinMaxRules {
+function minMaxRules(s: Settings, levels: number): MinMaxRules {
   return { levels, roundZero: s.roundZero, smallRange: s.release !== '0.1.8' };
 }
 
 export function minMax(s: Settings): GroupSolver {
-  return {
-    kind: 'groups',
-    begin:
-      ({ levels }) =>
-      (block) => {
-        const inverse = new Float32Array(block.groups);
-        const zero = new Float32Array(block.groups);
-        minMaxGrid(block, minMaxRules(s, levels), inverse, zero);
-        return { codes: 'solved', inverse, zero };
-      },
-  };
+  return { kind: 'groups', begin: (layer) => (weights, tile) => tileGrid(s, layer, weights, tile) };
 }
 
-/** Starting grids of a whole weight, by group number: one pass. */
+async function tileGrid(s: Settings, layer: Layer, weights: HostTensor, tile: Tile) {
+  const work = tile.groups * layer.tiling.size;
+  const [inverse, zero] = await layer.call('hqq.min-max', [weights], minMaxRules(s, layer.levels), work);
+  return { codes: 'solved' as const, inverse: toFloat32(inverse!), zero: toFloat32(zero!) };
+}
+
+/** Starting grids of a whole weight, in tile order: one pass. */
 export async function startingGrid(s: Settings, layer: Layer, signal: AbortSignal | undefined) {
   const inverse = new Float32Array(layer.tiling.groups);
   const zero = new Float32Array(layer.tiling.groups);
-  await eachTile(layer, signal, (block, tile) => {
-    const tileInverse = new Float32Array(tile.groups);
-    const tileZero = new Float32Array(tile.groups);
-    minMaxGrid(block, minMaxRules(s, layer.levels), tileInverse, tileZero);
-    scatter(tileInverse, tile, inverse);
-    scatter(tileZero, tile, zero);
+  await eachTile(layer, signal, async (weights, tile) => {
+    const grid = await tileGrid(s, layer, weights, tile);
+    ofTile(inverse, tile).set(grid.inverse);
+    ofTile(zero, tile).set(grid.zero);
   });
   return { codes: 'solved' as const, inverse, zero };
 }

@@ -1,49 +1,99 @@
-// One half-quadratic step over all tiles of a weight, here or on a backend.
+// Half-quadratic steps over all tiles of a weight, here, on other threads, or on a backend.
 
-import { elements, hostTensor, type QuantizeContext } from '@lowbit/core';
-import type { GroupBlock } from '../grid.ts';
-import { eachTile, gather, type Layer, scatter } from '../store.ts';
-import { proximalStep, type Shrinkage } from './proximal-step.ts';
+import {
+  castFloat,
+  elements,
+  type HostTensor,
+  hostTensor,
+  type JsonObject,
+  type QuantizeContext,
+  type Routine,
+  toFloat32,
+} from '@lowbit/core';
+import { eachTile, type Layer, ofTile } from '../layer.ts';
+import type { Tile } from '../tiles.ts';
+import type { Shrinkage } from './proximal-step.ts';
 
 type Context = Pick<QuantizeContext, 'signal' | 'routine'>;
+type SolvedGrid = { readonly inverse: Float32Array; readonly zero: Float32Array };
 
-/** Replaces the zeros of the grid; returns the mean absolute error of the layer under the zeros it found, as float32, which is how errors are compared. */
-export async function proximalPass(
-  layer: Layer,
-  grid: { readonly inverse: Float32Array; readonly zero: Float32Array },
-  shrinkage: Shrinkage,
-  context: Context,
-): Promise<number> {
-  const step = proximalRoutine(context);
-  let sum = 0;
-  await eachTile(layer, context.signal, async (block, tile) => {
-    const zero = gather(grid.zero, tile);
-    sum += await step(block, layer.levels, gather(grid.inverse, tile), zero, shrinkage);
-    scatter(zero, tile, grid.zero);
-  });
-  return Math.fround(sum / (layer.tiling.groups * layer.tiling.size));
+/** Constants of all steps. */
+export interface Steps {
+  readonly norm: number;
+  /** Of the first step; each has `kappa` times that of the one before. */
+  readonly beta: number;
+  readonly kappa: number;
+  /** Most steps that will be taken. */
+  readonly iterations: number;
 }
 
-type Step = (
-  block: GroupBlock,
-  levels: number,
-  inverse: Float32Array,
-  zero: Float32Array,
-  shrinkage: Shrinkage,
-) => number | Promise<number>;
+/**
+ * The steps of a weight: each call takes one. It replaces the zeros of the grid and gives the mean absolute error of the layer under the zeros it found,
+ * as float32, which is how errors are compared.
+ */
+export function proximalPasses(layer: Layer, grid: SolvedGrid, steps: Steps, context: Context): () => Promise<number> {
+  const { groups, size, tiles } = layer.tiling;
+  const accelerated = context.routine?.('affine.proximal.step');
+  const settled = new Uint8Array(groups);
+  const left = tiles.map((tile) => tile.groups); // groups of each tile that have not settled
+  const errors = tiles.map((): TileErrors => ({ moving: 0, settled: 0 }));
+  let { beta } = steps;
+  let lastBeta = beta;
+  for (let i = 1; i < steps.iterations; i++) lastBeta *= steps.kappa;
+
+  const take = async (weights: HostTensor, tile: Tile, index: number): Promise<void> => {
+    const zero = ofTile(grid.zero, tile);
+    const error = errors[index]!;
+    if (accelerated) {
+      error.moving = await backendStep(accelerated, weights, ofTile(grid.inverse, tile), zero, {
+        levels: layer.levels,
+        norm: steps.norm,
+        beta,
+      });
+      return;
+    }
+    const inputs = [weights, ...[ofTile(grid.inverse, tile), zero].map(floats), hostTensor('u8', [tile.groups], ofTile(settled, tile))];
+    const shrinkage: Shrinkage = { norm: steps.norm, beta, lastBeta };
+    const params = { levels: layer.levels, ...shrinkage };
+    const [newZero, newSettled, sums] = await layer.call('hqq.proximal-step', inputs, params, left[index]! * size);
+    zero.set(toFloat32(newZero!));
+    ofTile(settled, tile).set(newSettled!.data);
+    const [moving, stopped, count] = elements({ dtype: 'f64', data: sums!.data });
+    error.moving = moving!;
+    error.settled += stopped!;
+    left[index] = count!;
+  };
+
+  return async () => {
+    await eachTile(layer, context.signal, take, (index) => left[index]! > 0);
+    beta *= steps.kappa;
+    return Math.fround(errors.reduce((sum, error) => sum + error.moving + error.settled, 0) / (groups * size));
+  };
+}
+
+/** Sums of |w - Wr| of a tile's groups under the zeros that its last step found. */
+interface TileErrors {
+  moving: number;
+  /** Of the groups that have settled. */
+  settled: number;
+}
 
 /**
- * `affine.proximal.step`: a backend's version if it has one, else `proximalStep`.
+ * `affine.proximal.step` of a backend: every group, whether it has settled or not. Replaces `zero`, gives the sum of |w - Wr|.
  * Routine inputs: weights f32 [groups, size], inverse f32 [groups], zero f32 [groups]; params levels, norm, beta; outputs: zero f32 [groups], error sum f64 [].
  */
-function proximalRoutine(context: Context): Step {
-  const routine = context.routine?.('affine.proximal.step');
-  if (!routine) return proximalStep;
-  return async (block, levels, inverse, zero, { norm, beta }) => {
-    const { weights, groups, size } = block;
-    const inputs = [hostTensor('f32', [groups, size], weights), hostTensor('f32', [groups], inverse), hostTensor('f32', [groups], zero)];
-    const [newZero, error] = await routine(inputs, { levels, norm, beta });
-    zero.set(elements({ dtype: 'f32', data: newZero!.data }));
-    return elements({ dtype: 'f64', data: error!.data })[0]!;
-  };
+async function backendStep(
+  routine: Routine,
+  weights: HostTensor,
+  inverse: Float32Array,
+  zero: Float32Array,
+  params: JsonObject,
+): Promise<number> {
+  const [newZero, error] = await routine([castFloat(weights, 'f32'), floats(inverse), floats(zero)], params);
+  zero.set(toFloat32(newZero!));
+  return elements({ dtype: 'f64', data: error!.data })[0]!;
+}
+
+function floats(values: Float32Array): HostTensor {
+  return hostTensor('f32', [values.length], values);
 }

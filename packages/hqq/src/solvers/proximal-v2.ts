@@ -5,7 +5,7 @@ import type { Settings } from '../options.ts';
 import type { LayerSolver } from '../solver.ts';
 import type { SolverSettings } from '../solver-options.ts';
 import { startingGrid } from './min-max.ts';
-import { proximalPass } from './proximal-pass.ts';
+import { proximalPasses } from './proximal-pass.ts';
 import { searchScales } from './scale-search.ts';
 
 export function proximalV2(s: Settings, options: Extract<SolverSettings, { name: 'proximal-v2' }>): LayerSolver {
@@ -16,11 +16,11 @@ export function proximalV2(s: Settings, options: Extract<SolverSettings, { name:
       const grid = await startingGrid(s, layer, context.signal);
       if (scaleSearch) await searchScales(layer, grid, context.signal);
       const kept = earlyStop ? grid.zero.slice() : undefined;
-      let { beta } = options;
+      const pass = proximalPasses(layer, grid, { norm, beta: options.beta, kappa, iterations }, context);
       let best = 1e4;
-      for (let i = 0; i < iterations; i++, beta *= kappa) {
+      for (let i = 0; i < iterations; i++) {
         const before = kept && grid.zero.slice();
-        const error = await proximalPass(layer, grid, { norm, beta }, context);
+        const error = await pass();
         if (!kept || !before) continue;
         if (!(best - error > tolerance)) {
           grid.zero.set(kept);

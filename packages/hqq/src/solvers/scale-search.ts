@@ -2,9 +2,9 @@
 // 5 % of the layer's mean inverse scale around a group's own, the one with the smallest mean absolute error of the group is taken. The library's code
 // works on axis 0 only; groups are groups here.
 
-import type { GroupBlock } from '../grid.ts';
-import { ROUND } from '../grid.ts';
-import { eachTile, gather, type Layer, scatter } from '../store.ts';
+import { hostTensor, toFloat32 } from '@lowbit/core';
+import { type GroupBlock, ROUND } from '../grid.ts';
+import { eachTile, type Layer, ofTile } from '../layer.ts';
 
 const fround = Math.fround;
 const round = ROUND;
@@ -21,10 +21,12 @@ export async function searchScales(
   let sum = 0;
   for (const s of grid.inverse) sum += Math.abs(s);
   const range = fround(fround(sum / grid.inverse.length) * 0.05);
-  await eachTile(layer, signal, (block, tile) => {
-    const inverse = gather(grid.inverse, tile);
-    searchBlock(block, layer.levels, range, inverse, gather(grid.zero, tile));
-    scatter(inverse, tile, grid.inverse);
+  const { levels, tiling } = layer;
+  await eachTile(layer, signal, async (weights, tile) => {
+    const tensors = [grid.inverse, grid.zero].map((values) => hostTensor('f32', [tile.groups], ofTile(values, tile)));
+    const work = CANDIDATES * tile.groups * tiling.size;
+    const [found] = await layer.call('hqq.scale-search', [weights, ...tensors], { levels, range }, work);
+    ofTile(grid.inverse, tile).set(toFloat32(found!));
   });
 }
 

@@ -294,7 +294,7 @@ describe('quantization_config', () => {
     });
     expect(hqqNestedLayout.loadsIn([])[0]).toMatch(/^lowbit only/);
     const names = hqqNestedLayout
-      .tensors({ site, use, format: stored }, { computeDtype: 'f16' })
+      .tensors({ site, use, format: stored }, { computeDtype: 'f16', weightDtype: 'f16' })
       .map(({ name }) => name.slice(q(0).length + 1));
     expect(names).toEqual(expect.arrayContaining(['scale_q', 'meta_scale.axis', 'zero_q', 'meta_zero.scale', 'lowbit_version']));
     expect(names).not.toContain('scale');

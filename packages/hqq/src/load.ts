@@ -1,0 +1,70 @@
+// Reading tiles. A tile on axis 1 is a few long runs of the flat weight. On axis 0 it is a band of columns: a short range of every row. Tiles that
+// are too narrow for that are read several at a time, so that ranges stay long whatever the group size.
+
+import { type DType, toF16, type WeightReader } from '@lowbit/core';
+import type { TileElements } from './store.ts';
+import { type Tile, type Tiling, transposeInto } from './tiles.ts';
+
+/** Columns that one range should cover, at least. */
+const RANGE = 4096;
+/** Fewer columns than this make a row too short to be read by itself. */
+const NARROW = 16;
+/** Elements read at a time on axis 0. */
+const CHUNK = 1 << 18;
+
+/** How many neighbouring tiles are to be read together; `most` is what there is memory for. */
+export function bandTiles({ axis, tiles }: Tiling, most: number): number {
+  if (axis === 1) return 1;
+  const width = tiles[0]!.to - tiles[0]!.from;
+  return Math.max(1, Math.min(Math.ceil(RANGE / width), tiles.length, most));
+}
+
+/**
+ * Fills `into` with neighbouring tiles, each with its groups one after another: [tile.groups * size] f32, or the bits of the 16-bit dtype that the
+ * weight has.
+ */
+export async function loadTiles(weight: WeightReader, t: Tiling, tiles: readonly Tile[], into: readonly TileElements[]): Promise<void> {
+  if (t.axis === 1) {
+    for (const [i, tile] of tiles.entries()) await loadRuns(weight, t, tile, into[i]!);
+    return;
+  }
+  const from = tiles[0]!.from;
+  const width = tiles.at(-1)!.to - from;
+  const rows = Math.max(1, Math.min(t.size, Math.floor(CHUNK / width)));
+  // Rows too short to be worth a call each lie together in the weight: one grid for all of it has rows of one element.
+  const together = width === t.columns && width < NARROW;
+  const pitch = together ? width : width + 16; // not a power of two: elements of a column then fall into different sets of the caches
+  const scratch = new Float32Array(rows * pitch);
+  for (let r0 = 0; r0 < t.size; r0 += rows) {
+    const count = Math.min(rows, t.size - r0);
+    if (together) await weight.read(r0 * width, (r0 + count) * width, scratch);
+    for (let r = 0; !together && r < count; r++) {
+      const start = (r0 + r) * t.columns + from;
+      await weight.read(start, start + width, scratch, r * pitch);
+    }
+    const chunk = into[0] instanceof Uint16Array ? narrowed(weight.dtype, scratch, count * pitch) : scratch;
+    for (const [i, tile] of tiles.entries()) {
+      const columns = chunk.subarray(tile.from - from); // of the tile, in rows `pitch` apart
+      transposeInto(columns, count, tile.to - tile.from, into[i]!, t.size, r0, pitch);
+    }
+  }
+}
+
+async function loadRuns(weight: WeightReader, { size }: Tiling, tile: Tile, into: TileElements): Promise<void> {
+  const values = into instanceof Float32Array ? into : new Float32Array(into.length);
+  let at = 0;
+  for (const run of tile.runs) {
+    if (run.to === run.from) continue;
+    await weight.read(run.from * size, run.to * size, values, at);
+    at += (run.to - run.from) * size;
+  }
+  if (into instanceof Uint16Array) into.set(narrowed(weight.dtype, values, values.length));
+}
+
+/** Numbers that were widened from 16 bits, as those bits again. */
+function narrowed(dtype: DType, values: Float32Array, count: number): Uint16Array {
+  const bits = new Uint16Array(count);
+  const words = new Uint32Array(values.buffer, values.byteOffset, count);
+  for (let i = 0; i < count; i++) bits[i] = dtype === 'f16' ? toF16(values[i]!) : words[i]! >>> 16;
+  return bits;
+}
