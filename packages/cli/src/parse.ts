@@ -26,6 +26,10 @@ export type Solver = (typeof SOLVERS)[number];
 export const IMPORTANCE = ['none', 'random'] as const;
 export type ImportanceFrom = (typeof IMPORTANCE)[number];
 
+/** What `--quant-zero` takes: one grid for the zeros of a layer, or one for every 128 of them. */
+export const QUANT_ZERO = ['layer', 'groups'] as const;
+export type QuantZero = (typeof QUANT_ZERO)[number];
+
 /** Layouts that `--layout` takes: those that @lowbit/hub brings. Without it the first that stores everything is written. */
 export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes'] as const;
 export type LayoutName = (typeof LAYOUTS)[number];
@@ -36,6 +40,8 @@ export interface MethodSettings {
   readonly group?: Group;
   readonly axis?: 0 | 1;
   readonly solver?: Solver;
+  readonly quantScale?: boolean;
+  readonly quantZero?: QuantZero;
 }
 
 /** A rule as written, before its quantizer is made. */

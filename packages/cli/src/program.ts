@@ -25,6 +25,7 @@ import {
   parsePath,
   parseRule,
   parseSize,
+  QUANT_ZERO,
   type RuleText,
   SOLVERS,
 } from './parse.ts';
@@ -96,6 +97,12 @@ function addQuantize(program: Command, start: Start): void {
       '--dtype <type>',
       `store everything else, scales and zeros as ${DTYPES.join(', ')} (default: as in the source, scales f16)`,
       arg((text) => parseChoice(text, DTYPES)),
+    )
+    .option('--quant-scale', 'store scales as 8-bit codes, too; only lowbit reads the result')
+    .option(
+      '--quant-zero <how>',
+      `store zeros as 8-bit codes, too: ${QUANT_ZERO.join(' or ')} (one grid a layer, or one for every 128); only lowbit reads the result`,
+      arg((text) => parseChoice(text, QUANT_ZERO)),
     )
     .option(
       '--layout <name>',

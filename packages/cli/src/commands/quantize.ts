@@ -5,7 +5,18 @@ import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { randomImportance } from '../importance.ts';
 import { makeQuantizer, makeRules } from '../methods.ts';
-import type { Bits, FloatDType, Group, ImportanceFrom, LayoutName, MethodName, RuleText, Solver } from '../parse.ts';
+import type {
+  Bits,
+  FloatDType,
+  Group,
+  ImportanceFrom,
+  LayoutName,
+  MethodName,
+  MethodSettings,
+  QuantZero,
+  RuleText,
+  Solver,
+} from '../parse.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import { pairs, plain, table } from '../table.ts';
 import { tagTable } from '../tags.ts';
@@ -21,6 +32,8 @@ export interface QuantizeOptions extends CommonOptions {
   readonly importance: ImportanceFrom;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;
+  readonly quantScale?: boolean;
+  readonly quantZero?: QuantZero;
   readonly layout?: LayoutName;
   readonly maxMemory?: number;
   readonly threads?: number;
@@ -43,7 +56,8 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
   if (options.importance !== 'none' && !solvers.includes('least-squares')) {
     throw new UsageError(`--importance ${options.importance} needs --solver least-squares`, 'The hqq solver has no use for it.');
   }
-  const settings = { bits: options.bits, group: options.group, axis: options.axis, solver: options.solver };
+  const { bits, group, axis, solver, quantScale, quantZero } = options;
+  const settings: MethodSettings = { bits, group, axis, solver, ...(quantScale && { quantScale }), ...(quantZero && { quantZero }) };
   const what: PlanModelOptions = {
     quantizer: makeQuantizer(options.method, settings),
     rules: makeRules(options.rules, settings),
