@@ -17,7 +17,7 @@ import { hqq } from './hqq.ts';
 import { channelWeights, tileWeights, weighedTile } from './importance.ts';
 import type { HqqBits, HqqOptions } from './options.ts';
 import type { HqqSolver } from './solver-options.ts';
-import { sortPairs } from './solvers/code-sums.ts';
+import { PairSorter } from './solvers/pair-sorter.ts';
 import { tiling } from './tiles.ts';
 
 const diagonal = (values: ArrayLike<number>): Importance => ({
@@ -228,7 +228,7 @@ describe('sorting pairs', () => {
       fc.property(fc.array(fc.tuple(fc.double({ noNaN: true }), fc.nat()), { maxLength: 700 }), (pairs) => {
         const keys = Float64Array.from(pairs, ([key]) => key + 0);
         const along = Float64Array.from(pairs, ([, other]) => other);
-        sortPairs(keys, along);
+        new PairSorter(keys.length).sort(keys, along);
         const text = (list: [number, number][]) => list.map((pair) => pair.join(' ')).sort();
         expect([...keys]).toEqual([...keys].sort((a, b) => a - b));
         expect(text([...keys].map((key, i) => [key, along[i]!]))).toEqual(text(pairs.map(([key, other]) => [key + 0, other])));
