@@ -144,9 +144,10 @@ describe('settings that the Python library does not have', () => {
     expect(reports[1]!.weightError / reports[0]!.weightError).toBeLessThan(0.92);
   });
 
-  it('quantized scales and zeros are refused before anything is written, by name', async () => {
+  it('quantized scales and zeros are refused by the layouts that Python reads, by name, before anything is written', async () => {
     await using source = await openCheckpoint(FLOAT);
-    await expect(planQuantization(source, { quantizer: hqq({ quantZero: true }), adapters: [llama] })).rejects.toMatchObject({
+    const options = { quantizer: hqq({ quantZero: true }), adapters: [llama], layout: 'hqq' };
+    await expect(planQuantization(source, options)).rejects.toMatchObject({
       code: 'ERR_UNSUPPORTED_FORMAT',
       message: expect.stringMatching(
         /q_proj: no checkpoint layout .* hqq makes of it, codes of 16 levels with f16 scales and quantized zeros$/,

@@ -36,12 +36,12 @@ async function logitsOf(checkpoint: Checkpoint): Promise<number[]> {
 }
 
 describe.each([
-  { name: 'dynamic-bf16', dtype: 'bf16' as const, quantized: 10 },
-  { name: 'b2-g16-a0-f16', dtype: 'f16' as const, quantized: 14 },
-])('$name', ({ name, dtype, quantized }) => {
+  { name: 'dynamic-bf16', dtype: 'bf16' as const, quantized: 10, layout: 'hqq' },
+  { name: 'b2-g16-a0-f16', dtype: 'f16' as const, quantized: 14, layout: 'hqq-safetensors' },
+])('$name', ({ name, dtype, quantized, layout }) => {
   it(`has Python's logits when dequantized in ${dtype}`, async () => {
     await using checkpoint = await openCheckpoint(goldenPath(`hqq/checkpoints/${name}`));
-    expect(checkpoint.layout).toBe('hqq');
+    expect(checkpoint.layout).toBe(layout);
     expect(checkpoint.quantized.size).toBe(quantized);
     const got = await logitsOf(expanded(checkpoint, dtype));
     const want = toFloat32(logits.get(`${name}/logits_dequantized_f32`)!); // [2, 8, vocab]

@@ -24,6 +24,7 @@ export {
 } from '@lowbit/models';
 export type { InspectReport } from './commands/inspect.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
+export { IMPORTANCE_TOKENS, type RandomImportanceOptions, randomImportance } from './importance.ts';
 export { type LoadModelOptions, loadModel } from './load-model.ts';
 export { openModelFolder } from './open.ts';
 export {

@@ -5,12 +5,14 @@ import { hqq } from '@lowbit/hqq';
 import type { MethodName, MethodSettings, RuleText } from './parse.ts';
 
 const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quantizer>> = {
-  hqq: ({ bits, group, axis, solver }) =>
+  hqq: ({ bits, group, axis, solver, quantScale, quantZero }) =>
     hqq({
       ...(bits === undefined ? {} : { bits }),
       ...(group === undefined ? {} : { groupSize: group === 'none' ? null : group }),
       ...(axis === undefined ? {} : { axis }),
       ...(solver === undefined ? {} : { solver }),
+      ...(quantScale === undefined ? {} : { quantScale }),
+      ...(quantZero === undefined ? {} : { quantZero: quantZero === 'layer' || quantZero }),
     }),
 };
 

@@ -22,12 +22,26 @@ export type Group = number | 'none';
 export const SOLVERS = ['hqq', 'least-squares'] as const;
 export type Solver = (typeof SOLVERS)[number];
 
+/** What `--importance` takes. */
+export const IMPORTANCE = ['none', 'random'] as const;
+export type ImportanceFrom = (typeof IMPORTANCE)[number];
+
+/** What `--quant-zero` takes: one grid for the zeros of a layer, or one for every 128 of them. */
+export const QUANT_ZERO = ['layer', 'groups'] as const;
+export type QuantZero = (typeof QUANT_ZERO)[number];
+
+/** Layouts that `--layout` takes: those that @lowbit/hub brings. Without it the first that stores everything is written. */
+export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes'] as const;
+export type LayoutName = (typeof LAYOUTS)[number];
+
 /** Settings of a method as given; what is absent is filled in by the command. */
 export interface MethodSettings {
   readonly bits?: Bits;
   readonly group?: Group;
   readonly axis?: 0 | 1;
   readonly solver?: Solver;
+  readonly quantScale?: boolean;
+  readonly quantZero?: QuantZero;
 }
 
 /** A rule as written, before its quantizer is made. */

@@ -4,8 +4,10 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { BUILTIN_LAYOUTS } from '@lowbit/hub';
 import { expect, it, onTestFinished } from 'vitest';
 import type { Context } from './context.ts';
+import { LAYOUTS } from './parse.ts';
 import { createProgram } from './program.ts';
 import { type ModelPlan, type QuantizeModelReport, quantizeModel } from './quantize-model.ts';
 import { countText } from './units.ts';
@@ -55,6 +57,40 @@ it('quantizes with the solver of --solver and of rules', async () => {
   const rule = 'model.layers.0.self_attn.k_proj=hqq:b4';
   expect(await errors('some', '--rule', `${rule}:ls`)).toEqual([lsKey, value]);
   expect(await errors('others', '--solver', 'least-squares', '--rule', `${rule}:hqq`)).toEqual([key, lsValue]);
+});
+
+it('writes the layout of --layout, and knows those of hub', async () => {
+  expect(await emitted('quantize', TINY, '--dry-run')).toMatchObject({ layout: 'hqq' });
+  const plan = await emitted('quantize', TINY, '--dry-run', '--layout', 'hqq-safetensors');
+  expect(plan.layout).toBe('hqq-safetensors');
+  expect(plan.loadsIn.join(' ')).toMatch(/Not transformers or vLLM as it is/);
+  const nested = await emitted('quantize', TINY, '--dry-run', '--quant-scale', '--quant-zero', 'groups');
+  expect(nested).toMatchObject({ layout: 'hqq-nested', loadsIn: [expect.stringMatching(/^lowbit only/), expect.anything()] });
+  const zeros = await emitted('quantize', TINY, '--dry-run', '--quant-zero', 'layer');
+  expect([plan, zeros, nested].map(({ summary }) => Number(summary.bitsPerWeight.toFixed(2)))).toEqual([4.5, 4.38, 4.26]);
+  await expect(emitted('quantize', TINY, '--dry-run', '--layout', 'hqq2')).rejects.toThrow(/hqq-safetensors/);
+  expect(BUILTIN_LAYOUTS.map(({ name }) => name)).toEqual(LAYOUTS);
+});
+
+it('weighs errors by random tokens with --importance random, the same every time', { timeout: 120_000 }, async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const run = async (name: string, ...args: string[]) => {
+    const skip = ['--skip', 'model.layers.{1,2,3,4,5}.**'];
+    await emitted('quantize', TINY, '-o', join(dir, name), '--solver', 'least-squares', ...skip, ...args);
+    return readFileSync(join(dir, name, 'model.safetensors'));
+  };
+  const [plain, weighed, again] = [
+    await run('plain'),
+    await run('weighed', '--importance', 'random'),
+    await run('again', '--importance', 'random'),
+  ];
+  expect(Buffer.compare(weighed, again)).toBe(0);
+  expect(weighed.byteLength).toBe(plain.byteLength);
+  expect(Buffer.compare(weighed, plain)).not.toBe(0);
+  await expect(emitted('quantize', TINY, '-o', join(dir, 'x'), '--solver', 'hqq', '--importance', 'random')).rejects.toThrow(
+    expect.objectContaining({ code: 'ERR_USAGE', message: expect.stringContaining('least-squares') }),
+  );
 });
 
 it('plans the sizes that the README shows', async () => {

@@ -11,6 +11,8 @@ import type { QuantizeOptions } from './commands/quantize.ts';
 import type { CommonOptions, Context } from './context.ts';
 import {
   DTYPES,
+  IMPORTANCE,
+  LAYOUTS,
   METHODS,
   type NumberBounds,
   parseAxis,
@@ -23,6 +25,7 @@ import {
   parsePath,
   parseRule,
   parseSize,
+  QUANT_ZERO,
   type RuleText,
   SOLVERS,
 } from './parse.ts';
@@ -75,6 +78,12 @@ function addQuantize(program: Command, start: Start): void {
       SOLVERS[0],
     )
     .option(
+      '--importance <from>',
+      `what tells least-squares which channels matter: ${IMPORTANCE.join(' or ')} tokens that are run through the model first`,
+      arg((text) => parseChoice(text, IMPORTANCE)),
+      IMPORTANCE[0],
+    )
+    .option(
       '--rule <glob=use>',
       "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'lm_head=keep'; the last match wins",
       arg((text) => void rules.push(parseRule(text))),
@@ -88,6 +97,17 @@ function addQuantize(program: Command, start: Start): void {
       '--dtype <type>',
       `store everything else, scales and zeros as ${DTYPES.join(', ')} (default: as in the source, scales f16)`,
       arg((text) => parseChoice(text, DTYPES)),
+    )
+    .option('--quant-scale', 'store scales as 8-bit codes, too; only lowbit reads the result')
+    .option(
+      '--quant-zero <how>',
+      `store zeros as 8-bit codes, too: ${QUANT_ZERO.join(' or ')} (one grid a layer, or one for every 128); only lowbit reads the result`,
+      arg((text) => parseChoice(text, QUANT_ZERO)),
+    )
+    .option(
+      '--layout <name>',
+      `how the folder stores quantized layers: ${LAYOUTS.join(', ')} (default: the first that can; "Loads in" says who reads it)`,
+      arg((text) => parseChoice(text, LAYOUTS)),
     )
     .option('--max-memory <size>', 'bound for weights in flight, such as 4GB or 192MB (default: 192MiB, at least 32MiB)', arg(parseMemory))
     .option(

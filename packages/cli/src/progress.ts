@@ -39,6 +39,7 @@ export function progressMode({ stream, silent = false, env = process.env }: Prog
 
 const LABELS: Readonly<Record<string, string>> = {
   read: 'Reading',
+  importance: 'Weighing channels',
   quantize: 'Quantizing',
   write: 'Writing',
   load: 'Loading',

@@ -1,6 +1,6 @@
 // Quantizing a model folder into another one, by paths: hub's pipeline with the adapters of models, and a report for people.
 
-import type { CallOptions, FormatCodec, LinearReport, PlanSummary, Quantizer } from '@lowbit/core';
+import type { CallOptions, FormatCodec, LinearReport, PlanSummary, Treatment } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import {
   type FolderCheckpoint,
@@ -19,7 +19,7 @@ import { type TagRow, tagRows } from './tags.ts';
 /** Hub's options, with a default for the quantizer; `adapters` come in addition to the built-in ones. */
 export interface PlanModelOptions extends Partial<Omit<PlanQuantizationOptions, 'quantizer' | 'shardSize'>>, Pick<CallOptions, 'signal'> {
   /** What is done to every linear that no rule matches; default `hqq()`, 4 bits in groups of 64. */
-  readonly quantizer?: Quantizer;
+  readonly quantizer?: Treatment;
   /** Most bytes of a safetensors file, as a number or as text such as `2GB`; default 5 GB. */
   readonly shardSize?: number | string | undefined;
 }

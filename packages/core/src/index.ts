@@ -1,6 +1,7 @@
 // The public names of @lowbit/core. Contracts are types; what is not listed here is internal.
 
 export { breather } from './breath.ts';
+export { FP4_TABLE, NF4_TABLE } from './codecs/four-bit-tables.ts';
 export { BUILTIN_CODECS, codecFor, type Grouping, grouping, hadamardBlocks } from './codecs/index.ts';
 export {
   byteLength,
@@ -19,7 +20,16 @@ export {
   toFloat32,
   writeFloat32,
 } from './dtype.ts';
+export { memoryFootprint } from './footprint.ts';
 export { collectImportance, type ImportanceOptions } from './importance.ts';
+export {
+  checkBias,
+  checkComputeDtype,
+  type LinearDType,
+  LinearModule,
+  type LinearModuleOptions,
+  type LinearRuntime,
+} from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
 export { isLanePacking, type LanePacking, PACKINGS, type Packing, packing, packLanes } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
@@ -27,6 +37,7 @@ export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport
 export {
   adapterFor,
   type CheckpointPlan,
+  lateTensors,
   type PlannedTensor,
   type PlanOptions,
   type PlanSummary,
@@ -48,6 +59,7 @@ export {
   quantizedBytes,
   validateQuantized,
 } from './quantized.ts';
+export { quote } from './quote.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { glob, linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';

@@ -34,16 +34,19 @@ export interface MemorySink extends TensorSink {
 export function memorySink(label = 'memory'): MemorySink {
   const tensors = new Map<string, HostTensor>();
   const done = new Map<string, Json>();
+  let lateNames: ReadonlySet<string> = new Set();
   return {
     tensors,
     done,
-    async reserve(specs: ReadonlyMap<string, TensorSpec>) {
+    async reserve(specs: ReadonlyMap<string, TensorSpec>, _metadata, late = new Set()) {
+      lateNames = late;
       for (const [name, { dtype, shape }] of specs) tensors.set(name, { dtype, shape, data: new Uint8Array(byteLength({ dtype, shape })) });
     },
     async write(name, at, data) {
       const tensor = tensors.get(name);
       if (!tensor) throw unknownTensor(name, label);
-      tensor.data.set(data, at * DTYPE_BYTES[tensor.dtype]);
+      if (lateNames.has(name)) tensors.set(name, { dtype: tensor.dtype, shape: [data.byteLength], data: data.slice() });
+      else tensor.data.set(data, at * DTYPE_BYTES[tensor.dtype]);
     },
     async commit(unit, note) {
       done.set(unit, note);

@@ -12,7 +12,7 @@ import { withWorkers } from './workers/workers.ts';
 export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDtype' | 'threads'> {
   /** Where the quantized linears will run. */
   readonly runtime: {
-    linear(weight: QuantizedTensor, bias?: HostTensor): Promise<QuantizedLinear>;
+    linear(weight: QuantizedTensor, options?: { readonly bias?: HostTensor | undefined }): Promise<QuantizedLinear>;
     routine: NonNullable<QuantizeOptions['runtime']>['routine'];
   };
   /** Treatment of linears that no rule matches; default `keep`. */
@@ -47,7 +47,7 @@ async function patchAll(
     if (use === 'keep') continue;
     const { weight, bias } = await host.weight(path);
     const quantized = await quantize(weight, use, { signal, runtime, metaDtype, importance: importance?.get(path), threads });
-    const linear = await runtime.linear(quantized, bias);
+    const linear = await runtime.linear(quantized, { bias });
     try {
       await host.replace(path, linear);
     } catch (error) {

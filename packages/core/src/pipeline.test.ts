@@ -6,9 +6,9 @@ import { byteLength, castFloat, toFloat32, writeFloat32 } from './dtype.ts';
 import { memorySink, memorySource } from './memory.ts';
 import { patchLinears } from './patch.ts';
 import { executePlan } from './pipeline.ts';
-import { type PlanOptions, planCheckpoint, summarizePlan } from './plan.ts';
+import { lateTensors, type PlanOptions, planCheckpoint, summarizePlan } from './plan.ts';
 import { dequantize } from './quantized.ts';
-import type { CheckpointLayout } from './spec/checkpoint.ts';
+import type { CheckpointLayout, LayoutTensor } from './spec/checkpoint.ts';
 import type { Affine, QuantizedTensor } from './spec/format.ts';
 import type { LinearHost, ModelAdapter } from './spec/model.ts';
 import type { Quantizer } from './spec/quantizer.ts';
@@ -229,8 +229,26 @@ describe('planCheckpoint', () => {
       message: 'no checkpoint layout stores rowwise in one model',
       hint: 'Layouts given: plain, other. Use one method for all layers.',
     });
+    expect(plan(config, tensors, { layouts: [picky, other], layout: 'others' })).toMatchObject({
+      code: 'ERR_BAD_ARGUMENT',
+      hint: 'Layouts given: plain, other.',
+    });
+    expect(plan(config, tensors, { layouts: [picky, other], layout: 'other' })).toMatchObject({
+      hint: expect.stringMatching(/given: other\./),
+    });
     expect(plan(config, tensors, { layouts: [picky], rules: [{ match: 'b', use: rowwise(1) }] }).message).toMatch(/^model.layers.1.b: /);
     expect(plan(config, { ...tensors, 'model.layers.0.a.q': ramp([1]) })).toMatchObject({ code: 'ERR_BAD_CHECKPOINT' });
+  });
+
+  it('writes the layout of the name given; a layout may have no config block', () => {
+    const { entries } = memorySource(tensors);
+    const bare = { ...layout, name: 'bare', config: () => undefined };
+    const first = planCheckpoint(config, entries, options({ layouts: [layout, bare] }));
+    const named = planCheckpoint(config, entries, options({ layouts: [layout, bare], layout: 'bare' }));
+    expect([first.layout!.name, named.layout!.name]).toEqual(['plain', 'bare']);
+    expect(first.config).toHaveProperty('quantization_config');
+    expect(named.config).not.toHaveProperty('quantization_config');
+    expect(named.fingerprint).not.toBe(first.fingerprint);
   });
 });
 
@@ -238,7 +256,7 @@ describe('executePlan', () => {
   const run = async (more: Partial<PlanOptions> = {}, execute = {}, sink = memorySink()) => {
     const source = memorySource(tensors);
     const plan = planCheckpoint(config, source.entries, options(more));
-    await sink.reserve(new Map([...plan.tensors].map(([name, { spec }]) => [name, spec])), {});
+    await sink.reserve(new Map([...plan.tensors].map(([name, { spec }]) => [name, spec])), {}, lateTensors(plan));
     return { report: await executePlan(plan, source, sink, execute), sink };
   };
 
@@ -269,6 +287,62 @@ describe('executePlan', () => {
     const reference = (await run()).sink.tensors;
     for (const execute of [{ concurrency: 4 }, { concurrency: 2, maxMemory: 64 << 20 }])
       expect((await run({}, execute)).sink.tensors).toEqual(reference);
+  });
+
+  const late = (more: Partial<LayoutTensor> = {}): CheckpointLayout => ({
+    ...layout,
+    tensors: (linear, options) => {
+      const { path } = linear.site;
+      const text = (parts: Readonly<Record<string, HostTensor>>) =>
+        new TextEncoder().encode(`${options.weightDtype} ${toFloat32(parts.zero!).length} ${toFloat32(parts.scale!)[0]}`);
+      const note: LayoutTensor = {
+        name: `${path}.note`,
+        spec: { dtype: 'u8', shape: [60] },
+        content: { late: ['zero', 'scale'], make: text },
+      };
+      return [...layout.tensors(linear, options).filter(({ name }) => !name.endsWith('.z')), { ...note, ...more }];
+    },
+  });
+
+  it('makes late tensors of parts, whether these are stored or not, and cuts them to their length', async () => {
+    const reference = (await run()).sink.tensors;
+    const { tensors: got } = (await run({ layouts: [late()] })).sink;
+    expect(got.get('model.layers.1.a.s')).toEqual(reference.get('model.layers.1.a.s'));
+    expect(got.has('model.layers.1.a.z')).toBe(false);
+    for (const [path, dtype] of [
+      ['model.layers.0.a', 'f32'],
+      ['model.layers.1.a', 'bf16'],
+    ]) {
+      const text = `${dtype} 8 ${toFloat32(reference.get(`${path}.s`)!)[0]}`;
+      expect(got.get(`${path}.note`)).toEqual({ dtype: 'u8', shape: [text.length], data: new TextEncoder().encode(text) });
+    }
+    const plan = planCheckpoint(config, memorySource(tensors).entries, options({ layouts: [late()], dtype: 'f16' }));
+    expect([...lateTensors(plan)]).toEqual(['model.layers.0.a.note', 'model.layers.1.a.note', 'model.layers.1.b.note']);
+  });
+
+  it.each([
+    ['of a part that is not there', { content: { late: ['nothing'], make: () => new Uint8Array() } }],
+    ['of large parts', { content: { late: ['codes'], make: () => new Uint8Array() } }],
+    ['of another shape', { spec: { dtype: 'u8', shape: [2, 2] } }],
+    ['of another dtype', { spec: { dtype: 'i8', shape: [2] } }],
+  ] as [string, Partial<LayoutTensor>][])('refuses late tensors %s', async (_, more) => {
+    tensors['model.layers.0.a.weight'] = ramp([512, 256]);
+    const wide = { ...adapter, linears: () => [{ path: 'model.layers.0.a', tag: 'a', layer: 0, shape: [512, 256] as const, bias: true }] };
+    await expect(run({ layouts: [late(more)], adapters: [wide] })).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_FORMAT' });
+  });
+
+  it('a part may be stored as another dtype, in any number of writes', async () => {
+    const seen: CheckpointLayout = {
+      ...layout,
+      tensors: (linear, options) =>
+        layout.tensors(linear, options).map((tensor) => {
+          const { shape } = linear.site;
+          return tensor.name.endsWith('.q') ? { ...tensor, spec: { dtype: 'f32', shape: [(shape[0] * shape[1]) / 4, 1] } } : tensor;
+        }),
+    };
+    const got = (await run({ layouts: [seen] })).sink.tensors.get('model.layers.0.a.q')!;
+    expect(got.shape).toEqual([32, 1]);
+    expect(got.data).toEqual((await run()).sink.tensors.get('model.layers.0.a.q')!.data);
   });
 
   it('skips units committed by an interrupted run and still ends with the same tensors', async () => {

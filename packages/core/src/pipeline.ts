@@ -5,11 +5,11 @@
 
 import { byteLength, castFloat, DTYPE_BYTES, elementCount, firstNonFinite, readFloat32, toFloat32 } from './dtype.ts';
 import type { CheckpointPlan, PlannedTensor } from './plan.ts';
-import { assertFinite, nonFinite } from './quantize.ts';
+import { assertFinite, memoryWriter, nonFinite } from './quantize.ts';
 import type { QuantizedSite, TensorSink, TensorSource } from './spec/checkpoint.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { PartWriter, Routine, WeightError, WeightReader } from './spec/quantizer.ts';
-import type { CallOptions, HostTensor, Json } from './spec/tensor.ts';
+import type { CallOptions, HostTensor, Json, TensorSpec } from './spec/tensor.ts';
 import { poolFor, type Workers, withWorkers } from './workers/workers.ts';
 
 export interface ExecuteOptions extends CallOptions {
@@ -198,14 +198,24 @@ async function quantizeLinear(
   workers: Workers | undefined,
   advance: (bytes: number) => void,
 ): Promise<WeightError> {
-  const target = new Map<string, string>();
-  for (const [name, { origin }] of outputs) {
-    if (origin.kind === 'part') target.set(origin.part, name);
+  // A tensor may see the bytes of a part as another dtype; a position in elements of the one is then another in elements of the other.
+  const target = new Map<string, { readonly name: string; readonly step: number }>();
+  const forLate: Record<string, TensorSpec> = {};
+  for (const [name, { origin, spec }] of outputs) {
+    if (origin.kind === 'part') target.set(origin.part, { name, step: DTYPE_BYTES[origin.spec.dtype] / DTYPE_BYTES[spec.dtype] });
     else if (origin.kind === 'constant') await sink.write(name, 0, origin.data);
+    else if (origin.kind === 'late') Object.assign(forLate, origin.parts);
   }
-  const writer: PartWriter = { write: (part, at, data) => sink.write(target.get(part)!, at, data) };
+  const kept = memoryWriter(forLate);
+  const writer: PartWriter = {
+    async write(part, at, data) {
+      const to = target.get(part);
+      if (Object.hasOwn(forLate, part) || to === undefined) await kept.writer.write(part, at, data);
+      if (to !== undefined) await sink.write(to.name, at * to.step, data);
+    },
+  };
   const reader = sourceReader(source, `${linear.site.path}.weight`, linear.site.shape, signal);
-  return linear.use.quantize(reader, linear.format, writer, {
+  const error = await linear.use.quantize(reader, linear.format, writer, {
     budget,
     signal,
     routine: runtime && ((name) => runtime.routine(name)),
@@ -213,6 +223,10 @@ async function quantizeLinear(
     workers: poolFor(linear.use, workers),
     onWeights: (count) => advance(count * DTYPE_BYTES[reader.dtype]),
   });
+  for (const [name, { origin }] of outputs) {
+    if (origin.kind === 'late') await sink.write(name, 0, origin.make(kept.parts));
+  }
+  return error;
 }
 
 /** Reads a weight of a source piece by piece, widened to f32 and checked for NaN and infinity. */

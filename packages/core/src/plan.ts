@@ -4,20 +4,27 @@ import { codecFor } from './codecs/index.ts';
 import { byteLength, elementCount, FLOAT_DTYPES } from './dtype.ts';
 import { matrixShape } from './quantize.ts';
 import { resolveRules } from './rules.ts';
-import type { CheckpointLayout, PlannedLinear } from './spec/checkpoint.ts';
+import type { CheckpointLayout, LateContent, LayoutTensor, PlannedLinear, QuantizedSite } from './spec/checkpoint.ts';
 import { isLowbitError, LowbitError } from './spec/errors.ts';
 import type { Affine, Codebook, Format, FormatCodec } from './spec/format.ts';
 import type { Entries, LinearSite, ModelAdapter } from './spec/model.ts';
-import type { Importance, Quantizer, Rule } from './spec/quantizer.ts';
+import type { Importance, Rule, Treatment } from './spec/quantizer.ts';
 import type { JsonObject, TensorSpec } from './spec/tensor.ts';
 
 /** Where the bytes of one output tensor come from. */
 export type TensorOrigin =
   | { readonly kind: 'copy'; readonly from: string }
-  | { readonly kind: 'part'; readonly path: string; readonly part: string }
-  | { readonly kind: 'constant'; readonly path: string; readonly data: Uint8Array };
+  | { readonly kind: 'part'; readonly path: string; readonly part: string; readonly spec: TensorSpec }
+  | { readonly kind: 'constant'; readonly path: string; readonly data: Uint8Array }
+  | {
+      readonly kind: 'late';
+      readonly path: string;
+      readonly parts: Readonly<Record<string, TensorSpec>>;
+      readonly make: LateContent['make'];
+    };
 
 export interface PlannedTensor {
+  /** Of a late tensor: with the most bytes that it can take. */
   readonly spec: TensorSpec;
   readonly origin: TensorOrigin;
 }
@@ -35,11 +42,14 @@ export interface CheckpointPlan {
 }
 
 export interface PlanOptions {
-  readonly quantizer: Quantizer;
+  /** For linears that no rule matches. */
+  readonly quantizer: Treatment;
   /** Applied after the default, which keeps `lm_head`; the last match wins. */
   readonly rules?: readonly Rule[] | undefined;
   readonly adapters: readonly ModelAdapter[];
   readonly layouts: readonly CheckpointLayout[];
+  /** Name of the layout to write. Default: the first that stores what the quantizers make. */
+  readonly layout?: string | undefined;
   /** Dtype of everything that is not quantized, and of scales and zeros. Default: tensors as in the source, scales and zeros f16. */
   readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
   readonly codecs?: readonly FormatCodec[] | undefined;
@@ -64,7 +74,8 @@ export function adapterFor(config: JsonObject, adapters: readonly ModelAdapter[]
 /**
  * Plans without reading weights.
  * @throws ERR_UNSUPPORTED_ARCH, ERR_TENSOR_MISMATCH (a linear without its tensor or with another shape), ERR_UNSUPPORTED_FORMAT (a shape that the
- * quantizer cannot hold, a mixture that no layout stores, a source that is quantized already), ERR_BAD_ARGUMENT (a rule that matches nothing)
+ * quantizer cannot hold, a mixture that no layout stores, a source that is quantized already), ERR_BAD_ARGUMENT (a rule that matches nothing, an
+ * unknown layout)
  */
 export function planCheckpoint(config: JsonObject, entries: Entries, options: PlanOptions): CheckpointPlan {
   const { quantizer, rules = [], adapters, layouts, dtype, codecs, importance } = options;
@@ -87,7 +98,7 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
     });
     return { site, use, format, importance: importance?.get(site.path) };
   });
-  const layout = chooseLayout(linears, layouts);
+  const layout = chooseLayout(linears, namedLayouts(layouts, options.layout));
 
   const byWeight = new Map(linears.map((linear) => [`${linear.site.path}.weight`, linear]));
   const tensors = new Map<string, PlannedTensor>();
@@ -100,19 +111,9 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
   for (const [name, entry] of entries) {
     const linear = byWeight.get(name);
     if (linear?.format) {
-      const { path } = linear.site;
       const parts = codecFor(linear.format, codecs).parts(linear.format, linear.site.shape);
-      for (const tensor of layout!.tensors(linear, { computeDtype: metaDtype })) {
-        const { content } = tensor;
-        if ('part' in content && !parts[content.part]) {
-          throw new LowbitError(
-            'ERR_UNSUPPORTED_FORMAT',
-            `layout ${layout!.name} stores a part '${content.part}' that ${path} does not have`,
-          );
-        }
-        const origin: TensorOrigin =
-          'part' in content ? { kind: 'part', path, part: content.part } : { kind: 'constant', path, data: content.data };
-        add(tensor.name, { spec: tensor.spec, origin });
+      for (const tensor of layout!.tensors(linear, { computeDtype: metaDtype, weightDtype: dtype ?? entry.dtype })) {
+        add(tensor.name, { spec: tensor.spec, origin: originOf(layout!, linear, parts, tensor) });
       }
     } else {
       const spec = { dtype: dtype && FLOAT_DTYPES.has(entry.dtype) ? dtype : entry.dtype, shape: entry.shape };
@@ -120,9 +121,37 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
     }
   }
   const outConfig: Record<string, JsonObject[string]> = { ...config };
-  if (layout) outConfig.quantization_config = layout.config(linears);
+  const block = layout?.config(linears);
+  if (block) outConfig.quantization_config = block;
   if (dtype) outConfig['dtype' in config ? 'dtype' : 'torch_dtype'] = TORCH_DTYPE[dtype]!;
-  return { linears, tensors, layout, config: outConfig, fingerprint: fingerprint(entries, linears, tensors, outConfig) };
+  return { linears, tensors, layout, config: outConfig, fingerprint: fingerprint(entries, linears, tensors, layout, outConfig) };
+}
+
+/** Largest part that late bytes are made of. */
+const MAX_LATE_PART = 1 << 16;
+
+function originOf(
+  layout: CheckpointLayout,
+  { site: { path } }: QuantizedSite,
+  parts: Readonly<Record<string, TensorSpec>>,
+  { name, spec, content }: LayoutTensor,
+): TensorOrigin {
+  if ('data' in content) return { kind: 'constant', path, data: content.data };
+  const refuse = (problem: string) =>
+    new LowbitError('ERR_UNSUPPORTED_FORMAT', `layout ${layout.name} stores ${problem}`, { details: { path, tensor: name } });
+  for (const part of 'part' in content ? [content.part] : content.late) {
+    if (!Object.hasOwn(parts, part)) throw refuse(`a part '${part}' that ${path} does not have`);
+    if ('late' in content && byteLength(parts[part]!) > MAX_LATE_PART) throw refuse(`${name}, made of the large part '${part}'`);
+  }
+  if ('part' in content) return { kind: 'part', path, part: content.part, spec: parts[content.part]! };
+  if (spec.dtype !== 'u8' || spec.shape.length !== 1) throw refuse(`${name} late, which is no one-dimensional u8 tensor`);
+  const made = Object.fromEntries(content.late.map((part) => [part, parts[part]!]));
+  return { kind: 'late', path, parts: made, make: (values) => content.make(values) };
+}
+
+/** Names of the tensors whose spec has the most bytes they can take: `late` of a sink's `reserve`. */
+export function lateTensors({ tensors }: CheckpointPlan): ReadonlySet<string> {
+  return new Set([...tensors].filter(([, { origin }]) => origin.kind === 'late').map(([name]) => name));
 }
 
 /** Adds the linear's path to what a quantizer or codec says of a shape. */
@@ -176,6 +205,17 @@ function checkSite(site: LinearSite, entries: Entries): void {
   }
 }
 
+/** The layouts to choose from: all, or those of that name. Throws ERR_BAD_ARGUMENT if there is none. */
+function namedLayouts(layouts: readonly CheckpointLayout[], name: string | undefined): readonly CheckpointLayout[] {
+  if (name === undefined) return layouts;
+  const named = layouts.filter((layout) => layout.name === name);
+  if (named.length > 0) return named;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `there is no layout ${JSON.stringify(name)}`, {
+    hint: `Layouts given: ${layouts.map((layout) => layout.name).join(', ') || 'none'}.`,
+    details: { layout: name },
+  });
+}
+
 function chooseLayout(linears: readonly PlannedLinear[], layouts: readonly CheckpointLayout[]): CheckpointLayout | undefined {
   const quantized = linears.filter((linear) => linear.format !== undefined);
   if (quantized.length === 0) return undefined;
@@ -216,6 +256,7 @@ function fingerprint(
   entries: Entries,
   linears: readonly PlannedLinear[],
   tensors: ReadonlyMap<string, PlannedTensor>,
+  layout: CheckpointLayout | undefined,
   config: JsonObject,
 ): string {
   return JSON.stringify([
@@ -226,6 +267,7 @@ function fingerprint(
       linear.use === 'keep' ? 'keep' : [linear.use.identity, linear.format, linear.importance ? checksum(linear.importance) : null],
     ]),
     [...tensors].map(([name, { spec }]) => [name, spec.dtype, spec.shape]),
+    layout?.name ?? null,
     config,
   ]);
 }

@@ -32,6 +32,25 @@ it.each([undefined, {}, { bits: 4 }])('quantize refuses %j for a quantizer', asy
   });
 });
 
+it('tells how many weights are done', async () => {
+  const inHalves: Quantizer = {
+    ...never,
+    format: (_, dtype) => ({ kind: 'dense', dtype }),
+    quantize: async (_weight, _format, _out, { onWeights }) => {
+      onWeights?.(3);
+      onWeights?.(5);
+      return { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
+    },
+  };
+  const seen: unknown[] = [];
+  await quantize(float32Tensor([2, 4], new Float32Array(8)), inHalves, { onProgress: (event) => seen.push(event) });
+  const event = { phase: 'quantize', total: 8, unit: 'weights', item: 'weight' };
+  expect(seen).toEqual([
+    { ...event, done: 3 },
+    { ...event, done: 8 },
+  ]);
+});
+
 it('names the element that is not finite, counted in the whole tensor', async () => {
   const reader = memoryReader('w', float32Tensor([2, 4], [0, 0, 0, 0, 0, 0, Number.NaN, 0]));
   await expect(reader.read(4, 8, new Float32Array(8), 2)).rejects.toMatchObject({
@@ -39,3 +58,24 @@ it('names the element that is not finite, counted in the whole tensor', async ()
     details: { tensor: 'w', index: 6 },
   });
 });
+
+it.each([Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])(
+  'finds %d wherever it is in what was asked for, and nowhere else',
+  async (bad) => {
+    for (let at = 0; at < 11; at++) {
+      const values = Float32Array.from({ length: 11 }, (_, i) => [0, -0, 1e-45, -3.4028234663852886e38, 3.4028234663852886e38][i % 5]!);
+      values[at] = bad;
+      const reader = memoryReader('w', float32Tensor([1, 11], values));
+      for (const [from, to] of [
+        [0, 11],
+        [1, 10],
+        [3, 8],
+        [10, 11],
+      ] as const) {
+        const read = reader.read(from, to, new Float32Array(14), 3);
+        if (at >= from && at < to) await expect(read).rejects.toMatchObject({ code: 'ERR_NON_FINITE', details: { index: at } });
+        else await read;
+      }
+    }
+  },
+);

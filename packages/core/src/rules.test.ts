@@ -74,12 +74,30 @@ describe('resolveRules', () => {
     expect(sites.map((s) => found.get(s))).toEqual([a, b, 'keep', 'keep']);
   });
 
-  it.each([{ match: /mlp/, use: 'keep' }, { use: 'keep' }, { match: 'mlp.*', use: 'skip' }, { match: [], use: 'keep' }, null])(
-    'refuses the rule %j',
-    (rule) => {
-      expect(() => resolveRules(sites, [rule as never], a)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
-    },
-  );
+  it.each([
+    { match: /mlp/, use: 'keep' },
+    { use: 'keep' },
+    { match: 'mlp.*', use: 'skip' },
+    { match: [], use: 'keep' },
+    { match: 'mlp.*', by: 'path', use: 'keep' },
+    { match: '', by: 'substring', use: 'keep' },
+    null,
+  ])('refuses the rule %j', (rule) => {
+    expect(() => resolveRules(sites, [rule as never], a)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+
+  it('matches plain text anywhere in a path, or a whole tag', () => {
+    const experts = ['model.layers.0.experts.7.w1', 'model.layers.0.experts.7.w2', 'model.layers.0.{a}'].map(site);
+    const kept = (match: string) => experts.map((s) => resolveRules(experts, [{ match, by: 'substring', use: 'keep' }], a).get(s));
+    expect(kept('ers.0')).toEqual(['keep', 'keep', 'keep']);
+    expect(kept('experts.w2')).toEqual([a, 'keep', a]);
+    expect(kept('{a}')).toEqual([a, a, 'keep']);
+    expect(() => kept('*')).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+
+  it('lets an optional rule match nothing', () => {
+    expect(resolveRules(sites, [{ match: 'vision.*', optional: true, use: 'keep' }], a).get(sites[0]!)).toBe(a);
+  });
 
   it('refuses a rule that matches nothing, and lists the tags', () => {
     const attempt = () => resolveRules(sites, [{ match: 'self_attn.qproj', use: 'keep' }], a);

@@ -69,18 +69,29 @@ function matcher(rule: Rule): Matcher {
   const patterns: readonly unknown[] = Array.isArray(rule?.match) ? rule.match : [rule?.match];
   const use: unknown = rule?.use;
   const usable = use === 'keep' || (typeof use === 'object' && use !== null && 'quantize' in use);
-  if (!usable || patterns.length === 0 || patterns.some((pattern) => typeof pattern !== 'string')) {
+  const by: unknown = rule?.by ?? 'glob';
+  if (
+    !usable ||
+    patterns.length === 0 ||
+    patterns.some((pattern) => typeof pattern !== 'string') ||
+    (by !== 'glob' && by !== 'substring')
+  ) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `unusable rule ${JSON.stringify(rule) ?? String(rule)}`, {
       hint: "A rule is { match: 'tag or glob', use: hqq({ ... }) } or { match, use: 'keep' }.",
     });
   }
-  const tests = (typeof rule.match === 'string' ? [rule.match] : rule.match).map(glob);
+  const texts = typeof rule.match === 'string' ? [rule.match] : rule.match;
+  if (by === 'substring') {
+    if (texts.includes('')) throw new LowbitError('ERR_BAD_ARGUMENT', 'a rule by substring has an empty text, which every path contains');
+    return { rule, test: ({ path, tag }) => texts.some((text) => path.includes(text) || tag === text) };
+  }
+  const tests = texts.map(glob);
   return { rule, test: (site) => tests.some((test) => test(site.path) || test(site.tag)) };
 }
 
 /**
  * The treatment of every site: that of the last rule whose pattern matches its path or tag, else `fallback`.
- * Throws ERR_BAD_ARGUMENT if a rule matches no site at all, since that is nearly always a typing error.
+ * Throws ERR_BAD_ARGUMENT if a rule that is not optional matches no site at all, since that is nearly always a typing error.
  */
 export function resolveRules<S extends Pick<LinearSite, 'path' | 'tag'>>(
   sites: readonly S[],
@@ -99,7 +110,7 @@ export function resolveRules<S extends Pick<LinearSite, 'path' | 'tag'>>(
     }
     treatments.set(site, treatment);
   }
-  const idle = matchers.find((candidate) => !used.has(candidate));
+  const idle = matchers.find((candidate) => !used.has(candidate) && candidate.rule.optional !== true);
   if (idle) {
     const tags = linearTags(sites.map((site) => site.path));
     throw new LowbitError('ERR_BAD_ARGUMENT', `the rule ${JSON.stringify(idle.rule.match)} matches no linear layer`, {

@@ -3,15 +3,22 @@
 import { disposeAll } from './dispose.ts';
 import { answerOf, type BackendReport, type Explanation, fits, formatExplanation, missingOps } from './runtime/explain.ts';
 import { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram } from './runtime/load.ts';
-import type { Backend, BackendProvider, LinearRequest, Probe, QuantizedLinear } from './spec/backend.ts';
+import type { Backend, BackendProvider, LinearRequest, PrepareOptions, Probe, QuantizedLinear } from './spec/backend.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { Program } from './spec/program.ts';
 import type { Routine } from './spec/quantizer.ts';
-import type { HostTensor } from './spec/tensor.ts';
 
-export { type BackendReport, type Explanation, formatExplanation, formatLabel, type LinearAnswer } from './runtime/explain.ts';
-export type { LoadedProgram, LoadOptions, LoadWeight } from './runtime/load.ts';
+export {
+  type BackendReport,
+  type Explanation,
+  formatExplanation,
+  formatLabel,
+  formatPlacement,
+  type LinearAnswer,
+} from './runtime/explain.ts';
+export type { LoadedProgram, LoadOptions, LoadWeight, Placed } from './runtime/load.ts';
+export type { DeviceMap } from './runtime/placement.ts';
 
 export interface RuntimeOptions {
   /** In order of preference. */
@@ -23,7 +30,7 @@ export interface RuntimeOptions {
 }
 
 /** A linear as a caller asks about it: `use` defaults to `linear`, `allowDequant` to the runtime's. */
-export interface LinearQuestion extends Pick<LinearRequest, 'format' | 'shape'>, Partial<Pick<LinearRequest, 'use'>> {
+export interface LinearQuestion extends Pick<LinearRequest, 'format' | 'shape'>, Partial<Pick<LinearRequest, 'use' | 'offloadMeta'>> {
   readonly allowDequant?: boolean;
 }
 
@@ -41,8 +48,8 @@ export interface Runtime extends AsyncDisposable {
    * formats, else ERR_BACKEND_UNAVAILABLE; the message holds the table, `details.explanation` its data.
    */
   select(linears: readonly LinearQuestion[], program?: Program): Promise<Backend>;
-  /** Prepares one weight on the first backend that supports it. bias: f32 [out]. The caller disposes the linear. */
-  linear(weight: QuantizedTensor, bias?: HostTensor): Promise<QuantizedLinear>;
+  /** Prepares one weight on the first backend that supports it. The caller disposes the linear. */
+  linear(weight: QuantizedTensor, options?: PrepareOptions): Promise<QuantizedLinear>;
   /** A backend's version of a quantizer's routine, from the backends that are open. */
   routine(name: string): Routine | undefined;
   /** Loads a program's weights one by one and compiles it. See `LoadOptions`. An abort or error releases everything. */
@@ -139,8 +146,8 @@ class BackendRuntime implements Runtime {
       backend: backend.name,
       available: true,
       detail: backend.device.label,
-      linears: linears.map(({ format, shape, use = 'linear', allowDequant = this.allowDequant }) =>
-        answerOf(backend, { format, shape, use }, allowDequant),
+      linears: linears.map(({ allowDequant = this.allowDequant, ...request }) =>
+        answerOf(backend, { use: 'linear', ...request }, allowDequant),
       ),
       missingOps: missingOps(backend, program),
     };
@@ -157,9 +164,10 @@ class BackendRuntime implements Runtime {
     throw unfit(reports);
   }
 
-  async linear(weight: QuantizedTensor, bias?: HostTensor): Promise<QuantizedLinear> {
-    const backend = await this.select([{ format: weight.format, shape: weight.shape }]);
-    return backend.prepare(weight, { bias });
+  async linear(weight: QuantizedTensor, options: PrepareOptions = {}): Promise<QuantizedLinear> {
+    const { use = 'linear', offloadMeta = false } = options;
+    const backend = await this.select([{ format: weight.format, shape: weight.shape, use, offloadMeta }]);
+    return backend.prepare(weight, options);
   }
 
   routine(name: string): Routine | undefined {

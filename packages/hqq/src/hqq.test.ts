@@ -35,7 +35,7 @@ const all = goldenJson<{ cases: Case[] }>('hqq/cases.json').cases.filter(
   (c) => c.method === 'hqq.Quantizer.quantize' && c.tensors?.['expected.codes'],
 );
 const cases = all.filter((c) => c.config.channel_wise !== false);
-/** One grid for the whole tensor: one group of all elements on axis 0, without the solver. Published 3-bit bytes pad by weight rows instead. */
+/** One grid for the whole tensor, without the solver. Published 3-bit bytes pad by weight rows, and the library cannot read them back. */
 const tensorWise = all.filter((c) => c.config.channel_wise === false && c.config.nbits !== 3);
 const tensors = goldenTensors('hqq/quantize.safetensors');
 const golden = (c: Case, name: string): HostTensor | undefined => tensors.get(c.tensors[name] ?? '');
@@ -74,12 +74,13 @@ describe('goldens of hqq 0.2.8.post1', () => {
   });
 
   it.each(tensorWise.map((c) => [c.name, c] as const))('%s', async (_, c) => {
-    const { nbits, round_zero } = c.config;
-    const groupSize = c.shape[0] * c.shape[1];
-    const q = await quantize(golden(c, 'weight')!, hqq({ bits: nbits, groupSize, axis: 0, optimize: false, roundZero: round_zero }));
+    const q = await quantize(golden(c, 'weight')!, hqq({ ...optionsOf(c), channelWise: false }));
     expect(q.parts.codes!.data).toEqual(golden(c, 'expected.W_q')!.data);
     expect(words(q.parts.scale!)).toEqual(words(golden(c, 'expected.scale')!));
     expect(words(q.parts.zero!)).toEqual(words(golden(c, 'expected.zero')!));
+    for (const dtype of ['f32', 'f16'] as const) {
+      expect(dequantize(q, { dtype }).data).toEqual(golden(c, `expected.dequantized_${dtype}`)!.data);
+    }
   });
 
   const solved = cases.filter((c) => c.tensors['solver.errors']);
@@ -267,7 +268,7 @@ describe('bad input', () => {
   };
   const weight = float32Tensor([6, 20], bell(120));
 
-  it.each([{ group: 32 }, { bit: 8 }, null, 4])('options %j', async (options) => {
+  it.each([{ group: 32 }, { bit: 8 }, null, 4, [], 'hqq'])('options %j', async (options) => {
     expect(await code(async () => hqq(options as never))).toMatch(
       /^ERR_BAD_ARGUMENT hqq: (there is no option (group|bit)|options must be)/,
     );
@@ -290,14 +291,44 @@ describe('bad input', () => {
     [{ solver: { name: 'least-squares', alternations: 0 } }, 'solver.alternations'],
     [{ release: '0.3' }, 'release'],
     [{ quantScale: 1 }, 'quantScale'],
+    [{ bits: '4' }, 'bits'],
+    [{ groupSize: '64' }, 'groupSize'],
+    [{ optimize: 'false' }, 'optimize'],
+    [{ roundZero: 0 }, 'roundZero'],
+    [{ channelWise: null }, 'channelWise'],
+    [{ channelWise: false, bits: 3 }, 'channelWise'],
+    [{ channelWise: false, quantZero: true }, 'channelWise'],
+    [{ viewAsFloat: 'f16' }, 'viewAsFloat'],
+    [{ solver: null }, 'solver'],
+    [{ solver: [] }, 'solver'],
+    [{ solver: 'toString' }, 'solver'],
+    [{ solver: { name: 'hqq', norm: '0.5' } }, 'solver.norm'],
+    [{ solver: { name: 'hqq', beta: '10' } }, 'solver.beta'],
+    [{ solver: { name: 'hqq', kappa: true } }, 'solver.kappa'],
+    [{ solver: { name: 'hqq', iterations: '20' } }, 'solver.iterations'],
+    [{ solver: { name: 'proximal-v2', earlyStop: 1 } }, 'solver.earlyStop'],
+    [{ solver: { name: 'proximal-v2', scaleSearch: 'no' } }, 'solver.scaleSearch'],
+    [{ solver: { name: 'proximal-v2', tolerance: '0' } }, 'solver.tolerance'],
   ])('%o', async (options, name) => {
     expect(await code(async () => hqq(options as HqqOptions))).toMatch(new RegExp(`^ERR_BAD_ARGUMENT hqq: ${name} cannot be`));
+  });
+
+  it.each([
+    [{ name: 'hqq', iteration: 5 }, 'iteration'],
+    [{ name: 'hqq', tolerance: 0 }, 'tolerance'],
+    [{ name: 'proximal-v2', alternations: 8 }, 'alternations'],
+    [{ name: 'least-squares', norm: 0.7 }, 'norm'],
+  ])('options of solver %o', async (solver, name) => {
+    expect(await code(async () => hqq({ solver } as HqqOptions))).toBe(`ERR_BAD_ARGUMENT hqq: there is no option solver.${name}`);
   });
 
   it('shapes that groups or packing do not divide', async () => {
     expect(await code(() => quantize(weight, hqq({ groupSize: 64 })))).toMatch(/^ERR_UNSUPPORTED_FORMAT.*groups of 64 do not divide/);
     expect(await code(() => quantize(float32Tensor([3, 20], bell(60)), hqq({ groupSize: 20 })))).toMatch(/^ERR_UNSUPPORTED_FORMAT 4bit_u8/);
     expect(await code(() => quantize(weight, hqq({ groupSize: 5, axis: 0 })))).toMatch(/^ERR_UNSUPPORTED_FORMAT 4bit_u8/);
+    expect(await code(() => quantize(float32Tensor([3, 20], bell(60)), hqq({ channelWise: false })))).toMatch(
+      /^ERR_UNSUPPORTED_FORMAT 4bit_u8/,
+    );
     expect(await code(() => quantize(float32Tensor([4], [1, 2, 3, 4]), hqq()))).toMatch(/^ERR_TENSOR_MISMATCH/);
   });
 

@@ -7,6 +7,8 @@ import { type Tile, type Tiling, transposeInto } from './tiles.ts';
 
 /** Columns that one range should cover, at least. */
 const RANGE = 4096;
+/** Fewer columns than this make a row too short to be read by itself. */
+const NARROW = 16;
 /** Elements read at a time on axis 0. */
 const CHUNK = 1 << 18;
 
@@ -51,11 +53,14 @@ export async function loadTiles(
   const from = tiles[0]!.from;
   const width = tiles.at(-1)!.to - from;
   const rows = Math.max(1, Math.min(t.size, Math.floor(CHUNK / width)));
-  const pitch = width + 16; // not a power of two: elements of a column then fall into different sets of the caches
+  // Rows too short to be worth a call each lie together in the weight: one grid for all of it has rows of one element.
+  const together = width === t.columns && width < NARROW;
+  const pitch = together ? width : width + 16; // not a power of two: elements of a column then fall into different sets of the caches
   const values = scratch.values(rows * pitch);
   for (let r0 = 0; r0 < t.size; r0 += rows) {
     const count = Math.min(rows, t.size - r0);
-    for (let r = 0; r < count; r++) {
+    if (together) await weight.read(r0 * width, (r0 + count) * width, values);
+    for (let r = 0; !together && r < count; r++) {
       const start = (r0 + r) * t.columns + from;
       await weight.read(start, start + width, values, r * pitch);
     }

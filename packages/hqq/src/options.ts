@@ -1,7 +1,7 @@
 // The settings of HQQ and what they mean for the stored format.
 
-import { type Affine, type DType, type JsonObject, LowbitError, type Matrix } from '@lowbit/core';
-import { badOption, type HqqSolver, type SolverSettings, solverRecord, solverSettings } from './solver-options.ts';
+import { type Affine, type DType, type JsonObject, LowbitError, type Matrix, packing } from '@lowbit/core';
+import { badOption, checkFlag, checkNames, type HqqSolver, type SolverSettings, solverRecord, solverSettings } from './solver-options.ts';
 
 /** Bits per code that HQQ knows. 1.58 means three levels. */
 export type HqqBits = 8 | 6 | 5 | 4 | 3 | 2 | 1.58 | 1;
@@ -28,6 +28,12 @@ export interface HqqOptions {
   readonly quantScale?: boolean;
   /** Store zeros as 8-bit codes on one grid for the layer, or `groups`: in groups of 128, as the library did with `offload_meta`. Default false. */
   readonly quantZero?: boolean | 'groups';
+  /**
+   * False: one scale and one zero for the whole weight, on the min-max grid (`groupSize` and `optimize` then have no say, as in Python). Default true.
+   */
+  readonly channelWise?: boolean;
+  /** Files show the packed codes as floats of the compute dtype: the same bytes, for tools that shard tensors of one dtype. Default false. */
+  readonly viewAsFloat?: boolean;
 }
 
 export interface Settings {
@@ -40,6 +46,8 @@ export interface Settings {
   readonly release: '0.2.8' | '0.1.8';
   readonly quantScale: boolean;
   readonly quantZero: boolean | 'groups';
+  readonly channelWise: boolean;
+  readonly viewAsFloat: boolean;
 }
 
 interface Width {
@@ -71,45 +79,44 @@ const OPTIONS: ReadonlySet<string> = new Set<keyof HqqOptions>([
   'release',
   'quantScale',
   'quantZero',
+  'channelWise',
+  'viewAsFloat',
 ]);
 
 /** Fills in defaults and checks; a misspelt option is an error, not a default. Throws ERR_BAD_ARGUMENT. */
 export function settings(options: HqqOptions): Settings {
-  const unknown = Object.keys(options ?? {}).find((name) => !OPTIONS.has(name));
-  if (unknown !== undefined || typeof options !== 'object' || options === null) {
-    throw new LowbitError(
-      'ERR_BAD_ARGUMENT',
-      unknown === undefined ? 'hqq: options must be an object' : `hqq: there is no option ${unknown}`,
-      {
-        hint: `The options are ${[...OPTIONS].join(', ')}.`,
-        details: { option: unknown },
-      },
-    );
-  }
+  checkNames(options, OPTIONS, 'hqq', '');
   const { bits = 4, groupSize = 64, axis = 1, optimize = true, roundZero = bits === 4, solver = 'hqq' } = options;
-  const { release = '0.2.8', quantScale = false, quantZero = false } = options;
+  const { release = '0.2.8', quantScale = false, quantZero = false, channelWise = true, viewAsFloat = false } = options;
   if (!WIDTHS.has(bits)) throw badOption('bits', bits, `Use one of ${[...WIDTHS.keys()].join(', ')}.`);
   if (groupSize !== null && (!Number.isInteger(groupSize) || groupSize < 1)) {
     throw badOption('groupSize', groupSize, 'Use a positive integer such as 64, or null for whole rows or columns.');
   }
   if (axis !== 0 && axis !== 1) throw badOption('axis', axis, 'Use 1 (groups along the rows) or 0.');
   if (release !== '0.2.8' && release !== '0.1.8') throw badOption('release', release, "Use '0.2.8' or '0.1.8'.");
-  if (typeof quantScale !== 'boolean') throw badOption('quantScale', quantScale, 'Use true or false.');
+  for (const [name, value] of Object.entries({ optimize, roundZero, quantScale, channelWise, viewAsFloat })) checkFlag(name, value);
   if (typeof quantZero !== 'boolean' && quantZero !== 'groups') throw badOption('quantZero', quantZero, "Use true, false or 'groups'.");
+  if (!channelWise && (bits === 3 || quantScale || quantZero)) {
+    const hint = 'One grid for the whole weight takes no quantized scale or zero, and no 3 bits: hqq cannot read such layers back.';
+    throw badOption('channelWise', channelWise, hint);
+  }
   const solving = solverSettings(solver, release === '0.1.8' ? 1.01 : 1);
-  return { bits, groupSize, axis, optimize, roundZero, solver: solving, release, quantScale, quantZero };
+  return {
+    ...{ bits, groupSize, axis, optimize: optimize && channelWise, roundZero, solver: solving },
+    ...{ release, quantScale, quantZero, channelWise, viewAsFloat },
+  };
 }
 
 /** The settings under the names of Python's `weight_quant_params`, which layouts write into config.json, and those it has no name for. */
 export function weightQuantParams(s: Settings): JsonObject {
   return {
     nbits: s.bits,
-    channel_wise: true,
+    channel_wise: s.channelWise,
     group_size: s.groupSize,
     optimize: s.optimize,
     round_zero: s.roundZero,
     axis: s.axis,
-    view_as_float: false,
+    view_as_float: s.viewAsFloat,
     solver: s.optimize ? solverRecord(s.solver) : null,
     release: s.release,
   };
@@ -117,7 +124,8 @@ export function weightQuantParams(s: Settings): JsonObject {
 
 /** The affine format of a weight of that shape. Throws ERR_UNSUPPORTED_FORMAT if groups do not divide it. */
 export function hqqFormat(s: Settings, shape: Matrix, metaDtype: DType): Affine {
-  const { levels, packing } = WIDTHS.get(s.bits)!;
+  const { levels, packing: packed } = WIDTHS.get(s.bits)!;
+  if (!s.channelWise) return tensorFormat(s, shape, metaDtype);
   const [out, inp] = shape;
   const group = s.groupSize ?? (s.axis === 1 ? inp : out);
   if ((out * inp) % group !== 0) {
@@ -146,5 +154,15 @@ export function hqqFormat(s: Settings, shape: Matrix, metaDtype: DType): Affine 
   };
   const scale = s.quantScale ? nested(META_GROUP) : metaDtype;
   const zero = s.quantZero ? nested(s.quantZero === 'groups' ? META_GROUP : null) : metaDtype;
-  return { kind: 'affine', levels, group, axis: s.axis, scale, zero, packing };
+  return { kind: 'affine', levels, group, axis: s.axis, scale, zero, packing: packed };
+}
+
+/**
+ * One grid for the whole weight. Python packs the weight's own rows, which gives the same bytes as one column of everything, since `settings` refuses
+ * the width whose rows are padded. Throws ERR_UNSUPPORTED_FORMAT.
+ */
+function tensorFormat(s: Settings, [out, inp]: Matrix, metaDtype: DType): Affine {
+  const { levels, packing: packed } = WIDTHS.get(s.bits)!;
+  packing(packed).shape(out, inp);
+  return { kind: 'affine', levels, group: out * inp, axis: 0, scale: metaDtype, zero: metaDtype, packing: packed };
 }

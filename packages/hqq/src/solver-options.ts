@@ -52,13 +52,42 @@ export type SolverSettings =
   | ({ readonly name: 'proximal-v2' } & Required<ProximalV2Options>)
   | ({ readonly name: 'least-squares' } & Required<LeastSquaresOptions>);
 
-const NAMES: readonly string[] = ['hqq', 'proximal-v2', 'proximal-slow', 'least-squares'] satisfies readonly SolverName[];
-
 /** ERR_BAD_ARGUMENT for an option of hqq(). */
 export function badOption(name: string, value: unknown, hint: string): LowbitError {
   const text = typeof value === 'object' ? JSON.stringify(value) : String(value);
   return new LowbitError('ERR_BAD_ARGUMENT', `hqq: ${name} cannot be ${text}`, { hint, details: { option: name, value } });
 }
+
+/** Throws ERR_BAD_ARGUMENT unless `options` is a plain record of known names; `prefix` stands before them in messages. */
+export function checkNames(options: object, known: ReadonlySet<string>, owner: string, prefix: string): void {
+  const isRecord = typeof options === 'object' && options !== null && !Array.isArray(options);
+  const unknown = isRecord ? Object.keys(options).find((name) => !known.has(name)) : undefined;
+  if (isRecord && unknown === undefined) return;
+  const problem = isRecord ? `there is no option ${prefix}${unknown}` : 'options must be an object';
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${owner}: ${problem}`, {
+    hint: `The options are ${[...known].map((name) => `${prefix}${name}`).join(', ')}.`,
+    details: { option: unknown === undefined ? undefined : `${prefix}${unknown}` },
+  });
+}
+
+export function checkFlag(name: string, value: unknown): void {
+  if (typeof value !== 'boolean') throw badOption(name, value, 'Use true or false.');
+}
+
+/** Throws unless `value` is a number (no text that looks like one) and `fits` holds. */
+function checkNumber(name: string, value: unknown, fits: (value: number) => boolean, hint: string): void {
+  if (typeof value !== 'number' || !fits(value)) throw badOption(`solver.${name}`, value, hint);
+}
+
+const PROXIMAL = ['iterations', 'norm', 'beta', 'kappa'] as const;
+const PROXIMAL_V2 = [...PROXIMAL, 'tolerance', 'earlyStop', 'scaleSearch'] as const;
+/** Options of each solver, its name apart. */
+const SOLVER_OPTIONS: Readonly<Record<SolverName, readonly string[]>> = {
+  hqq: PROXIMAL satisfies readonly (keyof ProximalOptions)[],
+  'proximal-v2': PROXIMAL_V2 satisfies readonly (keyof ProximalV2Options)[],
+  'proximal-slow': PROXIMAL_V2,
+  'least-squares': ['alternations'] satisfies readonly (keyof LeastSquaresOptions)[],
+};
 
 function checkCount(name: string, value: number, least: number): void {
   if (Number.isInteger(value) && value >= least && value <= 10_000) return;
@@ -68,9 +97,9 @@ function checkCount(name: string, value: number, least: number): void {
 function proximal(options: ProximalOptions, defaults: { iterations: number; kappa: number }): Required<ProximalOptions> {
   const { iterations = defaults.iterations, norm = 0.7, beta = 10, kappa = defaults.kappa } = options;
   checkCount('iterations', iterations, 1);
-  if (!(norm > 0 && norm <= 1)) throw badOption('solver.norm', norm, 'Use a number above 0 and at most 1.');
-  if (!(beta > 0 && beta < Number.POSITIVE_INFINITY)) throw badOption('solver.beta', beta, 'Use a positive number.');
-  if (!(kappa >= 1 && kappa < Number.POSITIVE_INFINITY)) throw badOption('solver.kappa', kappa, 'Use 1 or more.');
+  checkNumber('norm', norm, (p) => p > 0 && p <= 1, 'Use a number above 0 and at most 1.');
+  checkNumber('beta', beta, (b) => b > 0 && Number.isFinite(b), 'Use a positive number.');
+  checkNumber('kappa', kappa, (k) => k >= 1 && Number.isFinite(k), 'Use 1 or more.');
   return { iterations, norm, beta, kappa };
 }
 
@@ -80,13 +109,20 @@ function proximalV2(options: ProximalV2Options, slow: boolean): SolverSettings {
   const { tolerance = 0, earlyStop = !slow, scaleSearch = false } = options;
   checkCount('iterations', base.iterations, 2);
   if (!(base.kappa > 1)) throw badOption('solver.kappa', base.kappa, 'Use a number above 1: this solver always lets beta grow.');
-  if (!(tolerance >= 0 && tolerance < Number.POSITIVE_INFINITY)) throw badOption('solver.tolerance', tolerance, 'Use 0 or more.');
+  checkNumber('tolerance', tolerance, (t) => t >= 0 && Number.isFinite(t), 'Use 0 or more.');
+  checkFlag('solver.earlyStop', earlyStop);
+  checkFlag('solver.scaleSearch', scaleSearch);
   return { name: 'proximal-v2', ...base, norm: Math.max(base.norm, 0.1), tolerance, earlyStop, scaleSearch };
 }
 
 /** Fills in defaults and checks. `kappa` is the default of `hqq`. Throws ERR_BAD_ARGUMENT. */
 export function solverSettings(solver: HqqSolver, kappa: number): SolverSettings {
   const options = (typeof solver === 'string' ? { name: solver } : solver) as Exclude<HqqSolver, string>;
+  const name: unknown = options?.name;
+  if (typeof name !== 'string' || !Object.hasOwn(SOLVER_OPTIONS, name)) {
+    throw badOption('solver', solver, `Use ${Object.keys(SOLVER_OPTIONS).join(', ')}, or an object with one of them as \`name\`.`);
+  }
+  checkNames(options, new Set(['name', ...SOLVER_OPTIONS[name as SolverName]]), 'hqq', 'solver.');
   switch (options.name) {
     case 'hqq':
       return { name: 'hqq', ...proximal(options, { iterations: 20, kappa }) };
@@ -98,8 +134,6 @@ export function solverSettings(solver: HqqSolver, kappa: number): SolverSettings
       checkCount('alternations', alternations, 1);
       return { name: 'least-squares', alternations };
     }
-    default:
-      throw badOption('solver', solver, `Use ${NAMES.join(', ')}, or an object with one of them as \`name\`.`);
   }
 }
 

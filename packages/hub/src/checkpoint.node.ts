@@ -3,21 +3,22 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
-  byteLength,
   type Checkpoint,
   type CheckpointLayout,
-  codecFor,
   type FormatCodec,
   type JsonObject,
   LowbitError,
   type Matrix,
-  type QuantizedTensor,
   type StoredLinear,
 } from '@lowbit/core';
+import { readStoredLinear } from '@lowbit/core/layouts';
 import { checkWeightMap, type Folder, findWeights, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
 import { errnoOf, guarded } from './io.node.ts';
 import { isObject, quote, toJson } from './json/parse.ts';
+import { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 import { hqqLayout } from './layouts/hqq.ts';
+import { hqqNestedLayout } from './layouts/hqq-nested.ts';
+import { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
 import { openTorchFile } from './pickle/source.node.ts';
 import type { FileSource } from './reading.ts';
 import { openSafetensors } from './safetensors/source.node.ts';
@@ -27,8 +28,8 @@ const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Weights in any form, and indexes of their shards: never "other files". */
 const WEIGHTS = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|npz|tflite|ot)$|\.index\.json$/;
 
-/** Layouts that every checkpoint is tried with. */
-export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout];
+/** Layouts that every checkpoint is tried with, and of which the first that stores everything is written. */
+export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout, hqqSafetensorsLayout, hqqNestedLayout, bitsAndBytesLayout];
 
 export interface OpenCheckpointOptions {
   /** Layouts of third parties; they are tried before the built-in ones. */
@@ -60,36 +61,13 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
     const layouts = [...(options.layouts ?? []), ...BUILTIN_LAYOUTS];
     const layout = layouts.find((candidate) => candidate.detect(config, source.entries));
     if (layout === undefined) refuseUnknown(config, layouts, folder);
-    const quantized: ReadonlyMap<string, StoredLinear> = layout === undefined ? new Map() : await layout.read(config, source);
+    const quantized: ReadonlyMap<string, StoredLinear> = layout === undefined ? new Map() : await layout.read(config, source, { signal });
     if (layout !== undefined && quantized.size === 0) {
       throw new LowbitError('ERR_BAD_CHECKPOINT', `${folder.path}: config.json says ${layout.name}, but no layer is stored in that way`, {
-        hint: 'Weights and config.json come from different models, or the weights were not saved quantized.',
+        hint: 'Weights and config.json come from different models, or the weights are not quantized: then take quantization_config out of config.json.',
       });
     }
     const fileBytes = await listFiles(folder);
-
-    async function linear(path: string, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<QuantizedTensor> {
-      const stored = quantized.get(path) ?? plainLinear(source, path);
-      const specs = codecFor(stored.format, codecs).parts(stored.format, stored.shape);
-      const parts: Record<string, { dtype: (typeof specs)[string]['dtype']; shape: readonly number[]; data: Uint8Array }> = {};
-      for (const [part, spec] of Object.entries(specs)) {
-        const name = stored.parts[part];
-        const entry = name === undefined ? undefined : source.entries.get(name);
-        // Sizes are compared before reading: a lying layout must not make us allocate.
-        if (name === undefined || entry === undefined || byteLength(entry) !== byteLength(spec)) {
-          throw new LowbitError(
-            'ERR_TENSOR_MISMATCH',
-            `${quote(path)}: the part '${part}' needs ${spec.dtype} [${spec.shape.join(', ')}]`,
-            {
-              details: { path, part, tensor: name, expected: spec, actual: entry },
-            },
-          );
-        }
-        const { data } = await source.read(name, { signal });
-        parts[part] = { dtype: spec.dtype, shape: spec.shape, data };
-      }
-      return { format: stored.format, shape: stored.shape, parts };
-    }
 
     return {
       label: folder.path,
@@ -101,7 +79,8 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
       files: [...fileBytes.keys()],
       fileBytes,
       file: (name, maxBytes = MAX_FILE_BYTES) => readInside(folder, name, maxBytes),
-      linear,
+      linear: (path, { signal } = {}) =>
+        readStoredLinear(source, quantized.get(path) ?? plainLinear(source, path), { path, codecs, signal }),
       tensor: (name, read) => source.read(name, read),
       [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
     };

@@ -53,7 +53,7 @@ describe('golden folders', () => {
     await cp(join(folder, 'model.safetensors'), join(temp.path, 'model.safetensors'));
     await writeFile(join(temp.path, 'config.json'), JSON.stringify(config));
     await using checkpoint = await openCheckpoint(temp.path);
-    expect([checkpoint.layout, checkpoint.quantized.size]).toEqual(['hqq', 14]);
+    expect([checkpoint.layout, checkpoint.quantized.size]).toEqual(['hqq-safetensors', 14]);
   });
 });
 
@@ -104,7 +104,7 @@ describe('folders that are no checkpoint', () => {
 
   test.each([
     ['gptq', { quant_method: 'gptq' }, /"gptq"/],
-    ['no method', { load_in_4bit: true }, /does not name/],
+    ['no method', { bits: 4 }, /does not name/],
   ])('quantized in an unknown way: %s', async (_what, block, message) => {
     await using temp = await temporaryFolder();
     const folder = await folderOf(temp.path, { 'config.json': JSON.stringify({ quantization_config: block }), 'model.safetensors': tiny });

@@ -4,7 +4,10 @@
 import type { Json, JsonObject } from '@lowbit/core';
 import { parseJsonFile } from './json/file.ts';
 import { fromJson, isArray, isNumber, isObject, type JsonTree } from './json/parse.ts';
-import { writeJson } from './json/write.ts';
+import { pythonFloat, writeJson } from './json/write.ts';
+
+/** Fields that Python refuses as whole numbers: they are written `6.0`. */
+const FLOAT_FIELDS: ReadonlySet<string> = new Set(['llm_int8_threshold']);
 
 /**
  * The bytes of a config.json with the contents of `config`. `original`: the bytes of the config.json that it was made from, for the spelling of
@@ -15,8 +18,9 @@ export function writeConfig(config: JsonObject, original?: Uint8Array): Uint8Arr
   return new TextEncoder().encode(`${writeJson(respell(config, model))}\n`);
 }
 
-function respell(value: Json, model: JsonTree | undefined): JsonTree {
+function respell(value: Json, model: JsonTree | undefined, key = ''): JsonTree {
   if (typeof value === 'number') {
+    if (FLOAT_FIELDS.has(key)) return { literal: pythonFloat(value) };
     return isNumber(model) && Object.is(Number(model.literal), value) ? model : fromJson(value);
   }
   if (typeof value !== 'object' || value === null) return value;
@@ -25,5 +29,5 @@ function respell(value: Json, model: JsonTree | undefined): JsonTree {
     return (value as readonly Json[]).map((item, i) => respell(item, items[i]));
   }
   const members = isObject(model) ? model : new Map<string, JsonTree>();
-  return new Map(Object.entries(value as JsonObject).map(([key, item]) => [key, respell(item, members.get(key))]));
+  return new Map(Object.entries(value as JsonObject).map(([key, item]) => [key, respell(item, members.get(key), key)]));
 }

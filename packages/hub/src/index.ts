@@ -5,8 +5,10 @@ export {
   openCheckpoint,
 } from './checkpoint.node.ts';
 export { writeConfig } from './config-file.ts';
+export { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 export { hqqLayout } from './layouts/hqq.ts';
-export type { HqqSettings } from './layouts/hqq-format.ts';
+export { hqqNestedLayout } from './layouts/hqq-nested.ts';
+export { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
 export { type OpenTorchOptions, openTorchFile, type TorchFile, type TorchSource } from './pickle/source.node.ts';
 export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts';
 export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, TorchTensor } from './pickle/values.ts';

@@ -9,6 +9,7 @@ import {
   type ExecuteReport,
   executePlan,
   LowbitError,
+  lateTensors,
   type PlanOptions,
   type PlanSummary,
   planCheckpoint,
@@ -18,13 +19,13 @@ import {
 import { BUILTIN_LAYOUTS, type FolderCheckpoint } from './checkpoint.node.ts';
 import { writeConfig } from './config-file.ts';
 import { isCarried } from './model-files.ts';
-import { type PlannedFile, PT_METADATA, planFiles } from './safetensors/shards.ts';
+import { type PlannedFile, PT_METADATA, planFiles, type ShardOptions } from './safetensors/shards.ts';
 import { createSafetensorsSink } from './safetensors/sink.node.ts';
 
 export interface PlanQuantizationOptions extends Omit<PlanOptions, 'layouts'> {
   /** Layouts of third parties; they are tried before the built-in ones. */
   readonly layouts?: readonly CheckpointLayout[] | undefined;
-  /** Most bytes of tensors per safetensors file; default 5 GB. */
+  /** Most bytes of tensors per safetensors file; default 5 GB. Not for layouts that say themselves how a checkpoint is split (`hqq-safetensors`). */
   readonly shardSize?: number | undefined;
 }
 
@@ -37,7 +38,7 @@ export interface QuantizeCheckpointOptions extends PlanQuantizationOptions, Exec
   readonly overwrite?: boolean | undefined;
 }
 
-/** What will be written: every file with its exact size. */
+/** What will be written: every file with its size, exact but for numbers in JSON texts: with double quantization it is the largest there can be. */
 export interface QuantizationPlan {
   readonly plan: CheckpointPlan;
   readonly files: readonly PlannedFile[];
@@ -46,13 +47,15 @@ export interface QuantizationPlan {
   readonly loadsIn: readonly string[];
 }
 
+/** As planned, with the sizes of what was written. */
 export interface QuantizationReport extends QuantizationPlan, ExecuteReport {
   /** Absolute path of the result. */
   readonly out: string;
 }
 
 /**
- * Plans without reading weights or writing anything. The sizes are those of the files that `quantizeCheckpoint` then writes, to the byte.
+ * Plans without reading weights or writing anything. The sizes are those of the files that `quantizeCheckpoint` then writes, to the byte; with double
+ * quantization of bitsandbytes files come out a few bytes per linear smaller.
  * @throws what core's `planCheckpoint` throws
  */
 export async function planQuantization(source: FolderCheckpoint, options: PlanQuantizationOptions): Promise<QuantizationPlan> {
@@ -68,15 +71,15 @@ export async function planQuantization(source: FolderCheckpoint, options: PlanQu
  * const report = await quantizeCheckpoint(source, { out: './model-hqq4', quantizer: hqq({ bits: 4 }), adapters: [llama] });
  */
 export async function quantizeCheckpoint(source: FolderCheckpoint, options: QuantizeCheckpointOptions): Promise<QuantizationReport> {
-  const { out, resume = false, overwrite = false, shardSize, signal } = options;
+  const { out, resume = false, overwrite = false, signal } = options;
   signal?.throwIfAborted();
   await assertApart(source.folder, out);
-  const { planned, config } = await prepare(source, options);
+  const { planned, config, metadata, sharding } = await prepare(source, options);
   const { plan } = planned;
   const fingerprint = await jobFingerprint(source, plan);
-  const sink = await createSafetensorsSink(out, { fingerprint, shardSize, resume, overwrite, keepPartial: resume });
+  const sink = await createSafetensorsSink(out, { fingerprint, ...sharding, resume, overwrite, keepPartial: resume });
   try {
-    await sink.reserve(tensorSpecs(plan), PT_METADATA);
+    await sink.reserve(tensorSpecs(plan), metadata, lateTensors(plan));
     const report = await executePlan(plan, source.source, sink, options);
     for (const [name, bytes] of carriedFiles(source)) {
       signal?.throwIfAborted();
@@ -92,7 +95,8 @@ export async function quantizeCheckpoint(source: FolderCheckpoint, options: Quan
     await sink.writeFile('config.json', config);
     signal?.throwIfAborted();
     await sink.close();
-    return { ...planned, ...report, out: sink.folder };
+    const written = new Map(sink.files.map((file) => [file.name, file]));
+    return { ...planned, ...report, files: planned.files.map((file) => written.get(file.name) ?? file), out: sink.folder };
   } catch (error) {
     await Promise.resolve(sink[Symbol.asyncDispose]()).catch(() => {}); // what went wrong first is what the caller must see
     throw error;
@@ -109,19 +113,41 @@ async function assertApart(source: string, out: string): Promise<void> {
   });
 }
 
-async function prepare(
-  source: FolderCheckpoint,
-  options: PlanQuantizationOptions,
-): Promise<{ planned: QuantizationPlan; config: Uint8Array }> {
-  const { layouts = [], codecs, shardSize } = options;
+/** A plan, and what its files are made of. */
+interface Prepared {
+  readonly planned: QuantizationPlan;
+  readonly config: Uint8Array;
+  /** For the header of each file. */
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly sharding: Pick<ShardOptions, 'shards' | 'shardSize'>;
+}
+
+async function prepare(source: FolderCheckpoint, options: PlanQuantizationOptions): Promise<Prepared> {
+  const { layouts = [], codecs } = options;
   const { entries } = source.source;
   const plan = planCheckpoint(source.config, entries, { ...options, layouts: [...layouts, ...BUILTIN_LAYOUTS] });
   const config = writeConfig(plan.config, await source.file('config.json'));
-  const files = planFiles(tensorSpecs(plan), { shardSize, files: [['config.json', config.byteLength], ...carriedFiles(source)] });
-  return {
-    planned: { plan, files, summary: summarizePlan(plan, entries, codecs), loadsIn: plan.layout?.loadsIn(plan.linears) ?? [] },
-    config,
-  };
+  const metadata = plan.layout?.metadata ?? PT_METADATA;
+  const sharding = shardingOf(plan, source, options.shardSize);
+  const files = planFiles(tensorSpecs(plan), {
+    ...sharding,
+    metadata,
+    late: lateTensors(plan),
+    files: [['config.json', config.byteLength], ...carriedFiles(source)],
+  });
+  const loadsIn = plan.layout?.loadsIn(plan.linears) ?? [];
+  return { planned: { plan, files, summary: summarizePlan(plan, entries, codecs), loadsIn }, config, metadata, sharding };
+}
+
+/** By the layout's own rule, or by size. Throws ERR_BAD_ARGUMENT if a size is asked of a layout that has a rule. */
+function shardingOf(plan: CheckpointPlan, source: FolderCheckpoint, shardSize: number | undefined): Prepared['sharding'] {
+  const shards = plan.layout?.files?.({ config: source.config, linears: plan.linears, names: [...plan.tensors.keys()] });
+  if (shards === undefined) return { shardSize };
+  if (shardSize === undefined) return { shards };
+  throw new LowbitError('ERR_BAD_ARGUMENT', `the layout ${plan.layout!.name} says itself which tensors share a file`, {
+    hint: 'Leave shardSize out, or choose another layout.',
+    details: { layout: plan.layout!.name, shardSize },
+  });
 }
 
 function carriedFiles(source: FolderCheckpoint): [name: string, bytes: number][] {

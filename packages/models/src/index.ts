@@ -7,6 +7,7 @@ export type * from './decoder/spec.ts';
 export { type CheckpointImportanceOptions, checkpointImportance } from './evaluate/importance.ts';
 export { type Divergence, klDivergence } from './evaluate/kl-divergence.ts';
 export { type Perplexity, type PerplexityOptions, perplexity, type Scorer, summarize } from './evaluate/perplexity.ts';
+export { randomTokens } from './evaluate/random-tokens.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate.ts';
 export type { LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';

@@ -135,10 +135,10 @@ function countParameters(checkpoint: Checkpoint): number {
   return count;
 }
 
-/** The quantized linear that a tensor is part of, at any depth: `<path>.scale`, `<path>.meta_scale.zero`. */
+/** The quantized linear that a tensor is part of, at any depth: `<path>.scale`, `<path>.meta_scale.zero`, or `<path>` itself. */
 function quantizedOwner(name: string, { quantized }: Checkpoint): StoredLinear | undefined {
-  for (let dot = name.lastIndexOf('.'); dot > 0; dot = name.lastIndexOf('.', dot - 1)) {
-    const owner = quantized.get(name.slice(0, dot));
+  for (let end = name.length; end > 0; end = name.lastIndexOf('.', end - 1)) {
+    const owner = quantized.get(name.slice(0, end));
     if (owner) return owner;
   }
   return undefined;

@@ -3,8 +3,20 @@
 import { availableThreads } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
+import { randomImportance } from '../importance.ts';
 import { makeQuantizer, makeRules } from '../methods.ts';
-import type { Bits, FloatDType, Group, MethodName, RuleText, Solver } from '../parse.ts';
+import type {
+  Bits,
+  FloatDType,
+  Group,
+  ImportanceFrom,
+  LayoutName,
+  MethodName,
+  MethodSettings,
+  QuantZero,
+  RuleText,
+  Solver,
+} from '../parse.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import { pairs, plain, table } from '../table.ts';
 import { tagTable } from '../tags.ts';
@@ -17,8 +29,12 @@ export interface QuantizeOptions extends CommonOptions {
   readonly group: Group;
   readonly axis: 0 | 1;
   readonly solver: Solver;
+  readonly importance: ImportanceFrom;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;
+  readonly quantScale?: boolean;
+  readonly quantZero?: QuantZero;
+  readonly layout?: LayoutName;
   readonly maxMemory?: number;
   readonly threads?: number;
   readonly shardSize?: number;
@@ -36,11 +52,17 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
       'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
     );
   }
-  const settings = { bits: options.bits, group: options.group, axis: options.axis, solver: options.solver };
+  const solvers = [options.solver, ...options.rules.map(({ use }) => (use === 'keep' ? undefined : use.solver))];
+  if (options.importance !== 'none' && !solvers.includes('least-squares')) {
+    throw new UsageError(`--importance ${options.importance} needs --solver least-squares`, 'The hqq solver has no use for it.');
+  }
+  const { bits, group, axis, solver, quantScale, quantZero } = options;
+  const settings: MethodSettings = { bits, group, axis, solver, ...(quantScale && { quantScale }), ...(quantZero && { quantZero }) };
   const what: PlanModelOptions = {
     quantizer: makeQuantizer(options.method, settings),
     rules: makeRules(options.rules, settings),
     dtype: options.dtype,
+    layout: options.layout,
     shardSize: options.shardSize,
     signal: context.signal,
   };
@@ -51,7 +73,20 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
       : context.print(`${renderPlan(plan, context)}\n`));
     return;
   }
-  const report = await quantizeModel(dir, { ...what, out, maxMemory, threads, resume, overwrite, onProgress: context.progress.report });
+  const importance =
+    options.importance === 'none'
+      ? undefined
+      : await randomImportance(dir, { signal: context.signal, onProgress: context.progress.report });
+  const report = await quantizeModel(dir, {
+    ...what,
+    importance,
+    out,
+    maxMemory,
+    threads,
+    resume,
+    overwrite,
+    onProgress: context.progress.report,
+  });
   context.progress.clear();
   await (context.json
     ? context.emit({ dryRun: false, ...report, totalBytes: total(report) })

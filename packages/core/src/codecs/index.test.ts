@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { elements } from '../dtype.ts';
 import type { Custom, FormatCodec } from '../spec/format.ts';
 import { float32Tensor, hostTensor } from '../tensor.ts';
-import { affineCodec, BUILTIN_CODECS, codebookCodec, codecFor, denseCodec } from './index.ts';
+import { affineCodec, BUILTIN_CODECS, codebookCodec, codecFor, denseCodec, int8Codec } from './index.ts';
 
 describe('codecFor', () => {
   const custom: Custom = { kind: 'acme:ternary', params: {} };
@@ -10,7 +10,7 @@ describe('codecFor', () => {
 
   it('finds the built-in codecs and those passed in', () => {
     expect(codecFor({ kind: 'dense', dtype: 'f32' })).toBe(denseCodec);
-    expect(BUILTIN_CODECS).toEqual([denseCodec, affineCodec, codebookCodec]);
+    expect(BUILTIN_CODECS).toEqual([denseCodec, affineCodec, codebookCodec, int8Codec]);
     expect(codecFor(custom, [codec])).toBe(codec);
   });
 

@@ -4,14 +4,16 @@ import type { Format, FormatCodec } from '../spec/format.ts';
 import { affineCodec } from './affine.ts';
 import { codebookCodec } from './codebook.ts';
 import { denseCodec } from './dense.ts';
+import { int8Codec } from './int8.ts';
 import { unsupported } from './parts.ts';
 
 export { affineCodec, type Grouping, grouping } from './affine.ts';
 export { codebookCodec } from './codebook.ts';
 export { denseCodec } from './dense.ts';
 export { hadamardBlocks } from './hadamard.ts';
+export { INT8_STEP, int8Codec } from './int8.ts';
 
-export const BUILTIN_CODECS: readonly FormatCodec[] = [denseCodec, affineCodec, codebookCodec];
+export const BUILTIN_CODECS: readonly FormatCodec[] = [denseCodec, affineCodec, codebookCodec, int8Codec];
 
 /** The codec of a format's kind: a built-in one, or one of `extra`. Throws ERR_UNSUPPORTED_FORMAT if there is none. */
 export function codecFor(format: Format, extra: readonly FormatCodec[] = []): FormatCodec {

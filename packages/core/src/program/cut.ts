@@ -118,20 +118,60 @@ export function cutProgram(program: Program, layers: readonly number[]): readonl
   });
   const groups: Op[][] = layers.map(() => []);
   for (const op of program.ops) groups[pieceOf(op.layer, ends)]!.push(op);
+  return makePieces(
+    program,
+    groups.map((ops, index) => ({ ops, from: index === 0 ? 0 : ends[index - 1]!, layers: layers[index]! })),
+  );
+}
 
+/** A piece and what it was cut for. */
+export interface PlacedPiece<P> {
+  readonly piece: ProgramPiece;
+  readonly place: P;
+}
+
+/**
+ * Cuts `program` wherever the place of its operations changes, in their order: as `cutProgram`, but also within layers. Pieces of one place may be
+ * many. Throws ERR_BAD_ARGUMENT for a cut through a cache, expert ids or routed rows.
+ */
+export function cutByPlace<P>(program: Program, placeOf: (op: Op, index: number) => P): readonly PlacedPiece<P>[] {
+  const runs: { readonly place: P; readonly ops: Op[] }[] = [];
+  for (const [index, op] of program.ops.entries()) {
+    const place = placeOf(op, index);
+    const last = runs.at(-1);
+    if (last && last.place === place) last.ops.push(op);
+    else runs.push({ place, ops: [op] });
+  }
+  const groups = runs.map(({ ops }): Group => {
+    const inside = ops.map(({ layer }) => layer).filter((layer) => layer >= 0 && layer < program.layers);
+    if (inside.length === 0) return { ops, from: ops[0]!.layer < 0 ? 0 : program.layers, layers: 0 };
+    const from = Math.min(...inside);
+    return { ops, from, layers: Math.max(...inside) + 1 - from };
+  });
+  return makePieces(program, groups).map((piece, i) => ({ piece, place: runs[i]!.place }));
+}
+
+/** Operations that make a piece, its first layer in the whole program, and how many layers it spans. */
+interface Group {
+  readonly ops: readonly Op[];
+  readonly from: number;
+  readonly layers: number;
+}
+
+function makePieces(program: Program, groups: readonly Group[]): readonly ProgramPiece[] {
   const madeIn = new Map<TensorId, number>();
   const readLater = new Set<TensorId>();
-  for (const [index, ops] of groups.entries()) {
+  for (const [index, { ops }] of groups.entries()) {
     for (const op of ops) {
       for (const id of opInputs(op)) if (madeIn.get(id) !== index) readLater.add(id);
       for (const id of opResults(op)) madeIn.set(id, index);
     }
   }
-  checkCaches(program, groups);
-  return groups.map((ops, index) => {
-    const from = index === 0 ? 0 : ends[index - 1]!;
-    return makePiece(program, ops, { from, layers: layers[index]!, readLater });
-  });
+  checkCaches(
+    program,
+    groups.map(({ ops }) => ops),
+  );
+  return groups.map((group) => makePiece(program, group, readLater));
 }
 
 function checkCaches(program: Program, groups: readonly (readonly Op[])[]): void {
@@ -155,14 +195,7 @@ function checkCaches(program: Program, groups: readonly (readonly Op[])[]): void
   }
 }
 
-interface Place {
-  /** Original index of its first layer. */
-  readonly from: number;
-  readonly layers: number;
-  readonly readLater: ReadonlySet<TensorId>;
-}
-
-function makePiece(program: Program, ops: readonly Op[], place: Place): ProgramPiece {
+function makePiece(program: Program, { ops, ...place }: Group, readLater: ReadonlySet<TensorId>): ProgramPiece {
   const tensors = renumber();
   const constants = renumber();
   const linears = renumber();
@@ -189,7 +222,7 @@ function makePiece(program: Program, ops: readonly Op[], place: Place): ProgramP
   });
   const own = ops.map((op) => ({ ...mapOp(op, map), layer: layer(op.layer) }));
 
-  const given = [...made].filter((id) => place.readLater.has(id));
+  const given = [...made].filter((id) => readLater.has(id));
   const outputs: Record<string, TensorId> = {};
   for (const [name, id] of Object.entries(program.outputs)) if (made.has(id)) outputs[name] = tensors.to(id);
   for (const id of given) outputs[`cut.${id}`] = tensors.to(id);

@@ -23,7 +23,7 @@ import type { HostTensor, TensorSpec } from '../spec/tensor.ts';
 import { ReferenceExecutable } from './executable.ts';
 import { ReferenceLinear } from './linear.ts';
 import { createMemory, disposedError, type Memory } from './memory.ts';
-import { planHolding } from './weights.ts';
+import { deviceBytes, planHolding } from './weights.ts';
 
 export interface ReferenceOptions {
   /** Codecs of custom formats. */
@@ -84,15 +84,15 @@ class ReferenceBackend implements Backend {
 
   supports(request: LinearRequest): Support {
     try {
-      const { level, bytes } = planHolding(request.format, request.shape, this.#codecs);
-      return { level, bytes };
+      const plan = planHolding(request.format, request.shape, this.#codecs);
+      return { level: plan.level, bytes: deviceBytes(plan, request.offloadMeta) };
     } catch (error) {
       if (isLowbitError(error)) return { level: 'none', reason: error.message };
       throw error;
     }
   }
 
-  async prepare(weight: QuantizedTensor, { bias, signal }: PrepareOptions = {}): Promise<QuantizedLinear> {
+  async prepare(weight: QuantizedTensor, { bias, offloadMeta, signal }: PrepareOptions = {}): Promise<QuantizedLinear> {
     this.#check();
     signal?.throwIfAborted();
     const { format, shape } = weight;
@@ -101,7 +101,7 @@ class ReferenceBackend implements Backend {
     if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.data.byteLength !== byteLength(bias))) {
       throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`);
     }
-    const linear = new ReferenceLinear(format, shape, plan.hold(weight), bias && toFloat32(bias).slice(), {
+    const linear = new ReferenceLinear(format, shape, plan.hold(weight, deviceBytes(plan, offloadMeta)), bias && toFloat32(bias).slice(), {
       owner: this.#owner(),
       memory: this.#memory,
       values: (tensor) => this.#floats(tensor),

@@ -41,11 +41,12 @@ function planAffine(codec: FormatCodec, format: Affine, shape: Matrix): HoldingP
   if (along % group !== 0 || bits > 8) return undefined;
   const pairs = bits <= 4 && (format.axis === 1 ? group : inp) % 2 === 0;
   const groups = (out * inp) / group;
-  const bytes = (out * inp) / (pairs ? 2 : 1) + 8 * groups;
+  const metaBytes = 8 * groups;
   return {
     level: 'repack',
-    bytes,
-    hold(weight) {
+    bytes: (out * inp) / (pairs ? 2 : 1) + metaBytes,
+    metaBytes,
+    hold(weight, bytes) {
       const codes = repack(codec, weight, pairs, 256);
       const held: Grouped = { out, inp, group, codes, ...numbersOf(codec, weight) };
       if (format.axis === 0) return { bytes, fill: (from, to, into) => fillColumns(held, pairs, from, to, into) };
@@ -59,11 +60,12 @@ function planCodebook(codec: FormatCodec, format: Codebook, shape: Matrix): Hold
   const { group, dim, bits, rotate } = format;
   if (dim !== 1 || rotate || bits > 4 || inp % group !== 0 || group % 2 !== 0) return undefined;
   const groups = (out * inp) / group;
-  const bytes = (out * inp) / 2 + 4 * groups + 4 * 2 ** bits;
+  const metaBytes = 4 * groups + 4 * 2 ** bits;
   return {
     level: 'repack',
-    bytes,
-    hold(weight) {
+    bytes: (out * inp) / 2 + metaBytes,
+    metaBytes,
+    hold(weight, bytes) {
       const codes = repack(codec, weight, true, 2 ** bits);
       return heldPairs({ out, inp, group, codes, ...numbersOf(codec, weight) }, bytes);
     },

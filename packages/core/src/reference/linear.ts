@@ -1,6 +1,6 @@
 // A weight prepared on the reference backend.
 
-import type { DeviceTensor, QuantizedLinear } from '../spec/backend.ts';
+import type { DeviceTensor, OutlierCount, QuantizedLinear } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Format } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
@@ -35,6 +35,10 @@ export class ReferenceLinear implements QuantizedLinear {
     this.#bias = bias;
     this.#weight = weight;
     home.memory.take(this.bytes);
+  }
+
+  get outliers(): OutlierCount | undefined {
+    return this.#weight?.outliers;
   }
 
   /** x [rows, in] W^T + bias, as a new array. */

@@ -110,7 +110,7 @@ const TILE_ROWS = 16;
 /** From so many rows on a weight is widened once for all of them; for fewer the fused kernel runs per row. */
 const TILE_FROM = 4;
 
-/** out [rows, count] = x [rows, inp] W^T + bias. */
+/** out [rows, count] = x [rows, inp] W^T + bias, or the format's own product. */
 export function multiply(
   weight: HeldWeight,
   [count, inp]: Matrix,
@@ -118,6 +118,10 @@ export function multiply(
   bias: Float32Array | undefined,
   out: Float32Array,
 ): void {
+  if (weight.multiply) {
+    weight.multiply(x, bias, out);
+    return;
+  }
   const rows = x.length / inp;
   if (weight.multiplyRow && rows < TILE_FROM) {
     for (let row = 0; row < rows; row++) {

@@ -2,15 +2,18 @@
 //
 //   dense    stored bits (f16, bf16) or floats
 //   grouped  codes with float32 scales and zeros, or scales and a table, for groups within rows or columns: the kernels of grouped.ts
+//   int8     rows of 8-bit codes, multiplied with activations rounded to 8 bits: int8.ts
 //   stored   anything else: the published parts, dequantized by the codec when needed
 
 import { codecFor } from '../codecs/index.ts';
 import { byteLength, DTYPE_BYTES, elements, FLOAT_DTYPES, f16Table, readFloat32, toFloat32 } from '../dtype.ts';
+import type { OutlierCount } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
-import type { Dense, Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
+import type { Dense, Format, FormatCodec, Int8, QuantizedTensor } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
 
 import { planGrouped } from './grouped.ts';
+import { planInt8 } from './int8.ts';
 
 /** A weight in memory. */
 export interface HeldWeight {
@@ -20,13 +23,27 @@ export interface HeldWeight {
   fill(from: number, to: number, into: Float64Array): void;
   /** out[i] = x.row(i) + bias[i] for all rows: a fused product for one row of x, with the sums of matmul.ts. Absent where tiles do. */
   readonly multiplyRow?: (x: Float64Array, out: Float32Array, bias: Float32Array | undefined) => void;
+  /** out [rows, count] = the product of a format that has its own, which is not x W^T + bias alone. */
+  readonly multiply?: (x: Float32Array, bias: Float32Array | undefined, out: Float32Array) => void;
+  /** Live counts of that product. */
+  readonly outliers?: OutlierCount;
 }
 
 /** What holding a weight of that format and shape takes: known before there is data. */
 export interface HoldingPlan {
   readonly level: 'native' | 'repack';
   readonly bytes: number;
-  hold(weight: QuantizedTensor): HeldWeight;
+  /** Of `bytes`, those of scales, zeros and tables; 0 for formats without them. */
+  readonly metaBytes: number;
+  /** `bytes` is what the result says it takes. */
+  hold(weight: QuantizedTensor, bytes: number): HeldWeight;
+}
+
+/**
+ * Device bytes of a plan. Here device and host memory are one, so what is kept in host memory is read from where it is, and only not counted.
+ */
+export function deviceBytes({ bytes, metaBytes }: HoldingPlan, offloadMeta: boolean | undefined): number {
+  return offloadMeta ? bytes - metaBytes : bytes;
 }
 
 /** How a weight would be held. Throws ERR_UNSUPPORTED_FORMAT if there is no codec for the format or it cannot hold the shape. */
@@ -34,6 +51,7 @@ export function planHolding(format: Format, shape: Matrix, codecs: readonly Form
   const codec = codecFor(format, codecs);
   codec.parts(format, shape);
   if (format.kind === 'dense') return planDense(format as Dense, shape);
+  if (format.kind === 'int8') return planInt8(format as Int8, shape);
   return planGrouped(codec, format, shape) ?? planStored(codec, format, shape);
 }
 
@@ -45,7 +63,7 @@ function planDense(format: Dense, shape: Matrix): HoldingPlan {
     });
   }
   const bytes = shape[0] * shape[1] * DTYPE_BYTES[dtype];
-  return { level: 'native', bytes, hold: (weight) => holdDense(weight.parts.weight!, shape, bytes) };
+  return { level: 'native', bytes, metaBytes: 0, hold: (weight) => holdDense(weight.parts.weight!, shape, bytes) };
 }
 
 function holdDense(weight: HostTensor, shape: Matrix, bytes: number): HeldWeight {
@@ -149,11 +167,14 @@ function products4(x: Float64Array, n: number, w: Float32Array, at: number, coun
 
 /** Keeps the published parts and asks the codec for rows. */
 function planStored(codec: FormatCodec, format: Format, shape: Matrix): HoldingPlan {
-  const bytes = Object.values(codec.parts(format, shape)).reduce((sum, spec) => sum + byteLength(spec), 0);
+  const specs = Object.entries(codec.parts(format, shape));
+  const total = specs.reduce((sum, [, spec]) => sum + byteLength(spec), 0);
+  const codes = specs.find(([part]) => part === 'codes');
   return {
     level: 'native',
-    bytes,
-    hold(weight) {
+    bytes: total,
+    metaBytes: codes ? total - byteLength(codes[1]) : 0,
+    hold(weight, bytes) {
       const parts = Object.fromEntries(Object.entries(weight.parts).map(([name, part]) => [name, { ...part, data: part.data.slice() }]));
       const kept: QuantizedTensor = { format, shape, parts };
       return { bytes, fill: (from, to, into) => into.set(toFloat32(codec.dequantize(kept, { from, to }))) };

@@ -1,8 +1,9 @@
 // Which backend can run what, as a table: for people who ask, and for the error when nothing fits.
 
 import type { Backend, LinearRequest, Support } from '../spec/backend.ts';
-import type { Affine, Codebook, Dense, Format } from '../spec/format.ts';
+import type { Affine, Codebook, Dense, Format, Int8 } from '../spec/format.ts';
 import type { OpName, Program } from '../spec/program.ts';
+import type { Placed } from './load.ts';
 
 /** What one backend says to one linear. */
 export interface LinearAnswer {
@@ -45,7 +46,7 @@ export function fits(report: BackendReport): boolean {
   return report.available && report.missingOps.length === 0 && report.linears.every(({ usable }) => usable);
 }
 
-/** A format in a few words, for tables: `4-bit g64`, `8-bit g64 axis 0`, `8-bit per row`, `nf4 g64 nested`, `bf16`. */
+/** A format in a few words, for tables: `4-bit g64`, `8-bit g64 axis 0`, `8-bit per row`, `nf4 g64 nested`, `int8 outliers from 6`, `bf16`. */
 export function formatLabel(format: Format): string {
   switch (format.kind) {
     case 'dense':
@@ -59,6 +60,10 @@ export function formatLabel(format: Format): string {
     case 'codebook': {
       const { table, group, scale } = format as Codebook;
       return `${table} g${group}${typeof scale === 'string' ? '' : ' nested'}`;
+    }
+    case 'int8': {
+      const { threshold } = format as Int8;
+      return threshold > 0 ? `int8 outliers from ${threshold}` : 'int8';
     }
     default:
       return format.kind;
@@ -92,4 +97,36 @@ export function formatExplanation(explanation: Explanation): string {
     for (const [line, count] of seen) lines.push(`  ${count > 1 ? `${count} x ` : ''}${line}`);
   }
   return lines.join('\n');
+}
+
+/** Who runs what, a line per piece: backend, its modules with runs of layers written as one, bytes. */
+export function formatPlacement(placement: readonly Placed[]): string {
+  return placement
+    .map(({ backend, linears, bytes }) => `${backend}: ${modules(linears).join(', ')} (${(bytes / 2 ** 20).toFixed(1)} MiB)`)
+    .join('\n');
+}
+
+/** `model.layers.0.self_attn.q_proj` ... of whole stretches of layers as `model.layers.0-3`; what is outside of layers as it is. */
+function modules(paths: readonly string[]): string[] {
+  const found: { readonly prefix: string; readonly from: number; to: number; readonly tags: Set<string> }[] = [];
+  const names: string[] = [];
+  for (const path of paths) {
+    const match = /^(.*\.)(\d+)\.(.+)$/.exec(path.replace(/\.experts\.\d+\./, '.experts.*.'));
+    if (!match) {
+      names.push(path);
+      continue;
+    }
+    const [, prefix, digits, tag] = match as unknown as [string, string, string, string];
+    const layer = Number(digits);
+    const last = found.at(-1);
+    if (last && last.prefix === prefix && (layer === last.to || layer === last.to + 1)) {
+      last.to = layer;
+      last.tags.add(tag);
+    } else found.push({ prefix, from: layer, to: layer, tags: new Set([tag]) });
+  }
+  const stretches = found.map(
+    ({ prefix, from, to, tags }) =>
+      `${prefix}${from === to ? from : `${from}-${to}`} (${tags.size} ${tags.size === 1 ? 'linear' : 'linears'} each)`,
+  );
+  return [...names, ...stretches];
 }

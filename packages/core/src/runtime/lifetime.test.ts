@@ -6,6 +6,7 @@ import { referenceBackend } from '../reference/index.ts';
 import { createRuntime } from '../runtime.ts';
 import type { BackendProvider } from '../spec/backend.ts';
 import { float32Tensor } from '../tensor.ts';
+import { sampleWeight } from '../testing/formats.ts';
 
 function noted(name: string, log: string[], fails = false): BackendProvider {
   const inner = referenceBackend({ name });
@@ -32,6 +33,21 @@ it('leaves backends closed that no linear needs', async () => {
   using linear = await runtime.linear(weight);
   expect(linear.shape).toEqual([1, 2]);
   expect(log).toEqual(['open a']);
+});
+
+it('keeps scales and zeros off the device where asked, and gives the rest back', async () => {
+  const provider = referenceBackend();
+  await using runtime = await createRuntime({ backends: [provider] });
+  const backend = await runtime.backend();
+  const weight = sampleWeight({ kind: 'affine', levels: 4, group: 16, axis: 1, scale: 'f16', zero: 'f16', packing: '2bit_u8' }, [32, 64]);
+  const plain = await runtime.linear(weight);
+  const offloaded = await runtime.linear(weight, { offloadMeta: true });
+  expect([plain.bytes, offloaded.bytes]).toEqual([32 * 32 + 128 * 8, 32 * 32]);
+  expect(await offloaded.dequantize()).toEqual(await plain.dequantize());
+  expect(backend.allocated()).toBe(plain.bytes + offloaded.bytes);
+  plain[Symbol.dispose]();
+  offloaded[Symbol.dispose]();
+  expect(backend.allocated()).toBe(0);
 });
 
 it('gives every backend back, in reverse order, although one fails', async () => {

@@ -1,14 +1,15 @@
 // Loads a program onto one backend, or onto several across a cut, and runs it there.
 
-import { cutProgram, type ProgramPiece } from '../program/cut.ts';
+import { cutProgram, type PlacedPiece, type ProgramPiece } from '../program/cut.ts';
 import { validateProgram } from '../program/validate.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Backend, LinearRequest, QuantizedLinear, SequenceId, StepOptions, StepOutputs, StepSequence } from '../spec/backend.ts';
-import { LowbitError } from '../spec/errors.ts';
+import { isLowbitError, LowbitError } from '../spec/errors.ts';
 import type { Format, QuantizedTensor } from '../spec/format.ts';
 import type { LinearUse, Program } from '../spec/program.ts';
 import type { CallOptions, HostTensor } from '../spec/tensor.ts';
 import { answerOf, missingOps, refusal } from './explain.ts';
+import { cutByDeviceMap, cutByRoom, type DeviceMap, type Room } from './placement.ts';
 import { type Place, SplitProgram } from './split.ts';
 
 /** Reads weight `index` of the program. Without `bias` the constant that the program names is taken. */
@@ -21,14 +22,32 @@ export interface LoadOptions extends CallOptions {
   /** Most positions a sequence may have. */
   readonly contextLength: number;
   /** Most sequences open at once; default 16 (`DEFAULT_MAX_SEQUENCES`). */
-  readonly maxSequences?: number;
+  readonly maxSequences?: number | undefined;
   /** Backends by name and how many layers each runs, in order. Default: all layers on the first backend that supports them. */
-  readonly cut?: readonly { readonly backend: string; readonly layers: number }[];
+  readonly cut?: readonly { readonly backend: string; readonly layers: number }[] | undefined;
+  /**
+   * In place of `cut`: backends by module, tag or pattern, also within layers; or `auto`, which needs `formats` and fills the backends in order, layer
+   * by layer, as far as their memory goes.
+   */
+  readonly deviceMap?: 'auto' | DeviceMap | undefined;
+  /** With `auto`: bytes of weights that backends may hold, by name. Default what a backend says its device has. */
+  readonly maxMemory?: Readonly<Record<string, number>> | undefined;
   /**
    * Formats of the weights, if known before they are read: the backend is then chosen first. Otherwise it is chosen as they are read, and
    * loading starts again on the next backend at the first weight that the one chosen does not support.
    */
-  readonly formats?: readonly Format[];
+  readonly formats?: readonly Format[] | undefined;
+  /** Keep scales, zeros and tables of all weights in host memory; see `LinearRequest`. Default false. */
+  readonly offloadMeta?: boolean | undefined;
+}
+
+/** What one piece of a loaded program holds. */
+export interface Placed {
+  readonly backend: string;
+  /** Paths of its linears. */
+  readonly linears: readonly string[];
+  /** Device bytes of those; pieces on one backend share a table they both use. */
+  readonly bytes: number;
 }
 
 /** A program with its weights in place. Everything an `Executable` does, across the cut; owns its linears. */
@@ -36,6 +55,8 @@ export interface LoadedProgram extends AsyncDisposable {
   readonly program: Program;
   /** Name of the backend of each piece. */
   readonly backends: readonly string[];
+  /** Who runs what, in order. A tied table may be with two backends. */
+  readonly placement: readonly Placed[];
   /** By index in the program. */
   readonly linears: readonly QuantizedLinear[];
   open(): SequenceId;
@@ -62,20 +83,18 @@ export async function loadProgram(
   options: LoadOptions,
 ): Promise<LoadedProgram> {
   validateProgram(program);
-  if (options.cut) {
-    const pieces = cutProgram(
-      program,
-      options.cut.map(({ layers }) => layers),
-    );
+  const placed = await cutPieces(runtime, program, options);
+  if (placed) {
     const places: Place[] = [];
-    for (const [i, piece] of pieces.entries()) places.push({ piece, backend: await runtime.backend(options.cut[i]!.backend) });
-    checkFormats(places, options.formats, runtime);
+    for (const { piece, place } of placed) places.push({ piece, backend: await runtime.backend(place) });
+    checkFormats(places, options, runtime);
     return loadPlaces(program, places, loadWeight, options, runtime);
   }
   const whole = wholePiece(program);
+  const { offloadMeta = false } = options;
   const known: LinearRequest[] = (options.formats ?? []).map((format, i) => {
     const { shape, use } = program.linears[i]!;
-    return { format, shape, use };
+    return { format, shape, use, offloadMeta };
   });
   for (;;) {
     const backend = await runtime.select(known, program);
@@ -86,6 +105,48 @@ export async function loadProgram(
       known.push(error.request);
     }
   }
+}
+
+/** The pieces of a program that is to run in several places; undefined for one that is not. */
+async function cutPieces(runtime: Runtime, program: Program, options: LoadOptions): Promise<readonly PlacedPiece<string>[] | undefined> {
+  const { cut, deviceMap, maxMemory, formats, offloadMeta = false } = options;
+  if (cut && deviceMap) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'cut and deviceMap both say where layers run', { hint: 'Pass one of them.' });
+  }
+  if (maxMemory && deviceMap !== 'auto') {
+    throw new LowbitError('ERR_BAD_ARGUMENT', "maxMemory is for deviceMap: 'auto' alone", {
+      hint: 'Leave it out, or let auto place the layers.',
+    });
+  }
+  if (cut) {
+    const pieces = cutProgram(
+      program,
+      cut.map(({ layers }) => layers),
+    );
+    return pieces.map((piece, i) => ({ piece, place: cut[i]!.backend }));
+  }
+  if (deviceMap === undefined) return undefined;
+  if (deviceMap !== 'auto') return cutByDeviceMap(program, deviceMap);
+  if (formats?.length !== program.linears.length) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', "deviceMap: 'auto' needs the formats of all weights before they are read", {
+      hint: 'Pass formats, or place the layers by name.',
+    });
+  }
+  const unknown = Object.keys(maxMemory ?? {}).find((name) => !runtime.backends.includes(name));
+  if (unknown !== undefined) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `maxMemory names a backend '${unknown}' that there is not`, {
+      hint: `Backends of this runtime: ${runtime.backends.join(', ')}.`,
+    });
+  }
+  const rooms: Room[] = [];
+  for (const name of runtime.backends) {
+    const backend = await runtime.backend(name).catch((error: unknown) => {
+      if (isLowbitError(error, 'ERR_BACKEND_UNAVAILABLE') && maxMemory?.[name] === undefined) return undefined;
+      throw error;
+    });
+    if (backend) rooms.push({ backend, bytes: maxMemory?.[name] ?? backend.device.memory });
+  }
+  return cutByRoom(program, formats, rooms, { allowDequant: runtime.allowDequant, offloadMeta });
 }
 
 /** Thrown inside `loadProgram` alone: the backend chosen does not take this linear. */
@@ -120,7 +181,7 @@ function checkSupport(backend: Backend, path: string, request: LinearRequest, { 
 }
 
 /** Of a cut, before anything is read: operations, and formats as far as they are known. */
-function checkFormats(places: readonly Place[], formats: readonly Format[] | undefined, runtime: Runtime): void {
+function checkFormats(places: readonly Place[], { formats, offloadMeta = false }: LoadOptions, runtime: Runtime): void {
   for (const { piece, backend } of places) {
     const missing = missingOps(backend, piece.program);
     if (missing.length > 0) {
@@ -132,7 +193,7 @@ function checkFormats(places: readonly Place[], formats: readonly Format[] | und
     if (!formats) continue;
     for (const [at, index] of piece.linears.entries()) {
       const { path, shape, use } = piece.program.linears[at]!;
-      checkSupport(backend, path, { format: formats[index]!, shape, use }, runtime);
+      checkSupport(backend, path, { format: formats[index]!, shape, use, offloadMeta }, runtime);
     }
   }
 }
@@ -145,7 +206,7 @@ async function loadPlaces(
   options: LoadOptions,
   runtime: Runtime,
 ): Promise<LoadedProgram> {
-  const { signal, onProgress } = options;
+  const { signal, onProgress, offloadMeta = false } = options;
   const backends = [...new Set(places.map(({ backend }) => backend))];
   const prepared = new Map<Backend, QuantizedLinear[]>(backends.map((backend) => [backend, []]));
   const release = (): void => {
@@ -160,9 +221,9 @@ async function loadPlaces(
       for (const backend of backends) {
         const as = useOn(backend, index, places);
         if (!as) continue;
-        checkSupport(backend, use.path, { format: loaded.weight.format, shape: use.shape, use: as }, runtime);
+        checkSupport(backend, use.path, { format: loaded.weight.format, shape: use.shape, use: as, offloadMeta }, runtime);
         const bias = as === 'embedding' ? undefined : (loaded.bias ?? (use.bias === undefined ? undefined : program.constants[use.bias]));
-        prepared.get(backend)![index] = await backend.prepare(loaded.weight, { use: as, bias, signal });
+        prepared.get(backend)![index] = await backend.prepare(loaded.weight, { use: as, bias, offloadMeta, signal });
       }
       onProgress?.({ phase: 'load', done: index + 1, total: program.linears.length, unit: 'tensors', item: use.path });
     }

@@ -1,12 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { denseCodec } from '../codecs/index.ts';
+import { toFloat32 } from '../dtype.ts';
 import { ProgramBuilder } from '../program/builder.ts';
 import { referenceBackend } from '../reference/index.ts';
 import { createRuntime, formatExplanation, formatLabel, type LoadedProgram, type LoadOptions, type Runtime } from '../runtime.ts';
 import type { Backend, BackendProvider, QuantizedLinear } from '../spec/backend.ts';
 import { isLowbitError, type LowbitError } from '../spec/errors.ts';
 import type { Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
+import type { Program } from '../spec/program.ts';
 import { decoderCase, sampleWeight, seededTensor } from '../testing/index.ts';
 import { alone, chunked, play, together } from '../testing/play.ts';
 
@@ -53,6 +55,13 @@ const absent: BackendProvider = {
   ...referenceBackend({ name: 'absent' }),
   probe: async () => ({ ok: false, reason: 'no such device', hint: 'Buy one.' }),
 };
+
+const AFFINE: Format = { kind: 'affine', levels: 16, group: 64, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' };
+function quantizedProgram(): Program {
+  const b = new ProgramBuilder({ layers: 0 });
+  b.output('y', b.embed(b.addLinear('table', [64, 64], { use: 'embedding' })));
+  return b.build();
+}
 
 const one = decoderCase();
 const load = (runtime: Runtime, options: Partial<LoadOptions> = {}): Promise<LoadedProgram> =>
@@ -212,6 +221,20 @@ describe('explain and select', () => {
 });
 
 describe('load', () => {
+  it('keeps scales, zeros and tables in host memory where asked: less on the device, the same rows', async () => {
+    await using runtime = await createRuntime({ backends: [named('a')] });
+    const program = quantizedProgram();
+    const weights = async () => ({ weight: sampleWeight(AFFINE, [64, 64]) });
+    const step = async (offloadMeta: boolean) => {
+      await using loaded = await runtime.load(program, weights, { contextLength: 4, offloadMeta });
+      const { y } = await loaded.step([{ id: loaded.open(), tokens: Uint32Array.of(1) }]);
+      return { y: toFloat32(y!).slice(), bytes: loaded.memory().weights };
+    };
+    const [plain, offloaded] = [await step(false), await step(true)];
+    expect(offloaded.bytes).toBe(plain.bytes - 8 * 64);
+    expect(offloaded.y).toEqual(plain.y);
+  });
+
   it('runs as the backend alone does, and gives everything back', async () => {
     const a = named('a');
     await using runtime = await createRuntime({ backends: [a] });

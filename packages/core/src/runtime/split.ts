@@ -16,7 +16,7 @@ import {
 import { LowbitError } from '../spec/errors.ts';
 import type { Program } from '../spec/program.ts';
 import type { HostTensor } from '../spec/tensor.ts';
-import type { LoadedProgram, LoadOptions } from './load.ts';
+import type { LoadedProgram, LoadOptions, Placed } from './load.ts';
 import { checkNames, type PieceRun, pieceBatch, rowsOf, type StepNames, sortOutputs, stepNames } from './pieces.ts';
 
 /** A piece and its backend. */
@@ -58,6 +58,14 @@ export class SplitProgram implements LoadedProgram {
 
   get backends(): readonly string[] {
     return this.#places.map(({ backend }) => backend.name);
+  }
+
+  get placement(): readonly Placed[] {
+    return this.#places.map(({ piece, backend }) => ({
+      backend: backend.name,
+      linears: piece.program.linears.map(({ path }) => path),
+      bytes: piece.linears.reduce((sum, index) => sum + this.#prepared.get(backend)![index]!.bytes, 0),
+    }));
   }
 
   get linears(): readonly QuantizedLinear[] {

@@ -21,6 +21,11 @@ export interface LinearRequest {
   readonly shape: Matrix;
   /** `embedding` needs row look-up, `linear` the product, `both` the two of a tied table. */
   readonly use: LinearUse['use'];
+  /**
+   * Keep scales, zeros and tables in host memory and stream them to the device at each use (what hqq calls offload_meta): fewer device bytes, slower
+   * products, the same numbers. Nothing changes for formats without them. Default false.
+   */
+  readonly offloadMeta?: boolean;
 }
 
 /**
@@ -36,8 +41,18 @@ export interface PrepareOptions {
   readonly use?: LinearUse['use'];
   /** f32 [out]: `forward` adds it. */
   readonly bias?: HostTensor | undefined;
+  /** See `LinearRequest`. */
+  readonly offloadMeta?: boolean;
   /** Rejects with its reason; nothing stays on the device then. */
   readonly signal?: AbortSignal | undefined;
+}
+
+/** How often a format that treats outliers apart (int8) met some. */
+export interface OutlierCount {
+  /** Products computed. */
+  readonly products: number;
+  /** Columns of activations computed in floating point, over all products. */
+  readonly columns: number;
 }
 
 /** A weight prepared on a backend: what a method's `HqqLinear` or `Linear4bit` gives its user, and what a program multiplies by. */
@@ -48,9 +63,11 @@ export interface QuantizedLinear extends Disposable {
   readonly bytes: number;
   /** Whether a bias is added. */
   readonly bias: boolean;
-  /** out = x W^T + bias. x: f32 [rows, in], out: f32 [rows, out], different slots. Enqueues and returns. */
+  /** Counts so far, for formats that treat outliers apart; undefined for others, and on backends that do not count. */
+  readonly outliers?: OutlierCount | undefined;
+  /** out = x W^T + bias (int8: its own product). x: f32 [rows, in], out: f32 [rows, out], different slots. Enqueues and returns. */
   forward(x: DeviceTensor, out: DeviceTensor): void;
-  /** The weight as f32 [out, in]. */
+  /** The weight [out, in], f32. A `LinearModule` gives its compute dtype. */
   dequantize(): Promise<HostTensor>;
 }
 

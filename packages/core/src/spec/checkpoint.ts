@@ -20,10 +20,11 @@ export interface TensorSource extends AsyncDisposable {
   read(name: string, options?: ReadOptions): Promise<HostTensor>;
 }
 
-/** Where tensors are written. All sizes are fixed by `reserve`; ranges then arrive in any order. */
+/** Where tensors are written. All sizes are fixed by `reserve`, those of late tensors apart; ranges then arrive in any order. */
 export interface TensorSink extends AsyncDisposable {
-  reserve(tensors: ReadonlyMap<string, TensorSpec>, metadata: Readonly<Record<string, string>>): Promise<void>;
-  /** Writes whole elements of `name` from flat index `at`. */
+  /** `late`: one-dimensional u8 tensors whose length is known only when they are written. Their spec has the most bytes that they can take. */
+  reserve(tensors: ReadonlyMap<string, TensorSpec>, metadata: Readonly<Record<string, string>>, late?: ReadonlySet<string>): Promise<void>;
+  /** Writes whole elements of `name` from flat index `at`. Of a late tensor one write from 0 brings all bytes, and with them its length. */
   write(name: string, at: number, data: Uint8Array): Promise<void>;
   /** Marks units of work as done, durably: after a crash `done` has them again. */
   commit(unit: string, note: Json): Promise<void>;
@@ -37,16 +38,47 @@ export interface TensorSink extends AsyncDisposable {
 export interface StoredLinear {
   readonly format: Format;
   readonly shape: Matrix;
-  /** Part name -> tensor of the checkpoint that holds its bytes (the dtype may differ in name only, as with float views). */
+  /**
+   * Part name -> tensor of the checkpoint that holds its bytes. The dtype may differ in name only, as with float views, and the tensor may be longer:
+   * its first bytes count.
+   */
   readonly parts: Readonly<Record<string, string>>;
+  /** Small parts that are no tensors of their own, such as a number in a JSON text. */
+  readonly constants?: Readonly<Record<string, HostTensor>> | undefined;
   readonly bias?: string | undefined;
 }
 
-/** One tensor of a file as a layout wants it: bytes of a part, or a constant of its own. */
+/** Bytes that follow from small parts of a linear, so that they are known only once it is quantized: a number in a JSON text. */
+export interface LateContent {
+  /** Parts that `make` needs, of at most 64 KiB each. */
+  readonly late: readonly string[];
+  make(parts: Readonly<Record<string, HostTensor>>): Uint8Array;
+}
+
+/**
+ * One tensor of a file as a layout wants it: bytes of a part, a constant of its own, or late bytes. Those are a one-dimensional u8 tensor, and `spec`
+ * has the most there can be.
+ */
 export interface LayoutTensor {
   readonly name: string;
   readonly spec: TensorSpec;
-  readonly content: { readonly part: string } | { readonly data: Uint8Array };
+  readonly content: FixedContent | LateContent;
+}
+
+/** Bytes of a part, or a constant. */
+export type FixedContent = { readonly part: string } | { readonly data: Uint8Array };
+
+/** A tensor of a layout without late ones. */
+export interface FixedTensor extends LayoutTensor {
+  readonly content: FixedContent;
+}
+
+/** What a layout is told beside the linear. */
+export interface LayoutOptions {
+  /** The dtype that a Python reader computes in. */
+  readonly computeDtype: DType;
+  /** The dtype that the weight would be stored in if it were kept. */
+  readonly weightDtype: DType;
 }
 
 /** A linear that will be quantized. */
@@ -59,6 +91,15 @@ export interface QuantizedSite {
 
 /** A linear and what becomes of it. */
 export type PlannedLinear = QuantizedSite | { readonly site: LinearSite; readonly use: 'keep'; readonly format?: undefined };
+
+/** What a layout may split into files. */
+export interface WrittenModel {
+  /** config.json of the source. */
+  readonly config: JsonObject;
+  readonly linears: readonly PlannedLinear[];
+  /** Every tensor of the result. */
+  readonly names: readonly string[];
+}
 
 /** A published way to store quantized weights (`hqq`, `bitsandbytes`, ...): read, write, detect. */
 export interface CheckpointLayout {
@@ -74,10 +115,14 @@ export interface CheckpointLayout {
   ): Promise<ReadonlyMap<string, StoredLinear>>;
   /** True if this layout can store what the quantizer makes. */
   accepts(quantizer: Quantizer, format: Format): boolean;
-  /** The tensors of one quantized linear, its bias apart. `computeDtype` is the dtype that a Python reader computes in. */
-  tensors(linear: QuantizedSite, options: { readonly computeDtype: DType }): readonly LayoutTensor[];
-  /** Value of `quantization_config` in config.json. */
-  config(linears: readonly PlannedLinear[]): JsonObject;
+  /** The tensors of one quantized linear, its bias apart. */
+  tensors(linear: QuantizedSite, options: LayoutOptions): readonly LayoutTensor[];
+  /** Value of `quantization_config` in config.json; undefined if the layout has none. */
+  config(linears: readonly PlannedLinear[]): JsonObject | undefined;
+  /** Strings for the header of every file. Default: `format: pt`, which Python readers of safetensors ask for. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** Names of the tensors of each file, where the layout itself says how a checkpoint is split; an empty file is not written. Default: by size. */
+  files?(model: WrittenModel): readonly (readonly string[])[];
   /** Which programs load the result, as sentences for the end of `quantize`. */
   loadsIn(linears: readonly PlannedLinear[]): readonly string[];
 }

@@ -17,6 +17,7 @@ export type ErrorCode =
   | 'ERR_LIMIT' // a size is over a stated bound
   | 'ERR_NOT_FOUND' // a file or folder is not there
   | 'ERR_NON_FINITE' // NaN or infinity in a weight
+  | 'ERR_NOT_INITIALIZED' // a layer made with `initialize: false` was used before `initialize()`
   | 'ERR_OUTPUT_EXISTS' // refusing to overwrite
   | 'ERR_TENSOR_MISMATCH' // missing tensor, wrong shape or dtype
   | 'ERR_TOKENIZER' // tokenizer or chat template missing or malformed

@@ -30,8 +30,6 @@ export interface Affine {
   readonly zero: 'none' | DType | Affine;
   /** Order of codes in `codes`; a name from the packing table. */
   readonly packing: string;
-  /** LLM.int8: columns of the activations above the threshold are computed in floating point. A matter for backends, not for dequantize. */
-  readonly outliers?: { readonly threshold: number };
 }
 
 /**
@@ -54,13 +52,26 @@ export interface Codebook {
   readonly rotate?: { readonly kind: 'hadamard'; readonly block: number };
 }
 
+/**
+ * LLM.int8 (Dettmers et al., 2022): w = (q * scale[row]) * f32(1 / 127), q in -127 .. 127. Parts: `codes` i8 [out, in], `scale` f32 [out], the largest
+ * magnitude of each row.
+ *
+ * The product is not that of the weights alone: backends round every row of activations to 8 bits, too, but for the columns in which a row at hand has
+ * a magnitude of at least `threshold`; those are computed in floating point. See reference/int8.ts for the sums.
+ */
+export interface Int8 {
+  readonly kind: 'int8';
+  /** 0: no column is computed in floating point. */
+  readonly threshold: number;
+}
+
 /** A third party's own family; its codec is passed to `createRuntime({ codecs })`. */
 export interface Custom {
   readonly kind: `${string}:${string}`;
   readonly params: JsonObject;
 }
 
-export type Format = Dense | Affine | Codebook | Custom;
+export type Format = Dense | Affine | Codebook | Int8 | Custom;
 
 /** One weight in one format. Parts are named tensors; their dtypes and shapes are those of `FormatCodec.parts`. */
 export interface QuantizedTensor<F extends Format = Format> {
@@ -85,9 +96,10 @@ export interface DequantizeOptions {
  *
  *   affine    w = (q - zero[g]) * scale[g]; `zero` is there for `none`, too (levels / 2 everywhere)
  *   codebook  w[j] = table[q * dim + j] * scale[g], j < dim; with `rotate` these are the weights before the rotation is undone
+ *   int8      w = (q * scale[row]) * f32(1 / 127)
  */
 export interface FormatNumbers {
-  /** One per group. */
+  /** One per group; one per row of int8. */
   readonly scale: Float32Array;
   /** One per group; affine alone. */
   readonly zero?: Float32Array;
@@ -100,7 +112,10 @@ export interface FormatCodec<F extends Format = Format> {
   readonly kind: F['kind'];
   /** Names, dtypes and shapes of the parts. Throws ERR_UNSUPPORTED_FORMAT if the format cannot hold the shape. */
   parts(format: F, shape: Matrix): Readonly<Record<string, TensorSpec>>;
-  /** Codes of weight rows [from, to), one per element (or per `dim` elements), whatever the packing. u8 [to - from, in / dim] (u16 above 256 codes). */
+  /**
+   * Codes of weight rows [from, to), one per element (or per `dim` elements), whatever the packing: u8 [to - from, in / dim] (u16 above 256 codes), i8 of
+   * int8.
+   */
   unpackRows(tensor: QuantizedTensor<F>, from: number, to: number): HostTensor;
   /**
    * Scales with zeros or a table, as new arrays: with the codes of `unpackRows` all that a backend needs to make weights of its own. undefined for

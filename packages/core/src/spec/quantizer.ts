@@ -85,8 +85,13 @@ export interface Quantizer {
 /** `keep` leaves a linear as it is in the source. */
 export type Treatment = Quantizer | 'keep';
 
-/** A path or tag glob (`*` within a dot component, `**` across, `{a,b}`), or several; of the rules that match a linear the last wins. */
+/** What becomes of the linears that it matches; of several rules that match one the last wins. */
 export interface Rule {
+  /** A path or tag glob (`*` within a dot component, `**` across, `{a,b}`), or several. */
   readonly match: string | readonly string[];
+  /** `substring`: `match` is plain text that occurs somewhere in the path, or is the whole tag: transformers' `skip_modules`. Default `glob`. */
+  readonly by?: 'glob' | 'substring';
+  /** May match no linear at all, which otherwise is an error. Default false. */
+  readonly optional?: boolean;
   readonly use: Treatment;
 }

@@ -1,6 +1,6 @@
 // Conformance of a format codec: sizes, row ranges, dtypes, and what it refuses.
 
-import { grouping, hadamardBlocks } from '../codecs/index.ts';
+import { grouping, hadamardBlocks, INT8_STEP } from '../codecs/index.ts';
 import { byteLength, elements, toFloat32 } from '../dtype.ts';
 import type { Affine, Codebook, FormatCodec, FormatNumbers, QuantizedTensor } from '../spec/format.ts';
 import type { HostTensor } from '../spec/tensor.ts';
@@ -29,6 +29,10 @@ function weightsOf({ format, shape }: QuantizedTensor, codes: ArrayLike<number>,
     const groupOf = (i: number): number => ((format as Affine).axis === 1 ? Math.floor(i / group) : i % groups);
     return Float32Array.from({ length: count }, (_, i) => Math.fround(codes[i]! - zero[groupOf(i)]!) * scale[groupOf(i)]!);
   }
+  if (format.kind === 'int8') {
+    check(scale.length === shape[0], `${scale.length} scales of ${shape[0]} rows`);
+    return Float32Array.from({ length: count }, (_, i) => Math.fround(codes[i]! * scale[Math.floor(i / shape[1])]!) * INT8_STEP);
+  }
   const { bits, dim, group, rotate } = format as Codebook;
   const blocks = Math.ceil(count / group);
   check(scale.length === blocks && table?.length === 2 ** (bits * dim) * dim, `${scale.length} scales, a table of ${table?.length}`);
@@ -50,7 +54,7 @@ export function codecCases(codec: FormatCodec, samples: readonly CodecSample[]):
       name: 'unpacks rows as it unpacks all',
       async run() {
         const all = codec.unpackRows(weight, 0, out);
-        check(all.dtype === 'u8' || all.dtype === 'u16', `codes are ${all.dtype}`);
+        check(all.dtype === 'u8' || all.dtype === 'u16' || all.dtype === 'i8', `codes are ${all.dtype}`);
         const codes = elements({ dtype: all.dtype, data: all.data }) as Uint8Array;
         for (const [from, to] of ranges(out)) {
           const rows = codec.unpackRows(weight, from, to);
@@ -79,7 +83,7 @@ export function codecCases(codec: FormatCodec, samples: readonly CodecSample[]):
         await checkThrows('without parts', 'ERR_TENSOR_MISMATCH', () => codec.numbers({ ...weight, parts: {} }));
       },
     };
-    const grouped = format.kind === 'affine' || format.kind === 'codebook';
+    const grouped = format.kind === 'affine' || format.kind === 'codebook' || format.kind === 'int8';
     return [
       ...(format.kind === 'dense' ? [] : [unpacking]), // dense weights have no codes
       ...(grouped ? [making] : []), // what a custom format's numbers mean is its own matter

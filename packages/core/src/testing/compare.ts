@@ -10,8 +10,8 @@ export interface Tolerances {
   readonly element: number;
   /** Products with a weight. */
   readonly linear: number;
-  /** Products where the format has `outliers`: a backend may round activations to 8 bits, as LLM.int8 does. */
-  readonly outliers: number;
+  /** Products with an int8 weight, against those of its numbers: activations are rounded to 8 bits. */
+  readonly int8: number;
   readonly attend: number;
   readonly route: number;
   /** Whole small models. */
@@ -26,7 +26,7 @@ export interface Tolerances {
 export const DEFAULT_TOLERANCES: Tolerances = {
   element: 1e-5,
   linear: 2e-5,
-  outliers: 3e-2,
+  int8: 3e-2,
   attend: 2e-5,
   route: 1e-5,
   model: 2e-4,

@@ -57,7 +57,6 @@ const FORMATS: readonly (readonly [name: string, format: Format, shape?: Matrix]
   ['affine 3 levels', affine(3, '2bit_u8', { group: 16 })],
   ['affine 1 bit', affine(2, '1bit_u8', { group: 32 })],
   ['affine 8 bits around zero, rowwise', affine(256, 'u8', { group: null, zero: 'none', scale: 'f32' })],
-  ['affine 8 bits with outliers', affine(256, 'u8', { group: null, zero: 'none', scale: 'f32', outliers: { threshold: 6 } })],
   [
     'affine 4 bits, quantized scale and zero',
     affine(16, '4bit_u8', {
@@ -76,6 +75,8 @@ const FORMATS: readonly (readonly [name: string, format: Format, shape?: Matrix]
     'codebook of pairs, rotated',
     codebook({ dim: 2, bits: 4, group: 128, packing: 'u8', scale: 'f16', rotate: { kind: 'hadamard', block: 32 } }),
   ],
+  ['int8', { kind: 'int8', threshold: 6 }],
+  ['int8 without outliers, odd shape', { kind: 'int8', threshold: 0 }, [37, 51]],
   ['codebook of 3 bits, rotated', codebook({ bits: 3, group: 64, packing: 'u8', rotate: { kind: 'hadamard', block: 64 } })],
 ];
 
@@ -113,6 +114,10 @@ function fill(format: Format, shape: Matrix, seed: number): Record<string, HostT
     if (typeof scale !== 'string') nest('scale', scale, Math.ceil((shape[0] * shape[1]) / group));
   }
   const levels = format.kind === 'affine' ? (format as Affine).levels : 16;
+  if (format.kind === 'int8') {
+    const next = seeded(seed);
+    parts.codes = { ...specs.codes!, data: Uint8Array.from({ length: shape[0] * shape[1] }, () => Math.floor(next() * 255) - 127) };
+  }
   for (const [i, [name, spec]] of Object.entries(specs).entries()) {
     if (parts[name]) continue;
     const values = floatsFor(name, levels, elementCount(spec.shape), seed + 31 * (i + 1));

@@ -1,7 +1,9 @@
 // A strict, bounded JSON reader for files that strangers wrote. Three things JSON.parse cannot do: refuse (or see) duplicate keys, bound the
 // nesting before it is built, and keep numbers as they were written (`1e-05`, `10000.0`), so that a config can be written back unchanged.
 
-import type { Json } from '@lowbit/core';
+import { type Json, quote } from '@lowbit/core';
+
+export { quote };
 
 /** A JSON value with numbers as their literals and objects as maps, so that no key (`__proto__`, `constructor`) means anything. */
 export type JsonTree = null | boolean | string | JsonNumber | readonly JsonTree[] | ReadonlyMap<string, JsonTree>;
@@ -167,9 +169,4 @@ export function isObject(tree: JsonTree | undefined): tree is ReadonlyMap<string
 
 export function isNumber(tree: JsonTree | undefined): tree is JsonNumber {
   return typeof tree === 'object' && tree !== null && 'literal' in tree;
-}
-
-/** A string from a file, fit for an error message: quoted, control characters escaped, at most 200 characters. */
-export function quote(name: string): string {
-  return JSON.stringify(name.length > 200 ? `${name.slice(0, 200)}…` : name);
 }

@@ -1,133 +1,67 @@
-// The `quantization_config` of the `hqq` layout, as transformers 4.x writes it, and who can read the result.
-//
-// transformers looks settings up by the last two components of a module's name, and skips a module if any string of `skip_modules` occurs in its
-// name; vLLM skips a module if a string equals one component. Stored layers win over the block in transformers, so a block that cannot say
-// everything (two settings for one tag) is an imprecision, not an error.
+// The `quantization_config` of the hqq layouts: what transformers 4.x writes, and the versions and variants of it that config.json files have.
 
-import type { JsonObject, PlannedLinear, Quantizer } from '@lowbit/core';
-import type { HqqSettings } from './hqq-format.ts';
-import { hqqSettings } from './hqq-write.ts';
-
-interface QuantizedSite {
-  readonly path: string;
-  readonly settings: HqqSettings;
-}
-
-interface Survey {
-  readonly quantized: readonly QuantizedSite[];
-  readonly kept: readonly string[];
-  /** All layers have these settings; undefined if they differ. */
-  readonly uniform: HqqSettings | undefined;
-  /** Settings by the last two components of the name; the first layer of a tag decides. */
-  readonly byTag: ReadonlyMap<string, HqqSettings>;
-  /** Layers that differ from the entry of their tag. */
-  readonly clashing: readonly string[];
-  readonly skip: readonly string[];
-  /** Kept linears that `skip` cannot name without naming a quantized one, too. */
-  readonly unskippable: readonly string[];
-}
+import type { Entries, JsonObject, PlannedLinear } from '@lowbit/core';
+import { NESTED_VERSION_KEY } from '@lowbit/core/layouts';
+import { survey } from './hqq-survey.ts';
 
 /** Value of `quantization_config`: one block for all layers, or one per tag where they differ. */
 export function hqqConfig(linears: readonly PlannedLinear[]): JsonObject {
   const { uniform, byTag, skip } = survey(linears);
   return {
-    quant_config: uniform ? block(uniform) : Object.fromEntries([...byTag].map(([tag, settings]) => [tag, block(settings)])),
+    quant_config: uniform ? uniform.block : Object.fromEntries([...byTag].map(([tag, { block }]) => [tag, block])),
     quant_method: 'hqq',
     skip_modules: [...skip],
   };
 }
 
-/** Programs that load the result, a sentence each. */
-export function hqqLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
-  const facts = survey(linears);
-  const sentences = [
-    'lowbit, on every backend.',
-    'Python: transformers 4.48 to 4.57 with hqq 0.2.1 or later. transformers 4.57 computes these layers in float32, so load with dtype=torch.float32; 4.51 needs a GPU.',
-    'Not transformers 5: it loads such a folder without an error, but as randomly initialised layers.',
-    vllm(facts),
-  ];
-  if (facts.clashing.length > 0) {
-    sentences.push(
-      `config.json holds one setting per layer name, and ${some(facts.clashing)} differ from it; lowbit and transformers go by the stored layers, which are right.`,
-    );
-  }
-  if (facts.unskippable.length > 0) {
-    sentences.push(
-      `skip_modules cannot name ${some(facts.unskippable)} without skipping a quantized layer: transformers will not load this mix. Keep or quantize them together.`,
-    );
-  }
-  return sentences;
+/** `quant_method` of transformers and vLLM, and of the vLLM plug-ins that the Python library brings. */
+const METHODS: ReadonlySet<unknown> = new Set(['hqq', 'hqq_marlin', 'hqq_torch', 'hqq_gemlite']);
+
+/** `quantization_config` of the layout `hqq-nested`. No Python program knows the method, so none mistakes it for something it can load. */
+export function nestedHqqConfig(linears: readonly PlannedLinear[]): JsonObject {
+  return { ...hqqConfig(linears), quant_method: 'lowbit', layout: HQQ_NESTED };
 }
 
-function vllm({ uniform, kept, skip }: Survey): string {
-  const reasons: string[] = [];
-  if (uniform === undefined) reasons.push('it takes one setting for all layers');
-  else if (uniform.nbits !== 4 || uniform.group_size !== 64 || uniform.axis !== 1)
-    reasons.push('it takes 4 bits in groups of 64 along axis 1 alone');
-  if (uniform?.view_as_float) reasons.push('it takes no float views');
-  if (kept.some((path) => !path.split('.').some((component) => skip.includes(component)))) {
-    reasons.push('it skips layers by single components of their names, and here some are kept in other ways');
-  }
-  return reasons.length === 0
-    ? 'vLLM up to 0.14, on GPUs of compute capability 8.0 or later (later releases dropped hqq).'
-    : `Not vLLM: ${reasons.join('; ')}.`;
-}
+export const HQQ_NESTED = 'hqq-nested';
 
-function survey(linears: readonly PlannedLinear[]): Survey {
-  const quantized: QuantizedSite[] = [];
-  const kept: string[] = [];
-  for (const { site, use } of linears) {
-    if (use === 'keep') kept.push(site.path);
-    else quantized.push({ path: site.path, settings: hqqSettings(use satisfies Quantizer) });
+/** Where a layer of safetensors files says that it is encoded; modules of pickles do not. */
+const ENCODED_KEY = 'encoded_state_dict';
+
+/** What a checkpoint shows: a config `block` of hqq; without a block layers `encoded` as in safetensors, or as `pickled` in qmodel.pt; `nested` ones. */
+export type HqqEvidence = 'block' | 'encoded' | 'pickled' | 'nested';
+
+/** What says that a checkpoint is of hqq: config.json, or the tensors where that says nothing. Undefined if it is not. */
+export function hqqEvidence(config: JsonObject, entries: Entries): HqqEvidence | undefined {
+  const block = config.quantization_config;
+  if (block !== undefined && block !== null) {
+    if (isRecord(block) && block.quant_method === 'lowbit' && block.layout === HQQ_NESTED) return 'nested';
+    return isHqqBlock(block) ? 'block' : undefined;
   }
-  const byTag = new Map<string, HqqSettings>();
-  const clashing: string[] = [];
-  for (const { path, settings } of quantized) {
-    const tag = lastTwo(path);
-    const first = byTag.get(tag);
-    if (first === undefined) byTag.set(tag, settings);
-    else if (!same(first, settings)) clashing.push(path);
+  for (const name of entries.keys()) {
+    if (!name.endsWith('.W_q')) continue;
+    const path = name.slice(0, -'W_q'.length);
+    if (entries.has(`${path}${NESTED_VERSION_KEY}`)) return 'nested';
+    return entries.has(`${path}${ENCODED_KEY}`) ? 'encoded' : 'pickled';
   }
-  const first = quantized[0]?.settings;
-  const uniform = first !== undefined && quantized.every(({ settings }) => same(settings, first)) ? first : undefined;
-  const paths = quantized.map(({ path }) => path);
-  const { skip, unskippable } = skipModules(linears, paths);
-  return { quantized, kept, uniform, byTag, clashing: uniform ? [] : clashing, skip, unskippable };
+  return undefined;
 }
 
 /**
- * Strings that occur in the name of every kept linear and of no quantized one, `lm_head` first as Python has it. Short ones are tried first: they
- * cover whole families, and vLLM understands single components only.
+ * True for a block of any version. The first that transformers had (before its pull request 33141) has no `quant_method`: the settings, or those of
+ * each tag, stand directly in it. That version quantized while loading, with other defaults (axis 0, quantized zeros); nothing of a layer is ever
+ * taken from a block, so they do not matter here.
  */
-function skipModules(
-  linears: readonly PlannedLinear[],
-  quantized: readonly string[],
-): { readonly skip: readonly string[]; readonly unskippable: readonly string[] } {
-  const harmless = (text: string) => !quantized.some((path) => path.includes(text));
-  const skip: string[] = harmless('lm_head') ? ['lm_head'] : [];
-  const unskippable: string[] = [];
-  for (const { site, use } of linears) {
-    if (use !== 'keep' || skip.some((text) => site.path.includes(text))) continue;
-    const components = site.path.split('.');
-    const choice = [components.at(-1)!, lastTwo(site.path), site.tag, site.path].find((text) => site.path.includes(text) && harmless(text));
-    if (choice === undefined) unskippable.push(site.path);
-    else skip.push(choice);
-  }
-  return { skip, unskippable };
+function isHqqBlock(block: JsonObject[string]): boolean {
+  if (!isRecord(block)) return false;
+  if (block.quant_method !== undefined) return METHODS.has(block.quant_method);
+  const values = Object.values(block);
+  return hasSettings(block) || hasSettings(block.quant_config) || (values.length > 0 && values.every(hasSettings));
 }
 
-function block(settings: HqqSettings): JsonObject {
-  return { offload_meta: false, scale_quant_params: null, weight_quant_params: { ...settings }, zero_quant_params: null };
+function hasSettings(value: JsonObject[string] | undefined): boolean {
+  return isRecord(value) && isRecord(value.weight_quant_params);
 }
 
-function lastTwo(path: string): string {
-  return path.split('.').slice(-2).join('.');
-}
-
-function same(a: HqqSettings, b: HqqSettings): boolean {
-  return (Object.keys(a) as (keyof HqqSettings)[]).every((key) => a[key] === b[key]);
-}
-
-function some(paths: readonly string[]): string {
-  return paths.length > 3 ? `${paths.slice(0, 3).join(', ')} and ${paths.length - 3} more` : paths.join(', ');
+function isRecord(value: JsonObject[string] | undefined): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -4,7 +4,7 @@ import {
   type Format,
   type HostTensor,
   type JsonObject,
-  type LayoutTensor,
+  type LinearSite,
   type Matrix,
   memorySource,
   type PlannedLinear,
@@ -12,11 +12,13 @@ import {
   type QuantizedTensor,
   type Quantizer,
 } from '@lowbit/core';
+import { type HqqSettings, layoutBytes, partsOf } from '@lowbit/core/layouts';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
 import { failure } from '../testing.node.ts';
 import { hqqLayout } from './hqq.ts';
-import type { HqqSettings } from './hqq-format.ts';
+import { hqqNestedLayout } from './hqq-nested.ts';
+import { hqqSafetensorsLayout } from './hqq-safetensors.ts';
 
 interface GoldenCase {
   readonly name: string;
@@ -54,7 +56,7 @@ const b4g64: HqqSettings = {
 
 async function readOne(tensors: Record<string, HostTensor>): Promise<QuantizedTensor> {
   const stored = (await hqqLayout.read({}, memorySource(tensors))).get('m')!;
-  const specs = await import('./hqq-format.ts').then(({ partsOf }) => partsOf(stored.format as never, stored.shape));
+  const specs = partsOf(stored.format as never, stored.shape);
   const parts = Object.fromEntries(
     Object.entries(specs).map(([part, spec]) => [part, { ...spec, data: tensors[stored.parts[part]!]!.data }]),
   );
@@ -81,12 +83,11 @@ describe('layers of the Python library', () => {
 
     const method = quantizer(settings);
     expect(hqqLayout.accepts(method, read.format)).toBe(true);
-    const written = hqqLayout.tensors(siteOf(method, read.format, shape), { computeDtype: config.compute_dtype });
+    const written = hqqLayout.tensors(siteOf(method, read.format, shape), { computeDtype: config.compute_dtype, weightDtype: 'f32' });
     const { 'm.bias': bias, ...without } = tensors;
     expect(bias === undefined).toBe(/nobias|view|b6/.test(name));
     expect(written).toHaveLength(19);
-    const bytes = ({ content }: LayoutTensor) => ('data' in content ? content.data : read.parts[content.part]!.data);
-    expect(new Map(written.map((tensor) => [tensor.name, { ...tensor.spec, data: Buffer.from(bytes(tensor)) }]))).toEqual(
+    expect(new Map(written.map((tensor) => [tensor.name, { ...tensor.spec, data: Buffer.from(layoutBytes(tensor, read.parts)) }]))).toEqual(
       new Map(Object.entries(without).map(([key, tensor]) => [key, { ...tensor, data: Buffer.from(tensor.data) }])),
     );
   });
@@ -197,8 +198,13 @@ describe('reading files of other versions', () => {
 
 describe('quantization_config', () => {
   const format = { kind: 'affine', levels: 16, group: 64, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' } as const;
-  const linear = (path: string, settings: HqqSettings | 'keep', tag = path.replace(/^.*\.\d+\./, '')): PlannedLinear => {
-    const site = { path, tag, layer: 0, shape: [64, 64] as const, bias: false };
+  const linear = (
+    path: string,
+    settings: HqqSettings | 'keep',
+    tag = path.replace(/^.*\.\d+\./, ''),
+    more: Partial<LinearSite> = {},
+  ): PlannedLinear => {
+    const site: LinearSite = { path, tag, layer: 0, shape: [64, 64], bias: false, ...more };
     return settings === 'keep' ? { site, use: 'keep' } : { site, use: quantizer(settings), format };
   };
   const q = (i: number) => `model.layers.${i}.self_attn.q_proj`;
@@ -227,7 +233,7 @@ describe('quantization_config', () => {
   });
 
   test('skip_modules names what is kept, and nothing that is quantized', () => {
-    const skip = (...linears: PlannedLinear[]) => hqqLayout.config(linears).skip_modules;
+    const skip = (...linears: PlannedLinear[]) => hqqLayout.config(linears)!.skip_modules;
     expect(skip(linear(q(0), b4g64), linear(down(0), 'keep'), linear(down(1), 'keep'))).toEqual(['lm_head', 'down_proj']);
     expect(skip(linear(q(0), b4g64), linear(q(1), 'keep'))).toEqual(['lm_head', q(1)]);
     expect(skip(linear('lm_head', b4g64))).toEqual([]);
@@ -251,11 +257,49 @@ describe('quantization_config', () => {
     expect(vllm(linear(q(0), { ...b4g64, view_as_float: true }))).toMatch(/^Not vLLM: it takes no float views/);
     expect(vllm(linear(q(0), b4g64), linear(down(0), { ...b4g64, nbits: 8 }))).toMatch(/one setting for all/);
     expect(vllm(linear(q(0), b4g64), linear(q(1), 'keep'))).toMatch(/^Not vLLM: it skips/);
+    expect(vllm(linear(q(0), { ...b4g64, channel_wise: false }))).toMatch(/^Not vLLM: it takes 4 bits/);
+  });
+
+  test('vLLM: what it fuses, what it never quantizes, and widths of its kernel', () => {
+    const vllm = (...linears: PlannedLinear[]) => hqqLayout.loadsIn(linears).find((sentence) => sentence.includes('vLLM'));
+    // It asks whether "down_proj" is a component of "model.layers.0.mlp.down_proj", and never of "q_proj", which it knows as "qkv_proj".
+    expect(vllm(linear(q(0), b4g64), linear(down(0), 'keep'), linear(down(1), 'keep'))).toMatch(/^vLLM up to 0\.14/);
+    expect(vllm(linear(down(0), b4g64), linear(q(0), 'keep'), linear(q(1), 'keep'))).toMatch(/^Not vLLM: .*projections that it fuses/);
+    expect(vllm(linear(q(0), b4g64), linear('lm_head', b4g64))).toMatch(/^Not vLLM: it takes no quantized lm_head/);
+    expect(vllm(linear('model.layers.0.mlp.experts.1.w1', b4g64, 'mlp.experts.w1', { expert: 1 }))).toMatch(/experts/);
+    // The tensors fit: groups of 64 run across the ends of rows of 96.
+    expect(vllm(linear(q(0), b4g64, undefined, { shape: [64, 96] }))).toMatch(/^Not vLLM: .*multiples of 64, unlike .*q_proj/);
+    expect(vllm(linear(q(0), b4g64, undefined, { shape: [96, 64] }))).toMatch(/multiples of 64/);
+    expect(vllm(linear(q(0), b4g64, undefined, { shape: [192, 128] }))).toMatch(/^vLLM up to 0\.14/);
+    const plain = hqqSafetensorsLayout.loadsIn([linear(q(0), b4g64)]).join('\n');
+    expect(plain).toMatch(/^Not transformers or vLLM as it is.*\nWith that block .*, and vLLM up to 0\.14\.$/m);
+    expect(hqqSafetensorsLayout.loadsIn([linear(q(0), { ...b4g64, nbits: 2 })]).join('\n')).toMatch(/hqq 0\.2\.1 or later\.$/);
+  });
+
+  test('quantized scales and zeros are in the block of hqq-nested alone', () => {
+    const nested = { kind: 'affine', levels: 256, group: 128, axis: 0, scale: 'f16', zero: 'f16', packing: '8bit_u8' } as const;
+    const stored = { ...format, scale: nested, zero: { ...nested, group: null } };
+    const site: LinearSite = { path: q(0), tag: 'self_attn.q_proj', layer: 0, shape: [128, 64], bias: false };
+    const use = quantizer(b4g64);
+    expect([hqqLayout, hqqSafetensorsLayout, hqqNestedLayout].map((layout) => layout.accepts(use, stored))).toEqual([false, false, true]);
+    expect(hqqNestedLayout.accepts(use, format)).toBe(true);
+    expect(hqqNestedLayout.accepts(use, { ...stored, scale: { ...nested, scale: nested } })).toBe(false);
+    expect(hqqNestedLayout.accepts(use, { ...stored, zero: 'none' })).toBe(false);
+    expect(hqqNestedLayout.config([{ site, use, format: stored }, linear(q(1), b4g64)])).toMatchObject({
+      quant_method: 'lowbit',
+      quant_config: { 'self_attn.q_proj': { scale_quant_params: { group_size: 128 }, zero_quant_params: { group_size: null } } },
+    });
+    expect(hqqNestedLayout.loadsIn([])[0]).toMatch(/^lowbit only/);
+    const names = hqqNestedLayout
+      .tensors({ site, use, format: stored }, { computeDtype: 'f16', weightDtype: 'f16' })
+      .map(({ name }) => name.slice(q(0).length + 1));
+    expect(names).toEqual(expect.arrayContaining(['scale_q', 'meta_scale.axis', 'zero_q', 'meta_zero.scale', 'lowbit_version']));
+    expect(names).not.toContain('scale');
   });
 
   test('two settings for one tag: the first layer is in the config, and loadsIn says so', () => {
     const linears = [linear(q(0), b4g64), linear(q(1), { ...b4g64, nbits: 8 })];
-    expect(Object.keys(hqqLayout.config(linears).quant_config as object)).toEqual(['self_attn.q_proj']);
+    expect(Object.keys(hqqLayout.config(linears)!.quant_config as object)).toEqual(['self_attn.q_proj']);
     expect(hqqLayout.config(linears)).toMatchObject({ quant_config: { 'self_attn.q_proj': { weight_quant_params: { nbits: 4 } } } });
     expect(hqqLayout.loadsIn(linears).join('\n')).toMatch(/model\.layers\.1\.self_attn\.q_proj differ/);
   });
@@ -267,17 +311,24 @@ describe('quantization_config', () => {
     expect(hqqLayout.accepts(quantizer(b4g64), { ...format, packing: 'bnb_nibble' })).toBe(false);
     expect(hqqLayout.accepts(quantizer(b4g64), { kind: 'dense', dtype: 'f16' })).toBe(false);
     const broken = { ...quantizer(b4g64), config: { nbits: 4 } };
-    expect((await failure(() => hqqLayout.tensors(siteOf(broken, format, [64, 64]), { computeDtype: 'f16' }))).code).toBe(
-      'ERR_BAD_ARGUMENT',
-    );
     expect(
-      (await failure(() => hqqLayout.tensors(siteOf(quantizer(b4g64), { kind: 'dense', dtype: 'f16' }, [64, 64]), { computeDtype: 'f16' })))
-        .code,
+      (await failure(() => hqqLayout.tensors(siteOf(broken, format, [64, 64]), { computeDtype: 'f16', weightDtype: 'f32' }))).code,
+    ).toBe('ERR_BAD_ARGUMENT');
+    expect(
+      (
+        await failure(() =>
+          hqqLayout.tensors(siteOf(quantizer(b4g64), { kind: 'dense', dtype: 'f16' }, [64, 64]), {
+            computeDtype: 'f16',
+            weightDtype: 'f32',
+          }),
+        )
+      ).code,
     ).toBe('ERR_UNSUPPORTED_FORMAT');
     const view = quantizer({ ...b4g64, group_size: 6, view_as_float: true });
-    expect((await failure(() => hqqLayout.tensors(siteOf(view, { ...format, group: 6 }, [6, 6]), { computeDtype: 'f32' }))).code).toBe(
-      'ERR_UNSUPPORTED_FORMAT',
-    );
+    expect(
+      (await failure(() => hqqLayout.tensors(siteOf(view, { ...format, group: 6 }, [6, 6]), { computeDtype: 'f32', weightDtype: 'f32' })))
+        .code,
+    ).toBe('ERR_UNSUPPORTED_FORMAT');
   });
 });
 

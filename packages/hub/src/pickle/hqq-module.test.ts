@@ -123,6 +123,21 @@ describe('variants', () => {
     expect(elements(dequantize({ format, shape: [4, 16], parts }))[17]).toBe((17 - 1) * 2);
   });
 
+  test('without an axis it is 0, if the scales agree', async () => {
+    const meta = { axis: undefined, group_size: 4 };
+    await using folder = await open((add) => ({
+      meta: { ...meta, scale: add(f32([1, 16], ...Array(16).fill(2))), zero: add(f32([1, 16], ...Array(16).fill(1))) },
+    }));
+    const layer = await folder.opened.linear('a.b');
+    expect(layer.format).toMatchObject({ axis: 0, group: 4 } satisfies Partial<Affine>);
+    expect(elements(dequantize(layer))[17]).toBe((17 - 1) * 2);
+    const error = await failure(async () => {
+      await using other = await open(() => ({ meta: { axis: undefined } })); // scales [4, 1] are of axis 1
+      await other.opened.linear('a.b');
+    });
+    expect([error.code, error.details.tensor]).toEqual(['ERR_TENSOR_MISMATCH', 'a.b.W_q']);
+  });
+
   test('one scale and one zero for the whole weight, whatever the axis', async () => {
     await using folder = await open((add) => ({
       meta: { group_size: null, scale: add(f32([], 0.5)), zero: add(f32([], 2)) },

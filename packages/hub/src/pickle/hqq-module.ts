@@ -1,10 +1,10 @@
 // A quantized module of hqq's `qmodel.pt`, in the encoded form of its safetensors files: numbers, flags and strings as small tensors, which is what
-// hqq's own encoder makes of them (layouts/hqq-read.ts then reads both). Modules of hqq up to 0.1.8 keep everything but the codes in a dictionary
+// hqq's own encoder makes of them (readHqqLinears then reads both). Modules of hqq up to 0.1.8 keep everything but the codes in a dictionary
 // `meta`, quantized scales and zeros in dictionaries of their own inside of it, and offloaded ones stacked in one tensor `zero_scale`.
 
 import { type DType, elementCount, type HostTensor, LowbitError, type Shape } from '@lowbit/core';
+import { TORCH_DTYPES } from '@lowbit/core/layouts';
 import { quote } from '../json/parse.ts';
-import { TORCH_DTYPES } from '../layouts/hqq-format.ts';
 import type { NamedTensor } from './state-dict.ts';
 import { isDict, isDType, isList, isTensor, type PickleDict, type PickleValue, type TorchTensor } from './values.ts';
 
@@ -13,7 +13,11 @@ export function hqqModule(module: PickleDict, path: string): ReadonlyMap<string,
   const meta = module.get('meta');
   const tensors = new Map<string, NamedTensor>();
   encode(module, '', tensors);
-  if (isDict(meta)) encode(meta, '', tensors);
+  if (isDict(meta)) {
+    encode(meta, '', tensors);
+    // Of this form alone an axis may be absent: it was no setting before April 2024, always 0. Scales of another shape are then refused.
+    if (!tensors.has('axis')) tensors.set('axis', encoded(0)!);
+  }
   for (const name of ['meta_scale', 'meta_zero']) {
     const inner = (isDict(meta) ? meta : module).get(name);
     if (isDict(inner)) encode(inner, `${name}.`, tensors);

@@ -13,20 +13,37 @@ export interface FileLayout {
   readonly header: Uint8Array;
   /** In file order. */
   readonly tensors: ReadonlyMap<string, TensorPlace>;
+  /** Where the late tensors begin; `size` without any. */
+  readonly lateStart: number;
   /** Bytes of the whole file. */
   readonly size: number;
+}
+
+export interface LayoutFileOptions {
+  /** Tensors that lie behind all others, because their length may change. */
+  readonly late?: ReadonlySet<string> | undefined;
+  /** Least bytes of the header: spaces are added. */
+  readonly headerBytes?: number | undefined;
 }
 
 /**
  * Lays out one file. Metadata is written in the order given (the Python library's own order is that of a hash table when there are several).
  * Throws ERR_BAD_ARGUMENT for a name that the format cannot hold and ERR_LIMIT for a header over 100 MB.
  */
-export function layoutFile(tensors: Iterable<readonly [string, TensorSpec]>, metadata: Readonly<Record<string, string>> = {}): FileLayout {
-  const sorted = [...tensors].sort(([a, x], [b, y]) => fileRank(x.dtype) - fileRank(y.dtype) || compareCodePoints(a, b));
+export function layoutFile(
+  tensors: Iterable<readonly [string, TensorSpec]>,
+  metadata: Readonly<Record<string, string>> = {},
+  { late = new Set(), headerBytes = 0 }: LayoutFileOptions = {},
+): FileLayout {
+  const lateRank = (name: string): number => (late.has(name) ? 1 : 0);
+  const sorted = [...tensors].sort(
+    ([a, x], [b, y]) => lateRank(a) - lateRank(b) || fileRank(x.dtype) - fileRank(y.dtype) || compareCodePoints(a, b),
+  );
   const rows: string[] = [];
   if (Object.keys(metadata).length > 0) rows.push(`"__metadata__":${JSON.stringify(metadata)}`);
   const ranges: [name: string, spec: TensorSpec, from: number, to: number][] = [];
   let offset = 0;
+  let fixed = 0;
   for (const [name, spec] of sorted) {
     if (name === '__metadata__' || !isWellFormed(name)) {
       throw new LowbitError('ERR_BAD_ARGUMENT', `a safetensors file cannot hold a tensor named ${quote(name)}`, {
@@ -35,13 +52,14 @@ export function layoutFile(tensors: Iterable<readonly [string, TensorSpec]>, met
     }
     const from = offset;
     offset += byteLength(spec);
+    if (!late.has(name)) fixed = offset;
     ranges.push([name, spec, from, offset]);
     rows.push(
       `${JSON.stringify(name)}:{"dtype":"${NAME_OF[spec.dtype]}","shape":[${spec.shape.join(',')}],"data_offsets":[${from},${offset}]}`,
     );
   }
   const text = new TextEncoder().encode(`{${rows.join(',')}}`);
-  const length = Math.ceil(text.byteLength / 8) * 8;
+  const length = Math.max(Math.ceil(text.byteLength / 8) * 8, headerBytes - 8);
   const size = 8 + length + offset;
   if (length > MAX_HEADER_BYTES || !Number.isSafeInteger(size)) {
     throw new LowbitError('ERR_LIMIT', `a safetensors header of ${length} bytes is over the format's ${MAX_HEADER_BYTES}`, {
@@ -60,5 +78,5 @@ export function layoutFile(tensors: Iterable<readonly [string, TensorSpec]>, met
     }
     places.set(name, { dtype: spec.dtype, shape: spec.shape, start: start + from, end: start + to });
   }
-  return { header, tensors: places, size };
+  return { header, tensors: places, lateStart: start + fixed, size };
 }

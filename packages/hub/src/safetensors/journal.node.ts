@@ -15,6 +15,10 @@ export interface JournalRecord {
   readonly units: readonly { readonly unit: string; readonly note: Json }[];
   /** Bytes that became durable with it: file name -> ranges. */
   readonly wrote: Readonly<Record<string, Ranges>>;
+  /** Late tensors that came with it: name -> base64. */
+  readonly late?: Readonly<Record<string, string>> | undefined;
+  /** From here on the files may be in their final state: the digest of the plan that they had been reserved by. */
+  readonly settling?: string | undefined;
 }
 
 export interface Journal {
@@ -113,7 +117,10 @@ function toRecord(value: unknown): JournalRecord | undefined {
     units.push({ unit: item.unit, note: (item.note ?? null) as Json });
   }
   for (const ranges of Object.values(value.wrote)) if (!isRanges(ranges)) return undefined;
-  return { units, wrote: value.wrote as Record<string, Ranges> };
+  const { late, settling } = value;
+  if (late !== undefined && !(isRecord(late) && Object.values(late).every((text) => typeof text === 'string'))) return undefined;
+  if (settling !== undefined && typeof settling !== 'string') return undefined;
+  return { units, wrote: value.wrote as Record<string, Ranges>, late: late as Record<string, string> | undefined, settling };
 }
 
 function isRanges(value: unknown): value is Ranges {

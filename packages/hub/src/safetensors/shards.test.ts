@@ -85,6 +85,17 @@ test('planFiles lists every file, and refuses a name twice', async () => {
   expect((await failure(() => planFiles(tensors, { files: [['model.safetensors', 1]] }))).code).toBe('ERR_BAD_ARGUMENT');
 });
 
+test('shards given: empty ones are counted and left out; they must be a division of the tensors', async () => {
+  const tensors = new Map(['a', 'b'].map((name) => [name, { dtype: 'u8', shape: [3] } satisfies TensorSpec]));
+  const names = (shards: readonly (readonly string[])[]) => planFiles(tensors, { shards }).map(({ name }) => name);
+  expect(names([['b', 'a']])).toEqual(['model.safetensors']);
+  expect(names([[], ['b', 'a'], []])).toEqual(['model-00002-of-00003.safetensors', 'model.safetensors.index.json']);
+  for (const shards of [[], [['a']], [['a', 'b', 'c']], [['a', 'b'], ['a']]]) {
+    expect((await failure(() => planFiles(tensors, { shards }))).code).toBe('ERR_BAD_ARGUMENT');
+  }
+  expect((await failure(() => planFiles(tensors, { shards: [['a', 'b']], shardSize: 4 }))).message).toMatch(/shardSize/);
+});
+
 test('every tensor is in one shard, and no shard is larger than asked unless it must be', () => {
   fc.assert(
     fc.property(fc.array(fc.nat(20)), fc.integer({ min: 1, max: 30 }), (sizes, limit) => {

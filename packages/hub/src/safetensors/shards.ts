@@ -15,8 +15,15 @@ export const INDEX_FILE = 'model.safetensors.index.json';
 export interface ShardOptions {
   /** Most bytes of tensors per file; default 5 GB. A larger tensor gets a file of its own. */
   readonly shardSize?: number | undefined;
+  /** Names of the tensors of each file, in place of a split by size. Empty ones are counted in the names of the files, but not written. */
+  readonly shards?: readonly (readonly string[])[] | undefined;
   /** Written as `metadata.total_parameters` of the index, as transformers does; left out by default. */
   readonly totalParameters?: number | undefined;
+}
+
+export interface PlanFilesOptions extends ShardOptions {
+  /** Tensors whose specs have the most bytes they can take: sizes are then those of the largest files there can be. */
+  readonly late?: ReadonlySet<string> | undefined;
 }
 
 export interface PlannedFile {
@@ -61,24 +68,52 @@ export function planShards(
   return shards;
 }
 
-/** Lays out all files. `metadata` goes into each of them. Throws ERR_BAD_ARGUMENT and ERR_LIMIT as `layoutFile`. */
+/**
+ * Lays out all files. `metadata` goes into each of them. Throws ERR_BAD_ARGUMENT and ERR_LIMIT as `layoutFile`, and ERR_BAD_ARGUMENT for `shards`
+ * that are not a division of the tensors, or come with a `shardSize`.
+ */
 export function planSafetensors(
   tensors: ReadonlyMap<string, TensorSpec>,
   metadata: Readonly<Record<string, string>>,
-  options: ShardOptions = {},
+  options: PlanFilesOptions = {},
 ): SafetensorsPlan {
-  const shards = planShards(
-    [...tensors].map(([name, spec]) => [name, byteLength(spec)] as const),
-    options.shardSize,
-  );
-  const files = shards.map((names, i) => ({
-    name: shards.length === 1 ? SINGLE_FILE : shardName(i, shards.length),
-    layout: layoutFile(
+  const shards = options.shards
+    ? checkShards(options.shards, tensors, options.shardSize)
+    : planShards(
+        [...tensors].map(([name, spec]) => [name, byteLength(spec)] as const),
+        options.shardSize,
+      );
+  const files = shards.flatMap((names, i) => {
+    if (names.length === 0 && shards.length > 1) return [];
+    const layout = layoutFile(
       names.map((name) => [name, tensors.get(name)!] as const),
       metadata,
-    ),
-  }));
-  if (shards.length === 1) return { files, index: undefined };
+      options,
+    );
+    return [{ name: shards.length === 1 ? SINGLE_FILE : shardName(i, shards.length), layout }];
+  });
+  return { files, index: indexOf(files, options) };
+}
+
+/** The plan with the true lengths of late tensors. Files keep their tensors, their names and the size of their headers. */
+export function settlePlan(
+  plan: SafetensorsPlan,
+  lengths: ReadonlyMap<string, number>,
+  metadata: Readonly<Record<string, string>>,
+  options: PlanFilesOptions,
+): SafetensorsPlan {
+  const files = plan.files.map(({ name: file, layout }) => {
+    const tensors = [...layout.tensors].map(([name, { dtype, shape }]): [string, TensorSpec] => {
+      const length = lengths.get(name);
+      return [name, { dtype, shape: length === undefined ? shape : [length] }];
+    });
+    return { name: file, layout: layoutFile(tensors, metadata, { late: options.late, headerBytes: layout.header.byteLength }) };
+  });
+  return { files, index: indexOf(files, options) };
+}
+
+function indexOf(files: SafetensorsPlan['files'], options: ShardOptions): Uint8Array | undefined {
+  if (files.every(({ name }) => name === SINGLE_FILE)) return undefined;
   const weightMap: Record<string, string> = Object.create(null);
   let total = 0;
   for (const { name: file, layout } of files) {
@@ -89,16 +124,34 @@ export function planSafetensors(
   }
   const sums = { total_size: total, ...(options.totalParameters === undefined ? {} : { total_parameters: options.totalParameters }) };
   const text = `${writeJson(fromJson({ metadata: sums, weight_map: weightMap }))}\n`;
-  return { files, index: new TextEncoder().encode(text) };
+  return new TextEncoder().encode(text);
+}
+
+function checkShards(
+  shards: readonly (readonly string[])[],
+  tensors: ReadonlyMap<string, TensorSpec>,
+  shardSize: number | undefined,
+): readonly (readonly string[])[] {
+  const fail = (problem: string, tensor?: string) => new LowbitError('ERR_BAD_ARGUMENT', problem, { details: { tensor } });
+  if (shardSize !== undefined) throw fail('shards and shardSize cannot be given together');
+  if (shards.length === 0) throw fail('shards must have one file at least');
+  const seen = new Set<string>();
+  for (const name of shards.flat()) {
+    if (!tensors.has(name)) throw fail(`shards have a tensor ${quote(name)} that is not to be written`, name);
+    if (seen.has(name)) throw fail(`shards have the tensor ${quote(name)} twice`, name);
+    seen.add(name);
+  }
+  for (const name of tensors.keys()) if (!seen.has(name)) throw fail(`shards leave out the tensor ${quote(name)}`, name);
+  return shards;
 }
 
 /**
  * Every file of the output folder with its exact size: safetensors with their headers, the index, and what the caller adds (`files`: config.json,
- * tokenizer and others that are copied). For dry runs; the sink writes files of just these sizes.
+ * tokenizer and others that are copied). For dry runs; the sink writes files of just these sizes, or with late tensors smaller ones.
  */
 export function planFiles(
   tensors: ReadonlyMap<string, TensorSpec>,
-  options: ShardOptions & {
+  options: PlanFilesOptions & {
     /** Default `PT_METADATA`. */
     readonly metadata?: Readonly<Record<string, string>>;
     /** Name -> bytes. */

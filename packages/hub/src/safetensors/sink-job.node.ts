@@ -6,12 +6,17 @@ import { createSafetensorsSink, type SafetensorsSink } from './sink.node.ts';
 
 export const JOB = { fingerprint: 'job 1', shardSize: 3_000_000, units: 40, elements: 100_003 };
 
-/** Tensors of the job: one per unit, and one that all units share a slice of. */
+/** Tensors of the job: one and a late one per unit, and one that all units share a slice of. */
 export function jobTensors(): ReadonlyMap<string, TensorSpec> {
   const tensors = new Map<string, TensorSpec>([['shared', { dtype: 'u8', shape: [JOB.units, 1000] }]]);
-  for (let i = 0; i < JOB.units; i++) tensors.set(`unit.${i}`, { dtype: i % 2 ? 'f16' : 'u8', shape: [JOB.elements] });
+  for (let i = 0; i < JOB.units; i++) {
+    tensors.set(`unit.${i}`, { dtype: i % 2 ? 'f16' : 'u8', shape: [JOB.elements] });
+    tensors.set(`late.${i}`, { dtype: 'u8', shape: [100] });
+  }
   return tensors;
 }
+
+export const jobLate: ReadonlySet<string> = new Set([...jobTensors().keys()].filter((name) => name.startsWith('late.')));
 
 /** Content of a tensor's bytes [from, to). */
 export function jobBytes(name: string, from: number, to: number): Uint8Array {
@@ -29,6 +34,7 @@ export async function doUnit(sink: SafetensorsSink, i: number): Promise<void> {
     await sink.write(`unit.${i}`, at, jobBytes(`unit.${i}`, at * width, end * width));
   }
   await sink.write('shared', i * 1000, jobBytes('shared', i * 1000, (i + 1) * 1000));
+  await sink.write(`late.${i}`, 0, jobBytes(`late.${i}`, 0, i + 5));
   await sink.commit(`unit.${i}`, { i });
 }
 
@@ -40,7 +46,7 @@ export async function runJob(folder: string, log: (line: string) => void): Promi
     resume: true,
     keepPartial: true,
   });
-  await sink.reserve(jobTensors(), PT_METADATA);
+  await sink.reserve(jobTensors(), PT_METADATA, jobLate);
   const waiting = Array.from({ length: JOB.units }, (_, i) => i).filter((i) => !sink.done.has(`unit.${i}`));
   const lane = async () => {
     for (let i = waiting.shift(); i !== undefined; i = waiting.shift()) {

@@ -10,10 +10,11 @@ import { quote } from '../json/parse.ts';
 import type { FileLayout } from './build.ts';
 import type { TensorPlace } from './header.ts';
 import { createJournal, JOURNAL_FILE, type Journal, resumeJournal } from './journal.node.ts';
+import { createLateTensors, type LateTensors, planDigest, settleFile, unsettleFile } from './late.node.ts';
 import { type Lock, takeLock } from './lock.node.ts';
 import { checkOutput, checkSpace, exists, prepareFile, replaceFolder, syncFolder } from './output.node.ts';
 import { addRange, firstGap, type Ranges } from './ranges.ts';
-import { INDEX_FILE, type PlannedFile, planSafetensors, type SafetensorsPlan, type ShardOptions } from './shards.ts';
+import { INDEX_FILE, type PlannedFile, planSafetensors, type SafetensorsPlan, type ShardOptions, settlePlan } from './shards.ts';
 
 export interface SafetensorsSinkOptions extends ShardOptions {
   /** Equal for equal jobs only: same source, settings and version. A run resumes nothing else. */
@@ -31,7 +32,7 @@ export interface SafetensorsSink extends TensorSink {
   readonly folder: string;
   /** Where the work is until `close`. */
   readonly partial: string;
-  /** Safetensors files and index with their sizes; empty before `reserve`. */
+  /** Safetensors files and index with their sizes; empty before `reserve`. With late tensors these are the largest sizes until `close`. */
   readonly files: readonly PlannedFile[];
   /** Writes a whole other file, such as config.json, under a plain name. Durable by `close`. */
   writeFile(name: string, data: Uint8Array): Promise<void>;
@@ -45,6 +46,13 @@ interface OpenFile {
   /** Bytes written, and those of them that no commit has claimed yet. */
   readonly written: Ranges;
   fresh: Ranges;
+}
+
+interface Waiting {
+  readonly plan: SafetensorsPlan;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly names: ReadonlySet<string>;
+  readonly tensors: LateTensors;
 }
 
 interface PendingCommit {
@@ -68,6 +76,8 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
   const files: OpenFile[] = [];
   const places = new Map<string, { readonly file: OpenFile; readonly place: TensorPlace }>();
   const planned: PlannedFile[] = [];
+  /** What `reserve` was called with, if there are late tensors. */
+  let waiting: Waiting | undefined;
   const queue: PendingCommit[] = [];
   let running = false;
   let flushing: Promise<void> = Promise.resolve();
@@ -82,16 +92,54 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     throw new LowbitError('ERR_BAD_ARGUMENT', state === 'open' ? 'reserve the tensors before writing them' : 'reserve was called before');
   }
 
-  async function reserve(tensors: ReadonlyMap<string, TensorSpec>, metadata: Readonly<Record<string, string>>): Promise<void> {
+  async function reserve(
+    tensors: ReadonlyMap<string, TensorSpec>,
+    metadata: Readonly<Record<string, string>>,
+    lateNames: ReadonlySet<string> = new Set(),
+  ): Promise<void> {
     check('open');
-    const plan = planSafetensors(tensors, metadata, options);
+    const late = new Map([...tensors].filter(([name]) => lateNames.has(name)));
+    const plan = planSafetensors(tensors, metadata, { ...options, late: lateNames });
+    if (late.size > 0) waiting = { plan, metadata, names: lateNames, tensors: createLateTensors(late) };
     state = 'reserved';
     try {
+      await restoreLate();
       await openFiles(plan);
     } catch (error) {
       broken = error;
       throw error;
     }
+  }
+
+  /** Takes over late bytes of an earlier run, and undoes what its `close` may have begun. */
+  async function restoreLate(): Promise<void> {
+    const mismatch = (problem: string) =>
+      new LowbitError('ERR_JOURNAL_MISMATCH', `cannot resume: ${partial} ${problem}`, {
+        hint: 'Repeat the run with the same source, settings and shard size, or delete the unfinished folder and start again.',
+        details: { path: partial },
+      });
+    if (waiting === undefined) {
+      if (records.some(({ late, settling }) => late !== undefined || settling !== undefined)) throw mismatch('holds late tensors');
+      return;
+    }
+    if (!waiting.tensors.restore(records)) throw mismatch('holds other late tensors than this run plans');
+    const settling = records.findLast((record) => record.settling !== undefined)?.settling;
+    if (settling === undefined) return;
+    if (settling !== planDigest(waiting.plan)) throw mismatch('holds other tensors than this run plans');
+    for (const { name, layout } of waiting.plan.files) await unsettleFile(join(partial, name), layout);
+  }
+
+  /** Gives late tensors their place, now that all lengths are known. */
+  async function settle({ plan, metadata, names, tensors }: Waiting): Promise<void> {
+    const final = settlePlan(plan, tensors.lengths(), metadata, { ...options, late: names });
+    await journal.append({ units: [], wrote: {}, late: tensors.fresh(), settling: planDigest(plan) });
+    for (const [i, { name, layout }] of final.files.entries()) {
+      await settleFile(files[i]!.path, files[i]!.handle, layout, tensors);
+      planned[i] = { name, bytes: layout.size };
+    }
+    if (final.index === undefined) return;
+    await putFile(INDEX_FILE, final.index);
+    planned[final.files.length] = { name: INDEX_FILE, bytes: final.index.byteLength };
   }
 
   async function openFiles(plan: SafetensorsPlan): Promise<void> {
@@ -135,6 +183,7 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
       throw new LowbitError('ERR_TENSOR_MISMATCH', `no tensor ${quote(name)} was reserved`, { details: { tensor: name } });
     }
     const { file, place } = found;
+    if (waiting?.names.has(name)) return waiting.tensors.write(name, at, data);
     const width = DTYPE_BYTES[place.dtype];
     const from = place.start + at * width;
     const to = from + data.byteLength;
@@ -167,6 +216,7 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
       const batch = queue.splice(0);
       try {
         if (broken !== undefined) throw broken;
+        const late = waiting?.tensors.fresh();
         const wrote: Record<string, Ranges> = {};
         const dirty = files.filter((file) => file.fresh.length > 0);
         for (const file of dirty) {
@@ -174,7 +224,7 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
           file.fresh = [];
         }
         await Promise.all(dirty.map((file) => guarded('write', file.path, () => file.handle.datasync())));
-        await journal.append({ units: batch.map(({ unit, note }) => ({ unit, note })), wrote });
+        await journal.append({ units: batch.map(({ unit, note }) => ({ unit, note })), wrote, late });
         for (const { unit, note, resolve } of batch) {
           done.set(unit, note);
           resolve();
@@ -220,7 +270,14 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     await flushing;
     check('reserved');
     for (const file of files) checkComplete(file);
+    waiting?.tensors.lengths();
     await lock.check();
+    try {
+      if (waiting !== undefined) await settle(waiting);
+    } catch (error) {
+      broken = error; // the files are between two states, which only a resume mends
+      throw error;
+    }
     await Promise.all(files.map((file) => guarded('write', file.path, () => file.handle.sync())));
     await syncFolder(partial);
     await closeHandles();
@@ -304,7 +361,7 @@ async function openJournal(partial: string, options: SafetensorsSinkOptions): Pr
 }
 
 function checkComplete(file: OpenFile): void {
-  const gap = firstGap(file.written, file.layout.header.byteLength, file.layout.size);
+  const gap = firstGap(file.written, file.layout.header.byteLength, file.layout.lateStart);
   if (gap === undefined) return;
   for (const [name, { start, end }] of file.layout.tensors) {
     if (gap < start || gap >= end) continue;

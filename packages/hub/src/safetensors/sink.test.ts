@@ -12,7 +12,7 @@ import { failure, folderOf, temporaryFolder } from '../testing.node.ts';
 import { JOURNAL_FILE } from './journal.node.ts';
 import { PT_METADATA, planFiles } from './shards.ts';
 import { createSafetensorsSink, type SafetensorsSinkOptions } from './sink.node.ts';
-import { doUnit, JOB, jobBytes, jobTensors, runJob } from './sink-job.node.ts';
+import { doUnit, JOB, jobBytes, jobLate, jobTensors, runJob } from './sink-job.node.ts';
 import { openSafetensors } from './source.node.ts';
 
 const one: ReadonlyMap<string, TensorSpec> = new Map([['a', { dtype: 'f32', shape: [2] }]]);
@@ -365,7 +365,7 @@ describe('a killed process', () => {
 
     await using sink = await createSafetensorsSink(out, { fingerprint: JOB.fingerprint, shardSize: JOB.shardSize, resume: true });
     for (const unit of committed) expect(sink.done.has(unit)).toBe(true);
-    await sink.reserve(jobTensors(), PT_METADATA);
+    await sink.reserve(jobTensors(), PT_METADATA, jobLate);
     for (let i = 0; i < JOB.units; i++) if (!sink.done.has(`unit.${i}`)) await doUnit(sink, i);
     await sink.writeFile('config.json', new TextEncoder().encode('{}\n'));
     await sink.close();
@@ -378,6 +378,7 @@ describe('a killed process', () => {
       (await readdir(out)).filter((name) => name.endsWith('.safetensors')).map((name) => join(out, name)),
     );
     expect(Buffer.compare((await source.read('unit.13')).data, jobBytes('unit.13', 0, 2 * JOB.elements))).toBe(0);
+    expect(await source.read('late.13')).toMatchObject({ shape: [18], data: jobBytes('late.13', 0, 18) });
   });
 });
 

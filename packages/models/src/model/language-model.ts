@@ -9,6 +9,7 @@ import {
   LowbitError,
   type Matrix,
   type ModelDescription,
+  type Placed,
   type QuantizedLinear,
 } from '@lowbit/core';
 import type { GenerationDefaults } from '../sampling/settings.ts';
@@ -84,6 +85,11 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   memory(): ModelMemory {
     const { weights, scratch, cache } = this.#parts.runner.program().memory();
     return { weights, scratch, kvCache: cache };
+  }
+
+  /** Which backend holds which linears; `formatPlacement` of core makes text of it. */
+  get placement(): readonly Placed[] {
+    return this.#parts.runner.program().placement;
   }
 
   /** Logits after every token of a text: f32 [tokens, vocab]. For long texts see `logitRows`. */

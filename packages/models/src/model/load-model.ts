@@ -32,6 +32,12 @@ export interface LoadModelOptions extends CallOptions {
   readonly dtype?: 'f32' | 'f16' | 'bf16';
   /** Which backend runs which layers; see `Runtime.load`. */
   readonly cut?: LoadOptions['cut'];
+  /** Backends by module, tag or pattern, or `auto`; see `LoadOptions` of core. */
+  readonly deviceMap?: LoadOptions['deviceMap'];
+  /** With `auto`: bytes of weights that backends may hold, by name. */
+  readonly maxMemory?: LoadOptions['maxMemory'];
+  /** Keeps scales and zeros of quantized weights in host memory; see `LinearRequest` of core. Default false. */
+  readonly offloadMeta?: boolean;
   /** Most tokens of a prompt in one step, which bounds the memory of activations; default 512. */
   readonly prefillChunk?: number;
   /** Further outputs of `forward`: `hidden.0` .. `hidden.N`, `final_norm`. */
@@ -52,7 +58,8 @@ const DEFAULT_CHUNK = 512;
  * const { text } = await model.generate({ messages: [{ role: 'user', content: 'Hello!' }] });
  */
 export async function loadModel(checkpoint: Checkpoint, options: LoadModelOptions): Promise<LanguageModel> {
-  const { runtime, signal, onProgress, cut, dtype, maxSequences, prefillChunk = DEFAULT_CHUNK } = options;
+  const { runtime, signal, onProgress, dtype, prefillChunk = DEFAULT_CHUNK } = options;
+  const { cut, deviceMap, maxMemory, maxSequences, offloadMeta } = options;
   signal?.throwIfAborted();
   if (!Number.isInteger(prefillChunk) || prefillChunk < 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `prefillChunk is ${prefillChunk}, expected a whole number from 1`);
@@ -76,7 +83,7 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   const loaded = await runtime.load(
     program,
     async ({ path }) => ({ weight: castDense(await checkpoint.linear(path, { signal }), dtype) }),
-    { contextLength, formats, signal, onProgress, ...(cut ? { cut } : {}), ...(maxSequences === undefined ? {} : { maxSequences }) },
+    { contextLength, formats, cut, deviceMap, maxMemory, maxSequences, offloadMeta, signal, onProgress },
   );
   return new LanguageModel({
     label: checkpoint.label,

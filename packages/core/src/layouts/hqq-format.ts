@@ -1,17 +1,12 @@
 // What the `hqq` layout stores beside the numbers of one linear: the encoded state dict of the Python library (hqq >= 0.2.0), 19 tensors under
 // `<module>.`. Strings are tensors of character codes, flags are u8 scalars, numbers i32 or f32 scalars.
 
-import {
-  type Affine,
-  codecFor,
-  DTYPE_BYTES,
-  type DType,
-  LowbitError,
-  type Matrix,
-  PACKINGS,
-  type Shape,
-  type TensorSpec,
-} from '@lowbit/core';
+import { codecFor } from '../codecs/index.ts';
+import { DTYPE_BYTES } from '../dtype.ts';
+import { PACKINGS } from '../pack/index.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Affine } from '../spec/format.ts';
+import type { DType, Matrix, Shape, TensorSpec } from '../spec/tensor.ts';
 
 /** The fields of `weight_quant_params`, and of the `config` record of an hqq quantizer. */
 export interface HqqSettings {
@@ -59,6 +54,17 @@ export const HQQ_PACKINGS: ReadonlyMap<string, number> = new Map([
 /** dtypes that scale, zero and float views have in such files. */
 export const META_DTYPES: ReadonlySet<DType> = new Set<DType>(['f16', 'bf16', 'f32']);
 
+/** Name of a tensor that layers with quantized scales or zeros have in safetensors: the version of what only lowbit writes and reads. */
+export const NESTED_VERSION_KEY = 'lowbit_version';
+
+/** Goes up when the same tensors would mean something else. */
+export const NESTED_VERSION = 1;
+
+/** Name of a tensor of a module; the empty path is the module itself, as in its own state dict. */
+export function tensorName(path: string, name: string): string {
+  return path === '' ? name : `${path}.${name}`;
+}
+
 /** torch's name of a dtype. */
 export function torchName(dtype: DType): string {
   for (const [name, known] of TORCH_DTYPES) if (known === dtype) return name;
@@ -100,19 +106,30 @@ export function partsOf(format: Affine, shape: Matrix): Readonly<Record<string, 
   return codecFor(format).parts(format, shape);
 }
 
-/** True for formats that the layout can hold: plain scales and zeros, a packing of the library, groups. */
-export function isHqqFormat(format: { readonly kind: string }): format is Affine & { readonly scale: DType; readonly zero: DType } {
+/** True for what the Python library writes to safetensors: plain scales and zeros of one dtype, a packing of the library, groups. */
+export function isHqqFormat(format: { readonly kind: string }): format is Affine {
   if (format.kind !== 'affine') return false;
-  const { scale, zero, packing, levels, outliers } = format as Affine;
-  return (
-    typeof scale === 'string' &&
-    META_DTYPES.has(scale) &&
-    zero === scale &&
-    HQQ_PACKINGS.has(packing) &&
-    Object.hasOwn(PACKINGS, packing) &&
-    levelsOf(packing, bitsOfLevels(levels)) === levels &&
-    outliers === undefined
-  );
+  const { scale, zero } = format as Affine;
+  return isMetaDtype(scale) && zero === scale && isPacked(format as Affine);
+}
+
+/** True for what the library makes in any version: scales or zeros may be 8-bit codes themselves, whose own scales and zeros are plain. */
+export function isNestedHqqFormat(format: { readonly kind: string }): format is Affine {
+  if (format.kind !== 'affine') return false;
+  const { scale, zero } = format as Affine;
+  return [scale, zero].every((stored) => isMetaDtype(stored) || isCodedMeta(stored)) && isPacked(format as Affine);
+}
+
+function isMetaDtype(stored: Affine['scale'] | Affine['zero']): boolean {
+  return META_DTYPES.has(stored as DType);
+}
+
+function isCodedMeta(stored: Affine['scale'] | Affine['zero']): boolean {
+  return typeof stored !== 'string' && isHqqFormat(stored) && stored.packing === '8bit_u8' && stored.levels === 256;
+}
+
+function isPacked({ packing, levels }: Affine): boolean {
+  return HQQ_PACKINGS.has(packing) && Object.hasOwn(PACKINGS, packing) && levelsOf(packing, bitsOfLevels(levels)) === levels;
 }
 
 /** `u8 [4, 8]`, for messages. */

@@ -1,7 +1,10 @@
 // Small values of the encoded hqq layout: numbers and strings are tensors, of dtypes that differ between versions.
 
-import { DTYPE_BYTES, type DType, elementCount, type HostTensor, LowbitError, type TensorSource } from '@lowbit/core';
-import { quote } from '../json/parse.ts';
+import { DTYPE_BYTES, elementCount } from '../dtype.ts';
+import { quote } from '../quote.ts';
+import type { TensorSource } from '../spec/checkpoint.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { DType, HostTensor } from '../spec/tensor.ts';
 import { specText } from './hqq-format.ts';
 
 const INTEGERS: ReadonlySet<DType> = new Set<DType>(['u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'i64', 'bool']);
@@ -37,6 +40,13 @@ export async function readIntegers(source: TensorSource, name: string): Promise<
 export async function readNumber(source: TensorSource, name: string): Promise<number | undefined> {
   const tensor = await readSmall(source, name, 1);
   return tensor === undefined ? undefined : numbersOf(tensor)[0];
+}
+
+/** 0 or 1 of any integer dtype; undefined if it is not there. */
+export async function readFlag(source: TensorSource, name: string): Promise<boolean | undefined> {
+  const value = await readNumber(source, name);
+  if (value !== undefined && value !== 0 && value !== 1) fail(name, `is ${value}, not 0 or 1`);
+  return value === undefined ? undefined : value === 1;
 }
 
 export async function readString(source: TensorSource, name: string): Promise<string | undefined> {

@@ -1,0 +1,42 @@
+// Speed of the bitsandbytes quantizers on one matrix in memory: ns per weight (which is seconds per 10^9), one thread.
+//   node bench/quantize-bnb.mjs [--size 2048] [--rounds 9] [--dtype f32|bf16|f16] [--jobs nf4,fp4]
+// Prints one JSON line per job: median and quartiles over the rounds, in which the jobs take turns.
+
+import { parseArgs } from 'node:util';
+import { fp4, int8, nf4 } from '../packages/bnb/dist/index.js';
+import { castFloat, float32Tensor, quantize } from '../packages/core/dist/index.js';
+
+const { values } = parseArgs({
+  options: {
+    size: { type: 'string', default: '2048' },
+    rounds: { type: 'string', default: '9' },
+    dtype: { type: 'string', default: 'f32' },
+    jobs: { type: 'string' },
+  },
+});
+const size = Number(values.size);
+const rounds = Number(values.rounds);
+
+let state = 1;
+function uniform() {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  return (state + 0.5) / 2 ** 32;
+}
+const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()) * 0.02;
+const weight = castFloat(float32Tensor([size, size], Float32Array.from({ length: size * size }, normal)), values.dtype);
+
+const all = { nf4: nf4(), 'nf4-double': nf4({ doubleQuant: true }), fp4: fp4(), int8: int8() };
+const jobs = Object.entries(all).filter(([name]) => !values.jobs || values.jobs.split(',').includes(name));
+const times = new Map(jobs.map(([name]) => [name, []]));
+for (let round = -2; round < rounds; round++) {
+  for (const [name, quantizer] of jobs) {
+    const started = performance.now();
+    await quantize(weight, quantizer);
+    if (round >= 0) times.get(name).push(((performance.now() - started) * 1e6) / size ** 2);
+  }
+}
+for (const [job, list] of times) {
+  list.sort((a, b) => a - b);
+  const at = (share) => Number(list[Math.round(share * (list.length - 1))].toFixed(2));
+  console.log(JSON.stringify({ job, dtype: values.dtype, size, rounds, nsPerWeight: at(0.5), quartiles: [at(0.25), at(0.75)] }));
+}

@@ -1,0 +1,66 @@
+// Double quantization: the magnitudes of NF4 and FP4 blocks, less their mean, as 8-bit indices into the dynamic map, 256 to a magnitude of their own.
+//
+// Everything but the codes follows from the mean of all magnitudes and, for each 256 of them, the largest and the smallest. So a first pass over the
+// weight keeps those alone, and a second one codes each block as it comes.
+
+import { blockAbsmax, LEAST_ABSMAX, type ShortBlock } from './blocks.ts';
+import type { Chunks } from './chunks.ts';
+import { dynamicMap } from './dynamic-map.ts';
+import { mapBounds, nearestEntry } from './nearest.ts';
+
+const fround = Math.fround;
+
+/** Magnitudes that share one: what every reader expects. */
+export const NESTED_BLOCK = 256;
+
+/** The first pass: mean and ranges of the magnitudes of all blocks of `size` weights. */
+export async function nestedScales(chunks: Chunks, count: number, size: number, shortBlock: ShortBlock): Promise<NestedScales> {
+  const blocks = Math.ceil(count / size);
+  const lowest = new Float32Array(Math.ceil(blocks / NESTED_BLOCK)).fill(Number.POSITIVE_INFINITY);
+  const highest = new Float32Array(lowest.length);
+  const absmax = new Float32Array(Math.ceil(chunks.size / size));
+  let sum = 0;
+  await chunks.each((values, from) => {
+    blockAbsmax(values, size, shortBlock, absmax);
+    const end = Math.ceil((from + values.length) / size);
+    for (let block = from / size, i = 0; block < end; block++, i++) {
+      const group = Math.floor(block / NESTED_BLOCK);
+      const largest = absmax[i]!;
+      sum += largest;
+      lowest[group] = Math.min(lowest[group]!, largest);
+      highest[group] = Math.max(highest[group]!, largest);
+    }
+  });
+  return new NestedScales(blocks, fround(sum / blocks), lowest, highest);
+}
+
+/** Magnitudes as 8-bit codes. */
+export class NestedScales {
+  /** The mean that is taken off before and added after. Summed in float64, in order. */
+  readonly offset: number;
+  /** Largest distance from the mean, one per 256 blocks. */
+  readonly absmax: Float32Array;
+  readonly map: Float32Array = dynamicMap();
+  readonly #bounds = mapBounds(this.map);
+  readonly #blocks: number;
+
+  constructor(blocks: number, offset: number, lowest: Float32Array, highest: Float32Array) {
+    this.#blocks = blocks;
+    this.offset = offset;
+    this.absmax = highest.map((high, group) => Math.max(Math.abs(fround(high - offset)), Math.abs(fround(lowest[group]! - offset))));
+  }
+
+  /** Codes of the magnitudes of blocks from `first` on, and the scales that a reader will make of them. */
+  code(first: number, absmax: Float32Array, codes: Uint8Array, scales: Float32Array): void {
+    for (let i = 0; i < absmax.length; i++) {
+      const group = Math.floor((first + i) / NESTED_BLOCK);
+      const short = (group + 1) * NESTED_BLOCK > this.#blocks; // the last 256 divide if they are fewer
+      const largest = this.absmax[group]!;
+      const least = Math.max(largest, LEAST_ABSMAX);
+      const distance = fround(absmax[i]! - this.offset);
+      const code = nearestEntry(this.#bounds, short ? fround(distance / least) : fround(distance * fround(1 / least)));
+      codes[i] = code;
+      scales[i] = fround(fround(this.map[code]! * largest) + this.offset);
+    }
+  }
+}

@@ -1,0 +1,97 @@
+// NF4 and FP4: settings in, a quantizer out.
+
+import { type Codebook, FP4_TABLE, NF4_TABLE, type Quantizer, writeFloat32 } from '@lowbit/core';
+import { blockAbsmax, type ErrorSums, packBlocks, type ShortBlock } from './blocks.ts';
+import { cellFinder } from './cells.ts';
+import { Chunks } from './chunks.ts';
+import { NESTED_BLOCK, nestedScales } from './double-quant.ts';
+import { type FourBitSettings, type Fp4Options, fourBitConfig, fp4Settings, type Nf4Options, nf4Settings } from './options.ts';
+import { FP4_CELLS, FP4_CUDA_CELLS, NF4_CELLS } from './tables.ts';
+
+/**
+ * NormalFloat4 (Dettmers et al., 2023): in blocks of consecutive weights, each is the nearest of 16 quantiles of the normal distribution times the
+ * largest magnitude of its block, w = table[q] * absmax. No calibration data.
+ *
+ * @throws ERR_BAD_ARGUMENT for unusable options. The quantizer itself throws ERR_NON_FINITE.
+ *
+ * @example
+ * const q = await quantize(weight, nf4({ doubleQuant: true }));
+ */
+export function nf4(options: Nf4Options = {}): Quantizer {
+  return fourBit(nf4Settings(options));
+}
+
+/**
+ * FP4: as NF4, with the 16 values of a 4-bit floating-point number (sign, two bits of exponent, one of mantissa) over 12.
+ *
+ * @throws ERR_BAD_ARGUMENT for unusable options. The quantizer itself throws ERR_NON_FINITE.
+ */
+export function fp4(options: Fp4Options = {}): Quantizer {
+  return fourBit(fp4Settings(options));
+}
+
+/** Goes up when the same settings would give other bytes. */
+const ALGORITHM_VERSION = 1;
+
+function fourBit(s: FourBitSettings): Quantizer {
+  const table = s.type === 'nf4' ? NF4_TABLE : FP4_TABLE;
+  const cuda = s.thresholds === 'cuda';
+  const finder = cellFinder(s.type === 'nf4' ? NF4_CELLS : cuda ? FP4_CUDA_CELLS : FP4_CELLS);
+  const shortBlock: ShortBlock = cuda ? 'multiply' : 'divide';
+  return {
+    spec: 1,
+    method: 'bitsandbytes',
+    config: fourBitConfig(s),
+    identity: JSON.stringify(['bitsandbytes', ALGORITHM_VERSION, s]),
+    format: () => fourBitFormat(s),
+    async quantize(weight, format, out, context) {
+      const size = (format as Codebook).group;
+      const count = weight.shape[0] * weight.shape[1];
+      const chunks = new Chunks(weight, size, 5, context);
+      const nested = s.doubleQuant ? await nestedScales(chunks, count, size, shortBlock) : undefined;
+      await out.write('table', 0, f32Bytes(table));
+      if (nested) {
+        await out.write('scale.table', 0, f32Bytes(nested.map));
+        await out.write('scale.scale', 0, f32Bytes(nested.absmax));
+        await out.write('scale.offset', 0, f32Bytes(Float32Array.of(nested.offset)));
+      }
+
+      const blocks = Math.ceil(chunks.size / size);
+      const buffers = {
+        absmax: new Float32Array(blocks),
+        scale: new Float32Array(nested ? blocks : 0),
+        scaleCodes: new Uint8Array(nested ? blocks : 0),
+        packed: new Uint8Array(Math.ceil(chunks.size / 2)),
+      };
+      const total: ErrorSums = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
+      await chunks.each(async (values, from) => {
+        const first = from / size;
+        const absmax = buffers.absmax.subarray(0, Math.ceil(values.length / size));
+        blockAbsmax(values, size, shortBlock, absmax);
+        let scale = absmax;
+        if (nested) {
+          const codes = buffers.scaleCodes.subarray(0, absmax.length);
+          scale = buffers.scale.subarray(0, absmax.length);
+          nested.code(first, absmax, codes, scale);
+          await out.write('scale.codes', first, codes);
+        } else await out.write('scale', first, f32Bytes(absmax));
+        const packed = buffers.packed.subarray(0, Math.ceil(values.length / 2));
+        packBlocks({ values, size, shortBlock, absmax, scale }, finder, packed, total);
+        await out.write('codes', from / 2, packed);
+        context.onWeights?.(values.length);
+      });
+      return total;
+    },
+  };
+}
+
+/** Blocks of the flat weight, whatever its shape. */
+function fourBitFormat({ type, blockSize, doubleQuant }: FourBitSettings): Codebook {
+  const format: Codebook = { kind: 'codebook', bits: 4, dim: 1, group: blockSize, table: type, scale: 'f32', packing: 'bnb_nibble' };
+  const nested: Codebook = { kind: 'codebook', bits: 8, dim: 1, group: NESTED_BLOCK, table: 'dynamic', scale: 'f32', packing: 'u8' };
+  return doubleQuant ? { ...format, scale: nested, offset: true } : format;
+}
+
+function f32Bytes(values: Float32Array): Uint8Array {
+  return writeFloat32('f32', values);
+}

@@ -1,0 +1,9 @@
+// The public names of @lowbit/bnb.
+
+export { type Blockwise, type BlockwiseOptions, dequantizeBlockwise, quantizeBlockwise } from './blockwise.ts';
+export { type BitsAndBytes, type BitsAndBytesOptions, bitsAndBytesConfig } from './config.ts';
+export { dynamicMap } from './dynamic-map.ts';
+export { fp4, nf4 } from './four-bit.ts';
+export { int8 } from './int8.ts';
+export type { ComputeDtype, Fp4Options, Int8Options, Nf4Options } from './options.ts';
+export { defaultSkipModules, isSkipped, type SkipOptions, type TransformersRelease } from './skip.ts';

@@ -1,0 +1,115 @@
+// Options of the quantizers, their defaults and checks, and what they are called in config.json.
+
+import type { JsonObject } from '@lowbit/core';
+import { checkNames, refusal } from './refuse.ts';
+
+/** What 4-bit layers compute in when the checkpoint is run. Says nothing about how weights are stored. */
+export type ComputeDtype = 'f32' | 'f16' | 'bf16';
+
+export interface Nf4Options {
+  /** Weights that share a magnitude: 32, 64 (default), 128, ..., 4096. Python's transformers reads any, but makes 64 alone. */
+  readonly blockSize?: number;
+  /** Keep magnitudes as 8-bit codes: 4.13 bits a weight instead of 4.5 at 64. Default false. */
+  readonly doubleQuant?: boolean;
+  /** `bnb_4bit_compute_dtype` of the checkpoint. Default f32, as in transformers; bf16 is what most files say. */
+  readonly computeDtype?: ComputeDtype;
+}
+
+export interface Fp4Options extends Nf4Options {
+  /**
+   * Bounds between neighbouring values. `midpoints` (default): those of bitsandbytes 0.50 on the CPU. `cuda`: the truncated decimals of its CUDA kernels,
+   * which also multiply by a reciprocal in a short last block.
+   */
+  readonly thresholds?: 'midpoints' | 'cuda';
+}
+
+export interface Int8Options {
+  /** Magnitude from which an activation's column is computed in floating point; 0: none. Default 6. */
+  readonly threshold?: number;
+}
+
+export interface FourBitSettings {
+  readonly type: 'nf4' | 'fp4';
+  readonly blockSize: number;
+  readonly doubleQuant: boolean;
+  readonly computeDtype: ComputeDtype;
+  readonly thresholds: 'midpoints' | 'cuda';
+}
+
+const BLOCK_SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096];
+
+/** Names of the dtypes in config.json. */
+export const TORCH_NAMES: Readonly<Record<ComputeDtype, string>> = { f32: 'float32', f16: 'float16', bf16: 'bfloat16' };
+
+const NF4_OPTIONS: readonly (keyof Nf4Options)[] = ['blockSize', 'doubleQuant', 'computeDtype'];
+const FP4_OPTIONS: readonly (keyof Fp4Options)[] = [...NF4_OPTIONS, 'thresholds'];
+
+/** Defaults filled in and checked. Throws ERR_BAD_ARGUMENT. */
+export function nf4Settings(options: Nf4Options): FourBitSettings {
+  checkNames('nf4', options, NF4_OPTIONS);
+  return { type: 'nf4', ...common('nf4', options), thresholds: 'midpoints' };
+}
+
+/** Defaults filled in and checked. Throws ERR_BAD_ARGUMENT. */
+export function fp4Settings(options: Fp4Options): FourBitSettings {
+  checkNames('fp4', options, FP4_OPTIONS);
+  const { thresholds = 'midpoints' } = options;
+  if (thresholds !== 'midpoints' && thresholds !== 'cuda') throw badOption('fp4', 'thresholds', thresholds, "Use 'midpoints' or 'cuda'.");
+  return { type: 'fp4', ...common('fp4', options), thresholds };
+}
+
+/** The outlier threshold of int8, checked. Throws ERR_BAD_ARGUMENT. */
+export function int8Threshold(options: Int8Options): number {
+  checkNames('int8', options, ['threshold']);
+  const { threshold = 6 } = options;
+  if (!(typeof threshold === 'number' && threshold >= 0 && threshold < Number.POSITIVE_INFINITY)) {
+    throw badOption('int8', 'threshold', threshold, 'Use a number from 0, which turns outliers off; 6 is the usual one.');
+  }
+  return threshold;
+}
+
+function common(call: string, options: Nf4Options): Omit<FourBitSettings, 'type' | 'thresholds'> {
+  const { blockSize = 64, doubleQuant = false, computeDtype = 'f32' } = options;
+  if (!BLOCK_SIZES.includes(blockSize)) throw badOption(call, 'blockSize', blockSize, `Use one of ${BLOCK_SIZES.join(', ')}.`);
+  if (typeof doubleQuant !== 'boolean') throw badOption(call, 'doubleQuant', doubleQuant, 'Use true or false.');
+  if (!Object.hasOwn(TORCH_NAMES, computeDtype)) throw badOption(call, 'computeDtype', computeDtype, 'Use f32, f16 or bf16.');
+  return { blockSize, doubleQuant, computeDtype };
+}
+
+function badOption(call: string, name: string, value: unknown, hint: string) {
+  return refusal(call, `${name} cannot be ${typeof value === 'string' ? JSON.stringify(value) : String(value)}`, hint, {
+    option: name,
+    value,
+  });
+}
+
+/** Fields of `quantization_config` as transformers writes them. */
+export const CONFIG_DEFAULTS = {
+  bnb_4bit_compute_dtype: 'float32',
+  bnb_4bit_quant_storage: 'uint8',
+  bnb_4bit_quant_type: 'fp4',
+  bnb_4bit_use_double_quant: false,
+  llm_int8_enable_fp32_cpu_offload: false,
+  llm_int8_has_fp16_weight: false,
+  llm_int8_skip_modules: null,
+  llm_int8_threshold: 6,
+  load_in_4bit: false,
+  load_in_8bit: false,
+  quant_method: 'bitsandbytes',
+} as const satisfies JsonObject;
+
+/** The config record of a 4-bit quantizer. */
+export function fourBitConfig(s: FourBitSettings): JsonObject {
+  return {
+    ...CONFIG_DEFAULTS,
+    bnb_4bit_compute_dtype: TORCH_NAMES[s.computeDtype],
+    bnb_4bit_quant_type: s.type,
+    bnb_4bit_use_double_quant: s.doubleQuant,
+    load_in_4bit: true,
+  };
+}
+
+/** The config record of LLM.int8. */
+export function int8Config(threshold: number): JsonObject {
+  return { ...CONFIG_DEFAULTS, llm_int8_threshold: threshold, load_in_8bit: true };
+}

@@ -1,0 +1,75 @@
+// Which modules transformers leaves unquantized, given `llm_int8_skip_modules`. Its releases 4 and 5 match names in different ways.
+
+import type { Quantizer, Rule } from '@lowbit/core';
+import { checkNames, refusal } from './refuse.ts';
+
+/** Major release of transformers. */
+export type TransformersRelease = 4 | 5;
+
+export interface SkipOptions {
+  /** Whose matching of names; default 5. */
+  readonly release?: TransformersRelease;
+  /** Path of the output embedding; default `lm_head`. */
+  readonly output?: string;
+  /** Paths of modules that share a weight with another, such as `lm_head` and `model.embed_tokens`; default none. */
+  readonly tied?: readonly string[];
+  /** Path of the module that holds the model's last parameter; default the output embedding. */
+  readonly last?: string;
+}
+
+/**
+ * The modules that transformers skips if no list is given. Release 4: the output embedding or, in a model with tied weights, these and the last module
+ * (which need not be a linear one). Release 5: all of them.
+ */
+export function defaultSkipModules(options: SkipOptions = {}): string[] {
+  checkNames('defaultSkipModules', options, ['release', 'output', 'tied', 'last']);
+  const { release = 5, output = 'lm_head', tied = [], last = output } = options;
+  if (release === 4 && tied.length === 0) return [output];
+  return [...new Set(release === 4 ? [...tied, last] : [...tied, last, output])];
+}
+
+/**
+ * Whether transformers leaves the linear at `path` unquantized. Release 4: its last name is in the list, or an entry is the whole path or ends at one of
+ * its dots. Release 5: an entry, as a regular expression, matches at the start of the path (so `model.layers.1` is also `model.layers.10`), or the path
+ * ends with it.
+ * @throws ERR_BAD_ARGUMENT in release 5 for an entry that is more of a regular expression than names, dots, `.*`, `\d` and `\d+`
+ */
+export function isSkipped(path: string, modules: readonly string[], release: TransformersRelease = 5): boolean {
+  if (release !== 4 && release !== 5) throw refusal('isSkipped', `release cannot be ${String(release)}`, 'Use 4 or 5.', { release });
+  if (release === 4) {
+    const leaf = path.slice(path.lastIndexOf('.') + 1);
+    return modules.some((entry) => entry === leaf || entry === path || path.includes(`${entry}.`));
+  }
+  return modules.some((entry) => path.endsWith(entry) || prefix(entry).test(path));
+}
+
+/** Expressions that take linear time, since a list may come from a stranger's file. */
+function prefix(entry: string): RegExp {
+  const plain = /^(?:[\w-]|\\[.d]|(?<=\\d)\+|\.\*|\.)+$/;
+  const wild = entry.split('.*').length - 1;
+  if (entry.length <= 256 && wild <= 2 && plain.test(entry)) return new RegExp(`^${entry}`);
+  throw refusal(
+    'llm_int8_skip_modules',
+    `${JSON.stringify(entry.slice(0, 256))} is no module name`,
+    'Name modules (lm_head, model.layers.3.mlp), or use rules of your own.',
+    { entry },
+  );
+}
+
+/**
+ * Rules that treat the linears at `paths` as transformers would: `quantizer` for all but those it skips. They leave no linear out, so they also override
+ * the default of `quantizeCheckpoint`, which keeps `lm_head`.
+ */
+export function skipRules(
+  paths: Iterable<string>,
+  quantizer: Quantizer,
+  modules: readonly string[] | null,
+  options: SkipOptions = {},
+): Rule[] {
+  const defaults = defaultSkipModules(options);
+  const list = modules ?? defaults;
+  const skipped = [...paths].filter((path) => isSkipped(path, list, options.release));
+  const rules: Rule[] = [{ match: '**', use: quantizer }];
+  if (skipped.length > 0) rules.push({ match: skipped, use: 'keep' });
+  return rules;
+}

@@ -1,0 +1,131 @@
+// Which backend runs what: a device map by module, tag or pattern, or as many layers on each backend as fit its memory.
+
+import { byteLength } from '../dtype.ts';
+import { cutByPlace, type PlacedPiece } from '../program/cut.ts';
+import { opInputs, opLinears, opResults } from '../program/infer.ts';
+import { glob, linearTag } from '../rules.ts';
+import type { Backend } from '../spec/backend.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Format } from '../spec/format.ts';
+import type { Op, Program } from '../spec/program.ts';
+import { answerOf, refusal } from './explain.ts';
+
+/**
+ * Backends by name for the linears that a key names: a module path with all below it (`model.layers.3`, `lm_head`, '' for everything), a tag
+ * (`mlp.down_proj`) or a glob of either. The last key that matches wins. Operations without a weight run where the next weight of their layer is.
+ */
+export type DeviceMap = Readonly<Record<string, string>>;
+
+/** Cuts a program by a device map. Throws ERR_BAD_ARGUMENT for linears without an entry, and for a map that parts what cannot be parted. */
+export function cutByDeviceMap(program: Program, map: DeviceMap): readonly PlacedPiece<string>[] {
+  const tests = Object.entries(map).map(([key, backend]) => ({ covers: covers(key), backend }));
+  const of = program.linears.map(({ path }) => {
+    const found = tests.findLast(({ covers }) => covers(path));
+    if (found) return found.backend;
+    throw new LowbitError('ERR_BAD_ARGUMENT', `the device map has no entry for ${path}`, {
+      hint: "Name it, a module above it or its tag; the key '' stands for everything.",
+      details: { path, keys: Object.keys(map) },
+    });
+  });
+  const places = placesOfOps(program, (op) => {
+    const names = new Set(opLinears(op).ids.map((id) => of[id]!));
+    if (names.size < 2) return [...names][0];
+    throw new LowbitError('ERR_BAD_ARGUMENT', `the device map parts the experts of layer ${op.layer} among ${[...names].join(', ')}`, {
+      hint: 'One operation runs all experts of a projection: give them one backend.',
+      details: { layer: op.layer, backends: [...names] },
+    });
+  });
+  return cutByPlace(program, (_, index) => places[index]!);
+}
+
+function covers(key: string): (path: string) => boolean {
+  if (key === '') return () => true;
+  const matches = glob(key);
+  return (path) => path === key || path.startsWith(`${key}.`) || matches(path) || matches(linearTag(path));
+}
+
+/**
+ * The place of every operation: that of its weights; else, for one that reads expert ids or routed rows, where those were made; else that of the next
+ * one in its layer that has one, else of the one before.
+ */
+function placesOfOps({ ops, tensors }: Program, own: (op: Op) => string | undefined): string[] {
+  const places = ops.map(own);
+  const bound = ops.map((op) => opInputs(op).find((id) => tensors[id]!.rows === 'routed' || tensors[id]!.dtype === 'i32'));
+  for (let i = places.length - 2; i >= 0; i--) {
+    if (bound[i] === undefined && ops[i]!.layer === ops[i + 1]!.layer) places[i] ??= places[i + 1];
+  }
+  const madeAt = new Map(ops.flatMap((op, i) => opResults(op).map((id) => [id, i] as const)));
+  for (let i = 0; i < places.length; i++) places[i] ??= bound[i] === undefined ? places[i - 1] : places[madeAt.get(bound[i]!)!];
+  for (let i = places.length - 2; i >= 0; i--) places[i] ??= places[i + 1];
+  return places.map((place) => {
+    if (place !== undefined) return place;
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'a program without weights cannot be placed by a device map', {
+      hint: 'Load it on one backend.',
+    });
+  });
+}
+
+/** A backend and the bytes of weights it may hold. */
+export interface Room {
+  readonly backend: Backend;
+  readonly bytes: number;
+}
+
+/**
+ * Cuts a program into as many layers on each backend, in order, as fit its room. Weights count; activations, caches and norms do not, so leave room for
+ * them. Throws ERR_LIMIT if the weights do not fit together, ERR_UNSUPPORTED_FORMAT for one that its backend does not take.
+ */
+export function cutByRoom(
+  program: Program,
+  formats: readonly Format[],
+  rooms: readonly Room[],
+  options: PlacementOptions,
+): readonly PlacedPiece<string>[] {
+  const places: string[] = []; // of layers -1 .. program.layers
+  const held = new Map<Room, { bytes: number; readonly ids: Set<number> }>(rooms.map((room) => [room, { bytes: 0, ids: new Set() }]));
+  let at = 0;
+  for (let layer = -1; layer <= program.layers; layer++) {
+    const ids = new Set(program.ops.filter((op) => op.layer === layer).flatMap((op) => opLinears(op).ids));
+    for (; ; at++) {
+      const room = rooms[at];
+      if (!room) throw tooSmall(program, rooms, layer);
+      const own = held.get(room)!;
+      let { bytes } = own;
+      for (const id of ids) if (!own.ids.has(id)) bytes += bytesOn(room.backend, program, id, formats[id]!, options);
+      if (bytes > room.bytes) continue;
+      own.bytes = bytes;
+      for (const id of ids) own.ids.add(id);
+      places.push(room.backend.name);
+      break;
+    }
+  }
+  return cutByPlace(program, ({ layer }) => places[layer + 1]!);
+}
+
+export interface PlacementOptions {
+  readonly allowDequant: boolean;
+  readonly offloadMeta: boolean;
+}
+
+function bytesOn(backend: Backend, program: Program, id: number, format: Format, { allowDequant, offloadMeta }: PlacementOptions): number {
+  const { shape, use, bias, path } = program.linears[id]!;
+  const answer = answerOf(backend, { format, shape, use, offloadMeta }, allowDequant);
+  const reason = refusal(answer);
+  if (reason !== undefined || answer.support.level === 'none') {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `backend '${backend.name}' does not take ${path}: ${reason}`, {
+      hint: 'Leave this backend out, or place these layers by name.',
+      details: { path, backend: backend.name },
+    });
+  }
+  return answer.support.bytes + (bias === undefined ? 0 : byteLength(program.constants[bias]!));
+}
+
+function tooSmall(program: Program, rooms: readonly Room[], layer: number): LowbitError {
+  const where =
+    layer < 0 ? 'what comes before the first layer' : layer < program.layers ? `layer ${layer} of ${program.layers}` : 'the head';
+  const given = rooms.map(({ backend, bytes }) => `${backend.name} ${bytes} bytes`).join(', ');
+  return new LowbitError('ERR_LIMIT', `the weights do not fit: no room is left for ${where} (${given})`, {
+    hint: 'Allow more memory, add a backend, quantize to fewer bits, or pass offloadMeta.',
+    details: { layer, rooms: rooms.map(({ backend, bytes }) => ({ backend: backend.name, bytes })) },
+  });
+}

@@ -1,0 +1,107 @@
+// What HqqLinear is made with: options, configurations and state dicts, checked.
+
+import {
+  type CallOptions,
+  checkBias,
+  checkComputeDtype,
+  type HostTensor,
+  type Importance,
+  type LinearDType,
+  type LinearRuntime,
+  LowbitError,
+  type Matrix,
+  memoryReader,
+  type Quantizer,
+  type Runtime,
+} from '@lowbit/core';
+import type { HqqBackend } from './backends.ts';
+import type { LinearConfig } from './config.ts';
+import { type Configured, isQuantizer, quantizerOf } from './config-keys.ts';
+import { checkFlag, checkNames } from './solver-options.ts';
+import type { StateDict } from './state-dict.ts';
+
+/** A floating-point linear layer: weight [out, in], bias [out]. */
+export interface FloatLinear {
+  weight?: HostTensor | undefined;
+  bias?: HostTensor | null | undefined;
+}
+
+/** What a layer needs of a runtime. */
+export type HqqRuntime = LinearRuntime & Pick<Runtime, 'backends' | 'routine'>;
+
+export interface HqqLinearOptions extends CallOptions {
+  readonly runtime: HqqRuntime;
+  /** Dtype of scales, zeros, bias, products and dequantized numbers. Default f16, as in Python. */
+  readonly computeDtype?: LinearDType;
+  /** Take weight and bias out of the record that was passed once they are quantized, so that their memory can go. Default false (Python: true). */
+  readonly delOrig?: boolean;
+  /** False: quantize later, when `initialize` is called. Default true. */
+  readonly initialize?: boolean;
+  /** Where it runs, in hqq's words. Default `default`. */
+  readonly backend?: HqqBackend;
+  /** What an error in each weight costs. From `collectImportance`. */
+  readonly importance?: Importance | undefined;
+}
+
+export interface FromStateDictOptions extends Pick<HqqLinearOptions, 'runtime' | 'backend' | 'signal'> {
+  /** Default the stored one. */
+  readonly computeDtype?: LinearDType;
+  /** Keep scales and zeros in host memory. Default false. */
+  readonly offloadMeta?: boolean;
+  /** Module path before the names, as in a whole model's state dict. Default none. */
+  readonly path?: string;
+}
+
+const SHARED = ['runtime', 'computeDtype', 'backend', 'signal'] as const;
+const STATE_OPTIONS: ReadonlySet<string> = new Set<keyof FromStateDictOptions>([...SHARED, 'offloadMeta', 'path']);
+const CREATE_OPTIONS: ReadonlySet<string> = new Set<keyof HqqLinearOptions>([
+  ...SHARED,
+  ...(['delOrig', 'initialize', 'importance', 'onProgress'] as const),
+]);
+
+/** A layer to quantize. */
+export interface CheckedLayer {
+  readonly weight: HostTensor;
+  readonly bias: HostTensor | undefined;
+  readonly shape: Matrix;
+}
+
+/** Throws ERR_BAD_ARGUMENT for options, ERR_TENSOR_MISMATCH for tensors. */
+export function checkCreate(linear: FloatLinear, options: HqqLinearOptions): CheckedLayer {
+  checkNames(options, CREATE_OPTIONS, 'HqqLinear', '');
+  const { computeDtype = 'f16', initialize = true, delOrig = false } = options;
+  checkComputeDtype(computeDtype);
+  checkFlag('initialize', initialize);
+  checkFlag('delOrig', delOrig);
+  if (typeof linear !== 'object' || linear === null) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'HqqLinear: the layer must be an object', { hint: 'Pass { weight, bias }.' });
+  }
+  if (delOrig && Object.isSealed(linear)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'HqqLinear: delOrig cannot take the weight out of a sealed record', {
+      hint: 'Leave delOrig out.',
+    });
+  }
+  const weight = linear.weight as HostTensor; // memoryReader refuses what is none
+  const { shape } = memoryReader('weight', weight);
+  const bias = linear.bias ?? undefined;
+  if (bias) checkBias(bias, shape[0]);
+  return { weight, bias, shape };
+}
+
+/** The tensors by name. Throws ERR_BAD_ARGUMENT for options, and for a state dict that is none. */
+export function checkFromState(state: StateDict | ReadonlyMap<string, HostTensor>, options: FromStateDictOptions): StateDict {
+  checkNames(options, STATE_OPTIONS, 'HqqLinear', '');
+  if (options.computeDtype !== undefined) checkComputeDtype(options.computeDtype);
+  if (typeof state !== 'object' || state === null || Array.isArray(state)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'HqqLinear: a state dict is an object or a map of tensors', {
+      hint: 'Pass what stateDict() gave.',
+    });
+  }
+  return state instanceof Map ? Object.fromEntries(state) : (state as StateDict);
+}
+
+/** A quantizer as it is, or the one that Python's words mean. */
+export function configured(config: LinearConfig): { readonly quantizer: Quantizer; readonly offloadMeta: boolean } {
+  if (!isQuantizer(config)) return quantizerOf(config as Configured, 'HqqLinear');
+  return { quantizer: config, offloadMeta: config.config.offload_meta === true };
+}

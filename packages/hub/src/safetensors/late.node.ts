@@ -1,0 +1,107 @@
+// Late tensors of a sink: bytes whose number is known only when they are written. They are kept in memory and in the journal until `close`, lie behind
+// all other tensors of their file, and only then get their place: the header, which was reserved at its largest, is written once more with the true
+// lengths, and the file is cut. The journal says before that this may have begun, so that a run interrupted there can go back to the reserved state.
+
+import { createHash } from 'node:crypto';
+import { type FileHandle, open } from 'node:fs/promises';
+import { byteLength, LowbitError, type TensorSpec } from '@lowbit/core';
+import { guarded, writeFully } from '../io.node.ts';
+import { quote } from '../json/parse.ts';
+import type { FileLayout } from './build.ts';
+import type { JournalRecord } from './journal.node.ts';
+import type { SafetensorsPlan } from './shards.ts';
+
+export interface LateTensors {
+  /** Takes the bytes of one tensor. Throws ERR_BAD_ARGUMENT if they do not start at 0 or are more than were reserved. */
+  write(name: string, at: number, data: Uint8Array): void;
+  /** Takes over what an earlier run has committed. False if it does not fit the reserved tensors. */
+  restore(records: readonly JournalRecord[]): boolean;
+  /** Tensors written since the last call, for the journal; undefined if there are none. */
+  fresh(): Readonly<Record<string, string>> | undefined;
+  /** Every length by name. Throws ERR_BAD_ARGUMENT, naming it, if one was not written. */
+  lengths(): ReadonlyMap<string, number>;
+  bytes(name: string): Uint8Array;
+}
+
+/** `reserved`: name -> largest spec. Throws ERR_BAD_ARGUMENT for a tensor that cannot be late. */
+export function createLateTensors(reserved: ReadonlyMap<string, TensorSpec>): LateTensors {
+  const values = new Map<string, Uint8Array>();
+  let unsaved = new Set<string>();
+  for (const [name, { dtype, shape }] of reserved) {
+    if (dtype === 'u8' && shape.length === 1) continue;
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${quote(name)} cannot be a late tensor: it is ${dtype} [${shape.join(', ')}]`, {
+      hint: 'Only one-dimensional u8 tensors can.',
+      details: { tensor: name },
+    });
+  }
+  return {
+    write(name, at, data) {
+      const most = byteLength(reserved.get(name)!);
+      if (at !== 0 || data.byteLength > most) {
+        throw new LowbitError('ERR_BAD_ARGUMENT', `${data.byteLength} bytes from element ${at} do not fit the late tensor ${quote(name)}`, {
+          hint: `Write all its bytes at once, at most ${most}.`,
+          details: { tensor: name, at, bytes: data.byteLength, most },
+        });
+      }
+      values.set(name, data.slice());
+      unsaved.add(name);
+    },
+    restore(records) {
+      for (const { late = {} } of records) {
+        for (const [name, text] of Object.entries(late)) {
+          const spec = reserved.get(name);
+          const data = new Uint8Array(Buffer.from(text, 'base64'));
+          if (spec === undefined || data.byteLength > byteLength(spec)) return false;
+          values.set(name, data);
+        }
+      }
+      return true;
+    },
+    fresh() {
+      if (unsaved.size === 0) return undefined;
+      const some = Object.fromEntries([...unsaved].map((name) => [name, Buffer.from(values.get(name)!).toString('base64')]));
+      unsaved = new Set();
+      return some;
+    },
+    lengths() {
+      const missing = [...reserved.keys()].find((name) => !values.has(name));
+      if (missing === undefined) return new Map([...values].map(([name, { byteLength: bytes }]) => [name, bytes]));
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${quote(missing)} was not written`, {
+        hint: 'Every reserved tensor must be written before close.',
+        details: { tensor: missing },
+      });
+    },
+    bytes: (name) => values.get(name)!,
+  };
+}
+
+/** Tells plans apart: names, headers and sizes of all files. */
+export function planDigest(plan: SafetensorsPlan): string {
+  const hash = createHash('sha256');
+  for (const { name, layout } of plan.files) hash.update(JSON.stringify([name, layout.size])).update(layout.header);
+  return hash.digest('hex');
+}
+
+/** Brings a file of the reserved layout into its final one: late bytes, header, length. What other tensors hold stays. */
+export async function settleFile(path: string, handle: FileHandle, final: FileLayout, late: LateTensors): Promise<void> {
+  await guarded('write', path, async () => {
+    for (const [name, { start, end }] of final.tensors) {
+      if (start >= final.lateStart && end > start) await writeFully(handle, late.bytes(name), start);
+    }
+    await writeFully(handle, final.header, 0);
+    await handle.truncate(final.size);
+  });
+}
+
+/** Brings a file back to its reserved layout, however far an interrupted `settleFile` came. */
+export async function unsettleFile(path: string, reserved: FileLayout): Promise<void> {
+  await guarded('write', path, async () => {
+    const handle = await open(path, 'r+');
+    try {
+      await handle.truncate(reserved.size);
+      await writeFully(handle, reserved.header, 0);
+    } finally {
+      await handle.close();
+    }
+  });
+}
