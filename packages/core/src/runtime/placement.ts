@@ -1,9 +1,10 @@
 // Which backend runs what: a device map by module, tag or pattern, or as many layers on each backend as fit its memory.
 
 import { byteLength } from '../dtype.ts';
+import { glob } from '../glob.ts';
 import { cutByPlace, type PlacedPiece } from '../program/cut.ts';
 import { opInputs, opLinears, opResults } from '../program/infer.ts';
-import { glob, linearTag } from '../rules.ts';
+import { linearTag } from '../rules.ts';
 import type { Backend } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Format } from '../spec/format.ts';
