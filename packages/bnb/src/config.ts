@@ -3,7 +3,7 @@
 import { type JsonObject, LowbitError, type Quantizer, type Rule } from '@lowbit/core';
 import { fp4, nf4 } from './four-bit.ts';
 import { int8 } from './int8.ts';
-import { CONFIG_DEFAULTS, type ComputeDtype, TORCH_NAMES } from './options.ts';
+import { CONFIG_DEFAULTS, type ComputeDtype, type QuantStorage, STORAGES, TORCH_NAMES } from './options.ts';
 import { refusal } from './refuse.ts';
 import { type SkipOptions, skipRules } from './skip.ts';
 
@@ -18,7 +18,7 @@ export interface BitsAndBytesOptions {
   /** Default float32, as in Python. */
   readonly bnb4bitComputeDtype?: 'float32' | 'float16' | 'bfloat16';
   /** What the bytes of codes are stored as; it changes none of them. Default uint8, which every reader takes. */
-  readonly bnb4bitQuantStorage?: (typeof STORAGES)[number];
+  readonly bnb4bitQuantStorage?: QuantStorage;
   /** Default 6. */
   readonly llmInt8Threshold?: number;
   /** Modules to leave as they are, of 4-bit models, too; it replaces the default list. Default null: the output embedding and tied weights. */
@@ -58,7 +58,6 @@ const CAMEL: Readonly<Record<keyof BitsAndBytesOptions, Field>> = {
 
 /** Copies of the flags that transformers writes and does not read. */
 const COPIES = new Set(['_load_in_4bit', '_load_in_8bit']);
-const STORAGES = ['uint8', 'int8', 'float16', 'bfloat16', 'float32', 'float64'] as const;
 
 /**
  * A quantizer from the fields of a `quantization_config`, which may be that of a config.json, or from the same in camel case.
