@@ -25,6 +25,7 @@ import {
   parsePath,
   parseRule,
   parseSize,
+  parseThreshold,
   type RuleText,
   SOLVERS,
 } from './parse.ts';
@@ -67,14 +68,19 @@ function addQuantize(program: Command, start: Start): void {
       arg((text) => parseChoice(text, METHODS)),
       METHODS[0],
     )
-    .option('-b, --bits <n>', 'bits per weight: 8, 6, 5, 4, 3, 2, 1.58 or 1', arg(parseBits), 4)
-    .option('-g, --group <n>', 'weights that share a scale, or none for whole rows', arg(parseGroup), 64)
-    .option('--axis <0|1>', 'groups along the rows (1) or across them (0)', arg(parseAxis), 1)
+    .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1 (default: 4)', arg(parseBits))
+    .option('-g, --group <n>', 'hqq, nf4, fp4: weights that share a scale; hqq also none, for whole rows (default: 64)', arg(parseGroup))
+    .option('--axis <0|1>', 'hqq: groups along the rows (1) or across them (0) (default: 1)', arg(parseAxis))
+    .option('--double-quant', 'nf4, fp4: keep scales as 8-bit codes')
+    .option(
+      '--threshold <x>',
+      'int8: magnitude from which activations are computed in floating point, 0 for none (default: 6)',
+      arg(parseThreshold),
+    )
     .option(
       '--solver <name>',
-      `what finds the scales: ${SOLVERS.join(' or ')}; least-squares has smaller errors in the same files`,
+      `hqq: what finds the scales, ${SOLVERS.join(' (default) or ')}; least-squares has smaller errors in the same files`,
       arg((text) => parseChoice(text, SOLVERS)),
-      SOLVERS[0],
     )
     .option(
       '--importance <from>',
@@ -84,7 +90,7 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--rule <glob=use>',
-      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'lm_head=keep'; the last match wins",
+      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq', 'lm_head=int8:t6', 'lm_head=keep'; the last match wins",
       arg((text) => void rules.push(parseRule(text))),
     )
     .option(
