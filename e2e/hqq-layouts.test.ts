@@ -3,7 +3,17 @@
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type DType, dequantize, type HostTensor, type JsonObject, quantize, toFloat32 } from '@lowbit/core';
+import {
+  type Checkpoint,
+  createRuntime,
+  type DType,
+  dequantize,
+  type HostTensor,
+  type JsonObject,
+  quantize,
+  referenceBackend,
+  toFloat32,
+} from '@lowbit/core';
 import { type HqqBits, type HqqOptions, hqq } from '@lowbit/hqq';
 import {
   createSafetensorsSink,
@@ -13,7 +23,7 @@ import {
   quantizeCheckpoint,
   readSafetensorsHeader,
 } from '@lowbit/hub';
-import { llama } from '@lowbit/models';
+import { llama, loadModel } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goldenPath, goldenTensors } from '../fixtures/golden.ts';
 
@@ -167,6 +177,33 @@ describe('hqq-nested: quantized scales and zeros, written and read back', () => 
         expect(dequantize(read, { dtype: compute })).toEqual(dequantize(made, { dtype: compute }));
       }
     }
+  });
+
+  it('runs: logits are those of the dequantized weights', async () => {
+    const out = join(dir, 'running');
+    await using source = await openCheckpoint(FLOAT);
+    await quantizeCheckpoint(source, {
+      out,
+      quantizer: hqq({ bits: 4, quantScale: true, quantZero: true }),
+      adapters: [llama],
+      dtype: 'f16',
+    });
+    await using result = await openCheckpoint(out);
+    const expanded: Checkpoint = {
+      ...result,
+      async linear(path, options) {
+        const q = await result.linear(path, options);
+        if (q.format.kind === 'dense') return q;
+        return { format: { kind: 'dense', dtype: 'f32' }, shape: q.shape, parts: { weight: dequantize(q) } };
+      },
+      [Symbol.asyncDispose]: async () => {},
+    };
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    await using model = await loadModel(result, { runtime });
+    await using dense = await loadModel(expanded, { runtime });
+    const ids = [1, 17, 200, 31, 5];
+    const [got, want] = [toFloat32(await model.logits(ids)), toFloat32(await dense.logits(ids))];
+    expect(got.reduce((most, value, i) => Math.max(most, Math.abs(value - want[i]!)), 0)).toBeLessThan(1e-4);
   });
 
   it('is nothing that Python takes for its own', async () => {

@@ -9,18 +9,18 @@ export const LEAST_ABSMAX: number = Math.fround(1e-38);
 /** How the last block is treated if it is short: bitsandbytes 0.50 on the CPU divides by a clamped magnitude there; CUDA does as in full blocks. */
 export type ShortBlock = 'divide' | 'multiply';
 
-/** The largest magnitude. */
-export function largestMagnitude(values: Float32Array): number {
-  const whole = values.length & ~3;
+/** The largest magnitude of values[from, to). */
+export function largestMagnitude(values: Float32Array, from: number, to: number): number {
   let largest = 0;
-  for (let i = 0; i < whole; i += 4) {
+  let i = from;
+  for (; i + 3 < to; i += 4) {
     const a = Math.abs(values[i]!);
     const b = Math.abs(values[i + 1]!);
     const c = Math.abs(values[i + 2]!);
     const d = Math.abs(values[i + 3]!);
     if (a > largest || b > largest || c > largest || d > largest) largest = Math.max(largest, a, b, c, d);
   }
-  for (let i = whole; i < values.length; i++) largest = Math.max(largest, Math.abs(values[i]!));
+  for (; i < to; i++) largest = Math.max(largest, Math.abs(values[i]!));
   return largest;
 }
 
@@ -30,7 +30,7 @@ export function largestMagnitude(values: Float32Array): number {
  */
 export function blockAbsmax(values: Float32Array, size: number, shortBlock: ShortBlock, absmax: Float32Array): void {
   for (let block = 0, from = 0; from < values.length; block++, from += size) {
-    const largest = largestMagnitude(values.subarray(from, from + size));
+    const largest = largestMagnitude(values, from, Math.min(from + size, values.length));
     absmax[block] = shortBlock === 'divide' && from + size > values.length ? Math.max(largest, LEAST_ABSMAX) : largest;
   }
 }

@@ -12,9 +12,3 @@ export const HALF_ROUNDERS: Float64Array = Float64Array.from({ length: 512 }, (_
   const exponent = Math.max((upper & 255) - 127, -14);
   return TO_INTEGER * 2 ** (exponent - 10);
 });
-
-/** One float32 number rounded to float16. */
-export function roundToHalf(value: number): number {
-  const rounder = HALF_ROUNDERS[new Uint32Array(Float32Array.of(value).buffer)[0]! >>> 23]!;
-  return value + rounder - rounder;
-}

@@ -1,10 +1,10 @@
 // LLM.int8: rows of 8-bit codes in units of the row's largest magnitude over 127.
 
-import { type DType, type Int8, LowbitError, type Quantizer, writeFloat32 } from '@lowbit/core';
+import { type DType, type Int8, LowbitError, type Quantizer, roundTo, writeFloat32 } from '@lowbit/core';
 import type { ErrorSums } from './blocks.ts';
 import { largestMagnitude } from './blocks.ts';
 import { CHUNK_WEIGHTS, Chunks } from './chunks.ts';
-import { HALF_ROUNDERS, roundToHalf, TO_INTEGER } from './half.ts';
+import { HALF_ROUNDERS, TO_INTEGER } from './half.ts';
 import { type Int8Options, int8Config, int8Threshold } from './options.ts';
 
 /**
@@ -36,7 +36,7 @@ export function int8(options: Int8Options = {}): Quantizer {
         const rows = values.length / inp;
         for (let row = 0; row < rows; row++) {
           const weights = values.subarray(row * inp, (row + 1) * inp);
-          const largest = roundToHalf(largestMagnitude(weights));
+          const largest = roundTo('f16', largestMagnitude(weights, 0, inp));
           if (largest > LARGEST_HALF) throw overflow(weight.name, from / inp + row, weight.dtype);
           quantizeRow(weights, largest, codes.subarray(row * inp, (row + 1) * inp), total);
           scale[row] = largest;

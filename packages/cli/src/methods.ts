@@ -6,12 +6,14 @@ import { hqq } from '@lowbit/hqq';
 import { type Group, type MethodName, type MethodSettings, type RuleText, SETTINGS } from './parse.ts';
 
 const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quantizer>> = {
-  hqq: ({ bits, group, axis, solver }) =>
+  hqq: ({ bits, group, axis, solver, quantScale, quantZero }) =>
     hqq({
       ...(bits === undefined ? {} : { bits }),
       ...(group === undefined ? {} : { groupSize: group === 'none' ? null : group }),
       ...(axis === undefined ? {} : { axis }),
       ...(solver === undefined ? {} : { solver }),
+      ...(quantScale === undefined ? {} : { quantScale }),
+      ...(quantZero === undefined ? {} : { quantZero: quantZero === 'layer' || quantZero }),
     }),
   nf4: ({ group, doubleQuant = false }) => nf4({ blockSize: blockSize('nf4', group), doubleQuant }),
   fp4: ({ group, doubleQuant = false }) => fp4({ blockSize: blockSize('fp4', group), doubleQuant }),

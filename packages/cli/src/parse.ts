@@ -9,7 +9,7 @@ export type MethodName = (typeof METHODS)[number];
 
 /** Settings that each method has. Of `group`, nf4 and fp4 have no `none`. */
 export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSettings)[]>> = {
-  hqq: ['bits', 'group', 'axis', 'solver'],
+  hqq: ['bits', 'group', 'axis', 'solver', 'quantScale', 'quantZero'],
   nf4: ['group', 'doubleQuant'],
   fp4: ['group', 'doubleQuant'],
   int8: ['threshold'],
@@ -34,6 +34,10 @@ export type Solver = (typeof SOLVERS)[number];
 export const IMPORTANCE = ['none', 'random'] as const;
 export type ImportanceFrom = (typeof IMPORTANCE)[number];
 
+/** What `--quant-zero` takes: one grid for the zeros of a layer, or one for every 128 of them. */
+export const QUANT_ZERO = ['layer', 'groups'] as const;
+export type QuantZero = (typeof QUANT_ZERO)[number];
+
 /** Layouts that `--layout` takes: those that @lowbit/hub brings. Without it the first that stores everything is written. */
 export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes'] as const;
 export type LayoutName = (typeof LAYOUTS)[number];
@@ -44,6 +48,8 @@ export interface MethodSettings {
   readonly group?: Group | undefined;
   readonly axis?: 0 | 1 | undefined;
   readonly solver?: Solver | undefined;
+  readonly quantScale?: boolean | undefined;
+  readonly quantZero?: QuantZero | undefined;
   readonly doubleQuant?: boolean | undefined;
   readonly threshold?: number | undefined;
 }
@@ -155,8 +161,8 @@ function solverOf(text: string): Solver | undefined {
   return text === 'ls' ? 'least-squares' : SOLVERS.find((name) => name === text);
 }
 
-/** How the settings of a rule are written, for messages. */
-const WRITTEN: Readonly<Record<keyof MethodSettings, string>> = {
+/** How the settings that rules can give are written, for messages. */
+const WRITTEN: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
   bits: 'b4',
   group: 'g64',
   axis: 'a1',
@@ -194,7 +200,7 @@ export function parseRule(text: string): RuleText {
   for (const setting of written) {
     const [name, value] = parseSetting(setting) ?? [];
     if (name === undefined || settings[name] !== undefined || !SETTINGS[method].includes(name)) {
-      const known = SETTINGS[method].map((each) => WRITTEN[each]).join(', ');
+      const known = SETTINGS[method].flatMap((each) => WRITTEN[each] ?? []).join(', ');
       throw bad(text, `${RULE_FORM}: after ${method} can come ${known}, each at most once`);
     }
     settings = { ...settings, ...value };

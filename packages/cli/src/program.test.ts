@@ -64,11 +64,15 @@ it('writes the layout of --layout, and knows those of hub', async () => {
   const plan = await emitted('quantize', TINY, '--dry-run', '--layout', 'hqq-safetensors');
   expect(plan.layout).toBe('hqq-safetensors');
   expect(plan.loadsIn.join(' ')).toMatch(/Not transformers or vLLM as it is/);
+  const nested = await emitted('quantize', TINY, '--dry-run', '--quant-scale', '--quant-zero', 'groups');
+  expect(nested).toMatchObject({ layout: 'hqq-nested', loadsIn: [expect.stringMatching(/^lowbit only/), expect.anything()] });
+  const zeros = await emitted('quantize', TINY, '--dry-run', '--quant-zero', 'layer');
+  expect([plan, zeros, nested].map(({ summary }) => Number(summary.bitsPerWeight.toFixed(2)))).toEqual([4.5, 4.38, 4.26]);
   await expect(emitted('quantize', TINY, '--dry-run', '--layout', 'hqq2')).rejects.toThrow(/hqq-safetensors/);
   expect(BUILTIN_LAYOUTS.map(({ name }) => name)).toEqual(LAYOUTS);
 });
 
-it('weighs errors by random tokens with --importance random, the same every time', async () => {
+it('weighs errors by random tokens with --importance random, the same every time', { timeout: 120_000 }, async () => {
   const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
   const run = async (name: string, ...args: string[]) => {

@@ -26,6 +26,7 @@ import {
   parseRule,
   parseSize,
   parseThreshold,
+  QUANT_ZERO,
   type RuleText,
   SOLVERS,
 } from './parse.ts';
@@ -102,6 +103,12 @@ function addQuantize(program: Command, start: Start): void {
       '--dtype <type>',
       `store everything else, scales and zeros as ${DTYPES.join(', ')} (default: as in the source, scales f16)`,
       arg((text) => parseChoice(text, DTYPES)),
+    )
+    .option('--quant-scale', 'hqq: store scales as 8-bit codes, too; only lowbit reads the result')
+    .option(
+      '--quant-zero <how>',
+      `hqq: store zeros as 8-bit codes, too, ${QUANT_ZERO.join(' or ')} (one grid a layer, or one for every 128); only lowbit reads the result`,
+      arg((text) => parseChoice(text, QUANT_ZERO)),
     )
     .option(
       '--layout <name>',

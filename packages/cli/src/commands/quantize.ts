@@ -14,6 +14,7 @@ import {
   METHODS,
   type MethodName,
   type MethodSettings,
+  type QuantZero,
   type RuleText,
   SETTINGS,
   type Solver,
@@ -35,6 +36,8 @@ export interface QuantizeOptions extends CommonOptions {
   readonly importance: ImportanceFrom;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;
+  readonly quantScale?: boolean;
+  readonly quantZero?: QuantZero;
   readonly layout?: LayoutName;
   readonly maxMemory?: number;
   readonly threads?: number;
@@ -99,13 +102,16 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   group: '--group',
   axis: '--axis',
   solver: '--solver',
+  quantScale: '--quant-scale',
+  quantZero: '--quant-zero',
   doubleQuant: '--double-quant',
   threshold: '--threshold',
 };
 
 /** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
-function settingsOf({ method, rules, bits, group, axis, solver, doubleQuant, threshold }: QuantizeOptions): MethodSettings {
-  const settings: MethodSettings = { bits, group, axis, solver, doubleQuant, threshold };
+function settingsOf({ method, rules, ...flags }: QuantizeOptions): MethodSettings {
+  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold } = flags;
+  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold };
   const methods = [method, ...rules.flatMap(({ use }) => (use === 'keep' ? [] : [use.method]))];
   const idle = idleSetting(methods, settings);
   if (idle === undefined) return settings;

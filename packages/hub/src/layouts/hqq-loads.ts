@@ -31,7 +31,7 @@ export function hqqSafetensorsLoadsIn(linears: readonly PlannedLinear[]): readon
   const reasons = vllmReasons(survey(linears));
   return [
     LOWBIT,
-    'Not transformers or vLLM as it is: they need the quantization_config that the layout hqq writes. Without it transformers loads the folder without an error, but as randomly initialised layers.',
+    'Not transformers or vLLM as it is: they need the quantization_config that the layout hqq writes. Without it transformers 4.57 and 5 load the folder without an error, but as randomly initialised layers.',
     `With that block in config.json: transformers 4.57 with hqq 0.2.1 or later${reasons.length === 0 ? ', and vLLM up to 0.14' : ''}.`,
   ];
 }
@@ -40,7 +40,7 @@ export function hqqSafetensorsLoadsIn(linears: readonly PlannedLinear[]): readon
 export function nestedHqqLoadsIn(): readonly string[] {
   return [
     'lowbit only, on every backend: no other program reads quantized scales and zeros from safetensors.',
-    'For Python, leave scales and zeros as they are (no quantScale, no quantZero).',
+    'Not transformers: 4.57 refuses the folder, 5 loads it without an error, but as randomly initialised layers. For Python, quantize without quantScale and quantZero.',
   ];
 }
 
