@@ -3,7 +3,7 @@
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fp4, int8, nf4 } from '@lowbit/bnb';
+import { bitsAndBytesConfig, fp4, int8, nf4 } from '@lowbit/bnb';
 import {
   type Checkpoint,
   createRuntime,
@@ -144,22 +144,14 @@ describe('made here of the float model', () => {
     await using result = await openCheckpoint(out);
     const want = golden('nf4-double');
     expect([...result.source.entries.keys()].toSorted()).toEqual([...want.keys()].toSorted());
-    let [different, codes] = [0, 0];
+    let different = 0;
     for (const [name, { dtype, shape, data }] of want) {
       const got = await result.tensor(name);
-      if (name.includes('quant_state')) {
-        const [ours, theirs] = [got, { data }].map((tensor) => JSON.parse(Buffer.from(tensor.data).toString()) as JsonObject);
-        expect({ ...ours, nested_offset: 0 }, name).toEqual({ ...theirs, nested_offset: 0 });
-        expect(Object.keys(ours!)).toEqual(Object.keys(theirs!));
-        expect(Math.abs((ours!.nested_offset as number) - (theirs!.nested_offset as number))).toBeLessThan(3e-8);
-      } else if (name.endsWith('.nested_quant_map')) {
+      if (name.endsWith('.nested_quant_map')) {
+        // Python's own depends on the CPU's instruction set
         for (const [i, value] of toFloat32(got).entries())
           expect(Math.abs(value - toFloat32({ dtype, shape, data })[i]!)).toBeLessThan(2e-7);
-      } else if (name.endsWith('.nested_absmax')) {
-        for (const [i, value] of toFloat32(got).entries())
-          expect(Math.abs(value - toFloat32({ dtype, shape, data })[i]!)).toBeLessThan(3e-8);
       } else if (dtype === 'u8' && name.endsWith('.absmax')) {
-        codes += data.length;
         for (const [i, code] of got.data.entries()) {
           if (code === data[i]) continue;
           different++;
@@ -170,7 +162,7 @@ describe('made here of the float model', () => {
         expect(Buffer.compare(got.data, data), name).toBe(0);
       }
     }
-    expect(different / codes).toBeLessThan(0.01);
+    expect(different).toBeLessThanOrEqual(5); // of 4608
     const size = (files: typeof planned) => files.find(({ name }) => name === 'model.safetensors')!.bytes;
     expect(size(planned) - size(report.files)).toBeGreaterThan(0);
     expect(size(planned) - size(report.files)).toBeLessThan(14 * 8);
@@ -201,6 +193,27 @@ describe('made here of the float model', () => {
       expect(Buffer.compare(got.data, data), name).toBe(0);
       if (name.endsWith('q_proj.weight')) expect([got.dtype, got.shape]).toEqual(['bf16', [shape[0]! / 2, 1]]);
     }
+  });
+
+  it.each(['nf4', 'fp4', 'int8'])('%s, from the block of config.json', async (name) => {
+    const config = goldenJson<JsonObject>(`bnb/checkpoints/${name}/config.json`);
+    const { quantizer } = bitsAndBytesConfig(config.quantization_config as JsonObject);
+    const { out } = await make(`${name}-from-config`, quantizer);
+    expect(await readFile(join(out, 'config.json'))).toEqual(await readFile(goldenPath(`bnb/checkpoints/${name}/config.json`)));
+    const want = await readFile(goldenPath(`bnb/checkpoints/${name}/model.safetensors`));
+    expect(Buffer.compare(await readFile(join(out, 'model.safetensors')), want)).toBe(0);
+  });
+
+  it('a list of modules to skip is written as it was given', async () => {
+    const llmInt8SkipModules = ['lm_head', 'model.layers.1.mlp', 'o_proj'];
+    const { quantizer, rules } = bitsAndBytesConfig({ loadIn8bit: true, llmInt8Threshold: 4.5, llmInt8SkipModules });
+    await using source = await openCheckpoint(FLOAT);
+    const paths = llama.linears(source.config, source.source.entries).map(({ path }) => path);
+    const { out } = await make('skipped', quantizer, { rules: rules(paths) });
+    await using result = await openCheckpoint(out);
+    expect(result.quantized.size).toBe(14 - 2 - 3);
+    expect(result.quantized.get('model.layers.0.mlp.up_proj')!.format).toEqual({ kind: 'int8', threshold: 4.5 });
+    expect(result.config.quantization_config).toMatchObject({ llm_int8_skip_modules: llmInt8SkipModules, llm_int8_threshold: 4.5 });
   });
 
   it('a mixture is read as it was stored', async () => {

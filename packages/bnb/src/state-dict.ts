@@ -1,7 +1,7 @@
 // State dicts of single layers, as the library saves them: the 4 or 6 tensors of a Linear4bit, the 3 of a Linear8bitLt, and a bias.
 
 import { byteLength, checkBias, type DType, type HostTensor, LowbitError, memorySource, type QuantizedTensor } from '@lowbit/core';
-import { encodeBitsAndBytesLinear, readBitsAndBytesLinear, readStoredLinear } from '@lowbit/core/layouts';
+import { encodeBitsAndBytesLinear, layoutBytes, readBitsAndBytesLinear, readStoredLinear } from '@lowbit/core/layouts';
 
 /** Tensors by name, without a module path. */
 export type StateDict = Readonly<Record<string, HostTensor>>;
@@ -20,9 +20,9 @@ export interface LayerState {
 export function encodeState({ weight, weightDtype = 'f16', storage, bias }: LayerState): StateDict {
   const { format, shape, parts } = weight;
   const state: Record<string, HostTensor> = {};
-  for (const { name, spec, content } of encodeBitsAndBytesLinear({ path: '', shape, format, weightDtype, storage })) {
-    const data = 'part' in content ? parts[content.part]!.data : 'data' in content ? content.data : content.make(parts);
-    state[name] = { ...spec, shape: 'late' in content ? [data.byteLength] : spec.shape, data };
+  for (const tensor of encodeBitsAndBytesLinear({ path: '', shape, format, weightDtype, storage })) {
+    const data = layoutBytes(tensor, parts);
+    state[tensor.name] = { ...tensor.spec, shape: 'late' in tensor.content ? [data.byteLength] : tensor.spec.shape, data };
   }
   return bias === undefined ? state : { ...state, bias };
 }

@@ -118,7 +118,7 @@ function addQuantize(program: Command, start: Start): void {
     .option('--max-memory <size>', 'bound for weights in flight, such as 4GB or 192MB (default: 192MiB, at least 32MiB)', arg(parseMemory))
     .option(
       '--threads <n>',
-      'threads to compute with (default: as many as this machine has); changes no byte of the result',
+      'threads to compute with (default: as many as this machine has, at most 8); changes no byte of the result',
       number({ min: 1, max: 1024, whole: true }),
     )
     .option('--shard-size <size>', 'most bytes per safetensors file (default: 5GB)', arg(parseSize))

@@ -32,6 +32,25 @@ it.each([undefined, {}, { bits: 4 }])('quantize refuses %j for a quantizer', asy
   });
 });
 
+it('tells how many weights are done', async () => {
+  const inHalves: Quantizer = {
+    ...never,
+    format: (_, dtype) => ({ kind: 'dense', dtype }),
+    quantize: async (_weight, _format, _out, { onWeights }) => {
+      onWeights?.(3);
+      onWeights?.(5);
+      return { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
+    },
+  };
+  const seen: unknown[] = [];
+  await quantize(float32Tensor([2, 4], new Float32Array(8)), inHalves, { onProgress: (event) => seen.push(event) });
+  const event = { phase: 'quantize', total: 8, unit: 'weights', item: 'weight' };
+  expect(seen).toEqual([
+    { ...event, done: 3 },
+    { ...event, done: 8 },
+  ]);
+});
+
 it('names the element that is not finite, counted in the whole tensor', async () => {
   const reader = memoryReader('w', float32Tensor([2, 4], [0, 0, 0, 0, 0, 0, Number.NaN, 0]));
   await expect(reader.read(4, 8, new Float32Array(8), 2)).rejects.toMatchObject({

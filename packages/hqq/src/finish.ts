@@ -55,7 +55,8 @@ export async function finishTile(
   const [packed, sums] = await layer.call('hqq.finish', inputs, { levels, tile: { ...packedTile(t, tile) } }, tile.groups * t.size);
 
   const words = packed!.data;
-  if (t.axis === 1) await out.write('codes', tile.from * t.columns, words);
+  // A tile of all columns is one range on either axis; written row by row, one grid for a whole weight would be a call per byte.
+  if (t.axis === 1 || tile.to - tile.from === t.columns) await out.write('codes', tile.from * t.columns, words);
   else {
     const rowBytes = words.byteLength / t.wordRows;
     for (let r = 0; r < t.wordRows; r++) {

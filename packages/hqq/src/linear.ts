@@ -207,8 +207,9 @@ export class HqqLinear implements QuantizedLinear {
   }
 
   /**
-   * The layer in Python's encoded form: 19 tensors, and `bias` if it has one. They share memory with the layer: do not write to them.
-   * @throws ERR_NOT_INITIALIZED, ERR_DISPOSED, ERR_UNSUPPORTED_FORMAT (quantized scales or zeros, which that form lacks)
+   * The layer in Python's encoded form: 19 tensors, and `bias` if it has one. Quantized scales and zeros, which Python cannot encode, have a form of
+   * lowbit's own. The tensors share memory with the layer: do not write to them.
+   * @throws ERR_NOT_INITIALIZED, ERR_DISPOSED, ERR_UNSUPPORTED_FORMAT (a float view that the codes do not divide into)
    */
   stateDict(): StateDict {
     const { weight, biasTensor } = this.#ready('stateDict');

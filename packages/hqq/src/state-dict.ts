@@ -1,4 +1,5 @@
-// The state dict of one layer: the 19 tensors (and a bias) of Python's encoded form, as its safetensors files hold them.
+// The state dict of one layer: the 19 tensors (and a bias) of Python's encoded form, as its safetensors files hold them. Quantized scales and zeros, which
+// Python cannot encode, are stored in the form of lowbit's own layout for them.
 
 import {
   type Affine,
@@ -11,7 +12,15 @@ import {
   memorySource,
   type QuantizedTensor,
 } from '@lowbit/core';
-import { encodeHqqLinear, type HqqSettings, readHqqLinear, readHqqSettings, readStoredLinear } from '@lowbit/core/layouts';
+import {
+  encodeHqqLinear,
+  encodeNestedHqqLinear,
+  type HqqSettings,
+  layoutBytes,
+  readHqqLinear,
+  readHqqSettings,
+  readStoredLinear,
+} from '@lowbit/core/layouts';
 
 /** Tensors by name, without a module path. */
 export type StateDict = Readonly<Record<string, HostTensor>>;
@@ -25,12 +34,14 @@ export interface LayerState {
   readonly bias?: HostTensor | undefined;
 }
 
-/** Throws ERR_UNSUPPORTED_FORMAT for what the encoded form cannot hold: quantized scales or zeros, a float view that bytes do not divide into. */
+/** Throws ERR_UNSUPPORTED_FORMAT for what these forms cannot hold: a third party's format, a float view that bytes do not divide into. */
 export function encodeState({ weight, settings, computeDtype, bias }: LayerState): StateDict {
   const { format, shape, parts } = weight;
   const state: Record<string, HostTensor> = {};
-  for (const { name, spec, content } of encodeHqqLinear({ path: '', shape, format, settings, computeDtype })) {
-    state[name] = { ...spec, data: 'part' in content ? parts[content.part]!.data : content.data };
+  const { scale, zero } = format as Affine;
+  const encode = typeof scale === 'string' && typeof zero === 'string' ? encodeHqqLinear : encodeNestedHqqLinear;
+  for (const tensor of encode({ path: '', shape, format, settings, computeDtype })) {
+    state[tensor.name] = { ...tensor.spec, data: layoutBytes(tensor, parts) };
   }
   return bias === undefined ? state : { ...state, bias };
 }

@@ -56,7 +56,9 @@ export function tiling(format: Affine, shape: Matrix): Tiling {
   }
   const wordRows = pack.wordRows(rows);
   const extent = format.axis === 1 ? wordRows : columns;
-  const step = Math.max(1, Math.floor(TILE_WEIGHTS / (format.axis === 1 ? pack.lanes * size : size)));
+  const most = Math.max(1, Math.floor(TILE_WEIGHTS / (format.axis === 1 ? pack.lanes * size : size)));
+  // Whole f32 words, so that files may show codes as floats.
+  const step = format.axis === 0 && most > 4 ? most - (most % 4) : most;
   const tiles: Tile[] = [];
   let first = 0;
   for (let from = 0; from < extent; from += step) {

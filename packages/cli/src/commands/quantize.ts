@@ -47,9 +47,19 @@ export interface QuantizeOptions extends CommonOptions {
   readonly overwrite?: boolean;
 }
 
+/** Threads are taken unasked up to here: each costs about 80 MB. */
+const MOST_DEFAULT_THREADS = 8;
+
 /** Runs the command. */
 export async function quantizeCommand(dir: string, options: QuantizeOptions, context: Context): Promise<void> {
-  const { out, dryRun = false, maxMemory, threads = availableThreads(), resume = false, overwrite = false } = options;
+  const {
+    out,
+    dryRun = false,
+    maxMemory,
+    threads = Math.min(MOST_DEFAULT_THREADS, availableThreads()),
+    resume = false,
+    overwrite = false,
+  } = options;
   if (out === undefined && !dryRun) {
     throw new UsageError(
       'quantize needs an output folder',

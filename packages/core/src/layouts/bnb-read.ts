@@ -16,6 +16,8 @@ import { specText, tensorName } from './names.ts';
 const CONCURRENT = 16;
 
 const STATE = /^(.+)\.quant_state\.([^.]+)$/s;
+/** A stray tensor this deep below a parameter is none of its own. Names are of any length, so they are not taken apart to their ends. */
+const SIDE_DEPTH = 4;
 const SIDE_NAMES: ReadonlySet<string> = new Set(['absmax', 'quant_map', 'nested_absmax', 'nested_quant_map']);
 
 export interface ReadBitsAndBytesOptions {
@@ -103,7 +105,7 @@ function findFourBit(keys: Iterable<string>): readonly FourBitNames[] {
     found.set(param, { param, path, state: name, type: kind === 'bitsandbytes__nf4' ? 'nf4' : 'fp4' });
   }
   for (const name of all) {
-    for (let dot = name.lastIndexOf('.'); dot > 0; dot = name.lastIndexOf('.', dot - 1)) {
+    for (let dot = name.lastIndexOf('.'), depth = 0; dot > 0 && depth < SIDE_DEPTH; dot = name.lastIndexOf('.', dot - 1), depth++) {
       const owner = found.get(name.slice(0, dot));
       if (owner === undefined) continue;
       if (name !== owner.state && !SIDE_NAMES.has(name.slice(dot + 1)))

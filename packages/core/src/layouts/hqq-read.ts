@@ -8,6 +8,7 @@
 
 import { grouping } from '../codecs/index.ts';
 import { elementCount, FLOAT_DTYPES } from '../dtype.ts';
+import { packing } from '../pack/index.ts';
 import { quote } from '../quote.ts';
 import type { StoredLinear, TensorSource } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
@@ -58,7 +59,7 @@ export async function readHqqLinear(source: TensorSource, path: string): Promise
     });
   }
   const format = affine(grid, elementCount(shape), scale, zero, key('group_size'));
-  const parts = partsOrFail(format, shape, key('W_q'));
+  const parts = partsOrFail(format, shape, key('W_q'), scale.scalar);
   const codes = entry(source, key('W_q'));
   // Without the flag (files of early versions) a float dtype says it.
   const isView = viewed ?? META_DTYPES.has(codes.dtype);
@@ -112,9 +113,11 @@ async function checkVersion(source: TensorSource, path: string): Promise<void> {
   });
 }
 
-function partsOrFail(format: Affine, shape: Matrix, tensor: string): Readonly<Record<string, TensorSpec>> {
+/** `whole`: one grid for the whole weight, whose own rows the library packs. */
+function partsOrFail(format: Affine, shape: Matrix, tensor: string, whole: boolean): Readonly<Record<string, TensorSpec>> {
   try {
-    return partsOf(format, shape);
+    const parts = partsOf(format, shape);
+    return whole ? { ...parts, codes: { dtype: parts.codes!.dtype, shape: packing(format.packing).shape(...shape) } } : parts;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(tensor)}: ${reason}`, { details: { tensor }, cause });

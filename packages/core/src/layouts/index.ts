@@ -14,9 +14,10 @@ export {
 export { type FourBitType, WEIGHT_DTYPES } from './bnb-state.ts';
 export { type BitsAndBytesRecord, encodeBitsAndBytesLinear } from './bnb-write.ts';
 export { type HqqSettings, NESTED_VERSION_KEY, partsOf, TORCH_DTYPES } from './hqq-format.ts';
-export { acceptsNestedHqq, nestedHqqTensors } from './hqq-nested.ts';
+export { acceptsNestedHqq, encodeNestedHqqLinear, nestedHqqTensors } from './hqq-nested.ts';
 export { readHqqLinear, readHqqLinears } from './hqq-read.ts';
 export { readHqqSettings, type StoredHqqSettings } from './hqq-settings.ts';
 export { acceptsHqq, encodeHqqLinear, type HqqLinearRecord, hqqSettings, hqqTensors } from './hqq-write.ts';
+export { layoutBytes } from './layout-bytes.ts';
 export { specText } from './names.ts';
 export { readStoredLinear, type StoredLinearOptions } from './stored-linear.ts';

@@ -37,7 +37,8 @@ export function startThread(
   onLost: (reason: unknown) => void,
 ): Thread {
   const node = spawn ? undefined : nodeThreads();
-  if (node) return nodeThread(new node.Worker(module), onMessage, onLost);
+  // Without the flags of this process: some, such as --input-type of `node -e`, are refused for a module in a file.
+  if (node) return nodeThread(new node.Worker(module, { execArgv: [] }), onMessage, onLost);
   const { Worker } = globalThis as { readonly Worker?: new (module: URL, options: { readonly type: 'module' }) => WebWorker };
   if (!spawn && !Worker) throw new Error('this JavaScript engine has no worker threads');
   const worker = spawn ? spawn(module) : new Worker!(module, { type: 'module' });

@@ -6,6 +6,7 @@
 // levels - 1 boundaries, which move little from one fit to the next. Many levels: element by element.
 
 import { ROUND } from '../grid.ts';
+import { PairSorter } from './pair-sorter.ts';
 
 const round = ROUND; // a local: this is the hot loop, and some module loaders make every use of an import a property access
 
@@ -27,6 +28,7 @@ export class GroupSums {
   readonly #beforeMixed: Float64Array;
   /** Number of elements below each code from 1 on. */
   readonly #bounds: Int32Array;
+  readonly #sorter: PairSorter;
 
   constructor(size: number, levels: number) {
     this.#padded = new Float64Array(size + 2);
@@ -39,13 +41,14 @@ export class GroupSums {
     this.#before = new Float64Array(size + 1);
     this.#beforeMixed = new Float64Array(size + 1);
     this.#bounds = new Int32Array(levels);
+    this.#sorter = new PairSorter(size);
   }
 
   /** After a new group was filled in. */
   prepare(): void {
     const { values, weights } = this;
     if (!this.#sorted) return;
-    sortPairs(values, weights);
+    this.#sorter.sort(values, weights);
     const before = this.#before;
     const beforeMixed = this.#beforeMixed;
     for (let i = 0; i < values.length; i++) {
@@ -109,26 +112,5 @@ export class GroupSums {
     this.first = first;
     this.second = second;
     this.mixed = mixed;
-  }
-}
-
-/** Gaps of the shell sort (Ciura 2001, continued by factors of 2.25). */
-const GAPS = [90927, 40412, 17961, 7983, 3548, 1577, 701, 301, 132, 57, 23, 10, 4, 1];
-
-/** Sorts `keys`, and `along` with them, in place and without allocating. */
-export function sortPairs(keys: Float64Array, along: Float64Array): void {
-  for (let k = 0; k < GAPS.length; k++) {
-    const gap = GAPS[k]!;
-    for (let i = gap; i < keys.length; i++) {
-      const key = keys[i]!;
-      const other = along[i]!;
-      let j = i;
-      for (; j >= gap && keys[j - gap]! > key; j -= gap) {
-        keys[j] = keys[j - gap]!;
-        along[j] = along[j - gap]!;
-      }
-      keys[j] = key;
-      along[j] = other;
-    }
   }
 }

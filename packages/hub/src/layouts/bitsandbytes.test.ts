@@ -7,7 +7,6 @@ import {
   type HostTensor,
   isLowbitError,
   type JsonObject,
-  type LayoutTensor,
   type Matrix,
   memorySource,
   type PlannedLinear,
@@ -17,7 +16,7 @@ import {
   type TensorSource,
   toFloat32,
 } from '@lowbit/core';
-import { readStoredLinear, STORAGE_DTYPES } from '@lowbit/core/layouts';
+import { layoutBytes, readStoredLinear, STORAGE_DTYPES } from '@lowbit/core/layouts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';
@@ -67,12 +66,10 @@ const kept = (path: string): PlannedLinear => ({
 });
 
 function written(site: QuantizedSite, weight: QuantizedTensor, weightDtype: DType = 'bf16'): Tensors {
-  const bytesOf = ({ content }: LayoutTensor) =>
-    'part' in content ? weight.parts[content.part]!.data : 'data' in content ? content.data : content.make(weight.parts);
   const tensors = layout.tensors(site, { computeDtype: 'f16', weightDtype });
   return Object.fromEntries(
     tensors.map((tensor) => {
-      const data = bytesOf(tensor);
+      const data = layoutBytes(tensor, weight.parts);
       const late = 'late' in tensor.content;
       if (late) expect(data.byteLength).toBeLessThanOrEqual(byteLength(tensor.spec));
       else expect(data.byteLength).toBe(byteLength(tensor.spec));

@@ -4,7 +4,6 @@ import {
   type Format,
   type HostTensor,
   type JsonObject,
-  type LayoutTensor,
   type LinearSite,
   type Matrix,
   memorySource,
@@ -13,7 +12,7 @@ import {
   type QuantizedTensor,
   type Quantizer,
 } from '@lowbit/core';
-import { type HqqSettings, partsOf } from '@lowbit/core/layouts';
+import { type HqqSettings, layoutBytes, partsOf } from '@lowbit/core/layouts';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
 import { failure } from '../testing.node.ts';
@@ -88,9 +87,7 @@ describe('layers of the Python library', () => {
     const { 'm.bias': bias, ...without } = tensors;
     expect(bias === undefined).toBe(/nobias|view|b6/.test(name));
     expect(written).toHaveLength(19);
-    const bytes = ({ content }: LayoutTensor) =>
-      'part' in content ? read.parts[content.part]!.data : 'data' in content ? content.data : content.make(read.parts);
-    expect(new Map(written.map((tensor) => [tensor.name, { ...tensor.spec, data: Buffer.from(bytes(tensor)) }]))).toEqual(
+    expect(new Map(written.map((tensor) => [tensor.name, { ...tensor.spec, data: Buffer.from(layoutBytes(tensor, read.parts)) }]))).toEqual(
       new Map(Object.entries(without).map(([key, tensor]) => [key, { ...tensor, data: Buffer.from(tensor.data) }])),
     );
   });

@@ -1,9 +1,10 @@
 // @lowbit/hub/safetensors: the format itself as pure functions over bytes, for browsers and anything else without files.
 
-export { type FileLayout, layoutFile } from './build.ts';
+export { type FileLayout, type LayoutFileOptions, layoutFile } from './build.ts';
 export { headerLength, MAX_HEADER_BYTES, parseHeader, type SafetensorsHeader, type TensorPlace } from './header.ts';
 export {
   DEFAULT_SHARD_SIZE,
+  type PlanFilesOptions,
   type PlannedFile,
   PT_METADATA,
   planFiles,
@@ -11,4 +12,5 @@ export {
   planShards,
   type SafetensorsPlan,
   type ShardOptions,
+  settlePlan,
 } from './shards.ts';
