@@ -1,4 +1,4 @@
-// The snippets of docs/from-python.md, run as they stand, one after another.
+// The snippets of docs/from-python.md, and of the README of @lowbit/bnb, run as they stand, one after another.
 
 import { mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as bnb from '@lowbit/bnb';
 import * as core from '@lowbit/core';
+import { seededTensor } from '@lowbit/core/testing';
 import * as hqq from '@lowbit/hqq';
 import * as hub from '@lowbit/hub';
 import * as models from '@lowbit/models';
@@ -31,19 +32,29 @@ function body(code: string): string {
   return code.replace(/^import .*$/gm, '');
 }
 
+async function snippetsOf(file: string): Promise<string[]> {
+  const text = await readFile(join(root, file), 'utf8');
+  return [...text.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code]) => body(code!));
+}
+
+/** Runs the body of an async function that sees all packages, and what it is given. */
+async function runBody(source: string, given: object = {}): Promise<void> {
+  const { code } = await transformWithEsbuild(`async function run() { ${source} }`, 'snippets.ts', { target: 'node20', sourcemap: false });
+  const names = Object.assign({}, ...Object.values(packages), given) as object;
+  await new Function(...Object.keys(names), `${code}; return run();`)(...Object.values(names));
+}
+
+const block = (code: string): string => `{ ${code} }\n`;
+
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'lowbit-from-python-'));
   await symlink(join(root, 'examples'), join(dir, 'examples'));
-  const text = await readFile(join(root, 'docs/from-python.md'), 'utf8');
-  const [setup, ...snippets] = [...text.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code]) => body(code!));
+  const [setup, ...snippets] = await snippetsOf('docs/from-python.md');
   expect(snippets.length).toBe(12);
-  const source = `async function run() { ${setup} ${snippets.map((code) => `{ ${code} }`).join('\n')} }`;
-  const { code } = await transformWithEsbuild(source, 'snippets.ts', { target: 'node20', sourcemap: false });
-  const names = Object.assign({}, ...Object.values(packages)) as object;
   vi.spyOn(process, 'cwd').mockReturnValue(dir);
   vi.spyOn(console, 'log').mockImplementation((...values) => void logged.push(values));
   try {
-    await new Function(...Object.keys(names), `${code}; return run();`)(...Object.values(names));
+    await runBody(setup + snippets.map(block).join(''));
   } finally {
     vi.restoreAllMocks();
   }
@@ -81,4 +92,14 @@ it('prints what it says', () => {
   expect(layers![3]).toMatchObject({ products: 1 });
   expect(snr![0]).toBeGreaterThan(20);
   expect(y).toEqual(['bf16', [1, 128]]);
+});
+
+it('runs the snippets of the README of @lowbit/bnb', async () => {
+  const snippets = await snippetsOf('packages/bnb/README.md');
+  expect(snippets.length).toBe(2);
+  const seen: unknown[] = [];
+  const last = 'seen.push(y.dtype, y.shape, Object.keys(state).length, again.quantType, eight.outliers);';
+  const [weight, bias, x] = [seededTensor(1, [128, 256], 0.1), seededTensor(2, [128]), seededTensor(3, [2, 3, 256])];
+  await runBody(block(snippets[0]!) + block(snippets[1]! + last), { weight, bias, x, seen });
+  expect(seen).toEqual(['f32', [2, 3, 128], 7, 'nf4', { products: 1, columns: 0 }]);
 });
