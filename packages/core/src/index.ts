@@ -65,7 +65,7 @@ export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';
 export * from './spec/index.ts';
-export { float32Tensor, hostTensor } from './tensor.ts';
+export { float32Tensor, hostTensor, transpose } from './tensor.ts';
 export { availableThreads, sharedBytes, type WebWorker } from './workers/host.ts';
 export { serveRoutines } from './workers/serve.ts';
 export { createWorkers, type Workers, type WorkersOptions } from './workers/workers.ts';

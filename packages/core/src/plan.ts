@@ -192,10 +192,11 @@ function checkSite(site: LinearSite, entries: Entries): void {
     });
   }
   const shape = matrixShape(name, entry.shape);
-  if (shape[0] !== site.shape[0] || shape[1] !== site.shape[1]) {
-    throw new LowbitError('ERR_TENSOR_MISMATCH', `${name} is [${shape.join(', ')}], config.json says [${site.shape.join(', ')}]`, {
+  const expected = site.transposed ? site.shape.toReversed() : site.shape;
+  if (shape[0] !== expected[0] || shape[1] !== expected[1]) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `${name} is [${shape.join(', ')}], config.json says [${expected.join(', ')}]`, {
       hint: 'config.json and the weights belong to different models.',
-      details: { tensor: name, expected: site.shape, actual: shape },
+      details: { tensor: name, expected, actual: shape },
     });
   }
   if (!FLOAT_DTYPES.has(entry.dtype)) {
@@ -278,6 +279,7 @@ function fingerprint(
     linears.map((linear) => [
       linear.site.path,
       linear.use === 'keep' ? 'keep' : [linear.use.identity, linear.format, linear.importance ? checksum(linear.importance) : null],
+      ...(linear.site.transposed ? ['transposed'] : []),
     ]),
     [...tensors].map(([name, { spec }]) => [name, spec.dtype, spec.shape]),
     layout?.name ?? null,
