@@ -9,7 +9,7 @@ interface Manifest {
   readonly bin?: Record<string, string>;
 }
 
-/** Entry points of the package in the current directory, as tsup wants them: `{ 'testing/index': 'src/testing/index.ts' }`. */
+/** Entry points of the package in the current directory, as tsup wants them: `{ 'layouts/index': 'src/layouts/index.ts' }`. */
 export function entries(manifest: Manifest): Record<string, string> {
   const outputs = [
     ...Object.values(manifest.exports ?? {}).map((target) => (typeof target === 'string' ? target : target.default)),

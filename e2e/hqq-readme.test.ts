@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as core from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
 import * as hqq from '@lowbit/hqq';
 import * as hub from '@lowbit/hub';
 import * as models from '@lowbit/models';
+import { seededTensor } from '@lowbit/testing';
 import { transformWithEsbuild } from 'vite';
 import { expect, it, vi } from 'vitest';
 
