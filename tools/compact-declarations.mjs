@@ -1,94 +1,161 @@
 // @ts-check
-// Makes built declarations shorter and easier to read, without touching a type or a comment: names are exported where they are declared instead of in a
-// list at the end, shared files give them under their own names, and a level of indentation is a tab.
+// Makes built declarations shorter and easier to read, without touching a type or a comment: what the main entry shares with others is declared in it and
+// not in a file between them, names are exported where they are declared instead of in a list at the end, and a level of indentation is a tab.
 //
 // Usage: node tools/compact-declarations.mjs (in the folder of a built package, as the last step of its build).
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join, relative, resolve, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import ts from 'typescript';
 
 /** @typedef {{ readonly from: number, readonly to: number, readonly text: string }} Edit */
-/** @typedef {ReadonlyMap<string, string>} Names exported name -> name of the declaration */
 
 /** @type {(path: string, text: string) => ts.SourceFile} */
 const parse = (path, text) => ts.createSourceFile(path, text, ts.ScriptTarget.Latest, true);
 
 /**
  * @param {ReadonlyMap<string, string>} files text by absolute path, all `.d.ts` of a package
- * @param {ReadonlySet<string>} entries those that users import: their exported names stay
- * @returns {Map<string, string>}
+ * @param {string} main path of the entry that shared declarations go into, as far as they can
+ * @param {ReadonlySet<string>} entries paths of all that users import
+ * @returns {Map<string, string>} the files that are left
  */
-export function compactDeclarations(files, entries) {
+export function compactDeclarations(files, main, entries) {
+  let all = new Map(files);
+  for (const path of files.keys()) if (!entries.has(path)) all = merge(all, main, path) ?? all;
+  return new Map([...all].map(([path, text]) => [path, checked(path, exportInPlace(parse(path, text)))]));
+}
+
+/** @type {(path: string, text: string) => string} */
+function checked(path, text) {
+  const { parseDiagnostics } = /** @type {{ parseDiagnostics?: readonly unknown[] }} */ (/** @type {unknown} */ (parse(path, text)));
+  if (parseDiagnostics?.length) throw new Error(`${path} would no longer parse: the tool does not know some syntax in it`);
+  return text;
+}
+
+/** @type {(node: ts.Statement) => readonly (ts.ExportSpecifier | ts.ImportSpecifier)[] | undefined} the names that a statement imports or exports */
+function specifiers(node) {
+  const list = ts.isExportDeclaration(node)
+    ? node.exportClause
+    : ts.isImportDeclaration(node)
+      ? node.importClause?.namedBindings
+      : undefined;
+  return list && (ts.isNamedExports(list) || ts.isNamedImports(list)) ? list.elements : undefined;
+}
+
+/** @type {(node: ts.ImportSpecifier | ts.ExportSpecifier) => string} the name on the side of the declaration */
+const source = ({ propertyName, name }) => (propertyName ?? name).text;
+/** @type {(from: string, to: string) => string} `from`, or `from as to` */
+const as = (from, to) => (from === to ? from : `${from} as ${to}`);
+
+/** @type {(tree: ts.SourceFile, shared: string) => ts.Statement[]} statements of a file that name the shared one */
+const referring = (tree, shared) =>
+  tree.statements.filter((statement) => {
+    if (!ts.isImportDeclaration(statement) && !ts.isExportDeclaration(statement)) return false;
+    const module = statement.moduleSpecifier;
+    return module && ts.isStringLiteral(module) && join(dirname(tree.fileName), module.text.replace(/\.js$/, '.d.ts')) === shared;
+  });
+
+/**
+ * The files with the declarations of `shared` in `main`, and the others importing from there. Undefined if that changes what `main` exports: another file
+ * needs what it does not export, a name would mean two things, a class is shared as a type alone, or something is imported or exported in a way that the tool does not know.
+ * @param {Map<string, string>} files
+ * @param {string} main
+ * @param {string} shared
+ * @returns {Map<string, string> | undefined}
+ */
+function merge(files, main, shared) {
   const trees = new Map([...files].map(([path, text]) => [path, parse(path, text)]));
-  /** @type {Map<string, Names>} */
-  const renamed = new Map([...trees].map(([path, tree]) => [path, entries.has(path) ? new Map() : ownNames(tree)]));
-  /** @type {Map<string, string>} */
-  const result = new Map();
+  const from = /** @type {ts.SourceFile} */ (trees.get(shared));
+  const into = /** @type {ts.SourceFile} */ (trees.get(main));
+  if (from.statements.some((node) => ts.isImportDeclaration(node))) return undefined;
+  const lists = from.statements.filter((node) => ts.isExportDeclaration(node));
+  const isType = (/** @type {string} */ name) => declarations(from, name, true) !== undefined;
+  if (lists.flatMap((list) => specifiers(list) ?? []).some((one) => one.isTypeOnly && !isType(source(one)))) return undefined;
+  /** What the shared file exports: name there -> name of the declaration. */
+  const exported = new Map(lists.flatMap((list) => specifiers(list) ?? []).map((one) => [one.name.text, source(one)]));
+  if (lists.length !== 1 || exported.size === 0) return undefined;
+
+  const own = new Set(into.statements.flatMap(declaredNames));
+  if (from.statements.flatMap(declaredNames).some((name) => own.has(name))) return undefined;
+  const old = referring(into, shared);
+  /** @type {string[]} */
+  const reexports = [];
+  for (const statement of old) {
+    for (const one of specifiers(statement) ?? []) {
+      const declared = exported.get(source(one));
+      if (declared === undefined) return undefined;
+      if (ts.isExportSpecifier(one)) reexports.push(as(declared, one.name.text));
+      else if (one.name.text !== declared) return undefined;
+    }
+    if (!specifiers(statement)) return undefined;
+  }
+  const result = new Map(files);
+  result.delete(shared);
+  const body = apply(from.text, [...lists.map((node) => ({ from: node.getStart(from), to: node.end, text: '' }))]);
+  const rest = apply(into.text, [...old.map((node) => ({ from: node.getStart(into), to: node.end, text: '' }))]);
+  const joined = parse(main, `${body.trim()}\n\n${rest.trim()}\nexport { ${reexports.join(', ')} };\n`);
+  result.set(main, joined.text);
+  /** What main exports: name of the declaration -> name for users. */
+  const open = new Map(
+    joined.statements
+      .filter((node) => ts.isExportDeclaration(node))
+      .flatMap((node) => (specifiers(node) ?? []).map((one) => [source(one), one.name.text])),
+  );
   for (const [path, tree] of trees) {
-    const edits = [...tree.statements.flatMap((statement) => compactStatement(tree, statement, renamed)), ...tabs(tree)];
-    const text = apply(tree.text, edits);
-    const problems = /** @type {{ parseDiagnostics?: readonly unknown[] }} */ (/** @type {unknown} */ (parse(path, text))).parseDiagnostics;
-    if (problems?.length) throw new Error(`${path} would no longer parse: the tool does not know some syntax in it`);
-    result.set(path, text);
+    if (path === main || path === shared) continue;
+    /** @type {Edit[]} */
+    const edits = [];
+    for (const statement of referring(tree, shared)) {
+      for (const one of specifiers(statement) ?? []) {
+        const name = open.get(exported.get(source(one)) ?? '');
+        if (name === undefined) return undefined;
+        edits.push({ from: one.getStart(tree), to: one.end, text: `${one.isTypeOnly ? 'type ' : ''}${as(name, one.name.text)}` });
+      }
+      const module = /** @type {ts.StringLiteral} */ (/** @type {ts.ImportDeclaration} */ (statement).moduleSpecifier);
+      const to = relative(dirname(path), main)
+        .replace(/\.d\.ts$/, '.js')
+        .split(sep)
+        .join('/');
+      edits.push({ from: module.getStart(tree), to: module.end, text: `'${to.startsWith('.') ? to : `./${to}`}'` });
+    }
+    result.set(path, apply(tree.text, edits));
   }
   return result;
 }
 
-/**
- * The lists `export { A as B }` of a file that only other files of the package import, as far as A is free to be the exported name.
- * @param {ts.SourceFile} tree
- * @returns {Names}
- */
-function ownNames(tree) {
-  const specifiers = tree.statements.flatMap((statement) => (isList(statement) && !statement.moduleSpecifier ? exportsOf(statement) : []));
-  const taken = new Set(specifiers.map(({ name }) => name.text));
-  return new Map(
-    specifiers.flatMap(({ name, propertyName }) => (propertyName && !taken.has(propertyName.text) ? [[name.text, propertyName.text]] : [])),
-  );
+/** @type {(statement: ts.Statement) => string[]} */
+function declaredNames(statement) {
+  if (ts.isVariableStatement(statement)) return statement.declarationList.declarations.map((one) => one.name.getText());
+  const { name } = /** @type {{ name?: ts.Node }} */ (/** @type {unknown} */ (statement));
+  return name && ts.isIdentifier(name) ? [name.text] : [];
 }
 
-/** @type {(node: ts.Statement) => node is ts.ExportDeclaration & { exportClause: ts.NamedExports }} */
-const isList = (node) => ts.isExportDeclaration(node) && node.exportClause !== undefined && ts.isNamedExports(node.exportClause);
-/** @type {(node: ts.ExportDeclaration & { exportClause: ts.NamedExports }) => readonly ts.ExportSpecifier[]} */
-const exportsOf = (node) => node.exportClause.elements;
-
 /**
  * @param {ts.SourceFile} tree
- * @param {ts.Statement} statement
- * @param {ReadonlyMap<string, Names>} renamed
- * @returns {Edit[]}
+ * @returns {string} its text with tabs, and names exported where they are declared
  */
-function compactStatement(tree, statement, renamed) {
-  /** @type {(specifier: ts.Expression) => Names | undefined} */
-  const namesOf = (specifier) =>
-    ts.isStringLiteral(specifier) ? renamed.get(join(dirname(tree.fileName), specifier.text.replace(/\.js$/, '.d.ts'))) : undefined;
-  if (ts.isImportDeclaration(statement)) {
-    const bindings = statement.importClause?.namedBindings;
-    const names = namesOf(statement.moduleSpecifier);
-    if (!names || !bindings || !ts.isNamedImports(bindings)) return [];
-    return bindings.elements.flatMap((one) => withSource(one, names.get((one.propertyName ?? one.name).text)));
-  }
-  if (!isList(statement)) return [];
-  if (statement.moduleSpecifier) {
-    const names = namesOf(statement.moduleSpecifier);
-    return exportsOf(statement).flatMap((one) => withSource(one, names?.get((one.propertyName ?? one.name).text)));
-  }
+function exportInPlace(tree) {
   /** @type {Edit[]} */
-  const inPlace = [];
+  const edits = tabs(tree);
   /** @type {string[]} */
   const left = [];
-  for (const one of exportsOf(statement)) {
-    const local = (one.propertyName ?? one.name).text;
-    const exported = renamed.get(tree.fileName)?.get(one.name.text) ?? one.name.text;
-    const typeOnly = one.isTypeOnly || statement.isTypeOnly;
-    const places = exported === local ? declarations(tree, local, typeOnly) : undefined;
-    if (places) inPlace.push(...places.map((at) => ({ from: at, to: at, text: 'export ' })));
-    else left.push(`${typeOnly ? 'type ' : ''}${local}${exported === local ? '' : ` as ${exported}`}`);
+  const lists = tree.statements.filter((node) => ts.isExportDeclaration(node)).filter((node) => !node.moduleSpecifier && specifiers(node));
+  /** @type {Set<number>} */
+  const done = new Set();
+  for (const list of lists) {
+    for (const one of specifiers(list) ?? []) {
+      const typeOnly = one.isTypeOnly || list.isTypeOnly;
+      const places = source(one) === one.name.text ? declarations(tree, one.name.text, typeOnly) : undefined;
+      if (!places) left.push(`${typeOnly ? 'type ' : ''}${as(source(one), one.name.text)}`);
+      for (const at of places ?? []) if (!done.has(at) && done.add(at)) edits.push({ from: at, to: at, text: 'export ' });
+    }
   }
   // Without any list, all declarations of a .d.ts file count as exported: an empty one stays.
-  const list = left.length > 0 ? `export { ${left.join(', ')} };` : 'export {};';
-  return [...inPlace, { from: statement.getStart(tree), to: statement.end, text: list }];
+  const text = left.length > 0 ? `export { ${left.join(', ')} };` : 'export {};';
+  for (const [i, list] of lists.entries()) {
+    edits.push(i === lists.length - 1 ? { from: list.getStart(tree), to: list.end, text } : { from: list.pos, to: list.end, text: '' });
+  }
+  return apply(tree.text, edits);
 }
 
 /**
@@ -100,11 +167,7 @@ function compactStatement(tree, statement, renamed) {
  * @returns {number[] | undefined}
  */
 function declarations(tree, name, typeOnly) {
-  const found = tree.statements.filter((statement) => {
-    if (ts.isVariableStatement(statement)) return statement.declarationList.declarations.some((one) => one.name.getText(tree) === name);
-    const declared = /** @type {{ name?: ts.Node }} */ (/** @type {unknown} */ (statement)).name;
-    return declared !== undefined && ts.isIdentifier(declared) && declared.text === name;
-  });
+  const found = tree.statements.filter((statement) => declaredNames(statement).includes(name));
   const fits = found.every((statement) => {
     if (ts.isInterfaceDeclaration(statement) || ts.isTypeAliasDeclaration(statement)) return true;
     if (typeOnly) return false;
@@ -112,18 +175,6 @@ function declarations(tree, name, typeOnly) {
     return ts.isFunctionDeclaration(statement) || ts.isClassDeclaration(statement);
   });
   return found.length > 0 && fits ? found.map((statement) => statement.getStart(tree)) : undefined;
-}
-
-/**
- * The specifier `E as X` of a file that now exports E as `source`.
- * @param {ts.ImportSpecifier | ts.ExportSpecifier} one
- * @param {string | undefined} source
- * @returns {Edit[]}
- */
-function withSource(one, source) {
-  if (source === undefined) return [];
-  const text = `${one.isTypeOnly ? 'type ' : ''}${source === one.name.text ? source : `${source} as ${one.name.text}`}`;
-  return [{ from: one.getStart(), to: one.end, text }];
 }
 
 /**
@@ -163,5 +214,9 @@ if (process.argv[1] && import.meta.url === pathToFileURL(resolve(process.argv[1]
   const entries = Object.values(exports).flatMap((target) => (typeof target === 'object' && target.types ? [resolve(target.types)] : []));
   const paths = readdirSync('dist', { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.d.ts'));
   const files = new Map(paths.map((name) => [resolve('dist', name), readFileSync(join('dist', name), 'utf8')]));
-  for (const [path, text] of compactDeclarations(files, new Set(entries))) writeFileSync(path, text);
+  const [main] = entries;
+  if (main === undefined) throw new Error('package.json exports no types');
+  const compact = compactDeclarations(files, main, new Set(entries));
+  for (const path of files.keys()) if (!compact.has(path)) rmSync(path);
+  for (const [path, text] of compact) writeFileSync(path, text);
 }

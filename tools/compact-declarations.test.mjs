@@ -8,7 +8,7 @@ const folder = resolve('/dist');
 
 /** @type {(files: Readonly<Record<string, string>>, entries: readonly string[]) => Record<string, string>} */
 function compact(files, entries) {
-  const result = compactDeclarations(at(files), new Set(entries.map((name) => join(folder, name))));
+  const result = compactDeclarations(at(files), join(folder, 'index.d.ts'), new Set(entries.map((name) => join(folder, name))));
   return Object.fromEntries([...result].map(([path, text]) => [path.slice(folder.length + 1), text]));
 }
 
@@ -73,7 +73,7 @@ declare class Thing {
      */
     static make(): Thing;
 }
-export { type Shape as S, LIMIT as L, type Thing as T, type Inner as a };
+export { type Shape as S, LIMIT as L, Thing as T, type Inner as a };
 `,
   'index.d.ts': `import { S as Shape, a as Inner } from './shared-x1.js';
 export { L as LIMIT, T as Thing } from './shared-x1.js';
@@ -111,25 +111,28 @@ describe('compactDeclarations', () => {
     expect(new Map(seen(after, entry).map((one) => [one.name, one]))).toEqual(new Map(before.map((one) => [one.name, one])));
   });
 
-  it('exports in place and gives shared names as they are', () => {
-    expect(after['deep/other.d.ts']).toBe(`import { Shape as Size } from '../shared-x1.js';
+  it('exports in place, and others import what is shared from the main entry', () => {
+    expect(after['deep/other.d.ts']).toBe(`import { Shape as Size } from '../index.js';
 /** Doubles. */
 export declare function twice(shape: Size): Size;
 
 export {};
 `);
-    expect(after['index.d.ts']).toContain("import { Shape, Inner } from './shared-x1.js';\nexport { LIMIT, Thing } from './shared-x1.js';");
-    expect(after['index.d.ts'].match(/^export declare function area/gm)?.length).toBe(2);
-    expect(after['index.d.ts']).toContain('export { Shape, type Value, area as surface, one, two };');
+    expect(after['index.d.ts']?.match(/^export declare function area/gm)?.length).toBe(2);
+    expect(after['index.d.ts']).toContain('export { type Value, area as surface, one, two };');
   });
 
-  it('keeps hidden what was not exported, and a type what was exported as a type', () => {
+  it('leaves no file between entries', () => {
+    expect(Object.keys(after).sort()).toEqual(['deep/other.d.ts', 'index.d.ts']);
+  });
+
+  it('keeps hidden what was not exported', () => {
     expect(seen(after, 'index.d.ts').map(({ name }) => name)).not.toContain('Hidden');
-    expect(after['shared-x1.d.ts']).toContain('export { type Thing };');
+    expect(seen(after, 'index.d.ts').map(({ name }) => name)).not.toContain('Inner');
   });
 
   it('indents with tabs, but for the text of comments and template literals', () => {
-    expect(after['shared-x1.d.ts']).toContain('\n\t/**\n\t * Makes one.\n\t *     four spaces stay\n\t */\n\tstatic make(): Thing;');
+    expect(after['index.d.ts']).toContain('\n\t/**\n\t * Makes one.\n\t *     four spaces stay\n\t */\n\tstatic make(): Thing;');
     expect(after['index.d.ts']).toContain('`a\n    b`');
   });
 
@@ -137,12 +140,28 @@ export {};
     expect(compact(after, entries)).toEqual(after);
   });
 
-  it('leaves a name alone that the shared file also gives to something else', () => {
+  it('takes over names that are exported under others', () => {
     const files = {
       'c.d.ts': 'declare const A: 1;\ndeclare const B: 2;\nexport { A as B, B as A };\n',
       'index.d.ts': "export { A as two, B as one } from './c.js';\n",
     };
-    expect(compact(files, ['index.d.ts'])).toEqual(files);
-    expect(seen(files, 'index.d.ts').map(({ name, type }) => name + type)).toEqual(['two2', 'one1']);
+    expect(seen(compact(files, ['index.d.ts']), 'index.d.ts').map(({ name, type }) => name + type)).toEqual(['two2', 'one1']);
+  });
+
+  it.each([
+    [
+      'another entry needs what main does not export',
+      'interface A {\n}\nexport { type A as a };\n',
+      "import { a as A } from './c.js';\n\nexport {};\n",
+    ],
+    ['main has another of that name', 'interface A {\n}\nexport { type A as a };\n', 'interface A {\n}\n\nexport {};\n'],
+    ['a class is shared as a type', 'declare class A {\n}\nexport { type A as a };\n', "export { a as A } from './c.js';\n"],
+  ])('keeps the shared file where %s', (_reason, shared, main) => {
+    const files = {
+      'c.d.ts': shared,
+      'index.d.ts': main,
+      'other.d.ts': "import { a as A } from './c.js';\nexport declare const x: A;\nexport {};\n",
+    };
+    expect(compact(files, ['index.d.ts', 'other.d.ts'])).toEqual(files);
   });
 });
