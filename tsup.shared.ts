@@ -9,7 +9,7 @@ interface Manifest {
   readonly bin?: Record<string, string>;
 }
 
-/** Entry points of the package in the current directory, as tsup wants them: `{ 'testing/index': 'src/testing/index.ts' }`. */
+/** Entry points of the package in the current directory, as tsup wants them: `{ 'layouts/index': 'src/layouts/index.ts' }`. */
 export function entries(manifest: Manifest): Record<string, string> {
   const outputs = [
     ...Object.values(manifest.exports ?? {}).map((target) => (typeof target === 'string' ? target : target.default)),
@@ -37,12 +37,12 @@ export function library(extra: readonly string[] = []): ReturnType<typeof define
     dts: true,
     splitting: true,
     treeshake: false,
-    // Minified for the install size (goal: core and one method under 300 kB); lines stay short enough for stack traces to point somewhere.
+    // Minified for the install size (goal: core and one method under 300 kB); lines stay short enough to be printed with an error.
     esbuildOptions(options) {
       options.minifyWhitespace = true;
       options.minifySyntax = true;
       options.minifyIdentifiers = true;
-      options.lineLimit = 160;
+      options.lineLimit = 500;
     },
     sourcemap: false,
     clean: true,

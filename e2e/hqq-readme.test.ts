@@ -1,22 +1,22 @@
-// The snippets of the README of @lowbit/hqq, run as they stand, one after another.
+// The snippets of the README of @lowbit/hqq and of its guide, run as they stand, one after another.
 
 import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as core from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
 import * as hqq from '@lowbit/hqq';
 import * as hub from '@lowbit/hub';
 import * as models from '@lowbit/models';
+import { seededTensor } from '@lowbit/testing';
 import { transformWithEsbuild } from 'vite';
 import { expect, it, vi } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
 it('every snippet runs', async () => {
-  const readme = await readFile(join(root, 'packages/hqq/README.md'), 'utf8');
-  const snippets = [...readme.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code]) => code!);
+  const texts = await Promise.all(['packages/hqq/README.md', 'docs/hqq.md'].map((file) => readFile(join(root, file), 'utf8')));
+  const snippets = [...texts.join('\n').matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code]) => code!);
   expect(snippets.length).toBe(6);
   const dir = await mkdtemp(join(tmpdir(), 'lowbit-hqq-readme-'));
   await symlink(join(root, 'examples'), join(dir, 'examples'));

@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { castFloat } from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
 import { createSafetensorsSink } from '@lowbit/hub';
+import { seededTensor } from '@lowbit/testing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { ensureBuilt, lowbit, TINY } from './cli-process.ts';
 

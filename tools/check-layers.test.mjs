@@ -34,6 +34,8 @@ const badImports = [
   ['an import type node across the star', 'packages/hqq/src/a.ts', "export type X = import('@lowbit/hub').X;", 'star'],
   ['a re-export across the star', 'packages/hqq/src/a.ts', "export * from '@lowbit/hub';", 'star'],
   ['a test across the star', 'packages/hqq/src/a.test.ts', "import '@lowbit/hub';", 'star'],
+  ['a library importing the kit outside of its tests', 'packages/hqq/src/a.ts', "import '@lowbit/testing';", 'star'],
+  ['core importing the kit outside of its tests', 'packages/core/src/a.ts', "import '@lowbit/testing';", 'core-import'],
   ['a library importing the cli', 'packages/hqq/src/a.ts', "import 'lowbit';", 'star'],
   ['core importing a library', 'packages/core/src/a.ts', "import '@lowbit/hqq';", 'core-import'],
   ['core importing anything', 'packages/core/src/a.ts', "import 'left-pad';", 'undeclared'],
@@ -50,10 +52,12 @@ const badImports = [
 
 /** @type {[string, string, string][]} */
 const goodImports = [
-  ['a library importing core', 'packages/hqq/src/a.ts', "import { x } from '@lowbit/core'; import '@lowbit/core/testing';"],
+  ['a library importing core', 'packages/hqq/src/a.ts', "import { x } from '@lowbit/core'; import '@lowbit/core/layouts';"],
   ['the cli importing everything', 'packages/cli/src/a.ts', "import '@lowbit/core'; import '@lowbit/hqq'; import 'node:fs';"],
   ['node in a node file', 'packages/hqq/src/a.node.ts', "import 'node:fs';"],
   ['node and a test tool in a test', 'packages/hqq/src/a.test.ts', "import 'node:fs'; import 'vitest';"],
+  ['a test of a library importing the kit', 'packages/hqq/src/a.test.ts', "import { seeded } from '@lowbit/testing';"],
+  ['a test of core importing the kit', 'packages/core/src/a.test.ts', "import { seeded } from '@lowbit/testing';"],
   ['a test reading the shared fixtures', 'packages/hqq/src/a.test.ts', "import '../../../fixtures/golden.ts';"],
   ['the barrel re-exporting', 'packages/hqq/src/index.ts', "export * from './a.ts';"],
   ['an inner index', 'packages/core/src/spec/b.ts', "export * from './deep/index.ts';"],

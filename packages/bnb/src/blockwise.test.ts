@@ -1,4 +1,4 @@
-import { seededFloats } from '@lowbit/core/testing';
+import { seededFloats } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { dequantizeBlockwise, quantizeBlockwise } from './blockwise.ts';

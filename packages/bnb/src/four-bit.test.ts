@@ -9,7 +9,7 @@ import {
   quantize,
   toFloat32,
 } from '@lowbit/core';
-import { quantizerConformance, seededFloats, seededTensor } from '@lowbit/core/testing';
+import { quantizerConformance, seededFloats, seededTensor } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { LEAST_ABSMAX } from './blocks.ts';

@@ -1,5 +1,5 @@
 import { dequantize, float32Tensor, hostTensor, memoryReader, quantizationError, quantize, roundTo, toFloat32 } from '@lowbit/core';
-import { quantizerConformance, seededFloats, seededTensor } from '@lowbit/core/testing';
+import { quantizerConformance, seededFloats, seededTensor } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { HALF_ROUNDERS } from './half.ts';

@@ -1,3 +1,4 @@
+import { decoderCase, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { elements, toFloat32 } from './dtype.ts';
 import { collectImportance } from './importance.ts';
@@ -6,7 +7,6 @@ import { referenceBackend } from './reference/index.ts';
 import { createRuntime } from './runtime.ts';
 import type { Backend } from './spec/backend.ts';
 import type { Program } from './spec/program.ts';
-import { decoderCase, seededTensor } from './testing/index.ts';
 
 const one = decoderCase();
 const samples = [Uint32Array.of(1, 2, 3, 4, 5, 6, 7), Uint32Array.of(9, 3), Uint32Array.of(5, 5, 5, 1)];

@@ -2,7 +2,7 @@
 
 export { breather } from './breath.ts';
 export { FP4_TABLE, NF4_TABLE } from './codecs/four-bit-tables.ts';
-export { BUILTIN_CODECS, codecFor, type Grouping, grouping, hadamardBlocks } from './codecs/index.ts';
+export { BUILTIN_CODECS, codecFor, type Grouping, grouping, hadamardBlocks, INT8_STEP } from './codecs/index.ts';
 export {
   byteLength,
   castFloat,

@@ -1,3 +1,4 @@
+import { formatSamples, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { castFloat, roundTo, toFloat32 } from './dtype.ts';
 import { LinearModule } from './linear-module.ts';
@@ -7,8 +8,6 @@ import { createRuntime } from './runtime.ts';
 import type { BackendProvider } from './spec/backend.ts';
 import type { HostTensor } from './spec/tensor.ts';
 import { float32Tensor } from './tensor.ts';
-import { formatSamples } from './testing/formats.ts';
-import { seededTensor } from './testing/random.ts';
 
 const samples = formatSamples();
 const { weight } = samples.find(({ name }) => name === 'affine 4 bits')!;

@@ -1,7 +1,7 @@
 // Which of a runtime's backends each of hqq's names stands for. Backends other than the reference are stood in for by it: only names matter here.
 
 import { createRuntime, referenceBackend } from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
+import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { HQQ_BACKENDS, type HqqBackend } from './backends.ts';
 import { hqq } from './hqq.ts';

@@ -5,7 +5,22 @@ import { type LinearDType, LowbitError, type Matrix } from '@lowbit/core';
 import type { HqqSettings } from '@lowbit/core/layouts';
 
 /** `HQQBackend` of hqq, and the names of its `prepare_for_inference`. */
-export type HqqBackend = keyof typeof BACKENDS;
+export type HqqBackend =
+  | 'default'
+  | 'PYTORCH'
+  | 'PYTORCH_FORWARD'
+  | 'PYTORCH_COMPILE'
+  | 'PYTORCH_FORWARD_COMPILE'
+  | 'PYTORCH_BACKPROP'
+  | 'PYTORCH_BACKPROP_COMPILE'
+  | 'ATEN'
+  | 'ATEN_FORWARD'
+  | 'ATEN_BACKPROP'
+  | 'ATEN_FORWARD_INT8'
+  | 'torchao_int4'
+  | 'bitblas'
+  | 'gemlite'
+  | 'marlin';
 
 /** What a name is decided by. */
 export interface LayerFacts {
@@ -28,7 +43,7 @@ const ATEN: Mapping = { runs: ['cuda'], needs: ({ settings: { axis } }) => (axis
 const GROUPS: readonly (number | null)[] = [null, 32, 64, 128, 256];
 const GROUPS_TEXT = 'groups of 32, 64, 128, 256 or whole rows';
 
-const BACKENDS = {
+const BACKENDS: Readonly<Record<HqqBackend, Mapping>> = {
   default: { runs: 'any' },
   PYTORCH: PLAIN,
   PYTORCH_FORWARD: PLAIN,
@@ -53,9 +68,9 @@ const BACKENDS = {
     refused: 'hqq dropped it in 0.2.8: it needs group_size None, which hqq has replaced by a number since 0.2.3',
     hint: "Use 'torchao_int4', 'gemlite' or 'default'.",
   },
-} as const satisfies Readonly<Record<string, Mapping>>;
+};
 
-/** Every name, in the order of the README's table. */
+/** Every name, in the order of the table in docs/hqq.md. */
 export const HQQ_BACKENDS = Object.keys(BACKENDS) as readonly HqqBackend[];
 
 /**
@@ -70,7 +85,7 @@ export function runtimeBackend(name: HqqBackend, layer: LayerFacts, available: r
       details: { backend: name },
     });
   }
-  const mapping: Mapping = BACKENDS[name];
+  const mapping = BACKENDS[name];
   const details = { backend: name, layer: where };
   if ('refused' in mapping) {
     throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${name}: ${mapping.refused}`, { hint: mapping.hint, details });

@@ -11,7 +11,7 @@ import {
   resolveRules,
   type Treatment,
 } from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
+import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { goldenJson } from '../../../fixtures/golden.ts';
 import { baseQuantizeConfig, hqqConfig, type QuantConfigDict } from './config.ts';

@@ -1,7 +1,7 @@
 // Mean absolute errors on the usual shapes of weights, as measured with the Python library (hqq 0.2.8) on samples of its own: min-max, then solved.
 
 import { dequantize, float32Tensor, type Matrix, quantize, toFloat32 } from '@lowbit/core';
-import { seeded } from '@lowbit/core/testing';
+import { seeded } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { hqq } from './hqq.ts';
 import type { HqqOptions } from './options.ts';

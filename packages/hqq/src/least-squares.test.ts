@@ -9,7 +9,7 @@ import {
   quantize,
   toFloat32,
 } from '@lowbit/core';
-import { quantizerConformance, seeded, seededFloats } from '@lowbit/core/testing';
+import { quantizerConformance, seeded, seededFloats } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { goldenTensors } from '../../../fixtures/golden.ts';

@@ -11,7 +11,7 @@ import {
   referenceBackend,
   toFloat32,
 } from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
+import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
 import { baseQuantizeConfig } from './config.ts';

@@ -10,7 +10,7 @@ import {
   quantizationError,
   quantize,
 } from '@lowbit/core';
-import { quantizerConformance, seededFloats } from '@lowbit/core/testing';
+import { quantizerConformance, seededFloats } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';

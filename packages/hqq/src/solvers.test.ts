@@ -11,7 +11,7 @@ import {
   quantize,
   toFloat32,
 } from '@lowbit/core';
-import { seededFloats } from '@lowbit/core/testing';
+import { seededFloats } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';

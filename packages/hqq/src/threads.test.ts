@@ -17,7 +17,7 @@ import {
   type RoutinePool,
   type Workers,
 } from '@lowbit/core';
-import { seededFloats } from '@lowbit/core/testing';
+import { seededFloats } from '@lowbit/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type BuiltWorker, buildWorker } from '../../../fixtures/worker.ts';
 import { hqq } from './hqq.ts';

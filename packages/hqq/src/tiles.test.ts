@@ -1,5 +1,5 @@
 import { memoryReader, memoryWriter, type PartWriter, quantize } from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
+import { seededTensor } from '@lowbit/testing';
 import { expect, it } from 'vitest';
 import { hqq } from './hqq.ts';
 import { tiling } from './tiles.ts';

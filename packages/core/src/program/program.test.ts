@@ -1,8 +1,8 @@
+import { decoderCase, programCases } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { LowbitError } from '../spec/errors.ts';
 import type { Op, Program } from '../spec/program.ts';
 import { float32Tensor } from '../tensor.ts';
-import { decoderCase, programCases } from '../testing/index.ts';
 import { ProgramBuilder } from './builder.ts';
 import { cutProgram } from './cut.ts';
 import { validateProgram } from './validate.ts';

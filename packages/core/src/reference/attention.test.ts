@@ -1,5 +1,6 @@
 // Rotations and attention against formulas written from their definitions: one query, one head, one key at a time.
 
+import { seededFloats, seededTensor } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { toFloat32 } from '../dtype.ts';
@@ -7,7 +8,6 @@ import { ProgramBuilder } from '../program/builder.ts';
 import type { Attend, Rope } from '../spec/program.ts';
 import type { HostTensor } from '../spec/tensor.ts';
 import { float32Tensor } from '../tensor.ts';
-import { seededFloats, seededTensor } from '../testing/random.ts';
 import { relativeBucket } from './attention.ts';
 import { referenceBackend } from './index.ts';
 

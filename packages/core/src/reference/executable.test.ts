@@ -1,10 +1,9 @@
+import { decoderCase, prepareWeights, sampleWeight, seededTensor } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ProgramBuilder } from '../program/builder.ts';
 import type { SequenceId } from '../spec/backend.ts';
 import { isLowbitError } from '../spec/errors.ts';
-import { decoderCase, sampleWeight, seededTensor } from '../testing/index.ts';
-import { prepareWeights } from '../testing/play.ts';
 import { referenceBackend } from './index.ts';
 
 const one = decoderCase();

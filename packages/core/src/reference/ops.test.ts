@@ -1,5 +1,6 @@
 // Every operation against a formula written here from its definition, on numbers small enough to follow.
 
+import { seededFloats, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { toFloat32 } from '../dtype.ts';
 import { ProgramBuilder } from '../program/builder.ts';
@@ -7,7 +8,6 @@ import type { StepSequence } from '../spec/backend.ts';
 import type { Activation } from '../spec/program.ts';
 import type { HostTensor } from '../spec/tensor.ts';
 import { float32Tensor, hostTensor } from '../tensor.ts';
-import { seededFloats, seededTensor } from '../testing/random.ts';
 import { referenceBackend } from './index.ts';
 
 type Rows = number[][];

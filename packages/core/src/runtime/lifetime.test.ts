@@ -1,12 +1,12 @@
 // What a runtime opens and gives back, with providers that note what happens to them.
 
+import { sampleWeight } from '@lowbit/testing';
 import { expect, it } from 'vitest';
 import { disposeAll } from '../dispose.ts';
 import { referenceBackend } from '../reference/index.ts';
 import { createRuntime } from '../runtime.ts';
 import type { BackendProvider } from '../spec/backend.ts';
 import { float32Tensor } from '../tensor.ts';
-import { sampleWeight } from '../testing/formats.ts';
 
 function noted(name: string, log: string[], fails = false): BackendProvider {
   const inner = referenceBackend({ name });

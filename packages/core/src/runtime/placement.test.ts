@@ -1,3 +1,4 @@
+import { decoderCase, play, together } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ProgramBuilder } from '../program/builder.ts';
@@ -5,8 +6,6 @@ import { referenceBackend } from '../reference/index.ts';
 import { createRuntime, formatPlacement, type LoadedProgram, type LoadOptions, type Runtime } from '../runtime.ts';
 import { isLowbitError, type LowbitError } from '../spec/errors.ts';
 import type { Format } from '../spec/format.ts';
-import { decoderCase } from '../testing/index.ts';
-import { play, together } from '../testing/play.ts';
 
 const one = decoderCase();
 const { program } = one.test;

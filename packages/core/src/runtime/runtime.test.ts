@@ -1,3 +1,4 @@
+import { alone, chunked, decoderCase, play, sampleWeight, seededTensor, together } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { denseCodec } from '../codecs/index.ts';
@@ -9,8 +10,6 @@ import type { Backend, BackendProvider, QuantizedLinear } from '../spec/backend.
 import { isLowbitError, type LowbitError } from '../spec/errors.ts';
 import type { Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { Program } from '../spec/program.ts';
-import { decoderCase, sampleWeight, seededTensor } from '../testing/index.ts';
-import { alone, chunked, play, together } from '../testing/play.ts';
 
 const DENSE: Format = { kind: 'dense', dtype: 'f32' };
 const NF4: Format = { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' };

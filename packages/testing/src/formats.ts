@@ -1,11 +1,19 @@
 // Seeded weights in every built-in family of formats.
 
-import { grouping } from '../codecs/affine.ts';
-import { codecFor } from '../codecs/index.ts';
-import { elementCount, writeFloat32 } from '../dtype.ts';
-import { packing } from '../pack/index.ts';
-import type { Affine, Codebook, Format, QuantizedTensor } from '../spec/format.ts';
-import type { HostTensor, Matrix, TensorSpec } from '../spec/tensor.ts';
+import {
+  type Affine,
+  type Codebook,
+  codecFor,
+  elementCount,
+  type Format,
+  grouping,
+  type HostTensor,
+  type Matrix,
+  packing,
+  type QuantizedTensor,
+  type TensorSpec,
+  writeFloat32,
+} from '@lowbit/core';
 import { seeded, seededFloats } from './random.ts';
 
 /** A weight in a format. */

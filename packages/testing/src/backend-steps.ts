@@ -1,9 +1,15 @@
 // Cases about steps: the same rows come out however sequences are batched, chunked, forked or cut, and an unusable batch changes nothing.
 
-import { toFloat32 } from '../dtype.ts';
-import { cutProgram } from '../program/cut.ts';
-import type { Backend, Executable, QuantizedLinear, SequenceId, StepSequence } from '../spec/backend.ts';
-import type { HostTensor } from '../spec/tensor.ts';
+import {
+  type Backend,
+  cutProgram,
+  type Executable,
+  type HostTensor,
+  type QuantizedLinear,
+  type SequenceId,
+  type StepSequence,
+  toFloat32,
+} from '@lowbit/core';
 import type { SuiteContext } from './backend.ts';
 import { checkClose } from './compare.ts';
 import { type Case, check, checkThrows } from './kit.ts';

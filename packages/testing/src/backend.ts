@@ -1,8 +1,6 @@
 // The conformance kit for backends: every case compares a backend with the reference, or with itself under another schedule.
 
-import { referenceBackend } from '../reference/index.ts';
-import type { Backend, BackendProvider } from '../spec/backend.ts';
-import type { Matrix } from '../spec/tensor.ts';
+import { type Backend, type BackendProvider, type Matrix, referenceBackend } from '@lowbit/core';
 import { formatCases } from './backend-formats.ts';
 import { lifetimeCases } from './backend-lifetime.ts';
 import { operationCases, stepCases } from './backend-steps.ts';

@@ -1,6 +1,7 @@
+import { BUILTIN_CODECS } from '@lowbit/core';
 import { describe, it } from 'vitest';
-import { BUILTIN_CODECS } from '../codecs/index.ts';
-import { codecConformance, formatSamples } from './index.ts';
+import { codecConformance } from './codec.ts';
+import { formatSamples } from './formats.ts';
 
 for (const codec of BUILTIN_CODECS) {
   codecConformance(

@@ -1,9 +1,19 @@
 // Conformance of a format codec: sizes, row ranges, dtypes, and what it refuses.
 
-import { grouping, hadamardBlocks, INT8_STEP } from '../codecs/index.ts';
-import { byteLength, elements, toFloat32 } from '../dtype.ts';
-import type { Affine, Codebook, FormatCodec, FormatNumbers, QuantizedTensor } from '../spec/format.ts';
-import type { HostTensor } from '../spec/tensor.ts';
+import {
+  type Affine,
+  byteLength,
+  type Codebook,
+  elements,
+  type FormatCodec,
+  type FormatNumbers,
+  grouping,
+  type HostTensor,
+  hadamardBlocks,
+  INT8_STEP,
+  type QuantizedTensor,
+  toFloat32,
+} from '@lowbit/core';
 import { checkClose } from './compare.ts';
 import type { FormatSample } from './formats.ts';
 import { type Case, check, checkThrows, registerCases, type TestRunner } from './kit.ts';

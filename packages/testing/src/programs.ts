@@ -1,9 +1,14 @@
 // Small programs that use each operation in each of its ways, with seeded weights and sequences.
 
-import { ProgramBuilder } from '../program/builder.ts';
-import type { QuantizedTensor } from '../spec/format.ts';
-import type { Activation, ConstantId, LinearUse } from '../spec/program.ts';
-import type { Matrix, Shape } from '../spec/tensor.ts';
+import {
+  type Activation,
+  type ConstantId,
+  type LinearUse,
+  type Matrix,
+  ProgramBuilder,
+  type QuantizedTensor,
+  type Shape,
+} from '@lowbit/core';
 import type { Tolerances } from './compare.ts';
 import type { Script, TestProgram } from './play.ts';
 import { seeded, seededTensor } from './random.ts';

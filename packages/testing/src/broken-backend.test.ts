@@ -1,10 +1,9 @@
 // The kit is only worth something if wrong backends fail it: each of these differs from the reference in one way.
 
+import { type Backend, type BackendProvider, type Op, type Program, referenceBackend } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
-import { referenceBackend } from '../reference/index.ts';
-import type { Backend, BackendProvider } from '../spec/backend.ts';
-import type { Op, Program } from '../spec/program.ts';
-import { backendCases, type Outcome, runCases } from './index.ts';
+import { backendCases } from './backend.ts';
+import { type Outcome, runCases } from './kit.ts';
 
 /** The reference with some methods replaced. */
 function altered(change: (backend: Backend) => Partial<Backend>): BackendProvider {

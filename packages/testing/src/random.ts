@@ -1,7 +1,6 @@
 // Numbers that look random and are the same everywhere.
 
-import type { HostTensor, Shape } from '../spec/tensor.ts';
-import { hostTensor } from '../tensor.ts';
+import { type HostTensor, hostTensor, type Shape } from '@lowbit/core';
 
 /** Uniform numbers in [0, 1) from a seed (mulberry32). */
 export function seeded(seed: number): () => number {

@@ -1,9 +1,7 @@
+import { type Affine, packing, type Quantizer, toFloat32, writeFloat32 } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
-import { toFloat32, writeFloat32 } from '../dtype.ts';
-import { packing } from '../pack/index.ts';
-import type { Affine } from '../spec/format.ts';
-import type { Quantizer } from '../spec/quantizer.ts';
-import { quantizerCases, quantizerConformance, runCases } from './index.ts';
+import { runCases } from './kit.ts';
+import { quantizerCases, quantizerConformance } from './quantizer.ts';
 
 /** Rounds each row to 8 bits around zero: the smallest honest quantizer. */
 function rowwise(faults: { readonly twice?: boolean; readonly lies?: boolean; readonly deaf?: boolean } = {}): Quantizer {

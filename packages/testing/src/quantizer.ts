@@ -1,12 +1,25 @@
 // Conformance of a quantizer: what it writes is what its format announces, the same whatever the memory it is given, and honest about its error.
 
-import { codecFor } from '../codecs/index.ts';
-import { byteLength, castFloat, DTYPE_BYTES, elementCount, toFloat32 } from '../dtype.ts';
-import { memoryReader } from '../quantize.ts';
-import { isLowbitError } from '../spec/errors.ts';
-import type { Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
-import type { PartWriter, QuantizeContext, Quantizer, WeightError } from '../spec/quantizer.ts';
-import type { DType, HostTensor, Matrix } from '../spec/tensor.ts';
+import {
+  byteLength,
+  castFloat,
+  codecFor,
+  DTYPE_BYTES,
+  type DType,
+  elementCount,
+  type Format,
+  type FormatCodec,
+  type HostTensor,
+  isLowbitError,
+  type Matrix,
+  memoryReader,
+  type PartWriter,
+  type QuantizeContext,
+  type QuantizedTensor,
+  type Quantizer,
+  toFloat32,
+  type WeightError,
+} from '@lowbit/core';
 import { type Case, check, checkThrows, registerCases, type TestRunner } from './kit.ts';
 import { seededTensor } from './random.ts';
 

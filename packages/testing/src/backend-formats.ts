@@ -1,12 +1,17 @@
 // Cases about single weights: what `supports` says, and what `prepare`, `forward`, `dequantize` and row look-up give.
 
-import { codecFor } from '../codecs/index.ts';
-import { toFloat32 } from '../dtype.ts';
-import { ProgramBuilder } from '../program/builder.ts';
-import type { Backend, LinearRequest } from '../spec/backend.ts';
-import type { Format, QuantizedTensor } from '../spec/format.ts';
-import type { HostTensor, Matrix } from '../spec/tensor.ts';
-import { hostTensor } from '../tensor.ts';
+import {
+  type Backend,
+  codecFor,
+  type Format,
+  type HostTensor,
+  hostTensor,
+  type LinearRequest,
+  type Matrix,
+  ProgramBuilder,
+  type QuantizedTensor,
+  toFloat32,
+} from '@lowbit/core';
 import type { SuiteContext } from './backend.ts';
 import { checkClose } from './compare.ts';
 import { formatSamples, sampleWeight } from './formats.ts';

@@ -1,10 +1,16 @@
 // Plays the same sequences through a program in different steps, and sorts what comes out by sequence: whatever the steps, a row's result is the same.
 
-import { DTYPE_BYTES } from '../dtype.ts';
-import type { Backend, Executable, QuantizedLinear, SequenceId, StepSequence } from '../spec/backend.ts';
-import type { QuantizedTensor } from '../spec/format.ts';
-import type { Program } from '../spec/program.ts';
-import type { HostTensor } from '../spec/tensor.ts';
+import {
+  type Backend,
+  DTYPE_BYTES,
+  type Executable,
+  type HostTensor,
+  type Program,
+  type QuantizedLinear,
+  type QuantizedTensor,
+  type SequenceId,
+  type StepSequence,
+} from '@lowbit/core';
 import { numbers } from './compare.ts';
 
 /** A program with its weights by path. */

@@ -1,7 +1,6 @@
 // Comparing a backend's numbers with the reference's.
 
-import { elements, toFloat32 } from '../dtype.ts';
-import type { HostTensor } from '../spec/tensor.ts';
+import { elements, type HostTensor, toFloat32 } from '@lowbit/core';
 import { check } from './kit.ts';
 
 /** Largest allowed |got - expected|, in units of max(1, largest |expected|). */

@@ -1,6 +1,6 @@
 // The bones of the conformance kit: cases are plain data, so that any test runner can run them, or none.
 
-import { LowbitError } from '../spec/errors.ts';
+import { LowbitError } from '@lowbit/core';
 
 /** One check. `run` rejects if it fails; a string it resolves to is the reason why the case does not apply to the subject. */
 export interface Case {
