@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { int8, nf4 } from '@lowbit/bnb';
 import { castFloat, dequantize, type HostTensor, type ModelAdapter, quantize, transpose } from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
 import { createSafetensorsSink, openCheckpoint, quantizeCheckpoint } from '@lowbit/hub';
+import { seededTensor } from '@lowbit/testing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
 const shape = [96, 32] as const; // [out, in]

@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as bnb from '@lowbit/bnb';
 import * as core from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
 import * as hqq from '@lowbit/hqq';
 import * as hub from '@lowbit/hub';
 import * as models from '@lowbit/models';
+import { seededTensor } from '@lowbit/testing';
 import { transformWithEsbuild } from 'vite';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 

@@ -1,7 +1,7 @@
 // What the layers do over their lives: options, memory, other backends, state dicts within models, and refusals.
 
 import { castFloat, createRuntime, dequantize, float32Tensor, quantize, type Runtime, referenceBackend, toFloat32 } from '@lowbit/core';
-import { seededTensor } from '@lowbit/core/testing';
+import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { nf4 } from './four-bit.ts';
 import { Linear4bit } from './linear-4bit.ts';
