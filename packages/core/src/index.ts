@@ -23,14 +23,8 @@ export {
 export { memoryFootprint } from './footprint.ts';
 export { glob } from './glob.ts';
 export { collectImportance, type ImportanceOptions } from './importance.ts';
-export {
-  checkBias,
-  checkComputeDtype,
-  type LinearDType,
-  LinearModule,
-  type LinearModuleOptions,
-  type LinearRuntime,
-} from './linear-module.ts';
+export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
+export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime } from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
 export { isLanePacking, type LanePacking, PACKINGS, type Packing, packing, packLanes } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
@@ -61,6 +55,7 @@ export {
   validateQuantized,
 } from './quantized.ts';
 export { quote } from './quote.ts';
+export { isPlainRecord } from './record.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';

@@ -155,11 +155,44 @@ describe('refusals', () => {
     ['integers', { dtype: 'i32', shape: [inp], data: new Uint8Array(4 * inp) }],
     ['missing bytes', { dtype: 'f32', shape: [2, inp], data: new Uint8Array(4 * inp) }],
     ['nothing', undefined],
+    ['numbers in place of bytes', { dtype: 'f32', shape: [2, inp], data: new Float32Array(2 * inp) }],
   ])('x with %s', async (_, x) => {
     await using runtime = await open();
     using layer = await LinearModule.create(weight, { runtime });
     await expect(layer.apply(x as HostTensor)).rejects.toMatchObject({ code: 'ERR_TENSOR_MISMATCH', hint: expect.any(String) });
     expect(layer.backend.allocated()).toBe(layer.bytes);
+  });
+
+  it('x without a shape, or with numbers for bytes, saying how to make one', async () => {
+    await using runtime = await open();
+    using layer = await LinearModule.create(weight, { runtime });
+    const hint = expect.stringContaining('float32Tensor(shape, values)');
+    const shapeless = { dtype: 'f32', data: new Uint8Array(4 * inp) } as unknown as HostTensor;
+    await expect(layer.apply(shapeless)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', hint });
+    const numbers = { dtype: 'f32', shape: [inp], data: new Float32Array(inp) } as unknown as HostTensor;
+    await expect(layer.apply(numbers)).rejects.toMatchObject({
+      message: expect.stringMatching(/`data`.*Uint8Array, got Float32Array/),
+      hint,
+    });
+  });
+
+  it.each<readonly [string, unknown, string]>([
+    ['false', false, 'ERR_BAD_ARGUMENT'],
+    ['text', 'b', 'ERR_BAD_ARGUMENT'],
+    ['no shape', { dtype: 'f32', data: new Uint8Array(4 * out) }, 'ERR_BAD_ARGUMENT'],
+    ['NaN', float32Tensor([out], new Float32Array(out).fill(Number.NaN)), 'ERR_NON_FINITE'],
+    ['numbers beyond f16', float32Tensor([out], new Float32Array(out).fill(7e4)), 'ERR_DTYPE_OVERFLOW'],
+  ])('a bias of %s', async (_, wrong, code) => {
+    await using runtime = await open();
+    const create = (computeDtype: 'f16' | 'f32') => LinearModule.create(weight, { runtime, bias: wrong as HostTensor, computeDtype });
+    await expect(create('f16')).rejects.toMatchObject({ code, hint: expect.any(String), details: { tensor: 'bias' } });
+    expect((await runtime.backend()).allocated()).toBe(0);
+    if (code === 'ERR_DTYPE_OVERFLOW') (await create('f32'))[Symbol.dispose]();
+  });
+
+  it.each([undefined, null, {}])('the runtime %o', async (runtime) => {
+    const hint = expect.stringContaining('createRuntime({ backends: [referenceBackend()] })');
+    await expect(LinearModule.create(weight, { runtime } as never)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', hint });
   });
 
   it('what cannot be prepared', async () => {

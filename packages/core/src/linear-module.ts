@@ -2,7 +2,8 @@
 // layer (`HqqLinear`, ...) is built from; it knows no method.
 
 import { codecFor } from './codecs/index.ts';
-import { byteLength, castFloat, elementCount, FLOAT_DTYPES, toFloat32 } from './dtype.ts';
+import { castFloat, toFloat32 } from './dtype.ts';
+import { castBias, checkBias, checkComputeDtype, checkedRows, checkRuntime } from './linear-checks.ts';
 import { disposedError } from './reference/memory.ts';
 import type { Runtime } from './runtime.ts';
 import type { Backend, DeviceTensor, LinearRequest, OutlierCount, QuantizedLinear } from './spec/backend.ts';
@@ -59,13 +60,14 @@ export class LinearModule implements QuantizedLinear {
   /**
    * Puts the weight on a backend. The bias is rounded to `computeDtype`.
    * @throws ERR_UNSUPPORTED_FORMAT or ERR_BACKEND_UNAVAILABLE (no backend takes it), ERR_TENSOR_MISMATCH (parts or a bias that do not fit),
-   * ERR_BAD_ARGUMENT (an unknown `computeDtype`)
+   * ERR_BAD_ARGUMENT (an unknown `computeDtype`, no runtime, a bias that is no tensor), ERR_NON_FINITE, ERR_DTYPE_OVERFLOW (a bias beyond `computeDtype`)
    */
   static async create(weight: QuantizedTensor, options: LinearModuleOptions): Promise<LinearModule> {
     const { computeDtype = 'f32', runtime, backend, offloadMeta = false, signal } = options;
+    checkRuntime(runtime);
     checkComputeDtype(computeDtype);
-    if (options.bias) checkBias(options.bias, weight.shape[0]);
-    const bias = options.bias && castFloat(options.bias, computeDtype);
+    if (options.bias !== undefined) checkBias(options.bias, weight.shape[0]);
+    const bias = options.bias && castBias(options.bias, computeDtype);
     return new LinearModule(weight, options, bias, await prepare(weight, bias, { runtime, backend, offloadMeta, signal }));
   }
 
@@ -104,7 +106,7 @@ export class LinearModule implements QuantizedLinear {
   /**
    * x W^T + bias for x [..., in] of f32, f16 or bf16; the result is [..., out]. x is rounded to `computeDtype`, the backend multiplies it with the
    * f32 numbers of the weight and adds up in f32 or wider, and the result is rounded to `dtype` (default `computeDtype`) once.
-   * @throws ERR_TENSOR_MISMATCH for an x that does not fit, ERR_DISPOSED
+   * @throws ERR_TENSOR_MISMATCH for an x that does not fit, ERR_BAD_ARGUMENT for one without a shape, ERR_DISPOSED
    */
   apply(x: HostTensor, options: { readonly dtype?: LinearDType } = {}): Promise<HostTensor> {
     const run = this.#apply(x, options.dtype ?? this.computeDtype);
@@ -210,37 +212,4 @@ async function named(runtime: LinearRuntime, name: string, request: LinearReques
     hint: support.level === 'none' ? 'Choose another backend.' : 'Choose another backend, or allowDequant: true for the runtime.',
     details: { backend: name, format, shape },
   });
-}
-
-/** Throws ERR_BAD_ARGUMENT for anything but the three dtypes that layers compute in. */
-export function checkComputeDtype(dtype: LinearDType): void {
-  if (dtype === 'f32' || dtype === 'f16' || dtype === 'bf16') return;
-  throw new LowbitError('ERR_BAD_ARGUMENT', `computeDtype cannot be ${String(dtype)}`, {
-    hint: 'Use f32, f16 or bf16.',
-    details: { option: 'computeDtype', value: dtype },
-  });
-}
-
-/** Throws ERR_TENSOR_MISMATCH unless `bias` is [out] floats. */
-export function checkBias(bias: HostTensor, out: number): void {
-  if (!FLOAT_DTYPES.has(bias.dtype) || bias.shape.length !== 1 || bias.shape[0] !== out || bias.data.byteLength !== byteLength(bias)) {
-    throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of ${bias.dtype} [${bias.shape.join(', ')}] for a linear of ${out} outputs`, {
-      hint: `Pass ${out} floats.`,
-      details: { tensor: 'bias', shape: bias.shape },
-    });
-  }
-}
-
-/** Rows of x. Throws ERR_TENSOR_MISMATCH. */
-function checkedRows(x: HostTensor, shape: Matrix): number {
-  const [, inp] = shape;
-  const known = x?.dtype === 'f32' || x?.dtype === 'f16' || x?.dtype === 'bf16';
-  if (!known || x.shape.at(-1) !== inp || x.data.byteLength !== byteLength(x)) {
-    const got = known ? `${x.dtype} [${x.shape.join(', ')}] of ${x.data.byteLength} bytes` : String(x?.dtype ?? typeof x);
-    throw new LowbitError('ERR_TENSOR_MISMATCH', `x: a linear [${shape.join(', ')}] takes f32, f16 or bf16 [..., ${inp}], got ${got}`, {
-      hint: 'The last extent is the number of inputs.',
-      details: { tensor: 'x', shape: x?.shape },
-    });
-  }
-  return elementCount(x.shape) / inp;
 }

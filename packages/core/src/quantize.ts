@@ -6,6 +6,7 @@ import { LowbitError } from './spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { Importance, PartWriter, Quantizer, Routine, WeightReader } from './spec/quantizer.ts';
 import type { CallOptions, DType, HostTensor, Matrix } from './spec/tensor.ts';
+import { assertTensor } from './tensor.ts';
 import { poolFor, type Workers, withWorkers } from './workers/workers.ts';
 
 export interface QuantizeOptions {
@@ -63,12 +64,13 @@ const EXPONENT = 0x7f800000;
 /** Reads a weight that is in memory. */
 export function memoryReader(name: string, weight: HostTensor): WeightReader {
   const width = DTYPE_BYTES[weight?.dtype];
-  if (width === undefined || !FLOAT_DTYPES.has(weight.dtype) || !(weight.data instanceof Uint8Array)) {
+  if (width === undefined || !FLOAT_DTYPES.has(weight.dtype)) {
     throw new LowbitError('ERR_TENSOR_MISMATCH', `${name}: expected a HostTensor of floats, got ${weight?.dtype ?? typeof weight}`, {
       hint: 'Make one with float32Tensor(shape, values) or hostTensor(dtype, shape, typedArray).',
       details: { tensor: name, dtype: weight?.dtype },
     });
   }
+  assertTensor(name, weight);
   const expected = byteLength(weight);
   if (weight.data.byteLength !== expected) {
     const what = `${weight.dtype} [${weight.shape.join(', ')}] needs ${expected} bytes, got ${weight.data.byteLength}`;

@@ -47,3 +47,21 @@ export function transpose(matrix: HostTensor): HostTensor {
   for (let row = 0, i = 0; row < rows; row++) for (let column = 0; column < columns; column++, i++) to[column * rows + row] = from[i]!;
   return turned;
 }
+
+/** Throws ERR_BAD_ARGUMENT for a tensor without a shape, ERR_TENSOR_MISMATCH for `data` that is no Uint8Array: typed arrays hold numbers, tensors bytes. */
+export function assertTensor(name: string, tensor: HostTensor): void {
+  const { shape, data } = tensor;
+  const isBytes = data instanceof Uint8Array;
+  if (isBytes && Array.isArray(shape)) return;
+  const got = (data as unknown)?.constructor?.name ?? typeof data;
+  throw new LowbitError(
+    isBytes ? 'ERR_BAD_ARGUMENT' : 'ERR_TENSOR_MISMATCH',
+    isBytes
+      ? `${name}: a HostTensor needs a shape, an array of extents`
+      : `${name}: the \`data\` of a HostTensor must be a Uint8Array, got ${got}`,
+    {
+      hint: 'Make one with float32Tensor(shape, values) or hostTensor(dtype, shape, typedArray).',
+      details: { tensor: name },
+    },
+  );
+}

@@ -232,6 +232,8 @@ describe('damaged layers', () => {
   const plain = (): Layer => written(b4, [128, 64], false, 'f16').layer;
   const nested = (): Layer => written({ ...b4, scale: coded }, [128, 64], false, 'f16').layer;
 
+  const one: Record<string, Claim> = { scale: { dtype: 'f16', shape: [] }, zero: { dtype: 'f16', shape: [] } };
+
   const TENSOR = 'ERR_TENSOR_MISMATCH';
   const FORMAT = 'ERR_UNSUPPORTED_FORMAT';
   it.each<[string, () => Layer, Record<string, Claim | undefined>, string, string]>([
@@ -256,6 +258,9 @@ describe('damaged layers', () => {
       FORMAT,
       'm.packing',
     ],
+    ['no groups, beside their scales', plain, { channel_wise: i32(0) }, TENSOR, 'm.channel_wise'],
+    ['no groups, beside their quantized scales', nested, { channel_wise: i32(0) }, TENSOR, 'm.channel_wise'],
+    ['groups with one scale', plain, one, TENSOR, 'm.channel_wise'],
     ['a flag of two', plain, { quant_scale: i32(2) }, TENSOR, 'm.quant_scale'],
     ['a flag that is no number', plain, { quant_zero: small('f16', [], Uint16Array.of(0x7e00)) }, TENSOR, 'm.quant_zero'],
     ['a bias of integers', plain, { bias: { dtype: 'i64', shape: [128] } }, TENSOR, 'm.bias'],

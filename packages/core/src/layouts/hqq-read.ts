@@ -41,10 +41,11 @@ export async function readHqqLinears(
 /** One linear: of a checkpoint by its module path, of a state dict by the empty path. Throws as `readHqqLinears`. */
 export async function readHqqLinear(source: TensorSource, path: string): Promise<StoredLinear> {
   const key = (name: string) => tensorName(path, name);
-  const [grid, dims, viewed] = await Promise.all([
+  const [grid, dims, viewed, inGroups] = await Promise.all([
     readGrid(source, path),
     readIntegers(source, key('shape')),
     readFlag(source, key('view_as_float')),
+    readFlag(source, key('channel_wise')),
     checkVersion(source, path),
   ]);
   const shape =
@@ -57,6 +58,9 @@ export async function readHqqLinear(source: TensorSource, path: string): Promise
       hint: 'hqq itself does not dequantize such layers. Quantize the model again, in groups.',
       details: { tensor: key('packing') },
     });
+  }
+  if (inGroups !== undefined && inGroups === scale.scalar) {
+    fail(key('channel_wise'), inGroups ? 'is 1, but there is one scale without a dimension' : `is 0, but there are ${scale.count} scales`);
   }
   const format = affine(grid, elementCount(shape), scale, zero, key('group_size'));
   const parts = partsOrFail(format, shape, key('W_q'), scale.scalar);

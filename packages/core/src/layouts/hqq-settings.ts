@@ -16,8 +16,8 @@ export interface StoredHqqSettings {
 }
 
 /**
- * The settings of a linear whose format `readHqqLinear` found. Where a key is missing (files of early versions) the library's default stands: groups,
- * optimized, zeros rounded at 4 bits. Throws ERR_TENSOR_MISMATCH.
+ * The settings of a linear whose format `readHqqLinear` found. Where a key is missing (files of early versions) the library's default stands: groups
+ * (unless the scale is one number without a dimension), optimized, zeros rounded at 4 bits. Throws ERR_TENSOR_MISMATCH.
  */
 export async function readHqqSettings(source: TensorSource, path: string, format: Affine): Promise<StoredHqqSettings> {
   const key = (name: string) => tensorName(path, name);
@@ -33,7 +33,7 @@ export async function readHqqSettings(source: TensorSource, path: string, format
     nbits,
     group_size: group ?? null,
     axis: axis === 0 ? 0 : 1,
-    channel_wise: await flag('channel_wise', true),
+    channel_wise: await flag('channel_wise', source.entries.get(key('scale'))?.shape.length !== 0),
     optimize: await flag('optimize', true),
     round_zero: await flag('round_zero', nbits === 4),
     view_as_float: await flag('view_as_float', isFloat(source.entries.get(key('W_q'))?.dtype)),
