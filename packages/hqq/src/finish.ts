@@ -32,7 +32,7 @@ export function storePlain(values: Float32Array, dtype: StorageDtype, name: stri
   for (const value of values) {
     if (Math.abs(value) < limit) continue;
     throw new LowbitError('ERR_DTYPE_OVERFLOW', `${name}: a ${what} of ${value} does not fit ${dtype}`, {
-      hint: 'Its group has a tiny range far from zero. Store scales as bf16 or f32, or keep this layer with a rule.',
+      hint: `Its group has a ${what === 'scale' ? 'range too wide' : 'tiny range far from zero'}. Store scales as bf16 or f32, or keep this layer with a rule.`,
       details: { tensor: name, value, dtype },
     });
   }

@@ -215,6 +215,26 @@ describe('groups that have little to fit', () => {
     for (const [i, value] of (await one(values, 'f16')).entries()) expect(Math.abs(value - values[i]!)).toBeLessThan(300);
     await expect(one(new Array(8).fill(70000), 'f16')).rejects.toMatchObject({ code: 'ERR_DTYPE_OVERFLOW' });
   });
+  it.each<readonly [HqqBits, number]>([
+    [4, 1e6],
+    [2, 3e5],
+    [1, 5e4],
+    [8, 2e7],
+  ])('%d bits: a range of +-%d, whose scales f16 does not hold, is refused as by hqq', async (bits, most) => {
+    const weight = float32Tensor(
+      [8, 8],
+      Array.from({ length: 64 }, (_, i) => (i % 3 === 0 ? -most : most)),
+    );
+    for (const solver of ['least-squares', 'hqq'] as const) {
+      await expect(quantize(weight, hqq({ bits, groupSize: 8, solver }), { metaDtype: 'f16' })).rejects.toMatchObject({
+        code: 'ERR_DTYPE_OVERFLOW',
+        message: expect.stringMatching(/^weight: a scale of \d+(\.\d+)? does not fit f16$/),
+        hint: expect.stringContaining('range too wide'),
+      });
+    }
+    const wide = await quantize(weight, hqq({ bits, groupSize: 8, solver: 'least-squares' }), { metaDtype: 'f32' });
+    for (const value of toFloat32(dequantize(wide))) expect(Math.abs(Math.abs(value) / most - 1)).toBeLessThan(1e-6);
+  });
   it('one outlier', async () => {
     expect((await one([0, 0, 0, 0, 0, 0, 0, 1000], 'f16')).map((x) => Math.round(x) + 0)).toEqual([0, 0, 0, 0, 0, 0, 0, 1000]);
   });

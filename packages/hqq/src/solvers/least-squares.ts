@@ -53,7 +53,7 @@ export function leastSquares({ alternations }: Extract<SolverSettings, { name: '
 
 /**
  * Fits the grids of a block of groups.
- * @param scale f32 [groups], written: numbers of the storage dtype
+ * @param scale f32 [groups], written: numbers of the storage dtype, or one beyond it where no grid fits it
  * @param zero f32 [groups], written: numbers of the storage dtype
  */
 export function fitBlock(block: GroupBlock, fit: Fit, scale: Float32Array, zero: Float32Array, importance?: GroupWeights): void {
@@ -108,6 +108,8 @@ function fitGroup(
   const one = -bestZero * bestScale - middle;
   let best = Number.isFinite(one) ? squares - 2 * one * totalV + one * one * total : Number.POSITIVE_INFINITY;
 
+  let fitted = false;
+  let tooWide = 0;
   const shrink = shrinkage(levels);
   if (halfRange > 0) sums.prepare();
   for (let start = 0; halfRange > 0 && start < STARTS; start++) {
@@ -129,11 +131,16 @@ function fitGroup(
       b = mean - (s * first) / total;
     }
     const storedScale = narrow(dtype.scale, s);
+    if (storedScale === Number.POSITIVE_INFINITY) {
+      tooWide = s;
+      continue;
+    }
+    fitted = true;
     // The best zero for the rounded scale, which is not exactly -b / s.
     const storedZero = narrow(dtype.zero, first / total - (middle + mean) / storedScale);
     if (storedScale === bestScale && storedZero === bestZero) continue;
     const offset = -storedZero * storedScale - middle;
-    if (!(storedScale > 0 && storedScale < Number.POSITIVE_INFINITY && Number.isFinite(offset))) continue; // out of the dtype's range
+    if (!(storedScale > 0 && Number.isFinite(offset))) continue; // out of the dtype's range
     sums.at(storedScale, offset);
     const error =
       squares + storedScale * (storedScale * sums.second + 2 * (offset * sums.first - sums.mixed)) + offset * (offset * total - 2 * totalV);
@@ -143,6 +150,8 @@ function fitGroup(
       bestZero = storedZero;
     }
   }
-  scale[group] = bestScale;
+  // A range whose every scale overflows is far from one value for all, which is then no answer: the scale that does not fit is reported by who stores it.
+  // (Where zeros overflow, or scales vanish, the range is small beside its middle or beside what the dtype resolves.)
+  scale[group] = !fitted && tooWide > 0 ? tooWide : bestScale;
   zero[group] = bestZero;
 }
