@@ -71,6 +71,62 @@ describe('initialize: false', () => {
   });
 });
 
+describe('initialize by several callers', () => {
+  const pending = (runtime: Runtime) => HqqLinear.create({ weight }, hqq(), { runtime, initialize: false });
+
+  it('follows the signal of each: one that gives up fails no other', async () => {
+    await using runtime = await open();
+    using layer = await pending(runtime);
+    const reason = new Error('enough');
+    const first = new AbortController();
+    const seen: number[] = [];
+    const calls = [layer.initialize({ signal: first.signal }), layer.initialize({ onProgress: ({ done }) => seen.push(done) })];
+    const moved = layer.setBackend('PYTORCH');
+    first.abort(reason);
+    const [one, two] = await Promise.allSettled(calls);
+    expect([one, two]).toEqual([
+      { status: 'rejected', reason },
+      { status: 'fulfilled', value: undefined },
+    ]);
+    await moved;
+    expect([layer.initialized, layer.backend, seen.at(-1)]).toEqual([true, 'PYTORCH', 32 * 128]);
+    expect(await allocated(runtime)).toBe(layer.bytes);
+  });
+
+  it('lets one that waits give up at once, and tells it how far the work is', async () => {
+    await using runtime = await open();
+    using layer = await pending(runtime);
+    const reason = new Error('enough');
+    const second = new AbortController();
+    const seen: number[] = [];
+    const working = layer.initialize();
+    const waiting = layer.initialize({ signal: second.signal });
+    const watching = layer.initialize({ onProgress: ({ done }) => seen.push(done) });
+    second.abort(reason);
+    await expect(waiting).rejects.toBe(reason);
+    expect(layer.initialized).toBe(false);
+    await Promise.all([working, watching]);
+    expect([layer.initialized, seen.at(-1)]).toEqual([true, 32 * 128]);
+  });
+
+  it('moves after an abort that nobody else waits for, and fails all of them where the weight is at fault', async () => {
+    await using runtime = await open();
+    using layer = await pending(runtime);
+    const stop = new AbortController();
+    const working = layer.initialize({ signal: stop.signal });
+    const moved = layer.setBackend('PYTORCH');
+    stop.abort();
+    await expect(working).rejects.toMatchObject({ name: 'AbortError' });
+    await moved;
+    expect([layer.backend, layer.initialized]).toEqual(['PYTORCH', false]);
+
+    const broken = float32Tensor([2, 64], new Float32Array(128).fill(Number.NaN));
+    using wrong = await HqqLinear.create({ weight: broken }, hqq(), { runtime, initialize: false });
+    const codes = await Promise.all([wrong.initialize(), wrong.initialize()].map((call) => call.catch(({ code }) => code)));
+    expect(codes).toEqual(['ERR_NON_FINITE', 'ERR_NON_FINITE']);
+  });
+});
+
 describe('memory', () => {
   it('gives back all that it took', async () => {
     await using runtime = await open();
@@ -95,9 +151,24 @@ describe('memory', () => {
     await layer.initialize();
     expect(record).toEqual({});
     expect(await layer.apply(x)).toEqual(await kept.apply(x));
-    await expect(HqqLinear.create(Object.freeze({ weight }), hqq(), { runtime, delOrig: true })).rejects.toMatchObject({
-      code: 'ERR_BAD_ARGUMENT',
-    });
+    const fixed = Object.defineProperty({ weight }, 'bias', { value: bias, enumerable: true });
+    class Getter {
+      get weight() {
+        return weight;
+      }
+    }
+    for (const source of [Object.freeze({ weight }), fixed, new Getter()]) {
+      await expect(HqqLinear.create(source, hqq(), { runtime, delOrig: true })).rejects.toMatchObject({
+        code: 'ERR_BAD_ARGUMENT',
+        hint: expect.stringContaining('leave delOrig out'),
+      });
+      (await HqqLinear.create(source, hqq(), { runtime }))[Symbol.dispose]();
+    }
+    const late = { weight };
+    using waiting = await HqqLinear.create(late, hqq(), { runtime, delOrig: true, initialize: false });
+    Object.freeze(late);
+    await expect(waiting.initialize()).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    expect(await allocated(runtime)).toBe(kept.bytes + layer.bytes);
   });
 });
 
@@ -162,6 +233,32 @@ describe('state dicts', () => {
     expect(early.computeDtype).toBe('f16');
   });
 
+  it('are looked at only where the layer is', async () => {
+    await using runtime = await open();
+    using layer = await HqqLinear.create({ weight, bias }, hqq(), { runtime });
+    const state = layer.stateDict();
+    using bare = await HqqLinear.fromStateDict({ ...state, step: 3, optimizer: { lr: 1 } } as never, { runtime });
+    expect(bare.stateDict()).toEqual(state);
+    const own = Object.entries(state).map(([name, tensor]) => [`q.${name}`, tensor] as const);
+    const model = { ...Object.fromEntries(own), step: 3, 'v.scale': { dtype: 'f16', shape: [9], data: new Uint8Array(2) } } as never;
+    using within = await HqqLinear.fromStateDict(model, { runtime, path: 'q' });
+    expect(within.stateDict()).toEqual(state);
+    await expect(HqqLinear.fromStateDict(model, { runtime, path: 'v' })).rejects.toMatchObject({ code: 'ERR_TENSOR_MISMATCH' });
+  });
+
+  it('NaN among quantized scales', async () => {
+    await using runtime = await open();
+    using layer = await HqqLinear.create({ weight }, hqq({ groupSize: 8, quantScale: true }), { runtime });
+    const state = layer.stateDict();
+    const key = 'meta_scale.zero';
+    const broken = { ...state[key]!, data: new Uint8Array(state[key]!.data.length).fill(0xff) };
+    await expect(HqqLinear.fromStateDict({ ...state, [key]: broken }, { runtime })).rejects.toMatchObject({
+      code: 'ERR_NON_FINITE',
+      details: { tensor: key },
+    });
+  });
+
+  const numbers = (value: number) => float32Tensor([64, 1], new Float32Array(64).fill(value));
   const damaged: readonly (readonly [string, Readonly<Record<string, HostTensor | undefined>>, string, RegExp])[] = [
     ['no scale', { scale: undefined }, 'ERR_TENSOR_MISMATCH', /^"scale" is missing/],
     ['no codes', { W_q: undefined }, 'ERR_TENSOR_MISMATCH', /^"W_q" is missing/],
@@ -173,6 +270,17 @@ describe('state dicts', () => {
       'ERR_TENSOR_MISMATCH',
       /^"compute_dtype" is "exit"/,
     ],
+    ['a bias beyond f16', { bias: float32Tensor([32], new Float32Array(32).fill(7e4)) }, 'ERR_DTYPE_OVERFLOW', /bias/],
+    ['a bias of NaN', { bias: float32Tensor([32], new Float32Array(32).fill(Number.NaN)) }, 'ERR_NON_FINITE', /bias/],
+    ['a scale of NaN', { scale: numbers(Number.NaN) }, 'ERR_NON_FINITE', /"scale"/],
+    ['an infinite zero', { zero: numbers(Number.NEGATIVE_INFINITY) }, 'ERR_NON_FINITE', /"zero"/],
+    [
+      'no groups, beside their scales',
+      { channel_wise: { dtype: 'u8', shape: [], data: Uint8Array.of(0) } },
+      'ERR_TENSOR_MISMATCH',
+      /^"channel_wise" is 0, but there are 64 scales/,
+    ],
+    ['no extents', { scale: { dtype: 'f32', data: new Uint8Array(256) } as never }, 'ERR_TENSOR_MISMATCH', /"scale" is no whole tensor/],
     ['a scale beyond f16', { scale: float32Tensor([64, 1], new Float32Array(64).fill(1e6)) }, 'ERR_DTYPE_OVERFLOW', /scale/],
   ];
   it.each(damaged)('%s', async (_, damage, code, message) => {
@@ -242,6 +350,22 @@ describe('refusals', () => {
     ['no weight', {}, hqq(), {}, 'ERR_TENSOR_MISMATCH'],
     ['a vector', { weight: bias }, hqq(), {}, 'ERR_TENSOR_MISMATCH'],
     ['a bias of another size', { weight, bias: x }, hqq(), {}, 'ERR_TENSOR_MISMATCH'],
+    ['a bias of false, as Python has it', { weight, bias: false }, hqq(), {}, 'ERR_BAD_ARGUMENT'],
+    ['a bias that is text', { weight, bias: 'b' }, hqq(), {}, 'ERR_BAD_ARGUMENT'],
+    ['a bias beyond f16', { weight, bias: float32Tensor([32], new Float32Array(32).fill(7e4)) }, hqq(), {}, 'ERR_DTYPE_OVERFLOW'],
+    ['a bias of NaN', { weight, bias: float32Tensor([32], new Float32Array(32).fill(Number.NaN)) }, hqq(), {}, 'ERR_NON_FINITE'],
+    [
+      'a bias beyond f16, before it is quantized',
+      { weight, bias: seededTensor(1, [32], 1e6) },
+      hqq(),
+      { initialize: false },
+      'ERR_DTYPE_OVERFLOW',
+    ],
+    ['no shape', { weight: { dtype: 'f32', data: new Uint8Array(16) } }, hqq(), {}, 'ERR_BAD_ARGUMENT'],
+    ['no runtime', { weight }, hqq(), { runtime: undefined }, 'ERR_BAD_ARGUMENT'],
+    ['a runtime that is none', { weight }, hqq(), { runtime: {}, initialize: false }, 'ERR_BAD_ARGUMENT'],
+    ['options in a Map', { weight }, new Map([['nbits', 2]]), {}, 'ERR_BAD_ARGUMENT'],
+    ['no threads', { weight }, hqq(), { threads: 0 }, 'ERR_BAD_ARGUMENT'],
     ['no configuration', { weight }, null, {}, 'ERR_BAD_ARGUMENT'],
     ['a misspelt key', { weight }, { nbit: 4 }, {}, 'ERR_BAD_ARGUMENT'],
     ['a quantizer of another method', { weight }, { ...hqq(), config: { bits: 4 } }, {}, 'ERR_BAD_ARGUMENT'],
@@ -267,6 +391,27 @@ describe('refusals', () => {
     await expect(attempt).rejects.toMatchObject({ code, hint: expect.stringMatching(/./) });
     expect(await allocated(runtime)).toBe(0);
   });
+});
+
+it.each([undefined, {}, { runtime: undefined }, { runtime: {} }])('wants a runtime, not %o', async (options) => {
+  const state = {} as never;
+  const refused = { code: 'ERR_BAD_ARGUMENT', hint: expect.stringMatching(/createRuntime|options are runtime/) };
+  await expect(HqqLinear.create({ weight }, hqq(), options as never)).rejects.toMatchObject(refused);
+  await expect(HqqLinear.fromWeights(weight, null, hqq(), options as never)).rejects.toMatchObject(refused);
+  await expect(HqqLinear.fromStateDict(state, options as never)).rejects.toMatchObject(refused);
+});
+
+it('says what the data of a tensor must be', async () => {
+  await using runtime = await open();
+  const wrong = { dtype: 'f32', shape: [2, 64], data: new Float32Array(128) } as unknown as HostTensor;
+  const expected = {
+    code: 'ERR_TENSOR_MISMATCH',
+    message: expect.stringMatching(/`data` of a HostTensor must be a Uint8Array, got Float32Array/),
+    hint: expect.stringContaining('float32Tensor(shape, values)'),
+  };
+  await expect(HqqLinear.create({ weight: wrong }, hqq(), { runtime })).rejects.toMatchObject(expected);
+  using layer = await HqqLinear.create({ weight }, hqq(), { runtime });
+  await expect(layer.apply({ ...wrong, shape: [1, 128] })).rejects.toMatchObject(expected);
 });
 
 it('dequantizes in its compute dtype as core does', async () => {

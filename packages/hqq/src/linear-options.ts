@@ -2,8 +2,10 @@
 
 import {
   type CallOptions,
+  castBias,
   checkBias,
   checkComputeDtype,
+  checkRuntime,
   type HostTensor,
   type Importance,
   type LinearDType,
@@ -11,6 +13,7 @@ import {
   LowbitError,
   type Matrix,
   memoryReader,
+  type QuantizeOptions,
   type Quantizer,
   type Runtime,
 } from '@lowbit/core';
@@ -41,6 +44,8 @@ export interface HqqLinearOptions extends CallOptions {
   readonly backend?: HqqBackend;
   /** What an error in each weight costs. From `collectImportance`. */
   readonly importance?: Importance | undefined;
+  /** Threads to quantize with, or those of `createWorkers`; default 1. The bytes are the same. */
+  readonly threads?: QuantizeOptions['threads'];
 }
 
 export interface FromStateDictOptions extends Pick<HqqLinearOptions, 'runtime' | 'backend' | 'signal'> {
@@ -56,41 +61,54 @@ const SHARED = ['runtime', 'computeDtype', 'backend', 'signal'] as const;
 const STATE_OPTIONS: ReadonlySet<string> = new Set<keyof FromStateDictOptions>([...SHARED, 'offloadMeta', 'path']);
 const CREATE_OPTIONS: ReadonlySet<string> = new Set<keyof HqqLinearOptions>([
   ...SHARED,
-  ...(['delOrig', 'initialize', 'importance', 'onProgress'] as const),
+  ...(['delOrig', 'initialize', 'importance', 'threads', 'onProgress'] as const),
 ]);
 
 /** A layer to quantize. */
 export interface CheckedLayer {
   readonly weight: HostTensor;
+  /** In the compute dtype. */
   readonly bias: HostTensor | undefined;
   readonly shape: Matrix;
 }
 
-/** Throws ERR_BAD_ARGUMENT for options, ERR_TENSOR_MISMATCH for tensors. */
+/** What a layer takes from a runtime. */
+const RUNTIME: readonly (keyof HqqRuntime)[] = ['select', 'backend', 'backends', 'routine'];
+
+/** Throws ERR_BAD_ARGUMENT for options, ERR_TENSOR_MISMATCH for tensors, ERR_NON_FINITE and ERR_DTYPE_OVERFLOW for the bias. */
 export function checkCreate(linear: FloatLinear, options: HqqLinearOptions): CheckedLayer {
   checkNames(options, CREATE_OPTIONS, 'HqqLinear', '');
   const { computeDtype = 'f16', initialize = true, delOrig = false } = options;
+  checkRuntime(options.runtime, RUNTIME);
   checkComputeDtype(computeDtype);
   checkFlag('initialize', initialize);
   checkFlag('delOrig', delOrig);
   if (typeof linear !== 'object' || linear === null) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'HqqLinear: the layer must be an object', { hint: 'Pass { weight, bias }.' });
   }
-  if (delOrig && Object.isSealed(linear)) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', 'HqqLinear: delOrig cannot take the weight out of a sealed record', {
-      hint: 'Leave delOrig out.',
-    });
-  }
+  if (delOrig) checkDeletable(linear);
   const weight = linear.weight as HostTensor; // memoryReader refuses what is none
   const { shape } = memoryReader('weight', weight);
   const bias = linear.bias ?? undefined;
-  if (bias) checkBias(bias, shape[0]);
-  return { weight, bias, shape };
+  if (bias !== undefined) checkBias(bias, shape[0]);
+  return { weight, bias: bias && castBias(bias, computeDtype), shape };
+}
+
+/** Throws ERR_BAD_ARGUMENT unless `delete` frees weight and bias: a getter of a class, or a property that is fixed, would keep them. */
+export function checkDeletable(linear: FloatLinear): void {
+  for (const name of ['weight', 'bias'] as const) {
+    if (!(name in linear) || Object.getOwnPropertyDescriptor(linear, name)?.configurable) continue;
+    throw new LowbitError('ERR_BAD_ARGUMENT', `HqqLinear: delOrig cannot take ${name} out of this record`, {
+      hint: 'It must be a property of its own that can be deleted. Pass { weight, bias }, or leave delOrig out.',
+      details: { option: 'delOrig', property: name },
+    });
+  }
 }
 
 /** The tensors by name. Throws ERR_BAD_ARGUMENT for options, and for a state dict that is none. */
 export function checkFromState(state: StateDict | ReadonlyMap<string, HostTensor>, options: FromStateDictOptions): StateDict {
   checkNames(options, STATE_OPTIONS, 'HqqLinear', '');
+  checkRuntime(options.runtime, RUNTIME);
   if (options.computeDtype !== undefined) checkComputeDtype(options.computeDtype);
   if (typeof state !== 'object' || state === null || Array.isArray(state)) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'HqqLinear: a state dict is an object or a map of tensors', {

@@ -20,6 +20,7 @@ import { type HqqBackend, runtimeBackend } from './backends.ts';
 import type { LinearConfig } from './config.ts';
 import {
   checkCreate,
+  checkDeletable,
   checkFromState,
   configured,
   type FloatLinear,
@@ -27,6 +28,7 @@ import {
   type HqqLinearOptions,
   type HqqRuntime,
 } from './linear-options.ts';
+import { SharedWork } from './shared-work.ts';
 import { decodeState, encodeState, type StateDict } from './state-dict.ts';
 
 /** What is needed to quantize, until it is done. */
@@ -67,7 +69,7 @@ export class HqqLinear implements QuantizedLinear {
   readonly #offloadMeta: boolean;
   #backend: HqqBackend;
   #pending: Pending | undefined;
-  #working: Promise<void> | undefined;
+  readonly #work = new SharedWork();
   #module: LinearModule | undefined;
   #disposed = false;
 
@@ -112,11 +114,12 @@ export class HqqLinear implements QuantizedLinear {
 
   /**
    * A layer from the 19 tensors (and bias) that `stateDict`, or Python's with its encoding on, gives. Other entries are left alone.
-   * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_DTYPE_OVERFLOW, and what `create` throws for options
+   * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE, ERR_DTYPE_OVERFLOW, and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: FromStateDictOptions): Promise<HqqLinear> {
+    const tensors = checkFromState(state, options);
     const { computeDtype: wanted, path = '', backend = 'default', offloadMeta = false, runtime, signal } = options;
-    const { weight, settings, computeDtype, bias } = await decodeState(checkFromState(state, options), path, wanted);
+    const { weight, settings, computeDtype, bias } = await decodeState(tensors, path, wanted);
     const { format, shape } = weight;
     const layer = new HqqLinear({ format, shape, bias: bias !== undefined, computeDtype, settings, runtime, offloadMeta }, backend);
     layer.#module = await LinearModule.create(weight, {
@@ -147,26 +150,26 @@ export class HqqLinear implements QuantizedLinear {
 
   /**
    * Quantizes and prepares a layer made with `initialize: false`; does nothing where that is done. After an abort or error it can be called again.
-   * Throws as `create`, and ERR_DISPOSED.
+   * Calls at the same time share the work, each with its own signal. Throws as `create`, and ERR_DISPOSED.
    */
-  initialize({ signal, onProgress }: CallOptions = {}): Promise<void> {
-    if (this.#disposed) return Promise.reject(this.#gone());
-    if (this.#pending === undefined) return Promise.resolve();
-    const { options } = this.#pending;
-    const call = { signal: signal ?? options.signal, onProgress: onProgress ?? options.onProgress };
-    this.#working ??= this.#initialize(this.#pending, call).finally(() => {
-      this.#working = undefined;
-    });
-    return this.#working;
+  async initialize({ signal, onProgress }: CallOptions = {}): Promise<void> {
+    const options = this.#pending?.options;
+    const call = { signal: signal ?? options?.signal, onProgress: onProgress ?? options?.onProgress };
+    const isDone = () => {
+      if (this.#disposed) throw this.#gone();
+      return this.#pending === undefined;
+    };
+    await this.#work.run((shared) => this.#initialize(this.#pending!, shared), isDone, call);
   }
 
   async #initialize({ source, weight, bias, quantizer, options }: Pending, call: CallOptions): Promise<void> {
     const { computeDtype } = this;
-    const { runtime, importance } = options;
+    const { runtime, importance, threads } = options;
+    if (options.delOrig) checkDeletable(source);
     const backend = this.checkBackend(this.#backend);
     // Before the work: a format that nothing here runs should not be solved first.
     if (backend === undefined) await runtime.select([{ format: this.format, shape: this.shape, offloadMeta: this.#offloadMeta }]);
-    const quantized = await quantize(weight, quantizer, { metaDtype: computeDtype, runtime, importance, ...call });
+    const quantized = await quantize(weight, quantizer, { metaDtype: computeDtype, runtime, importance, threads, ...call });
     const module = await LinearModule.create(quantized, {
       ...{ runtime, bias, computeDtype, backend, offloadMeta: this.#offloadMeta },
       signal: call.signal,
@@ -223,7 +226,8 @@ export class HqqLinear implements QuantizedLinear {
   async setBackend(name: HqqBackend, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
     if (this.#disposed) throw this.#gone();
     const backend = this.checkBackend(name);
-    await this.#working;
+    await this.#work.idle(options.signal);
+    if (this.#disposed) throw this.#gone();
     await this.#module?.moveTo(backend, options);
     this.#backend = name;
   }

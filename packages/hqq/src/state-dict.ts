@@ -4,7 +4,9 @@
 import {
   type Affine,
   byteLength,
+  castBias,
   castFloat,
+  DTYPE_BYTES,
   firstNonFinite,
   type HostTensor,
   type LinearDType,
@@ -49,21 +51,44 @@ export function encodeState({ weight, settings, computeDtype, bias }: LayerState
 /**
  * Reads what `encodeState` or Python wrote. Scales, zeros and bias are rounded to the compute dtype: the one asked for, else the stored one, else f16,
  * as Python does when it places a layer.
- * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT (both name the tensor), ERR_DTYPE_OVERFLOW
+ * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE (all name the tensor), ERR_DTYPE_OVERFLOW
  */
 export async function decodeState(state: StateDict, path: string, wanted: LinearDType | undefined): Promise<LayerState> {
-  for (const [name, tensor] of Object.entries(state)) checkBytes(name, tensor);
-  const source = memorySource(state);
+  const source = memorySource(ownEntries(state, path));
   const stored = await readHqqLinear(source, path);
   const { settings, computeDtype: said } = await readHqqSettings(source, path, stored.format as Affine);
   const computeDtype = wanted ?? (said as LinearDType | undefined) ?? 'f16';
-  const weight = placed(await readStoredLinear(source, stored, { path: path === '' ? 'state dict' : path }), computeDtype);
-  const bias = stored.bias === undefined ? undefined : castFloat(await source.read(stored.bias), computeDtype);
+  const read = await readStoredLinear(source, stored, { path: path === '' ? 'state dict' : path });
+  for (const [part, name] of Object.entries(stored.parts)) checkFinite(name, read.parts[part]!);
+  const weight = placed(read, computeDtype);
+  const bias = stored.bias === undefined ? undefined : castBias(await source.read(stored.bias), computeDtype, stored.bias);
   return { weight, settings, computeDtype, bias };
 }
 
+/** Names that a layer has in any of the forms; what else is beside them is not looked at. */
+const OWN =
+  /^(?:W_q|bias|(?:scale|zero)(?:_q)?|meta_(?:scale|zero)\..+|shape|nbits|group_size|axis|packing|unpack_view_dtype|compute_dtype|view_as_float|quant_scale|quant_zero|offload_meta|channel_wise|optimize|round_zero|encoded_state_dict|stores_quant_config|lowbit_version)$/;
+
+/** The tensors of the layer at `path`, checked to be whole. */
+function ownEntries(state: StateDict, path: string): StateDict {
+  const prefix = path === '' ? '' : `${path}.`;
+  const own = Object.entries(state).filter(([name]) => name.startsWith(prefix) && OWN.test(name.slice(prefix.length)));
+  for (const [name, tensor] of own) checkBytes(name, tensor);
+  return Object.fromEntries(own);
+}
+
+function checkFinite(name: string, tensor: HostTensor): void {
+  const index = firstNonFinite(tensor);
+  if (index < 0) return;
+  throw new LowbitError('ERR_NON_FINITE', `state dict: ${JSON.stringify(name)}: element ${index} is NaN or infinite`, {
+    hint: 'The state dict is damaged, or its numbers overflowed their dtype. Quantize the layer again.',
+    details: { tensor: name, index },
+  });
+}
+
 function checkBytes(name: string, tensor: HostTensor): void {
-  if (tensor?.data instanceof Uint8Array && tensor.data.byteLength === byteLength(tensor)) return;
+  const isTensor = tensor?.data instanceof Uint8Array && Array.isArray(tensor.shape) && Object.hasOwn(DTYPE_BYTES, tensor.dtype);
+  if (isTensor && tensor.data.byteLength === byteLength(tensor)) return;
   throw new LowbitError('ERR_TENSOR_MISMATCH', `state dict: ${JSON.stringify(name)} is no whole tensor`, {
     hint: 'Every entry is { dtype, shape, data } with all its bytes.',
     details: { tensor: name },
@@ -77,7 +102,7 @@ function placed(weight: QuantizedTensor, dtype: LinearDType): QuantizedTensor {
   const one = <T extends Affine['scale'] | Affine['zero']>(stored: T, name: 'scale' | 'zero'): T | LinearDType => {
     if (typeof stored !== 'string' || stored === 'none') return stored;
     const part = castFloat(parts[name]!, dtype);
-    if (firstNonFinite(part) >= 0 && firstNonFinite(parts[name]!) < 0) {
+    if (firstNonFinite(part) >= 0) {
       throw new LowbitError('ERR_DTYPE_OVERFLOW', `state dict: a ${name} does not fit ${dtype}`, {
         hint: 'Compute in bf16 or f32.',
         details: { tensor: name, dtype },

@@ -3,6 +3,7 @@
 import {
   castFloat,
   codecFor,
+  createRuntime,
   createWorkers,
   float32Tensor,
   type HostTensor,
@@ -15,12 +16,14 @@ import {
   type Quantizer,
   quantize,
   type RoutinePool,
+  referenceBackend,
   type Workers,
 } from '@lowbit/core';
 import { seededFloats } from '@lowbit/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type BuiltWorker, buildWorker } from '../../../fixtures/worker.ts';
 import { hqq } from './hqq.ts';
+import { HqqLinear } from './linear.ts';
 import type { HqqOptions } from './options.ts';
 
 const shape: Matrix = [400, 2048]; // four tiles at least on either axis
@@ -184,4 +187,13 @@ it('groups longer than the columns are many are read in long ranges', async () =
   };
   await quantizer.quantize(counted, format, writer, { budget: Number.POSITIVE_INFINITY });
   expect(reads).toBe(2048); // each row once, whole
+});
+
+it('HqqLinear works with the threads it is given', async () => {
+  await using runtime = await createRuntime({ backends: [referenceBackend()] });
+  await using workers = createWorkers({ threads: 2 });
+  using layer = await HqqLinear.create({ weight }, threaded({}), { runtime, threads: workers });
+  expect(workers.running).toBe(2);
+  using alone = await HqqLinear.create({ weight }, threaded({}), { runtime });
+  expect(layer.stateDict()).toEqual(alone.stateDict());
 });
