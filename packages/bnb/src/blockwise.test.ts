@@ -43,6 +43,7 @@ describe('8 bits in blocks', () => {
   it.each([
     [{ blocksize: 64 }, /no option blocksize/],
     [null, /object/],
+    [new Map([['blockSize', 64]]), /plain object/],
     [{ blockSize: 32 }, /blockSize cannot be 32/],
     [{ blockSize: 100 }, /blockSize cannot be 100/],
     [{ map: new Float32Array(255) }, /256 ascending/],

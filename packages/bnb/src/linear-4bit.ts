@@ -2,7 +2,7 @@
 
 import {
   type Codebook,
-  castFloat,
+  castBias,
   checkBias,
   checkComputeDtype,
   type DType,
@@ -85,13 +85,14 @@ export class Linear4bit extends BnbLinear {
     const { computeDtype, runtime, signal, onProgress } = options;
     if (computeDtype !== undefined) checkComputeDtype(computeDtype);
     const { shape, dtype: weightDtype } = memoryReader('weight', linear?.weight);
-    if (linear.bias) checkBias(linear.bias, shape[0]);
+    const bias = linear.bias ?? undefined;
+    if (bias !== undefined) checkBias(bias, shape[0]);
     const quantizer = (quantType === 'nf4' ? nf4 : fp4)({ doubleQuant, blockSize });
     const storage = STORAGE_DTYPES.get(quantStorage)!;
     // Before the work: what could not be saved is not made.
     encodeBitsAndBytesLinear({ path: '', shape, format: quantizer.format(shape, 'f32'), weightDtype, storage });
     const weight = await quantize(linear.weight, quantizer, { runtime, signal, onProgress });
-    return Linear4bit.#place({ weight, bias: linear.bias ?? undefined }, { computeDtype, weightDtype, storage }, options);
+    return Linear4bit.#place({ weight, bias }, { computeDtype, weightDtype, storage }, options);
   }
 
   /**
@@ -111,7 +112,7 @@ export class Linear4bit extends BnbLinear {
 
   static async #place({ weight, bias }: LayerParts, identity: Identity, options: LayerOptions): Promise<Linear4bit> {
     const { computeDtype } = identity;
-    const kept = bias && computeDtype ? castFloat(bias, computeDtype) : bias;
+    const kept = bias && computeDtype ? castBias(bias, computeDtype) : bias;
     return new Linear4bit(await prepareLayer({ weight, bias: kept }, computeDtype, options), kept, identity);
   }
 

@@ -42,7 +42,7 @@ export class Linear8bitLt extends BnbLinear {
     const quantizer = int8({ threshold });
     const { shape } = memoryReader('weight', linear?.weight);
     const bias = linear.bias ?? undefined;
-    if (bias) checkBias(bias, shape[0]);
+    if (bias !== undefined) checkBias(bias, shape[0]);
     const weight = await quantize(linear.weight, quantizer, { runtime, signal, onProgress });
     return new Linear8bitLt(await prepareLayer({ weight, bias }, undefined, options), bias);
   }
