@@ -137,6 +137,11 @@ describe('prepareForInference', () => {
     const reason = new Error('enough');
     await expect(prepareForInference(model, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
     await expect(prepareForInference(model, { backed: 'gemlite' } as never)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
-    await expect(prepareForInference([['a', {} as never]])).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    const hint = expect.stringContaining('[path, HqqLinear] pairs');
+    for (const wrong of [[['a', {}]], { a: q }, [q], [null], q, undefined]) {
+      await expect(prepareForInference(wrong as never)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', hint });
+    }
+    const unknown = prepareForInference([], { backend: 'TRITON' as HqqBackend });
+    await expect(unknown).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', message: expect.stringContaining('TRITON') });
   });
 });

@@ -73,18 +73,22 @@ const BACKENDS: Readonly<Record<HqqBackend, Mapping>> = {
 /** Every name, in the order of the table in docs/hqq.md. */
 export const HQQ_BACKENDS = Object.keys(BACKENDS) as readonly HqqBackend[];
 
+/** Throws ERR_BAD_ARGUMENT for a name that is none. */
+export function checkBackendName(name: HqqBackend): void {
+  if (Object.hasOwn(BACKENDS, name)) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `there is no HQQ backend ${JSON.stringify(name) ?? String(name)}`, {
+    hint: `The names are ${HQQ_BACKENDS.join(', ')}.`,
+    details: { backend: name },
+  });
+}
+
 /**
  * The runtime's backend that a name stands for; undefined: the first that takes the format. `where` names the layer in messages.
  * @throws ERR_BAD_ARGUMENT (no such name), ERR_UNSUPPORTED_FORMAT (the layer is not what it takes, or nothing here does what it does),
  * ERR_BACKEND_UNAVAILABLE (the runtime lacks the backend)
  */
 export function runtimeBackend(name: HqqBackend, layer: LayerFacts, available: readonly string[], where: string): string | undefined {
-  if (!Object.hasOwn(BACKENDS, name)) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `there is no HQQ backend ${JSON.stringify(name) ?? String(name)}`, {
-      hint: `The names are ${HQQ_BACKENDS.join(', ')}.`,
-      details: { backend: name },
-    });
-  }
+  checkBackendName(name);
   const mapping = BACKENDS[name];
   const details = { backend: name, layer: where };
   if ('refused' in mapping) {

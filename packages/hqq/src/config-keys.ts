@@ -1,8 +1,9 @@
 // Reading Python's configuration records: keys in snake_case or camelCase, checked, and the quantizer that they mean.
 
-import { LowbitError, type Quantizer } from '@lowbit/core';
+import { isLowbitError, isPlainRecord, LowbitError, type Quantizer } from '@lowbit/core';
 import { hqq } from './hqq.ts';
 import type { HqqOptions } from './options.ts';
+import { valueText } from './solver-options.ts';
 
 type Camel<S extends string> = S extends `${infer Head}_${infer Tail}` ? `${Head}${Capitalize<Camel<Tail>>}` : S;
 
@@ -32,14 +33,9 @@ export function isQuantizer(value: unknown): value is Quantizer {
 /** The record with its keys in Python's spelling, undefined ones left out. Throws ERR_BAD_ARGUMENT naming key and choices. */
 export function record(options: unknown, known: ReadonlySet<string>, owner: string): Record<string, unknown> {
   const keys = `The keys are ${[...known].join(', ')}, or the same in camelCase.`;
-  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    throw new LowbitError(
-      'ERR_BAD_ARGUMENT',
-      `${owner}: a configuration must be an object, not ${JSON.stringify(options) ?? String(options)}`,
-      {
-        hint: keys,
-      },
-    );
+  if (!isPlainRecord(options)) {
+    const what = options instanceof Map ? 'a Map' : (JSON.stringify(options) ?? String(options));
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${owner}: a configuration must be an object, not ${what}`, { hint: keys });
   }
   const found: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(options)) {
@@ -56,8 +52,37 @@ export function record(options: unknown, known: ReadonlySet<string>, owner: stri
 export function quantizerOf(config: Configured, owner: string): QuantizerConfig {
   const isDict = typeof config === 'object' && config !== null && ('weight_quant_params' in config || 'weightQuantParams' in config);
   const { options, offloadMeta } = isDict ? fromDict(record(config, DICT, owner), owner) : fromHelper(record(config, HELPER, owner), owner);
-  const quantizer = hqq(options as HqqOptions);
+  const quantizer = checked(options as HqqOptions, isDict ? `${owner}: weight_quant_params` : owner);
   return { quantizer: offloadMeta ? { ...quantizer, config: { ...quantizer.config, offload_meta: true } } : quantizer, offloadMeta };
+}
+
+/** Python's key of each option that a configuration sets. */
+const KEYS: ReadonlyMap<unknown, string> = new Map<keyof HqqOptions, string>([
+  ['bits', 'nbits'],
+  ['groupSize', 'group_size'],
+  ['axis', 'axis'],
+  ['optimize', 'optimize'],
+  ['roundZero', 'round_zero'],
+  ['quantScale', 'quant_scale'],
+  ['quantZero', 'quant_zero'],
+  ['channelWise', 'channel_wise'],
+  ['viewAsFloat', 'view_as_float'],
+]);
+
+/** `hqq`, whose refusals name the key that the caller wrote. */
+function checked(options: HqqOptions, owner: string): Quantizer {
+  try {
+    return hqq(options);
+  } catch (error) {
+    const key = isLowbitError(error, 'ERR_BAD_ARGUMENT') ? KEYS.get(error.details.option) : undefined;
+    if (key === undefined) throw error;
+    const { hint, details } = error as LowbitError;
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${owner}: ${key} cannot be ${valueText(details.value)}`, {
+      hint,
+      details: { key, value: details.value },
+      cause: error,
+    });
+  }
 }
 
 /** Options for `hqq`, unchecked: it does. */

@@ -86,11 +86,15 @@ describe('baseQuantizeConfig', () => {
     [{ bits: 4 }, /there is no key bits \| The keys are nbits, group_size, .*camelCase/],
     [{ groupsize: 64 }, /there is no key groupsize/],
     [{ group_size: 64, groupSize: 64 }, /group_size is given twice/],
-    [{ nbits: '4' }, /bits cannot be 4/],
-    [{ nbits: 7 }, /bits cannot be 7/],
+    [{ nbits: '4' }, /baseQuantizeConfig: nbits cannot be 4/],
+    [{ nbits: 7 }, /baseQuantizeConfig: nbits cannot be 7/],
+    [{ groupSize: -8 }, /baseQuantizeConfig: group_size cannot be -8/],
+    [{ weight_quant_params: { nbits: 7 } }, /baseQuantizeConfig: weight_quant_params: nbits cannot be 7/],
+    [{ weight_quant_params: { round_zero: 1 } }, /weight_quant_params: round_zero cannot be 1/],
+    [new Map([['nbits', 2]]), /must be an object, not a Map/],
     [{ group_size: 60 }, /group_size cannot be 60 .*multiples of 8/],
     [{ quant_zero: 'true' }, /quant_zero cannot be true/],
-    [{ view_as_float: 1 }, /viewAsFloat cannot be 1/],
+    [{ view_as_float: 1 }, /view_as_float cannot be 1/],
     [[], /must be an object/],
     [null, /must be an object/],
     ['4bit', /must be an object, not "4bit"/],
@@ -143,6 +147,14 @@ describe('hqqConfig', () => {
     expect(Object.values(treat(rules, 'keep', paths.slice(0, 3)))).toEqual([8, 8, 8]);
     expect(treat(hqqConfig({ skip_modules: [] }).rules, 'keep').lm_head).toBe(4);
     expect(treat(hqqConfig({ skipModules: null }).rules, 'keep').lm_head).toBe(4);
+  });
+
+  it('takes None for what is not given', () => {
+    const plain = hqqConfig({ nbits: 2 });
+    const { quantizer } = hqqConfig({ nbits: 2, dynamic_config: null, quant_config: null });
+    expect((quantizer as Quantizer).identity).toBe((plain.quantizer as Quantizer).identity);
+    const perTag = hqqConfig({ dynamic_config: { 'mlp.*': { nbits: 3 } }, quant_config: null });
+    expect(treat(perTag.rules, perTag.quantizer)).toMatchObject({ '0.mlp.up_proj': 3, lm_head: 'keep' });
   });
 
   it('skips every path that a text occurs in, and whole tags', () => {
@@ -200,6 +212,8 @@ describe('hqqConfig', () => {
     [{ dynamic_config: {} }, /dynamic_config names no linear/],
     [{ dynamic_config: ['mlp.*'] }, /dynamic_config names no linear/],
     [{ dynamic_config: { 'mlp.*': { bits: 4 } } }, /hqqConfig: mlp\.\*: there is no key bits/],
+    [{ dynamic_config: { 'mlp.*': { nbits: 7 } } }, /hqqConfig: mlp\.\*: nbits cannot be 7/],
+    [{ dynamic_config: new Map([['mlp.*', {}]]) }, /dynamic_config names no linear/],
     [{ dynamic_config: { 'mlp.*': 4 } }, /hqqConfig: mlp\.\*: a configuration must be an object/],
     [{ skip_modules: 'lm_head' }, /skip_modules cannot be "lm_head"/],
     [{ skip_modules: [''] }, /skip_modules cannot be/],

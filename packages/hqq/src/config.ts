@@ -1,6 +1,6 @@
 // Configurations in Python's words: `BaseQuantizeConfig` of hqq and `HqqConfig` of transformers, under their keys or the same in camelCase.
 
-import { LowbitError, type Quantizer, type Rule, type Treatment } from '@lowbit/core';
+import { isPlainRecord, LowbitError, type Quantizer, type Rule, type Treatment } from '@lowbit/core';
 import { type Configured, isQuantizer, type PythonKeys, quantizerOf, record } from './config-keys.ts';
 import type { HqqBits } from './options.ts';
 
@@ -74,11 +74,11 @@ export type HqqConfigOptions = PythonKeys<{
   /** Default 1. */
   axis: 0 | 1;
   /** By tag, path or glob; null and what is not named stay as they are. Each entry has the defaults of `baseQuantizeConfig`. */
-  dynamic_config: Readonly<Record<string, LinearConfig | null>>;
+  dynamic_config: Readonly<Record<string, LinearConfig | null>> | null;
   /** Texts: a linear whose path contains one stays as it is. Default ['lm_head']. */
   skip_modules: readonly string[] | null;
   /** As config.json has it: a dictionary for all linears, or one per tag. */
-  quant_config: QuantConfigDict | Readonly<Record<string, QuantConfigDict | null>>;
+  quant_config: QuantConfigDict | Readonly<Record<string, QuantConfigDict | null>> | null;
   quant_method: 'hqq';
 }>;
 
@@ -101,7 +101,9 @@ export interface HqqConfig {
  */
 export function hqqConfig(options: HqqConfigOptions = {}): HqqConfig {
   const given = record(options, OPTIONS, OWNER);
-  const { dynamic_config, skip_modules = ['lm_head'], quant_config, quant_method = 'hqq', ...uniform } = given;
+  const { skip_modules = ['lm_head'], quant_method = 'hqq', dynamic_config: tags, quant_config: block, ...uniform } = given;
+  const dynamic_config = tags ?? undefined; // None in Python
+  const quant_config = block ?? undefined;
   if (quant_method !== 'hqq') throw bad(`quant_method is ${JSON.stringify(quant_method)}`, "It must be 'hqq'.");
   if ([dynamic_config, quant_config, Object.keys(uniform)[0]].filter((value) => value !== undefined).length > 1) {
     throw bad('settings for all linears beside settings of their own', 'Give nbits and the like, dynamic_config, or quant_config.');
@@ -133,7 +135,7 @@ function forAll(quantizer: Quantizer): HqqConfig {
 }
 
 function forEach(perTag: unknown): HqqConfig {
-  const entries = typeof perTag === 'object' && perTag !== null && !Array.isArray(perTag) ? Object.entries(perTag) : [];
+  const entries = isPlainRecord(perTag) ? Object.entries(perTag) : [];
   if (entries.length === 0) throw bad('dynamic_config names no linear', "Use { 'self_attn.q_proj': { nbits: 4 } }.");
   const rules = entries.map(([match, config]): Rule => {
     if (config === null || config === 'keep') return { match, use: 'keep' };

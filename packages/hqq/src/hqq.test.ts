@@ -268,7 +268,7 @@ describe('bad input', () => {
   };
   const weight = float32Tensor([6, 20], bell(120));
 
-  it.each([{ group: 32 }, { bit: 8 }, null, 4, [], 'hqq'])('options %j', async (options) => {
+  it.each([{ group: 32 }, { bit: 8 }, null, 4, [], 'hqq', new Map([['bits', 2]])])('options %j', async (options) => {
     expect(await code(async () => hqq(options as never))).toMatch(
       /^ERR_BAD_ARGUMENT hqq: (there is no option (group|bit)|options must be)/,
     );

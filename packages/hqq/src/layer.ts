@@ -1,6 +1,6 @@
 // One weight being quantized: its tiles, and the routines that work on a tile, on this thread or on others.
 //
-// Everything that takes time is a routine of one tile, and results are put together in tile order: what runs where changes no byte. decisions/008.
+// Everything that takes time is a routine of one tile, and results are put together in tile order: what runs where changes no byte. decisions/010.
 
 import type { Affine, HostTensor, QuantizeContext, WeightReader } from '@lowbit/core';
 import { callHere, type RoutineName, type TileParams } from './routines.ts';

@@ -1,6 +1,6 @@
 // Which solver finds the grid, and with what constants.
 
-import { type JsonObject, LowbitError } from '@lowbit/core';
+import { isPlainRecord, type JsonObject, LowbitError } from '@lowbit/core';
 
 /** Constants of the half-quadratic solver. */
 export interface ProximalOptions {
@@ -54,16 +54,20 @@ export type SolverSettings =
 
 /** ERR_BAD_ARGUMENT for an option of hqq(). */
 export function badOption(name: string, value: unknown, hint: string): LowbitError {
-  const text = typeof value === 'object' ? JSON.stringify(value) : String(value);
-  return new LowbitError('ERR_BAD_ARGUMENT', `hqq: ${name} cannot be ${text}`, { hint, details: { option: name, value } });
+  return new LowbitError('ERR_BAD_ARGUMENT', `hqq: ${name} cannot be ${valueText(value)}`, { hint, details: { option: name, value } });
+}
+
+/** A value in a message. */
+export function valueText(value: unknown): string {
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
 /** Throws ERR_BAD_ARGUMENT unless `options` is a plain record of known names; `prefix` stands before them in messages. */
 export function checkNames(options: object, known: ReadonlySet<string>, owner: string, prefix: string): void {
-  const isRecord = typeof options === 'object' && options !== null && !Array.isArray(options);
+  const isRecord = isPlainRecord(options);
   const unknown = isRecord ? Object.keys(options).find((name) => !known.has(name)) : undefined;
   if (isRecord && unknown === undefined) return;
-  const problem = isRecord ? `there is no option ${prefix}${unknown}` : 'options must be an object';
+  const problem = isRecord ? `there is no option ${prefix}${unknown}` : 'options must be a plain object';
   throw new LowbitError('ERR_BAD_ARGUMENT', `${owner}: ${problem}`, {
     hint: `The options are ${[...known].map((name) => `${prefix}${name}`).join(', ')}.`,
     details: { option: unknown === undefined ? undefined : `${prefix}${unknown}` },
