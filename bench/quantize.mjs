@@ -1,6 +1,6 @@
 // Peak memory and time of quantizing a checkpoint folder, in a process of its own.
-//   node bench/quantize.mjs MODEL [--bits 4] [--axis 1] [--solver hqq] [--lm-head] [--max-memory BYTES] [--runs 1]
-// Prints one JSON line a run: peak resident set in MB (10^6 bytes, as the operating system counts it), seconds, weights.
+//   node bench/quantize.mjs MODEL [--bits 4] [--axis 1] [--solver hqq] [--lm-head] [--max-memory BYTES] [--threads 1] [--runs 1]
+// Prints one JSON line a run: peak resident set in MB (10^6 bytes, as the operating system counts it), seconds, processor seconds, weights.
 
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -17,6 +17,7 @@ const { values, positionals } = parseArgs({
     solver: { type: 'string', default: 'hqq' },
     'lm-head': { type: 'boolean', default: false },
     'max-memory': { type: 'string' },
+    threads: { type: 'string', default: '1' },
     runs: { type: 'string', default: '1' },
     child: { type: 'boolean', default: false },
     out: { type: 'string' },
@@ -37,14 +38,17 @@ if (values.child) {
     adapters: [llama],
     rules: values['lm-head'] ? [{ match: 'lm_head', use: quantizer }] : [],
     maxMemory: values['max-memory'] ? Number(values['max-memory']) : undefined,
+    threads: Number(values.threads),
   });
   const { maxRSS } = process.resourceUsage();
   const result = {
     bits: Number(values.bits),
     axis: Number(values.axis),
     solver: values.solver,
+    threads: Number(values.threads),
     peakMB: Math.round((maxRSS * 1024) / 1e5) / 10,
     seconds: Math.round(report.ms / 10) / 100,
+    cpuSeconds: Math.round(process.cpuUsage().user / 1e4) / 100,
     weights: report.summary.quantizedWeights,
     nsPerWeight: Math.round((report.ms * 1e7) / report.summary.quantizedWeights) / 10,
     weightError: report.weightError,

@@ -12,6 +12,7 @@ import {
   type Format,
   float32Tensor,
   type JsonObject,
+  memoryFootprint,
   type Quantizer,
   referenceBackend,
   toFloat32,
@@ -23,6 +24,7 @@ import { goldenJson, goldenPath, goldenTensors } from '../fixtures/golden.ts';
 
 interface GoldenCase {
   readonly name: string;
+  readonly memory_footprint_without_buffers: number;
   readonly quantized_linears: readonly string[];
 }
 
@@ -56,6 +58,12 @@ describe.each(['nf4', 'nf4-double', 'fp4', 'int8'])('%s', (name) => {
     expect(got.length).toBe(want.length);
     return got.reduce((largest, value, i) => Math.max(largest, Math.abs(value - want[i]!)), 0);
   }
+
+  it('has the memory footprint that Python counts', async () => {
+    const { memory_footprint_without_buffers: expected } = cases.find((c) => c.name === `checkpoint-${name}`)!;
+    await using checkpoint = await openCheckpoint(folder);
+    expect(memoryFootprint(checkpoint)).toBe(expected);
+  });
 
   it('has the linears that Python quantized', async () => {
     await using checkpoint = await openCheckpoint(folder);

@@ -1,22 +1,27 @@
-// The quality figures of the Python libraries, repeated: weight errors of every HQQ row, and perplexities. Procedure: fixtures/golden/QUALITY.md.
+// The quality figures of the Python libraries, repeated: weight errors of every HQQ and bitsandbytes row, and perplexities. Procedure:
+// fixtures/golden/QUALITY.md.
 //
 // The perplexity of all rows takes long in the reference backend: two rows of the tiny model run always, the others with LOWBIT_SLOW=1, those
 // of SmolLM2 when LOWBIT_SMOLLM2 names its folder as well.
 
 import { fileURLToPath } from 'node:url';
+import { fp4, int8, nf4 } from '@lowbit/bnb';
 import {
   createRuntime,
+  dequantize,
   elementCount,
   linearTag,
   patchLinears,
+  type Quantizer,
   quantizationError,
   quantize,
+  type Runtime,
   referenceBackend,
   toFloat32,
 } from '@lowbit/core';
 import { type HqqBits, hqq } from '@lowbit/hqq';
 import { type FolderCheckpoint, openCheckpoint } from '@lowbit/hub';
-import { llama, loadModel, perplexity } from '@lowbit/models';
+import { type LanguageModel, llama, loadModel, perplexity } from '@lowbit/models';
 import { describe, expect, it } from 'vitest';
 import { goldenJson } from '../fixtures/golden.ts';
 import { needs } from '../fixtures/needs.ts';
@@ -50,12 +55,20 @@ const subjects = {
   },
 };
 
-const parse = (method: string) => {
+const BNB: Readonly<Record<string, Quantizer>> = {
+  'bnb-nf4': nf4(),
+  'bnb-nf4-dq': nf4({ doubleQuant: true }),
+  'bnb-fp4': fp4(),
+  'bnb-int8': int8(),
+};
+
+const parse = (method: string): Quantizer | undefined => {
+  if (Object.hasOwn(BNB, method)) return BNB[method];
   const [, bits, group, axis] = /^hqq-(\d)bit-g(\d+)-axis([01])$/.exec(method) ?? [];
   return bits === undefined ? undefined : hqq({ bits: Number(bits) as HqqBits, groupSize: Number(group), axis: Number(axis) as 0 | 1 });
 };
 
-async function relativeWeightError(checkpoint: FolderCheckpoint, quantizer: ReturnType<typeof hqq>): Promise<number> {
+async function relativeWeightError(checkpoint: FolderCheckpoint, quantizer: Quantizer): Promise<number> {
   let [error, norm] = [0, 0];
   for (const { path } of llama.linears(checkpoint.config, checkpoint.source.entries)) {
     if (linearTag(path) === 'lm_head') continue;
@@ -66,11 +79,25 @@ async function relativeWeightError(checkpoint: FolderCheckpoint, quantizer: Retu
   return error / norm;
 }
 
+/**
+ * Every linear of the decoder blocks by its quantized weight, expanded to float32. Of LLM.int8 the figure is for the weights alone: a backend would
+ * round activations, too.
+ */
+async function expandLinears(model: LanguageModel, quantizer: Quantizer, runtime: Runtime): Promise<void> {
+  for (const { path } of [...model.linears()].filter(({ path }) => linearTag(path) !== 'lm_head')) {
+    const { weight, bias } = await model.weight(path);
+    const quantized = await quantize(weight, quantizer);
+    const expanded = { format: { kind: 'dense', dtype: 'f32' }, shape: quantized.shape, parts: { weight: dequantize(quantized) } } as const;
+    await model.replace(path, await runtime.linear(expanded, { bias }));
+  }
+}
+
 /** The procedure of QUALITY.md: every linear of the decoder blocks quantized with float32 scales, windows scored on their own. */
-async function measurePerplexity(checkpoint: FolderCheckpoint, windows: number[][], quantizer: ReturnType<typeof hqq> | undefined) {
+async function measurePerplexity(checkpoint: FolderCheckpoint, windows: number[][], quantizer: Quantizer | undefined) {
   await using runtime = await createRuntime({ backends: [referenceBackend()] });
   await using model = await loadModel(checkpoint, { runtime });
-  if (quantizer) await patchLinears(model, [{ match: ['self_attn.*', 'mlp.*'], use: quantizer }], { runtime, metaDtype: 'f32' });
+  if (quantizer?.format([64, 64], 'f32').kind === 'int8') await expandLinears(model, quantizer, runtime);
+  else if (quantizer) await patchLinears(model, [{ match: ['self_attn.*', 'mlp.*'], use: quantizer }], { runtime, metaDtype: 'f32' });
   let [sum, tokens] = [0, 0];
   for (const ids of windows) {
     const part = await perplexity(model, ids, { contextLength: ids.length });

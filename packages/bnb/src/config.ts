@@ -3,7 +3,8 @@
 import { type JsonObject, LowbitError, type Quantizer, type Rule } from '@lowbit/core';
 import { fp4, nf4 } from './four-bit.ts';
 import { int8 } from './int8.ts';
-import { CONFIG_DEFAULTS, type ComputeDtype, TORCH_NAMES } from './options.ts';
+import { type OffloadOptions, offloadedLinears } from './offload.ts';
+import { CONFIG_DEFAULTS, type ComputeDtype, type QuantStorage, STORAGES, TORCH_NAMES } from './options.ts';
 import { refusal } from './refuse.ts';
 import { type SkipOptions, skipRules } from './skip.ts';
 
@@ -18,16 +19,18 @@ export interface BitsAndBytesOptions {
   /** Default float32, as in Python. */
   readonly bnb4bitComputeDtype?: 'float32' | 'float16' | 'bfloat16';
   /** What the bytes of codes are stored as; it changes none of them. Default uint8, which every reader takes. */
-  readonly bnb4bitQuantStorage?: (typeof STORAGES)[number];
+  readonly bnb4bitQuantStorage?: QuantStorage;
   /** Default 6. */
   readonly llmInt8Threshold?: number;
   /** Modules to leave as they are, of 4-bit models, too; it replaces the default list. Default null: the output embedding and tied weights. */
   readonly llmInt8SkipModules?: readonly string[] | null;
-  /** Carried along into config.json: a matter for Python's device maps. */
+  /** Linears that the device map given to `rules` offloads stay as they are. Default false: they are quantized, too. */
   readonly llmInt8EnableFp32CpuOffload?: boolean;
   /** Only false: with true Python keeps float weights, and there is nothing to quantize. */
   readonly llmInt8HasFp16Weight?: boolean;
 }
+
+export interface RulesOptions extends SkipOptions, OffloadOptions {}
 
 export interface BitsAndBytes {
   /** Its config record is the whole `quantization_config`. */
@@ -35,10 +38,11 @@ export interface BitsAndBytes {
   /** `llm_int8_skip_modules` as given. */
   readonly skipModules: readonly string[] | null;
   /**
-   * Rules that quantize the linears at `paths` but for those that transformers skips. For `quantizeCheckpoint` and `patchLinears`.
-   * @throws ERR_BAD_ARGUMENT for an entry of the list that is no module name
+   * Rules that quantize the linears at `paths` but for those that transformers skips and, with `llmInt8EnableFp32CpuOffload`, those that the device
+   * map offloads. For `quantizeCheckpoint` and `patchLinears`.
+   * @throws ERR_BAD_ARGUMENT for an entry of the list that is no module name, or a path that the device map does not place
    */
-  rules(paths: Iterable<string>, options?: SkipOptions): Rule[];
+  rules(paths: Iterable<string>, options?: RulesOptions): Rule[];
 }
 
 type Field = keyof typeof CONFIG_DEFAULTS;
@@ -58,7 +62,6 @@ const CAMEL: Readonly<Record<keyof BitsAndBytesOptions, Field>> = {
 
 /** Copies of the flags that transformers writes and does not read. */
 const COPIES = new Set(['_load_in_4bit', '_load_in_8bit']);
-const STORAGES = ['uint8', 'int8', 'float16', 'bfloat16', 'float32', 'float64'] as const;
 
 /**
  * A quantizer from the fields of a `quantization_config`, which may be that of a config.json, or from the same in camel case.
@@ -80,7 +83,7 @@ export function bitsAndBytesConfig(options: BitsAndBytesOptions | JsonObject): B
     });
   }
   const doubleQuant = flag(config, 'bnb_4bit_use_double_quant');
-  flag(config, 'llm_int8_enable_fp32_cpu_offload');
+  const keepsOffloaded = flag(config, 'llm_int8_enable_fp32_cpu_offload');
   if (flag(config, 'llm_int8_has_fp16_weight')) {
     throw unsupported('llm_int8_has_fp16_weight keeps float weights', 'Leave it out: int8 weights are what a checkpoint stores.');
   }
@@ -104,7 +107,13 @@ export function bitsAndBytesConfig(options: BitsAndBytesOptions | JsonObject): B
   const made = eight ? int8({ threshold }) : (type === 'nf4' ? nf4 : fp4)({ doubleQuant, computeDtype });
   const quantizer: Quantizer = { ...made, config, identity: JSON.stringify([made.identity, config]) };
   const list = skipModules as readonly string[] | null;
-  return { quantizer, skipModules: list, rules: (paths, skipOptions) => skipRules(paths, quantizer, list, skipOptions) };
+  const rules = (paths: Iterable<string>, { deviceMap, offload, ...skipOptions }: RulesOptions = {}): Rule[] => {
+    const all = [...paths];
+    const offloaded = offloadedLinears(all, { deviceMap, offload });
+    const skips = skipRules(all, quantizer, list, skipOptions);
+    return keepsOffloaded && offloaded.length > 0 ? [...skips, { match: offloaded, use: 'keep' }] : skips;
+  };
+  return { quantizer, skipModules: list, rules };
 }
 
 const CALL = 'bitsAndBytesConfig';

@@ -41,6 +41,10 @@ const BLOCK_SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096];
 /** Names of the dtypes in config.json. */
 export const TORCH_NAMES: Readonly<Record<ComputeDtype, string>> = { f32: 'float32', f16: 'float16', bf16: 'bfloat16' };
 
+/** What the bytes of packed codes can be stored as, in torch's words. */
+export const STORAGES = ['uint8', 'int8', 'float16', 'bfloat16', 'float32', 'float64'] as const;
+export type QuantStorage = (typeof STORAGES)[number];
+
 const NF4_OPTIONS: readonly (keyof Nf4Options)[] = ['blockSize', 'doubleQuant', 'computeDtype'];
 const FP4_OPTIONS: readonly (keyof Fp4Options)[] = [...NF4_OPTIONS, 'thresholds'];
 

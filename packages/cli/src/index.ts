@@ -1,5 +1,6 @@
 // The library behind the command: paths in, models and folders out. It composes the packages of lowbit; take those directly where you need less.
 
+export { type Fp4Options, fp4, type Int8Options, int8, type Nf4Options, nf4 } from '@lowbit/bnb';
 export type { ProgressEvent, QuantizedTensor, Quantizer, Rule } from '@lowbit/core';
 export {
   dequantize,

@@ -1,8 +1,9 @@
 // From what was written to quantizers: the one place that knows every method package.
 
-import type { Quantizer, Rule } from '@lowbit/core';
+import { fp4, int8, nf4 } from '@lowbit/bnb';
+import { LowbitError, type Quantizer, type Rule } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
-import type { MethodName, MethodSettings, RuleText } from './parse.ts';
+import { type Group, type MethodName, type MethodSettings, type RuleText, SETTINGS } from './parse.ts';
 
 const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quantizer>> = {
   hqq: ({ bits, group, axis, solver, quantScale, quantZero }) =>
@@ -14,9 +15,19 @@ const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quant
       ...(quantScale === undefined ? {} : { quantScale }),
       ...(quantZero === undefined ? {} : { quantZero: quantZero === 'layer' || quantZero }),
     }),
+  nf4: ({ group, doubleQuant = false }) => nf4({ blockSize: blockSize('nf4', group), doubleQuant }),
+  fp4: ({ group, doubleQuant = false }) => fp4({ blockSize: blockSize('fp4', group), doubleQuant }),
+  int8: ({ threshold }) => int8(threshold === undefined ? {} : { threshold }),
 };
 
-/** The quantizer of a method. Throws ERR_BAD_ARGUMENT for settings that it does not have. */
+function blockSize(method: string, group: Group = 64): number {
+  if (group !== 'none') return group;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${method} has no blocks of whole rows`, {
+    hint: 'Give a power of two from 32 to 4096 as group.',
+  });
+}
+
+/** The quantizer of a method, from those of the settings that it has. Throws ERR_BAD_ARGUMENT for values that it refuses. */
 export function makeQuantizer(method: MethodName, settings: MethodSettings = {}): Quantizer {
   return FACTORIES[method](settings);
 }
@@ -28,4 +39,10 @@ export function makeRules(texts: readonly RuleText[], defaults: MethodSettings =
     const { method, ...own } = use;
     return { match, use: makeQuantizer(method, { ...defaults, ...own }) };
   });
+}
+
+/** A setting that was given, but that none of the methods has. */
+export function idleSetting(methods: readonly MethodName[], given: MethodSettings): keyof MethodSettings | undefined {
+  const names = Object.keys(given) as (keyof MethodSettings)[];
+  return names.find((name) => given[name] !== undefined && !methods.some((method) => SETTINGS[method].includes(name)));
 }

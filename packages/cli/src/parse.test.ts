@@ -54,6 +54,11 @@ describe('numbers', () => {
 });
 
 describe('parseRule', () => {
+  it('says what the method takes', () => {
+    expect(codeOf(() => parseRule('x=nf4:b4'))).toContain('after nf4 can come g64, dq, each at most once');
+    expect(codeOf(() => parseRule('x=int8:dq'))).toContain('after int8 can come t6');
+  });
+
   it('reads methods with settings in any order', () => {
     expect(parseRule('mlp.down_proj=hqq:b8:g128:a0')).toEqual({
       match: 'mlp.down_proj',
@@ -64,6 +69,10 @@ describe('parseRule', () => {
     expect(parseRule('lm_head=hqq:ls').use).toEqual({ method: 'hqq', solver: 'least-squares' });
     expect(parseRule('lm_head=hqq:hqq').use).toEqual({ method: 'hqq', solver: 'hqq' });
     expect(parseRule('lm_head=hqq').use).toEqual({ method: 'hqq' });
+    expect(parseRule('mlp.*=nf4:dq:g128').use).toEqual({ method: 'nf4', doubleQuant: true, group: 128 });
+    expect(parseRule('mlp.*=fp4').use).toEqual({ method: 'fp4' });
+    expect(parseRule('lm_head=int8:t0').use).toEqual({ method: 'int8', threshold: 0 });
+    expect(parseRule('lm_head=int8:t6.5').use).toEqual({ method: 'int8', threshold: 6.5 });
     expect(parseRule('lm_head=keep')).toEqual({ match: 'lm_head', use: 'keep' });
   });
 
@@ -83,5 +92,14 @@ describe('parseRule', () => {
     'x=hqq:g0',
     '{a=hqq',
     'x=hqq:a2',
+    'x=hqq:dq',
+    'x=hqq:t6',
+    'x=nf4:b4',
+    'x=nf4:a0',
+    'x=nf4:ls',
+    'x=fp4:dq:dq',
+    'x=int8:g64',
+    'x=int8:t-1',
+    'x=int8:t',
   ])('refuses %j', (text) => expect(codeOf(() => parseRule(text))).toMatch(/^ERR_BAD_ARGUMENT/));
 });

@@ -4,8 +4,16 @@
 import { glob, LowbitError } from '@lowbit/core';
 
 /** Methods that `-m` and rules can name. */
-export const METHODS = ['hqq'] as const;
+export const METHODS = ['hqq', 'nf4', 'fp4', 'int8'] as const;
 export type MethodName = (typeof METHODS)[number];
+
+/** Settings that each method has. Of `group`, nf4 and fp4 have no `none`. */
+export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSettings)[]>> = {
+  hqq: ['bits', 'group', 'axis', 'solver', 'quantScale', 'quantZero'],
+  nf4: ['group', 'doubleQuant'],
+  fp4: ['group', 'doubleQuant'],
+  int8: ['threshold'],
+};
 
 /** Bits per code that HQQ has. */
 export const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
@@ -36,12 +44,14 @@ export type LayoutName = (typeof LAYOUTS)[number];
 
 /** Settings of a method as given; what is absent is filled in by the command. */
 export interface MethodSettings {
-  readonly bits?: Bits;
-  readonly group?: Group;
-  readonly axis?: 0 | 1;
-  readonly solver?: Solver;
-  readonly quantScale?: boolean;
-  readonly quantZero?: QuantZero;
+  readonly bits?: Bits | undefined;
+  readonly group?: Group | undefined;
+  readonly axis?: 0 | 1 | undefined;
+  readonly solver?: Solver | undefined;
+  readonly quantScale?: boolean | undefined;
+  readonly quantZero?: QuantZero | undefined;
+  readonly doubleQuant?: boolean | undefined;
+  readonly threshold?: number | undefined;
 }
 
 /** A rule as written, before its quantizer is made. */
@@ -140,30 +150,60 @@ export function parseGlob(text: string): string {
   return text;
 }
 
-const RULE_FORM = 'a rule such as "mlp.down_proj=hqq:b8:g64:a0" or "lm_head=keep"';
+/** An outlier threshold of int8; 0 turns outliers off. Throws ERR_BAD_ARGUMENT. */
+export function parseThreshold(text: string): number {
+  return parseNumber(text, { min: 0 });
+}
+
+const RULE_FORM = 'a rule such as "mlp.down_proj=hqq:b8:g64:a0", "mlp.*=nf4:g64:dq", "lm_head=int8:t6" or "lm_head=keep"';
 
 function solverOf(text: string): Solver | undefined {
   return text === 'ls' ? 'least-squares' : SOLVERS.find((name) => name === text);
 }
 
-/** `GLOB=keep` or `GLOB=METHOD[:bBITS][:gGROUP][:aAXIS][:SOLVER]`, settings in any order. Throws ERR_BAD_ARGUMENT. */
+/** How the settings that rules can give are written, for messages. */
+const WRITTEN: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
+  bits: 'b4',
+  group: 'g64',
+  axis: 'a1',
+  solver: `a solver (${SOLVERS.join(', ')})`,
+  doubleQuant: 'dq',
+  threshold: 't6',
+};
+
+/** One setting of a rule. Throws ERR_BAD_ARGUMENT for a value that its kind does not have. */
+function parseSetting(text: string): readonly [keyof MethodSettings, MethodSettings] | undefined {
+  const solver = solverOf(text);
+  if (solver) return ['solver', { solver }];
+  if (text === 'dq') return ['doubleQuant', { doubleQuant: true }];
+  const value = text.slice(1);
+  if (text[0] === 'b') return ['bits', { bits: parseBits(value) }];
+  if (text[0] === 'g') return ['group', { group: parseGroup(value) }];
+  if (text[0] === 'a') return ['axis', { axis: parseAxis(value) }];
+  if (text[0] === 't') return ['threshold', { threshold: parseThreshold(value) }];
+  return undefined;
+}
+
+/**
+ * `GLOB=keep`, `GLOB=hqq[:bBITS][:gGROUP][:aAXIS][:SOLVER]`, `GLOB=nf4[:gGROUP][:dq]` (or fp4) or `GLOB=int8[:tTHRESHOLD]`, settings in any order.
+ * Throws ERR_BAD_ARGUMENT.
+ */
 export function parseRule(text: string): RuleText {
   const at = text.lastIndexOf('=');
   if (at < 1 || at === text.length - 1) throw bad(text, RULE_FORM);
   const match = parseGlob(text.slice(0, at));
-  const [word, ...settings] = text.slice(at + 1).split(':');
-  if (word === 'keep' && settings.length === 0) return { match, use: 'keep' };
+  const [word, ...written] = text.slice(at + 1).split(':');
+  if (word === 'keep' && written.length === 0) return { match, use: 'keep' };
   const method = METHODS.find((name) => name === word);
   if (method === undefined) throw bad(text, `${RULE_FORM}: after "=" comes keep or ${METHODS.join(', ')}`);
-  const use: { method: MethodName; bits?: Bits; group?: Group; axis?: 0 | 1; solver?: Solver } = { method };
-  for (const setting of settings) {
-    const value = setting.slice(1);
-    const solver = solverOf(setting);
-    if (solver && use.solver === undefined) use.solver = solver;
-    else if (setting[0] === 'b' && use.bits === undefined) use.bits = parseBits(value);
-    else if (setting[0] === 'g' && use.group === undefined) use.group = parseGroup(value);
-    else if (setting[0] === 'a' && use.axis === undefined) use.axis = parseAxis(value);
-    else throw bad(text, `${RULE_FORM}: after the method come b4, g64, a1 and a solver (${SOLVERS.join(', ')}), each at most once`);
+  let settings: MethodSettings = {};
+  for (const setting of written) {
+    const [name, value] = parseSetting(setting) ?? [];
+    if (name === undefined || settings[name] !== undefined || !SETTINGS[method].includes(name)) {
+      const known = SETTINGS[method].flatMap((each) => WRITTEN[each] ?? []).join(', ');
+      throw bad(text, `${RULE_FORM}: after ${method} can come ${known}, each at most once`);
+    }
+    settings = { ...settings, ...value };
   }
-  return { match, use };
+  return { match, use: { method, ...settings } };
 }

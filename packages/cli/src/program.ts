@@ -25,6 +25,7 @@ import {
   parsePath,
   parseRule,
   parseSize,
+  parseThreshold,
   QUANT_ZERO,
   type RuleText,
   SOLVERS,
@@ -68,14 +69,19 @@ function addQuantize(program: Command, start: Start): void {
       arg((text) => parseChoice(text, METHODS)),
       METHODS[0],
     )
-    .option('-b, --bits <n>', 'bits per weight: 8, 6, 5, 4, 3, 2, 1.58 or 1', arg(parseBits), 4)
-    .option('-g, --group <n>', 'weights that share a scale, or none for whole rows', arg(parseGroup), 64)
-    .option('--axis <0|1>', 'groups along the rows (1) or across them (0)', arg(parseAxis), 1)
+    .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1 (default: 4)', arg(parseBits))
+    .option('-g, --group <n>', 'hqq, nf4, fp4: weights that share a scale; hqq also none, for whole rows (default: 64)', arg(parseGroup))
+    .option('--axis <0|1>', 'hqq: groups along the rows (1) or across them (0) (default: 1)', arg(parseAxis))
+    .option('--double-quant', 'nf4, fp4: keep scales as 8-bit codes')
+    .option(
+      '--threshold <x>',
+      'int8: magnitude from which activations are computed in floating point, 0 for none (default: 6)',
+      arg(parseThreshold),
+    )
     .option(
       '--solver <name>',
-      `what finds the scales: ${SOLVERS.join(' or ')}; least-squares has smaller errors in the same files`,
+      `hqq: what finds the scales, ${SOLVERS.join(' (default) or ')}; least-squares has smaller errors in the same files`,
       arg((text) => parseChoice(text, SOLVERS)),
-      SOLVERS[0],
     )
     .option(
       '--importance <from>',
@@ -85,7 +91,7 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--rule <glob=use>',
-      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'lm_head=keep'; the last match wins",
+      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq', 'lm_head=int8:t6', 'lm_head=keep'; the last match wins",
       arg((text) => void rules.push(parseRule(text))),
     )
     .option(
@@ -98,10 +104,10 @@ function addQuantize(program: Command, start: Start): void {
       `store everything else, scales and zeros as ${DTYPES.join(', ')} (default: as in the source, scales f16)`,
       arg((text) => parseChoice(text, DTYPES)),
     )
-    .option('--quant-scale', 'store scales as 8-bit codes, too; only lowbit reads the result')
+    .option('--quant-scale', 'hqq: store scales as 8-bit codes, too; only lowbit reads the result')
     .option(
       '--quant-zero <how>',
-      `store zeros as 8-bit codes, too: ${QUANT_ZERO.join(' or ')} (one grid a layer, or one for every 128); only lowbit reads the result`,
+      `hqq: store zeros as 8-bit codes, too, ${QUANT_ZERO.join(' or ')} (one grid a layer, or one for every 128); only lowbit reads the result`,
       arg((text) => parseChoice(text, QUANT_ZERO)),
     )
     .option(
@@ -112,7 +118,7 @@ function addQuantize(program: Command, start: Start): void {
     .option('--max-memory <size>', 'bound for weights in flight, such as 4GB or 192MB (default: 192MiB, at least 32MiB)', arg(parseMemory))
     .option(
       '--threads <n>',
-      'threads to compute with (default: as many as this machine has); changes no byte of the result',
+      'threads to compute with (default: as many as this machine has, at most 8); changes no byte of the result',
       number({ min: 1, max: 1024, whole: true }),
     )
     .option('--shard-size <size>', 'most bytes per safetensors file (default: 5GB)', arg(parseSize))

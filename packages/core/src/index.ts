@@ -21,6 +21,7 @@ export {
   writeFloat32,
 } from './dtype.ts';
 export { memoryFootprint } from './footprint.ts';
+export { glob } from './glob.ts';
 export { collectImportance, type ImportanceOptions } from './importance.ts';
 export {
   checkBias,
@@ -61,10 +62,10 @@ export {
 } from './quantized.ts';
 export { quote } from './quote.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
-export { glob, linearTag, linearTags, resolveRules } from './rules.ts';
+export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';
 export * from './spec/index.ts';
-export { float32Tensor, hostTensor } from './tensor.ts';
+export { float32Tensor, hostTensor, transpose } from './tensor.ts';
 export { availableThreads, sharedBytes, type WebWorker } from './workers/host.ts';
 export { serveRoutines } from './workers/serve.ts';
 export { createWorkers, type Workers, type WorkersOptions } from './workers/workers.ts';

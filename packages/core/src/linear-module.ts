@@ -5,7 +5,7 @@ import { codecFor } from './codecs/index.ts';
 import { byteLength, castFloat, elementCount, FLOAT_DTYPES, toFloat32 } from './dtype.ts';
 import { disposedError } from './reference/memory.ts';
 import type { Runtime } from './runtime.ts';
-import type { Backend, DeviceTensor, LinearRequest, QuantizedLinear } from './spec/backend.ts';
+import type { Backend, DeviceTensor, LinearRequest, OutlierCount, QuantizedLinear } from './spec/backend.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { DequantizeOptions, Format, QuantizedTensor } from './spec/format.ts';
 import type { HostTensor, Matrix } from './spec/tensor.ts';
@@ -89,6 +89,11 @@ export class LinearModule implements QuantizedLinear {
   /** Where `forward` runs, and so where its tensors must live. Throws ERR_DISPOSED. */
   get backend(): Backend {
     return this.#held().backend;
+  }
+
+  /** Counts of the backend's linear since it was prepared. See `QuantizedLinear.outliers`. */
+  get outliers(): OutlierCount | undefined {
+    return this.#prepared.linear.outliers;
   }
 
   /** The bias [out] in `computeDtype`, as it is added. */

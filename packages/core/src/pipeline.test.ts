@@ -13,7 +13,7 @@ import type { Affine, QuantizedTensor } from './spec/format.ts';
 import type { LinearHost, ModelAdapter } from './spec/model.ts';
 import type { Quantizer } from './spec/quantizer.ts';
 import type { DType, HostTensor, JsonObject, ProgressEvent } from './spec/tensor.ts';
-import { float32Tensor } from './tensor.ts';
+import { float32Tensor, transpose } from './tensor.ts';
 
 /** 8 bits per row, scale and zero from the row's range; reads row by row. */
 function rowwise(step = 0): Quantizer {
@@ -234,7 +234,8 @@ describe('planCheckpoint', () => {
       hint: 'Layouts given: plain, other.',
     });
     expect(plan(config, tensors, { layouts: [picky, other], layout: 'other' })).toMatchObject({
-      hint: expect.stringMatching(/given: other\./),
+      message: 'the layout other does not store these settings; plain does',
+      hint: 'Choose plain, or no layout by name.',
     });
     expect(plan(config, tensors, { layouts: [picky], rules: [{ match: 'b', use: rowwise(1) }] }).message).toMatch(/^model.layers.1.b: /);
     expect(plan(config, { ...tensors, 'model.layers.0.a.q': ramp([1]) })).toMatchObject({ code: 'ERR_BAD_CHECKPOINT' });
@@ -462,5 +463,56 @@ describe('patchLinears', () => {
     await expect(patchLinears(host, [{ match: '**', use: rowwise() }], { runtime, signal: AbortSignal.abort(reason) })).rejects.toBe(
       reason,
     );
+  });
+});
+
+describe('weights that are stored as [in, out]', () => {
+  const conv: ModelAdapter = {
+    ...adapter,
+    linears: () => adapter.linears(config, new Map()).map((site) => ({ ...site, transposed: true })),
+  };
+  const turned = () =>
+    Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, /[ab]\.weight$|head/.test(name) ? transpose(t) : t]));
+
+  async function run(from: Record<string, HostTensor>, more: Partial<PlanOptions>) {
+    const source = memorySource(from);
+    const plan = planCheckpoint(config, source.entries, options(more));
+    const sink = memorySink();
+    await sink.reserve(new Map([...plan.tensors].map(([name, { spec }]) => [name, spec])), {});
+    const report = await executePlan(plan, source, sink);
+    return { tensors: sink.tensors, report, plan };
+  }
+
+  it('are turned before they are quantized, and copied as they are', async () => {
+    const plain = await run(tensors, {});
+    const stored = await run(turned(), { adapters: [conv] });
+    expect(stored.report.weightError).toBe(plain.report.weightError);
+    for (const [name, tensor] of plain.tensors) {
+      expect(stored.tensors.get(name), name).toEqual(name === 'lm_head.weight' ? transpose(tensor) : tensor);
+    }
+    expect(stored.plan.fingerprint).not.toBe(plain.plan.fingerprint);
+  });
+
+  it('must have that shape', () => {
+    expect(() => planCheckpoint(config, memorySource(tensors).entries, options({ adapters: [conv] }))).toThrow(
+      expect.objectContaining({ code: 'ERR_TENSOR_MISMATCH', message: expect.stringContaining('[16, 8]') as unknown }),
+    );
+  });
+
+  it('must fit the memory allowed', async () => {
+    const large = { ...turned(), 'model.layers.0.a.weight': float32Tensor([2048, 1280], new Float32Array(2048 * 1280)) };
+    const wide: ModelAdapter = {
+      ...conv,
+      linears: () =>
+        conv.linears(config, new Map()).map((site) => (site.path.endsWith('0.a') ? { ...site, shape: [1280, 2048] as const } : site)),
+    };
+    const source = memorySource(large);
+    const plan = planCheckpoint(config, source.entries, options({ adapters: [wide] }));
+    const sink = memorySink();
+    await sink.reserve(new Map([...plan.tensors].map(([name, { spec }]) => [name, spec])), {});
+    await expect(executePlan(plan, source, sink, { maxMemory: 32 << 20 })).rejects.toMatchObject({
+      code: 'ERR_LIMIT',
+      hint: expect.stringContaining(String(4 * 4 * 2048 * 1280)),
+    });
   });
 });

@@ -5,11 +5,12 @@
 
 import { byteLength, castFloat, DTYPE_BYTES, elementCount, firstNonFinite, readFloat32, toFloat32 } from './dtype.ts';
 import type { CheckpointPlan, PlannedTensor } from './plan.ts';
-import { assertFinite, memoryWriter, nonFinite } from './quantize.ts';
+import { assertFinite, memoryReader, memoryWriter, nonFinite } from './quantize.ts';
 import type { QuantizedSite, TensorSink, TensorSource } from './spec/checkpoint.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { PartWriter, Routine, WeightError, WeightReader } from './spec/quantizer.ts';
 import type { CallOptions, HostTensor, Json, TensorSpec } from './spec/tensor.ts';
+import { transpose } from './tensor.ts';
 import { poolFor, type Workers, withWorkers } from './workers/workers.ts';
 
 export interface ExecuteOptions extends CallOptions {
@@ -214,9 +215,12 @@ async function quantizeLinear(
       if (to !== undefined) await sink.write(to.name, at * to.step, data);
     },
   };
-  const reader = sourceReader(source, `${linear.site.path}.weight`, linear.site.shape, signal);
+  const { path, shape, transposed } = linear.site;
+  const name = `${path}.weight`;
+  const held = transposed ? await transposedReader(source, name, budget, signal) : undefined;
+  const reader = held?.reader ?? sourceReader(source, name, shape, signal);
   const error = await linear.use.quantize(reader, linear.format, writer, {
-    budget,
+    budget: budget - (held?.bytes ?? 0),
     signal,
     routine: runtime && ((name) => runtime.routine(name)),
     importance: linear.importance,
@@ -242,6 +246,30 @@ export function sourceReader(source: TensorSource, name: string, shape: readonly
       assertFinite(name, into, at, at + to - from, from);
     },
   };
+}
+
+/**
+ * Reads a weight that is stored as [in, out] as [out, in]. It is turned in memory: strides of a file are slow, and models with such weights are small.
+ * Throws ERR_LIMIT if it takes more than half of the budget to do so.
+ */
+async function transposedReader(
+  source: TensorSource,
+  name: string,
+  budget: number,
+  signal: AbortSignal | undefined,
+): Promise<{ readonly reader: WeightReader; readonly bytes: number }> {
+  const bytes = byteLength(source.entries.get(name)!);
+  if (4 * bytes > budget) {
+    throw new LowbitError(
+      'ERR_LIMIT',
+      `${name} is stored as [in, out]; turning its ${bytes} bytes takes more than half of the ${budget} allowed`,
+      {
+        hint: `Allow at least ${4 * bytes} bytes (maxMemory, for each linear at a time), or keep this layer with a rule.`,
+        details: { tensor: name, bytes, budget },
+      },
+    );
+  }
+  return { reader: memoryReader(name, transpose(await source.read(name, { signal }))), bytes };
 }
 
 async function copyTensor(

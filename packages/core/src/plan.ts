@@ -98,7 +98,7 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
     });
     return { site, use, format, importance: importance?.get(site.path) };
   });
-  const layout = chooseLayout(linears, namedLayouts(layouts, options.layout));
+  const layout = chooseLayout(linears, layouts, options.layout);
 
   const byWeight = new Map(linears.map((linear) => [`${linear.site.path}.weight`, linear]));
   const tensors = new Map<string, PlannedTensor>();
@@ -192,10 +192,11 @@ function checkSite(site: LinearSite, entries: Entries): void {
     });
   }
   const shape = matrixShape(name, entry.shape);
-  if (shape[0] !== site.shape[0] || shape[1] !== site.shape[1]) {
-    throw new LowbitError('ERR_TENSOR_MISMATCH', `${name} is [${shape.join(', ')}], config.json says [${site.shape.join(', ')}]`, {
+  const expected = site.transposed ? site.shape.toReversed() : site.shape;
+  if (shape[0] !== expected[0] || shape[1] !== expected[1]) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `${name} is [${shape.join(', ')}], config.json says [${expected.join(', ')}]`, {
       hint: 'config.json and the weights belong to different models.',
-      details: { tensor: name, expected: site.shape, actual: shape },
+      details: { tensor: name, expected, actual: shape },
     });
   }
   if (!FLOAT_DTYPES.has(entry.dtype)) {
@@ -216,18 +217,31 @@ function namedLayouts(layouts: readonly CheckpointLayout[], name: string | undef
   });
 }
 
-function chooseLayout(linears: readonly PlannedLinear[], layouts: readonly CheckpointLayout[]): CheckpointLayout | undefined {
+function chooseLayout(
+  linears: readonly PlannedLinear[],
+  layouts: readonly CheckpointLayout[],
+  name: string | undefined,
+): CheckpointLayout | undefined {
+  const named = namedLayouts(layouts, name);
   const quantized = linears.filter((linear) => linear.format !== undefined);
   if (quantized.length === 0) return undefined;
-  const found = layouts.find((layout) => quantized.every(({ use, format }) => layout.accepts(use, format)));
+  const storesAll = (layout: CheckpointLayout): boolean => quantized.every(({ use, format }) => layout.accepts(use, format));
+  const found = named.find(storesAll);
   if (found) return found;
-  const given = `Layouts given: ${layouts.map((layout) => layout.name).join(', ') || 'none'}.`;
-  const homeless = quantized.find(({ use, format }) => !layouts.some((layout) => layout.accepts(use, format)));
+  const other = name === undefined ? undefined : layouts.find(storesAll);
+  if (other) {
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `the layout ${name} does not store these settings; ${other.name} does`, {
+      hint: `Choose ${other.name}, or no layout by name.`,
+      details: { layout: name },
+    });
+  }
+  const given = `Layouts given: ${named.map((layout) => layout.name).join(', ') || 'none'}.`;
+  const homeless = quantized.find(({ use, format }) => !named.some((layout) => layout.accepts(use, format)));
   if (homeless) {
     const { site, use, format } = homeless;
     throw new LowbitError(
       'ERR_UNSUPPORTED_FORMAT',
-      `${site.path}: no checkpoint layout stores what ${use.method} makes of it, ${formatText(format)}`,
+      `${site.path}: ${name === undefined ? 'no checkpoint layout stores' : `the layout ${name} does not store`} what ${use.method} makes of it, ${formatText(format)}`,
       {
         hint: `${given} Choose settings that one of them stores, or keep this layer with a rule.`,
         details: { path: site.path, format },
@@ -265,6 +279,7 @@ function fingerprint(
     linears.map((linear) => [
       linear.site.path,
       linear.use === 'keep' ? 'keep' : [linear.use.identity, linear.format, linear.importance ? checksum(linear.importance) : null],
+      ...(linear.site.transposed ? ['transposed'] : []),
     ]),
     [...tensors].map(([name, { spec }]) => [name, spec.dtype, spec.shape]),
     layout?.name ?? null,

@@ -128,7 +128,7 @@ export async function quantize(weight: HostTensor, quantizer: Quantizer, options
     done += count;
     onProgress?.({ phase: 'quantize', done, total, unit: 'weights', item: reader.name });
   };
-  await withWorkers(options.threads ?? 1, (workers) =>
+  await withWorkers(options.threads === undefined ? 1 : options.threads, (workers) =>
     quantizer.quantize(reader, format, writer, {
       budget: Number.POSITIVE_INFINITY,
       signal,

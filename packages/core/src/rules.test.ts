@@ -1,7 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { goldenJson } from '../../../fixtures/golden.ts';
-import { glob, linearTag, linearTags, resolveRules } from './rules.ts';
+import { linearTag, linearTags, resolveRules } from './rules.ts';
 import { isLowbitError } from './spec/errors.ts';
 import type { Quantizer } from './spec/quantizer.ts';
 
@@ -22,38 +21,6 @@ describe('linearTag', () => {
     const pairs = Object.entries(cases.find((c) => c.name === 'linear-tags')!.tags!);
     expect(pairs.length).toBe(8);
     for (const [name, tag] of pairs) expect(linearTag(name), name).toBe(tag);
-  });
-});
-
-describe('glob', () => {
-  it.each([
-    ['self_attn.q_proj', 'self_attn.q_proj', true],
-    ['self_attn.q_proj', 'self_attnXq_proj', false],
-    ['*.q_proj', 'self_attn.q_proj', true],
-    ['*.q_proj', 'model.layers.0.self_attn.q_proj', false],
-    ['**.q_proj', 'model.layers.0.self_attn.q_proj', true],
-    ['**.q_proj', 'q_proj', true],
-    ['**.{v,down}_proj', 'mlp.down_proj', true],
-    ['**.{v,down}_proj', 'mlp.up_proj', false],
-    ['model.layers.?.**', 'model.layers.3.mlp.up_proj', true],
-    ['model.layers.?.**', 'model.layers.13.mlp.up_proj', false],
-    ['**', 'anything.at.all', true],
-    ['a+b', 'aab', false],
-  ])('%s on %s: %s', (pattern, text, expected) => {
-    expect(glob(pattern)(text)).toBe(expected);
-  });
-
-  it.each(['', '{a', 'a}', '{a,{b}}', 'x'.repeat(513)])('refuses %j', (pattern) => {
-    expect(() => glob(pattern)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
-  });
-
-  it('treats any literal text as itself', () => {
-    fc.assert(
-      fc.property(
-        fc.string({ minLength: 1, maxLength: 30 }).filter((s) => !/[*?{},]/.test(s) && !/[\n\r\u2028\u2029]/.test(s)),
-        (text) => glob(text)(text),
-      ),
-    );
   });
 });
 

@@ -1,5 +1,6 @@
 // Which linear gets which treatment: tags, globs and rules.
 
+import { glob } from './glob.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { LinearSite } from './spec/model.ts';
 import type { Rule, Treatment } from './spec/quantizer.ts';
@@ -16,48 +17,6 @@ export function linearTag(path: string): string {
 /** The distinct tags of some module paths, in order of first appearance. */
 export function linearTags(paths: Iterable<string>): string[] {
   return [...new Set([...paths].map(linearTag))];
-}
-
-/**
- * Turns a glob into a test. `*` matches within one dot component, `**` any number of components, `?` one character, `{a,b}` alternatives
- * (not nested). Everything else is literal. Throws ERR_BAD_ARGUMENT for an unusable pattern.
- */
-export function glob(pattern: string): (text: string) => boolean {
-  const bad = (why: string) =>
-    new LowbitError('ERR_BAD_ARGUMENT', `unusable pattern ${JSON.stringify(pattern)}: ${why}`, {
-      hint: 'Use a tag such as self_attn.q_proj or a glob such as **.{v,down}_proj.',
-      details: { pattern },
-    });
-  if (pattern === '') throw bad('it is empty');
-  if (pattern.length > 512) throw bad('it is longer than 512 characters');
-  let source = '';
-  let braces = false;
-  for (let i = 0; i < pattern.length; i++) {
-    const c = pattern[i]!;
-    if (c === '*' && pattern[i + 1] === '*') {
-      i++;
-      if (pattern[i + 1] === '.') {
-        i++;
-        source += '(?:[^.]+\\.)*'; // `**.x` also matches plain `x`
-      } else {
-        source += '.*';
-      }
-    } else if (c === '*') source += '[^.]*';
-    else if (c === '?') source += '[^.]';
-    else if (c === '{') {
-      if (braces) throw bad('nested braces');
-      braces = true;
-      source += '(?:';
-    } else if (c === '}') {
-      if (!braces) throw bad('a closing brace without an opening one');
-      braces = false;
-      source += ')';
-    } else if (c === ',' && braces) source += '|';
-    else source += c.replace(/[\\^$.*+?()[\]{}|]/, '\\$&');
-  }
-  if (braces) throw bad('an opening brace without a closing one');
-  const regex = new RegExp(`^${source}$`);
-  return (text) => regex.test(text);
 }
 
 interface Matcher {

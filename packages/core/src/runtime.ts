@@ -18,7 +18,7 @@ export {
   type LinearAnswer,
 } from './runtime/explain.ts';
 export type { LoadedProgram, LoadOptions, LoadWeight, Placed } from './runtime/load.ts';
-export type { DeviceMap } from './runtime/placement.ts';
+export { type DeviceMap, devicePlaces } from './runtime/placement.ts';
 
 export interface RuntimeOptions {
   /** In order of preference. */

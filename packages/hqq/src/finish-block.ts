@@ -6,6 +6,14 @@ import { type PackedTile, packTile } from './tiles.ts';
 const fround = Math.fround;
 const round = ROUND; // a local: this is a hot loop, and some module loaders make every use of an import a property access
 
+let room = new Uint8Array(0);
+
+/** Codes of one call: they are packed before the next. */
+function codesOf(count: number): Uint8Array {
+  if (room.length < count) room = new Uint8Array(count);
+  return room.subarray(0, count);
+}
+
 /** Numbers of every group as they are stored, f32 [groups]. */
 interface StoredGrid {
   readonly scale: Float32Array;
@@ -27,7 +35,7 @@ export function finishBlock(
 ): { readonly words: Uint8Array<ArrayBuffer>; readonly error: Float64Array<ArrayBuffer> } {
   const { weights, groups, size } = block;
   const top = levels - 1;
-  const codes = new Uint8Array(groups * size);
+  const codes = codesOf(groups * size);
   const numbers = new Float64Array(levels); // (q - zero) * scale of every code of the group at hand
   let squaredError = 0;
   let squaredWeight = 0;

@@ -31,6 +31,7 @@ export function hqq(options: HqqOptions = {}): Quantizer {
       const affine = format as Affine;
       const { scale, zero } = affine;
       const layer = openLayer(weight, affine, context);
+      using _ = layer.store;
       const { tiling: t } = layer;
       const { signal, routine, importance } = context;
       const solving: SolveContext = {

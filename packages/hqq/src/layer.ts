@@ -22,7 +22,7 @@ export function openLayer(weight: WeightReader, format: Affine, context: Pick<Qu
   const t = tiling(format, weight.shape);
   const workers = t.tiles.length > 1 ? context.workers : undefined; // of a single tile there is nothing to share out
   return {
-    store: new TileStore(weight, t, { budget: context.budget, threads: workers?.threads }),
+    store: new TileStore(weight, t, { budget: context.budget, workers }),
     tiling: t,
     levels: format.levels,
     async call(name, inputs, params, weights) {

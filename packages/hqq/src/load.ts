@@ -19,13 +19,35 @@ export function bandTiles({ axis, tiles }: Tiling, most: number): number {
   return Math.max(1, Math.min(Math.ceil(RANGE / width), tiles.length, most));
 }
 
+/** Arrays to read through, used again for each tile of a weight: a megabyte that is thrown away each time piles up. */
+export class Scratch {
+  #values = new Float32Array(0);
+  #bits = new Uint16Array(0);
+
+  values(count: number): Float32Array {
+    if (this.#values.length < count) this.#values = new Float32Array(count);
+    return this.#values.subarray(0, count);
+  }
+
+  bits(count: number): Uint16Array {
+    if (this.#bits.length < count) this.#bits = new Uint16Array(count);
+    return this.#bits.subarray(0, count);
+  }
+}
+
 /**
  * Fills `into` with neighbouring tiles, each with its groups one after another: [tile.groups * size] f32, or the bits of the 16-bit dtype that the
  * weight has.
  */
-export async function loadTiles(weight: WeightReader, t: Tiling, tiles: readonly Tile[], into: readonly TileElements[]): Promise<void> {
+export async function loadTiles(
+  weight: WeightReader,
+  t: Tiling,
+  tiles: readonly Tile[],
+  into: readonly TileElements[],
+  scratch: Scratch,
+): Promise<void> {
   if (t.axis === 1) {
-    for (const [i, tile] of tiles.entries()) await loadRuns(weight, t, tile, into[i]!);
+    for (const [i, tile] of tiles.entries()) await loadRuns(weight, t, tile, into[i]!, scratch);
     return;
   }
   const from = tiles[0]!.from;
@@ -34,15 +56,15 @@ export async function loadTiles(weight: WeightReader, t: Tiling, tiles: readonly
   // Rows too short to be worth a call each lie together in the weight: one grid for all of it has rows of one element.
   const together = width === t.columns && width < NARROW;
   const pitch = together ? width : width + 16; // not a power of two: elements of a column then fall into different sets of the caches
-  const scratch = new Float32Array(rows * pitch);
+  const values = scratch.values(rows * pitch);
   for (let r0 = 0; r0 < t.size; r0 += rows) {
     const count = Math.min(rows, t.size - r0);
-    if (together) await weight.read(r0 * width, (r0 + count) * width, scratch);
+    if (together) await weight.read(r0 * width, (r0 + count) * width, values);
     for (let r = 0; !together && r < count; r++) {
       const start = (r0 + r) * t.columns + from;
-      await weight.read(start, start + width, scratch, r * pitch);
+      await weight.read(start, start + width, values, r * pitch);
     }
-    const chunk = into[0] instanceof Uint16Array ? narrowed(weight.dtype, scratch, count * pitch) : scratch;
+    const chunk = into[0] instanceof Uint16Array ? narrow(weight.dtype, values, scratch.bits(count * pitch)) : values;
     for (const [i, tile] of tiles.entries()) {
       const columns = chunk.subarray(tile.from - from); // of the tile, in rows `pitch` apart
       transposeInto(columns, count, tile.to - tile.from, into[i]!, t.size, r0, pitch);
@@ -50,21 +72,20 @@ export async function loadTiles(weight: WeightReader, t: Tiling, tiles: readonly
   }
 }
 
-async function loadRuns(weight: WeightReader, { size }: Tiling, tile: Tile, into: TileElements): Promise<void> {
-  const values = into instanceof Float32Array ? into : new Float32Array(into.length);
+async function loadRuns(weight: WeightReader, { size }: Tiling, tile: Tile, into: TileElements, scratch: Scratch): Promise<void> {
+  const values = into instanceof Float32Array ? into : scratch.values(into.length);
   let at = 0;
   for (const run of tile.runs) {
     if (run.to === run.from) continue;
     await weight.read(run.from * size, run.to * size, values, at);
     at += (run.to - run.from) * size;
   }
-  if (into instanceof Uint16Array) into.set(narrowed(weight.dtype, values, values.length));
+  if (into instanceof Uint16Array) narrow(weight.dtype, values, into);
 }
 
 /** Numbers that were widened from 16 bits, as those bits again. */
-function narrowed(dtype: DType, values: Float32Array, count: number): Uint16Array {
-  const bits = new Uint16Array(count);
-  const words = new Uint32Array(values.buffer, values.byteOffset, count);
-  for (let i = 0; i < count; i++) bits[i] = dtype === 'f16' ? toF16(values[i]!) : words[i]! >>> 16;
+function narrow(dtype: DType, values: Float32Array, bits: Uint16Array): Uint16Array {
+  const words = new Uint32Array(values.buffer, values.byteOffset, bits.length);
+  for (let i = 0; i < bits.length; i++) bits[i] = dtype === 'f16' ? toF16(values[i]!) : words[i]! >>> 16;
   return bits;
 }

@@ -1,7 +1,17 @@
 // The tiles of one weight as solvers see them: read when needed, kept in memory between passes if they fit, and several worked on at a time.
 
-import { breather, DTYPE_BYTES, type DType, elements, type HostTensor, LowbitError, sharedBytes, type WeightReader } from '@lowbit/core';
-import { bandTiles, loadTiles } from './load.ts';
+import {
+  breather,
+  DTYPE_BYTES,
+  type DType,
+  elements,
+  type HostTensor,
+  LowbitError,
+  type RoutinePool,
+  type WeightReader,
+} from '@lowbit/core';
+import { Arena } from './arena.ts';
+import { bandTiles, loadTiles, Scratch } from './load.ts';
 import { TILE_WEIGHTS, type Tile, type Tiling } from './tiles.ts';
 
 /** Weights of a tile: f32, or the bits of f16 or bf16. */
@@ -13,20 +23,23 @@ const WORK = 8;
 export interface StoreOptions {
   /** Bytes to hold at once. */
   readonly budget: number;
-  /** Tiles that can be worked on at a time; default 1. */
-  readonly threads?: number | undefined;
+  /** Threads that tiles are worked on by; absent: the one that calls. */
+  readonly workers?: RoutinePool | undefined;
 }
 
 /** Neighbouring tiles that are read together. */
 interface Band {
   readonly members: readonly Tile[];
   loaded?: Promise<readonly HostTensor[]>;
+  /** Memory of its tiles, once it is loaded. */
+  memory?: readonly Uint8Array[];
   /** Tiles not given back yet. */
   left: number;
 }
 
 /**
  * Keeps the weight as float32 if that fits the budget, else in its own dtype if that has 16 bits and fits, else nothing: each pass then reads again.
+ * Dispose it when no thread works on a tile any more.
  */
 export class TileStore {
   /** Tiles to work on at a time, so that memory holds. */
@@ -37,10 +50,14 @@ export class TileStore {
   readonly #kept: boolean;
   readonly #bandTiles: number;
   readonly #bands = new Map<number, Band>();
+  readonly #arena: Arena;
+  /** Memory of bands that were given back, for those to come. */
+  readonly #spare: (readonly Uint8Array[])[] = [];
+  readonly #scratch = new Scratch();
   readonly #breathe = breather();
   #reading: Promise<unknown> = Promise.resolve();
 
-  constructor(weight: WeightReader, tiling: Tiling, { budget, threads = 1 }: StoreOptions) {
+  constructor(weight: WeightReader, tiling: Tiling, { budget, workers }: StoreOptions) {
     const { name, shape, dtype } = weight;
     assertRoom(tiling, name, budget);
     this.#weight = weight;
@@ -53,9 +70,13 @@ export class TileStore {
     const keeping = DTYPE_BYTES[this.#dtype] * weights;
     this.#kept = keeping <= budget;
     const room = this.#kept ? budget - keeping : budget / 2;
-    this.atOnce = Math.max(1, Math.min(threads, tiling.tiles.length, Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile))));
+    this.atOnce = Math.max(
+      1,
+      Math.min(workers?.threads ?? 1, tiling.tiles.length, Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile))),
+    );
     // Two bands may be in memory at a time: one being finished, the next being worked on.
     this.#bandTiles = bandTiles(tiling, this.#kept ? Number.POSITIVE_INFINITY : Math.floor(budget / 2 / (8 * tile)));
+    this.#arena = new Arena(workers, this.#kept ? keeping + 8 * tiling.tiles.length : 4 * tile * this.#bandTiles);
   }
 
   /** The weights of a tile, [groups, size] f32, f16 or bf16; valid until `release`. Lets the event loop run now and then. */
@@ -63,7 +84,7 @@ export class TileStore {
     await this.#breathe();
     const band = this.#band(index);
     if (!band.loaded) {
-      band.loaded = this.#reading.then(() => this.#read(band.members));
+      band.loaded = this.#reading.then(() => this.#read(band));
       this.#reading = band.loaded.catch(() => {}); // whoever waits for the band sees the failure
     }
     return (await band.loaded)[index % this.#bandTiles]!;
@@ -72,7 +93,14 @@ export class TileStore {
   /** Once a pass for every tile, loaded or not: its memory goes, unless the weight is kept. */
   release(index: number): void {
     const band = this.#band(index);
-    if (!this.#kept && --band.left === 0) this.#bands.delete(this.#bandOf(index));
+    if (this.#kept || --band.left > 0) return;
+    this.#bands.delete(this.#bandOf(index));
+    if (band.memory) this.#spare.push(band.memory);
+  }
+
+  [Symbol.dispose](): void {
+    this.#bands.clear();
+    this.#arena[Symbol.dispose]();
   }
 
   #bandOf(index: number): number {
@@ -90,14 +118,25 @@ export class TileStore {
     return band;
   }
 
-  async #read(tiles: readonly Tile[]): Promise<readonly HostTensor[]> {
+  async #read(band: Band): Promise<readonly HostTensor[]> {
     const { size } = this.#tiling;
     const dtype = this.#dtype;
-    const tensors = tiles.map(({ groups }): HostTensor => {
-      return { dtype, shape: [groups, size], data: sharedBytes(groups * size * DTYPE_BYTES[dtype]) };
+    const width = DTYPE_BYTES[dtype];
+    // Spare memory must do for any band: no tile has more groups than the first.
+    const groups = this.#kept
+      ? band.members.map((tile) => tile.groups)
+      : new Array<number>(this.#bandTiles).fill(this.#tiling.tiles[0]!.groups);
+    band.memory = this.#spare.pop() ?? groups.map((count) => this.#arena.take(count * size * width));
+    const tensors = band.members.map((tile, i): HostTensor => {
+      return { dtype, shape: [tile.groups, size], data: band.memory![i]!.subarray(0, tile.groups * size * width) };
     });
-    const values = tensors.map((tensor) => elements(tensor) as TileElements);
-    await loadTiles(this.#weight, this.#tiling, tiles, values);
+    await loadTiles(
+      this.#weight,
+      this.#tiling,
+      band.members,
+      tensors.map((tensor) => elements(tensor) as TileElements),
+      this.#scratch,
+    );
     return tensors;
   }
 }

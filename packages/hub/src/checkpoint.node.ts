@@ -9,12 +9,12 @@ import {
   type JsonObject,
   LowbitError,
   type Matrix,
+  quote,
   type StoredLinear,
 } from '@lowbit/core';
-import { readStoredLinear } from '@lowbit/core/layouts';
+import { isObject, readStoredLinear, toJson } from '@lowbit/core/layouts';
 import { checkWeightMap, type Folder, findWeights, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
 import { errnoOf, guarded } from './io.node.ts';
-import { isObject, quote, toJson } from './json/parse.ts';
 import { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 import { hqqLayout } from './layouts/hqq.ts';
 import { hqqNestedLayout } from './layouts/hqq-nested.ts';

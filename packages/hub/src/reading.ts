@@ -1,7 +1,6 @@
 // What every tensor source checks before it reads.
 
-import { elementCount, LowbitError, type TensorSource, type TensorSpec } from '@lowbit/core';
-import { quote } from './json/parse.ts';
+import { elementCount, LowbitError, quote, type TensorSource, type TensorSpec } from '@lowbit/core';
 
 /** A file that holds tensors of a source. */
 export interface SourceFile {

@@ -4,18 +4,20 @@ import { availableThreads } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { randomImportance } from '../importance.ts';
-import { makeQuantizer, makeRules } from '../methods.ts';
-import type {
-  Bits,
-  FloatDType,
-  Group,
-  ImportanceFrom,
-  LayoutName,
-  MethodName,
-  MethodSettings,
-  QuantZero,
-  RuleText,
-  Solver,
+import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
+import {
+  type Bits,
+  type FloatDType,
+  type Group,
+  type ImportanceFrom,
+  type LayoutName,
+  METHODS,
+  type MethodName,
+  type MethodSettings,
+  type QuantZero,
+  type RuleText,
+  SETTINGS,
+  type Solver,
 } from '../parse.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import { pairs, plain, table } from '../table.ts';
@@ -25,10 +27,12 @@ import { bitsText, bytesText, countText, durationText } from '../units.ts';
 export interface QuantizeOptions extends CommonOptions {
   readonly out?: string;
   readonly method: MethodName;
-  readonly bits: Bits;
-  readonly group: Group;
-  readonly axis: 0 | 1;
-  readonly solver: Solver;
+  readonly bits?: Bits;
+  readonly group?: Group;
+  readonly axis?: 0 | 1;
+  readonly solver?: Solver;
+  readonly doubleQuant?: boolean;
+  readonly threshold?: number;
   readonly importance: ImportanceFrom;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;
@@ -43,9 +47,19 @@ export interface QuantizeOptions extends CommonOptions {
   readonly overwrite?: boolean;
 }
 
+/** Threads are taken unasked up to here: each costs about 80 MB. */
+const MOST_DEFAULT_THREADS = 8;
+
 /** Runs the command. */
 export async function quantizeCommand(dir: string, options: QuantizeOptions, context: Context): Promise<void> {
-  const { out, dryRun = false, maxMemory, threads = availableThreads(), resume = false, overwrite = false } = options;
+  const {
+    out,
+    dryRun = false,
+    maxMemory,
+    threads = Math.min(MOST_DEFAULT_THREADS, availableThreads()),
+    resume = false,
+    overwrite = false,
+  } = options;
   if (out === undefined && !dryRun) {
     throw new UsageError(
       'quantize needs an output folder',
@@ -56,8 +70,7 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
   if (options.importance !== 'none' && !solvers.includes('least-squares')) {
     throw new UsageError(`--importance ${options.importance} needs --solver least-squares`, 'The hqq solver has no use for it.');
   }
-  const { bits, group, axis, solver, quantScale, quantZero } = options;
-  const settings: MethodSettings = { bits, group, axis, solver, ...(quantScale && { quantScale }), ...(quantZero && { quantZero }) };
+  const settings = settingsOf(options);
   const what: PlanModelOptions = {
     quantizer: makeQuantizer(options.method, settings),
     rules: makeRules(options.rules, settings),
@@ -91,6 +104,33 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
   await (context.json
     ? context.emit({ dryRun: false, ...report, totalBytes: total(report) })
     : context.print(`${renderReport(report, out, context)}\n`));
+}
+
+/** Flags by the settings that they are for. */
+const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
+  bits: '--bits',
+  group: '--group',
+  axis: '--axis',
+  solver: '--solver',
+  quantScale: '--quant-scale',
+  quantZero: '--quant-zero',
+  doubleQuant: '--double-quant',
+  threshold: '--threshold',
+};
+
+/** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
+function settingsOf({ method, rules, ...flags }: QuantizeOptions): MethodSettings {
+  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold } = flags;
+  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold };
+  const methods = [method, ...rules.flatMap(({ use }) => (use === 'keep' ? [] : [use.method]))];
+  const idle = idleSetting(methods, settings);
+  if (idle === undefined) return settings;
+  const owners = METHODS.filter((name) => SETTINGS[name].includes(idle)).join(', ');
+  const own = SETTINGS[method].map((name) => FLAGS[name]).join(', ');
+  throw new UsageError(
+    `${FLAGS[idle]} is for ${owners}, not for ${method}`,
+    `${method} takes ${own}. Leave ${FLAGS[idle]} out, or choose the method with --method.`,
+  );
 }
 
 function total(plan: ModelPlan): number {

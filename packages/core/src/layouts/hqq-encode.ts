@@ -2,7 +2,7 @@
 
 import type { FixedTensor } from '../spec/checkpoint.ts';
 import type { DType, Shape, TensorSpec } from '../spec/tensor.ts';
-import { tensorName } from './hqq-format.ts';
+import { tensorName } from './names.ts';
 
 /** What makes the tensors of the module at `path`. */
 export interface ModuleEncoder {

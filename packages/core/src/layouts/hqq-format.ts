@@ -6,7 +6,7 @@ import { DTYPE_BYTES } from '../dtype.ts';
 import { PACKINGS } from '../pack/index.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine } from '../spec/format.ts';
-import type { DType, Matrix, Shape, TensorSpec } from '../spec/tensor.ts';
+import type { DType, Matrix, TensorSpec } from '../spec/tensor.ts';
 
 /** The fields of `weight_quant_params`, and of the `config` record of an hqq quantizer. */
 export interface HqqSettings {
@@ -59,11 +59,6 @@ export const NESTED_VERSION_KEY = 'lowbit_version';
 
 /** Goes up when the same tensors would mean something else. */
 export const NESTED_VERSION = 1;
-
-/** Name of a tensor of a module; the empty path is the module itself, as in its own state dict. */
-export function tensorName(path: string, name: string): string {
-  return path === '' ? name : `${path}.${name}`;
-}
 
 /** torch's name of a dtype. */
 export function torchName(dtype: DType): string {
@@ -130,9 +125,4 @@ function isCodedMeta(stored: Affine['scale'] | Affine['zero']): boolean {
 
 function isPacked({ packing, levels }: Affine): boolean {
   return HQQ_PACKINGS.has(packing) && Object.hasOwn(PACKINGS, packing) && levelsOf(packing, bitsOfLevels(levels)) === levels;
-}
-
-/** `u8 [4, 8]`, for messages. */
-export function specText(spec: { readonly dtype: DType; readonly shape: Shape }): string {
-  return `${spec.dtype} [${spec.shape.join(', ')}]`;
 }

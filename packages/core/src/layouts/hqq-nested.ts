@@ -8,7 +8,8 @@ import type { Quantizer } from '../spec/quantizer.ts';
 import type { DType } from '../spec/tensor.ts';
 import { moduleEncoder } from './hqq-encode.ts';
 import { isNestedHqqFormat, NESTED_VERSION, NESTED_VERSION_KEY } from './hqq-format.ts';
-import { encodeLayer, type HqqLinearRecord, hqqRecord, ownerOf } from './hqq-write.ts';
+import { encodeLayer, type HqqLinearRecord, hqqRecord } from './hqq-write.ts';
+import { ownerOf } from './names.ts';
 
 /** True for all that the hqq method makes. */
 export function acceptsNestedHqq(quantizer: Quantizer, format: Format): boolean {

@@ -6,8 +6,9 @@ import type { TensorSource } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine } from '../spec/format.ts';
 import type { DType, TensorSpec } from '../spec/tensor.ts';
-import { HQQ_PACKINGS, levelsOf, META_DTYPES, TORCH_DTYPES, tensorName } from './hqq-format.ts';
+import { HQQ_PACKINGS, levelsOf, META_DTYPES, TORCH_DTYPES } from './hqq-format.ts';
 import { fail, readFlag, readIntegers, readNumber, readString } from './hqq-values.ts';
+import { tensorName } from './names.ts';
 
 /** How codes are laid out: of a weight, or of its quantized scales or zeros. */
 export interface Grid {

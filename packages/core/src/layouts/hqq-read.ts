@@ -14,9 +14,10 @@ import type { StoredLinear, TensorSource } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine } from '../spec/format.ts';
 import type { Matrix, TensorSpec } from '../spec/tensor.ts';
-import { META_DTYPES, NESTED_VERSION, NESTED_VERSION_KEY, partsOf, specText, storedCodes, tensorName } from './hqq-format.ts';
+import { META_DTYPES, NESTED_VERSION, NESTED_VERSION_KEY, partsOf, storedCodes } from './hqq-format.ts';
 import { affine, checkViewType, entry, readGrid, readNumbers } from './hqq-numbers.ts';
 import { fail, readFlag, readIntegers, readNumber } from './hqq-values.ts';
+import { specText, tensorName } from './names.ts';
 
 /** Layers whose small tensors are read at the same time. */
 const CONCURRENT = 16;

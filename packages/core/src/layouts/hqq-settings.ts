@@ -4,8 +4,9 @@ import { quote } from '../quote.ts';
 import type { TensorSource } from '../spec/checkpoint.ts';
 import type { Affine } from '../spec/format.ts';
 import type { DType } from '../spec/tensor.ts';
-import { bitsOfLevels, type HqqSettings, META_DTYPES, TORCH_DTYPES, tensorName } from './hqq-format.ts';
+import { bitsOfLevels, type HqqSettings, META_DTYPES, TORCH_DTYPES } from './hqq-format.ts';
 import { fail, readFlag, readNumber, readString } from './hqq-values.ts';
+import { tensorName } from './names.ts';
 
 /** What a stored linear says of itself beside its format. */
 export interface StoredHqqSettings {

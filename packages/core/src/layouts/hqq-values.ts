@@ -5,7 +5,7 @@ import { quote } from '../quote.ts';
 import type { TensorSource } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { DType, HostTensor } from '../spec/tensor.ts';
-import { specText } from './hqq-format.ts';
+import { specText } from './names.ts';
 
 const INTEGERS: ReadonlySet<DType> = new Set<DType>(['u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'i64', 'bool']);
 /** Longest stored string: `torch.bfloat16` has 14 characters. */

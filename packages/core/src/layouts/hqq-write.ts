@@ -9,7 +9,8 @@ import type { Affine, Format } from '../spec/format.ts';
 import type { Quantizer } from '../spec/quantizer.ts';
 import type { DType, JsonObject, Matrix, TensorSpec } from '../spec/tensor.ts';
 import { moduleEncoder } from './hqq-encode.ts';
-import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, tensorName, torchName } from './hqq-format.ts';
+import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, torchName } from './hqq-format.ts';
+import { ownerOf, tensorName } from './names.ts';
 
 /** True for what the hqq method makes with plain scales and zeros of one dtype. */
 export function acceptsHqq(quantizer: Quantizer, format: Format): boolean {
@@ -75,11 +76,6 @@ export function encodeHqqLinear(record: HqqLinearRecord): readonly FixedTensor[]
     hint: 'It holds affine codes with plain scales and zeros of one dtype (f16, bf16, f32).',
     details: { path, format },
   });
-}
-
-/** Names a linear in messages. */
-export function ownerOf(path: string): string {
-  return path === '' ? 'this linear' : path;
 }
 
 /** The tensors of a linear whose scales and zeros are plain, or nested as hqq makes them. Throws ERR_UNSUPPORTED_FORMAT for the dtype or the view. */

@@ -1,10 +1,23 @@
 // @lowbit/core/layouts: how published files store one quantized linear. Apart from core itself: a program that reads or writes no files needs none of it,
-// and neither checkpoints (@lowbit/hub) nor a method's state dicts need each other for it.
+// and neither checkpoints (@lowbit/hub) nor a method's state dicts need each other for it. With the JSON that such files hold, as Python writes it.
 
-export { type HqqSettings, NESTED_VERSION_KEY, partsOf, specText, TORCH_DTYPES } from './hqq-format.ts';
+export { fromJson, isArray, isNumber, isObject, type JsonNumber, type JsonRules, type JsonTree, parseJson, toJson } from '../json/parse.ts';
+export { compareCodePoints, pythonFloat, writeJson } from '../json/write.ts';
+export { isFourBit, isInt8, STORAGE_DTYPES } from './bnb-format.ts';
+export {
+  hasBitsAndBytes,
+  type ReadBitsAndBytesOptions,
+  readBitsAndBytesLinear,
+  readBitsAndBytesLinears,
+  type StoredBitsAndBytes,
+} from './bnb-read.ts';
+export { type FourBitType, WEIGHT_DTYPES } from './bnb-state.ts';
+export { type BitsAndBytesRecord, encodeBitsAndBytesLinear } from './bnb-write.ts';
+export { type HqqSettings, NESTED_VERSION_KEY, partsOf, TORCH_DTYPES } from './hqq-format.ts';
 export { acceptsNestedHqq, encodeNestedHqqLinear, nestedHqqTensors } from './hqq-nested.ts';
 export { readHqqLinear, readHqqLinears } from './hqq-read.ts';
 export { readHqqSettings, type StoredHqqSettings } from './hqq-settings.ts';
 export { acceptsHqq, encodeHqqLinear, type HqqLinearRecord, hqqSettings, hqqTensors } from './hqq-write.ts';
 export { layoutBytes } from './layout-bytes.ts';
+export { specText } from './names.ts';
 export { readStoredLinear, type StoredLinearOptions } from './stored-linear.ts';

@@ -1,9 +1,10 @@
 // Which backend runs what: a device map by module, tag or pattern, or as many layers on each backend as fit its memory.
 
 import { byteLength } from '../dtype.ts';
+import { glob } from '../glob.ts';
 import { cutByPlace, type PlacedPiece } from '../program/cut.ts';
 import { opInputs, opLinears, opResults } from '../program/infer.ts';
-import { glob, linearTag } from '../rules.ts';
+import { linearTag } from '../rules.ts';
 import type { Backend } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Format } from '../spec/format.ts';
@@ -18,15 +19,8 @@ export type DeviceMap = Readonly<Record<string, string>>;
 
 /** Cuts a program by a device map. Throws ERR_BAD_ARGUMENT for linears without an entry, and for a map that parts what cannot be parted. */
 export function cutByDeviceMap(program: Program, map: DeviceMap): readonly PlacedPiece<string>[] {
-  const tests = Object.entries(map).map(([key, backend]) => ({ covers: covers(key), backend }));
-  const of = program.linears.map(({ path }) => {
-    const found = tests.findLast(({ covers }) => covers(path));
-    if (found) return found.backend;
-    throw new LowbitError('ERR_BAD_ARGUMENT', `the device map has no entry for ${path}`, {
-      hint: "Name it, a module above it or its tag; the key '' stands for everything.",
-      details: { path, keys: Object.keys(map) },
-    });
-  });
+  const place = devicePlaces(map);
+  const of = program.linears.map(({ path }) => place(path));
   const places = placesOfOps(program, (op) => {
     const names = new Set(opLinears(op).ids.map((id) => of[id]!));
     if (names.size < 2) return [...names][0];
@@ -36,6 +30,19 @@ export function cutByDeviceMap(program: Program, map: DeviceMap): readonly Place
     });
   });
   return cutByPlace(program, (_, index) => places[index]!);
+}
+
+/** The backend that a map gives to the linear at a path. The function that it makes throws ERR_BAD_ARGUMENT for a path without an entry. */
+export function devicePlaces(map: DeviceMap): (path: string) => string {
+  const tests = Object.entries(map).map(([key, backend]) => ({ covers: covers(key), backend }));
+  return (path) => {
+    const found = tests.findLast(({ covers }) => covers(path));
+    if (found) return found.backend;
+    throw new LowbitError('ERR_BAD_ARGUMENT', `the device map has no entry for ${path}`, {
+      hint: "Name it, a module above it or its tag; the key '' stands for everything.",
+      details: { path, keys: Object.keys(map) },
+    });
+  };
 }
 
 function covers(key: string): (path: string) => boolean {

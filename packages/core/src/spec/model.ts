@@ -15,6 +15,11 @@ export interface LinearSite {
   readonly expert?: number;
   readonly shape: Matrix;
   readonly bias: boolean;
+  /**
+   * The checkpoint has the floating-point weight as [in, out] (GPT-2's Conv1D). It is turned before it is quantized: quantized weights are always
+   * [out, in]. Default false.
+   */
+  readonly transposed?: boolean;
 }
 
 /** Entries of a checkpoint by tensor name. */

@@ -54,13 +54,26 @@ export class ThreadPool implements RoutinePool {
       const idle = [...this.#lanes].find((lane) => !lane.pending);
       if (!idle && this.#lanes.size >= this.threads) return;
       const pending = this.#waiting.shift()!;
+      const { routine } = pending.call;
+      let lane: Lane;
       try {
-        const lane = idle ?? this.#start();
+        lane = idle ?? this.#start();
+      } catch (error) {
+        pending.reject(this.#lost(routine, error));
+        continue;
+      }
+      try {
         lane.thread.post(pending.call);
         lane.thread.keepAlive(true);
         lane.pending = pending;
       } catch (error) {
-        pending.reject(this.#lost(pending.call.routine, error)); // no thread, or inputs that cannot be posted
+        lane.thread.keepAlive(false);
+        pending.reject(
+          new LowbitError('ERR_BAD_ARGUMENT', `${routine}: these arguments cannot be sent to a worker: ${(error as Error).message}`, {
+            hint: 'Inputs are tensors, parameters plain JSON.',
+            cause: error,
+          }),
+        );
       }
     }
   }

@@ -29,11 +29,15 @@ export interface WorkersOptions {
 const MOST_THREADS = 1024;
 
 /** Throws ERR_BAD_ARGUMENT unless `threads` is a whole number from 1. */
-function checkThreads(threads: number): void {
-  if (Number.isInteger(threads) && threads >= 1 && threads <= MOST_THREADS) return;
-  throw new LowbitError('ERR_BAD_ARGUMENT', `threads cannot be ${threads}`, {
-    hint: `Give a whole number from 1 to ${MOST_THREADS}, such as availableThreads(), or what createWorkers made.`,
-  });
+function checkThreads(threads: unknown): asserts threads is number {
+  if (Number.isInteger(threads) && (threads as number) >= 1 && (threads as number) <= MOST_THREADS) return;
+  throw new LowbitError(
+    'ERR_BAD_ARGUMENT',
+    `threads cannot be ${typeof threads === 'string' ? JSON.stringify(threads) : String(threads)}`,
+    {
+      hint: `Give a whole number from 1 to ${MOST_THREADS}, such as availableThreads(), or what createWorkers made.`,
+    },
+  );
 }
 
 /**
@@ -70,7 +74,7 @@ export function createWorkers({ threads, spawn }: WorkersOptions): Workers {
 
 /** Runs `use` with the workers given, or with `threads` of its own that end with it; one thread is the one that calls. */
 export async function withWorkers<T>(threads: number | Workers, use: (workers: Workers | undefined) => Promise<T>): Promise<T> {
-  if (typeof threads !== 'number') return use(threads);
+  if (isWorkers(threads)) return use(threads);
   checkThreads(threads);
   if (threads === 1) return use(undefined);
   const workers = createWorkers({ threads });
@@ -79,6 +83,10 @@ export async function withWorkers<T>(threads: number | Workers, use: (workers: W
   } finally {
     await workers[Symbol.asyncDispose]();
   }
+}
+
+function isWorkers(threads: unknown): threads is Workers {
+  return typeof threads === 'object' && threads !== null && 'pool' in threads && 'threads' in threads;
 }
 
 /** The pool for a quantizer that can use one. */

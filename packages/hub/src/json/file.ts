@@ -1,7 +1,7 @@
 // JSON files of a model folder, written by Python and fetched from strangers.
 
 import { LowbitError } from '@lowbit/core';
-import { type JsonTree, parseJson } from './parse.ts';
+import { type JsonTree, parseJson } from '@lowbit/core/layouts';
 
 const MAX_DEPTH = 64;
 

@@ -4,7 +4,7 @@
 // not forbid mixtures, but says who cannot read them.
 
 import type { JsonObject, LinearSite, PlannedLinear } from '@lowbit/core';
-import { isFourBit, isInt8 } from './bitsandbytes-format.ts';
+import { isFourBit, isInt8 } from '@lowbit/core/layouts';
 import { type BitsAndBytesSettings, bitsAndBytesSettings } from './bitsandbytes-settings.ts';
 import { skipList } from './bitsandbytes-skip.ts';
 import { FUSED, LOWBIT, some } from './loads.ts';

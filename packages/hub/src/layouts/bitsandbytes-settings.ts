@@ -1,8 +1,7 @@
 // What the `bitsandbytes` layout takes from a quantizer's config record, whose fields are those of transformers' BitsAndBytesConfig.
 
 import { type DType, type Json, LowbitError, type Quantizer } from '@lowbit/core';
-import { STORAGE_DTYPES } from './bitsandbytes-format.ts';
-import { WEIGHT_DTYPES } from './bitsandbytes-state.ts';
+import { STORAGE_DTYPES, WEIGHT_DTYPES } from '@lowbit/core/layouts';
 
 export interface BitsAndBytesSettings {
   /** Name of a torch dtype. */

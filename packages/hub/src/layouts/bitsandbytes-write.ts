@@ -1,24 +1,8 @@
-// Writing one linear in the `bitsandbytes` layout: the tensors that `save_pretrained` writes for a Linear4bit or Linear8bitLt, bias apart.
+// Which quantizers the `bitsandbytes` layout stores, and the tensors of one of their linears.
 
-import {
-  byteLength,
-  type Codebook,
-  codecFor,
-  DTYPE_BYTES,
-  type DType,
-  type Format,
-  type HostTensor,
-  type LayoutOptions,
-  type LayoutTensor,
-  LowbitError,
-  type Matrix,
-  type QuantizedSite,
-  type Quantizer,
-  toFloat32,
-} from '@lowbit/core';
-import { isFourBit, isInt8, NESTED_BLOCK } from './bitsandbytes-format.ts';
+import type { Format, LayoutOptions, LayoutTensor, QuantizedSite, Quantizer } from '@lowbit/core';
+import { encodeBitsAndBytesLinear, isFourBit, isInt8 } from '@lowbit/core/layouts';
 import { bitsAndBytesSettings } from './bitsandbytes-settings.ts';
-import { type FourBitType, longestQuantState, type QuantState, quantStateText, WEIGHT_DTYPES } from './bitsandbytes-state.ts';
 
 /** True for what the bitsandbytes methods make. */
 export function acceptsBitsAndBytes(quantizer: Quantizer, format: Format): boolean {
@@ -26,78 +10,7 @@ export function acceptsBitsAndBytes(quantizer: Quantizer, format: Format): boole
 }
 
 /** The tensors of one linear. Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold, ERR_BAD_ARGUMENT for settings that are not of bitsandbytes. */
-export function bitsAndBytesTensors(linear: QuantizedSite, { weightDtype }: LayoutOptions): readonly LayoutTensor[] {
-  const { site, use, format } = linear;
-  const settings = bitsAndBytesSettings(use);
-  if (isInt8(format)) return int8Tensors(site.path, site.shape);
-  if (!isFourBit(format)) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${site.path}: the bitsandbytes layout cannot hold this format`, {
-      hint: 'It holds NF4 and FP4 with scales in f32 or doubly quantized, and LLM.int8.',
-      details: { path: site.path, format },
-    });
-  }
-  return fourBitTensors(site.path, site.shape, format, { storage: settings.storage, weightDtype });
-}
-
-function int8Tensors(path: string, shape: Matrix): readonly LayoutTensor[] {
-  return [
-    { name: `${path}.weight`, spec: { dtype: 'i8', shape }, content: { part: 'codes' } },
-    { name: `${path}.SCB`, spec: { dtype: 'f32', shape: [shape[0]] }, content: { part: 'scale' } },
-    { name: `${path}.weight_format`, spec: { dtype: 'u8', shape: [] }, content: { data: Uint8Array.of(0) } }, // rows
-  ];
-}
-
-function fourBitTensors(
-  path: string,
-  shape: Matrix,
-  format: Codebook & { readonly table: FourBitType },
-  { storage, weightDtype }: { readonly storage: DType; readonly weightDtype: DType },
-): readonly LayoutTensor[] {
-  if (![...WEIGHT_DTYPES.values()].includes(weightDtype)) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${path}: bitsandbytes knows no weights of ${weightDtype}`, {
-      hint: 'Give the dtype f16, bf16 or f32 for what is written.',
-      details: { path, dtype: weightDtype },
-    });
-  }
-  const specs = codecFor(format).parts(format, shape);
-  const key = (name: string) => `${path}.weight.${name}`;
-  const part = (name: string, from: string, flat = specs[from]!.shape): LayoutTensor => ({
-    name,
-    spec: { dtype: specs[from]!.dtype, shape: flat },
-    content: { part: from },
-  });
-  const nested = typeof format.scale === 'string' ? undefined : { blocksize: NESTED_BLOCK, dtype: 'float32', offset: 0 };
-  const state: QuantState = { type: format.table, blocksize: format.group, dtype: weightDtype, shape, nested };
-  return [
-    packedTensor(path, specs.codes!, storage),
-    part(key('absmax'), nested ? 'scale.codes' : 'scale'),
-    part(key('quant_map'), 'table', [16]),
-    ...(nested ? [part(key('nested_absmax'), 'scale.scale'), part(key('nested_quant_map'), 'scale.table', [256])] : []),
-    stateTensor(key(`quant_state.bitsandbytes__${format.table}`), state),
-  ];
-}
-
-/** The codes, seen as another dtype if `storage` says so. Throws ERR_UNSUPPORTED_FORMAT if the bytes are no whole number of its elements. */
-function packedTensor(path: string, codes: { readonly dtype: DType; readonly shape: readonly number[] }, storage: DType): LayoutTensor {
-  const bytes = byteLength(codes);
-  if (bytes % DTYPE_BYTES[storage] !== 0) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${path}: ${bytes} bytes of codes cannot be seen as ${storage}`, {
-      hint: 'Set bnb_4bit_quant_storage to uint8.',
-      details: { path, bytes, storage },
-    });
-  }
-  return { name: `${path}.weight`, spec: { dtype: storage, shape: [bytes / DTYPE_BYTES[storage], 1] }, content: { part: 'codes' } };
-}
-
-/** With double quantization the offset, and so the text's length, is known only after quantizing. */
-function stateTensor(name: string, state: QuantState): LayoutTensor {
-  const bytes = (known: QuantState) => new TextEncoder().encode(quantStateText(known));
-  const { nested } = state;
-  if (nested === undefined) {
-    const data = bytes(state);
-    return { name, spec: { dtype: 'u8', shape: [data.byteLength] }, content: { data } };
-  }
-  const make = (parts: Readonly<Record<string, HostTensor>>) =>
-    bytes({ ...state, nested: { ...nested, offset: toFloat32(parts['scale.offset']!)[0]! } });
-  return { name, spec: { dtype: 'u8', shape: [longestQuantState(state)] }, content: { late: ['scale.offset'], make } };
+export function bitsAndBytesTensors({ site, use, format }: QuantizedSite, { weightDtype }: LayoutOptions): readonly LayoutTensor[] {
+  const { storage } = bitsAndBytesSettings(use);
+  return encodeBitsAndBytesLinear({ path: site.path, shape: site.shape, format, weightDtype, storage });
 }

@@ -16,13 +16,12 @@ import {
   type TensorSource,
   toFloat32,
 } from '@lowbit/core';
-import { layoutBytes, readStoredLinear } from '@lowbit/core/layouts';
+import { layoutBytes, readStoredLinear, STORAGE_DTYPES } from '@lowbit/core/layouts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';
 import { failure } from '../testing.node.ts';
 import { bitsAndBytesLayout as layout } from './bitsandbytes.ts';
-import { STORAGE_DTYPES } from './bitsandbytes-format.ts';
 
 type Tensors = Record<string, HostTensor>;
 

@@ -1,8 +1,9 @@
 // The layout `bitsandbytes` of the Hugging Face world: NF4, FP4 and LLM.int8 weights as transformers saves them for a BitsAndBytesConfig.
 
 import type { CheckpointLayout, Entries, JsonObject } from '@lowbit/core';
+import { hasBitsAndBytes } from '@lowbit/core/layouts';
 import { bitsAndBytesConfig, bitsAndBytesLoadsIn } from './bitsandbytes-config.ts';
-import { hasBitsAndBytes, readBitsAndBytes } from './bitsandbytes-read.ts';
+import { readBitsAndBytes } from './bitsandbytes-read.ts';
 import { acceptsBitsAndBytes, bitsAndBytesTensors } from './bitsandbytes-write.ts';
 
 /** Reads what bitsandbytes 0.41.3 and later (4-bit) and 0.38 and later (8-bit) write, and writes it as transformers 5 does. */

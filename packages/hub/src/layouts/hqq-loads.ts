@@ -39,8 +39,8 @@ export function hqqSafetensorsLoadsIn(linears: readonly PlannedLinear[]): readon
 /** Readers of the layout `hqq-nested`. */
 export function nestedHqqLoadsIn(): readonly string[] {
   return [
-    'lowbit only, on every backend: no other program reads quantized scales and zeros from safetensors.',
-    'Not transformers: 4.57 refuses the folder, 5 loads it without an error, but as randomly initialised layers. For Python, quantize without quantScale and quantZero.',
+    'lowbit only, on every backend: no other program reads this layout.',
+    'Not transformers: 4.57 refuses the folder, 5 loads it without an error, but as randomly initialised layers. For Python, write the layout hqq, which takes plain scales and zeros.',
   ];
 }
 

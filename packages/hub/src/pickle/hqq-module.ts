@@ -2,9 +2,8 @@
 // hqq's own encoder makes of them (readHqqLinears then reads both). Modules of hqq up to 0.1.8 keep everything but the codes in a dictionary
 // `meta`, quantized scales and zeros in dictionaries of their own inside of it, and offloaded ones stacked in one tensor `zero_scale`.
 
-import { type DType, elementCount, type HostTensor, LowbitError, type Shape } from '@lowbit/core';
+import { type DType, elementCount, type HostTensor, LowbitError, quote, type Shape } from '@lowbit/core';
 import { TORCH_DTYPES } from '@lowbit/core/layouts';
-import { quote } from '../json/parse.ts';
 import type { NamedTensor } from './state-dict.ts';
 import { isDict, isDType, isList, isTensor, type PickleDict, type PickleValue, type TorchTensor } from './values.ts';
 

@@ -1,7 +1,6 @@
 // From saved data to named tensors: nested dictionaries become dotted names, as in a state dict, and what is no tensor is left out.
 
-import { type HostTensor, LowbitError } from '@lowbit/core';
-import { quote } from '../json/parse.ts';
+import { type HostTensor, LowbitError, quote } from '@lowbit/core';
 import { hqqModule } from './hqq-module.ts';
 import { badPickle, CONVERT_HINT, isDict, isTensor, type PickleDict, type PickleValue, type TorchTensor } from './values.ts';
 

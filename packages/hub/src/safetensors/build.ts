@@ -1,9 +1,8 @@
 // Laying out a safetensors file before any data exists, byte for byte as the Python library does: data sorted by dtype (wide first) and then
 // by name, JSON without spaces, `__metadata__` first, and spaces so that the data begins at a multiple of 8.
 
-import { byteLength, LowbitError, type TensorSpec } from '@lowbit/core';
-import { quote } from '../json/parse.ts';
-import { compareCodePoints } from '../json/write.ts';
+import { byteLength, LowbitError, quote, type TensorSpec } from '@lowbit/core';
+import { compareCodePoints } from '@lowbit/core/layouts';
 import { fileRank, NAME_OF } from './dtypes.ts';
 import { isWellFormed, MAX_HEADER_BYTES, type TensorPlace } from './header.ts';
 

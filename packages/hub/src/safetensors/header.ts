@@ -1,8 +1,8 @@
 // Reading a safetensors header: 8 bytes of length, that much JSON, then data without holes. Pure functions over bytes, for Node and browsers.
 // Everything in the file is untrusted: each number is checked before it is used for anything, and nothing is allocated on a file's word alone.
 
-import { DTYPE_BYTES, LowbitError, type TensorSpec } from '@lowbit/core';
-import { isArray, isNumber, isObject, type JsonTree, parseJson, quote } from '../json/parse.ts';
+import { DTYPE_BYTES, LowbitError, quote, type TensorSpec } from '@lowbit/core';
+import { isArray, isNumber, isObject, type JsonTree, parseJson } from '@lowbit/core/layouts';
 import { DTYPE_OF, KNOWN_UNSUPPORTED } from './dtypes.ts';
 
 /** Longest header in bytes, as in the Python library. */

@@ -4,9 +4,8 @@
 
 import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
-import { byteLength, LowbitError, type TensorSpec } from '@lowbit/core';
+import { byteLength, LowbitError, quote, type TensorSpec } from '@lowbit/core';
 import { guarded, writeFully } from '../io.node.ts';
-import { quote } from '../json/parse.ts';
 import type { FileLayout } from './build.ts';
 import type { JournalRecord } from './journal.node.ts';
 import type { SafetensorsPlan } from './shards.ts';

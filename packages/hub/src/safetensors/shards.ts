@@ -1,8 +1,7 @@
 // Which files a model is written to, and how large each will be, before any of it exists.
 
-import { byteLength, LowbitError, type TensorSpec } from '@lowbit/core';
-import { fromJson, quote } from '../json/parse.ts';
-import { writeJson } from '../json/write.ts';
+import { byteLength, LowbitError, quote, type TensorSpec } from '@lowbit/core';
+import { fromJson, writeJson } from '@lowbit/core/layouts';
 import { type FileLayout, layoutFile } from './build.ts';
 
 /** 5 GB, as the Python libraries have it (decimal). */

@@ -4,9 +4,8 @@
 
 import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { DTYPE_BYTES, type Json, LowbitError, type TensorSink, type TensorSpec } from '@lowbit/core';
+import { DTYPE_BYTES, type Json, LowbitError, quote, type TensorSink, type TensorSpec } from '@lowbit/core';
 import { guarded, writeFully } from '../io.node.ts';
-import { quote } from '../json/parse.ts';
 import type { FileLayout } from './build.ts';
 import type { TensorPlace } from './header.ts';
 import { createJournal, JOURNAL_FILE, type Journal, resumeJournal } from './journal.node.ts';

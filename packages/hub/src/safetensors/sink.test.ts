@@ -314,10 +314,16 @@ describe('a killed process', () => {
   beforeAll(async () => {
     bundle = await temporaryFolder();
     script = join(bundle.path, 'job.mjs');
+    const source = (name: string) => fileURLToPath(new URL(`../../../core/src/${name}`, import.meta.url));
     await build({
       configFile: false,
       logLevel: 'error',
-      resolve: { alias: { '@lowbit/core': fileURLToPath(new URL('../../../core/src/index.ts', import.meta.url)) } },
+      resolve: {
+        alias: [
+          { find: /^@lowbit\/core\/layouts$/, replacement: source('layouts/index.ts') },
+          { find: /^@lowbit\/core$/, replacement: source('index.ts') },
+        ],
+      },
       ssr: { noExternal: true },
       build: {
         ssr: fileURLToPath(new URL('./sink-job.node.ts', import.meta.url)),

@@ -2,9 +2,8 @@
 
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { DTYPE_BYTES, type Entries, type HostTensor, LowbitError, type ReadOptions } from '@lowbit/core';
+import { DTYPE_BYTES, type Entries, type HostTensor, LowbitError, quote, type ReadOptions } from '@lowbit/core';
 import { guarded, readFully } from '../io.node.ts';
-import { quote } from '../json/parse.ts';
 import { allocate, elementRange, type FileSource, noTensor, type SourceFile } from '../reading.ts';
 import { badSafetensors, headerLength, parseHeader, type SafetensorsHeader, type TensorPlace } from './header.ts';
 

@@ -1,9 +1,11 @@
 // The `quant_state` tensor of a 4-bit weight: JSON as UTF-8 bytes, with what bitsandbytes does not keep in tensors of their own. It is the only place
 // where shape, block size and the offset of double quantization are written down.
 
-import { type DType, LowbitError } from '@lowbit/core';
-import { isArray, isNumber, isObject, type JsonTree, parseJson, quote } from '../json/parse.ts';
+import { isArray, isNumber, isObject, type JsonTree, parseJson } from '../json/parse.ts';
 import { pythonFloat } from '../json/write.ts';
+import { quote } from '../quote.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { DType } from '../spec/tensor.ts';
 
 export type FourBitType = 'nf4' | 'fp4';
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { longestQuantState, parseQuantState, type QuantState, quantStateText } from './bitsandbytes-state.ts';
+import { longestQuantState, parseQuantState, type QuantState, quantStateText } from './bnb-state.ts';
 
 const extent = fc.integer({ min: 1, max: 90000 });
 const float32 = fc.float({ noNaN: true, noDefaultInfinity: true });

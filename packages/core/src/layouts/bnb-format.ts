@@ -1,19 +1,12 @@
 // The formats of the `bitsandbytes` layout, and the names that its tensors have.
 
-import {
-  type Codebook,
-  type DType,
-  type Format,
-  FP4_TABLE,
-  type HostTensor,
-  type Int8,
-  LowbitError,
-  NF4_TABLE,
-  type TensorSpec,
-} from '@lowbit/core';
-import { specText } from '@lowbit/core/layouts';
-import { quote } from '../json/parse.ts';
-import type { FourBitType } from './bitsandbytes-state.ts';
+import { FP4_TABLE, NF4_TABLE } from '../codecs/four-bit-tables.ts';
+import { quote } from '../quote.ts';
+import { LowbitError } from '../spec/errors.ts';
+import type { Codebook, Format, Int8 } from '../spec/format.ts';
+import type { DType, HostTensor, TensorSpec } from '../spec/tensor.ts';
+import type { FourBitType } from './bnb-state.ts';
+import { specText, tensorName } from './names.ts';
 
 /** Blocks of quantized scales that bitsandbytes multiplies with. */
 export const NESTED_BLOCK = 256;
@@ -83,10 +76,10 @@ export function refuse(tensor: string, problem: string, hint: string): never {
 /** Throws ERR_TENSOR_MISMATCH unless the bias, if there is one, has a number for every output. */
 export function checkBias(path: string, bias: TensorSpec | undefined, out: number): void {
   if (bias === undefined || (bias.shape.length === 1 && bias.shape[0] === out)) return;
-  fail(`${path}.bias`, `is ${specText(bias)}, expected ${out} numbers`);
+  fail(tensorName(path, 'bias'), `is ${specText(bias)}, expected ${out} numbers`);
 }
 
-/** The module that a tensor belongs to. */
+/** The module that a tensor belongs to; empty in the module's own state dict. */
 export function modulePath(name: string): string {
-  return name.slice(0, name.lastIndexOf('.'));
+  return name.slice(0, Math.max(0, name.lastIndexOf('.')));
 }

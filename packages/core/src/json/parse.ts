@@ -1,9 +1,8 @@
 // A strict, bounded JSON reader for files that strangers wrote. Three things JSON.parse cannot do: refuse (or see) duplicate keys, bound the
 // nesting before it is built, and keep numbers as they were written (`1e-05`, `10000.0`), so that a config can be written back unchanged.
 
-import { type Json, quote } from '@lowbit/core';
-
-export { quote };
+import { quote } from '../quote.ts';
+import type { Json } from '../spec/tensor.ts';
 
 /** A JSON value with numbers as their literals and objects as maps, so that no key (`__proto__`, `constructor`) means anything. */
 export type JsonTree = null | boolean | string | JsonNumber | readonly JsonTree[] | ReadonlyMap<string, JsonTree>;

@@ -1,21 +1,11 @@
 // One 4-bit parameter of the `bitsandbytes` layout: its tensors and its quant_state, checked against each other before anything large is read.
 
-import {
-  byteLength,
-  type DType,
-  elementCount,
-  FLOAT_DTYPES,
-  type HostTensor,
-  type Matrix,
-  type StoredLinear,
-  type TensorSource,
-  type TensorSpec,
-  toFloat32,
-  writeFloat32,
-} from '@lowbit/core';
-import { specText } from '@lowbit/core/layouts';
-import { checkBias, fail, fourBitFormat, nestedScale, refuse, STORAGE_DTYPES, TABLES } from './bitsandbytes-format.ts';
-import { type FourBitType, MAX_STATE_BYTES, parseQuantState, type QuantState } from './bitsandbytes-state.ts';
+import { byteLength, elementCount, FLOAT_DTYPES, toFloat32, writeFloat32 } from '../dtype.ts';
+import type { StoredLinear, TensorSource } from '../spec/checkpoint.ts';
+import type { DType, HostTensor, Matrix, TensorSpec } from '../spec/tensor.ts';
+import { checkBias, fail, fourBitFormat, nestedScale, refuse, STORAGE_DTYPES, TABLES } from './bnb-format.ts';
+import { type FourBitType, MAX_STATE_BYTES, parseQuantState, type QuantState } from './bnb-state.ts';
+import { specText, tensorName } from './names.ts';
 
 /** A parameter with a quant_state. */
 export interface FourBitNames {
@@ -27,12 +17,18 @@ export interface FourBitNames {
   readonly type: FourBitType;
 }
 
+export interface StoredFourBit {
+  readonly linear: StoredLinear;
+  /** Of the weight when it was quantized. */
+  readonly weightDtype: DType;
+}
+
 const STORED_AS: ReadonlySet<DType> = new Set(STORAGE_DTYPES.values());
 /** Rounding of a division more or less: tables were computed, at times on other devices. */
 const TABLE_TOLERANCE = 2 ** -22;
 
 /** Throws ERR_TENSOR_MISMATCH, ERR_BAD_CHECKPOINT, ERR_NON_FINITE or ERR_UNSUPPORTED_FORMAT, naming the tensor. */
-export async function readFourBit(source: TensorSource, { param, path, state: stateName, type }: FourBitNames): Promise<StoredLinear> {
+export async function readFourBit(source: TensorSource, { param, path, state: stateName, type }: FourBitNames): Promise<StoredFourBit> {
   const spec = entry(source, stateName);
   if (spec.dtype !== 'u8' || byteLength(spec) > MAX_STATE_BYTES)
     fail(stateName, `is ${specText(spec)}, expected at most ${MAX_STATE_BYTES} bytes of u8`);
@@ -50,15 +46,17 @@ export async function readFourBit(source: TensorSource, { param, path, state: st
   const scales = source.entries.has(`${param}.nested_absmax`)
     ? nestedScales(source, param, state, stateName, blocks)
     : plainScales(source, param, blocks);
-  const bias = path === param ? undefined : source.entries.get(`${path}.bias`);
+  const biasName = tensorName(path, 'bias');
+  const bias = path === param ? undefined : source.entries.get(biasName);
   checkBias(path, bias, shape[0]);
-  return {
+  const linear: StoredLinear = {
     format: fourBitFormat(type, state.blocksize, scales.format),
     shape,
     parts: { codes: param, ...scales.parts },
     constants: { table: TABLES[type], ...scales.constants },
-    ...(bias === undefined ? {} : { bias: `${path}.bias` }),
+    ...(bias === undefined ? {} : { bias: biasName }),
   };
+  return { linear, weightDtype: state.dtype };
 }
 
 interface Scales {

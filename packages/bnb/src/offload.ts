@@ -1,0 +1,34 @@
+// Which linears transformers keeps in floating point because a device map offloads them (llm_int8_enable_fp32_cpu_offload).
+
+import { type DeviceMap, devicePlaces } from '@lowbit/core';
+import { refusal } from './refuse.ts';
+
+export interface OffloadOptions {
+  /** Where modules will run, as `loadModel` takes it. Default: nothing is offloaded. */
+  readonly deviceMap?: DeviceMap | undefined;
+  /** Backends that modules are offloaded to. Default `cpu` and `disk`, as in Python. */
+  readonly offload?: string | readonly string[] | undefined;
+}
+
+/**
+ * The linears at `paths` that a device map offloads. As in Python, a map of one key places everything and offloads nothing.
+ * @throws ERR_BAD_ARGUMENT for a path without an entry, and for options that are none
+ */
+export function offloadedLinears(paths: Iterable<string>, { deviceMap, offload = ['cpu', 'disk'] }: OffloadOptions): string[] {
+  if (deviceMap === undefined) return [];
+  if (typeof deviceMap !== 'object' || deviceMap === null) {
+    throw refusal(
+      'rules',
+      `deviceMap cannot be ${JSON.stringify(deviceMap)}`,
+      "Pass backends by module: { 'model.layers.0': 'cuda', ... }.",
+      {},
+    );
+  }
+  const names: readonly unknown[] = typeof offload === 'string' ? [offload] : offload;
+  if (!Array.isArray(names) || names.some((name) => typeof name !== 'string')) {
+    throw refusal('rules', `offload cannot be ${JSON.stringify(offload)}`, 'Name one backend, or several.', {});
+  }
+  if (Object.keys(deviceMap).length < 2) return [];
+  const place = devicePlaces(deviceMap);
+  return [...paths].filter((path) => names.includes(place(path)));
+}

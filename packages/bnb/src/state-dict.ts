@@ -1,0 +1,55 @@
+// State dicts of single layers, as the library saves them: the 4 or 6 tensors of a Linear4bit, the 3 of a Linear8bitLt, and a bias.
+
+import { byteLength, checkBias, type DType, type HostTensor, LowbitError, memorySource, type QuantizedTensor } from '@lowbit/core';
+import { encodeBitsAndBytesLinear, layoutBytes, readBitsAndBytesLinear, readStoredLinear } from '@lowbit/core/layouts';
+
+/** Tensors by name, without a module path. */
+export type StateDict = Readonly<Record<string, HostTensor>>;
+
+/** A layer as its state dict has it. */
+export interface LayerState {
+  readonly weight: QuantizedTensor;
+  /** Of the weight when it was quantized; undefined where that is not stored (8 bits). */
+  readonly weightDtype: DType | undefined;
+  /** What packed codes are seen as. */
+  readonly storage: DType;
+  readonly bias: HostTensor | undefined;
+}
+
+/** Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold. */
+export function encodeState({ weight, weightDtype = 'f16', storage, bias }: LayerState): StateDict {
+  const { format, shape, parts } = weight;
+  const state: Record<string, HostTensor> = {};
+  for (const tensor of encodeBitsAndBytesLinear({ path: '', shape, format, weightDtype, storage })) {
+    const data = layoutBytes(tensor, parts);
+    state[tensor.name] = { ...tensor.spec, shape: 'late' in tensor.content ? [data.byteLength] : tensor.spec.shape, data };
+  }
+  return bias === undefined ? state : { ...state, bias };
+}
+
+/**
+ * Reads what `encodeState` or Python wrote.
+ * @throws ERR_BAD_ARGUMENT (no state dict), and what reading the layout throws, naming the tensor: ERR_TENSOR_MISMATCH, ERR_BAD_CHECKPOINT,
+ * ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE
+ */
+export async function decodeState(state: StateDict | ReadonlyMap<string, HostTensor>, path: string, threshold = 0): Promise<LayerState> {
+  if (typeof state !== 'object' || state === null || Array.isArray(state)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'a state dict is an object or a map of tensors', { hint: 'Pass what stateDict() gave.' });
+  }
+  const tensors: StateDict = state instanceof Map ? Object.fromEntries(state) : (state as StateDict);
+  for (const [name, tensor] of Object.entries(tensors)) checkBytes(name, tensor);
+  const source = memorySource(tensors);
+  const { linear, weightDtype, storage } = await readBitsAndBytesLinear(source, path, threshold);
+  const weight = await readStoredLinear(source, linear, { path: path === '' ? 'state dict' : path });
+  const bias = linear.bias === undefined ? undefined : await source.read(linear.bias);
+  if (bias) checkBias(bias, weight.shape[0]);
+  return { weight, weightDtype, storage, bias };
+}
+
+function checkBytes(name: string, tensor: HostTensor): void {
+  if (tensor?.data instanceof Uint8Array && tensor.data.byteLength === byteLength(tensor)) return;
+  throw new LowbitError('ERR_TENSOR_MISMATCH', `state dict: ${JSON.stringify(name)} is no whole tensor`, {
+    hint: 'Every entry is { dtype, shape, data } with all its bytes.',
+    details: { tensor: name },
+  });
+}
