@@ -1,5 +1,6 @@
 // One build for every package. The entries are read from package.json: each `exports` subpath and each `bin` that points
 // to dist/X.js is built from src/X.ts, so a new entry point is declared once, in package.json.
+// After it, tools/compact-declarations.mjs shortens the declarations.
 import { readFileSync } from 'node:fs';
 import { defineConfig } from 'tsup';
 

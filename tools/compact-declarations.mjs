@@ -56,8 +56,8 @@ const referring = (tree, shared) =>
   });
 
 /**
- * The files with the declarations of `shared` in `main`, and the others importing from there. Undefined if that changes what `main` exports: another file
- * needs what it does not export, a name would mean two things, a class is shared as a type alone, or something is imported or exported in a way that the tool does not know.
+ * The files with the declarations of `shared` in `main`, and the others importing from there. Undefined if that would change what `main` exports: another
+ * file needs what it does not export, a name would mean two things, a class is shared as a type alone, or there is syntax that the tool does not know.
  * @param {Map<string, string>} files
  * @param {string} main
  * @param {string} shared
@@ -67,61 +67,68 @@ function merge(files, main, shared) {
   const trees = new Map([...files].map(([path, text]) => [path, parse(path, text)]));
   const from = /** @type {ts.SourceFile} */ (trees.get(shared));
   const into = /** @type {ts.SourceFile} */ (trees.get(main));
-  if (from.statements.some((node) => ts.isImportDeclaration(node))) return undefined;
-  const lists = from.statements.filter((node) => ts.isExportDeclaration(node));
-  const isType = (/** @type {string} */ name) => declarations(from, name, true) !== undefined;
-  if (lists.flatMap((list) => specifiers(list) ?? []).some((one) => one.isTypeOnly && !isType(source(one)))) return undefined;
+  const [list, ...more] = from.statements.filter((node) => ts.isExportDeclaration(node) || ts.isImportDeclaration(node));
+  if (!list || more.length > 0 || !ts.isExportDeclaration(list) || list.moduleSpecifier) return undefined;
+  const given = specifiers(list) ?? [];
+  if (given.some((one) => one.isTypeOnly && !declarations(from, source(one), true))) return undefined;
   /** What the shared file exports: name there -> name of the declaration. */
-  const exported = new Map(lists.flatMap((list) => specifiers(list) ?? []).map((one) => [one.name.text, source(one)]));
-  if (lists.length !== 1 || exported.size === 0) return undefined;
+  const exported = new Map(given.map((one) => [one.name.text, source(one)]));
 
-  const own = new Set(into.statements.flatMap(declaredNames));
+  const references = new Map([...trees].map(([path, tree]) => [path, referring(tree, shared)]));
+  if ([...references.values()].flat().some((statement) => specifiers(statement)?.every((one) => exported.has(source(one))) !== true))
+    return undefined;
+  const old = references.get(main) ?? [];
+  const own = new Set(into.statements.flatMap((node) => (old.includes(node) ? [] : [...declaredNames(node), ...importedNames(node)])));
   if (from.statements.flatMap(declaredNames).some((name) => own.has(name))) return undefined;
-  const old = referring(into, shared);
-  /** @type {string[]} */
-  const reexports = [];
-  for (const statement of old) {
-    for (const one of specifiers(statement) ?? []) {
-      const declared = exported.get(source(one));
-      if (declared === undefined) return undefined;
-      if (ts.isExportSpecifier(one)) reexports.push(as(declared, one.name.text));
-      else if (one.name.text !== declared) return undefined;
-    }
-    if (!specifiers(statement)) return undefined;
-  }
-  const result = new Map(files);
-  result.delete(shared);
-  const body = apply(from.text, [...lists.map((node) => ({ from: node.getStart(from), to: node.end, text: '' }))]);
-  const rest = apply(into.text, [...old.map((node) => ({ from: node.getStart(into), to: node.end, text: '' }))]);
-  const joined = parse(main, `${body.trim()}\n\n${rest.trim()}\nexport { ${reexports.join(', ')} };\n`);
-  result.set(main, joined.text);
-  /** What main exports: name of the declaration -> name for users. */
+  /** @type {(one: ts.ImportSpecifier | ts.ExportSpecifier) => string} */
+  const declared = (one) => /** @type {string} */ (exported.get(source(one)));
+  const mine = old.flatMap((statement) => specifiers(statement) ?? []);
+  if (mine.some((one) => ts.isImportSpecifier(one) && one.name.text !== declared(one))) return undefined;
+
+  const body = apply(from.text, [{ from: list.getStart(from), to: list.end, text: '' }]).trim();
+  const rest = apply(
+    into.text,
+    old.map((node) => ({ from: node.getStart(into), to: node.end, text: '' })),
+  ).trim();
+  const passedOn = mine.filter((one) => ts.isExportSpecifier(one)).map((one) => as(declared(one), one.name.text));
+  const joined = parse(main, `${body}\n\n${rest}\nexport { ${passedOn.join(', ')} };\n`);
+  /** What main now exports: name of the declaration -> name for users. */
   const open = new Map(
-    joined.statements
-      .filter((node) => ts.isExportDeclaration(node))
-      .flatMap((node) => (specifiers(node) ?? []).map((one) => [source(one), one.name.text])),
+    joined.statements.flatMap((node) =>
+      ts.isExportDeclaration(node) && !node.moduleSpecifier ? (specifiers(node) ?? []).map((one) => [source(one), one.name.text]) : [],
+    ),
   );
-  for (const [path, tree] of trees) {
-    if (path === main || path === shared) continue;
+  const result = new Map([...files, [main, joined.text]]);
+  result.delete(shared);
+  for (const [path, statements] of references) {
+    if (path === main) continue;
     /** @type {Edit[]} */
     const edits = [];
-    for (const statement of referring(tree, shared)) {
+    for (const statement of /** @type {(ts.ImportDeclaration | ts.ExportDeclaration)[]} */ (statements)) {
       for (const one of specifiers(statement) ?? []) {
-        const name = open.get(exported.get(source(one)) ?? '');
+        const name = open.get(declared(one));
         if (name === undefined) return undefined;
-        edits.push({ from: one.getStart(tree), to: one.end, text: `${one.isTypeOnly ? 'type ' : ''}${as(name, one.name.text)}` });
+        edits.push({ from: one.getStart(), to: one.end, text: `${one.isTypeOnly ? 'type ' : ''}${as(name, one.name.text)}` });
       }
-      const module = /** @type {ts.StringLiteral} */ (/** @type {ts.ImportDeclaration} */ (statement).moduleSpecifier);
-      const to = relative(dirname(path), main)
-        .replace(/\.d\.ts$/, '.js')
-        .split(sep)
-        .join('/');
-      edits.push({ from: module.getStart(tree), to: module.end, text: `'${to.startsWith('.') ? to : `./${to}`}'` });
+      const module = /** @type {ts.Expression} */ (statement.moduleSpecifier);
+      edits.push({ from: module.getStart(), to: module.end, text: `'${specifierOf(path, main)}'` });
     }
-    result.set(path, apply(tree.text, edits));
+    if (edits.length > 0) result.set(path, apply(files.get(path) ?? '', edits));
   }
   return result;
 }
+
+/** @type {(path: string, target: string) => string} */
+function specifierOf(path, target) {
+  const to = relative(dirname(path), target)
+    .replace(/\.d\.ts$/, '.js')
+    .split(sep)
+    .join('/');
+  return to.startsWith('.') ? to : `./${to}`;
+}
+
+/** @type {(statement: ts.Statement) => string[]} */
+const importedNames = (statement) => (ts.isImportDeclaration(statement) ? (specifiers(statement) ?? []).map((one) => one.name.text) : []);
 
 /** @type {(statement: ts.Statement) => string[]} */
 function declaredNames(statement) {

@@ -140,6 +140,18 @@ export {};
     expect(compact(after, entries)).toEqual(after);
   });
 
+  const plain = 'interface A {\n}\nexport { type A as a };\n';
+  const passedOn = "export { a as Shared } from './c.js';\n";
+  const other = "import { a as A } from './c.js';\nexport declare const x: A;\nexport {};\n";
+
+  it('merges a shared file that main passes on', () => {
+    const files = { 'c.d.ts': plain, 'index.d.ts': passedOn, 'other.d.ts': other };
+    expect(compact(files, ['index.d.ts', 'other.d.ts'])).toEqual({
+      'index.d.ts': 'interface A {\n}\n\n\nexport { A as Shared };\n',
+      'other.d.ts': "import { Shared as A } from './index.js';\nexport declare const x: A;\nexport {};\n",
+    });
+  });
+
   it('takes over names that are exported under others', () => {
     const files = {
       'c.d.ts': 'declare const A: 1;\ndeclare const B: 2;\nexport { A as B, B as A };\n',
@@ -149,18 +161,18 @@ export {};
   });
 
   it.each([
-    [
-      'another entry needs what main does not export',
-      'interface A {\n}\nexport { type A as a };\n',
-      "import { a as A } from './c.js';\n\nexport {};\n",
-    ],
-    ['main has another of that name', 'interface A {\n}\nexport { type A as a };\n', 'interface A {\n}\n\nexport {};\n'],
-    ['a class is shared as a type', 'declare class A {\n}\nexport { type A as a };\n', "export { a as A } from './c.js';\n"],
+    ['another entry needs what main does not export', plain, "import { a as A } from './c.js';\n\nexport {};\n"],
+    ['main has another of that name', plain, `${passedOn}interface A {\n}\nexport {};\n`],
+    ['main imports that name from elsewhere', plain, `import { A } from 'x';\n${passedOn}export declare const y: A;\nexport {};\n`],
+    ['main imports it under another name', plain, `import { a as B } from './c.js';\n${passedOn}export declare const y: B;\nexport {};\n`],
+    ['everything is passed on at once', plain, `export * from './c.js';\n${passedOn}`],
+    ['it imports from elsewhere', `import { B } from 'x';\ninterface A {\n\tb: B;\n}\nexport { type A as a };\n`, passedOn],
+    ['a class is shared as a type', plain.replace('interface', 'declare class'), passedOn],
   ])('keeps the shared file where %s', (_reason, shared, main) => {
     const files = {
       'c.d.ts': shared,
       'index.d.ts': main,
-      'other.d.ts': "import { a as A } from './c.js';\nexport declare const x: A;\nexport {};\n",
+      'other.d.ts': other,
     };
     expect(compact(files, ['index.d.ts', 'other.d.ts'])).toEqual(files);
   });

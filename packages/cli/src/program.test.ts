@@ -77,7 +77,8 @@ it('weighs errors by random tokens with --importance random, the same every time
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
   const run = async (name: string, ...args: string[]) => {
     const skip = ['--skip', 'model.layers.{1,2,3,4,5}.**'];
-    await emitted('quantize', TINY, '-o', join(dir, name), '--solver', 'least-squares', ...skip, ...args);
+    const solver = args.includes('--preset') ? [] : ['--solver', 'least-squares'];
+    await emitted('quantize', TINY, '-o', join(dir, name), ...solver, ...skip, ...args);
     return readFileSync(join(dir, name, 'model.safetensors'));
   };
   const [plain, weighed, again] = [
@@ -88,6 +89,10 @@ it('weighs errors by random tokens with --importance random, the same every time
   expect(Buffer.compare(weighed, again)).toBe(0);
   expect(weighed.byteLength).toBe(plain.byteLength);
   expect(Buffer.compare(weighed, plain)).not.toBe(0);
+  expect(Buffer.compare(await run('preset', '--preset', 'recommended'), weighed)).toBe(0);
+  await expect(emitted('quantize', TINY, '--dry-run', '-m', 'nf4', '--preset', 'recommended')).rejects.toThrow(
+    expect.objectContaining({ code: 'ERR_USAGE', message: expect.stringContaining('--preset is for hqq') }),
+  );
   await expect(emitted('quantize', TINY, '-o', join(dir, 'x'), '--solver', 'hqq', '--importance', 'random')).rejects.toThrow(
     expect.objectContaining({ code: 'ERR_USAGE', message: expect.stringContaining('least-squares') }),
   );

@@ -30,6 +30,7 @@ import {
   type RuleText,
   SOLVERS,
 } from './parse.ts';
+import { PRESETS } from './presets.ts';
 import { version } from './version.ts';
 
 type Start = (options: CommonOptions) => Context;
@@ -85,9 +86,13 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--importance <from>',
-      `what tells least-squares which channels matter: ${IMPORTANCE.join(' or ')} tokens that are run through the model first`,
+      `what tells least-squares which channels matter: ${IMPORTANCE.join(' (default) or ')} tokens that are run through the model first`,
       arg((text) => parseChoice(text, IMPORTANCE)),
-      IMPORTANCE[0],
+    )
+    .option(
+      '--preset <name>',
+      `hqq: ${PRESETS.join(', ')} is --solver least-squares --importance random, the closest to the original at the same size; slower`,
+      arg((text) => parseChoice(text, PRESETS)),
     )
     .option(
       '--rule <glob=use>',

@@ -19,6 +19,7 @@ import {
   SETTINGS,
   type Solver,
 } from '../parse.ts';
+import { PRESET, type PresetName } from '../presets.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import { pairs, plain, table } from '../table.ts';
 import { tagTable } from '../tags.ts';
@@ -33,7 +34,8 @@ export interface QuantizeOptions extends CommonOptions {
   readonly solver?: Solver;
   readonly doubleQuant?: boolean;
   readonly threshold?: number;
-  readonly importance: ImportanceFrom;
+  readonly importance?: ImportanceFrom;
+  readonly preset?: PresetName;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;
   readonly quantScale?: boolean;
@@ -51,7 +53,8 @@ export interface QuantizeOptions extends CommonOptions {
 const MOST_DEFAULT_THREADS = 8;
 
 /** Runs the command. */
-export async function quantizeCommand(dir: string, options: QuantizeOptions, context: Context): Promise<void> {
+export async function quantizeCommand(dir: string, given: QuantizeOptions, context: Context): Promise<void> {
+  const options = withPreset(given);
   const {
     out,
     dryRun = false,
@@ -103,7 +106,16 @@ export async function quantizeCommand(dir: string, options: QuantizeOptions, con
   context.progress.clear();
   await (context.json
     ? context.emit({ dryRun: false, ...report, totalBytes: total(report) })
-    : context.print(`${renderReport(report, out, context)}\n`));
+    : context.print(`${renderReport(report, out, options, context)}\n`));
+}
+
+/** What a preset sets, where a flag does not say otherwise. */
+function withPreset(given: QuantizeOptions): QuantizeOptions & { readonly importance: ImportanceFrom } {
+  const { preset, method } = given;
+  if (preset === undefined) return { ...given, importance: given.importance ?? 'none' };
+  if (method !== 'hqq') throw new UsageError(`--preset is for hqq, not for ${method}`, 'Leave it out.');
+  const { solver, importance } = PRESET[preset];
+  return { ...given, solver: given.solver ?? solver, importance: given.importance ?? importance };
 }
 
 /** Flags by the settings that they are for. */
@@ -167,13 +179,14 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
     .join('\n\n');
 }
 
-function renderReport(report: QuantizeModelReport, out: string, { bold }: Context): string {
+function renderReport(report: QuantizeModelReport, out: string, { preset }: QuantizeOptions, { bold }: Context): string {
   const { summary, weightError } = report;
   const facts: [string, string][] = [
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized, ${countText(summary.quantizedWeights)} weights`],
     ['bits per weight', `${bitsText(summary.bitsPerWeight)}, scales included`],
     ['weights', ratio(report.weightBytes)],
   ];
+  if (preset !== undefined) facts.push(['preset', `${preset}: ${PRESET[preset].why}`]);
   if (summary.quantizedLinears > 0) {
     facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
     facts.push(['worst layers', worst(report).join(', ')]);
