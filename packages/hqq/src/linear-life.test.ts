@@ -209,6 +209,9 @@ describe('state dicts', () => {
     expect(again.stateDict()).toEqual(state);
     expect(await again.apply(x)).toEqual(await layer.apply(x));
     expect(again.unpack().shape).toEqual([32, 128]);
+    const { channel_wise: _, ...unsaid } = state;
+    using early = await HqqLinear.fromStateDict(unsaid, { runtime });
+    expect(early.stateDict()).toEqual(state); // the scale without a dimension says it
   });
 
   it('can be read at a path, from a map, and in another dtype', async () => {
