@@ -2,6 +2,7 @@
 
 import { cutProgram, type PlacedPiece, type ProgramPiece } from '../program/cut.ts';
 import { validateProgram } from '../program/validate.ts';
+import { isPlainRecord } from '../record.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Backend, LinearRequest, QuantizedLinear, SequenceId, StepOptions, StepOutputs, StepSequence } from '../spec/backend.ts';
 import { isLowbitError, LowbitError } from '../spec/errors.ts';
@@ -126,7 +127,7 @@ async function cutPieces(runtime: Runtime, program: Program, options: LoadOption
     return pieces.map((piece, i) => ({ piece, place: cut[i]!.backend }));
   }
   if (deviceMap === undefined) return undefined;
-  if (deviceMap !== 'auto') return cutByDeviceMap(program, deviceMap);
+  if (deviceMap !== 'auto') return cutByDeviceMap(program, checkedMap(deviceMap));
   if (formats?.length !== program.linears.length) {
     throw new LowbitError('ERR_BAD_ARGUMENT', "deviceMap: 'auto' needs the formats of all weights before they are read", {
       hint: 'Pass formats, or place the layers by name.',
@@ -138,6 +139,17 @@ async function cutPieces(runtime: Runtime, program: Program, options: LoadOption
       hint: `Backends of this runtime: ${runtime.backends.join(', ')}.`,
     });
   }
+  for (const [name, bytes] of Object.entries(maxMemory ?? {})) {
+    if (typeof bytes === 'number' && bytes >= 0) continue;
+    throw new LowbitError(
+      'ERR_BAD_ARGUMENT',
+      `maxMemory of ${name} is ${JSON.stringify(bytes) ?? String(bytes)}, expected a number of bytes`,
+      {
+        hint: 'Write 4e9 for 4 GB.',
+        details: { backend: name, maxMemory: bytes },
+      },
+    );
+  }
   const rooms: Room[] = [];
   for (const name of runtime.backends) {
     const backend = await runtime.backend(name).catch((error: unknown) => {
@@ -147,6 +159,18 @@ async function cutPieces(runtime: Runtime, program: Program, options: LoadOption
     if (backend) rooms.push({ backend, bytes: maxMemory?.[name] ?? backend.device.memory });
   }
   return cutByRoom(program, formats, rooms, { allowDequant: runtime.allowDequant, offloadMeta });
+}
+
+/** Throws ERR_BAD_ARGUMENT for what is no record of backend names. */
+function checkedMap(map: DeviceMap): DeviceMap {
+  if (isPlainRecord(map) && Object.values(map).every((name) => typeof name === 'string')) return map;
+  throw new LowbitError(
+    'ERR_BAD_ARGUMENT',
+    `a device map is 'auto' or a record of backend names, got ${JSON.stringify(map) ?? String(map)}`,
+    {
+      hint: "Such as { '': 'cuda', lm_head: 'cpu' }.",
+    },
+  );
 }
 
 /** Thrown inside `loadProgram` alone: the backend chosen does not take this linear. */

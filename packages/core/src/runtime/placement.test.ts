@@ -71,6 +71,11 @@ describe('a device map', () => {
     expect((await caught(() => load(runtime, { deviceMap: { '{': 'a' } }))).message).toContain('unusable pattern');
   });
 
+  it.each(['balanced', [], new Map([['', 'a']]), { '': 0 }])('refuses %o', async (deviceMap) => {
+    await using runtime = await two();
+    expect((await caught(() => load(runtime, { deviceMap: deviceMap as never }))).message).toContain('a device map is');
+  });
+
   it('does not part the experts of a layer', async () => {
     const b = new ProgramBuilder({ layers: 1 });
     b.layer = 0;
@@ -112,6 +117,10 @@ describe("deviceMap: 'auto'", () => {
     expect(error.code).toBe('ERR_LIMIT');
     expect(error.message).toMatch(/a 1000 bytes, b 1000 bytes/);
     expect((await runtime.backend('a')).allocated()).toBe(0);
+    for (const a of ['4MB', Number.NaN, -1, null]) {
+      const wrong = await caught(() => load(runtime, { deviceMap: 'auto', formats, maxMemory: { a: a as never } }));
+      expect(wrong.message).toContain('maxMemory of a');
+    }
     expect((await caught(() => load(runtime, { deviceMap: 'auto' }))).message).toContain('formats');
     expect((await caught(() => load(runtime, { deviceMap: 'auto', formats, maxMemory: { c: 1 } }))).message).toContain("'c'");
   });
