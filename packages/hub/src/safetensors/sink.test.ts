@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { appendFile, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdirSync } from 'node:fs';
+import { appendFile, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -298,6 +299,39 @@ describe('resuming', () => {
       await sink.close();
       expect(await readdir(out)).toEqual(['model.safetensors']);
       await rm(out, { recursive: true });
+    }
+  });
+
+  test('killed after the folder got its name, before the journal was removed: a resume finishes', async () => {
+    await using temp = await temporaryFolder();
+    const out = join(temp.path, 'out');
+    const whole = join(temp.path, 'whole');
+    await runJob(whole, () => {});
+    let commits = 0;
+    const blocked = runJob(out, () => ++commits === JOB.units && mkdirSync(out));
+    expect((await failure(() => blocked)).code).toBe('ERR_OUTPUT_EXISTS');
+    await rm(out, { recursive: true });
+    await rename(`${out}.partial`, out);
+    const dead = { pid: spawnSync(process.execPath, ['-e', '']).pid, host: hostname(), nonce: 'x' };
+    await writeFile(`${out}.partial.lock`, JSON.stringify(dead));
+    const before = await sizes(out);
+    expect(before[JOURNAL_FILE]).toBeGreaterThan(0);
+
+    for (const options of [{ fingerprint: JOB.fingerprint }, { fingerprint: 'another', resume: true }]) {
+      expect((await failure(() => createSafetensorsSink(out, options))).code).toBe('ERR_OUTPUT_EXISTS');
+      expect(await sizes(out)).toEqual(before);
+    }
+    const again = { fingerprint: JOB.fingerprint, shardSize: JOB.shardSize, resume: true };
+    await (await createSafetensorsSink(out, again))[Symbol.asyncDispose](); // finished work is never thrown away
+    expect((await readdir(temp.path)).sort()).toEqual(['out.partial', 'whole']);
+    await rename(`${out}.partial`, out);
+
+    await runJob(out, () => commits++);
+    expect(commits).toBe(JOB.units);
+    expect((await readdir(temp.path)).sort()).toEqual(['out', 'whole']);
+    expect((await readdir(out)).sort()).toEqual((await readdir(whole)).sort());
+    for (const name of await readdir(whole)) {
+      expect(Buffer.compare(await readFile(join(out, name)), await readFile(join(whole, name)))).toBe(0);
     }
   });
 
