@@ -13,6 +13,7 @@ import { createLateTensors, type LateTensors, planDigest, settleFile, unsettleFi
 import { type Lock, takeLock } from './lock.node.ts';
 import { checkOutput, checkSpace, exists, prepareFile, replaceFolder, syncFolder } from './output.node.ts';
 import { addRange, firstGap, type Ranges } from './ranges.ts';
+import { restoreReplaced } from './replaced.node.ts';
 import { INDEX_FILE, type PlannedFile, planSafetensors, type SafetensorsPlan, type ShardOptions, settlePlan } from './shards.ts';
 
 export interface SafetensorsSinkOptions extends ShardOptions {
@@ -328,7 +329,12 @@ async function openPartial(folder: string, partial: string, options: Safetensors
     const reopened = await isUntidied(folder, partial, options);
     // Back to the state before the last rename, which is resumed like any other.
     if (reopened) await guarded('write', folder, () => rename(folder, partial));
-    else await checkOutput(folder, overwrite);
+    else {
+      // A run killed while it replaced the folder: a resume gives its work the name, any other run has only the old folder left.
+      const dropped = overwrite && options.resume !== true;
+      if (!(await exists(folder)) && (dropped || !(await exists(partial)))) await restoreReplaced(folder);
+      await checkOutput(folder, overwrite);
+    }
     try {
       return { ...(await openJournal(partial, options)), lock, reopened };
     } catch (error) {
