@@ -81,7 +81,9 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
   const queue: PendingCommit[] = [];
   let running = false;
   let flushing: Promise<void> = Promise.resolve();
-  let state: 'open' | 'reserved' | 'finished' | 'closed' | 'disposed' = 'open';
+  let state: 'open' | 'reserved' | 'closing' | 'finished' | 'closed' | 'disposed' = 'open';
+  /** The `close` that is running or has succeeded. */
+  let closing: Promise<void> | undefined;
   /** A failed sync leaves it unknown what is on the disk: nothing may be claimed after it. */
   let broken: unknown;
 
@@ -265,10 +267,38 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     await putFile(name, data);
   }
 
-  async function close(): Promise<void> {
+  function close(): Promise<void> {
+    if (closing !== undefined) return closing;
+    const attempt = finish();
+    closing = attempt;
+    attempt.catch(() => {
+      closing = undefined;
+    });
+    return attempt;
+  }
+
+  async function finish(): Promise<void> {
     check('reserved');
-    await flushing;
-    check('reserved');
+    state = 'closing';
+    try {
+      await flushing;
+      await makeDurable();
+    } catch (error) {
+      state = 'reserved'; // what was missing can still be written
+      throw error;
+    }
+    await closeHandles();
+    // Everything is on the disk. Whatever happens now, this work is not thrown away: the journal goes last, so it can be resumed.
+    state = 'finished';
+    await replaceFolder(partial, folder, options.overwrite === true);
+    state = 'closed';
+    await rm(join(folder, JOURNAL_FILE), { force: true });
+    await lock.release();
+  }
+
+  /** Checks that every tensor is there, and brings files into their final state and onto the disk. */
+  async function makeDurable(): Promise<void> {
+    if (broken !== undefined) throw broken;
     for (const file of files) checkComplete(file);
     waiting?.tensors.lengths();
     await lock.check();
@@ -280,13 +310,6 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     }
     await Promise.all(files.map((file) => guarded('write', file.path, () => file.handle.sync())));
     await syncFolder(partial);
-    await closeHandles();
-    // Everything is on the disk. Whatever happens now, this work is not thrown away: the journal goes last, so it can be resumed.
-    state = 'finished';
-    await replaceFolder(partial, folder, options.overwrite === true);
-    state = 'closed';
-    await rm(join(folder, JOURNAL_FILE), { force: true });
-    await lock.release();
   }
 
   async function closeHandles(): Promise<void> {
@@ -294,6 +317,7 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
   }
 
   async function dispose(): Promise<void> {
+    await closing?.catch(() => {}); // its caller hears of it
     if (state === 'closed' || state === 'disposed') return;
     const finished = state === 'finished'; // only its name is missing: kept for a resume
     state = 'disposed';

@@ -120,6 +120,49 @@ describe('writing', () => {
   });
 });
 
+describe('closing', () => {
+  test('takes no more work once it has begun, and is done once', async () => {
+    await using temp = await temporaryFolder();
+    const out = join(temp.path, 'out');
+    await using sink = await createSafetensorsSink(out, job);
+    await sink.reserve(one, {});
+    await sink.write('a', 0, eight);
+    const closing = sink.close();
+    expect(sink.close()).toBe(closing);
+    for (const late of [
+      () => sink.write('a', 0, new Uint8Array(8)),
+      () => sink.commit('a', null),
+      () => sink.writeFile('config.json', eight),
+      () => sink.reserve(one, {}),
+    ]) {
+      expect(await failure(late)).toMatchObject({ code: 'ERR_DISPOSED', message: expect.stringContaining('closing') });
+    }
+    await closing;
+    expect(sink.close()).toBe(closing);
+    expect(await readdir(out)).toEqual(['model.safetensors']);
+    await using source = await openSafetensors([join(out, 'model.safetensors')]);
+    expect((await source.read('a')).data).toEqual(eight);
+  });
+
+  test('dispose waits for it', async () => {
+    await using temp = await temporaryFolder();
+    const sink = await createSafetensorsSink(join(temp.path, 'out'), job);
+    await sink.reserve(one, {});
+    await sink.write('a', 0, eight);
+    const closing = sink.close();
+    await sink[Symbol.asyncDispose]();
+    await closing;
+    expect(await readdir(temp.path)).toEqual(['out']);
+  });
+
+  test('after dispose it is an error', async () => {
+    await using temp = await temporaryFolder();
+    const sink = await createSafetensorsSink(join(temp.path, 'out'), job);
+    await sink[Symbol.asyncDispose]();
+    expect((await failure(() => sink.close())).code).toBe('ERR_DISPOSED');
+  });
+});
+
 describe('one writer for an output', () => {
   test('a second run is refused while the first one lives, whatever it asks for', async () => {
     await using temp = await temporaryFolder();
