@@ -30,7 +30,7 @@ export interface QuantizeModelOptions extends PlanModelOptions, Omit<QuantizeChe
   readonly maxMemory?: number | string | undefined;
 }
 
-/** What will be written. Every size is exact. */
+/** What will be written. Sizes are exact, but with double quantization of bitsandbytes those of safetensors files are the largest there can be. */
 export interface ModelPlan {
   /** Absolute path of the source. */
   readonly source: string;
