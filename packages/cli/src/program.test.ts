@@ -59,6 +59,24 @@ it('quantizes with the solver of --solver and of rules', async () => {
   expect(await errors('others', '--solver', 'least-squares', '--rule', `${rule}:hqq`)).toEqual([key, lsValue]);
 });
 
+it('says of a plan with double quantization that its sizes are upper bounds', async () => {
+  const printed: string[] = [];
+  const context = { json: false, bold: (text: string) => text, print: async (text: string) => void printed.push(text) };
+  const program = () => createProgram(() => context as unknown as Context);
+  for (const flags of [
+    ['-m', 'nf4'],
+    ['-m', 'nf4', '--double-quant'],
+  ]) {
+    await program().parseAsync(['quantize', TINY, '--dry-run', ...flags], { from: 'user' });
+  }
+  expect(printed.map((text) => /^ *file +(.*)$/m.exec(text)?.[1])).toEqual(['bytes', 'bytes, at most']);
+  expect((await emitted('quantize', TINY, '--dry-run', '-m', 'nf4')).sizes).toBe('exact');
+  expect((await emitted('quantize', TINY, '--dry-run', '-m', 'nf4', '--double-quant')).sizes).toBe('at most');
+  const out = mkdtempSync(join(tmpdir(), 'lowbit-'));
+  onTestFinished(() => rmSync(out, { recursive: true }));
+  expect((await emitted('quantize', TINY, '-m', 'nf4', '--double-quant', '-o', join(out, 'nf4'))).sizes).toBe('exact');
+});
+
 it('writes the layout of --layout, and knows those of hub', async () => {
   expect(await emitted('quantize', TINY, '--dry-run')).toMatchObject({ layout: 'hqq' });
   const plan = await emitted('quantize', TINY, '--dry-run', '--layout', 'hqq-safetensors');

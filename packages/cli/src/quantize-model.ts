@@ -1,6 +1,6 @@
 // Quantizing a model folder into another one, by paths: hub's pipeline with the adapters of models, and a report for people.
 
-import type { CallOptions, FormatCodec, LinearReport, PlanSummary, Treatment } from '@lowbit/core';
+import { type CallOptions, type FormatCodec, type LinearReport, lateTensors, type PlanSummary, type Treatment } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import {
   type FolderCheckpoint,
@@ -30,13 +30,15 @@ export interface QuantizeModelOptions extends PlanModelOptions, Omit<QuantizeChe
   readonly maxMemory?: number | string | undefined;
 }
 
-/** What will be written. Every size is exact. */
+/** What will be written. */
 export interface ModelPlan {
   /** Absolute path of the source. */
   readonly source: string;
   /** Name of the layout that the weights are stored in; null if nothing is quantized. */
   readonly layout: string | null;
   readonly files: readonly PlannedFile[];
+  /** What sizes say: with double quantization of bitsandbytes those of a plan are the largest there can be. Of what was written they are exact. */
+  readonly sizes: 'exact' | 'at most';
   readonly tags: readonly TagRow[];
   readonly summary: PlanSummary;
   /** Bytes of the safetensors files, before and after. */
@@ -83,7 +85,15 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   try {
     const done = await quantizeCheckpoint(checkpoint, { ...rest, ...planOptions(options), maxMemory: sizeOf(maxMemory) });
     const { linears, weightError, resumed } = done;
-    return { ...describe(checkpoint, done, options.codecs), out: done.out, linears, weightError, resumed, ms: performance.now() - started };
+    return {
+      ...describe(checkpoint, done, options.codecs),
+      sizes: 'exact',
+      out: done.out,
+      linears,
+      weightError,
+      resumed,
+      ms: performance.now() - started,
+    };
   } finally {
     await checkpoint[Symbol.asyncDispose]();
   }
@@ -111,6 +121,7 @@ function describe(
     source: checkpoint.folder,
     layout: plan.layout?.name ?? null,
     files,
+    sizes: lateTensors(plan).size > 0 ? 'at most' : 'exact',
     tags: tagRows(linears, codecs),
     summary,
     weightBytes: {

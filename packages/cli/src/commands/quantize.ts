@@ -157,7 +157,7 @@ function ratio({ before, after }: ModelPlan['weightBytes']): string {
 function renderPlan(plan: ModelPlan, { bold }: Context): string {
   const { summary } = plan;
   const files = table(
-    [{ title: 'file' }, { title: 'bytes', align: 'right' }],
+    [{ title: 'file' }, { title: plan.sizes === 'exact' ? 'bytes' : 'bytes, at most', align: 'right' }],
     [...plan.files.map(({ name, bytes }) => [plain(name), countText(bytes)]), ['total', countText(total(plan))]],
   );
   const facts = pairs([

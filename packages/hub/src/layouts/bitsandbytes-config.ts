@@ -20,9 +20,10 @@ interface SurveyedLinear {
   readonly settings: BitsAndBytesSettings;
 }
 
-/** Value of `quantization_config`. Where layers differ the first one decides. */
+/** Value of `quantization_config`. Where layers differ the first one decides, of `llm_int8_threshold` the first 8-bit one. */
 export function bitsAndBytesConfig(linears: readonly PlannedLinear[]): JsonObject {
-  const [first] = survey(linears);
+  const layers = survey(linears);
+  const [first] = layers;
   const { settings } = first!;
   const { modules } = skipList(linears, settings.skipModules);
   const [four, eight] = [first!.bits === 4, first!.bits === 8];
@@ -36,7 +37,7 @@ export function bitsAndBytesConfig(linears: readonly PlannedLinear[]): JsonObjec
     llm_int8_enable_fp32_cpu_offload: settings.fp32CpuOffload,
     llm_int8_has_fp16_weight: false,
     llm_int8_skip_modules: modules,
-    llm_int8_threshold: first!.threshold,
+    llm_int8_threshold: (layers.find(({ bits }) => bits === 8) ?? first!).threshold,
     load_in_4bit: four,
     load_in_8bit: eight,
     quant_method: 'bitsandbytes',
@@ -47,10 +48,18 @@ export function bitsAndBytesConfig(linears: readonly PlannedLinear[]): JsonObjec
 export function bitsAndBytesLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
   const layers = survey(linears);
   const { unskippable } = skipList(linears, layers[0]!.settings.skipModules);
-  return [LOWBIT, ...transformers(layers, unskippable), vllm(layers, linears, unskippable), TGI];
+  return [LOWBIT, ...thresholds(layers), ...transformers(layers, unskippable), vllm(layers, linears, unskippable), TGI];
 }
 
 const TGI = 'Not TGI: it quantizes float checkpoints while loading, and reads no quantized ones of bitsandbytes.';
+
+/** Whoever reads the result, lowbit too, has no other threshold than that of config.json. */
+function thresholds(layers: readonly SurveyedLinear[]): readonly string[] {
+  const different = new Set(layers.flatMap(({ bits, threshold }) => (bits === 8 ? [threshold] : [])));
+  return different.size > 1
+    ? ['config.json holds one llm_int8_threshold, that of the first 8-bit layer, and every reader applies it to all.']
+    : [];
+}
 
 function transformers(layers: readonly SurveyedLinear[], unskippable: readonly string[]): readonly string[] {
   if (unskippable.length > 0) {
@@ -68,9 +77,6 @@ function transformers(layers: readonly SurveyedLinear[], unskippable: readonly s
     ? 'transformers 5, which goes by the stored layers where config.json cannot name all settings (4.57 fails)'
     : 'transformers 4 and 5 (tried: 4.57.6 and 5.23.0)';
   const sentences = [`Python: ${versions}, with bitsandbytes ${library} or later (transformers 5 asks for 0.46.1).`];
-  if (new Set(layers.map(({ threshold }) => threshold)).size > 1) {
-    sentences.push('config.json holds one llm_int8_threshold, that of the first layer, and every reader applies it to all.');
-  }
   const slipping = layers.filter(({ bits, site, group }) => bits === 4 && site.shape[1] % 16 === 0 && site.shape[1] % group !== 0);
   if (slipping.length > 0) {
     const names = some(slipping.map(({ site }) => site.path));

@@ -550,7 +550,19 @@ describe('writing', () => {
     expect(of(linear(q(0), nf4), kept(q(1)))).toMatch(/^Not vLLM: it cannot keep model\.layers\.1\.self_attn\.q_proj/m);
     expect(of(linear(q(0), int8), kept('lm_head'))).toMatch(/bitsandbytes 0\.38/);
     const other = { ...int8, format: { kind: 'int8', threshold: 0 } } as const;
-    expect(of(linear(q(0), int8), linear(down(0), other))).toMatch(/one llm_int8_threshold/);
+    const sentence = /^config\.json holds one llm_int8_threshold, that of the first 8-bit layer/m;
+    expect(of(linear(q(0), int8), linear(down(0), other))).toMatch(sentence);
+    expect(of(linear(q(0), nf4), linear(q(1), int8), linear(down(0), other))).toMatch(sentence);
+    expect(of(linear('m.gate.0', int8), linear(down(0), other), kept('m.gate'))).toMatch(sentence);
+    expect(of(linear(q(0), nf4), linear(down(0), other))).not.toMatch(/one llm_int8_threshold/);
+  });
+
+  test('llm_int8_threshold is that of the first 8-bit linear, also behind 4-bit ones', () => {
+    const of = (...linears: PlannedLinear[]) => layout.config(linears)!.llm_int8_threshold;
+    const eight = (threshold: number) => ({ ...int8, format: { kind: 'int8', threshold } }) as const;
+    expect(of(linear(q(0), nf4), linear(q(1), eight(3)), linear(down(0), eight(4)))).toBe(3);
+    expect(of(linear(q(0), eight(3)), linear(q(1), nf4))).toBe(3);
+    expect(of(linear(q(0), nf4, { llm_int8_threshold: 5 }), linear(q(1), nf4))).toBe(5);
   });
 
   test('config.json is written as Python writes it', async () => {

@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import { type Json, LowbitError } from '@lowbit/core';
-import { errnoOf, guarded } from '../io.node.ts';
+import { errnoOf, guarded, readFully } from '../io.node.ts';
 import type { Ranges } from './ranges.ts';
 
 export const JOURNAL_FILE = '.lowbit-journal.jsonl';
@@ -31,12 +31,37 @@ function jobOf(fingerprint: string): string {
   return createHash('sha256').update(fingerprint).digest('hex');
 }
 
+function headOf(fingerprint: string): { readonly lowbit: number; readonly job: string } {
+  return { lowbit: VERSION, job: jobOf(fingerprint) };
+}
+
 /** Starts a journal; the file must not exist. */
 export async function createJournal(path: string, fingerprint: string): Promise<Journal> {
   return guarded('write', path, async () => {
     const handle = await open(path, 'wx');
-    await appendLine(handle, { lowbit: VERSION, job: jobOf(fingerprint) });
+    await appendLine(handle, headOf(fingerprint));
     return journalOver(handle, path);
+  });
+}
+
+/** Whether the file exists, begins as a journal, and is of this job. Throws ERR_IO if it cannot be read. */
+export async function isJournalOf(path: string, fingerprint: string): Promise<boolean> {
+  const wanted = Buffer.from(`${JSON.stringify(headOf(fingerprint))}\n`);
+  return guarded('read', path, async () => {
+    let handle: FileHandle;
+    try {
+      handle = await open(path, 'r');
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false;
+      throw error;
+    }
+    try {
+      const start = Buffer.alloc(wanted.byteLength);
+      await readFully(handle, start, 0);
+      return start.equals(wanted);
+    } finally {
+      await handle.close();
+    }
   });
 }
 
@@ -64,7 +89,7 @@ export async function resumeJournal(
     if (lines.length === 0) {
       // Interrupted before the first line was whole: nothing can have been committed.
       await guarded('write', path, () => handle.truncate(0));
-      const at = await guarded('write', path, () => appendLine(handle, { lowbit: VERSION, job: jobOf(fingerprint) }));
+      const at = await guarded('write', path, () => appendLine(handle, headOf(fingerprint)));
       return { journal: journalOver(handle, path, at), records: [] };
     }
     const [first, ...rest] = lines.map((line) => parseLine(line));

@@ -1,11 +1,12 @@
 // The output folder of a sink and its files on disk.
 
 import { type FileHandle, lstat, open, readdir, rename, rm, statfs } from 'node:fs/promises';
-import { basename, dirname, parse } from 'node:path';
+import { dirname, parse } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
 import { isModelFile } from '../model-files.ts';
 import type { FileLayout } from './build.ts';
+import { asidePath, removeReplaced } from './replaced.node.ts';
 
 /** False only if there is nothing of that name. Throws ERR_IO. */
 export async function exists(path: string): Promise<boolean> {
@@ -113,13 +114,16 @@ export async function syncFolder(folder: string): Promise<void> {
   });
 }
 
-/** Gives a finished folder its name, replacing an old one if `overwrite`. */
+/** Gives a finished folder its name, replacing an old one if `overwrite`, and removes what killed runs had put aside. Only under the lock. */
 export async function replaceFolder(from: string, to: string, overwrite: boolean): Promise<void> {
   await guarded('write', to, async () => {
     // Again, because hours may have passed: rename would silently replace an empty folder.
     await checkOutput(to, overwrite);
-    const old = (await exists(to)) ? `${dirname(to)}/.${basename(to)}.replaced-${process.pid}` : undefined;
-    if (old !== undefined) await rename(to, old);
+    const old = (await exists(to)) ? asidePath(to) : undefined;
+    if (old !== undefined) {
+      await rm(old, { recursive: true, force: true }); // a killed run may have had this process id
+      await rename(to, old);
+    }
     try {
       await rename(from, to);
     } catch (error) {
@@ -127,6 +131,6 @@ export async function replaceFolder(from: string, to: string, overwrite: boolean
       throw error;
     }
     await syncFolder(dirname(to));
-    if (old !== undefined) await rm(old, { recursive: true, force: true });
+    await removeReplaced(to);
   });
 }

@@ -145,7 +145,7 @@ function checkShards(
 }
 
 /**
- * Every file of the output folder with its exact size: safetensors with their headers, the index, and what the caller adds (`files`: config.json,
+ * Every file of the output folder with its size, exact unless there are late tensors: safetensors with their headers, the index, and what the caller adds (`files`: config.json,
  * tokenizer and others that are copied). For dry runs; the sink writes files of just these sizes, or with late tensors smaller ones.
  */
 export function planFiles(

@@ -2,23 +2,24 @@
 // tensors arrive in any order and from several writers at once; a journal says which work is durable, so that an interrupted run can go on. Only
 // `close` gives the folder its name, after everything has reached the disk.
 
-import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
+import { type FileHandle, lstat, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { DTYPE_BYTES, type Json, LowbitError, quote, type TensorSink, type TensorSpec } from '@lowbit/core';
 import { guarded, writeFully } from '../io.node.ts';
 import type { FileLayout } from './build.ts';
 import type { TensorPlace } from './header.ts';
-import { createJournal, JOURNAL_FILE, type Journal, resumeJournal } from './journal.node.ts';
+import { createJournal, isJournalOf, JOURNAL_FILE, type Journal, resumeJournal } from './journal.node.ts';
 import { createLateTensors, type LateTensors, planDigest, settleFile, unsettleFile } from './late.node.ts';
 import { type Lock, takeLock } from './lock.node.ts';
 import { checkOutput, checkSpace, exists, prepareFile, replaceFolder, syncFolder } from './output.node.ts';
 import { addRange, firstGap, type Ranges } from './ranges.ts';
+import { restoreReplaced } from './replaced.node.ts';
 import { INDEX_FILE, type PlannedFile, planSafetensors, type SafetensorsPlan, type ShardOptions, settlePlan } from './shards.ts';
 
 export interface SafetensorsSinkOptions extends ShardOptions {
   /** Equal for equal jobs only: same source, settings and version. A run resumes nothing else. */
   readonly fingerprint: string;
-  /** Continue `<out>.partial` if there is one. Default false. */
+  /** Continue `<out>.partial` if there is one, or finish an output folder that this job was killed in with only its journal to remove. Default false. */
   readonly resume?: boolean;
   /** Replace an existing output folder (at `close`, and only if it holds a model or nothing) and drop unfinished work. Default false. */
   readonly overwrite?: boolean;
@@ -68,7 +69,7 @@ interface PendingCommit {
 export async function createSafetensorsSink(outDir: string, options: SafetensorsSinkOptions): Promise<SafetensorsSink> {
   const folder = resolve(outDir);
   const partial = `${folder}.partial`;
-  const { journal, records, lock } = await openPartial(folder, partial, options);
+  const { journal, records, lock, reopened } = await openPartial(folder, partial, options);
 
   const done = new Map<string, Json>();
   for (const { units } of records) for (const { unit, note } of units) done.set(unit, note);
@@ -80,7 +81,9 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
   const queue: PendingCommit[] = [];
   let running = false;
   let flushing: Promise<void> = Promise.resolve();
-  let state: 'open' | 'reserved' | 'finished' | 'closed' | 'disposed' = 'open';
+  let state: 'open' | 'reserved' | 'closing' | 'finished' | 'closed' | 'disposed' = 'open';
+  /** The `close` that is running or has succeeded. */
+  let closing: Promise<void> | undefined;
   /** A failed sync leaves it unknown what is on the disk: nothing may be claimed after it. */
   let broken: unknown;
 
@@ -264,10 +267,38 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     await putFile(name, data);
   }
 
-  async function close(): Promise<void> {
+  function close(): Promise<void> {
+    if (closing !== undefined) return closing;
+    const attempt = finish();
+    closing = attempt;
+    attempt.catch(() => {
+      closing = undefined;
+    });
+    return attempt;
+  }
+
+  async function finish(): Promise<void> {
     check('reserved');
-    await flushing;
-    check('reserved');
+    state = 'closing';
+    try {
+      await flushing;
+      await makeDurable();
+    } catch (error) {
+      state = 'reserved'; // what was missing can still be written
+      throw error;
+    }
+    await closeHandles();
+    // Everything is on the disk. Whatever happens now, this work is not thrown away: the journal goes last, so it can be resumed.
+    state = 'finished';
+    await replaceFolder(partial, folder, options.overwrite === true);
+    state = 'closed';
+    await rm(join(folder, JOURNAL_FILE), { force: true });
+    await lock.release();
+  }
+
+  /** Checks that every tensor is there, and brings files into their final state and onto the disk. */
+  async function makeDurable(): Promise<void> {
+    if (broken !== undefined) throw broken;
     for (const file of files) checkComplete(file);
     waiting?.tensors.lengths();
     await lock.check();
@@ -279,13 +310,6 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     }
     await Promise.all(files.map((file) => guarded('write', file.path, () => file.handle.sync())));
     await syncFolder(partial);
-    await closeHandles();
-    // Everything is on the disk. Whatever happens now, this work is not thrown away: the journal goes last, so it can be resumed.
-    state = 'finished';
-    await replaceFolder(partial, folder, options.overwrite === true);
-    state = 'closed';
-    await rm(join(folder, JOURNAL_FILE), { force: true });
-    await lock.release();
   }
 
   async function closeHandles(): Promise<void> {
@@ -293,13 +317,14 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
   }
 
   async function dispose(): Promise<void> {
+    await closing?.catch(() => {}); // its caller hears of it
     if (state === 'closed' || state === 'disposed') return;
     const finished = state === 'finished'; // only its name is missing: kept for a resume
     state = 'disposed';
     try {
       await flushing;
       await closeHandles();
-      if (finished || options.keepPartial === true) return;
+      if (finished || reopened || options.keepPartial === true) return;
       await lock.check();
       await guarded('remove', partial, () => rm(partial, { recursive: true, force: true }));
     } finally {
@@ -314,21 +339,46 @@ interface Opened {
   readonly lock: Lock;
   readonly journal: Journal;
   readonly records: Awaited<ReturnType<typeof resumeJournal>>['records'];
+  /** The work had its final name already: it is never thrown away. */
+  readonly reopened: boolean;
 }
 
 async function openPartial(folder: string, partial: string, options: SafetensorsSinkOptions): Promise<Opened> {
-  await checkOutput(folder, options.overwrite === true);
+  const { overwrite = false } = options;
+  if (!(await isUntidied(folder, partial, options))) await checkOutput(folder, overwrite);
   await guarded('write', dirname(partial), () => mkdir(dirname(partial), { recursive: true }));
   const lock = await takeLock(`${partial}.lock`);
   try {
-    return { ...(await openJournal(partial, options)), lock };
+    // Again, because the run that this journal is of may have been alive until now.
+    const reopened = await isUntidied(folder, partial, options);
+    // Back to the state before the last rename, which is resumed like any other.
+    if (reopened) await guarded('write', folder, () => rename(folder, partial));
+    else {
+      // A run killed while it replaced the folder: a resume gives its work the name, any other run has only the old folder left.
+      const dropped = overwrite && options.resume !== true;
+      if (!(await exists(folder)) && (dropped || !(await exists(partial)))) await restoreReplaced(folder);
+      await checkOutput(folder, overwrite);
+    }
+    try {
+      return { ...(await openJournal(partial, options)), lock, reopened };
+    } catch (error) {
+      if (reopened) await rename(partial, folder);
+      throw error;
+    }
   } catch (error) {
     await lock.release();
     throw error;
   }
 }
 
-async function openJournal(partial: string, options: SafetensorsSinkOptions): Promise<Omit<Opened, 'lock'>> {
+/** Whether this job was killed between giving the folder its name and removing its journal, and may be resumed. */
+async function isUntidied(folder: string, partial: string, { resume, fingerprint }: SafetensorsSinkOptions): Promise<boolean> {
+  if (resume !== true || (await exists(partial)) || !(await exists(folder))) return false;
+  const info = await guarded('open', folder, () => lstat(folder));
+  return info.isDirectory() && isJournalOf(join(folder, JOURNAL_FILE), fingerprint);
+}
+
+async function openJournal(partial: string, options: SafetensorsSinkOptions): Promise<Pick<Opened, 'journal' | 'records'>> {
   const path = join(partial, JOURNAL_FILE);
   if (await exists(partial)) {
     const info = await guarded('open', partial, () => stat(partial));

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { appendFile, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdirSync } from 'node:fs';
+import { appendFile, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DTYPE_BYTES, elementCount, type TensorSpec } from '@lowbit/core';
 import { build } from 'vite';
@@ -11,7 +12,7 @@ import { needs } from '../../../../fixtures/needs.ts';
 import { failure, folderOf, temporaryFolder } from '../testing.node.ts';
 import { JOURNAL_FILE } from './journal.node.ts';
 import { PT_METADATA, planFiles } from './shards.ts';
-import { createSafetensorsSink, type SafetensorsSinkOptions } from './sink.node.ts';
+import { createSafetensorsSink, type SafetensorsSink, type SafetensorsSinkOptions } from './sink.node.ts';
 import { doUnit, JOB, jobBytes, jobLate, jobTensors, runJob } from './sink-job.node.ts';
 import { openSafetensors } from './source.node.ts';
 
@@ -119,6 +120,49 @@ describe('writing', () => {
   });
 });
 
+describe('closing', () => {
+  test('takes no more work once it has begun, and is done once', async () => {
+    await using temp = await temporaryFolder();
+    const out = join(temp.path, 'out');
+    await using sink = await createSafetensorsSink(out, job);
+    await sink.reserve(one, {});
+    await sink.write('a', 0, eight);
+    const closing = sink.close();
+    expect(sink.close()).toBe(closing);
+    for (const late of [
+      () => sink.write('a', 0, new Uint8Array(8)),
+      () => sink.commit('a', null),
+      () => sink.writeFile('config.json', eight),
+      () => sink.reserve(one, {}),
+    ]) {
+      expect(await failure(late)).toMatchObject({ code: 'ERR_DISPOSED', message: expect.stringContaining('closing') });
+    }
+    await closing;
+    expect(sink.close()).toBe(closing);
+    expect(await readdir(out)).toEqual(['model.safetensors']);
+    await using source = await openSafetensors([join(out, 'model.safetensors')]);
+    expect((await source.read('a')).data).toEqual(eight);
+  });
+
+  test('dispose waits for it', async () => {
+    await using temp = await temporaryFolder();
+    const sink = await createSafetensorsSink(join(temp.path, 'out'), job);
+    await sink.reserve(one, {});
+    await sink.write('a', 0, eight);
+    const closing = sink.close();
+    await sink[Symbol.asyncDispose]();
+    await closing;
+    expect(await readdir(temp.path)).toEqual(['out']);
+  });
+
+  test('after dispose it is an error', async () => {
+    await using temp = await temporaryFolder();
+    const sink = await createSafetensorsSink(join(temp.path, 'out'), job);
+    await sink[Symbol.asyncDispose]();
+    expect((await failure(() => sink.close())).code).toBe('ERR_DISPOSED');
+  });
+});
+
 describe('one writer for an output', () => {
   test('a second run is refused while the first one lives, whatever it asks for', async () => {
     await using temp = await temporaryFolder();
@@ -203,6 +247,74 @@ describe('folders that exist', () => {
     await sink.close();
     expect(await readdir(out)).toEqual(['model.safetensors']);
     expect((await readdir(temp.path)).sort()).toEqual(['adapters', 'home', 'link', 'out', 'parent']);
+  });
+
+  describe('what a killed overwrite had put aside', () => {
+    const model = { 'config.json': 'old', 'model.safetensors': 'old' };
+    const aside = (out: string, pid: number) => folderOf(join(dirname(out), `.${basename(out)}.replaced-${pid}`), model);
+    const all = async (path: string) => (await readdir(path)).sort();
+
+    async function finish(sink: SafetensorsSink): Promise<void> {
+      await sink.reserve(one, {});
+      await sink.write('a', 0, eight);
+      await sink.close();
+    }
+
+    test('goes when the next run is in place, and nothing of another name does', async () => {
+      await using temp = await temporaryFolder();
+      const out = await folderOf(join(temp.path, 'out'), model);
+      for (const pid of [1, process.pid]) await aside(out, pid);
+      await aside(join(temp.path, 'out.2'), 1);
+      await folderOf(join(temp.path, '.out.replaced-mine'), model);
+      const others = ['.out.2.replaced-1', '.out.replaced-mine'];
+      const sink = await createSafetensorsSink(out, { ...job, overwrite: true });
+      await sink[Symbol.asyncDispose]();
+      expect(await all(out)).toEqual(['config.json', 'model.safetensors']);
+      await finish(await createSafetensorsSink(out, { ...job, overwrite: true }));
+      expect(await all(out)).toEqual(['model.safetensors']);
+      expect(await all(temp.path)).toEqual([...others, 'out']);
+    });
+
+    test('goes when a resume gives the finished work its name', async () => {
+      await using temp = await temporaryFolder();
+      const out = join(temp.path, 'out');
+      const first = await createSafetensorsSink(out, { ...job, keepPartial: true });
+      await first.reserve(one, {});
+      await first.write('a', 0, eight);
+      await first.commit('a', null);
+      await first[Symbol.asyncDispose]();
+      await aside(out, 1);
+      for (const options of [{}, { fingerprint: 'y', resume: true }])
+        await failure(() => createSafetensorsSink(out, { ...job, ...options }));
+      expect(await all(temp.path)).toEqual(['.out.replaced-1', 'out.partial']);
+      await finish(await createSafetensorsSink(out, { ...job, resume: true }));
+      expect(await all(temp.path)).toEqual(['out']);
+      expect(await all(out)).toEqual(['model.safetensors']);
+    });
+
+    test('comes back where there is nothing else: the newest', async () => {
+      await using temp = await temporaryFolder();
+      const out = join(temp.path, 'out');
+      await aside(out, 2);
+      await folderOf(join(temp.path, '.out.replaced-2'), { 'README.md': 'older' });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      await aside(out, 1);
+      expect((await failure(() => createSafetensorsSink(out, job))).code).toBe('ERR_OUTPUT_EXISTS');
+      expect(await all(temp.path)).toEqual(['.out.replaced-2', 'out']);
+      expect(await all(out)).toEqual(['config.json', 'model.safetensors']);
+    });
+
+    test('comes back before an overwrite drops unfinished work', async () => {
+      await using temp = await temporaryFolder();
+      const out = join(temp.path, 'out');
+      await aside(out, 1);
+      await folderOf(`${out}.partial`, { [JOURNAL_FILE]: '' });
+      const sink = await createSafetensorsSink(out, { ...job, overwrite: true });
+      expect(await all(temp.path)).toEqual(['out', 'out.partial', 'out.partial.lock']);
+      await finish(sink);
+      expect(await all(temp.path)).toEqual(['out']);
+      expect(await all(out)).toEqual(['model.safetensors']);
+    });
   });
 
   test('a folder that appears meanwhile is kept, and so is the finished work', async () => {
@@ -298,6 +410,39 @@ describe('resuming', () => {
       await sink.close();
       expect(await readdir(out)).toEqual(['model.safetensors']);
       await rm(out, { recursive: true });
+    }
+  });
+
+  test('killed after the folder got its name, before the journal was removed: a resume finishes', async () => {
+    await using temp = await temporaryFolder();
+    const out = join(temp.path, 'out');
+    const whole = join(temp.path, 'whole');
+    await runJob(whole, () => {});
+    let commits = 0;
+    const blocked = runJob(out, () => ++commits === JOB.units && mkdirSync(out));
+    expect((await failure(() => blocked)).code).toBe('ERR_OUTPUT_EXISTS');
+    await rm(out, { recursive: true });
+    await rename(`${out}.partial`, out);
+    const dead = { pid: spawnSync(process.execPath, ['-e', '']).pid, host: hostname(), nonce: 'x' };
+    await writeFile(`${out}.partial.lock`, JSON.stringify(dead));
+    const before = await sizes(out);
+    expect(before[JOURNAL_FILE]).toBeGreaterThan(0);
+
+    for (const options of [{ fingerprint: JOB.fingerprint }, { fingerprint: 'another', resume: true }]) {
+      expect((await failure(() => createSafetensorsSink(out, options))).code).toBe('ERR_OUTPUT_EXISTS');
+      expect(await sizes(out)).toEqual(before);
+    }
+    const again = { fingerprint: JOB.fingerprint, shardSize: JOB.shardSize, resume: true };
+    await (await createSafetensorsSink(out, again))[Symbol.asyncDispose](); // finished work is never thrown away
+    expect((await readdir(temp.path)).sort()).toEqual(['out.partial', 'whole']);
+    await rename(`${out}.partial`, out);
+
+    await runJob(out, () => commits++);
+    expect(commits).toBe(JOB.units);
+    expect((await readdir(temp.path)).sort()).toEqual(['out', 'whole']);
+    expect((await readdir(out)).sort()).toEqual((await readdir(whole)).sort());
+    for (const name of await readdir(whole)) {
+      expect(Buffer.compare(await readFile(join(out, name)), await readFile(join(whole, name)))).toBe(0);
     }
   });
 
