@@ -34,7 +34,10 @@ export interface Linear4bitOptions extends CreateOptions {
   readonly quantType?: 'nf4' | 'fp4';
   /** Double quantization. Default true, as in Python (transformers: false). */
   readonly compressStatistics?: boolean;
-  /** Dtype that products are computed in, and the bias is kept in. Default: that of x, whatever it is at each call. */
+  /**
+   * Dtype that products are computed in, and the bias is kept in. Default: x as it is at each call, and the bias as it was given, which Python then
+   * rounds to the dtype of x.
+   */
   readonly computeDtype?: LinearDType | undefined;
   /** What the state dict shows the packed codes as; it changes none of their bytes. Default uint8. */
   readonly quantStorage?: QuantStorage;
@@ -55,7 +58,7 @@ interface Identity {
 }
 
 /**
- * A linear layer with a 4-bit weight. x and bias are rounded to `computeDtype`, the backend multiplies with f32 weights and sums in f32 or wider, and the
+ * A linear layer with a 4-bit weight. x and bias are rounded to `computeDtype` if there is one, the backend multiplies with f32 weights and sums in f32 or wider, and the
  * result is rounded to the dtype of x.
  *
  * @example

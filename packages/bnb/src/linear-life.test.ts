@@ -41,6 +41,16 @@ it('computes in the dtype asked for, and answers in that of x', async () => {
   expect(await layer.dequantize()).toEqual(dequantize(await quantize(weight, nf4()), { dtype: 'bf16' }));
 });
 
+it('adds the bias as it was given where no dtype is asked for', async () => {
+  await using runtime = await open();
+  const half = castFloat(x, 'bf16');
+  using free = await Linear4bit.create({ weight, bias }, { runtime });
+  using rounded = await Linear4bit.create({ weight, bias: castFloat(bias, 'bf16') }, { runtime });
+  const y = await free.apply(half);
+  expect(y).toEqual(castFloat(await free.apply(castFloat(half, 'f32')), 'bf16')); // one rounding, that of the result
+  expect(y).not.toEqual(await rounded.apply(half)); // Python's, which rounds the bias first
+});
+
 it('shows codes as another dtype', async () => {
   await using runtime = await open();
   using layer = await Linear4bit.create({ weight }, { runtime, quantStorage: 'bfloat16' });
