@@ -99,6 +99,20 @@ describe.each(kinds)('%s', (_, Layer) => {
     const model = { ...Object.fromEntries(own), 'model.norm.weight': bias, 'model.q_proj2.weight': weight };
     using again = await Layer.fromStateDict(model, { runtime, path: 'model.q_proj' });
     expect(again.stateDict()).toEqual(layer.stateDict());
+    const others = {
+      _metadata: { version: 1 },
+      'model.mask': { dtype: 'complex64', shape: [1], data: new Uint8Array(8) },
+      'model.k': null,
+    };
+    using beside = await Layer.fromStateDict({ ...model, ...others } as never, { runtime, path: 'model.q_proj' });
+    expect(beside.stateDict()).toEqual(layer.stateDict());
+    using bare = await Layer.fromStateDict({ ...layer.stateDict(), ...others } as never, { runtime });
+    expect(bare.stateDict()).toEqual(layer.stateDict());
+    const cut = { ...model, 'model.q_proj.bias': { ...bias, dtype: 'complex64' } };
+    await expect(Layer.fromStateDict(cut as never, { runtime, path: 'model.q_proj' })).rejects.toMatchObject({
+      code: 'ERR_TENSOR_MISMATCH',
+      details: { tensor: 'model.q_proj.bias' },
+    });
     await expect(Layer.fromStateDict(model, { runtime, path: 'model.k_proj' })).rejects.toMatchObject({ code: 'ERR_TENSOR_MISMATCH' });
     await expect(Layer.fromStateDict(model, { runtime, path: 'model.q_proj2' })).rejects.toMatchObject({ code: 'ERR_TENSOR_MISMATCH' });
   });
