@@ -49,7 +49,7 @@ export class Linear8bitLt extends BnbLinear {
 
   /**
    * A layer from the tensors that `stateDict`, or Python's, gives; other entries are left alone.
-   * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT (both name the tensor), and what `create` throws for options
+   * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE (all name the tensor), and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear8bitLtStateOptions): Promise<Linear8bitLt> {
     checkNames('Linear8bitLt', options, [...SHARED, 'path']);

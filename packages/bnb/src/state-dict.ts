@@ -5,10 +5,12 @@ import {
   checkBias,
   DTYPE_BYTES,
   type DType,
+  FLOAT_DTYPES,
   type HostTensor,
   LowbitError,
   memorySource,
   type QuantizedTensor,
+  toFloat32,
 } from '@lowbit/core';
 import { encodeBitsAndBytesLinear, layoutBytes, readBitsAndBytesLinear, readStoredLinear } from '@lowbit/core/layouts';
 
@@ -49,9 +51,22 @@ export async function decodeState(state: StateDict | ReadonlyMap<string, HostTen
   const source = memorySource(ownEntries(tensors, path));
   const { linear, weightDtype, storage } = await readBitsAndBytesLinear(source, path, threshold);
   const weight = await readStoredLinear(source, linear, { path: path === '' ? 'state dict' : path });
+  for (const [part, name] of Object.entries(linear.parts)) checkScales(name, weight.parts[part]!);
   const bias = linear.bias === undefined ? undefined : await source.read(linear.bias);
   if (bias) checkBias(bias, weight.shape[0]);
   return { weight, weightDtype, storage, bias };
+}
+
+/** Throws ERR_NON_FINITE for floats that scale to no number and, of LLM.int8, for a largest magnitude below 0. */
+function checkScales(name: string, tensor: HostTensor): void {
+  if (!FLOAT_DTYPES.has(tensor.dtype)) return;
+  const isRow = name === 'SCB' || name.endsWith('.SCB');
+  const index = toFloat32(tensor).findIndex((value) => !Number.isFinite(value) || (isRow && value < 0));
+  if (index < 0) return;
+  throw new LowbitError('ERR_NON_FINITE', `state dict: ${JSON.stringify(name)}: element ${index} is ${toFloat32(tensor)[index]}`, {
+    hint: 'The state dict is damaged. Quantize the layer again.',
+    details: { tensor: name, index },
+  });
 }
 
 /** Names that a layer has, and all that hangs off its weight; what else is beside them is not looked at. */
