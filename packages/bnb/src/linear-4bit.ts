@@ -19,6 +19,8 @@ import { fp4, nf4 } from './four-bit.ts';
 import {
   BnbLinear,
   type CreateOptions,
+  checkLayerRuntime,
+  checkPlace,
   type FloatLinear,
   type LayerOptions,
   type LayerParts,
@@ -81,6 +83,7 @@ export class Linear4bit extends BnbLinear {
    */
   static async create(linear: FloatLinear, options: Linear4bitOptions): Promise<Linear4bit> {
     checkNames('Linear4bit', options, CREATE_OPTIONS);
+    checkLayerRuntime(options);
     const { quantType = 'fp4', compressStatistics: doubleQuant = true, quantStorage = 'uint8', blockSize = 64 } = options;
     if (quantType !== 'nf4' && quantType !== 'fp4') throw badOption('quantType', quantType, 'Use nf4 or fp4.');
     if (typeof doubleQuant !== 'boolean') throw badOption('compressStatistics', doubleQuant, 'Use true or false.');
@@ -92,8 +95,10 @@ export class Linear4bit extends BnbLinear {
     if (bias !== undefined) checkBias(bias, shape[0]);
     const quantizer = (quantType === 'nf4' ? nf4 : fp4)({ doubleQuant, blockSize });
     const storage = STORAGE_DTYPES.get(quantStorage)!;
-    // Before the work: what could not be saved is not made.
-    encodeBitsAndBytesLinear({ path: '', shape, format: quantizer.format(shape, 'f32'), weightDtype, storage });
+    const format = quantizer.format(shape, 'f32');
+    // Before the work: what could not be saved or run is not made.
+    encodeBitsAndBytesLinear({ path: '', shape, format, weightDtype, storage });
+    await checkPlace(format, shape, options);
     const weight = await quantize(linear.weight, quantizer, { runtime, signal, onProgress });
     return Linear4bit.#place({ weight, bias }, { computeDtype, weightDtype, storage }, options);
   }
@@ -104,6 +109,7 @@ export class Linear4bit extends BnbLinear {
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear4bitStateOptions): Promise<Linear4bit> {
     checkNames('Linear4bit', options, STATE_OPTIONS);
+    checkLayerRuntime(options);
     const { computeDtype, path = '' } = options;
     if (computeDtype !== undefined) checkComputeDtype(computeDtype);
     const { weight, bias, weightDtype, storage } = await decodeState(state, path);

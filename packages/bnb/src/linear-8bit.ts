@@ -2,7 +2,15 @@
 
 import { checkBias, dequantize, type HostTensor, type Int8, type LinearModule, memoryReader, quantize } from '@lowbit/core';
 import { int8 } from './int8.ts';
-import { BnbLinear, type CreateOptions, type FloatLinear, prepareLayer, type StateOptions } from './linear.ts';
+import {
+  BnbLinear,
+  type CreateOptions,
+  checkLayerRuntime,
+  checkPlace,
+  type FloatLinear,
+  prepareLayer,
+  type StateOptions,
+} from './linear.ts';
 import { int8Threshold } from './options.ts';
 import { checkNames, refusal } from './refuse.ts';
 import { decodeState, encodeState, type StateDict } from './state-dict.ts';
@@ -38,11 +46,13 @@ export class Linear8bitLt extends BnbLinear {
    */
   static async create(linear: FloatLinear, options: Linear8bitLtOptions): Promise<Linear8bitLt> {
     checkNames('Linear8bitLt', options, [...SHARED, 'onProgress']);
+    checkLayerRuntime(options);
     const { threshold = 0, runtime, signal, onProgress } = options;
     const quantizer = int8({ threshold });
     const { shape } = memoryReader('weight', linear?.weight);
     const bias = linear.bias ?? undefined;
     if (bias !== undefined) checkBias(bias, shape[0]);
+    await checkPlace(quantizer.format(shape, 'f32'), shape, options); // before the work
     const weight = await quantize(linear.weight, quantizer, { runtime, signal, onProgress });
     return new Linear8bitLt(await prepareLayer({ weight, bias }, undefined, options), bias);
   }
@@ -53,6 +63,7 @@ export class Linear8bitLt extends BnbLinear {
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear8bitLtStateOptions): Promise<Linear8bitLt> {
     checkNames('Linear8bitLt', options, [...SHARED, 'path']);
+    checkLayerRuntime(options);
     const { threshold = 0, path = '' } = options;
     const { weight, bias } = await decodeState(state, path, int8Threshold({ threshold }));
     if (weight.format.kind !== 'int8') {

@@ -1,6 +1,16 @@
 // What the layers do over their lives: options, memory, other backends, state dicts within models, and refusals.
 
-import { castFloat, createRuntime, dequantize, float32Tensor, quantize, type Runtime, referenceBackend, toFloat32 } from '@lowbit/core';
+import {
+  type BackendProvider,
+  castFloat,
+  createRuntime,
+  dequantize,
+  float32Tensor,
+  quantize,
+  type Runtime,
+  referenceBackend,
+  toFloat32,
+} from '@lowbit/core';
 import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { nf4 } from './four-bit.ts';
@@ -12,6 +22,15 @@ const bias = seededTensor(2, [32]);
 const x = seededTensor(3, [2, 3, 128]);
 const open = () => createRuntime({ backends: [referenceBackend(), referenceBackend({ name: 'other' })] });
 const allocated = async (runtime: Runtime) => (await runtime.backend()).allocated() + (await runtime.backend('other')).allocated();
+/** The reference backend, but for formats: it takes none. */
+const unable: BackendProvider = {
+  ...referenceBackend({ name: 'unable' }),
+  async open() {
+    const backend = await referenceBackend({ name: 'unable' }).open();
+    backend.supports = () => ({ level: 'none', reason: 'it takes no format' });
+    return backend;
+  },
+};
 const kinds = [
   ['Linear4bit', Linear4bit],
   ['Linear8bitLt', Linear8bitLt],
@@ -124,6 +143,22 @@ describe.each(kinds)('%s', (_, Layer) => {
     const seen: number[] = [];
     using layer = await Layer.create({ weight }, { runtime, onProgress: ({ done }) => seen.push(done) });
     expect([seen.at(-1), layer.shape]).toEqual([32 * 128, [32, 128]]);
+  });
+
+  it('finds a runtime or backend that is none before it quantizes', async () => {
+    await using runtime = await open();
+    const seen: unknown[] = [];
+    const attempt = (options: object) =>
+      Layer.create({ weight }, { ...options, onProgress: (event: unknown) => seen.push(event) } as never);
+    await expect(attempt({})).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', details: { option: 'runtime' } });
+    await expect(attempt({ runtime: {} })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', details: { option: 'runtime' } });
+    await expect(attempt({ runtime, backend: 'cuda' })).rejects.toMatchObject({ code: 'ERR_BACKEND_UNAVAILABLE' });
+    await using none = await createRuntime({ backends: [unable] });
+    for (const backend of [undefined, 'unable']) {
+      await expect(attempt({ runtime: none, backend })).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_FORMAT' });
+    }
+    expect(seen).toEqual([]);
+    await expect(Layer.fromStateDict({}, {} as never)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', details: { option: 'runtime' } });
   });
 
   const nan = float32Tensor([2, 64], new Float32Array(128).fill(Number.NaN));
