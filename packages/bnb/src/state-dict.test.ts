@@ -1,6 +1,6 @@
 // State dicts that are damaged or of no one layer: what fromStateDict says of them.
 
-import { createRuntime, float32Tensor, referenceBackend, toFloat32 } from '@lowbit/core';
+import { createRuntime, float32Tensor, type HostTensor, referenceBackend, toFloat32 } from '@lowbit/core';
 import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { Linear4bit } from './linear-4bit.ts';
@@ -49,5 +49,25 @@ describe('fromStateDict', () => {
       details: { tensor: `m.${name}` },
     });
     expect((await runtime.backend()).allocated()).toBe(0);
+  });
+
+  const order = (value: number): HostTensor => ({ dtype: 'u8', shape: [], data: Uint8Array.of(value) });
+  it.each([
+    ['an SCB', { SCB: float32Tensor([32], new Float32Array(32)) }, 'ERR_TENSOR_MISMATCH', 'SCB'],
+    ['codes in another order', { weight_format: order(2) }, 'ERR_UNSUPPORTED_FORMAT', 'weight_format'],
+  ] as const)('refuses a 4-bit layer with %s beside it', async (_, more, code, name) => {
+    await using runtime = await open();
+    const state = { ...(await four(false)(runtime)), ...more };
+    await expect(Linear4bit.fromStateDict(state, { runtime })).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining(`"${name}"`),
+    });
+  });
+
+  it('takes a 4-bit layer that says its codes are in rows', async () => {
+    await using runtime = await open();
+    const state = await four(false)(runtime);
+    using layer = await Linear4bit.fromStateDict({ ...state, weight_format: order(0) }, { runtime });
+    expect(layer.stateDict()).toEqual(state);
   });
 });
