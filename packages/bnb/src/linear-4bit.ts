@@ -78,6 +78,7 @@ export class Linear4bit extends BnbLinear {
 
   /**
    * Quantizes a layer.
+   * Its tensors are not copied (the bias is kept as it is): do not write to them afterwards.
    * @throws ERR_BAD_ARGUMENT (options), ERR_TENSOR_MISMATCH (no matrix, a bias that does not fit), ERR_UNSUPPORTED_FORMAT (a weight of f64, codes that
    * `quantStorage` does not divide, no backend), ERR_BACKEND_UNAVAILABLE, ERR_NON_FINITE
    */
@@ -105,6 +106,7 @@ export class Linear4bit extends BnbLinear {
 
   /**
    * A layer from the tensors that `stateDict`, or Python's, gives; other entries are left alone.
+   * Its tensors are kept, not copied: do not write to them afterwards.
    * @throws ERR_TENSOR_MISMATCH, ERR_BAD_CHECKPOINT, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE (all name the tensor), and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear4bitStateOptions): Promise<Linear4bit> {

@@ -41,6 +41,7 @@ export class Linear8bitLt extends BnbLinear {
 
   /**
    * Quantizes a layer. Its weight passes through f16.
+   * Its tensors are not copied (the bias is kept as it is): do not write to them afterwards.
    * @throws ERR_BAD_ARGUMENT (options), ERR_TENSOR_MISMATCH (no matrix, a bias that does not fit), ERR_NON_FINITE, ERR_DTYPE_OVERFLOW (a weight beyond
    * f16), ERR_UNSUPPORTED_FORMAT or ERR_BACKEND_UNAVAILABLE (no backend takes it)
    */
@@ -59,6 +60,7 @@ export class Linear8bitLt extends BnbLinear {
 
   /**
    * A layer from the tensors that `stateDict`, or Python's, gives; other entries are left alone.
+   * Its tensors are kept, not copied: do not write to them afterwards.
    * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE (all name the tensor), and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear8bitLtStateOptions): Promise<Linear8bitLt> {
