@@ -56,6 +56,25 @@ describe('8 bits in blocks', () => {
     );
   });
 
+  it('refuses arrays of another kind', () => {
+    const refused = (run: () => unknown, message: RegExp) =>
+      expect(run).toThrow(
+        expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', message: expect.stringMatching(message), hint: expect.stringMatching(/./) }),
+      );
+    for (const values of [[1, 2], Float64Array.of(1), Uint8Array.of(1), null, undefined]) {
+      refused(() => quantizeBlockwise(values as never), /quantizeBlockwise: values must be a Float32Array/);
+    }
+    const q = quantizeBlockwise(Float32Array.of(1, 2));
+    for (const codes of [[...q.codes], Int8Array.from(q.codes), Uint16Array.of(300), 'ab']) {
+      refused(() => dequantizeBlockwise({ ...q, codes } as never), /dequantizeBlockwise: codes must be a Uint8Array/);
+    }
+    for (const absmax of [[2], Float64Array.of(2), undefined]) {
+      refused(() => dequantizeBlockwise({ ...q, absmax } as never), /dequantizeBlockwise: absmax must be a Float32Array/);
+    }
+    refused(() => dequantizeBlockwise(null as never), /dequantizeBlockwise: /);
+    for (const signed of ['false', 0, null]) refused(() => dynamicMap({ signed } as never), /dynamicMap: signed cannot be/);
+  });
+
   it('refuses NaN, infinity, and too few magnitudes', () => {
     for (const bad of [Number.NaN, Number.NEGATIVE_INFINITY]) {
       expect(() => quantizeBlockwise(Float32Array.of(1, bad))).toThrow(

@@ -35,6 +35,13 @@ function checkMap(call: string, map: Float32Array): void {
     throw refusal(call, 'map must be a Float32Array of 256 ascending numbers', 'Use dynamicMap(), or the map stored with the codes.', {});
 }
 
+function checkArray(call: string, name: string, value: unknown, kind: typeof Float32Array | typeof Uint8Array): void {
+  if (value instanceof kind) return;
+  throw refusal(call, `${name} must be a ${kind.name}`, `Pass a ${kind.name}; numbers of another kind would be read as others.`, {
+    argument: name,
+  });
+}
+
 function checkBlockSize(call: string, blockSize: number): void {
   if (!BLOCK_SIZES.includes(blockSize)) {
     throw refusal(call, `blockSize cannot be ${String(blockSize)}`, `Use one of ${BLOCK_SIZES.join(', ')}.`, { blockSize });
@@ -44,13 +51,14 @@ function checkBlockSize(call: string, blockSize: number): void {
 /**
  * Nearest map entries of `value / absmax` in blocks, a tie to the lower entry, as bitsandbytes' pure PyTorch does (full blocks multiply by the reciprocal
  * of the magnitude, a short last one divides; each magnitude is at least 1e-38 there).
- * @throws ERR_BAD_ARGUMENT for unusable options, ERR_NON_FINITE for NaN or infinity
+ * @throws ERR_BAD_ARGUMENT for another kind of array and unusable options, ERR_NON_FINITE for NaN or infinity
  *
  * @example
  * const q = quantizeBlockwise(moments, { blockSize: 256, map: dynamicMap({ signed: false }) });
  * dequantizeBlockwise(q); // map[code] * absmax of its block
  */
 export function quantizeBlockwise(values: Float32Array, options: BlockwiseOptions = {}): Blockwise {
+  checkArray('quantizeBlockwise', 'values', values, Float32Array);
   checkNames('quantizeBlockwise', options, OPTIONS);
   const { blockSize = 4096, map = dynamicMap() } = options;
   checkBlockSize('quantizeBlockwise', blockSize);
@@ -77,9 +85,12 @@ export function quantizeBlockwise(values: Float32Array, options: BlockwiseOption
 
 /**
  * `map[code] * absmax`, rounded to f32 once.
- * @throws ERR_BAD_ARGUMENT for an unusable map or block size, ERR_TENSOR_MISMATCH for too few magnitudes
+ * @throws ERR_BAD_ARGUMENT for other kinds of arrays, an unusable map or block size, ERR_TENSOR_MISMATCH for too few magnitudes
  */
-export function dequantizeBlockwise({ codes, absmax, map, blockSize }: Blockwise): Float32Array {
+export function dequantizeBlockwise(blockwise: Blockwise): Float32Array {
+  const { codes, absmax, map, blockSize } = blockwise ?? {};
+  checkArray('dequantizeBlockwise', 'codes', codes, Uint8Array);
+  checkArray('dequantizeBlockwise', 'absmax', absmax, Float32Array);
   checkBlockSize('dequantizeBlockwise', blockSize);
   checkMap('dequantizeBlockwise', map);
   const blocks = Math.ceil(codes.length / blockSize);

@@ -151,6 +151,32 @@ describe('modules that transformers skips', () => {
     expect(defaultSkipModules({ output: 'embed_out' })).toEqual(['embed_out']);
   });
 
+  it.each([
+    ['one name', [paths, { tied: 'lm_head' }], /tied cannot be "lm_head"/],
+    ['numbers', [paths, { tied: [1] }], /tied cannot be \[1\]/],
+    ['a number', [paths, { output: 5 }], /output cannot be 5/],
+    ['a list', [paths, { last: ['lm_head'] }], /last cannot be/],
+    ['an unknown option', [paths, { deviceMaps: {} }], /no option deviceMaps/],
+    ['null', [paths, null], /options must be a plain object/],
+    ['options in a map', [paths, new Map()], /options must be a plain object/],
+    ['nothing', [], /paths cannot be undefined/],
+    ['a path by itself', ['lm_head'], /paths cannot be "lm_head"/],
+    ['paths of numbers', [[1]], /paths cannot be/],
+    ['a map in a Map', [paths, { deviceMap: new Map([['', 'cpu']]) }], /deviceMap/],
+    ['a map of numbers', [paths, { deviceMap: { '': 0 } }], /deviceMap/],
+    ['no map', [paths, { deviceMap: null }], /deviceMap cannot be null/],
+    ['an offload of numbers', [paths, { deviceMap: { '': 'cpu' }, offload: [1] }], /offload cannot be \[1\]/],
+  ] as [string, [never, never], RegExp][])('rules refuse %s', (_, args, message) => {
+    const what = failure(() => bitsAndBytesConfig({ loadIn4bit: true }).rules(...args));
+    expect(what).toMatch(/^ERR_BAD_ARGUMENT rules: /);
+    expect(what).toMatch(message);
+  });
+
+  it('refuse a list that is none', () => {
+    expect(failure(() => defaultSkipModules({ tied: 'lm_head' as never }))).toMatch(/^ERR_BAD_ARGUMENT defaultSkipModules: tied/);
+    expect(failure(() => isSkipped('lm_head', 'lm_head' as never))).toMatch(/^ERR_BAD_ARGUMENT isSkipped: modules/);
+  });
+
   it('as rules, which leave no linear out', () => {
     const sites = paths.map((path) => ({ path, tag: linearTag(path) }));
     const kept = (config: Parameters<typeof bitsAndBytesConfig>[0], release: 4 | 5 = 5) => {

@@ -5,8 +5,8 @@ import { fp4, nf4 } from './four-bit.ts';
 import { int8 } from './int8.ts';
 import { type OffloadOptions, offloadedLinears } from './offload.ts';
 import { CONFIG_DEFAULTS, type ComputeDtype, type QuantStorage, STORAGES, TORCH_NAMES } from './options.ts';
-import { refusal } from './refuse.ts';
-import { type SkipOptions, skipRules } from './skip.ts';
+import { isNames, refusal, shown } from './refuse.ts';
+import { checkSkipOptions, type SkipOptions, skipRules } from './skip.ts';
 
 export interface BitsAndBytesOptions {
   /** NF4 or FP4. Exactly one of `loadIn4bit` and `loadIn8bit` must be true. */
@@ -40,7 +40,7 @@ export interface BitsAndBytes {
   /**
    * Rules that quantize the linears at `paths` but for those that transformers skips and, with `llmInt8EnableFp32CpuOffload`, those that the device
    * map offloads. For `quantizeCheckpoint` and `patchLinears`.
-   * @throws ERR_BAD_ARGUMENT for an entry of the list that is no module name, or a path that the device map does not place
+   * @throws ERR_BAD_ARGUMENT for unusable paths or options, an entry of the list that is no module name, or a path that the device map does not place
    */
   rules(paths: Iterable<string>, options?: RulesOptions): Rule[];
 }
@@ -101,14 +101,16 @@ export function bitsAndBytesConfig(options: BitsAndBytesOptions | JsonObject): B
     throw wrong('llm_int8_threshold', threshold, 'Use a number from 0; 6 is the usual one.');
   }
   const skipModules = config.llm_int8_skip_modules;
-  if (skipModules !== null && !(Array.isArray(skipModules) && skipModules.every((entry) => typeof entry === 'string' && entry !== ''))) {
+  if (skipModules !== null && !isNames(skipModules)) {
     throw wrong('llm_int8_skip_modules', skipModules, 'Use a list of module names, or null for the default.');
   }
   const made = eight ? int8({ threshold }) : (type === 'nf4' ? nf4 : fp4)({ doubleQuant, computeDtype });
   const quantizer: Quantizer = { ...made, config, identity: JSON.stringify([made.identity, config]) };
   const list = skipModules as readonly string[] | null;
-  const rules = (paths: Iterable<string>, { deviceMap, offload, ...skipOptions }: RulesOptions = {}): Rule[] => {
-    const all = [...paths];
+  const rules = (paths: Iterable<string>, options: RulesOptions = {}): Rule[] => {
+    checkSkipOptions('rules', options, ['deviceMap', 'offload']);
+    const { deviceMap, offload, ...skipOptions } = options;
+    const all = checkedPaths(paths);
     const offloaded = offloadedLinears(all, { deviceMap, offload });
     const skips = skipRules(all, quantizer, list, skipOptions);
     return keepsOffloaded && offloaded.length > 0 ? [...skips, { match: offloaded, use: 'keep' }] : skips;
@@ -117,6 +119,19 @@ export function bitsAndBytesConfig(options: BitsAndBytesOptions | JsonObject): B
 }
 
 const CALL = 'bitsAndBytesConfig';
+
+/** A path by itself is refused, too: its letters are an iterable of strings. */
+function checkedPaths(paths: unknown): readonly string[] {
+  const all: unknown =
+    typeof paths === 'object' && paths !== null && Symbol.iterator in paths ? [...(paths as Iterable<unknown>)] : undefined;
+  if (isNames(all)) return all;
+  throw refusal(
+    'rules',
+    `paths cannot be ${shown(all ?? paths)}`,
+    'Pass the paths of all linears: adapter.linears(...).map(({ path }) => path).',
+    {},
+  );
+}
 
 /** All fields under their names in JSON, defaults filled in; undefined is the default. */
 function fields(options: BitsAndBytesOptions | JsonObject): Readonly<Record<Field, JsonObject[string]>> {

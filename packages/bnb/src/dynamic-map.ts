@@ -1,6 +1,6 @@
 // The dynamic 8-bit maps of bitsandbytes: 256 numbers in [-1, 1] (or [0, 1]) whose spacing grows with magnitude over seven decades.
 
-import { checkNames } from './refuse.ts';
+import { checkNames, refusal, shown } from './refuse.ts';
 
 const DECADES = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1];
 
@@ -10,10 +10,14 @@ const DECADES = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1];
  *
  * Computed in float64 and rounded once. The library's own map depends on the machine it is made on, in the last two bits of some entries: decode with
  * the map that is stored with the codes.
+ *
+ * @throws ERR_BAD_ARGUMENT for unusable options
  */
 export function dynamicMap(options: { readonly signed?: boolean } = {}): Float32Array {
   checkNames('dynamicMap', options, ['signed']);
   const { signed = true } = options;
+  if (typeof signed !== 'boolean')
+    throw refusal('dynamicMap', `signed cannot be ${shown(signed)}`, 'Use true or false.', { option: 'signed' });
   const values = [0, 1];
   for (const [i, decade] of DECADES.entries()) {
     const cells = 2 ** (signed ? i : i + 1);

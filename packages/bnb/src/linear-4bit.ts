@@ -19,6 +19,8 @@ import { fp4, nf4 } from './four-bit.ts';
 import {
   BnbLinear,
   type CreateOptions,
+  checkLayerRuntime,
+  checkPlace,
   type FloatLinear,
   type LayerOptions,
   type LayerParts,
@@ -34,7 +36,10 @@ export interface Linear4bitOptions extends CreateOptions {
   readonly quantType?: 'nf4' | 'fp4';
   /** Double quantization. Default true, as in Python (transformers: false). */
   readonly compressStatistics?: boolean;
-  /** Dtype that products are computed in, and the bias is kept in. Default: that of x, whatever it is at each call. */
+  /**
+   * Dtype that products are computed in, and the bias is kept in. Default: x as it is at each call, and the bias as it was given, which Python then
+   * rounds to the dtype of x.
+   */
   readonly computeDtype?: LinearDType | undefined;
   /** What the state dict shows the packed codes as; it changes none of their bytes. Default uint8. */
   readonly quantStorage?: QuantStorage;
@@ -55,7 +60,7 @@ interface Identity {
 }
 
 /**
- * A linear layer with a 4-bit weight. x and bias are rounded to `computeDtype`, the backend multiplies with f32 weights and sums in f32 or wider, and the
+ * A linear layer with a 4-bit weight. x and bias are rounded to `computeDtype` if there is one, the backend multiplies with f32 weights and sums in f32 or wider, and the
  * result is rounded to the dtype of x.
  *
  * @example
@@ -73,11 +78,13 @@ export class Linear4bit extends BnbLinear {
 
   /**
    * Quantizes a layer.
+   * Its tensors are not copied (the bias is kept as it is): do not write to them afterwards.
    * @throws ERR_BAD_ARGUMENT (options), ERR_TENSOR_MISMATCH (no matrix, a bias that does not fit), ERR_UNSUPPORTED_FORMAT (a weight of f64, codes that
    * `quantStorage` does not divide, no backend), ERR_BACKEND_UNAVAILABLE, ERR_NON_FINITE
    */
   static async create(linear: FloatLinear, options: Linear4bitOptions): Promise<Linear4bit> {
     checkNames('Linear4bit', options, CREATE_OPTIONS);
+    checkLayerRuntime(options);
     const { quantType = 'fp4', compressStatistics: doubleQuant = true, quantStorage = 'uint8', blockSize = 64 } = options;
     if (quantType !== 'nf4' && quantType !== 'fp4') throw badOption('quantType', quantType, 'Use nf4 or fp4.');
     if (typeof doubleQuant !== 'boolean') throw badOption('compressStatistics', doubleQuant, 'Use true or false.');
@@ -89,18 +96,22 @@ export class Linear4bit extends BnbLinear {
     if (bias !== undefined) checkBias(bias, shape[0]);
     const quantizer = (quantType === 'nf4' ? nf4 : fp4)({ doubleQuant, blockSize });
     const storage = STORAGE_DTYPES.get(quantStorage)!;
-    // Before the work: what could not be saved is not made.
-    encodeBitsAndBytesLinear({ path: '', shape, format: quantizer.format(shape, 'f32'), weightDtype, storage });
+    const format = quantizer.format(shape, 'f32');
+    // Before the work: what could not be saved or run is not made.
+    encodeBitsAndBytesLinear({ path: '', shape, format, weightDtype, storage });
+    await checkPlace(format, shape, options);
     const weight = await quantize(linear.weight, quantizer, { runtime, signal, onProgress });
     return Linear4bit.#place({ weight, bias }, { computeDtype, weightDtype, storage }, options);
   }
 
   /**
    * A layer from the tensors that `stateDict`, or Python's, gives; other entries are left alone.
+   * Its tensors are kept, not copied: do not write to them afterwards.
    * @throws ERR_TENSOR_MISMATCH, ERR_BAD_CHECKPOINT, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE (all name the tensor), and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear4bitStateOptions): Promise<Linear4bit> {
     checkNames('Linear4bit', options, STATE_OPTIONS);
+    checkLayerRuntime(options);
     const { computeDtype, path = '' } = options;
     if (computeDtype !== undefined) checkComputeDtype(computeDtype);
     const { weight, bias, weightDtype, storage } = await decodeState(state, path);

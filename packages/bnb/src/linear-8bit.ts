@@ -2,7 +2,15 @@
 
 import { checkBias, dequantize, type HostTensor, type Int8, type LinearModule, memoryReader, quantize } from '@lowbit/core';
 import { int8 } from './int8.ts';
-import { BnbLinear, type CreateOptions, type FloatLinear, prepareLayer, type StateOptions } from './linear.ts';
+import {
+  BnbLinear,
+  type CreateOptions,
+  checkLayerRuntime,
+  checkPlace,
+  type FloatLinear,
+  prepareLayer,
+  type StateOptions,
+} from './linear.ts';
 import { int8Threshold } from './options.ts';
 import { checkNames, refusal } from './refuse.ts';
 import { decodeState, encodeState, type StateDict } from './state-dict.ts';
@@ -33,26 +41,31 @@ export class Linear8bitLt extends BnbLinear {
 
   /**
    * Quantizes a layer. Its weight passes through f16.
+   * Its tensors are not copied (the bias is kept as it is): do not write to them afterwards.
    * @throws ERR_BAD_ARGUMENT (options), ERR_TENSOR_MISMATCH (no matrix, a bias that does not fit), ERR_NON_FINITE, ERR_DTYPE_OVERFLOW (a weight beyond
    * f16), ERR_UNSUPPORTED_FORMAT or ERR_BACKEND_UNAVAILABLE (no backend takes it)
    */
   static async create(linear: FloatLinear, options: Linear8bitLtOptions): Promise<Linear8bitLt> {
     checkNames('Linear8bitLt', options, [...SHARED, 'onProgress']);
+    checkLayerRuntime(options);
     const { threshold = 0, runtime, signal, onProgress } = options;
     const quantizer = int8({ threshold });
     const { shape } = memoryReader('weight', linear?.weight);
     const bias = linear.bias ?? undefined;
     if (bias !== undefined) checkBias(bias, shape[0]);
+    await checkPlace(quantizer.format(shape, 'f32'), shape, options); // before the work
     const weight = await quantize(linear.weight, quantizer, { runtime, signal, onProgress });
     return new Linear8bitLt(await prepareLayer({ weight, bias }, undefined, options), bias);
   }
 
   /**
    * A layer from the tensors that `stateDict`, or Python's, gives; other entries are left alone.
-   * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT (both name the tensor), and what `create` throws for options
+   * Its tensors are kept, not copied: do not write to them afterwards.
+   * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE (all name the tensor), and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear8bitLtStateOptions): Promise<Linear8bitLt> {
     checkNames('Linear8bitLt', options, [...SHARED, 'path']);
+    checkLayerRuntime(options);
     const { threshold = 0, path = '' } = options;
     const { weight, bias } = await decodeState(state, path, int8Threshold({ threshold }));
     if (weight.format.kind !== 'int8') {

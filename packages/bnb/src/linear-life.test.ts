@@ -1,6 +1,16 @@
 // What the layers do over their lives: options, memory, other backends, state dicts within models, and refusals.
 
-import { castFloat, createRuntime, dequantize, float32Tensor, quantize, type Runtime, referenceBackend, toFloat32 } from '@lowbit/core';
+import {
+  type BackendProvider,
+  castFloat,
+  createRuntime,
+  dequantize,
+  float32Tensor,
+  quantize,
+  type Runtime,
+  referenceBackend,
+  toFloat32,
+} from '@lowbit/core';
 import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { nf4 } from './four-bit.ts';
@@ -12,6 +22,15 @@ const bias = seededTensor(2, [32]);
 const x = seededTensor(3, [2, 3, 128]);
 const open = () => createRuntime({ backends: [referenceBackend(), referenceBackend({ name: 'other' })] });
 const allocated = async (runtime: Runtime) => (await runtime.backend()).allocated() + (await runtime.backend('other')).allocated();
+/** The reference backend, but for formats: it takes none. */
+const unable: BackendProvider = {
+  ...referenceBackend({ name: 'unable' }),
+  async open() {
+    const backend = await referenceBackend({ name: 'unable' }).open();
+    backend.supports = () => ({ level: 'none', reason: 'it takes no format' });
+    return backend;
+  },
+};
 const kinds = [
   ['Linear4bit', Linear4bit],
   ['Linear8bitLt', Linear8bitLt],
@@ -39,6 +58,16 @@ it('computes in the dtype asked for, and answers in that of x', async () => {
   expect((await free.apply(castFloat(x, 'f16'))).dtype).toBe('f16');
   expect([layer.stateDict().bias!.dtype, free.stateDict().bias!.dtype]).toEqual(['bf16', 'f32']);
   expect(await layer.dequantize()).toEqual(dequantize(await quantize(weight, nf4()), { dtype: 'bf16' }));
+});
+
+it('adds the bias as it was given where no dtype is asked for', async () => {
+  await using runtime = await open();
+  const half = castFloat(x, 'bf16');
+  using free = await Linear4bit.create({ weight, bias }, { runtime });
+  using rounded = await Linear4bit.create({ weight, bias: castFloat(bias, 'bf16') }, { runtime });
+  const y = await free.apply(half);
+  expect(y).toEqual(castFloat(await free.apply(castFloat(half, 'f32')), 'bf16')); // one rounding, that of the result
+  expect(y).not.toEqual(await rounded.apply(half)); // Python's, which rounds the bias first
 });
 
 it('shows codes as another dtype', async () => {
@@ -89,6 +118,20 @@ describe.each(kinds)('%s', (_, Layer) => {
     const model = { ...Object.fromEntries(own), 'model.norm.weight': bias, 'model.q_proj2.weight': weight };
     using again = await Layer.fromStateDict(model, { runtime, path: 'model.q_proj' });
     expect(again.stateDict()).toEqual(layer.stateDict());
+    const others = {
+      _metadata: { version: 1 },
+      'model.mask': { dtype: 'complex64', shape: [1], data: new Uint8Array(8) },
+      'model.k': null,
+    };
+    using beside = await Layer.fromStateDict({ ...model, ...others } as never, { runtime, path: 'model.q_proj' });
+    expect(beside.stateDict()).toEqual(layer.stateDict());
+    using bare = await Layer.fromStateDict({ ...layer.stateDict(), ...others } as never, { runtime });
+    expect(bare.stateDict()).toEqual(layer.stateDict());
+    const cut = { ...model, 'model.q_proj.bias': { ...bias, dtype: 'complex64' } };
+    await expect(Layer.fromStateDict(cut as never, { runtime, path: 'model.q_proj' })).rejects.toMatchObject({
+      code: 'ERR_TENSOR_MISMATCH',
+      details: { tensor: 'model.q_proj.bias' },
+    });
     await expect(Layer.fromStateDict(model, { runtime, path: 'model.k_proj' })).rejects.toMatchObject({ code: 'ERR_TENSOR_MISMATCH' });
     await expect(Layer.fromStateDict(model, { runtime, path: 'model.q_proj2' })).rejects.toMatchObject({ code: 'ERR_TENSOR_MISMATCH' });
   });
@@ -100,6 +143,22 @@ describe.each(kinds)('%s', (_, Layer) => {
     const seen: number[] = [];
     using layer = await Layer.create({ weight }, { runtime, onProgress: ({ done }) => seen.push(done) });
     expect([seen.at(-1), layer.shape]).toEqual([32 * 128, [32, 128]]);
+  });
+
+  it('finds a runtime or backend that is none before it quantizes', async () => {
+    await using runtime = await open();
+    const seen: unknown[] = [];
+    const attempt = (options: object) =>
+      Layer.create({ weight }, { ...options, onProgress: (event: unknown) => seen.push(event) } as never);
+    await expect(attempt({})).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', details: { option: 'runtime' } });
+    await expect(attempt({ runtime: {} })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', details: { option: 'runtime' } });
+    await expect(attempt({ runtime, backend: 'cuda' })).rejects.toMatchObject({ code: 'ERR_BACKEND_UNAVAILABLE' });
+    await using none = await createRuntime({ backends: [unable] });
+    for (const backend of [undefined, 'unable']) {
+      await expect(attempt({ runtime: none, backend })).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_FORMAT' });
+    }
+    expect(seen).toEqual([]);
+    await expect(Layer.fromStateDict({}, {} as never)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', details: { option: 'runtime' } });
   });
 
   const nan = float32Tensor([2, 64], new Float32Array(128).fill(Number.NaN));

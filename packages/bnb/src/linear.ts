@@ -2,12 +2,14 @@
 
 import {
   type CallOptions,
+  checkRuntime,
   type DeviceTensor,
   type Format,
   type HostTensor,
   type LinearDType,
   LinearModule,
   type LinearRuntime,
+  linearBackend,
   type Matrix,
   type OutlierCount,
   type QuantizedLinear,
@@ -47,6 +49,18 @@ export interface LayerParts {
   readonly weight: QuantizedTensor;
   /** As it is saved. */
   readonly bias: HostTensor | undefined;
+}
+
+/** Throws ERR_BAD_ARGUMENT unless there is a runtime. */
+export function checkLayerRuntime({ runtime }: LayerOptions): void {
+  checkRuntime(runtime, RUNTIME);
+}
+
+const RUNTIME: readonly (keyof BnbRuntime)[] = ['select', 'backend', 'routine'];
+
+/** Throws ERR_UNSUPPORTED_FORMAT or ERR_BACKEND_UNAVAILABLE if no backend would take the layer, before the work of quantizing it. */
+export async function checkPlace(format: Format, shape: Matrix, { runtime, backend }: LayerOptions): Promise<void> {
+  await linearBackend(runtime, { format, shape, use: 'linear', offloadMeta: false }, backend);
 }
 
 /** Puts a layer on a backend; without a `computeDtype` neither x nor bias is rounded. Throws as `LinearModule.create`. */

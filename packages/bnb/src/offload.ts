@@ -1,7 +1,7 @@
 // Which linears transformers keeps in floating point because a device map offloads them (llm_int8_enable_fp32_cpu_offload).
 
-import { type DeviceMap, devicePlaces } from '@lowbit/core';
-import { refusal } from './refuse.ts';
+import { type DeviceMap, devicePlaces, isPlainRecord } from '@lowbit/core';
+import { isNames, refusal, shown } from './refuse.ts';
 
 export interface OffloadOptions {
   /** Where modules will run, as `loadModel` takes it. Default: nothing is offloaded. */
@@ -16,17 +16,17 @@ export interface OffloadOptions {
  */
 export function offloadedLinears(paths: Iterable<string>, { deviceMap, offload = ['cpu', 'disk'] }: OffloadOptions): string[] {
   if (deviceMap === undefined) return [];
-  if (typeof deviceMap !== 'object' || deviceMap === null) {
+  if (!isPlainRecord(deviceMap) || Object.values(deviceMap).some((name) => typeof name !== 'string')) {
     throw refusal(
       'rules',
-      `deviceMap cannot be ${JSON.stringify(deviceMap)}`,
+      `deviceMap cannot be ${isPlainRecord(deviceMap) ? shown(deviceMap) : String(deviceMap)}`,
       "Pass backends by module: { 'model.layers.0': 'cuda', ... }.",
       {},
     );
   }
-  const names: readonly unknown[] = typeof offload === 'string' ? [offload] : offload;
-  if (!Array.isArray(names) || names.some((name) => typeof name !== 'string')) {
-    throw refusal('rules', `offload cannot be ${JSON.stringify(offload)}`, 'Name one backend, or several.', {});
+  const names: unknown = typeof offload === 'string' ? [offload] : offload;
+  if (!isNames(names)) {
+    throw refusal('rules', `offload cannot be ${shown(offload)}`, 'Name one backend, or several.', {});
   }
   if (Object.keys(deviceMap).length < 2) return [];
   const place = devicePlaces(deviceMap);

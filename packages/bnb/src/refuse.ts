@@ -14,3 +14,13 @@ export function checkNames(call: string, options: unknown, known: readonly strin
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown !== undefined) throw refusal(call, `there is no option ${unknown}`, hint, { option: unknown });
 }
+
+/** True for a list of texts, none of them empty. */
+export function isNames(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((name) => typeof name === 'string' && name !== '');
+}
+
+/** A value that was refused, for a message. */
+export function shown(value: unknown): string {
+  return JSON.stringify(value) ?? String(value);
+}

@@ -1,7 +1,7 @@
 // Which modules transformers leaves unquantized, given `llm_int8_skip_modules`. Its releases 4 and 5 match names in different ways.
 
 import type { Quantizer, Rule } from '@lowbit/core';
-import { checkNames, refusal } from './refuse.ts';
+import { checkNames, isNames, refusal, shown } from './refuse.ts';
 
 /** Major release of transformers. */
 export type TransformersRelease = 4 | 5;
@@ -17,12 +17,26 @@ export interface SkipOptions {
   readonly last?: string;
 }
 
+const OPTIONS: readonly (keyof SkipOptions)[] = ['release', 'output', 'tied', 'last'];
+
+/** Throws ERR_BAD_ARGUMENT, in the words of `call`, which may have `more` options. */
+export function checkSkipOptions(call: string, options: SkipOptions, more: readonly string[] = []): void {
+  checkNames(call, options, [...OPTIONS, ...more]);
+  const { output, tied, last } = options;
+  for (const [name, path] of Object.entries({ output, last })) {
+    if (path !== undefined && (typeof path !== 'string' || path === ''))
+      throw refusal(call, `${name} cannot be ${shown(path)}`, 'Name one module by its path.', {});
+  }
+  if (tied !== undefined && !isNames(tied))
+    throw refusal(call, `tied cannot be ${shown(tied)}`, "List modules by their paths: ['lm_head', ...].", {});
+}
+
 /**
  * The modules that transformers skips if no list is given. Release 4: the output embedding or, in a model with tied weights, these and the last module
- * (which need not be a linear one). Release 5: all of them.
+ * (which need not be a linear one). Release 5: all of them. Throws ERR_BAD_ARGUMENT for unusable options.
  */
 export function defaultSkipModules(options: SkipOptions = {}): string[] {
-  checkNames('defaultSkipModules', options, ['release', 'output', 'tied', 'last']);
+  checkSkipOptions('defaultSkipModules', options);
   const { release = 5, output = 'lm_head', tied = [], last = output } = options;
   if (release === 4 && tied.length === 0) return [output];
   return [...new Set(release === 4 ? [...tied, last] : [...tied, last, output])];
@@ -32,10 +46,11 @@ export function defaultSkipModules(options: SkipOptions = {}): string[] {
  * Whether transformers leaves the linear at `path` unquantized. Release 4: its last name is in the list, or an entry is the whole path or ends at one of
  * its dots. Release 5: an entry, as a regular expression, matches at the start of the path (so `model.layers.1` is also `model.layers.10`), or the path
  * ends with it.
- * @throws ERR_BAD_ARGUMENT in release 5 for an entry that is more of a regular expression than names, dots, `.*`, `\d` and `\d+`
+ * @throws ERR_BAD_ARGUMENT for a list that is none, and in release 5 for an entry that is more of a regular expression than names, dots, `.*`, `\d` and `\d+`
  */
 export function isSkipped(path: string, modules: readonly string[], release: TransformersRelease = 5): boolean {
   if (release !== 4 && release !== 5) throw refusal('isSkipped', `release cannot be ${String(release)}`, 'Use 4 or 5.', { release });
+  if (!isNames(modules)) throw refusal('isSkipped', `modules cannot be ${shown(modules)}`, 'List names of modules.', {});
   if (release === 4) {
     const leaf = path.slice(path.lastIndexOf('.') + 1);
     return modules.some((entry) => entry === leaf || entry === path || path.includes(`${entry}.`));

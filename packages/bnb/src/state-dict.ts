@@ -1,6 +1,17 @@
 // State dicts of single layers, as the library saves them: the 4 or 6 tensors of a Linear4bit, the 3 of a Linear8bitLt, and a bias.
 
-import { byteLength, checkBias, type DType, type HostTensor, LowbitError, memorySource, type QuantizedTensor } from '@lowbit/core';
+import {
+  byteLength,
+  checkBias,
+  DTYPE_BYTES,
+  type DType,
+  FLOAT_DTYPES,
+  type HostTensor,
+  LowbitError,
+  memorySource,
+  type QuantizedTensor,
+  toFloat32,
+} from '@lowbit/core';
 import { encodeBitsAndBytesLinear, layoutBytes, readBitsAndBytesLinear, readStoredLinear } from '@lowbit/core/layouts';
 
 /** Tensors by name, without a module path. */
@@ -37,17 +48,41 @@ export async function decodeState(state: StateDict | ReadonlyMap<string, HostTen
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a state dict is an object or a map of tensors', { hint: 'Pass what stateDict() gave.' });
   }
   const tensors: StateDict = state instanceof Map ? Object.fromEntries(state) : (state as StateDict);
-  for (const [name, tensor] of Object.entries(tensors)) checkBytes(name, tensor);
-  const source = memorySource(tensors);
+  const source = memorySource(ownEntries(tensors, path));
   const { linear, weightDtype, storage } = await readBitsAndBytesLinear(source, path, threshold);
   const weight = await readStoredLinear(source, linear, { path: path === '' ? 'state dict' : path });
+  for (const [part, name] of Object.entries(linear.parts)) checkScales(name, weight.parts[part]!);
   const bias = linear.bias === undefined ? undefined : await source.read(linear.bias);
   if (bias) checkBias(bias, weight.shape[0]);
   return { weight, weightDtype, storage, bias };
 }
 
+/** Throws ERR_NON_FINITE for floats that scale to no number and, of LLM.int8, for a largest magnitude below 0. */
+function checkScales(name: string, tensor: HostTensor): void {
+  if (!FLOAT_DTYPES.has(tensor.dtype)) return;
+  const isRow = name === 'SCB' || name.endsWith('.SCB');
+  const index = toFloat32(tensor).findIndex((value) => !Number.isFinite(value) || (isRow && value < 0));
+  if (index < 0) return;
+  throw new LowbitError('ERR_NON_FINITE', `state dict: ${JSON.stringify(name)}: element ${index} is ${toFloat32(tensor)[index]}`, {
+    hint: 'The state dict is damaged. Quantize the layer again.',
+    details: { tensor: name, index },
+  });
+}
+
+/** Names that a layer has, and all that hangs off its weight; what else is beside them is not looked at. */
+const OWN = /^(?:weight(?:\..+)?|bias|SCB|weight_format)$/s;
+
+/** The tensors of the layer at `path`, checked to be whole. */
+function ownEntries(state: StateDict, path: string): StateDict {
+  const prefix = path === '' ? '' : `${path}.`;
+  const own = Object.entries(state).filter(([name]) => name.startsWith(prefix) && OWN.test(name.slice(prefix.length)));
+  for (const [name, tensor] of own) checkBytes(name, tensor);
+  return Object.fromEntries(own);
+}
+
 function checkBytes(name: string, tensor: HostTensor): void {
-  if (tensor?.data instanceof Uint8Array && tensor.data.byteLength === byteLength(tensor)) return;
+  const isTensor = tensor?.data instanceof Uint8Array && Array.isArray(tensor.shape) && Object.hasOwn(DTYPE_BYTES, tensor.dtype);
+  if (isTensor && tensor.data.byteLength === byteLength(tensor)) return;
   throw new LowbitError('ERR_TENSOR_MISMATCH', `state dict: ${JSON.stringify(name)} is no whole tensor`, {
     hint: 'Every entry is { dtype, shape, data } with all its bytes.',
     details: { tensor: name },

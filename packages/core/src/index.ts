@@ -24,7 +24,7 @@ export { memoryFootprint } from './footprint.ts';
 export { glob } from './glob.ts';
 export { collectImportance, type ImportanceOptions } from './importance.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
-export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime } from './linear-module.ts';
+export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
 export { isLanePacking, type LanePacking, PACKINGS, type Packing, packing, packLanes } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';

@@ -195,10 +195,17 @@ async function prepare(
 ): Promise<Prepared> {
   const { runtime, backend: name, offloadMeta, signal } = options;
   signal?.throwIfAborted();
-  const request: LinearRequest = { format: weight.format, shape: weight.shape, use: 'linear', offloadMeta };
-  const backend = name === undefined ? await runtime.select([request]) : await named(runtime, name, request);
+  const backend = await linearBackend(runtime, { format: weight.format, shape: weight.shape, use: 'linear', offloadMeta }, name);
   const wide = bias && float32Tensor(bias.shape, toFloat32(bias));
   return { backend, linear: await backend.prepare(weight, { bias: wide, offloadMeta, signal }) };
+}
+
+/**
+ * Where a linear would go: the backend of that name, else the first that takes the format. For asking before a weight is quantized.
+ * @throws ERR_UNSUPPORTED_FORMAT or ERR_BACKEND_UNAVAILABLE
+ */
+export function linearBackend(runtime: LinearRuntime, request: LinearRequest, name?: string): Promise<Backend> {
+  return name === undefined ? runtime.select([request]) : named(runtime, name, request);
 }
 
 /** The backend of that name, if it takes the format. */

@@ -216,6 +216,12 @@ describe('planCheckpoint', () => {
       message: expect.stringContaining('model.layers.1.b: '),
     });
     expect(plan(config, tensors, { dtype: 'f99' })).toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    // What a configuration spread into the options gives: a function that makes rules.
+    expect(plan(config, tensors, { rules: () => [] })).toMatchObject({
+      code: 'ERR_BAD_ARGUMENT',
+      hint: expect.stringContaining('rules(paths)'),
+    });
+    expect(plan(config, tensors, { quantizer: { bits: 4 } })).toMatchObject({ code: 'ERR_BAD_ARGUMENT', hint: expect.any(String) });
     expect(plan(config, tensors, { layouts: [] })).toMatchObject({
       code: 'ERR_UNSUPPORTED_FORMAT',
       message: expect.stringContaining(

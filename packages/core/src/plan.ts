@@ -3,7 +3,7 @@
 import { codecFor } from './codecs/index.ts';
 import { byteLength, elementCount, FLOAT_DTYPES } from './dtype.ts';
 import { matrixShape } from './quantize.ts';
-import { resolveRules } from './rules.ts';
+import { checkRules, resolveRules } from './rules.ts';
 import type { CheckpointLayout, LateContent, LayoutTensor, PlannedLinear, QuantizedSite } from './spec/checkpoint.ts';
 import { isLowbitError, LowbitError } from './spec/errors.ts';
 import type { Affine, Codebook, Format, FormatCodec } from './spec/format.ts';
@@ -74,11 +74,12 @@ export function adapterFor(config: JsonObject, adapters: readonly ModelAdapter[]
 /**
  * Plans without reading weights.
  * @throws ERR_UNSUPPORTED_ARCH, ERR_TENSOR_MISMATCH (a linear without its tensor or with another shape), ERR_UNSUPPORTED_FORMAT (a shape that the
- * quantizer cannot hold, a mixture that no layout stores, a source that is quantized already), ERR_BAD_ARGUMENT (a rule that matches nothing, an
- * unknown layout)
+ * quantizer cannot hold, a mixture that no layout stores, a source that is quantized already), ERR_BAD_ARGUMENT (rules or a quantizer that are
+ * none, a rule that matches nothing, an unknown layout)
  */
 export function planCheckpoint(config: JsonObject, entries: Entries, options: PlanOptions): CheckpointPlan {
   const { quantizer, rules = [], adapters, layouts, dtype, codecs, importance } = options;
+  checkRules(rules);
   assertFloatSource(config, entries, layouts);
   if (dtype !== undefined && !(dtype in TORCH_DTYPE)) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `dtype cannot be ${String(dtype)}`, { hint: 'Use f32, f16 or bf16.', details: { dtype } });

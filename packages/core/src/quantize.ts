@@ -108,6 +108,12 @@ export function memoryWriter(specs: Readonly<Record<string, { readonly dtype: DT
   return { writer, parts };
 }
 
+/** True for what has the two functions that quantizing takes. */
+export function isQuantizer(value: unknown): value is Quantizer {
+  const { quantize, format } = (value ?? {}) as Readonly<Record<string, unknown>>;
+  return typeof quantize === 'function' && typeof format === 'function';
+}
+
 /**
  * Quantizes one weight [out, in] of any float dtype.
  * @throws ERR_TENSOR_MISMATCH (not a matrix), ERR_NON_FINITE, ERR_BAD_ARGUMENT (threads), ERR_WORKER,
@@ -115,7 +121,7 @@ export function memoryWriter(specs: Readonly<Record<string, { readonly dtype: DT
  */
 export async function quantize(weight: HostTensor, quantizer: Quantizer, options: QuantizeOptions = {}): Promise<QuantizedTensor> {
   const reader = memoryReader('weight', weight);
-  if (typeof quantizer?.quantize !== 'function' || typeof quantizer.format !== 'function') {
+  if (!isQuantizer(quantizer)) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'quantize needs a quantizer as its second argument', {
       hint: 'Pass what a method returns, such as hqq({ bits: 4 }).',
     });

@@ -5,7 +5,7 @@ import { isLowbitError } from './spec/errors.ts';
 import type { Quantizer } from './spec/quantizer.ts';
 
 const site = (path: string) => ({ path, tag: linearTag(path) });
-const named = (method: string) => ({ method, quantize: () => {} }) as unknown as Quantizer;
+const named = (method: string) => ({ method, quantize: () => {}, format: () => {} }) as unknown as Quantizer;
 
 describe('linearTag', () => {
   it('drops model, layers and numbers', () => {
@@ -48,9 +48,36 @@ describe('resolveRules', () => {
     { match: [], use: 'keep' },
     { match: 'mlp.*', by: 'path', use: 'keep' },
     { match: '', by: 'substring', use: 'keep' },
+    { match: 'mlp.*', use: { quantize: true, format: true } },
     null,
   ])('refuses the rule %j', (rule) => {
     expect(() => resolveRules(sites, [rule as never], a)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+
+  it.each([
+    ['a function', () => []],
+    ['text', 'mlp.*'],
+    ['a rule by itself', { match: 'mlp.*', use: 'keep' }],
+    ['null', null],
+  ])('refuses %s in the place of rules', (_, rules) => {
+    expect(() => resolveRules(sites, rules as never, a)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_BAD_ARGUMENT',
+        message: expect.stringMatching(/^rules must be an array/),
+        hint: expect.any(String),
+      }),
+    );
+  });
+
+  it.each([
+    ['its settings', { bits: 4 }],
+    ['text', 'skip'],
+    ['nothing', undefined],
+    ['half of one', { quantize: () => {} }],
+  ])('refuses %s in the place of a quantizer', (_, quantizer) => {
+    expect(() => resolveRules(sites, [], quantizer as never)).toThrow(
+      expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', message: expect.stringContaining('quantizer'), hint: expect.any(String) }),
+    );
   });
 
   it('matches plain text anywhere in a path, or a whole tag', () => {

@@ -1,6 +1,7 @@
 // Which linear gets which treatment: tags, globs and rules.
 
 import { glob } from './glob.ts';
+import { isQuantizer } from './quantize.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { LinearSite } from './spec/model.ts';
 import type { Rule, Treatment } from './spec/quantizer.ts';
@@ -27,7 +28,7 @@ interface Matcher {
 function matcher(rule: Rule): Matcher {
   const patterns: readonly unknown[] = Array.isArray(rule?.match) ? rule.match : [rule?.match];
   const use: unknown = rule?.use;
-  const usable = use === 'keep' || (typeof use === 'object' && use !== null && 'quantize' in use);
+  const usable = use === 'keep' || isQuantizer(use);
   const by: unknown = rule?.by ?? 'glob';
   if (
     !usable ||
@@ -48,15 +49,35 @@ function matcher(rule: Rule): Matcher {
   return { rule, test: (site) => tests.some((test) => test(site.path) || test(site.tag)) };
 }
 
+/** Throws ERR_BAD_ARGUMENT unless `rules` is an array. */
+export function checkRules(rules: unknown): void {
+  if (Array.isArray(rules)) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `rules must be an array, got ${rules === null ? 'null' : typeof rules}`, {
+    hint:
+      typeof rules === 'function'
+        ? 'A function that makes rules is called first: rules: rules(paths).'
+        : "Pass [{ match: 'tag or glob', use: hqq({ ... }) }, ...].",
+    details: { option: 'rules' },
+  });
+}
+
 /**
  * The treatment of every site: that of the last rule whose pattern matches its path or tag, else `fallback`.
- * Throws ERR_BAD_ARGUMENT if a rule that is not optional matches no site at all, since that is nearly always a typing error.
+ * Throws ERR_BAD_ARGUMENT for rules or a fallback that are none, and if a rule that is not optional matches no site at all, since that is nearly always
+ * a typing error.
  */
 export function resolveRules<S extends Pick<LinearSite, 'path' | 'tag'>>(
   sites: readonly S[],
   rules: readonly Rule[],
   fallback: Treatment,
 ): Map<S, Treatment> {
+  checkRules(rules);
+  if (fallback !== 'keep' && !isQuantizer(fallback)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', "for linears that no rule matches, a quantizer or 'keep' is needed", {
+      hint: "Pass what a method returns, such as hqq({ bits: 4 }), or 'keep'.",
+      details: { option: 'quantizer' },
+    });
+  }
   const matchers = rules.map(matcher);
   const used = new Set<Matcher>();
   const treatments = new Map<S, Treatment>();

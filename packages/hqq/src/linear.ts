@@ -87,6 +87,7 @@ export class HqqLinear implements QuantizedLinear {
 
   /**
    * Quantizes a layer; with `initialize: false` only checks that it can be.
+   * Its tensors are not copied (the weight is kept until it is quantized, a bias in `computeDtype` for good): do not write to them afterwards.
    * @throws ERR_BAD_ARGUMENT (options, a configuration that is none), ERR_TENSOR_MISMATCH (no matrix, a bias that does not fit), ERR_UNSUPPORTED_FORMAT
    * (a shape or backend that the settings do not fit), ERR_BACKEND_UNAVAILABLE, ERR_NON_FINITE, ERR_DTYPE_OVERFLOW (use bf16 or f32)
    */
@@ -114,6 +115,7 @@ export class HqqLinear implements QuantizedLinear {
 
   /**
    * A layer from the 19 tensors (and bias) that `stateDict`, or Python's with its encoding on, gives. Other entries are left alone.
+   * The tensors are kept, not copied: do not write to them afterwards.
    * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE, ERR_DTYPE_OVERFLOW, and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: FromStateDictOptions): Promise<HqqLinear> {

@@ -4,6 +4,7 @@ import { byteLength, elementCount, FLOAT_DTYPES, toFloat32, writeFloat32 } from 
 import type { StoredLinear, TensorSource } from '../spec/checkpoint.ts';
 import type { DType, HostTensor, Matrix, TensorSpec } from '../spec/tensor.ts';
 import { checkBias, fail, fourBitFormat, nestedScale, refuse, STORAGE_DTYPES, TABLES } from './bnb-format.ts';
+import { checkOrder } from './bnb-int8.ts';
 import { type FourBitType, MAX_STATE_BYTES, parseQuantState, type QuantState } from './bnb-state.ts';
 import { specText, tensorName } from './names.ts';
 
@@ -49,6 +50,7 @@ export async function readFourBit(source: TensorSource, { param, path, state: st
   const biasName = tensorName(path, 'bias');
   const bias = path === param ? undefined : source.entries.get(biasName);
   checkBias(path, bias, shape[0]);
+  if (path !== param) await checkOrder(source, tensorName(path, 'weight_format'));
   const linear: StoredLinear = {
     format: fourBitFormat(type, state.blocksize, scales.format),
     shape,

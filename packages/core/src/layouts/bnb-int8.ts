@@ -33,8 +33,11 @@ export async function readInt8(source: TensorSource, path: string, threshold: nu
   };
 }
 
-/** Rows are the only order of codes that is still in use; files without the tensor have it, too. */
-async function checkOrder(source: TensorSource, name: string): Promise<void> {
+/**
+ * Rows are the only order of codes that is still in use; files without the tensor have it, too. Throws ERR_UNSUPPORTED_FORMAT for another,
+ * ERR_TENSOR_MISMATCH for what is no number.
+ */
+export async function checkOrder(source: TensorSource, name: string): Promise<void> {
   const spec = source.entries.get(name);
   if (spec === undefined) return;
   if (spec.dtype !== 'u8' || spec.shape.reduce((product, extent) => product * extent, 1) !== 1)

@@ -71,6 +71,8 @@ export interface StoredBitsAndBytes {
 export async function readBitsAndBytesLinear(source: TensorSource, path: string, threshold: number): Promise<StoredBitsAndBytes> {
   const weight = tensorName(path, 'weight');
   const spec = source.entries.get(weight) ?? fail(weight, 'is missing');
+  const rows = tensorName(path, 'SCB');
+  if (source.entries.has(rows)) checkRows(source, rows);
   const [names] = findFourBit([...source.entries.keys()].filter((name) => name.startsWith(`${weight}.`)));
   if (names !== undefined) return { ...(await readFourBit(source, names)), storage: spec.dtype };
   if (spec.dtype === 'i8') return { linear: await readInt8(source, path, threshold), storage: 'i8' };
