@@ -19,7 +19,7 @@ export function offloadedLinears(paths: Iterable<string>, { deviceMap, offload =
   if (!isPlainRecord(deviceMap) || Object.values(deviceMap).some((name) => typeof name !== 'string')) {
     throw refusal(
       'rules',
-      `deviceMap cannot be ${isPlainRecord(deviceMap) ? shown(deviceMap) : String(deviceMap)}`,
+      `deviceMap cannot be ${isPlainRecord(deviceMap) || typeof deviceMap === 'string' ? shown(deviceMap) : String(deviceMap)}`,
       "Pass backends by module: { 'model.layers.0': 'cuda', ... }.",
       {},
     );
