@@ -1,9 +1,7 @@
 // State dicts of single layers, as the library saves them: the 4 or 6 tensors of a Linear4bit, the 3 of a Linear8bitLt, and a bias.
 
 import {
-  byteLength,
   checkBias,
-  DTYPE_BYTES,
   type DType,
   FLOAT_DTYPES,
   type HostTensor,
@@ -12,10 +10,16 @@ import {
   type QuantizedTensor,
   toFloat32,
 } from '@lowbit/core';
-import { encodeBitsAndBytesLinear, layoutBytes, readBitsAndBytesLinear, readStoredLinear } from '@lowbit/core/layouts';
+import {
+  encodeBitsAndBytesLinear,
+  layerEntries,
+  layoutBytes,
+  readBitsAndBytesLinear,
+  readStoredLinear,
+  type StateDict,
+} from '@lowbit/core/layouts';
 
-/** Tensors by name, without a module path. */
-export type StateDict = Readonly<Record<string, HostTensor>>;
+export type { StateDict } from '@lowbit/core/layouts';
 
 /** A layer as its state dict has it. */
 export interface LayerState {
@@ -48,7 +52,7 @@ export async function decodeState(state: StateDict | ReadonlyMap<string, HostTen
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a state dict is an object or a map of tensors', { hint: 'Pass what stateDict() gave.' });
   }
   const tensors: StateDict = state instanceof Map ? Object.fromEntries(state) : (state as StateDict);
-  const source = memorySource(ownEntries(tensors, path));
+  const source = memorySource(layerEntries(tensors, path, OWN));
   const { linear, weightDtype, storage } = await readBitsAndBytesLinear(source, path, threshold);
   const weight = await readStoredLinear(source, linear, { path: path === '' ? 'state dict' : path });
   for (const [part, name] of Object.entries(linear.parts)) checkScales(name, weight.parts[part]!);
@@ -71,20 +75,3 @@ function checkScales(name: string, tensor: HostTensor): void {
 
 /** Names that a layer has, and all that hangs off its weight; what else is beside them is not looked at. */
 const OWN = /^(?:weight(?:\..+)?|bias|SCB|weight_format)$/s;
-
-/** The tensors of the layer at `path`, checked to be whole. */
-function ownEntries(state: StateDict, path: string): StateDict {
-  const prefix = path === '' ? '' : `${path}.`;
-  const own = Object.entries(state).filter(([name]) => name.startsWith(prefix) && OWN.test(name.slice(prefix.length)));
-  for (const [name, tensor] of own) checkBytes(name, tensor);
-  return Object.fromEntries(own);
-}
-
-function checkBytes(name: string, tensor: HostTensor): void {
-  const isTensor = tensor?.data instanceof Uint8Array && Array.isArray(tensor.shape) && Object.hasOwn(DTYPE_BYTES, tensor.dtype);
-  if (isTensor && tensor.data.byteLength === byteLength(tensor)) return;
-  throw new LowbitError('ERR_TENSOR_MISMATCH', `state dict: ${JSON.stringify(name)} is no whole tensor`, {
-    hint: 'Every entry is { dtype, shape, data } with all its bytes.',
-    details: { tensor: name },
-  });
-}

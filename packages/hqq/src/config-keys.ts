@@ -26,10 +26,6 @@ const HELPER: ReadonlySet<string> = new Set(['nbits', 'group_size', 'quant_zero'
 const PARAMS: ReadonlySet<string> = new Set(['nbits', 'channel_wise', 'group_size', 'optimize', 'round_zero', 'axis', 'view_as_float']);
 const DICT: ReadonlySet<string> = new Set(['weight_quant_params', 'scale_quant_params', 'zero_quant_params', 'offload_meta']);
 
-export function isQuantizer(value: unknown): value is Quantizer {
-  return typeof value === 'object' && value !== null && typeof (value as Partial<Quantizer>).quantize === 'function';
-}
-
 /** The record with its keys in Python's spelling, undefined ones left out. Throws ERR_BAD_ARGUMENT naming key and choices. */
 export function record(options: unknown, known: ReadonlySet<string>, owner: string): Record<string, unknown> {
   const keys = `The keys are ${[...known].join(', ')}, or the same in camelCase.`;

@@ -1,7 +1,7 @@
 // Configurations in Python's words: `BaseQuantizeConfig` of hqq and `HqqConfig` of transformers, under their keys or the same in camelCase.
 
-import { isPlainRecord, LowbitError, type Quantizer, type Rule, type Treatment } from '@lowbit/core';
-import { type Configured, isQuantizer, type PythonKeys, quantizerOf, record } from './config-keys.ts';
+import { isPlainRecord, isQuantizer, LowbitError, type Quantizer, type Rule, type Treatment } from '@lowbit/core';
+import { type Configured, type PythonKeys, quantizerOf, record } from './config-keys.ts';
 import type { HqqBits } from './options.ts';
 
 /** Arguments of Python's `BaseQuantizeConfig`. */

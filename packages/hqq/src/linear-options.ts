@@ -8,6 +8,7 @@ import {
   checkRuntime,
   type HostTensor,
   type Importance,
+  isQuantizer,
   type LinearDType,
   type LinearRuntime,
   LowbitError,
@@ -19,7 +20,7 @@ import {
 } from '@lowbit/core';
 import type { HqqBackend } from './backends.ts';
 import type { LinearConfig } from './config.ts';
-import { type Configured, isQuantizer, quantizerOf } from './config-keys.ts';
+import { type Configured, quantizerOf } from './config-keys.ts';
 import { checkFlag, checkNames } from './solver-options.ts';
 import type { StateDict } from './state-dict.ts';
 

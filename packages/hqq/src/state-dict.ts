@@ -3,10 +3,8 @@
 
 import {
   type Affine,
-  byteLength,
   castBias,
   castFloat,
-  DTYPE_BYTES,
   firstNonFinite,
   type HostTensor,
   type LinearDType,
@@ -18,14 +16,15 @@ import {
   encodeHqqLinear,
   encodeNestedHqqLinear,
   type HqqSettings,
+  layerEntries,
   layoutBytes,
   readHqqLinear,
   readHqqSettings,
   readStoredLinear,
+  type StateDict,
 } from '@lowbit/core/layouts';
 
-/** Tensors by name, without a module path. */
-export type StateDict = Readonly<Record<string, HostTensor>>;
+export type { StateDict } from '@lowbit/core/layouts';
 
 /** A layer as its state dict has it. */
 export interface LayerState {
@@ -54,7 +53,7 @@ export function encodeState({ weight, settings, computeDtype, bias }: LayerState
  * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE (all name the tensor), ERR_DTYPE_OVERFLOW
  */
 export async function decodeState(state: StateDict, path: string, wanted: LinearDType | undefined): Promise<LayerState> {
-  const source = memorySource(ownEntries(state, path));
+  const source = memorySource(layerEntries(state, path, OWN));
   const stored = await readHqqLinear(source, path);
   const { settings, computeDtype: said } = await readHqqSettings(source, path, stored.format as Affine);
   const computeDtype = wanted ?? (said as LinearDType | undefined) ?? 'f16';
@@ -69,29 +68,12 @@ export async function decodeState(state: StateDict, path: string, wanted: Linear
 const OWN =
   /^(?:W_q|bias|(?:scale|zero)(?:_q)?|meta_(?:scale|zero)\..+|shape|nbits|group_size|axis|packing|unpack_view_dtype|compute_dtype|view_as_float|quant_scale|quant_zero|offload_meta|channel_wise|optimize|round_zero|encoded_state_dict|stores_quant_config|lowbit_version)$/;
 
-/** The tensors of the layer at `path`, checked to be whole. */
-function ownEntries(state: StateDict, path: string): StateDict {
-  const prefix = path === '' ? '' : `${path}.`;
-  const own = Object.entries(state).filter(([name]) => name.startsWith(prefix) && OWN.test(name.slice(prefix.length)));
-  for (const [name, tensor] of own) checkBytes(name, tensor);
-  return Object.fromEntries(own);
-}
-
 function checkFinite(name: string, tensor: HostTensor): void {
   const index = firstNonFinite(tensor);
   if (index < 0) return;
   throw new LowbitError('ERR_NON_FINITE', `state dict: ${JSON.stringify(name)}: element ${index} is NaN or infinite`, {
     hint: 'The state dict is damaged, or its numbers overflowed their dtype. Quantize the layer again.',
     details: { tensor: name, index },
-  });
-}
-
-function checkBytes(name: string, tensor: HostTensor): void {
-  const isTensor = tensor?.data instanceof Uint8Array && Array.isArray(tensor.shape) && Object.hasOwn(DTYPE_BYTES, tensor.dtype);
-  if (isTensor && tensor.data.byteLength === byteLength(tensor)) return;
-  throw new LowbitError('ERR_TENSOR_MISMATCH', `state dict: ${JSON.stringify(name)} is no whole tensor`, {
-    hint: 'Every entry is { dtype, shape, data } with all its bytes.',
-    details: { tensor: name },
   });
 }
 

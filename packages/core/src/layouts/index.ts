@@ -20,4 +20,5 @@ export { readHqqSettings, type StoredHqqSettings } from './hqq-settings.ts';
 export { acceptsHqq, encodeHqqLinear, type HqqLinearRecord, hqqSettings, hqqTensors } from './hqq-write.ts';
 export { layoutBytes } from './layout-bytes.ts';
 export { specText } from './names.ts';
+export { layerEntries, type StateDict } from './state-dict.ts';
 export { readStoredLinear, type StoredLinearOptions } from './stored-linear.ts';
