@@ -134,7 +134,7 @@ describe('modules that transformers skips', () => {
     expect(skipped(['model\\.layers\\.1\\.'], 5)).toEqual([paths[0], paths[2]]);
   });
 
-  it.each(['(a+)+$', 'a{2}', 'x|y', '.*.*.*x', '[ab]', `${'a'.repeat(300)}`, '+'])('release 5 refuses %s', (entry) => {
+  it.each(['(a+)+$', 'a{2}', 'x|y', 'x*', '[ab]', `${'a'.repeat(300)}`, '+'])('release 5 refuses %s', (entry) => {
     expect(failure(() => isSkipped('model.x', [entry], 5))).toMatch(/^ERR_BAD_ARGUMENT llm_int8_skip_modules/);
   });
 

@@ -1,6 +1,7 @@
 // Which modules transformers leaves unquantized, given `llm_int8_skip_modules`. Its releases 4 and 5 match names in different ways.
 
 import type { Quantizer, Rule } from '@lowbit/core';
+import { type SkipReader, skipTest } from '@lowbit/core/layouts';
 import { checkNames, isNames, refusal, shown } from './refuse.ts';
 
 /** Major release of transformers. */
@@ -49,20 +50,19 @@ export function defaultSkipModules(options: SkipOptions = {}): string[] {
  * @throws ERR_BAD_ARGUMENT for a list that is none, and in release 5 for an entry that is more of a regular expression than names, dots, `.*`, `\d` and `\d+`
  */
 export function isSkipped(path: string, modules: readonly string[], release: TransformersRelease = 5): boolean {
-  if (release !== 4 && release !== 5) throw refusal('isSkipped', `release cannot be ${String(release)}`, 'Use 4 or 5.', { release });
   if (!isNames(modules)) throw refusal('isSkipped', `modules cannot be ${shown(modules)}`, 'List names of modules.', {});
-  if (release === 4) {
-    const leaf = path.slice(path.lastIndexOf('.') + 1);
-    return modules.some((entry) => entry === leaf || entry === path || path.includes(`${entry}.`));
-  }
-  return modules.some((entry) => path.endsWith(entry) || prefix(entry).test(path));
+  return skippedBy(modules, release)(path);
 }
 
-/** Expressions that take linear time, since a list may come from a stranger's file. */
-function prefix(entry: string): RegExp {
-  const plain = /^(?:[\w-]|\\[.d]|(?<=\\d)\+|\.\*|\.)+$/;
-  const wild = entry.split('.*').length - 1;
-  if (entry.length <= 256 && wild <= 2 && plain.test(entry)) return new RegExp(`^${entry}`);
+function skippedBy(modules: readonly string[], release: TransformersRelease): (path: string) => boolean {
+  if (release !== 4 && release !== 5) throw refusal('isSkipped', `release cannot be ${String(release)}`, 'Use 4 or 5.', { release });
+  const tests = modules.map((entry) => named(entry, `transformers ${release}`));
+  return (path) => tests.some((test) => test(path));
+}
+
+function named(entry: string, reader: SkipReader): (path: string) => boolean {
+  const test = skipTest(entry, reader);
+  if (test) return test;
   throw refusal(
     'llm_int8_skip_modules',
     `${JSON.stringify(entry.slice(0, 256))} is no module name`,
@@ -83,7 +83,7 @@ export function skipRules(
 ): Rule[] {
   const defaults = defaultSkipModules(options);
   const list = modules ?? defaults;
-  const skipped = [...paths].filter((path) => isSkipped(path, list, options.release));
+  const skipped = [...paths].filter(skippedBy(list, options.release ?? 5));
   const rules: Rule[] = [{ match: '**', use: quantizer }];
   if (skipped.length > 0) rules.push({ match: skipped, use: 'keep' });
   return rules;

@@ -10,6 +10,27 @@ const MOST_ALTERNATIVES = 1024;
  * (not nested). Everything else is literal. Throws ERR_BAD_ARGUMENT for an unusable pattern.
  */
 export function glob(pattern: string): (text: string) => boolean {
+  return globs([pattern]);
+}
+
+/** Whether a pattern is a text that matches itself alone. */
+export const isLiteral = (pattern: string): boolean => !/[*?{}]/.test(pattern);
+
+/** The test of several globs at once: whether one of them matches. However many of them are literal, those cost one look-up together. */
+export function globs(patterns: readonly string[]): (text: string) => boolean {
+  const literals = new Set<string>();
+  const machines: (readonly Step[])[] = [];
+  for (const pattern of patterns) {
+    for (const alternative of alternatives(pattern)) {
+      if (isLiteral(alternative)) literals.add(alternative);
+      else machines.push(compile(alternative));
+    }
+  }
+  return (text) => literals.has(text) || machines.some((machine) => accepts(machine, text));
+}
+
+/** The patterns without braces that a pattern stands for. Throws ERR_BAD_ARGUMENT for an unusable one. */
+function alternatives(pattern: string): readonly string[] {
   const bad = (why: string) =>
     new LowbitError('ERR_BAD_ARGUMENT', `unusable pattern ${JSON.stringify(pattern)}: ${why}`, {
       hint: 'Use a tag such as self_attn.q_proj or a glob such as **.{v,down}_proj.',
@@ -17,13 +38,6 @@ export function glob(pattern: string): (text: string) => boolean {
     });
   if (pattern === '') throw bad('it is empty');
   if (pattern.length > MOST_CHARACTERS) throw bad(`it is longer than ${MOST_CHARACTERS} characters`);
-  const alternatives = expand(pattern, bad);
-  const machines = alternatives.map(compile);
-  return (text) => machines.some((machine) => accepts(machine, text));
-}
-
-/** The patterns that a pattern with braces stands for. */
-function expand(pattern: string, bad: (why: string) => LowbitError): string[] {
   let plain = [''];
   for (const part of pattern.split(/(\{[^{}]*\})/)) {
     const isChoice = part.startsWith('{') && part.endsWith('}');
@@ -65,10 +79,10 @@ function compile(pattern: string): readonly Step[] {
 /** Follows all ways through the steps at once. */
 function accepts(steps: readonly Step[], text: string): boolean {
   let now = new Uint8Array(steps.length + 1);
+  let next = new Uint8Array(steps.length + 1);
   enter(steps, now, 0);
   for (let i = 0; i < text.length; i++) {
     const char = text[i]!;
-    const next = new Uint8Array(steps.length + 1);
     for (let at = 0; at < steps.length; at++) {
       if (now[at] === 0) continue;
       const step = steps[at]!;
@@ -80,7 +94,7 @@ function accepts(steps: readonly Step[], text: string): boolean {
         else next[at] = 1;
       }
     }
-    now = next;
+    [now, next] = [next, now.fill(0)];
   }
   return now[steps.length] === 1;
 }

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { goldenJson } from '../../../fixtures/golden.ts';
 import { linearTag, linearTags, resolveRules } from './rules.ts';
 import { isLowbitError } from './spec/errors.ts';
@@ -105,4 +105,48 @@ it('isLowbitError knows errors by their marker, not by class', () => {
   expect(isLowbitError(foreign, 'ERR_LIMIT')).toBe(false);
   expect(isLowbitError(new Error('x'))).toBe(false);
   expect(isLowbitError(null)).toBe(false);
+});
+
+describe('rules on paths', () => {
+  afterEach(() => vi.unstubAllGlobals());
+
+  /** How many state sets of automata a call makes, which is what matching a glob costs, and its result. */
+  function counted<T>(run: () => T): { readonly made: number; readonly result: T } {
+    let made = 0;
+    const Real = Uint8Array;
+    vi.stubGlobal(
+      'Uint8Array',
+      class extends Real {
+        constructor(length: number) {
+          super(length);
+          made++;
+        }
+      },
+    );
+    const result = run();
+    vi.unstubAllGlobals();
+    return { made, result };
+  }
+
+  const sites = Array.from({ length: 2000 }, (_, i) => site(`model.layers.${i}.mlp.up_proj`));
+  const paths = sites.map(({ path }) => path);
+  const [a, b] = [named('a'), named('b')];
+
+  it('are looked up, however many they are: as a list, as rules of their own, in braces', () => {
+    const list = counted(() => resolveRules(sites, [{ match: paths, use: b }], a));
+    expect(list.made).toBe(0);
+    expect([...list.result.values()].every((use) => use === b)).toBe(true);
+    const rules = paths.map((match, i) => ({ match, use: i % 2 === 0 ? b : ('keep' as const) }));
+    const each = counted(() => resolveRules(sites, rules, a));
+    expect(each.made).toBe(0);
+    expect([...each.result.values()].slice(0, 3)).toEqual([b, 'keep', b]);
+    expect(counted(() => resolveRules(sites, [{ match: 'model.layers.{1,2,3}.mlp.up_proj', use: b }], a)).made).toBe(0);
+  });
+
+  it('leave the work to the globs beside them', () => {
+    const match = [...paths.slice(0, 1000), 'model.layers.1??.mlp.*'];
+    const { made } = counted(() => resolveRules(sites, [{ match, use: b }], a));
+    expect(made).toBeGreaterThan(0);
+    expect(made).toBeLessThanOrEqual(sites.length * 4); // two sets for the path and two for the tag of a site
+  });
 });

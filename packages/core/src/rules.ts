@@ -1,6 +1,6 @@
 // Which linear gets which treatment: tags, globs and rules.
 
-import { glob } from './glob.ts';
+import { globs } from './glob.ts';
 import { isQuantizer } from './quantize.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { LinearSite } from './spec/model.ts';
@@ -45,8 +45,8 @@ function matcher(rule: Rule): Matcher {
     if (texts.includes('')) throw new LowbitError('ERR_BAD_ARGUMENT', 'a rule by substring has an empty text, which every path contains');
     return { rule, test: ({ path, tag }) => texts.some((text) => path.includes(text) || tag === text) };
   }
-  const tests = texts.map(glob);
-  return { rule, test: (site) => tests.some((test) => test(site.path) || test(site.tag)) };
+  const matches = globs(texts);
+  return { rule, test: ({ path, tag }) => matches(path) || matches(tag) };
 }
 
 /** Throws ERR_BAD_ARGUMENT unless `rules` is an array. */

@@ -1,9 +1,11 @@
 import { decoderCase, play, together } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { glob } from '../glob.ts';
 import { ProgramBuilder } from '../program/builder.ts';
 import { referenceBackend } from '../reference/index.ts';
-import { createRuntime, formatPlacement, type LoadedProgram, type LoadOptions, type Runtime } from '../runtime.ts';
+import { linearTag } from '../rules.ts';
+import { createRuntime, devicePlaces, formatPlacement, type LoadedProgram, type LoadOptions, type Runtime } from '../runtime.ts';
 import { isLowbitError, type LowbitError } from '../spec/errors.ts';
 import type { Format } from '../spec/format.ts';
 
@@ -137,4 +139,23 @@ it('writes stretches of layers as one', () => {
   expect(formatPlacement([{ backend: 'a', linears, bytes: 2 ** 20 }])).toBe(
     'a: model.embed_tokens, model.layers.0-1 (2 linears each) (1.0 MiB)',
   );
+});
+
+describe('devicePlaces', () => {
+  it('gives what going through the keys one by one gives', () => {
+    const component = fc.constantFrom('model', 'layers', '0', '1', 'a', 'b');
+    const path = fc.array(component, { minLength: 1, maxLength: 5 }).map((parts) => parts.join('.'));
+    const key = fc.oneof(path, fc.constant(''), fc.constantFrom('*', '**', 'model.**', '**.{a,b}', '{a,b}', 'model.layers.?', 'a.*'));
+    fc.assert(
+      fc.property(fc.uniqueArray(key, { maxLength: 8 }), path, (keys, text) => {
+        const map = Object.fromEntries(keys.map((name, i) => [name, `backend ${i}`]));
+        const covers = (name: string) =>
+          name === '' || text === name || text.startsWith(`${name}.`) || glob(name)(text) || glob(name)(linearTag(text));
+        const expected = Object.keys(map).findLast(covers);
+        if (expected === undefined) expect(() => devicePlaces(map)(text)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+        else expect(devicePlaces(map)(text)).toBe(map[expected]);
+      }),
+      { numRuns: 2000 },
+    );
+  });
 });

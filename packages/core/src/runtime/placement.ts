@@ -1,7 +1,7 @@
 // Which backend runs what: a device map by module, tag or pattern, or as many layers on each backend as fit its memory.
 
 import { byteLength } from '../dtype.ts';
-import { glob } from '../glob.ts';
+import { glob, isLiteral } from '../glob.ts';
 import { cutByPlace, type PlacedPiece } from '../program/cut.ts';
 import { opInputs, opLinears, opResults } from '../program/infer.ts';
 import { linearTag } from '../rules.ts';
@@ -34,21 +34,22 @@ export function cutByDeviceMap(program: Program, map: DeviceMap): readonly Place
 
 /** The backend that a map gives to the linear at a path. The function that it makes throws ERR_BAD_ARGUMENT for a path without an entry. */
 export function devicePlaces(map: DeviceMap): (path: string) => string {
-  const tests = Object.entries(map).map(([key, backend]) => ({ covers: covers(key), backend }));
+  const keys = Object.keys(map);
+  const backends = Object.values(map);
+  const orders = new Map(keys.map((key, order) => [key, order]));
+  const patterns = keys.flatMap((key, order) => (isLiteral(key) ? [] : [{ matches: glob(key), order }]));
   return (path) => {
-    const found = tests.findLast(({ covers }) => covers(path));
-    if (found) return found.backend;
+    const tag = linearTag(path);
+    let last = Math.max(orders.get('') ?? -1, orders.get(tag) ?? -1);
+    for (let end = path.length; end > 0; end = path.lastIndexOf('.', end - 1)) last = Math.max(last, orders.get(path.slice(0, end)) ?? -1);
+    const pattern = patterns.findLast(({ matches }) => matches(path) || matches(tag));
+    last = Math.max(last, pattern?.order ?? -1);
+    if (last >= 0) return backends[last]!;
     throw new LowbitError('ERR_BAD_ARGUMENT', `the device map has no entry for ${path}`, {
       hint: "Name it, a module above it or its tag; the key '' stands for everything.",
-      details: { path, keys: Object.keys(map) },
+      details: { path, keys },
     });
   };
-}
-
-function covers(key: string): (path: string) => boolean {
-  if (key === '') return () => true;
-  const matches = glob(key);
-  return (path) => path === key || path.startsWith(`${key}.`) || matches(path) || matches(linearTag(path));
 }
 
 /**

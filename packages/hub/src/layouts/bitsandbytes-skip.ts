@@ -1,12 +1,8 @@
-// `llm_int8_skip_modules`: how three readers decide which linears are not quantized, and a list that means the same to all of them.
-//
-//   transformers 4   the last component is in the list, or `entry.` occurs anywhere in the name, or the name is the entry
-//   transformers 5   the entry, as a regular expression, matches the beginning of the name, or the name ends with it
-//   vLLM             the entry is a component of the name, or the name up to a dot
-//
+// `llm_int8_skip_modules`: a list that means the same to three readers, which decide in different ways which linears are not quantized.
 // Null stands for the defaults of transformers, which keep the head alone.
 
-import type { PlannedLinear } from '@lowbit/core';
+import { LowbitError, type PlannedLinear } from '@lowbit/core';
+import { skipTest } from '@lowbit/core/layouts';
 
 export interface SkipList {
   /** Value of the field. */
@@ -15,12 +11,17 @@ export interface SkipList {
   readonly unskippable: readonly string[];
 }
 
-/** `wanted`: entries that the user asked for; those that would skip a quantized linear are left out. */
+/**
+ * `wanted`: entries that the user asked for; those that would skip a quantized linear are left out. Throws ERR_BAD_ARGUMENT for one that is more of a
+ * regular expression than lowbit reads.
+ */
 export function skipList(linears: readonly PlannedLinear[], wanted: readonly string[] | undefined): SkipList {
   const quantized = linears.filter(({ use }) => use !== 'keep').map(({ site }) => site.path);
   const kept = linears.filter(({ use }) => use === 'keep').map(({ site }) => site.path);
-  const harmless = (entry: string) => !quantized.some((path) => rules(entry, path).some(Boolean));
-  const names = (entry: string, path: string) => rules(entry, path).every(Boolean);
+  const tests = readers();
+  for (const entry of wanted ?? []) if (tests(entry) === undefined) throw unreadable(entry);
+  const harmless = (entry: string) => tests(entry)?.every((skips) => !quantized.some(skips)) ?? false;
+  const names = (entry: string, path: string) => tests(entry)!.every((skips) => skips(path));
   const headQuantized = quantized.some((path) => last(path) === 'lm_head');
   if (wanted === undefined && !headQuantized && kept.every((path) => last(path) === 'lm_head')) return { modules: null, unskippable: [] };
 
@@ -37,18 +38,25 @@ export function skipList(linears: readonly PlannedLinear[], wanted: readonly str
   return { modules, unskippable };
 }
 
-/** What the three readers say of an entry and a name. */
-function rules(entry: string, path: string): readonly boolean[] {
-  return [
-    last(path) === entry || path.includes(`${entry}.`) || path === entry,
-    startsLike(entry, path) || path.endsWith(entry),
-    path.split('.').includes(entry) || path.startsWith(`${entry}.`) || path === entry,
-  ];
+type Test = (path: string) => boolean;
+
+/** For an entry the tests of all readers; undefined if one of them cannot be followed. */
+function readers(): (entry: string) => readonly Test[] | undefined {
+  const known = new Map<string, readonly Test[] | undefined>();
+  return (entry) => {
+    if (!known.has(entry)) {
+      const tests = [skipTest(entry, 'transformers 4'), skipTest(entry, 'transformers 5'), skipTest(entry, 'vLLM')];
+      known.set(entry, tests.includes(undefined) ? undefined : (tests as Test[]));
+    }
+    return known.get(entry);
+  };
 }
 
-/** The beginning of a name as a regular expression sees it: a dot stands for any character. */
-function startsLike(entry: string, path: string): boolean {
-  return entry.length <= path.length && [...entry].every((char, i) => char === '.' || char === path[i]);
+function unreadable(entry: string): LowbitError {
+  return new LowbitError('ERR_BAD_ARGUMENT', `the bitsandbytes layout cannot tell what ${JSON.stringify(entry.slice(0, 256))} skips`, {
+    hint: 'In llm_int8_skip_modules name modules (lm_head, model.layers.3.mlp), with .* and \\d+ where it must be.',
+    details: { field: 'llm_int8_skip_modules', entry },
+  });
 }
 
 function last(path: string): string {

@@ -531,6 +531,16 @@ describe('writing', () => {
     expect(skip(linear(q(0), nf4), kept(q(1)))).toEqual(['lm_head', q(1)]);
     const asked = linear(q(0), nf4, { llm_int8_skip_modules: ['score', 'q_proj', 'lm_head'] });
     expect(skip(asked, kept('lm_head'))).toEqual(['score', 'lm_head']);
+    // transformers 5 reads entries as regular expressions
+    const layers = ['model.layers.\\d+.mlp', 'lm_head'];
+    expect(skip(linear(down(0), nf4, { llm_int8_skip_modules: layers }), kept('lm_head'))).toEqual(['lm_head']);
+    expect(skip(linear(q(0), nf4, { llm_int8_skip_modules: layers }), kept('lm_head'))).toEqual(layers);
+    const any = linear(q(0), nf4, { llm_int8_skip_modules: ['(a|b)'] });
+    expect(() => skip(any, kept('lm_head'))).toThrow(
+      expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', message: expect.stringContaining('(a|b)') }),
+    );
+    expect(skip(linear(q(0), nf4), kept('odd(name'))).toEqual(['lm_head']);
+    expect(layout.loadsIn([linear(q(0), nf4), kept('odd(name')]).join()).toMatch(/Not transformers: .* cannot name odd\(name /);
     // `…layers.1.mlp` as a name would be a part of `…layers.1.mlp2` and of what is below it: the whole name is taken
     expect(skip(linear('m.1.mlp2', nf4), kept('m.1.mlp'))).toEqual(['lm_head', 'mlp']);
     const clash = [linear('m.gate.0', nf4), kept('m.gate')];

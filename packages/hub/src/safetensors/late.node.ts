@@ -4,11 +4,12 @@
 
 import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
 import { byteLength, LowbitError, quote, type TensorSpec } from '@lowbit/core';
 import { guarded, writeFully } from '../io.node.ts';
 import type { FileLayout } from './build.ts';
-import type { JournalRecord } from './journal.node.ts';
-import type { SafetensorsPlan } from './shards.ts';
+import type { Journal, JournalRecord } from './journal.node.ts';
+import { type SafetensorsPlan, type ShardOptions, settlePlan } from './shards.ts';
 
 export interface LateTensors {
   /** Takes the bytes of one tensor. Throws ERR_BAD_ARGUMENT if they do not start at 0 or are more than were reserved. */
@@ -75,14 +76,59 @@ export function createLateTensors(reserved: ReadonlyMap<string, TensorSpec>): La
 }
 
 /** Tells plans apart: names, headers and sizes of all files. */
-export function planDigest(plan: SafetensorsPlan): string {
+function planDigest(plan: SafetensorsPlan): string {
   const hash = createHash('sha256');
   for (const { name, layout } of plan.files) hash.update(JSON.stringify([name, layout.size])).update(layout.header);
   return hash.digest('hex');
 }
 
+/** The late tensors of one output, and what it was reserved by. */
+export interface LateWork {
+  readonly plan: SafetensorsPlan;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly names: ReadonlySet<string>;
+  readonly tensors: LateTensors;
+}
+
+/**
+ * Takes over late bytes of an earlier run (`records`), and undoes what its `close` may have begun in the folder `partial`. `work` is undefined for a run
+ * without late tensors. Throws ERR_JOURNAL_MISMATCH if that run had others.
+ */
+export async function restoreLate(work: LateWork | undefined, records: readonly JournalRecord[], partial: string): Promise<void> {
+  const mismatch = (problem: string) =>
+    new LowbitError('ERR_JOURNAL_MISMATCH', `cannot resume: ${partial} ${problem}`, {
+      hint: 'Repeat the run with the same source, settings and shard size, or delete the unfinished folder and start again.',
+      details: { path: partial },
+    });
+  if (work === undefined) {
+    if (records.some(({ late, settling }) => late !== undefined || settling !== undefined)) throw mismatch('holds late tensors');
+    return;
+  }
+  if (!work.tensors.restore(records)) throw mismatch('holds other late tensors than this run plans');
+  const settling = records.findLast((record) => record.settling !== undefined)?.settling;
+  if (settling === undefined) return;
+  if (settling !== planDigest(work.plan)) throw mismatch('holds other tensors than this run plans');
+  for (const { name, layout } of work.plan.files) await unsettleFile(join(partial, name), layout);
+}
+
+/**
+ * Gives late tensors their place in the `files` of the plan, in its order, now that all lengths are known. Resolves to the final plan, whose index is
+ * for the caller to write.
+ */
+export async function settleLate(
+  { plan, metadata, names, tensors }: LateWork,
+  files: readonly { readonly path: string; readonly handle: FileHandle }[],
+  journal: Journal,
+  options: ShardOptions,
+): Promise<SafetensorsPlan> {
+  const final = settlePlan(plan, tensors.lengths(), metadata, { ...options, late: names });
+  await journal.append({ units: [], wrote: {}, late: tensors.fresh(), settling: planDigest(plan) });
+  for (const [i, { layout }] of final.files.entries()) await settleFile(files[i]!.path, files[i]!.handle, layout, tensors);
+  return final;
+}
+
 /** Brings a file of the reserved layout into its final one: late bytes, header, length. What other tensors hold stays. */
-export async function settleFile(path: string, handle: FileHandle, final: FileLayout, late: LateTensors): Promise<void> {
+async function settleFile(path: string, handle: FileHandle, final: FileLayout, late: LateTensors): Promise<void> {
   await guarded('write', path, async () => {
     for (const [name, { start, end }] of final.tensors) {
       if (start >= final.lateStart && end > start) await writeFully(handle, late.bytes(name), start);
@@ -93,7 +139,7 @@ export async function settleFile(path: string, handle: FileHandle, final: FileLa
 }
 
 /** Brings a file back to its reserved layout, however far an interrupted `settleFile` came. */
-export async function unsettleFile(path: string, reserved: FileLayout): Promise<void> {
+async function unsettleFile(path: string, reserved: FileLayout): Promise<void> {
   await guarded('write', path, async () => {
     const handle = await open(path, 'r+');
     try {

@@ -1,12 +1,13 @@
 // The output folder of a sink and its files on disk.
 
 import { type FileHandle, lstat, open, readdir, rename, rm, statfs } from 'node:fs/promises';
-import { dirname, parse } from 'node:path';
+import { dirname, join, parse } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
 import { isModelFile } from '../model-files.ts';
 import type { FileLayout } from './build.ts';
 import { asidePath, removeReplaced } from './replaced.node.ts';
+import { INDEX_FILE } from './shards.ts';
 
 /** False only if there is nothing of that name. Throws ERR_IO. */
 export async function exists(path: string): Promise<boolean> {
@@ -88,6 +89,36 @@ export async function prepareFile(path: string, layout: FileLayout, resumed: boo
     } catch (error) {
       await handle.close();
       throw error;
+    }
+  });
+}
+
+/**
+ * Removes safetensors files and an index that are not among `names`. Throws ERR_JOURNAL_MISMATCH for such a file if `resumed`: committed work in other
+ * shards means that the shard size changed.
+ */
+export async function dropStrangers(folder: string, names: ReadonlySet<string>, resumed: boolean): Promise<void> {
+  for (const name of await guarded('open', folder, () => readdir(folder))) {
+    if ((!name.endsWith('.safetensors') && name !== INDEX_FILE) || names.has(name)) continue;
+    const path = join(folder, name);
+    if (resumed && name !== INDEX_FILE) {
+      throw new LowbitError('ERR_JOURNAL_MISMATCH', `cannot resume: ${path} is not one of this run's files`, {
+        hint: 'Repeat the run with the same shard size, or delete the unfinished folder and start again.',
+      });
+    }
+    await guarded('write', path, () => rm(path));
+  }
+}
+
+/** Writes a whole small file durably; its name becomes durable with that of its folder. */
+export async function putFile(path: string, data: Uint8Array): Promise<void> {
+  await guarded('write', path, async () => {
+    const handle = await open(path, 'w');
+    try {
+      await writeFully(handle, data, 0);
+      await handle.sync();
+    } finally {
+      await handle.close();
     }
   });
 }
