@@ -68,7 +68,7 @@ export { ProgramBuilder } from './program/builder.ts';
 export { cutProgram, type ProgramPiece } from './program/cut.ts';
 export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';
 export { validateProgram } from './program/validate.ts';
-export { isQuantizer, memoryReader, memoryWriter, type QuantizeOptions, quantize } from './quantize.ts';
+export { assertFinite, isQuantizer, memoryReader, memoryWriter, type QuantizeOptions, quantize } from './quantize.ts';
 export {
   bitsPerWeight,
   type CodecOptions,
