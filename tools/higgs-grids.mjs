@@ -1,5 +1,5 @@
 // @ts-check
-// The grids of HIGGS: makes packages/higgs/src/grids/points.ts of tools/higgs-grids.json, and checks the numbers by computing them again.
+// The grids of HIGGS: makes packages/core/src/codecs/higgs-points.ts of tools/higgs-grids.json, and checks the numbers by computing them again.
 //
 //   node tools/higgs-grids.mjs            checks all grids and prints a table
 //   node tools/higgs-grids.mjs --write    writes the source file
@@ -12,7 +12,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 /** @typedef {{ bits: number, p: number, mse: number, points: (number | [number, number])[] }} Grid */
 
 const here = (/** @type {string} */ path) => fileURLToPath(new URL(path, import.meta.url));
-const OUT = here('../packages/higgs/src/grids/points.ts');
+const OUT = here('../packages/core/src/codecs/higgs-points.ts');
 
 /** @returns {Grid[]} */
 export function sourceGrids() {
@@ -22,21 +22,17 @@ export function sourceGrids() {
 /** @param {readonly Grid[]} grids @returns {string} the generated module */
 export function generated(grids) {
   const tables = grids.map(({ bits, p, points }) => {
-    const per = 12;
-    const numbers = points.flat();
-    const rows = Array.from({ length: Math.ceil(numbers.length / per) }, (_, i) => `    ${numbers.slice(per * i, per * (i + 1)).join(', ')},`);
-    return `  '${bits}-${p}': [\n${rows.join('\n')}\n  ],`;
+    const text = Buffer.from(Float32Array.from(points.flat()).buffer).toString('base64');
+    const lines = Array.from({ length: Math.ceil(text.length / 140) }, (_, i) => `    '${text.slice(140 * i, 140 * (i + 1))}'`);
+    return `  '${p}-${2 ** (bits * p)}':\n${lines.join(' +\n')},`;
   });
   return `// Made by tools/higgs-grids.mjs from tools/higgs-grids.json: change that, not this.
 
-/**
- * Points of the grids by bits and dimension, in the order that codes index them; pairs lie one after another. float32 in decimal: those of transformers
- * 5.23.0 (\`integrations/higgs.py\`).
- */
+/** Points of the grids by dimension and number, in the order that codes index them: float32, little-endian, in base64. */
 // biome-ignore format: a table
-export const GRID_POINTS = {
+export const HIGGS_POINTS: Readonly<Record<string, string>> = {
 ${tables.join('\n')}
-} as const satisfies Readonly<Record<string, readonly number[]>>;
+};
 `;
 }
 
@@ -123,7 +119,9 @@ export function planeStatistics(points, spacing) {
     }
   }
   /** @type {[number, number][]} */
-  const centroids = points.map((point, c) => (sums.mass[c] > 0 ? [sums.x[c] / sums.mass[c], sums.y[c] / sums.mass[c]] : [point[0], point[1]]));
+  const centroids = points.map((point, c) =>
+    sums.mass[c] > 0 ? [sums.x[c] / sums.mass[c], sums.y[c] / sums.mass[c]] : [point[0], point[1]],
+  );
   const squares = centroids.map(([x, y], c) => (x - gx[c]) ** 2 + (y - gy[c]) ** 2);
   return {
     mse: error / 2,
@@ -151,7 +149,9 @@ function report(ok, what) {
 }
 
 function checkAll() {
-  console.log('| bits | p | points | error a weight | bound 4^-bits | ratio | dB above | entropy, bits | ratio at the entropy | recomputed |');
+  console.log(
+    '| bits | p | points | error a weight | bound 4^-bits | ratio | dB above | entropy, bits | ratio at the entropy | recomputed |',
+  );
   console.log('|---|---|---|---|---|---|---|---|---|---|');
   for (const { bits, p, mse: stated, points } of sourceGrids()) {
     let [mse, entropy, note] = [0, 0, ''];

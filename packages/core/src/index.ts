@@ -2,6 +2,7 @@
 
 export { breather } from './breath.ts';
 export { FP4_TABLE, NF4_TABLE } from './codecs/four-bit-tables.ts';
+export { higgsGrid } from './codecs/higgs-grids.ts';
 export {
   BUILTIN_CODECS,
   codecFor,
