@@ -3,9 +3,9 @@
 // A block is one row's `block` consecutive numbers, those beyond the row's end zero. All of this is float32 in the order written here, but for the
 // sum under the root of a norm, which is float64 (Python's is a float32 sum in an order of its own: scales may differ by a unit in the last place).
 
-import { LowbitError, roundTo } from '@lowbit/core';
+import { LowbitError, readFloat32, roundTo, writeFloat32 } from '@lowbit/core';
 import { bucketSearch } from './buckets.ts';
-import { type Grid, gridOf } from './grids/grid.ts';
+import { type Grid, gridOf } from './grid.ts';
 import { hadamard } from './hadamard.ts';
 import { midpointSearch } from './midpoints.ts';
 import type { NearestSearch } from './nearest.ts';
@@ -67,6 +67,7 @@ export function codeBlocks(weights: Float32Array, run: BlockRun, search?: Neares
   const { dim } = grid;
   const find = search ?? nearestSearch(grid);
   const points = storedPoints(grid, dtype);
+  const farthest = points.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
   const perRow = Math.ceil(inp / block);
   const root = fround(Math.sqrt(block));
   const perBlock = block / group;
@@ -91,14 +92,15 @@ export function codeBlocks(weights: Float32Array, run: BlockRun, search?: Neares
       if (count < block) values.fill(0, count);
       const norm = fround(Math.sqrt(squares));
       const scale = roundTo(dtype, fround(norm / root));
-      // A transformed number is at most norm * root.
-      if (!(norm * block < 2 ** 127 && Number.isFinite(scale))) throw overflow(run, b, norm / root);
+      // Transformed numbers are at most norm * root, restored ones scale * farthest.
+      if (!(norm * block < 2 ** 127 && Number.isFinite(roundTo(dtype, scale * farthest)))) throw overflow(run, b, norm / root);
       scales.fill(scale, b * perBlock, (b + 1) * perBlock);
       hadamard(values, 0, block);
       for (let i = 0; i < block; i++) values[i] = values[i]! / norm;
       const at = (b * block) / dim;
       find(values, block / dim, codes, at);
       restore(values, codes, at, points, dim, scale);
+      if (dtype !== 'f32') readFloat32(dtype, writeFloat32(dtype, values), values);
       hadamard(values, 0, block);
       const inverse = 1 / Math.sqrt(block);
       for (let i = 0; i < count; i++) {
@@ -130,8 +132,12 @@ function overflow({ name, dtype, inp, block, first }: BlockRun, b: number, scale
   const perRow = Math.ceil(inp / block);
   const row = Math.floor((first + b) / perRow);
   const column = ((first + b) % perRow) * block;
-  return new LowbitError('ERR_DTYPE_OVERFLOW', `${name}: the scale ${scale} of row ${row} from column ${column} on is too large for ${dtype}`, {
-    hint: 'Choose a dtype with a wider range, bf16 or f32, or keep this layer with a rule. Weights beyond 1e30 are likely damaged.',
-    details: { tensor: name, row, column, scale, dtype },
-  });
+  return new LowbitError(
+    'ERR_DTYPE_OVERFLOW',
+    `${name}: the scale ${scale} of row ${row} from column ${column} on is too large for ${dtype}`,
+    {
+      hint: 'Choose a dtype with a wider range, bf16 or f32, or keep this layer with a rule. Weights beyond 1e30 are likely damaged.',
+      details: { tensor: name, row, column, scale, dtype },
+    },
+  );
 }

@@ -6,8 +6,8 @@ import {
   createRuntime,
   dequantize,
   elements,
-  fluteName,
   float32Tensor,
+  fluteName,
   fromBf16,
   fromF16,
   type HostTensor,
@@ -24,8 +24,8 @@ import {
 } from '@lowbit/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
-import { type Grid, gridOf, type HiggsBits, type HiggsDim } from './grids/grid.ts';
 import { storedPoints } from './code-blocks.ts';
+import { type Grid, gridOf, type HiggsBits, type HiggsDim } from './grid.ts';
 import { higgs } from './higgs.ts';
 
 interface Case {
@@ -134,7 +134,8 @@ describe.each(layers.map((c) => [c.name, c] as const))('%s', (name, c) => {
     const pair = elements({ dtype: 'u16', data: tensor('tables2').data });
     const widen = dtype === 'f16' ? fromF16 : fromBf16;
     const points = toFloat32(stored.parts.table!);
-    const of = (code: number, k: number) => (c.p === 2 ? points[2 * code + k]! : points[k === 0 ? code >> c.bits : code & (2 ** c.bits - 1)]!);
+    const of = (code: number, k: number) =>
+      c.p === 2 ? points[2 * code + k]! : points[k === 0 ? code >> c.bits : code & (2 ** c.bits - 1)]!;
     expect([...pair].map(widen)).toEqual(Array.from(pair, (_, i) => of(i >> 1, i & 1)));
   });
 

@@ -14,7 +14,7 @@ import {
 } from '@lowbit/core';
 import { Bands } from './bands.ts';
 import { storedPoints } from './code-blocks.ts';
-import { gridOf } from './grids/grid.ts';
+import { gridOf } from './grid.ts';
 import { type HiggsOptions, higgsFormat, higgsRecord, higgsSettings, type ScaleDtype } from './options.ts';
 import { higgsCode } from './routines.ts';
 import { RunMemory } from './run-memory.ts';
@@ -90,10 +90,14 @@ function runsAtOnce(cut: Cutting, name: string, budget: number, workers: Routine
   const band = bandBytes(cut);
   const run = PER_WEIGHT * Math.min(Math.max(RUN_WEIGHTS, cut.block), cut.runs[0]!.to - cut.runs[0]!.from);
   if (band + run > Math.max(budget, LEAST_MEMORY)) {
-    throw new LowbitError('ERR_LIMIT', `${name}: packing ${cut.bands[0]!.to} rows at once takes ${band + run} bytes, more than the ${budget} allowed`, {
-      hint: "Allow more memory, or use packing: 'portable', which goes row by row.",
-      details: { tensor: name, bytes: band + run, budget },
-    });
+    throw new LowbitError(
+      'ERR_LIMIT',
+      `${name}: packing ${cut.bands[0]!.to} rows at once takes ${band + run} bytes, more than the ${budget} allowed`,
+      {
+        hint: "Allow more memory, or use packing: 'portable', which goes row by row.",
+        details: { tensor: name, bytes: band + run, budget },
+      },
+    );
   }
   // Runs under way may lie in as many bands.
   return Math.max(1, Math.min(workers?.threads ?? 1, cut.runs.length, Math.floor(budget / (band + run))));

@@ -1,7 +1,17 @@
 // Options of the quantizer, their defaults and checks, the format they make, and what they are called in config.json.
 
-import { type Codebook, type DType, type FluteTile, fluteName, fluteRows, type JsonObject, LowbitError, type Matrix, rowBitsName } from '@lowbit/core';
-import type { HiggsBits, HiggsDim } from './grids/grid.ts';
+import {
+  type Codebook,
+  type DType,
+  type FluteTile,
+  fluteName,
+  fluteRows,
+  type JsonObject,
+  LowbitError,
+  type Matrix,
+  rowBitsName,
+} from '@lowbit/core';
+import type { HiggsBits, HiggsDim } from './grid.ts';
 import { checkNames, refusal, shown } from './refuse.ts';
 
 export interface HiggsOptions {
@@ -73,7 +83,10 @@ export type ScaleDtype = 'f32' | 'f16' | 'bf16';
 export function higgsFormat(s: HiggsSettings, shape: Matrix, metaDtype: DType): Codebook {
   const { bits, p, groupSize, hadamardSize } = s;
   if (metaDtype !== 'f32' && metaDtype !== 'f16' && metaDtype !== 'bf16') {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `higgs: scales cannot be ${metaDtype}`, { hint: 'Use f16, bf16 or f32.', details: { metaDtype } });
+    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `higgs: scales cannot be ${metaDtype}`, {
+      hint: 'Use f16, bf16 or f32.',
+      details: { metaDtype },
+    });
   }
   return {
     kind: 'codebook',
