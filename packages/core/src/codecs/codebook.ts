@@ -5,7 +5,7 @@
 import { readFloat32, writeFloat32 } from '../dtype.ts';
 import { packing } from '../pack/index.ts';
 import { LowbitError } from '../spec/errors.ts';
-import type { Codebook, FormatCodec, QuantizedTensor } from '../spec/format.ts';
+import type { Codebook, Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { Matrix, TensorSpec } from '../spec/tensor.ts';
 import { eachChunk, type PackedCodes } from './chunks.ts';
 import { hadamardBlocks, isHadamardSize } from './hadamard.ts';
@@ -21,6 +21,16 @@ export function storedColumns({ rotate }: Codebook, [, inp]: Matrix): number {
 export function rotatedBasis(tensor: QuantizedTensor<Codebook>): QuantizedTensor<Codebook> {
   const { rotate, ...format } = tensor.format;
   return rotate ? { format, shape: [tensor.shape[0], storedColumns(tensor.format, tensor.shape)], parts: tensor.parts } : tensor;
+}
+
+/**
+ * A rotated weight, or where one is stored, with the in_features that the model says: files that hold rows filled up to [out, K] need not say how many of
+ * the K are filling, and every in_features with the same K has the same parts. Anything else, or what does not fit, as it is.
+ */
+export function fitInputs<T extends { readonly format: Format; readonly shape: Matrix }>(stored: T, shape: Matrix): T {
+  const { format, shape: own } = stored;
+  if (format.kind !== 'codebook' || (format as Codebook).rotate === undefined || own[0] !== shape[0] || own[1] === shape[1]) return stored;
+  return storedColumns(format as Codebook, own) === storedColumns(format as Codebook, shape) ? { ...stored, shape } : stored;
 }
 
 function blockCount(format: Codebook, shape: Matrix): number {
