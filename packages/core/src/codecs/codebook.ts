@@ -6,7 +6,7 @@
 import { readFloat32, writeFloat32 } from '../dtype.ts';
 import { packing } from '../pack/index.ts';
 import { LowbitError } from '../spec/errors.ts';
-import type { Codebook, FormatCodec, QuantizedTensor } from '../spec/format.ts';
+import type { Codebook, Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { Matrix, TensorSpec } from '../spec/tensor.ts';
 import { eachChunk, type PackedCodes } from './chunks.ts';
 import { hadamardBlocks, isHadamardSize } from './hadamard.ts';
@@ -27,6 +27,16 @@ export function rotatedBasis(tensor: QuantizedTensor<Codebook>): QuantizedTensor
 /** What products of table and scale are rounded to: the dtype of a 16-bit scale where there is a rotation, else f32. */
 export function productDtype({ rotate, scale }: Codebook): 'f32' | 'f16' | 'bf16' {
   return rotate && (scale === 'f16' || scale === 'bf16') ? scale : 'f32';
+}
+
+/**
+ * A rotated weight, or where one is stored, with the in_features that the model says: files that hold rows filled up to [out, K] need not say how many of
+ * the K are filling, and every in_features with the same K has the same parts. Anything else, or what does not fit, as it is.
+ */
+export function fitInputs<T extends { readonly format: Format; readonly shape: Matrix }>(stored: T, shape: Matrix): T {
+  const { format, shape: own } = stored;
+  if (format.kind !== 'codebook' || (format as Codebook).rotate === undefined || own[0] !== shape[0] || own[1] === shape[1]) return stored;
+  return storedColumns(format as Codebook, own) === storedColumns(format as Codebook, shape) ? { ...stored, shape } : stored;
 }
 
 function blockCount(format: Codebook, shape: Matrix): number {
