@@ -24,6 +24,7 @@ import {
 import { higgs } from './higgs.ts';
 import { HIGGS_OPTIONS, type HiggsOptions } from './options.ts';
 import { checkNames } from './refuse.ts';
+import { checkFacts, decodeState, encodeState, type LayerFacts, type StateDict } from './state-dict.ts';
 
 /** A floating-point linear layer: weight [out, in], bias [out]. */
 export interface FloatLinear {
@@ -48,6 +49,12 @@ export interface HiggsLinearOptions extends LayerOptions, CallOptions, HiggsOpti
   readonly computeDtype?: LinearDType | undefined;
   /** As `quantize`. */
   readonly threads?: number | Workers | undefined;
+}
+
+/** Options of making a layer from its state dict. */
+export interface HiggsLinearStateOptions extends LayerOptions, LayerFacts {
+  /** Module path before the names, as in a whole model's state dict. Default none. */
+  readonly path?: string;
 }
 
 /**
@@ -100,6 +107,19 @@ export class HiggsLinear implements QuantizedLinear {
     return new HiggsLinear(await LinearModule.create(weight, { runtime, bias, computeDtype, backend, signal }));
   }
 
+  /**
+   * A layer from the tensors that `stateDict`, or Python's, gives; other entries are left alone. It computes in the dtype of the scales.
+   * Its tensors are kept, not copied: do not write to them afterwards.
+   * @throws ERR_TENSOR_MISMATCH, ERR_BAD_CHECKPOINT, ERR_NON_FINITE, ERR_UNSUPPORTED_FORMAT (all name the tensor), and what `create` throws for options
+   */
+  static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: HiggsLinearStateOptions): Promise<HiggsLinear> {
+    checkNames('HiggsLinear', options, STATE_OPTIONS);
+    checkRuntime(options.runtime, RUNTIME);
+    checkFacts(options);
+    const { weight, bias } = await decodeState(state, options.path ?? '', options);
+    return HiggsLinear.#place(weight, bias, (weight.format as Codebook).scale as LinearDType, options);
+  }
+
   get format(): Codebook {
     return this.#module.format as Codebook;
   }
@@ -142,6 +162,16 @@ export class HiggsLinear implements QuantizedLinear {
     return this.#module.dequantize();
   }
 
+  /**
+   * The tensors of Python's `state_dict()` where FLUTE packs the codes, else those of the portable form; and `bias` if it has one. They share memory with
+   * the layer: do not write to them. How many columns the weight has is not in them where rows were filled up.
+   * @throws ERR_DISPOSED, ERR_UNSUPPORTED_FORMAT for scales in f32
+   */
+  stateDict(): StateDict {
+    this.#module.backend; // throws once disposed
+    return encodeState(this.#module.weight, this.#module.biasTensor);
+  }
+
   /** Moves to the backend of that name; default the first that takes the format. Throws as `LinearModule.moveTo`. */
   moveTo(backend?: string, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
     return this.#module.moveTo(backend, options);
@@ -155,3 +185,4 @@ export class HiggsLinear implements QuantizedLinear {
 const RUNTIME: readonly (keyof HiggsRuntime)[] = ['select', 'backend', 'routine'];
 const PLACE = ['runtime', 'backend', 'signal'] as const satisfies readonly (keyof LayerOptions)[];
 const CREATE_OPTIONS: readonly (keyof HiggsLinearOptions)[] = [...PLACE, ...HIGGS_OPTIONS, 'computeDtype', 'threads', 'onProgress'];
+const STATE_OPTIONS: readonly (keyof HiggsLinearStateOptions)[] = [...PLACE, 'path', 'hadamardSize', 'tile', 'p', 'inFeatures'];

@@ -56,9 +56,7 @@ export function higgsSettings(options: HiggsOptions): HiggsSettings {
   const { bits = 4, p = 2, groupSize = 256, hadamardSize = 512, packing = 'auto', tile = 32 } = options;
   if (bits !== 2 && bits !== 3 && bits !== 4) throw badOption('bits', bits, 'Use 2, 3 or 4: there are grids for these alone.');
   if (p !== 1 && p !== 2) throw badOption('p', p, 'Use 2 (a code for every pair of weights) or 1.');
-  if (!isPowerOfTwo(hadamardSize) || hadamardSize < SMALLEST_HADAMARD || hadamardSize > LARGEST_HADAMARD) {
-    throw badOption('hadamardSize', hadamardSize, `Use a power of two from ${SMALLEST_HADAMARD} to ${LARGEST_HADAMARD}, such as 512.`);
-  }
+  checkHadamardSize('higgs', hadamardSize);
   if (!isPowerOfTwo(groupSize) || groupSize > hadamardSize || groupSize < 2) {
     const hint = `Use 64, 128 or 256, or for lowbit alone another power of two, from 2 up to the Hadamard size of ${hadamardSize}.`;
     throw badOption('groupSize', groupSize, hint);
@@ -68,6 +66,13 @@ export function higgsSettings(options: HiggsOptions): HiggsSettings {
   }
   if (tile !== 32 && tile !== 64) throw badOption('tile', tile, 'Use 32 or 64.');
   return { bits, p, groupSize, hadamardSize, packing, tile };
+}
+
+/** Throws ERR_BAD_ARGUMENT, in the words of `call`. */
+export function checkHadamardSize(call: string, size: unknown): asserts size is number {
+  if (isPowerOfTwo(size) && size >= SMALLEST_HADAMARD && size <= LARGEST_HADAMARD) return;
+  const hint = `Use a power of two from ${SMALLEST_HADAMARD} to ${LARGEST_HADAMARD}, such as 512.`;
+  throw refusal(call, `hadamardSize cannot be ${shown(size)}`, hint, { option: 'hadamardSize', value: size });
 }
 
 function isPowerOfTwo(value: unknown): value is number {
