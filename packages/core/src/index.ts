@@ -11,6 +11,7 @@ export {
   grouping,
   hadamardBlocks,
   INT8_STEP,
+  productDtype,
   rotatedBasis,
   storedColumns,
 } from './codecs/index.ts';

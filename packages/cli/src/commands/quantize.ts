@@ -7,6 +7,7 @@ import { randomImportance } from '../importance.ts';
 import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
 import {
   type Bits,
+  type Dimension,
   type FloatDType,
   type Group,
   type ImportanceFrom,
@@ -34,6 +35,8 @@ export interface QuantizeOptions extends CommonOptions {
   readonly solver?: Solver;
   readonly doubleQuant?: boolean;
   readonly threshold?: number;
+  readonly p?: Dimension;
+  readonly hadamardSize?: number;
   readonly importance?: ImportanceFrom;
   readonly preset?: PresetName;
   readonly rules: readonly RuleText[];
@@ -128,12 +131,14 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   quantZero: '--quant-zero',
   doubleQuant: '--double-quant',
   threshold: '--threshold',
+  p: '--p',
+  hadamardSize: '--hadamard-size',
 };
 
 /** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
 function settingsOf({ method, rules, ...flags }: QuantizeOptions): MethodSettings {
-  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold } = flags;
-  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold };
+  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, p, hadamardSize } = flags;
+  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, p, hadamardSize };
   const methods = [method, ...rules.flatMap(({ use }) => (use === 'keep' ? [] : [use.method]))];
   const idle = idleSetting(methods, settings);
   if (idle === undefined) return settings;

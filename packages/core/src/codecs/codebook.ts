@@ -1,6 +1,7 @@
 // w = table[q] * scale of the block. Order of evaluation: a nested scale is looked up in f32 and its offset added in f32; the product is rounded to
 // f32, then once more to the dtype asked for (bitsandbytes: canonical dequantization; HIGGS' 16-bit table times 16-bit scale is exact in f32, so its
-// single rounding comes out the same). A rotation is undone on the f32 products, before the last rounding.
+// single rounding comes out the same). A rotation is undone on the products, before the last rounding; HIGGS' kernels have products of 16 bits, so
+// those of a rotated weight are rounded to the dtype of its scale first.
 
 import { readFloat32, writeFloat32 } from '../dtype.ts';
 import { packing } from '../pack/index.ts';
@@ -31,6 +32,11 @@ export function fitInputs<T extends { readonly format: Format; readonly shape: M
   const { format, shape: own } = stored;
   if (format.kind !== 'codebook' || (format as Codebook).rotate === undefined || own[0] !== shape[0] || own[1] === shape[1]) return stored;
   return storedColumns(format as Codebook, own) === storedColumns(format as Codebook, shape) ? { ...stored, shape } : stored;
+}
+
+/** What products of table and scale are rounded to: the dtype of a 16-bit scale where there is a rotation, else f32. */
+export function productDtype({ rotate, scale }: Codebook): 'f32' | 'f16' | 'bf16' {
+  return rotate && (scale === 'f16' || scale === 'bf16') ? scale : 'f32';
 }
 
 function blockCount(format: Codebook, shape: Matrix): number {
@@ -173,6 +179,8 @@ export const codebookCodec: FormatCodec<Codebook> = {
     const width = storedColumns(tensor.format, tensor.shape);
     const rows = new Float32Array((to - from) * width);
     lookUp(tensor, from * width, to * width, rows);
+    const product = productDtype(tensor.format);
+    if (product !== 'f32') readFloat32(product, writeFloat32(product, rows), rows);
     if (rotate) hadamardBlocks(rows, rotate.block);
     const values = width === inp ? rows : withoutFilling(rows, width, inp);
     const data = dtype === 'f32' ? new Uint8Array(values.buffer) : writeFloat32(dtype, values);
