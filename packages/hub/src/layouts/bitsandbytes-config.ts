@@ -9,10 +9,6 @@ import { type BitsAndBytesSettings, bitsAndBytesSettings } from './bitsandbytes-
 import { FUSED, LOWBIT, some } from './loads.ts';
 import { type SkipList, skipList } from './skip-list.ts';
 
-function skips(linears: readonly PlannedLinear[], { skipModules = null }: BitsAndBytesSettings): SkipList {
-  return skipList(linears, { wanted: skipModules, readers: ['transformers 4', 'transformers 5', 'vLLM'], field: 'llm_int8_skip_modules' });
-}
-
 interface SurveyedLinear {
   readonly site: LinearSite;
   readonly bits: 4 | 8;
@@ -119,4 +115,9 @@ function survey(linears: readonly PlannedLinear[]): readonly SurveyedLinear[] {
     const nested = typeof format.scale !== 'string';
     return [{ site, bits: 4, type: format.table, nested, group: format.group, threshold: settings.threshold, settings }];
   });
+}
+
+function skips(linears: readonly PlannedLinear[], { skipModules }: BitsAndBytesSettings): SkipList {
+  const wanted = skipModules ?? null;
+  return skipList(linears, { wanted, readers: ['transformers 4', 'transformers 5', 'vLLM'], field: 'llm_int8_skip_modules' });
 }
