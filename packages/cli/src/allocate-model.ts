@@ -18,12 +18,12 @@ import {
 } from '@lowbit/core';
 import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/core/allocation';
 import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
-import { defaultAdapters, type Sensitivities, type SensitivityMetric } from '@lowbit/models';
+import { defaultAdapters, type SensitivityMetric } from '@lowbit/models';
 import { choiceError } from './choice-error.ts';
 import { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 import { openModelFolder } from './open.ts';
 import type { QuantizeModelOptions } from './quantize-model.ts';
-import { type SensitivityOptions, sensitivitiesOf } from './sensitivity.ts';
+import { type SensitivityOptions, sensitivitiesOf, type TestedSensitivities } from './sensitivity.ts';
 
 export interface AllocateModelOptions
   extends SensitivityOptions,
@@ -35,7 +35,7 @@ export interface AllocateModelOptions
   /** `tag`: linears of one tag get one choice, as programs want that keep one setting per layer name. Default `linear`. */
   readonly per?: 'linear' | 'tag' | undefined;
   /** Measured before; then nothing is run. */
-  readonly sensitivities?: Sensitivities | undefined;
+  readonly sensitivities?: TestedSensitivities | undefined;
 }
 
 /** What one linear gets. */
@@ -69,7 +69,7 @@ export interface ModelAllocation {
   readonly linears: readonly AllocatedLinear[];
   /** The same prediction for one choice everywhere, of the choices that hold every linear. */
   readonly uniform: readonly { readonly choice: string; readonly bitsPerWeight: number; readonly loss: number }[];
-  readonly sensitivities: Sensitivities;
+  readonly sensitivities: TestedSensitivities;
 }
 
 type Choice = AllocationChoice & { readonly use: ModelChoice };
@@ -224,7 +224,7 @@ function checkTarget(usable: readonly { readonly site: LinearSite; readonly choi
 async function layersOf(
   checkpoint: FolderCheckpoint,
   usable: readonly { readonly site: LinearSite; readonly choices: readonly Fitting[] }[],
-  sensitivities: Sensitivities,
+  sensitivities: TestedSensitivities,
   options: AllocateModelOptions,
 ): Promise<readonly Layer[]> {
   const { per = 'linear', importance, onProgress, signal } = options;

@@ -39,5 +39,5 @@ export {
   type QuantizeModelReport,
   quantizeModel,
 } from './quantize-model.ts';
-export { SENSITIVITY_TOKENS, type SensitivityOptions } from './sensitivity.ts';
+export { SENSITIVITY_TOKENS, type SensitivityOptions, type TestedSensitivities } from './sensitivity.ts';
 export type { TagRow } from './tags.ts';

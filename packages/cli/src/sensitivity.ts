@@ -13,6 +13,11 @@ export const SENSITIVITY_TOKENS = 128;
 /** Tokens of one sample; a model may have been made for no more than a few hundred. */
 const SAMPLE = 128;
 
+/** Sensitivities, and on what they were measured: numbers from random tokens rank layers as a text does, but their scale is not that of a text. */
+export interface TestedSensitivities extends Sensitivities {
+  readonly on: 'random' | 'text';
+}
+
 export interface SensitivityOptions
   extends CallOptions,
     Partial<Pick<MeasureSensitivitiesOptions, 'metric' | 'levels' | 'seed' | 'adapters'>> {
@@ -43,7 +48,7 @@ export async function sensitivitiesOf(
   checkpoint: Checkpoint,
   linears: readonly string[],
   options: SensitivityOptions,
-): Promise<Sensitivities> {
+): Promise<TestedSensitivities> {
   const { ids, tokens = SENSITIVITY_TOKENS, backends = [referenceBackend()], ...rest } = options;
   if (ids === undefined && options.metric === 'perplexity') {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a perplexity of random tokens means nothing', {
@@ -53,11 +58,12 @@ export async function sensitivitiesOf(
   const { vocab_size: vocab } = checkpoint.config;
   const given = ids ?? [randomTokens(typeof vocab === 'number' ? vocab : Number.NaN, tokens, options.seed)];
   await using runtime = await createRuntime({ backends });
-  return await measureOnCheckpoint(checkpoint, { ...rest, runtime, linears, ids: samplesOf(given, tokens) });
+  const measured = await measureOnCheckpoint(checkpoint, { ...rest, runtime, linears, ids: samplesOf(given, tokens) });
+  return { ...measured, on: ids === undefined ? 'random' : 'text' };
 }
 
 /** What `--save-sensitivity` writes. */
-export function savedText(sensitivities: Sensitivities): string {
+export function savedText(sensitivities: TestedSensitivities): string {
   return `${JSON.stringify({ kind: SAVED, ...sensitivities }, null, 1)}\n`;
 }
 
@@ -69,15 +75,21 @@ export function isSaved(value: unknown): boolean {
 }
 
 /** Reads it back. Throws ERR_BAD_ARGUMENT, naming the file. */
-export function parseSaved(value: unknown, file: string): Sensitivities {
-  const { metric, tokens, linears } = value as { readonly [key in keyof Sensitivities]?: unknown };
+export function parseSaved(value: unknown, file: string): TestedSensitivities {
+  const { metric, tokens, linears, on } = value as { readonly [key in keyof TestedSensitivities]?: unknown };
   const bad = (problem: string): LowbitError =>
     new LowbitError('ERR_BAD_ARGUMENT', `${file} ${problem}`, { hint: 'Save it again with --save-sensitivity.', details: { path: file } });
-  if ((metric !== 'kl' && metric !== 'perplexity') || typeof tokens !== 'number' || !Array.isArray(linears)) {
-    throw bad('holds no sensitivities: metric, tokens or linears are missing');
+  if (
+    (metric !== 'kl' && metric !== 'perplexity') ||
+    (on !== 'random' && on !== 'text') ||
+    typeof tokens !== 'number' ||
+    !Array.isArray(linears)
+  ) {
+    throw bad('holds no sensitivities: metric, on, tokens or linears are missing');
   }
   return {
     metric,
+    on,
     tokens,
     linears: linears.map((linear: unknown) => {
       const { path, sensitivity } = (linear ?? {}) as { readonly path?: unknown; readonly sensitivity?: unknown };

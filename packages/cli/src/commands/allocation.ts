@@ -1,7 +1,7 @@
 // `lowbit quantize --target-bits`: which choice each layer gets, and how good the prediction was.
 
 import type { Importance } from '@lowbit/core';
-import { loadTokenizer, type Sensitivities } from '@lowbit/models';
+import { loadTokenizer } from '@lowbit/models';
 import { type AllocateModelOptions, allocateModel, type ModelAllocation } from '../allocate-model.ts';
 import { defaultChoices, makeChoices } from '../choices.ts';
 import type { Context } from '../context.ts';
@@ -11,7 +11,7 @@ import { parseIds } from '../ids-file.ts';
 import type { MeasuredLoss } from '../measure.ts';
 import { openModelFolder } from '../open.ts';
 import type { MethodName, MethodSettings } from '../parse.ts';
-import { isSaved, parseSaved, savedText } from '../sensitivity.ts';
+import { isSaved, parseSaved, savedText, type TestedSensitivities } from '../sensitivity.ts';
 import { pairs, plain, table } from '../table.ts';
 import { encodeText, readTexts } from '../texts.ts';
 import { bitsText, countText } from '../units.ts';
@@ -95,7 +95,7 @@ async function sensitivityFrom(
   dir: string,
   from: string = RANDOM,
   signal: AbortSignal,
-): Promise<{ readonly sensitivities?: Sensitivities; readonly ids?: readonly (readonly number[])[] }> {
+): Promise<{ readonly sensitivities?: TestedSensitivities; readonly ids?: readonly (readonly number[])[] }> {
   const flag = '--sensitivity';
   if (from === RANDOM) return {};
   if (from.endsWith('.json')) {
@@ -147,7 +147,10 @@ export function renderAllocation(allocation: ModelAllocation, { bold }: Pick<Con
       'predicted',
       `${name} ${small(loss)}${metric === 'kl' ? ' nats per token' : ' more'}${gap > 0 ? `, at most ${small(gap)} above the best` : ''}`,
     ],
-    ['measured on', `${countText(sensitivities.tokens)} tokens`],
+    [
+      'tested on',
+      `${countText(sensitivities.tokens)} ${sensitivities.on === 'random' ? `random tokens: good for ranks, while a text's ${name} differs by a factor` : 'tokens of the text'}`,
+    ],
   ];
   if (others.length > 0) facts.push(['one for all', others.join(', ')]);
   return `${bold('Allocation')}\n${chosen}\n\n${pairs(facts)}`;
@@ -170,5 +173,6 @@ export function renderMeasured({ metric, loss }: ModelAllocation, measured: Meas
 
 /** For --json: without what cannot be written as JSON. */
 export function allocationJson({ rules: _, sensitivities, ...rest }: ModelAllocation): object {
-  return { ...rest, sensitivityTokens: sensitivities.tokens };
+  const { on, tokens } = sensitivities;
+  return { ...rest, testedOn: { on, tokens } };
 }

@@ -109,7 +109,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const above = allocation ? `${renderAllocation(allocation, context)}\n\n` : '';
   if (dryRun || out === undefined) {
     const plan = await planModel(dir, what);
-    context.progress.clear();
+    if (allocation) context.progress.clear();
     await (context.json
       ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
       : context.print(`${above}${renderPlan(plan, context)}\n`));
