@@ -61,10 +61,13 @@ export interface MethodSettings {
   readonly hadamardSize?: number | undefined;
 }
 
-/** A rule as written, before its quantizer is made. */
+/** What a rule does, as written, before its quantizer is made. */
+export type RuleUse = 'keep' | ({ readonly method: MethodName } & MethodSettings);
+
+/** A rule as written. */
 export interface RuleText {
   readonly match: string;
-  readonly use: 'keep' | ({ readonly method: MethodName } & MethodSettings);
+  readonly use: RuleUse;
 }
 
 function bad(given: string, allowed: string): LowbitError {
@@ -216,19 +219,30 @@ function parseSetting(text: string): readonly [keyof MethodSettings, MethodSetti
 export function parseRule(text: string): RuleText {
   const at = text.lastIndexOf('=');
   if (at < 1 || at === text.length - 1) throw bad(text, RULE_FORM);
-  const match = parseGlob(text.slice(0, at));
-  const [word, ...written] = text.slice(at + 1).split(':');
-  if (word === 'keep' && written.length === 0) return { match, use: 'keep' };
+  return { match: parseGlob(text.slice(0, at)), use: readUse(text.slice(at + 1), text, RULE_FORM) };
+}
+
+const USE_FORM = 'a choice such as hqq:b4:g64, nf4:g64:dq, int8 or keep';
+
+/** What comes after the "=" of a rule. Throws ERR_BAD_ARGUMENT. */
+export function parseUse(text: string): RuleUse {
+  return readUse(text, text, USE_FORM);
+}
+
+/** `form` says how the whole text is written. */
+function readUse(use: string, text: string, form: string): RuleUse {
+  const [word, ...written] = use.split(':');
+  if (word === 'keep' && written.length === 0) return 'keep';
   const method = METHODS.find((name) => name === word);
-  if (method === undefined) throw bad(text, `${RULE_FORM}: after "=" comes keep or ${METHODS.join(', ')}`);
+  if (method === undefined) throw bad(text, form === RULE_FORM ? `${form}: after "=" comes keep or ${METHODS.join(', ')}` : form);
   let settings: MethodSettings = {};
   for (const setting of written) {
     const [name, value] = parseSetting(setting) ?? [];
     if (name === undefined || settings[name] !== undefined || !SETTINGS[method].includes(name)) {
       const known = SETTINGS[method].flatMap((each) => WRITTEN[each] ?? []).join(', ');
-      throw bad(text, `${RULE_FORM}: after ${method} can come ${known}, each at most once`);
+      throw bad(text, `${form}: after ${method} can come ${known}, each at most once`);
     }
     settings = { ...settings, ...value };
   }
-  return { match, use: { method, ...settings } };
+  return { method, ...settings };
 }

@@ -3,6 +3,7 @@
 
 import { isLowbitError } from '@lowbit/core';
 import { Command, InvalidArgumentError } from 'commander';
+import { parseChoices } from './choices.ts';
 import type { ChatOptions } from './commands/chat.ts';
 import type { GenerateOptions } from './commands/generate.ts';
 import type { InspectOptions } from './commands/inspect.ts';
@@ -33,6 +34,7 @@ import {
   SOLVERS,
 } from './parse.ts';
 import { PRESETS } from './presets.ts';
+import { SENSITIVITY_TOKENS } from './sensitivity.ts';
 import { version } from './version.ts';
 
 type Start = (options: CommonOptions) => Context;
@@ -116,6 +118,33 @@ function addQuantize(program: Command, start: Start): void {
       'keep matching layers as they are; short for --rule GLOB=keep',
       arg((text) => void rules.push({ match: parseGlob(text), use: 'keep' })),
     )
+    .option(
+      '--target-bits <x>',
+      'share out this many bits per weight among the layers, more where errors cost more; embeddings and lm_head are not counted',
+      number({ min: 0.1, max: 64 }),
+    )
+    .option(
+      '--choices <list>',
+      "with --target-bits: what layers can get, as in rules: 'hqq:b3:g64,hqq:b4:g64,hqq:b8:g64' (default: the method's usual widths)",
+      arg(parseChoices),
+    )
+    .option(
+      '--sensitivity <from>',
+      'with --target-bits: what layers are tested on: random (default) tokens, a text file, token ids as JSON, or what --save-sensitivity wrote',
+      path,
+    )
+    .option(
+      '--sensitivity-tokens <n>',
+      `with --target-bits: tokens to test on; more are steadier and slower (default: ${SENSITIVITY_TOKENS})`,
+      number({ min: 1, max: 2 ** 24, whole: true }),
+    )
+    .option('--save-sensitivity <file>', 'with --target-bits: keep the result of the test as JSON, for other targets', path)
+    .option(
+      '--per <unit>',
+      'with --target-bits: choose for every linear (default), or one for all layers of a tag',
+      arg((text) => parseChoice(text, ['linear', 'tag'] as const)),
+    )
+    .option('--measure <file>', 'with --target-bits: compare the result with the original on this text (or ids as JSON)', path)
     .option(
       '--dtype <type>',
       `store everything else, scales and zeros as ${DTYPES.join(', ')} (default: as in the source, scales f16)`,
