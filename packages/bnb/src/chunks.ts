@@ -1,6 +1,6 @@
 // Reading a weight in pieces that fit the memory budget.
 
-import { breather, type QuantizeContext, type WeightReader } from '@lowbit/core';
+import { breather, type NonFinite, type QuantizeContext, type WeightReader } from '@lowbit/core';
 
 /** Most weights of a piece: 1 MiB of float32, which stays in a core's second-level cache between reading and coding. */
 export const CHUNK_WEIGHTS: number = 2 ** 18;
@@ -10,17 +10,19 @@ export class Chunks {
   readonly #weight: WeightReader;
   readonly #size: number;
   readonly #signal: QuantizeContext['signal'];
+  readonly #nonFinite: NonFinite;
   readonly #breathe = breather();
   readonly #values: Float32Array;
   #loaded = -1;
 
   /** `bytesPerWeight`: what a weight in a piece takes, results included. */
-  constructor(weight: WeightReader, unit: number, bytesPerWeight: number, { budget, signal }: QuantizeContext) {
+  constructor(weight: WeightReader, unit: number, bytesPerWeight: number, { budget, signal }: QuantizeContext, nonFinite: NonFinite) {
     const count = weight.shape[0] * weight.shape[1];
     const room = Math.min(CHUNK_WEIGHTS, Math.floor(budget / bytesPerWeight));
     this.#weight = weight;
     this.#size = Math.min(count, Math.max(1, Math.floor(room / unit)) * unit);
     this.#signal = signal;
+    this.#nonFinite = nonFinite;
     this.#values = new Float32Array(this.#size);
   }
 
@@ -36,7 +38,7 @@ export class Chunks {
       this.#signal?.throwIfAborted();
       await this.#breathe();
       const to = Math.min(from + this.#size, count);
-      if (this.#loaded !== from) await this.#weight.read(from, to, this.#values);
+      if (this.#loaded !== from) await this.#weight.read(from, to, this.#values, 0, this.#nonFinite);
       this.#loaded = from;
       await visit(this.#values.subarray(0, to - from), from);
     }

@@ -47,7 +47,7 @@ function fourBit(s: FourBitSettings): Quantizer {
     async quantize(weight, format, out, context) {
       const size = (format as Codebook).group;
       const count = weight.shape[0] * weight.shape[1];
-      const chunks = new Chunks(weight, size, 5, context);
+      const chunks = new Chunks(weight, size, 5, context, 'refuse');
       const nested = s.doubleQuant ? await nestedScales(chunks, count, size, shortBlock) : undefined;
       await out.write('table', 0, f32Bytes(table));
       if (nested) {

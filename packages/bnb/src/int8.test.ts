@@ -1,4 +1,14 @@
-import { dequantize, float32Tensor, hostTensor, memoryReader, quantizationError, quantize, roundTo, toFloat32 } from '@lowbit/core';
+import {
+  castFloat,
+  dequantize,
+  float32Tensor,
+  hostTensor,
+  memoryReader,
+  quantizationError,
+  quantize,
+  roundTo,
+  toFloat32,
+} from '@lowbit/core';
 import { quantizerConformance, seededFloats, seededTensor } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -79,6 +89,20 @@ describe('int8', () => {
     const { mse, maxAbs } = quantizationError(weight, q);
     expect(error.maxAbs).toBe(maxAbs);
     expect(Math.abs(error.squaredError / 279 - mse)).toBeLessThan(1e-9 * mse);
+  });
+
+  it.each(['f32', 'f16', 'bf16'] as const)('and so of a large one, to some millionths: %s', async (dtype) => {
+    const weight = castFloat(seededTensor(9, [200, 515], 0.1), dtype);
+    const quantizer = int8();
+    const q = await quantize(weight, quantizer);
+    const error = await quantizer.quantize(memoryReader('w', weight), q.format, { write: async () => {} }, { budget: 1e6 });
+    const { mse, maxAbs } = quantizationError(weight, q);
+    expect(Math.abs(error.squaredError / 103_000 / mse - 1)).toBeLessThan(5e-6);
+    expect(Math.abs(error.maxAbs / maxAbs - 1)).toBeLessThan(2 ** -14);
+    expect(error.squaredWeight).toBeCloseTo(
+      toFloat32(weight).reduce((sum, w) => sum + w * w, 0),
+      9,
+    );
   });
 
   it('the threshold is told to backends and changes no weight', async () => {

@@ -1,10 +1,9 @@
 // LLM.int8: rows of 8-bit codes in units of the row's largest magnitude over 127.
 
-import { type DType, type Int8, LowbitError, type Quantizer, roundTo, writeFloat32 } from '@lowbit/core';
+import { assertFinite, type DType, type Int8, LowbitError, type Quantizer, roundTo, writeFloat32 } from '@lowbit/core';
 import type { ErrorSums } from './blocks.ts';
-import { largestMagnitude } from './blocks.ts';
 import { CHUNK_WEIGHTS, Chunks } from './chunks.ts';
-import { HALF_ROUNDERS, TO_INTEGER } from './half.ts';
+import { float32Of, INFINITY_BITS, largestBits, RowCoder } from './int8-row.ts';
 import { type Int8Options, int8Config, int8Threshold } from './options.ts';
 
 /**
@@ -28,17 +27,20 @@ export function int8(options: Int8Options = {}): Quantizer {
     async quantize(weight, _format, out, context) {
       const [, inp] = weight.shape;
       if (inp > CHUNK_WEIGHTS && BYTES_PER_WEIGHT * inp > context.budget) throw rowTooLong(weight.name, inp, context.budget);
-      const chunks = new Chunks(weight, inp, BYTES_PER_WEIGHT, context);
+      const chunks = new Chunks(weight, inp, BYTES_PER_WEIGHT, context, 'keep');
       const codes = new Int8Array(chunks.size);
       const scale = new Float32Array(chunks.size / inp);
+      const coder = new RowCoder(weight.dtype, weight.shape[0] * inp);
       const total: ErrorSums = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
       await chunks.each(async (values, from) => {
         const rows = values.length / inp;
+        const run = { values, words: new Int32Array(values.buffer, values.byteOffset, values.length), codes };
         for (let row = 0; row < rows; row++) {
-          const weights = values.subarray(row * inp, (row + 1) * inp);
-          const largest = roundTo('f16', largestMagnitude(weights, 0, inp));
+          const bits = largestBits(run.words, row * inp, (row + 1) * inp);
+          if (bits >= INFINITY_BITS) assertFinite(weight.name, values, 0, values.length, from);
+          const largest = roundTo('f16', float32Of(bits));
           if (largest > LARGEST_HALF) throw overflow(weight.name, from / inp + row, weight.dtype);
-          quantizeRow(weights, largest, codes.subarray(row * inp, (row + 1) * inp), total);
+          coder.code(run, row * inp, (row + 1) * inp, largest, total);
           scale[row] = largest;
         }
         await out.write('codes', from, new Uint8Array(codes.buffer, 0, values.length));
@@ -55,32 +57,6 @@ const ALGORITHM_VERSION = 1;
 /** What a weight takes while it is worked on: float32, its code, and a share of the scales. */
 const BYTES_PER_WEIGHT = 6;
 const LARGEST_HALF = 65504;
-/** 1 / 127 as a reader has it. */
-const STEP = Math.fround(1 / 127);
-
-/** Codes of one row, whose largest float16 magnitude is given; adds the error to `total`. */
-function quantizeRow(weights: Float32Array, largest: number, codes: Int8Array, total: ErrorSums): void {
-  const exponents = new Uint32Array(weights.buffer, weights.byteOffset, weights.length);
-  // Two roundings: what PyTorch makes of `127 / absmax`.
-  const factor = largest === 0 ? 0 : Math.fround(Math.fround(1 / largest) * 127);
-  const step = largest * STEP; // exact in float64, as is a code times it
-  const rounders = HALF_ROUNDERS; // a module's variable would be loaded and checked for every weight
-  const toInteger = TO_INTEGER;
-  let [squaredError, squaredWeight, maxAbs] = [total.squaredError, total.squaredWeight, total.maxAbs];
-  for (let i = 0; i < weights.length; i++) {
-    const w = weights[i]!;
-    const toHalf = rounders[exponents[i]! >>> 23]!;
-    const code = Math.fround((w + toHalf - toHalf) * factor) + toInteger - toInteger;
-    codes[i] = code;
-    const error = Math.abs(w - Math.fround(code * step));
-    squaredError += error * error;
-    squaredWeight += w * w;
-    maxAbs = Math.max(maxAbs, error);
-  }
-  total.squaredError = squaredError;
-  total.squaredWeight = squaredWeight;
-  total.maxAbs = maxAbs;
-}
 
 function overflow(name: string, row: number, dtype: DType): LowbitError {
   return new LowbitError('ERR_DTYPE_OVERFLOW', `${name}: row ${row} has a ${dtype} weight beyond float16, which LLM.int8 passes through`, {

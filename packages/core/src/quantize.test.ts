@@ -59,6 +59,13 @@ it('names the element that is not finite, counted in the whole tensor', async ()
   });
 });
 
+it('keeps what is not finite when asked to', async () => {
+  const reader = memoryReader('w', float32Tensor([1, 3], [0, Number.NaN, Number.NEGATIVE_INFINITY]));
+  const into = new Float32Array(3);
+  await reader.read(0, 3, into, 0, 'keep');
+  expect([...into]).toEqual([0, Number.NaN, Number.NEGATIVE_INFINITY]);
+});
+
 it.each([Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])(
   'finds %d wherever it is in what was asked for, and nowhere else',
   async (bad) => {

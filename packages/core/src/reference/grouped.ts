@@ -25,6 +25,7 @@ interface Grouped {
 
 const f = Math.fround;
 const NONE = new Float32Array(0);
+const NO_CODES = new Uint8Array(0);
 const UNPACK_ROWS = 64;
 
 /** The plan for a weight whose groups lie within rows or columns, or undefined for one that only its codec can take apart. */
@@ -58,9 +59,20 @@ function planAffine(codec: FormatCodec, format: Affine, shape: Matrix): HoldingP
 function planCodebook(codec: FormatCodec, format: Codebook, shape: Matrix): HoldingPlan | undefined {
   const [out, inp] = shape;
   const { group, dim, bits, rotate } = format;
-  if (dim !== 1 || rotate || bits > 4 || inp % group !== 0 || group % 2 !== 0) return undefined;
+  if (rotate || inp % group !== 0 || group % 2 !== 0 || bits > 4) return undefined;
   const groups = (out * inp) / group;
-  const metaBytes = 4 * groups + 4 * 2 ** bits;
+  const metaBytes = 4 * groups + 4 * dim * 2 ** (bits * dim);
+  if (dim === 2) {
+    return {
+      level: 'repack',
+      bytes: (out * inp) / 2 + metaBytes,
+      metaBytes,
+      hold(weight, bytes) {
+        const codes = repack(codec, weight, false, 2 ** (2 * bits));
+        return heldVectors({ out, inp, group, codes, ...numbersOf(codec, weight) }, bytes);
+      },
+    };
+  }
   return {
     level: 'repack',
     bytes: (out * inp) / 2 + metaBytes,
@@ -79,18 +91,20 @@ function numbersOf(codec: FormatCodec, weight: QuantizedTensor): Pick<Grouped, '
 
 /** The codes row by row, two to a byte (the earlier one in the low half) or one. */
 function repack(codec: FormatCodec, weight: QuantizedTensor, pairs: boolean, entries: number): Uint8Array {
-  const [out, inp] = weight.shape;
-  const packed = new Uint8Array(pairs ? (out * inp) / 2 : out * inp);
+  const [out] = weight.shape;
+  let packed = NO_CODES;
   for (let from = 0; from < out; from += UNPACK_ROWS) {
-    const codes = codec.unpackRows(weight, from, Math.min(out, from + UNPACK_ROWS)).data;
+    const { data: codes, shape } = codec.unpackRows(weight, from, Math.min(out, from + UNPACK_ROWS));
+    const perRow = shape[1]!;
+    if (from === 0) packed = new Uint8Array((out * perRow) / (pairs ? 2 : 1));
     const bad = codes.findIndex((code) => code >= entries);
     if (bad >= 0) {
       throw new LowbitError('ERR_TENSOR_MISMATCH', `part 'codes': code ${codes[bad]} is not in a table of ${entries} entries`, {
         details: { part: 'codes', code: codes[bad], entries },
       });
     }
-    if (!pairs) packed.set(codes, from * inp);
-    else for (let i = 0, to = (from * inp) / 2; i < codes.length; i += 2, to++) packed[to] = codes[i]! | (codes[i + 1]! << 4);
+    if (!pairs) packed.set(codes, from * perRow);
+    else for (let i = 0, to = (from * perRow) / 2; i < codes.length; i += 2, to++) packed[to] = codes[i]! | (codes[i + 1]! << 4);
   }
   return packed;
 }
@@ -219,6 +233,68 @@ function sumBytes({ out, inp, group, codes, scale, zero }: Grouped, x: Float64Ar
       s1 += v * f(f(codes[c1 + k]! - z1) * w1);
       s2 += v * f(f(codes[c2 + k]! - z2) * w2);
       s3 += v * f(f(codes[c3 + k]! - z3) * w3);
+    }
+  }
+  sums[0] = s0;
+  sums[1] = s1;
+  sums[2] = s2;
+  sums[3] = s3;
+}
+
+/** Codes that stand for two weights each: one a byte. */
+function heldVectors(weight: Grouped, bytes: number): HeldWeight {
+  const { out } = weight;
+  return {
+    bytes,
+    fill: (from, to, into) => fillVectors(weight, from, to, into),
+    multiplyRow(x, y, bias) {
+      for (let row = 0; row < out; row += 4) {
+        sumVectors(weight, x, row);
+        for (let j = 0; j < Math.min(4, out - row); j++) y[row + j] = bias ? sums[j]! + bias[row + j]! : sums[j]!;
+      }
+    },
+  };
+}
+
+function fillVectors({ inp, group, codes, scale, table }: Grouped, from: number, to: number, into: Float64Array): void {
+  const perRow = inp / group;
+  let at = (from * inp) / 2;
+  let i = 0;
+  for (let g = from * perRow; g < to * perRow; g++) {
+    const s = scale[g]!;
+    for (const end = at + group / 2; at < end; at++, i += 2) {
+      const entry = 2 * codes[at]!;
+      into[i] = f(table[entry]! * s);
+      into[i + 1] = f(table[entry + 1]! * s);
+    }
+  }
+}
+
+/** Sums of four rows, to `sums`. A row past the last repeats the last. */
+function sumVectors({ out, inp, group, codes, scale, table }: Grouped, x: Float64Array, row: number): void {
+  const perRow = inp / group;
+  const half = inp / 2;
+  const [r1, r2, r3] = [Math.min(out - 1, row + 1), Math.min(out - 1, row + 2), Math.min(out - 1, row + 3)];
+  const [c0, c1, c2, c3] = [row * half, r1 * half, r2 * half, r3 * half];
+  let [s0, s1, s2, s3] = [0, 0, 0, 0];
+  for (let g = 0; g < perRow; g++) {
+    const [w0, w1, w2, w3] = [scale[row * perRow + g]!, scale[r1 * perRow + g]!, scale[r2 * perRow + g]!, scale[r3 * perRow + g]!];
+    const end = ((g + 1) * group) / 2;
+    for (let i = (g * group) / 2; i < end; i++) {
+      const u = x[2 * i]!;
+      const v = x[2 * i + 1]!;
+      let entry = 2 * codes[c0 + i]!;
+      s0 += u * f(table[entry]! * w0);
+      s0 += v * f(table[entry + 1]! * w0);
+      entry = 2 * codes[c1 + i]!;
+      s1 += u * f(table[entry]! * w1);
+      s1 += v * f(table[entry + 1]! * w1);
+      entry = 2 * codes[c2 + i]!;
+      s2 += u * f(table[entry]! * w2);
+      s2 += v * f(table[entry + 1]! * w2);
+      entry = 2 * codes[c3 + i]!;
+      s3 += u * f(table[entry]! * w3);
+      s3 += v * f(table[entry + 1]! * w3);
     }
   }
   sums[0] = s0;

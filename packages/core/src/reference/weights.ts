@@ -2,6 +2,7 @@
 //
 //   dense    stored bits (f16, bf16) or floats
 //   grouped  codes with float32 scales and zeros, or scales and a table, for groups within rows or columns: the kernels of grouped.ts
+//   rotated  any of these in a rotated basis: rotation.ts
 //   int8     rows of 8-bit codes, multiplied with activations rounded to 8 bits: int8.ts
 //   stored   anything else: the published parts, dequantized by the codec when needed
 
@@ -9,11 +10,11 @@ import { codecFor } from '../codecs/index.ts';
 import { byteLength, DTYPE_BYTES, elements, FLOAT_DTYPES, f16Table, readFloat32, toFloat32 } from '../dtype.ts';
 import type { OutlierCount } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
-import type { Dense, Format, FormatCodec, Int8, QuantizedTensor } from '../spec/format.ts';
+import type { Codebook, Dense, Format, FormatCodec, Int8, QuantizedTensor } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
-
 import { planGrouped } from './grouped.ts';
 import { planInt8 } from './int8.ts';
+import { planRotated, type Rotation } from './rotation.ts';
 
 /** A weight in memory. */
 export interface HeldWeight {
@@ -25,6 +26,8 @@ export interface HeldWeight {
   readonly multiplyRow?: (x: Float64Array, out: Float32Array, bias: Float32Array | undefined) => void;
   /** out [rows, count] = the product of a format that has its own, which is not x W^T + bias alone. */
   readonly multiply?: (x: Float32Array, bias: Float32Array | undefined, out: Float32Array) => void;
+  /** In place of the above, the rows in a rotated basis, and what becomes of x there. */
+  readonly rotated?: { readonly rotation: Rotation; readonly weight: HeldWeight };
   /** Live counts of that product. */
   readonly outliers?: OutlierCount;
 }
@@ -52,6 +55,9 @@ export function planHolding(format: Format, shape: Matrix, codecs: readonly Form
   codec.parts(format, shape);
   if (format.kind === 'dense') return planDense(format as Dense, shape);
   if (format.kind === 'int8') return planInt8(format as Int8, shape);
+  if (format.kind === 'codebook' && (format as Codebook).rotate) {
+    return planRotated(format as Codebook, shape, (inner, stored) => planHolding(inner, stored, codecs));
+  }
   return planGrouped(codec, format, shape) ?? planStored(codec, format, shape);
 }
 

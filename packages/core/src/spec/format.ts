@@ -36,8 +36,10 @@ export interface Affine {
  * Table look-up: w = table[q] * scale of its block (of `group` consecutive elements), for `dim` consecutive elements at a time.
  * Parts: `codes` (packed), `table` [2^(bits*dim), dim] f32, `scale` [ceil(T/group)]; a nested scale contributes `scale.*` parts, with `offset`
  * also `scale.offset` (one f32 added after the nested look-up).
- * With `rotate` every block of `rotate.block` consecutive inputs was multiplied by the normalised Hadamard matrix before quantization, so a
- * backend rotates activations instead (dequantize undoes the rotation).
+ *
+ * With `rotate` (HIGGS) every row was filled up with zeros to K, the next multiple of `rotate.block`, and every run of `rotate.block` numbers multiplied by
+ * the normalised Hadamard matrix before quantization: all of the above then speaks of [out, K] instead of [out, in]. A backend fills up and rotates
+ * activations in the same way, once for all linears with the same input and block; dequantize undoes the rotation and drops the filling.
  */
 export interface Codebook {
   readonly kind: 'codebook';
@@ -114,7 +116,7 @@ export interface FormatCodec<F extends Format = Format> {
   parts(format: F, shape: Matrix): Readonly<Record<string, TensorSpec>>;
   /**
    * Codes of weight rows [from, to), one per element (or per `dim` elements), whatever the packing: u8 [to - from, in / dim] (u16 above 256 codes), i8 of
-   * int8.
+   * int8. Of rotated codebooks [to - from, K / dim], the codes of the filling among them.
    */
   unpackRows(tensor: QuantizedTensor<F>, from: number, to: number): HostTensor;
   /**

@@ -4,13 +4,16 @@
 import type { Format } from './format.ts';
 import type { DType, HostTensor, JsonObject, Matrix } from './tensor.ts';
 
-/** A weight matrix that need not be in memory. Reading checks for NaN and infinity (ERR_NON_FINITE names the tensor). */
+/** What reading does with NaN and infinity: `refuse` them (ERR_NON_FINITE names the tensor and the element), or `keep` them, for a reader who looks himself. */
+export type NonFinite = 'refuse' | 'keep';
+
+/** A weight matrix that need not be in memory. */
 export interface WeightReader {
   readonly name: string;
   readonly shape: Matrix;
   readonly dtype: DType;
-  /** Fills `into` (from index `at`) with the flat row-major elements [from, to) widened to f32. */
-  read(from: number, to: number, into: Float32Array, at?: number): Promise<void>;
+  /** Fills `into` (from index `at`, default 0) with the flat row-major elements [from, to) widened to f32. `nonFinite` is `refuse` by default. */
+  read(from: number, to: number, into: Float32Array, at?: number, nonFinite?: NonFinite): Promise<void>;
 }
 
 /** Where the parts of one quantized weight go. Ranges may be written in any order, each element exactly once. */
