@@ -80,22 +80,40 @@ function buckets(grid: Grid): Buckets {
   const margin = scoreMargin(grid);
   // From the whole plane down to cells: what is out of a square is out of its quarters.
   const divide = (codes: readonly number[], column: number, row: number, side: number): void => {
-    const left = column * (2 * EXTENT / SIDE) - EXTENT;
-    const bottom = row * (2 * EXTENT / SIDE) - EXTENT;
-    const kept = contenders(grid, codes, left, bottom, side * (2 * EXTENT / SIDE), margin);
+    const left = column * ((2 * EXTENT) / SIDE) - EXTENT;
+    const bottom = row * ((2 * EXTENT) / SIDE) - EXTENT;
+    const kept = contenders(grid, codes, left, bottom, side * ((2 * EXTENT) / SIDE), margin);
     if (side === 1) {
       cells[row * SIDE + column] = place(kept);
       return;
     }
     const half = side / 2;
-    for (const [right, up] of [[0, 0], [half, 0], [0, half], [half, half]] as const) divide(kept, column + right, row + up, half);
+    for (const [right, up] of [
+      [0, 0],
+      [half, 0],
+      [0, half],
+      [half, half],
+    ] as const)
+      divide(kept, column + right, row + up, half);
   };
-  divide(Array.from({ length: grid.size }, (_, c) => c), 0, 0, SIDE);
+  divide(
+    Array.from({ length: grid.size }, (_, c) => c),
+    0,
+    0,
+    SIDE,
+  );
   return { cells, lists: Uint8Array.from(lists) };
 }
 
 /** Those of `codes` that no other one beats by `margin` at all corners of a square. */
-function contenders({ points, norms }: Grid, codes: readonly number[], left: number, bottom: number, side: number, margin: number): number[] {
+function contenders(
+  { points, norms }: Grid,
+  codes: readonly number[],
+  left: number,
+  bottom: number,
+  side: number,
+  margin: number,
+): number[] {
   const corners = codes.map((c) => {
     const [px, py] = [2 * points[2 * c]!, 2 * points[2 * c + 1]!];
     const first = px * left + py * bottom - norms[c]!;

@@ -54,5 +54,9 @@ it('works on a part of an array', () => {
   const values = seededFloats(7, 96, 1);
   const part = values.slice();
   hadamard(part, 32, 32);
-  expect([part.slice(0, 32), part.slice(32, 64), part.slice(64)]).toEqual([values.slice(0, 32), literal(values.slice(32, 64)), values.slice(64)]);
+  expect([part.slice(0, 32), part.slice(32, 64), part.slice(64)]).toEqual([
+    values.slice(0, 32),
+    literal(values.slice(32, 64)),
+    values.slice(64),
+  ]);
 });

@@ -19,3 +19,5 @@ export {
 export { decoderCase, type ProgramCase, programCases } from './programs.ts';
 export { type QuantizerConformanceOptions, quantizerCases, quantizerConformance } from './quantizer.ts';
 export { seeded, seededFloats, seededTensor } from './random.ts';
+export { type SinkSubject, sinkCases, sinkConformance } from './sink.ts';
+export { type SourceSubject, sampleTensors, sourceCases, sourceConformance } from './source.ts';
