@@ -5,6 +5,7 @@ export { type CodecSample, codecCases, codecConformance } from './codec.ts';
 export { checkClose, DEFAULT_TOLERANCES, type Tolerances } from './compare.ts';
 export { type FormatSample, formatSamples, sampleWeight } from './formats.ts';
 export { type Case, type Outcome, registerCases, runCases, type TestRunner } from './kit.ts';
+export { type LayoutConformanceOptions, type LayoutSample, layoutCases, layoutConformance } from './layout.ts';
 export {
   alone,
   chunked,
