@@ -75,6 +75,7 @@ export {
   validateQuantized,
 } from './quantized.ts';
 export { quote } from './quote.ts';
+export { addRange, checkLateSpec, checkLateWrite, elementRange, firstGap, type Ranges, writtenBytes } from './ranges.ts';
 export { isPlainRecord } from './record.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';

@@ -2,9 +2,9 @@
 
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { type Entries, type HostTensor, LowbitError, quote, type ReadOptions, type TensorSpec } from '@lowbit/core';
+import { type Entries, elementRange, type HostTensor, LowbitError, quote, type ReadOptions, type TensorSpec } from '@lowbit/core';
 import { guarded } from './io.node.ts';
-import { elementRange, type FileSource, noTensor, type SourceFile } from './reading.ts';
+import { type FileSource, noTensor, type SourceFile } from './reading.ts';
 
 export interface OpenSourceOptions {
   /** Names the source in messages; default the first path. */

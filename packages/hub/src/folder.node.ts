@@ -4,9 +4,8 @@
 import { open, readdir, realpath, stat } from 'node:fs/promises';
 import { basename, join, resolve, sep } from 'node:path';
 import { LowbitError, quote } from '@lowbit/core';
-import { isObject, type JsonTree } from '@lowbit/core/layouts';
+import { isObject, type JsonTree, parseJsonFile } from '@lowbit/core/layouts';
 import { errnoOf, guarded, readFully } from './io.node.ts';
-import { parseJsonFile } from './json/file.ts';
 
 /** A folder and the places that its symbolic links may point to. */
 export interface Folder {

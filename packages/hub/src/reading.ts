@@ -1,6 +1,6 @@
 // What every tensor source checks before it reads.
 
-import { elementCount, LowbitError, quote, type TensorSource, type TensorSpec } from '@lowbit/core';
+import { LowbitError, quote, type TensorSource } from '@lowbit/core';
 
 /** A file that holds tensors of a source. */
 export interface SourceFile {
@@ -17,20 +17,6 @@ export interface FileSource extends TensorSource {
 /** The ERR_TENSOR_MISMATCH for a name that a source does not have. */
 export function noTensor(name: string, label: string): LowbitError {
   return new LowbitError('ERR_TENSOR_MISMATCH', `${label} has no tensor ${quote(name)}`, { details: { tensor: name, source: label } });
-}
-
-/** The elements asked for, all by default. Throws ERR_BAD_ARGUMENT if the tensor does not have them. */
-export function elementRange(
-  name: string,
-  { shape }: TensorSpec,
-  range: readonly [from: number, to: number] | undefined,
-): readonly [from: number, to: number] {
-  const count = elementCount(shape);
-  const [from, to] = range ?? [0, count];
-  if (Number.isSafeInteger(from) && Number.isSafeInteger(to) && from >= 0 && to >= from && to <= count) return [from, to];
-  throw new LowbitError('ERR_BAD_ARGUMENT', `elements ${from} to ${to} of ${quote(name)}, which has ${count}`, {
-    details: { tensor: name, range: [from, to], count },
-  });
 }
 
 /** A buffer for a tensor. Throws ERR_LIMIT if there is no room for it. */

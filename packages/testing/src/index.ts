@@ -5,6 +5,7 @@ export { type CodecSample, codecCases, codecConformance } from './codec.ts';
 export { checkClose, DEFAULT_TOLERANCES, type Tolerances } from './compare.ts';
 export { type FormatSample, formatSamples, sampleWeight } from './formats.ts';
 export { type Case, type Outcome, registerCases, runCases, type TestRunner } from './kit.ts';
+export { type LayoutConformanceOptions, type LayoutSample, layoutCases, layoutConformance } from './layout.ts';
 export {
   alone,
   chunked,
@@ -19,3 +20,5 @@ export {
 export { decoderCase, type ProgramCase, programCases } from './programs.ts';
 export { type QuantizerConformanceOptions, quantizerCases, quantizerConformance } from './quantizer.ts';
 export { seeded, seededFloats, seededTensor } from './random.ts';
+export { type SinkSubject, sinkCases, sinkConformance } from './sink.ts';
+export { type SourceSubject, sampleTensors, sourceCases, sourceConformance } from './source.ts';

@@ -1,6 +1,6 @@
 // The bones of the conformance kit: cases are plain data, so that any test runner can run them, or none.
 
-import { LowbitError } from '@lowbit/core';
+import { isPlainRecord, LowbitError } from '@lowbit/core';
 
 /** One check. `run` rejects if it fails; a string it resolves to is the reason why the case does not apply to the subject. */
 export interface Case {
@@ -71,4 +71,17 @@ export async function checkThrows(what: string, code: string, body: () => unknow
   }
   const actual = thrown === undefined ? 'nothing' : ((thrown as { code?: string }).code ?? String(thrown));
   check(actual === code, `${what} must throw ${code}, threw ${actual}`);
+}
+
+/** Throws ERR_CONFORMANCE, naming the place, for a value that JSON would lose or change: undefined, NaN, functions, instances of classes. */
+export function checkJson(what: string, value: unknown): void {
+  if (value === null || typeof value === 'string' || typeof value === 'boolean') return;
+  if (typeof value === 'number') {
+    check(Number.isFinite(value) && !Object.is(value, -0), `${what} is ${Object.is(value, -0) ? '-0' : value}, which JSON does not have`);
+  } else if (Array.isArray(value)) {
+    for (const [i, item] of value.entries()) checkJson(`${what}[${i}]`, item);
+  } else {
+    check(isPlainRecord(value), `${what} is ${typeof value}, which JSON does not have`);
+    for (const [key, item] of Object.entries(value)) checkJson(`${what}.${key}`, item);
+  }
 }

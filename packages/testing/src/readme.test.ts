@@ -8,6 +8,7 @@ import * as backend from './backend.ts';
 import * as codec from './codec.ts';
 import { formatSamples } from './formats.ts';
 import { runCases } from './kit.ts';
+import * as layout from './layout.ts';
 import * as quantizer from './quantizer.ts';
 
 it('registers cases for each suite, and gives them as data', async () => {
@@ -19,10 +20,12 @@ it('registers cases for each suite, and gives them as data', async () => {
   const given = {
     ...backend,
     ...codec,
+    ...layout,
     ...quantizer,
     runCases,
     myBackend: core.referenceBackend,
     myMethod: () => ({ method: 'mine' }),
+    myLayout: { name: 'mine too' },
     myCodec: core.codecFor(weight.format),
     weight,
     values: core.dequantize(weight),
@@ -35,6 +38,6 @@ it('registers cases for each suite, and gives them as data', async () => {
   const body = `async function run() {${first};${second}; return failed; }`;
   const { code } = await transformWithEsbuild(body, 'snippets.ts', { target: 'node20', sourcemap: false });
   expect(await new Function(...Object.keys(given), `${code}; return run();`)(...Object.values(given))).toEqual([]);
-  expect(groups).toEqual(expect.arrayContaining(["backend 'reference'", "codec 'dense'", 'odd shape']));
+  expect(groups).toEqual(expect.arrayContaining(["backend 'reference'", "codec 'dense'", 'odd shape', "layout 'mine too'", '4 bits']));
   expect(groups.some((name) => name.includes('mine'))).toBe(true);
 });

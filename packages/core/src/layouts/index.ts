@@ -1,6 +1,7 @@
 // @lowbit/core/layouts: how published files store one quantized linear. Apart from core itself: a program that reads or writes no files needs none of it,
 // and neither checkpoints (@lowbit/hub) nor a method's state dicts need each other for it. With the JSON that such files hold, as Python writes it.
 
+export { type JsonFileOptions, parseJsonFile } from '../json/file.ts';
 export { fromJson, isArray, isNumber, isObject, type JsonNumber, type JsonRules, type JsonTree, parseJson, toJson } from '../json/parse.ts';
 export { compareCodePoints, pythonFloat, writeJson } from '../json/write.ts';
 export { isFourBit, isInt8, STORAGE_DTYPES } from './bnb-format.ts';

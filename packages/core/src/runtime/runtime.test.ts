@@ -46,6 +46,15 @@ function named(name: string, change: (backend: Backend) => Partial<Backend> = ()
   };
 }
 
+/** Notes for how many sequences programs are compiled. */
+const roomy = (name: string, rooms: (number | undefined)[]) =>
+  named(name, (backend) => ({
+    compile: (program, linears, options) => {
+      rooms.push(options.maxSequences);
+      return backend.compile(program, linears, options);
+    },
+  }));
+
 const denseOnly = (name: string): ReturnType<typeof named> =>
   named(name, (backend) => ({
     supports: (request) => (request.format.kind === 'dense' ? backend.supports(request) : { level: 'none', reason: 'dense weights only' }),
@@ -352,7 +361,8 @@ describe('load', () => {
         return executable;
       },
     }));
-    await using runtime = await createRuntime({ backends: [named('a'), failing] });
+    const rooms: (number | undefined)[] = [];
+    await using runtime = await createRuntime({ backends: [roomy('a', rooms), failing] });
     const never = (): never => {
       throw new Error('there are no weights');
     };
@@ -364,7 +374,8 @@ describe('load', () => {
         { backend: 'failing', layers: 1 },
       ],
     });
-    await using whole = await runtime.load(b.build(), never, { contextLength: 8 });
+    await using whole = await runtime.load(b.build(), never, { contextLength: 8, maxSequences: 3 });
+    expect(rooms).toEqual([2, 3]); // a copy of each sequence, where there are several pieces
     const id = cut.open();
     const inputs = { x: seededTensor(1, [1, 4]), encoded: seededTensor(2, [3, 4]) };
     const tokens = Uint32Array.of(0);
@@ -376,6 +387,20 @@ describe('load', () => {
     expect(await cut.step([{ id, tokens, inputs: second }])).toEqual(await whole.step([{ id: other, tokens, inputs: second }]));
     cut.close(id);
     cut.open();
+  });
+
+  it('needs no room for copies where no encoder rows are handed in', async () => {
+    const rooms: (number | undefined)[] = [];
+    await using runtime = await createRuntime({ backends: [roomy('a', rooms), roomy('b', rooms)] });
+    await using cut = await load(runtime, {
+      maxSequences: 3,
+      cut: [
+        { backend: 'a', layers: 1 },
+        { backend: 'b', layers: 1 },
+      ],
+    });
+    expect(cut.backends).toEqual(['a', 'b']);
+    expect(rooms).toEqual([3, 3]);
   });
 
   it('goes on to the next backend at a format the first lacks', async () => {

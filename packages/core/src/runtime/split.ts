@@ -165,13 +165,14 @@ export class SplitProgram implements LoadedProgram {
 
   async #compile(prepared: ReadonlyMap<Backend, readonly QuantizedLinear[]>, signal?: AbortSignal): Promise<readonly PieceRun[]> {
     const { contextLength, maxSequences = DEFAULT_MAX_SEQUENCES } = this.#options;
+    // Pieces keep a copy of a sequence that gets its encoder rows until all have succeeded: see `mark`.
+    const copies = this.#places.length > 1 && [...this.#names.inputs.values()].includes('encoder');
+    const room = copies ? 2 * maxSequences : maxSequences;
     const runs: PieceRun[] = [];
     try {
       for (const { piece, backend } of this.#places) {
         signal?.throwIfAborted();
         const linears = piece.linears.map((index) => prepared.get(backend)![index]!);
-        // Pieces keep a copy of a sequence that gets its encoder rows until all have succeeded: see `mark`.
-        const room = this.#places.length > 1 ? 2 * maxSequences : maxSequences;
         runs.push({ piece, executable: await backend.compile(piece.program, linears, { contextLength, maxSequences: room, signal }) });
       }
       return runs;

@@ -3,9 +3,8 @@
 
 import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
-import { type Json, LowbitError } from '@lowbit/core';
+import { type Json, LowbitError, type Ranges } from '@lowbit/core';
 import { errnoOf, guarded, readFully } from '../io.node.ts';
-import type { Ranges } from './ranges.ts';
 
 export const JOURNAL_FILE = '.lowbit-journal.jsonl';
 const VERSION = 1;

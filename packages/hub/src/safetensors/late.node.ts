@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { byteLength, LowbitError, quote, type TensorSpec } from '@lowbit/core';
+import { byteLength, checkLateSpec, checkLateWrite, LowbitError, quote, type TensorSpec } from '@lowbit/core';
 import { guarded, writeFully } from '../io.node.ts';
 import type { FileLayout } from './build.ts';
 import type { Journal, JournalRecord } from './journal.node.ts';
@@ -27,22 +27,10 @@ export interface LateTensors {
 export function createLateTensors(reserved: ReadonlyMap<string, TensorSpec>): LateTensors {
   const values = new Map<string, Uint8Array>();
   let unsaved = new Set<string>();
-  for (const [name, { dtype, shape }] of reserved) {
-    if (dtype === 'u8' && shape.length === 1) continue;
-    throw new LowbitError('ERR_BAD_ARGUMENT', `${quote(name)} cannot be a late tensor: it is ${dtype} [${shape.join(', ')}]`, {
-      hint: 'Only one-dimensional u8 tensors can.',
-      details: { tensor: name },
-    });
-  }
+  for (const [name, spec] of reserved) checkLateSpec(name, spec);
   return {
     write(name, at, data) {
-      const most = byteLength(reserved.get(name)!);
-      if (at !== 0 || data.byteLength > most) {
-        throw new LowbitError('ERR_BAD_ARGUMENT', `${data.byteLength} bytes from element ${at} do not fit the late tensor ${quote(name)}`, {
-          hint: `Write all its bytes at once, at most ${most}.`,
-          details: { tensor: name, at, bytes: data.byteLength, most },
-        });
-      }
+      checkLateWrite(name, reserved.get(name)!, at, data.byteLength);
       values.set(name, data.slice());
       unsaved.add(name);
     },

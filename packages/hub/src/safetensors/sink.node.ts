@@ -4,7 +4,17 @@
 
 import { type FileHandle, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { DTYPE_BYTES, type Json, LowbitError, quote, type TensorSink, type TensorSpec } from '@lowbit/core';
+import {
+  addRange,
+  firstGap,
+  type Json,
+  LowbitError,
+  quote,
+  type Ranges,
+  type TensorSink,
+  type TensorSpec,
+  writtenBytes,
+} from '@lowbit/core';
 import { guarded, writeFully } from '../io.node.ts';
 import type { FileLayout } from './build.ts';
 import { createCommits, type Unit } from './commits.ts';
@@ -13,7 +23,6 @@ import { JOURNAL_FILE } from './journal.node.ts';
 import { createLateTensors, type LateWork, restoreLate, settleLate } from './late.node.ts';
 import { checkSpace, dropStrangers, prepareFile, putFile, replaceFolder, syncFolder } from './output.node.ts';
 import { openPartial, type PartialOptions } from './partial.node.ts';
-import { addRange, firstGap, type Ranges } from './ranges.ts';
 import { INDEX_FILE, type PlannedFile, planSafetensors, type SafetensorsPlan, type ShardOptions } from './shards.ts';
 
 export interface SafetensorsSinkOptions extends PartialOptions, ShardOptions {
@@ -120,16 +129,7 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     }
     const { file, place } = found;
     if (late?.names.has(name)) return late.tensors.write(name, at, data);
-    const width = DTYPE_BYTES[place.dtype];
-    const from = place.start + at * width;
-    const to = from + data.byteLength;
-    if (!Number.isSafeInteger(at) || at < 0 || data.byteLength % width !== 0 || to > place.end) {
-      throw new LowbitError(
-        'ERR_BAD_ARGUMENT',
-        `${data.byteLength} bytes from element ${at} do not fit ${quote(name)}: ${place.dtype} [${place.shape.join(', ')}]`,
-        { details: { tensor: name, at, bytes: data.byteLength } },
-      );
-    }
+    const [from, to] = writtenBytes(name, place, at, data.byteLength).map((byte) => place.start + byte) as [number, number];
     await guarded('write', file.path, () => writeFully(file.handle, data, from));
     // Marked after the write: a sync that starts earlier must not claim it.
     addRange(file.written, from, to);

@@ -5,7 +5,7 @@ import { Tokenizer as HfTokenizer } from '@huggingface/tokenizers';
 import { type Json, type JsonObject, LowbitError } from '@lowbit/core';
 import { type ChatMessage, type ChatTemplateOptions, chatRenderer, chatTemplates } from './chat-template.ts';
 import { type DecodeStream, decodeStream } from './decode-stream.ts';
-import { type FileSource, jsonFile, textFile } from './files.ts';
+import { jsonFile, type TextFiles, textFile } from './files.ts';
 import { mendTokenizer } from './mends.ts';
 
 export interface Tokenizer {
@@ -75,7 +75,7 @@ function guarded<T>(body: () => T): T {
  * Reads tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja. Throws ERR_TOKENIZER where tokenizer.json is missing or
  * any of them malformed, ERR_LIMIT where one is too large.
  */
-export async function loadTokenizer(source: FileSource): Promise<Tokenizer> {
+export async function loadTokenizer(source: TextFiles): Promise<Tokenizer> {
   const json = await jsonFile(source, 'tokenizer.json', RULES);
   if (!json) {
     throw new LowbitError('ERR_TOKENIZER', `${source.label} has no tokenizer.json`, {
