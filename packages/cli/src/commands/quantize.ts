@@ -34,6 +34,8 @@ export interface QuantizeOptions extends CommonOptions {
   readonly solver?: Solver;
   readonly doubleQuant?: boolean;
   readonly threshold?: number;
+  readonly computeDtype?: FloatDType;
+  readonly allowNonFinite?: boolean;
   readonly importance?: ImportanceFrom;
   readonly preset?: PresetName;
   readonly rules: readonly RuleText[];
@@ -101,6 +103,7 @@ export async function quantizeCommand(dir: string, given: QuantizeOptions, conte
     threads,
     resume,
     overwrite,
+    allowNonFinite: options.allowNonFinite,
     onProgress: context.progress.report,
   });
   context.progress.clear();
@@ -128,12 +131,17 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   quantZero: '--quant-zero',
   doubleQuant: '--double-quant',
   threshold: '--threshold',
+  computeDtype: '--compute-dtype',
+  allowNonFinite: '--allow-non-finite',
 };
 
 /** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
 function settingsOf({ method, rules, ...flags }: QuantizeOptions): MethodSettings {
-  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold } = flags;
-  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold };
+  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, computeDtype, allowNonFinite } = flags;
+  const settings: MethodSettings = {
+    ...{ bits, group, axis, solver, quantScale, quantZero },
+    ...{ doubleQuant, threshold, computeDtype, allowNonFinite },
+  };
   const methods = [method, ...rules.flatMap(({ use }) => (use === 'keep' ? [] : [use.method]))];
   const idle = idleSetting(methods, settings);
   if (idle === undefined) return settings;
@@ -190,6 +198,8 @@ function renderReport(report: QuantizeModelReport, out: string, { preset }: Quan
   if (summary.quantizedLinears > 0) {
     facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
     facts.push(['worst layers', worst(report).join(', ')]);
+    const left = report.linears.filter(({ nonFinite = 0 }) => nonFinite > 0);
+    if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
   }
   facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
@@ -212,6 +222,14 @@ function worst({ linears }: QuantizeModelReport): string[] {
     .sort((a, b) => b.error - a.error)
     .slice(0, 3)
     .map(({ path, error }) => `${path} (${error.toPrecision(3)})`);
+}
+
+/** What the weight error says nothing of. */
+function spoilt(linears: QuantizeModelReport['linears']): string {
+  const count = linears.reduce((sum, { nonFinite = 0 }) => sum + nonFinite, 0);
+  const [first] = linears;
+  const where = `${plain(first!.path)}${linears.length > 1 ? ` and ${linears.length - 1} more` : ''}`;
+  return `${countText(count)} weights of ${where} are stored as NaN or infinity, and not in the weight error`;
 }
 
 /** An argument as a shell takes it. */
