@@ -47,28 +47,32 @@ export function encodeState({ weight, weightDtype = 'f16', storage, bias }: Laye
  * @throws ERR_BAD_ARGUMENT (no state dict), and what reading the layout throws, naming the tensor: ERR_TENSOR_MISMATCH, ERR_BAD_CHECKPOINT,
  * ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE
  */
-export async function decodeState(state: StateDict | ReadonlyMap<string, HostTensor>, path: string, threshold = 0): Promise<LayerState> {
+export async function decodeState(
+  state: StateDict | ReadonlyMap<string, HostTensor>,
+  path: string,
+  { threshold = 0, allowNonFinite = false }: { readonly threshold?: number; readonly allowNonFinite?: boolean } = {},
+): Promise<LayerState> {
   if (typeof state !== 'object' || state === null || Array.isArray(state)) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a state dict is an object or a map of tensors', { hint: 'Pass what stateDict() gave.' });
   }
   const tensors: StateDict = state instanceof Map ? Object.fromEntries(state) : (state as StateDict);
   const source = memorySource(layerEntries(tensors, path, OWN));
-  const { linear, weightDtype, storage } = await readBitsAndBytesLinear(source, path, threshold);
+  const { linear, weightDtype, storage } = await readBitsAndBytesLinear(source, path, { threshold, allowNonFinite });
   const weight = await readStoredLinear(source, linear, { path: path === '' ? 'state dict' : path });
-  for (const [part, name] of Object.entries(linear.parts)) checkScales(name, weight.parts[part]!);
+  for (const [part, name] of Object.entries(linear.parts)) checkScales(name, weight.parts[part]!, allowNonFinite);
   const bias = linear.bias === undefined ? undefined : await source.read(linear.bias);
   if (bias) checkBias(bias, weight.shape[0]);
   return { weight, weightDtype, storage, bias };
 }
 
-/** Throws ERR_NON_FINITE for floats that scale to no number and, of LLM.int8, for a largest magnitude below 0. */
-function checkScales(name: string, tensor: HostTensor): void {
+/** Throws ERR_NON_FINITE for floats that scale to no number, unless they are allowed, and, of LLM.int8, for a largest magnitude below 0. */
+function checkScales(name: string, tensor: HostTensor, allowNonFinite: boolean): void {
   if (!FLOAT_DTYPES.has(tensor.dtype)) return;
   const isRow = name === 'SCB' || name.endsWith('.SCB');
-  const index = toFloat32(tensor).findIndex((value) => !Number.isFinite(value) || (isRow && value < 0));
+  const index = toFloat32(tensor).findIndex((value) => !(allowNonFinite || Number.isFinite(value)) || (isRow && value < 0));
   if (index < 0) return;
   throw new LowbitError('ERR_NON_FINITE', `state dict: ${JSON.stringify(name)}: element ${index} is ${toFloat32(tensor)[index]}`, {
-    hint: 'The state dict is damaged. Quantize the layer again.',
+    hint: 'The state dict is damaged. Quantize the layer again; allowNonFinite: true takes NaN and infinity as they are.',
     details: { tensor: name, index },
   });
 }
