@@ -26,6 +26,14 @@ export {
 } from '@lowbit/models';
 export type { InspectReport } from './commands/inspect.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
+export {
+  type ConversionPlan,
+  type ConvertModelOptions,
+  type ConvertModelReport,
+  convertModel,
+  type PlanConvertOptions,
+  planConversion,
+} from './convert-model.ts';
 export { IMPORTANCE_TOKENS, type RandomImportanceOptions, randomImportance } from './importance.ts';
 export { type LoadModelOptions, loadModel } from './load-model.ts';
 export { openModelFolder } from './open.ts';
