@@ -1,8 +1,9 @@
 // Speed of HIGGS on one matrix in memory, and of its nearest-point searches alone.
 //   node bench/quantize-higgs.mjs [--size 2048] [--rounds 9] [--dtype bf16|f16|f32] [--jobs quantize,searches]
 // `quantize`: 4 bits, p = 2, in ns per weight (which is seconds per 10^9): on 1 and 2 threads, and on 1 with the search that looks at every point.
-// `searches`: millions of codes per second of normal numbers, of all six grids, fast and with every point.
-// Prints one JSON line per job: median and quartiles over the rounds, in which all take turns, and ratios of times of the same round.
+// `searches`: millions of codes per second of processor time, of normal numbers, of all six grids, fast and with every point.
+// Prints one JSON line per job: median and quartiles over the rounds, in which all take turns, and ratios of times of the same round. Processor time is
+// what a busy machine leaves comparable: that of all threads together.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -60,17 +61,23 @@ const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI 
 const quantile = (list, share) => [...list].sort((a, b) => a - b)[Math.round(share * (list.length - 1))];
 const spread = (list) => [0.5, 0.25, 0.75].map((share) => Number(quantile(list, share).toPrecision(3)));
 
-/** Times in ms by name, of calls that take turns; the first two rounds warm up. */
+/** Times in ms by name, and those of the processor on all threads, of calls that take turns; the first two rounds warm up. */
 async function race(calls) {
-  const times = Object.fromEntries(Object.keys(calls).map((name) => [name, []]));
+  const empty = () => Object.fromEntries(Object.keys(calls).map((name) => [name, []]));
+  const [times, processor] = [empty(), empty()];
   for (let round = -2; round < rounds; round++) {
     for (const [name, call] of Object.entries(calls)) {
+      const before = process.cpuUsage();
       const started = performance.now();
       await call();
-      if (round >= 0) times[name].push(performance.now() - started);
+      const elapsed = performance.now() - started;
+      const { user, system } = process.cpuUsage(before);
+      if (round < 0) continue;
+      times[name].push(elapsed);
+      processor[name].push((user + system) / 1000);
     }
   }
-  return times;
+  return { times, processor };
 }
 
 if (jobs.includes('quantize')) {
@@ -85,29 +92,19 @@ if (jobs.includes('quantize')) {
   const wide = toFloat32(weight);
   const run = { bits: 4, p: 2, block: 512, group: 256, dtype: 'bf16', inp: size, first: 0, blocks: (size * size) / 512, name: 'weight' };
   const brute = bruteForce(gridOf(4, 2));
-  const times = await race({
+  const { times, processor } = await race({
     'quantize, 1 thread': () => quantize(weight, higgs(), { metaDtype: 'bf16' }),
     'quantize, 2 threads': () => quantize(weight, higgs(), { metaDtype: 'bf16', threads: two }),
     'codes and scales alone': () => codeBlocks(wide, run),
     'codes and scales alone, every point': () => codeBlocks(wide, run, brute),
   });
   await two[Symbol.asyncDispose]();
-  const base = times['quantize, 1 thread'];
-  for (const [job, list] of Object.entries(times)) {
-    const [median, ...quartiles] = spread(list.map((ms) => (ms * 1e6) / size ** 2));
-    const overOne = spread(list.map((ms, i) => ms / base[i]));
-    console.log(
-      JSON.stringify({
-        job,
-        dtype: values.dtype,
-        size,
-        rounds,
-        nsPerWeight: median,
-        quartiles,
-        fastest: Number(((Math.min(...list) * 1e6) / size ** 2).toPrecision(3)),
-        overOneThread: overOne,
-      }),
-    );
+  const perWeight = (list) => spread(list.map((ms) => (ms * 1e6) / size ** 2));
+  const overOne = (list, of) => spread(list.map((ms, i) => ms / of['quantize, 1 thread'][i]));
+  for (const job of Object.keys(times)) {
+    const elapsed = { nsPerWeight: perWeight(times[job]), overOneThread: overOne(times[job], times) };
+    const busy = { nsPerWeight: perWeight(processor[job]), overOneThread: overOne(processor[job], processor) };
+    console.log(JSON.stringify({ job, dtype: values.dtype, size, rounds, elapsed, processor: busy }));
   }
 }
 
@@ -119,7 +116,7 @@ if (jobs.includes('searches')) {
       const codes = new Uint8Array(count);
       const grid = gridOf(bits, p);
       const [fast, brute] = [nearestSearch(grid), bruteForce(grid)];
-      const times = await race({ fast: () => fast(vectors, count, codes, 0), brute: () => brute(vectors, count, codes, 0) });
+      const { processor: times } = await race({ fast: () => fast(vectors, count, codes, 0), brute: () => brute(vectors, count, codes, 0) });
       const millions = (list) => spread(list.map((ms) => count / ms / 1000));
       const ratio = spread(times.brute.map((ms, i) => ms / times.fast[i]));
       console.log(JSON.stringify({ job: 'search', bits, p, rounds, fast: millions(times.fast), brute: millions(times.brute), ratio }));
