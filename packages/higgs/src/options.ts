@@ -24,7 +24,7 @@ export interface HiggsOptions {
    * kernels for 64, 128 and 256, and other powers of two up to `hadamardSize` are for lowbit.
    */
   readonly groupSize?: number;
-  /** Weights of a row that are rotated together and share a scale: a power of two up to 32768. Rows are filled up to a multiple. Default 512. */
+  /** Weights of a row that are rotated together and share a scale: a power of two from 8 to 32768. Rows are filled up to a multiple. Default 512. */
   readonly hadamardSize?: number;
   /**
    * How codes are stored. `flute`: as transformers reads them, if out_features is a multiple of 128, 256 or 512 at 4, 2 or 3 bits (with `tile: 64` twice
@@ -44,21 +44,21 @@ export interface HiggsSettings {
   readonly tile: FluteTile;
 }
 
-const OPTIONS: readonly (keyof HiggsOptions)[] = ['bits', 'p', 'groupSize', 'hadamardSize', 'packing', 'tile'];
+export const HIGGS_OPTIONS: readonly (keyof HiggsOptions)[] = ['bits', 'p', 'groupSize', 'hadamardSize', 'packing', 'tile'];
 
+/** Hadamard sizes that there are: rows of codes are whole bytes, and transformers' kernels go up to the largest. */
+const SMALLEST_HADAMARD = 8;
 const LARGEST_HADAMARD = 32768;
 
 /** Defaults filled in and checked. Throws ERR_BAD_ARGUMENT. */
 export function higgsSettings(options: HiggsOptions): HiggsSettings {
-  checkNames('higgs', options, OPTIONS);
+  checkNames('higgs', options, HIGGS_OPTIONS);
   const { bits = 4, p = 2, groupSize = 256, hadamardSize = 512, packing = 'auto', tile = 32 } = options;
   if (bits !== 2 && bits !== 3 && bits !== 4) throw badOption('bits', bits, 'Use 2, 3 or 4: there are grids for these alone.');
   if (p !== 1 && p !== 2) throw badOption('p', p, 'Use 2 (a code for every pair of weights) or 1.');
-  if (!isPowerOfTwo(hadamardSize) || hadamardSize > LARGEST_HADAMARD || hadamardSize < p) {
-    throw badOption('hadamardSize', hadamardSize, `Use a power of two up to ${LARGEST_HADAMARD}, such as 512.`);
-  }
-  if (!isPowerOfTwo(groupSize) || groupSize > hadamardSize || groupSize < p) {
-    const hint = `Use 64, 128 or 256, or for lowbit alone another power of two, from ${p} up to the Hadamard size of ${hadamardSize}.`;
+  checkHadamardSize('higgs', hadamardSize);
+  if (!isPowerOfTwo(groupSize) || groupSize > hadamardSize || groupSize < 2) {
+    const hint = `Use 64, 128 or 256, or for lowbit alone another power of two, from 2 up to the Hadamard size of ${hadamardSize}.`;
     throw badOption('groupSize', groupSize, hint);
   }
   if (packing !== 'auto' && packing !== 'flute' && packing !== 'portable') {
@@ -66,6 +66,13 @@ export function higgsSettings(options: HiggsOptions): HiggsSettings {
   }
   if (tile !== 32 && tile !== 64) throw badOption('tile', tile, 'Use 32 or 64.');
   return { bits, p, groupSize, hadamardSize, packing, tile };
+}
+
+/** Throws ERR_BAD_ARGUMENT, in the words of `call`. */
+export function checkHadamardSize(call: string, size: unknown): asserts size is number {
+  if (isPowerOfTwo(size) && size >= SMALLEST_HADAMARD && size <= LARGEST_HADAMARD) return;
+  const hint = `Use a power of two from ${SMALLEST_HADAMARD} to ${LARGEST_HADAMARD}, such as 512.`;
+  throw refusal(call, `hadamardSize cannot be ${shown(size)}`, hint, { option: 'hadamardSize', value: size });
 }
 
 function isPowerOfTwo(value: unknown): value is number {
