@@ -5,16 +5,19 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import {
   type Codebook,
+  castFloat,
   codecFor,
   createRuntime,
   dequantize,
   elements,
   type HostTensor,
+  higgsGrid,
   isLowbitError,
   type JsonObject,
   type LowbitError,
   referenceBackend,
   toFloat32,
+  writeFloat32,
 } from '@lowbit/core';
 import { type ConvertCheckpointOptions, convertCheckpoint, openCheckpoint, planConversion } from '@lowbit/hub';
 import { layoutFile } from '@lowbit/hub/safetensors';
@@ -179,6 +182,45 @@ describe('first-generation folders', () => {
       num_sms: 1,
       template_id: 36,
     });
+  });
+});
+
+describe('bfloat16', () => {
+  /** The golden folder with everything in bf16; `tables2` keeps its label, or is what transformers makes of it by loading and saving. */
+  async function folder(tables2: 'as saved' | 'saved again'): Promise<string> {
+    const table = writeFloat32('bf16', higgsGrid(2, 256));
+    const contents = new Map<string, HostTensor>();
+    for (const [name, tensor] of tensors) {
+      if (tensor.dtype !== 'f16') contents.set(name, tensor);
+      else if (!name.endsWith('.tables2')) contents.set(name, castFloat(tensor, 'bf16'));
+      else {
+        const label = { dtype: 'f16', shape: tensor.shape, data: table } as const;
+        contents.set(name, tables2 === 'as saved' ? label : castFloat(label, 'bf16'));
+      }
+    }
+    const block = config.quantization_config as JsonObject;
+    const tuned = Object.entries(block.tune_metadata as Record<string, JsonObject>).map(([path, metadata]) => [
+      path,
+      { ...metadata, dtype: 'torch.bfloat16' },
+    ]);
+    const own = { ...block, tune_metadata: Object.fromEntries(tuned) };
+    return folderOf(contents, { ...config, dtype: 'bfloat16', quantization_config: own });
+  }
+
+  it('is read and written, and a table that transformers damaged is mended, which is said', async () => {
+    const [saved, again] = [await folder('as saved'), await folder('saved again')];
+    await using damaged = await openCheckpoint(again);
+    expect(damaged.notes).toEqual([
+      expect.stringMatching(/^model\.layers\.0\.mlp\.down_proj, .* and 11 more: its tables2 was damaged by transformers/),
+    ]);
+    await using whole = await openCheckpoint(saved);
+    expect(whole.notes).toEqual([]);
+    expect(await logitsOf(again)).toEqual(await logitsOf(saved));
+    const [mended, copied] = [await convert(again, 32), await convert(saved, 32)];
+    expectSame(await contentsOf(mended.out), await contentsOf(saved));
+    expectSame(await contentsOf(copied.out), await contentsOf(saved));
+    expect(await configOf(mended.out)).toEqual(await configOf(saved));
+    expect(mended.loadsIn.join('\n')).toMatch(/bfloat16 loads with wrong weights there/);
   });
 });
 

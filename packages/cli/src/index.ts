@@ -28,6 +28,14 @@ export { type AllocatedLinear, type AllocateModelOptions, allocateModel, type Mo
 export { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 export type { InspectReport } from './commands/inspect.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
+export {
+  type ConversionPlan,
+  type ConvertModelOptions,
+  type ConvertModelReport,
+  convertModel,
+  type PlanConvertOptions,
+  planConversion,
+} from './convert-model.ts';
 export { IMPORTANCE_TOKENS, type RandomImportanceOptions, randomImportance } from './importance.ts';
 export { type LoadModelOptions, loadModel } from './load-model.ts';
 export { type MeasuredLoss, measureLoss } from './measure.ts';

@@ -9,6 +9,8 @@ export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'dispos
   readonly runtime?: Runtime;
   /** Backends in order of preference, where no `runtime` is given. Default: the reference backend, which runs everything, slowly. */
   readonly backends?: readonly BackendProvider[];
+  /** Called with what was noticed while reading layers, such as a damaged table that was mended. */
+  readonly onNote?: ((note: string) => void) | undefined;
 }
 
 /**
@@ -20,9 +22,10 @@ export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'dispos
  * for await (const { text } of model.stream({ prompt: 'Once upon a time', seed: 1 })) process.stdout.write(text);
  */
 export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
-  const { runtime, backends = [referenceBackend()], ...rest } = options;
+  const { runtime, backends = [referenceBackend()], onNote, ...rest } = options;
   const checkpoint = await openModelFolder(path, { signal: options.signal });
   try {
+    for (const note of checkpoint.notes) onNote?.(note);
     if (runtime) return await loadFromCheckpoint(checkpoint, { ...rest, runtime });
     const own = await createRuntime({ backends });
     try {

@@ -44,8 +44,17 @@ export const QUANT_ZERO = ['layer', 'groups'] as const;
 export type QuantZero = (typeof QUANT_ZERO)[number];
 
 /** Layouts that `--layout` takes: those that @lowbit/hub brings. Without it the first that stores everything is written. */
-export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes'] as const;
+export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes', 'higgs'] as const;
 export type LayoutName = (typeof LAYOUTS)[number];
+
+/** What `--flute` takes: tiles of FLUTE's packing, or the portable form. */
+export const FLUTE = ['32', '64', 'portable'] as const;
+
+/** How HIGGS codes are to be packed. Throws ERR_BAD_ARGUMENT. */
+export function parseFlute(text: string): 32 | 64 | 'portable' {
+  const choice = parseChoice(text, FLUTE);
+  return choice === 'portable' ? choice : choice === '32' ? 32 : 64;
+}
 
 /** Settings of a method as given; what is absent is filled in by the command. */
 export interface MethodSettings {

@@ -5,6 +5,7 @@ import { isLowbitError } from '@lowbit/core';
 import { Command, InvalidArgumentError } from 'commander';
 import { parseChoices } from './choices.ts';
 import type { ChatOptions } from './commands/chat.ts';
+import type { ConvertOptions } from './commands/convert.ts';
 import type { GenerateOptions } from './commands/generate.ts';
 import type { InspectOptions } from './commands/inspect.ts';
 import type { PerplexityOptions } from './commands/perplexity.ts';
@@ -12,6 +13,7 @@ import type { QuantizeOptions } from './commands/quantize.ts';
 import type { CommonOptions, Context } from './context.ts';
 import {
   DTYPES,
+  FLUTE,
   IMPORTANCE,
   LAYOUTS,
   METHODS,
@@ -20,6 +22,7 @@ import {
   parseBits,
   parseChoice,
   parseDimension,
+  parseFlute,
   parseGlob,
   parseGroup,
   parseHadamardSize,
@@ -55,6 +58,7 @@ export function createProgram(start: Start): Command {
       '\nEvery command takes --json (one JSON value on stdout; chat: JSON Lines, one value per answer) and --quiet. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.',
     );
   addQuantize(program, start);
+  addConvert(program, start);
   addGenerate(program, start);
   addChat(program, start);
   addPerplexity(program, start);
@@ -182,6 +186,28 @@ function addQuantize(program: Command, start: Start): void {
       const context = start(options);
       const { quantizeCommand } = await import('./commands/quantize.ts');
       await quantizeCommand(dir, { ...options, rules }, context);
+    });
+}
+
+function addConvert(program: Command, start: Start): void {
+  verb(program, 'convert', 'store a quantized model folder in another way, without quantizing again')
+    .argument('<dir>', 'model folder that was quantized with HIGGS', path)
+    .option('-o, --out <dir>', 'folder to write; it must not exist', path)
+    .option(
+      '--flute <tile>',
+      `how codes are packed: ${FLUTE.join(', ')}; 32 is what transformers reads, portable takes any shape but lowbit alone reads it`,
+      arg(parseFlute),
+    )
+    .option('--max-memory <size>', 'bound for codes in flight, such as 4GB or 192MB (default: 192MiB, at least 32MiB)', arg(parseMemory))
+    .option('--shard-size <size>', 'most bytes per safetensors file (default: 5GB)', arg(parseSize))
+    .option('--dry-run', 'print every file and size, write nothing')
+    .option('--resume', 'go on where an interrupted run of the same job stopped')
+    .option('--overwrite', 'replace the output folder if it holds a model')
+    .addHelpText('after', '\nExample:\n  lowbit convert ./model-higgs4 -o ./model-higgs4-portable --flute portable')
+    .action(async (dir: string, options: ConvertOptions) => {
+      const context = start(options);
+      const { convertCommand } = await import('./commands/convert.ts');
+      await convertCommand(dir, options, context);
     });
 }
 

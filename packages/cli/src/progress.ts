@@ -41,6 +41,7 @@ const LABELS: Readonly<Record<string, string>> = {
   read: 'Reading',
   importance: 'Weighing channels',
   quantize: 'Quantizing',
+  convert: 'Converting',
   write: 'Writing',
   load: 'Loading',
   evaluate: 'Evaluating',

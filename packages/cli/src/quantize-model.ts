@@ -103,11 +103,12 @@ function planOptions({ signal: _, quantizer = hqq(), adapters = [], shardSize, .
   return { ...rest, quantizer, adapters: [...adapters, ...defaultAdapters], shardSize: sizeOf(shardSize) };
 }
 
-function sizeOf(size: number | string | undefined): number | undefined {
+export function sizeOf(size: number | string | undefined): number | undefined {
   return typeof size === 'string' ? parseSize(size) : size;
 }
 
-function describe(
+/** A plan for people. */
+export function describe(
   checkpoint: FolderCheckpoint,
   { plan, files, summary, loadsIn }: QuantizationPlan,
   codecs?: readonly FormatCodec[],

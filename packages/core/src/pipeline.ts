@@ -97,11 +97,12 @@ async function executeUnits(
   const reports = new Map<string, LinearReport>();
   const units = planUnits(plan, source, sink, budget, options, workers, reports);
   const total = units.reduce((sum, unit) => sum + unit.bytes, 0);
+  const phase = [...plan.work.values()].some(({ kind }) => kind === 'recode') ? 'convert' : 'quantize';
   let done = 0;
   let resumed = 0;
   const advance = (item: string, bytes: number) => {
     done += bytes;
-    onProgress?.({ phase: 'quantize', done, total, unit: 'bytes', item });
+    onProgress?.({ phase, done, total, unit: 'bytes', item });
   };
 
   const waiting: Unit[] = [];

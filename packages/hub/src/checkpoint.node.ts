@@ -20,6 +20,7 @@ import { higgsLayout } from './layouts/higgs.ts';
 import { hqqLayout } from './layouts/hqq.ts';
 import { hqqNestedLayout } from './layouts/hqq-nested.ts';
 import { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
+import { checkpointNotes } from './notes.ts';
 import { openTorchFile } from './pickle/source.node.ts';
 import type { FileSource } from './reading.ts';
 import { openSafetensors } from './safetensors/source.node.ts';
@@ -52,6 +53,8 @@ export interface FolderCheckpoint extends Checkpoint {
   /** Absolute path. */
   readonly folder: string;
   readonly source: FileSource;
+  /** What was noticed while reading quantized layers, as sentences: a damaged table that was mended, say. */
+  readonly notes: readonly string[];
   /** Bytes of each of `files`, for planning a copy. */
   readonly fileBytes: ReadonlyMap<string, number>;
 }
@@ -86,6 +89,7 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
       source,
       layout: layout?.name,
       quantized,
+      notes: checkpointNotes(quantized),
       files: [...fileBytes.keys()],
       fileBytes,
       file: (name, maxBytes = MAX_FILE_BYTES) => readInside(folder, name, maxBytes),

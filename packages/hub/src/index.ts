@@ -18,6 +18,7 @@ export { higgsLayout } from './layouts/higgs.ts';
 export { hqqLayout } from './layouts/hqq.ts';
 export { hqqNestedLayout } from './layouts/hqq-nested.ts';
 export { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
+export { checkpointNotes } from './notes.ts';
 export { type OpenTorchOptions, openTorchFile, type TorchFile, type TorchSource } from './pickle/source.node.ts';
 export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts';
 export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, TorchTensor } from './pickle/values.ts';

@@ -15,7 +15,7 @@ export interface ChatOptions extends SamplingOptions {
 /** Runs the command. */
 export async function chatCommand(path: string, options: ChatOptions, context: Context): Promise<void> {
   const { signal, progress } = context;
-  const model = await loadModel(path, { signal, onProgress: progress.report });
+  const model = await loadModel(path, { signal, onProgress: progress.report, onNote: context.note });
   try {
     progress.clear();
     if (model.tokenizer.chatTemplates.length === 0) {

@@ -15,7 +15,7 @@ export interface GenerateOptions extends SamplingOptions {
 export async function generateCommand(path: string, options: GenerateOptions, context: Context): Promise<void> {
   const { signal, progress } = context;
   const prompt = await promptOf(options.prompt, context);
-  const model = await loadModel(path, { signal, onProgress: progress.report });
+  const model = await loadModel(path, { signal, onProgress: progress.report, onNote: context.note });
   try {
     progress.clear();
     const result = await stream(model, { prompt, ...samplingOf(options), signal }, context);

@@ -5,6 +5,7 @@ import {
   byteLength,
   type Checkpoint,
   elementCount,
+  fitInputs,
   type Json,
   type LinearSite,
   linearTag,
@@ -40,6 +41,8 @@ export interface InspectReport {
     readonly weights: number;
     readonly bitsPerWeight: number | null;
     readonly tags: readonly TagRow[];
+    /** What was noticed while reading them. */
+    readonly notes: readonly string[];
   };
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
   readonly tensorList?: readonly {
@@ -75,11 +78,13 @@ export async function inspectCommand(dir: string, options: InspectOptions, conte
 
 /** Collects the facts of an open model folder. */
 export async function inspect(checkpoint: FolderCheckpoint, listTensors = false): Promise<InspectReport> {
-  const { config, source, quantized } = checkpoint;
+  const { config, source } = checkpoint;
   const modelType = typeof config.model_type === 'string' ? config.model_type : null;
   const name = Array.isArray(config.architectures) && typeof config.architectures[0] === 'string' ? config.architectures[0] : null;
   const adapter = defaultAdapters.find((candidate) => modelType !== null && candidate.modelTypes.includes(modelType));
-  const rows = tagRows(linearsOf(checkpoint, adapter));
+  const sites = sitesOf(checkpoint, adapter);
+  const quantized = fitted(checkpoint, sites);
+  const rows = tagRows(linearsOf(checkpoint, sites));
   const packed = rows.filter((row) => row.quantized);
   const weights = packed.reduce((sum, row) => sum + row.weights, 0);
   const bytes = packed.reduce((sum, row) => sum + row.bytes, 0);
@@ -93,7 +98,7 @@ export async function inspect(checkpoint: FolderCheckpoint, listTensors = false)
     path: checkpoint.folder,
     architecture: { modelType, name, supported: adapter !== undefined },
     config: Object.fromEntries(SIZE_KEYS.filter((key) => key in config).map((key) => [key, config[key]!])),
-    parameters: countParameters(checkpoint),
+    parameters: countParameters(checkpoint, quantized),
     tensors: { count: tensors.length, bytes: tensors.reduce((sum, tensor) => sum + tensor.bytes, 0) },
     dtypes: dtypeCounts(source.entries.values()),
     quantization: {
@@ -102,41 +107,51 @@ export async function inspect(checkpoint: FolderCheckpoint, listTensors = false)
       weights,
       bitsPerWeight: weights > 0 ? (8 * bytes) / weights : null,
       tags: rows,
+      notes: checkpoint.notes,
     },
     files: await filesOf(checkpoint),
     ...(listTensors ? { tensorList: tensors } : {}),
   };
 }
 
+type Site = Pick<LinearSite, 'path' | 'tag' | 'shape'>;
+
 /** All linears where an adapter knows them, else the quantized ones. */
-function linearsOf(checkpoint: Checkpoint, adapter: ModelAdapter | undefined): TaggedLinear[] {
+function sitesOf({ source, quantized, config }: Checkpoint, adapter: ModelAdapter | undefined): readonly Site[] {
   // Adapters look for `<path>.weight`, which a quantized linear does not have in the file.
-  const entries = new Map(checkpoint.source.entries);
-  for (const [path, { shape }] of checkpoint.quantized) entries.set(`${path}.weight`, { dtype: 'f32', shape });
-  const sites: readonly Pick<LinearSite, 'path' | 'tag' | 'shape'>[] = adapter
-    ? adapter.linears(checkpoint.config, entries)
-    : [...checkpoint.quantized].map(([path, { shape }]) => ({ path, tag: linearTag(path), shape }));
+  const entries = new Map(source.entries);
+  for (const [path, { shape }] of quantized) entries.set(`${path}.weight`, { dtype: 'f32', shape });
+  return adapter?.linears(config, entries) ?? [...quantized].map(([path, { shape }]) => ({ path, tag: linearTag(path), shape }));
+}
+
+/** Quantized linears with the in_features of the model, where files only know rows that were filled up. */
+function fitted({ quantized }: Checkpoint, sites: readonly Site[]): Checkpoint['quantized'] {
+  const shapes = new Map(sites.map(({ path, shape }) => [path, shape]));
+  return new Map([...quantized].map(([path, stored]) => [path, fitInputs(stored, shapes.get(path) ?? stored.shape)]));
+}
+
+function linearsOf({ source, quantized }: Checkpoint, sites: readonly Site[]): TaggedLinear[] {
   return sites.flatMap(({ path, tag, shape }): TaggedLinear[] => {
-    const dtype = entries.get(`${path}.weight`)?.dtype;
-    const format = checkpoint.quantized.get(path)?.format ?? (dtype ? ({ kind: 'dense', dtype } as const) : undefined);
+    const dtype = source.entries.get(`${path}.weight`)?.dtype;
+    const format = quantized.get(path)?.format ?? (dtype ? ({ kind: 'dense', dtype } as const) : undefined);
     return format ? [{ tag, shape, format }] : [];
   });
 }
 
-function countParameters(checkpoint: Checkpoint): number {
+function countParameters({ source }: Checkpoint, quantized: Checkpoint['quantized']): number {
   let count = 0;
-  for (const [name, spec] of checkpoint.source.entries) {
+  for (const [name, spec] of source.entries) {
     // What belongs to a quantized linear is counted by its logical shape; its bias is a parameter of its own.
-    const owner = quantizedOwner(name, checkpoint);
+    const owner = quantizedOwner(name, quantized);
     const part = owner !== undefined && owner.bias !== name;
     if (!part) count += elementCount(spec.shape);
   }
-  for (const { shape } of checkpoint.quantized.values()) count += elementCount(shape);
+  for (const { shape } of quantized.values()) count += elementCount(shape);
   return count;
 }
 
 /** The quantized linear that a tensor is part of, at any depth: `<path>.scale`, `<path>.meta_scale.zero`, or `<path>` itself. */
-function quantizedOwner(name: string, { quantized }: Checkpoint): StoredLinear | undefined {
+function quantizedOwner(name: string, quantized: Checkpoint['quantized']): StoredLinear | undefined {
   for (let end = name.length; end > 0; end = name.lastIndexOf('.', end - 1)) {
     const owner = quantized.get(name.slice(0, end));
     if (owner) return owner;
@@ -177,6 +192,7 @@ function render(report: InspectReport, bold: (text: string) => string): string {
         `${tensors.count}, ${bytesText(tensors.bytes)}: ${report.dtypes.map(({ dtype, tensors: n, bytes }) => `${n} ${dtype} (${bytesText(bytes)})`).join(', ')}`,
       ],
       ['quantization', quantizationText(quantization)],
+      ...quantization.notes.map((note): [string, string] => ['note', plain(note)]),
       [
         'config',
         Object.entries(report.config)

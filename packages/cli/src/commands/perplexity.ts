@@ -48,7 +48,7 @@ export async function perplexityCommand(path: string, options: PerplexityOptions
   // Read first: a wrong file should not cost loading a model.
   const text = data === undefined ? undefined : await readTextFile(data, '--data');
   const given = ids === undefined ? undefined : parseIds(await readJsonFile(ids, '--ids'), ids);
-  const model = await loadModel(path, { signal: context.signal, onProgress: context.progress.report });
+  const model = await loadModel(path, { signal: context.signal, onProgress: context.progress.report, onNote: context.note });
   try {
     const report = await measure(model, given ?? encodeText(model.tokenizer, text!), options, context);
     context.progress.clear();

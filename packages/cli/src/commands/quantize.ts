@@ -22,9 +22,10 @@ import {
   SETTINGS,
   type Solver,
 } from '../parse.ts';
+import { filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
 import { PRESET, type PresetName } from '../presets.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
-import { pairs, plain, table } from '../table.ts';
+import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
 import { readTexts } from '../texts.ts';
 import { bitsText, bytesText, countText, durationText } from '../units.ts';
@@ -186,21 +187,8 @@ function settingsOf({ method, rules, targetBits, ...flags }: QuantizeOptions): M
   );
 }
 
-function total(plan: ModelPlan): number {
-  return plan.files.reduce((sum, { bytes }) => sum + bytes, 0);
-}
-
-function ratio({ before, after }: ModelPlan['weightBytes']): string {
-  const times = before / after;
-  return `${bytesText(before)} -> ${bytesText(after)} (${times >= 1 ? `${times.toFixed(2)} times smaller` : `${(1 / times).toFixed(2)} times larger`})`;
-}
-
 function renderPlan(plan: ModelPlan, { bold }: Context): string {
   const { summary } = plan;
-  const files = table(
-    [{ title: 'file' }, { title: plan.sizes === 'exact' ? 'bytes' : 'bytes, at most', align: 'right' }],
-    [...plan.files.map(({ name, bytes }) => [plain(name), countText(bytes)]), ['total', countText(total(plan))]],
-  );
   const facts = pairs([
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
     [
@@ -210,7 +198,7 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
     ['weights', ratio(plan.weightBytes)],
   ]);
   return [
-    `${bold('Files')}\n${files}`,
+    `${bold('Files')}\n${filesTable(plan)}`,
     `${bold('Linear layers')}\n${tagTable(plan.tags)}`,
     facts,
     loads(plan, bold),
@@ -240,10 +228,6 @@ function renderReport(report: QuantizeModelReport, out: string, { preset }: Quan
   return [`Wrote ${bold(plain(report.out))}`, pairs(facts), loads(report, bold), `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
 }
 
-function loads({ loadsIn }: ModelPlan, bold: (text: string) => string): string {
-  return loadsIn.length > 0 ? `${bold('Loads in:')}\n${loadsIn.map((sentence) => `  - ${sentence}`).join('\n')}` : '';
-}
-
 /** 10 log10(sum w^2 / sum error^2). */
 function signal(weightError: number): string {
   return weightError > 0 ? `SNR ${(-10 * Math.log10(weightError)).toFixed(1)} dB` : 'exact';
@@ -263,9 +247,4 @@ function spoilt(linears: QuantizeModelReport['linears']): string {
   const [first] = linears;
   const where = `${plain(first!.path)}${linears.length > 1 ? ` and ${linears.length - 1} more` : ''}`;
   return `${countText(count)} weights of ${where} are stored as NaN or infinity, and not in the weight error`;
-}
-
-/** An argument as a shell takes it. */
-function quoted(text: string): string {
-  return /^[\w./@%+:,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -46,7 +46,7 @@ export function fits(report: BackendReport): boolean {
   return report.available && report.missingOps.length === 0 && report.linears.every(({ usable }) => usable);
 }
 
-/** A format in a few words, for tables: `4-bit g64`, `8-bit g64 axis 0`, `8-bit per row`, `nf4 g64 nested`, `int8 outliers from 6`, `bf16`. */
+/** A format in a few words, for tables: `4-bit g64`, `8-bit g64 axis 0`, `8-bit per row`, `nf4 g64 nested`, `int8 outliers from 6`, `higgs-4-2 g256 h512 t32`, `bf16`. */
 export function formatLabel(format: Format): string {
   switch (format.kind) {
     case 'dense':
@@ -58,8 +58,10 @@ export function formatLabel(format: Format): string {
       return `${bits}-bit ${groups}${typeof scale === 'string' ? '' : ' nested'}`;
     }
     case 'codebook': {
-      const { table, group, scale } = format as Codebook;
-      return `${table} g${group}${typeof scale === 'string' ? '' : ' nested'}`;
+      const { table, group, scale, rotate, packing } = format as Codebook;
+      // How rotated codes are packed decides on who reads them: FLUTE's tiles, or rows.
+      const rotated = rotate ? ` h${rotate.block} ${/_(t\d+)$/.exec(packing)?.[1] ?? 'portable'}` : '';
+      return `${table} g${group}${typeof scale === 'string' ? '' : ' nested'}${rotated}`;
     }
     case 'int8': {
       const { threshold } = format as Int8;

@@ -76,7 +76,7 @@ function obstacles(
 
 function transformers(layers: readonly SurveyedHiggs[]): readonly string[] {
   const sentences = [
-    'Python: transformers 4.49 to 4.57 and 5, with flute-kernel and fast_hadamard_transform, on NVIDIA GPUs of the Ampere and Ada generations. The loading of such a folder by 5.23.0 was run on a CPU; its kernels were not.',
+    'Python: transformers 4.49 to 4.57 and 5, with flute-kernel and fast_hadamard_transform, on NVIDIA GPUs of the Ampere and Ada generations. Its kernels were not run here.',
   ];
   const { sms } = layers[0]!.settings;
   const small = layers.filter(({ format, site, columns }) => !isTunable(format.bits, [site.shape[0], columns], FEWEST_SMS));

@@ -18,7 +18,16 @@ import {
   toFloat32,
   writeFloat32,
 } from '@lowbit/core';
-import { type HiggsSettings, higgsFormat, higgsTable, layoutBytes, readStoredLinear } from '@lowbit/core/layouts';
+import {
+  encodeHiggsLinear,
+  type HiggsSettings,
+  higgsFormat,
+  higgsTable,
+  layoutBytes,
+  readHiggsLinear,
+  readHiggsLinears,
+  readStoredLinear,
+} from '@lowbit/core/layouts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
@@ -147,6 +156,22 @@ describe('reading what transformers writes', () => {
   function settingsOf({ bits, p, group_size, hadamard_size, dtype, tile_p }: LayerCase): HiggsSettings {
     return { bits, p, group: group_size, hadamard: hadamard_size, dtype: dtype === 'float16' ? 'f16' : 'bf16', packing: tile_p };
   }
+
+  test('the state dict of a layer has no path', async () => {
+    const about = caseOf('b4p2-pad300-f16');
+    const own = Object.fromEntries(Object.entries(layer(about.name)).map(([name, tensor]) => [name.slice(2), tensor]));
+    const source = memorySource(own);
+    const facts = { hadamard: about.hadamard_size, tile: about.tile_p, inFeatures: about.in };
+    const stored = await readHiggsLinear(source, '', facts);
+    expect(stored).toMatchObject({ shape: [about.out, about.in], parts: { codes: 'weight', scale: 'scales' } });
+    expect([...(await readHiggsLinears(source, { facts: () => facts })).keys()]).toEqual(['']);
+    const weight = await readStoredLinear(source, stored, { path: '' });
+    const tensors = encodeHiggsLinear({ path: '', shape: stored.shape, format: stored.format });
+    expectSame(
+      Object.fromEntries(tensors.map((tensor) => [tensor.name, { ...tensor.spec, data: layoutBytes(tensor, weight.parts) }])),
+      own,
+    );
+  });
 
   test('without metadata codes are in tiles of 32, and without p the table says it', async () => {
     for (const name of ['b4p2-g256-h512-f16', 'b4p1-g256-h512-bf16']) {

@@ -1,0 +1,81 @@
+// `lowbit convert`: a quantized model folder stored in another way, or with --dry-run the plan of it.
+
+import type { CommonOptions, Context } from '../context.ts';
+import { type ConversionPlan, type ConvertModelReport, convertModel, planConversion } from '../convert-model.ts';
+import { UsageError } from '../errors.ts';
+import { filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
+import { pairs, plain } from '../table.ts';
+import { tagTable } from '../tags.ts';
+import { bitsText, countText, durationText } from '../units.ts';
+
+export interface ConvertOptions extends CommonOptions {
+  readonly out?: string;
+  readonly flute?: 32 | 64 | 'portable';
+  readonly maxMemory?: number;
+  readonly shardSize?: number;
+  readonly dryRun?: boolean;
+  readonly resume?: boolean;
+  readonly overwrite?: boolean;
+}
+
+/** Runs the command. */
+export async function convertCommand(dir: string, options: ConvertOptions, context: Context): Promise<void> {
+  const { out, flute, maxMemory, shardSize, dryRun = false, resume = false, overwrite = false } = options;
+  if (flute === undefined) {
+    throw new UsageError(
+      'convert needs to be told what to make',
+      "Pass --flute 32 (FLUTE's tiles as transformers reads them), 64, or portable (any shape, for lowbit alone).",
+    );
+  }
+  if (out === undefined && !dryRun) {
+    throw new UsageError(
+      'convert needs an output folder',
+      'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
+    );
+  }
+  const what = { flute, shardSize, signal: context.signal };
+  if (dryRun || out === undefined) {
+    const plan = await planConversion(dir, what);
+    await (context.json
+      ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan) })
+      : context.print(`${renderPlan(plan, context)}\n`));
+    return;
+  }
+  const report = await convertModel(dir, { ...what, out, maxMemory, resume, overwrite, onProgress: context.progress.report });
+  context.progress.clear();
+  await (context.json
+    ? context.emit({ dryRun: false, ...report, totalBytes: total(report) })
+    : context.print(`${renderReport(report, out, context)}\n`));
+}
+
+function facts(plan: ConversionPlan): [string, string][] {
+  const { summary, notes } = plan;
+  return [
+    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized, ${countText(summary.quantizedWeights)} weights`],
+    ['bits per weight', `${bitsText(summary.bitsPerWeight)}, scales included`],
+    ['weights', ratio(plan.weightBytes)],
+    ...notes.map((note): [string, string] => ['note', plain(note)]),
+  ];
+}
+
+function renderPlan(plan: ConversionPlan, { bold }: Context): string {
+  const sections = [
+    `${bold('Files')}\n${filesTable(plan)}`,
+    `${bold('Linear layers')}\n${tagTable(plan.tags)}`,
+    pairs(facts(plan)),
+    loads(plan, bold),
+    'Nothing was written (--dry-run).',
+  ];
+  return sections.filter(Boolean).join('\n\n');
+}
+
+function renderReport(report: ConvertModelReport, out: string, { bold }: Context): string {
+  const resumed = report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : '';
+  const sections = [
+    `Wrote ${bold(plain(report.out))}`,
+    pairs([...facts(report), ['time', `${durationText(report.ms)}${resumed}`]]),
+    loads(report, bold),
+    `${bold('Next:')} lowbit inspect ${quoted(out)}`,
+  ];
+  return sections.filter(Boolean).join('\n\n');
+}
