@@ -26,6 +26,7 @@ export { collectImportance, type ImportanceOptions } from './importance.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
+export { checkOptionNames } from './option-names.ts';
 export { isLanePacking, type LanePacking, PACKINGS, type Packing, packing, packLanes } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
 export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';

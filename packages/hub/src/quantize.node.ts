@@ -5,6 +5,7 @@ import { basename, resolve, sep } from 'node:path';
 import {
   type CheckpointLayout,
   type CheckpointPlan,
+  checkOptionNames,
   type ExecuteOptions,
   type ExecuteReport,
   executePlan,
@@ -38,6 +39,32 @@ export interface QuantizeCheckpointOptions extends PlanQuantizationOptions, Exec
   readonly overwrite?: boolean | undefined;
 }
 
+const PLAN = {
+  quantizer: true,
+  rules: true,
+  adapters: true,
+  layouts: true,
+  layout: true,
+  dtype: true,
+  codecs: true,
+  importance: true,
+  shardSize: true,
+} satisfies Record<keyof PlanQuantizationOptions, true>;
+const PLAN_OPTIONS = Object.keys(PLAN);
+const QUANTIZE_OPTIONS = Object.keys({
+  ...PLAN,
+  out: true,
+  resume: true,
+  overwrite: true,
+  maxMemory: true,
+  concurrency: true,
+  threads: true,
+  runtime: true,
+  allowNonFinite: true,
+  signal: true,
+  onProgress: true,
+} satisfies Record<keyof QuantizeCheckpointOptions, true>);
+
 /** What will be written: every file with its size, exact but for numbers in JSON texts: with double quantization it is the largest there can be. */
 export interface QuantizationPlan {
   readonly plan: CheckpointPlan;
@@ -56,9 +83,10 @@ export interface QuantizationReport extends QuantizationPlan, ExecuteReport {
 /**
  * Plans without reading weights or writing anything. The sizes are those of the files that `quantizeCheckpoint` then writes, to the byte; with double
  * quantization of bitsandbytes files come out a few bytes per linear smaller.
- * @throws what core's `planCheckpoint` throws
+ * @throws what core's `planCheckpoint` throws, and ERR_BAD_ARGUMENT for an unknown option
  */
 export async function planQuantization(source: FolderCheckpoint, options: PlanQuantizationOptions): Promise<QuantizationPlan> {
+  checkOptionNames('planQuantization', options, PLAN_OPTIONS);
   return (await prepare(source, options)).planned;
 }
 
@@ -71,6 +99,7 @@ export async function planQuantization(source: FolderCheckpoint, options: PlanQu
  * const report = await quantizeCheckpoint(source, { out: './model-hqq4', quantizer: hqq({ bits: 4 }), adapters: [llama] });
  */
 export async function quantizeCheckpoint(source: FolderCheckpoint, options: QuantizeCheckpointOptions): Promise<QuantizationReport> {
+  checkOptionNames('quantizeCheckpoint', options, QUANTIZE_OPTIONS);
   const { out, resume = false, overwrite = false, signal } = options;
   signal?.throwIfAborted();
   await assertApart(source.folder, out);
