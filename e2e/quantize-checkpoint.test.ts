@@ -167,3 +167,19 @@ function closeZeros(name: string, got: HostTensor, want: HostTensor): void {
   }
   expect(different, name).toBeLessThanOrEqual(Math.ceil(a.length / 50));
 }
+
+it('refuses options that there are not, before anything is written', async () => {
+  await using source = await openCheckpoint(FLOAT);
+  const options = { quantizer: hqq(), adapters: [llama], skip: ['lm_head'] };
+  await expect(planQuantization(source, options)).rejects.toMatchObject({
+    code: 'ERR_BAD_ARGUMENT',
+    message: 'planQuantization: there is no option skip',
+  });
+  const out = join(dir, 'misspelt');
+  await expect(quantizeCheckpoint(source, { quantizer: hqq(), adapters: [llama], out, max_memory: 1e9 } as never)).rejects.toMatchObject({
+    code: 'ERR_BAD_ARGUMENT',
+    message: 'quantizeCheckpoint: there is no option max_memory',
+    hint: expect.stringMatching(/^Did you mean maxMemory\?/),
+  });
+  await expect(stat(`${out}.partial`)).rejects.toMatchObject({ code: 'ENOENT' });
+});

@@ -1,11 +1,11 @@
 // 8-bit blockwise quantization: numbers in units of their block's largest magnitude, as indices into a map. What double quantization does to scales and
 // 8-bit optimizers to their state.
 
-import { LowbitError } from '@lowbit/core';
+import { checkOptionNames, LowbitError } from '@lowbit/core';
 import { blockAbsmax, LEAST_ABSMAX } from './blocks.ts';
 import { dynamicMap } from './dynamic-map.ts';
 import { mapBounds, nearestEntry } from './nearest.ts';
-import { checkNames, refusal } from './refuse.ts';
+import { refusal } from './refuse.ts';
 
 const fround = Math.fround;
 
@@ -59,7 +59,7 @@ function checkBlockSize(call: string, blockSize: number): void {
  */
 export function quantizeBlockwise(values: Float32Array, options: BlockwiseOptions = {}): Blockwise {
   checkArray('quantizeBlockwise', 'values', values, Float32Array);
-  checkNames('quantizeBlockwise', options, OPTIONS);
+  checkOptionNames('quantizeBlockwise', options, OPTIONS);
   const { blockSize = 4096, map = dynamicMap() } = options;
   checkBlockSize('quantizeBlockwise', blockSize);
   checkMap('quantizeBlockwise', map);

@@ -1,6 +1,7 @@
 // The dynamic 8-bit maps of bitsandbytes: 256 numbers in [-1, 1] (or [0, 1]) whose spacing grows with magnitude over seven decades.
 
-import { checkNames, refusal, shown } from './refuse.ts';
+import { checkOptionNames } from '@lowbit/core';
+import { refusal, shown } from './refuse.ts';
 
 const DECADES = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1];
 
@@ -14,7 +15,7 @@ const DECADES = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1];
  * @throws ERR_BAD_ARGUMENT for unusable options
  */
 export function dynamicMap(options: { readonly signed?: boolean } = {}): Float32Array {
-  checkNames('dynamicMap', options, ['signed']);
+  checkOptionNames('dynamicMap', options, ['signed']);
   const { signed = true } = options;
   if (typeof signed !== 'boolean')
     throw refusal('dynamicMap', `signed cannot be ${shown(signed)}`, 'Use true or false.', { option: 'signed' });

@@ -5,6 +5,7 @@ import {
   castBias,
   checkBias,
   checkComputeDtype,
+  checkOptionNames,
   type DType,
   dequantize,
   type HostTensor,
@@ -28,7 +29,7 @@ import {
   type StateOptions,
 } from './linear.ts';
 import { type QuantStorage, STORAGES } from './options.ts';
-import { checkNames, refusal } from './refuse.ts';
+import { refusal } from './refuse.ts';
 import { decodeState, encodeState, type StateDict } from './state-dict.ts';
 
 export interface Linear4bitOptions extends CreateOptions {
@@ -83,7 +84,7 @@ export class Linear4bit extends BnbLinear {
    * `quantStorage` does not divide, no backend), ERR_BACKEND_UNAVAILABLE, ERR_NON_FINITE
    */
   static async create(linear: FloatLinear, options: Linear4bitOptions): Promise<Linear4bit> {
-    checkNames('Linear4bit', options, CREATE_OPTIONS);
+    checkOptionNames('Linear4bit', options, CREATE_OPTIONS);
     checkLayerRuntime(options);
     const { quantType = 'fp4', compressStatistics: doubleQuant = true, quantStorage = 'uint8', blockSize = 64 } = options;
     if (quantType !== 'nf4' && quantType !== 'fp4') throw badOption('quantType', quantType, 'Use nf4 or fp4.');
@@ -110,7 +111,7 @@ export class Linear4bit extends BnbLinear {
    * @throws ERR_TENSOR_MISMATCH, ERR_BAD_CHECKPOINT, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE (all name the tensor), and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear4bitStateOptions): Promise<Linear4bit> {
-    checkNames('Linear4bit', options, STATE_OPTIONS);
+    checkOptionNames('Linear4bit', options, STATE_OPTIONS);
     checkLayerRuntime(options);
     const { computeDtype, path = '' } = options;
     if (computeDtype !== undefined) checkComputeDtype(computeDtype);

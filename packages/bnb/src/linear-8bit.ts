@@ -1,6 +1,15 @@
 // Linear8bitLt: a linear layer with an LLM.int8 weight, used as bitsandbytes' is.
 
-import { checkBias, dequantize, type HostTensor, type Int8, type LinearModule, memoryReader, quantize } from '@lowbit/core';
+import {
+  checkBias,
+  checkOptionNames,
+  dequantize,
+  type HostTensor,
+  type Int8,
+  type LinearModule,
+  memoryReader,
+  quantize,
+} from '@lowbit/core';
 import { int8 } from './int8.ts';
 import {
   BnbLinear,
@@ -12,7 +21,7 @@ import {
   type StateOptions,
 } from './linear.ts';
 import { int8Settings } from './options.ts';
-import { checkNames, refusal } from './refuse.ts';
+import { refusal } from './refuse.ts';
 import { decodeState, encodeState, type StateDict } from './state-dict.ts';
 
 export interface Linear8bitLtOptions extends CreateOptions {
@@ -46,7 +55,7 @@ export class Linear8bitLt extends BnbLinear {
    * f16), ERR_UNSUPPORTED_FORMAT or ERR_BACKEND_UNAVAILABLE (no backend takes it)
    */
   static async create(linear: FloatLinear, options: Linear8bitLtOptions): Promise<Linear8bitLt> {
-    checkNames('Linear8bitLt', options, [...SHARED, 'onProgress']);
+    checkOptionNames('Linear8bitLt', options, [...SHARED, 'onProgress']);
     checkLayerRuntime(options);
     const { threshold = 0, runtime, signal, onProgress, allowNonFinite = false } = options;
     const quantizer = int8({ threshold, allowNonFinite });
@@ -64,7 +73,7 @@ export class Linear8bitLt extends BnbLinear {
    * @throws ERR_TENSOR_MISMATCH, ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE (all name the tensor), and what `create` throws for options
    */
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear8bitLtStateOptions): Promise<Linear8bitLt> {
-    checkNames('Linear8bitLt', options, [...SHARED, 'path']);
+    checkOptionNames('Linear8bitLt', options, [...SHARED, 'path']);
     checkLayerRuntime(options);
     const { threshold = 0, path = '', allowNonFinite = false } = options;
     const { weight, bias } = await decodeState(state, path, { ...int8Settings({ threshold }), allowNonFinite });

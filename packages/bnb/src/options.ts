@@ -1,7 +1,7 @@
 // Options of the quantizers, their defaults and checks, and what they are called in config.json.
 
-import type { JsonObject, NonFinite } from '@lowbit/core';
-import { checkNames, refusal } from './refuse.ts';
+import { checkOptionNames, type JsonObject, type NonFinite } from '@lowbit/core';
+import { refusal } from './refuse.ts';
 
 /** What 4-bit layers compute in when the checkpoint is run. Says nothing about how weights are stored. */
 export type ComputeDtype = 'f32' | 'f16' | 'bf16';
@@ -65,13 +65,13 @@ const FP4_OPTIONS: readonly (keyof Fp4Options)[] = [...NF4_OPTIONS, 'thresholds'
 
 /** Defaults filled in and checked. Throws ERR_BAD_ARGUMENT. */
 export function nf4Settings(options: Nf4Options): FourBitSettings {
-  checkNames('nf4', options, NF4_OPTIONS);
+  checkOptionNames('nf4', options, NF4_OPTIONS);
   return { type: 'nf4', ...common('nf4', options), thresholds: 'midpoints' };
 }
 
 /** Defaults filled in and checked. Throws ERR_BAD_ARGUMENT. */
 export function fp4Settings(options: Fp4Options): FourBitSettings {
-  checkNames('fp4', options, FP4_OPTIONS);
+  checkOptionNames('fp4', options, FP4_OPTIONS);
   const { thresholds = 'midpoints' } = options;
   if (thresholds !== 'midpoints' && thresholds !== 'cuda') throw badOption('fp4', 'thresholds', thresholds, "Use 'midpoints' or 'cuda'.");
   const settings = common('fp4', options);
@@ -83,7 +83,7 @@ export function fp4Settings(options: Fp4Options): FourBitSettings {
 
 /** Defaults filled in and checked. Throws ERR_BAD_ARGUMENT. */
 export function int8Settings(options: Int8Options): Int8Settings {
-  checkNames('int8', options, ['threshold', 'allowNonFinite']);
+  checkOptionNames('int8', options, ['threshold', 'allowNonFinite']);
   const { threshold = 6 } = options;
   if (!(typeof threshold === 'number' && threshold >= 0 && threshold < Number.POSITIVE_INFINITY)) {
     throw badOption('int8', 'threshold', threshold, 'Use a number from 0, which turns outliers off; 6 is the usual one.');

@@ -1,8 +1,8 @@
 // Which modules transformers leaves unquantized, given `llm_int8_skip_modules`. Its releases 4 and 5 match names in different ways.
 
-import type { Quantizer, Rule } from '@lowbit/core';
+import { checkOptionNames, type Quantizer, type Rule } from '@lowbit/core';
 import { type SkipReader, skipTest } from '@lowbit/core/layouts';
-import { checkNames, isNames, refusal, shown } from './refuse.ts';
+import { isNames, refusal, shown } from './refuse.ts';
 
 /** Major release of transformers. */
 export type TransformersRelease = 4 | 5;
@@ -22,7 +22,7 @@ const OPTIONS: readonly (keyof SkipOptions)[] = ['release', 'output', 'tied', 'l
 
 /** Throws ERR_BAD_ARGUMENT, in the words of `call`, which may have `more` options. */
 export function checkSkipOptions(call: string, options: SkipOptions, more: readonly string[] = []): void {
-  checkNames(call, options, [...OPTIONS, ...more]);
+  checkOptionNames(call, options, [...OPTIONS, ...more]);
   const { output, tied, last } = options;
   for (const [name, path] of Object.entries({ output, last })) {
     if (path !== undefined && (typeof path !== 'string' || path === ''))

@@ -38,6 +38,7 @@ export { collectImportance, type ImportanceOptions } from './importance.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
+export { checkOptionNames } from './option-names.ts';
 export {
   type FluteTile,
   fluteName,

@@ -1,5 +1,6 @@
 // Quantizing the linears of a model that is already loaded, in lowbit or in any framework that can name and replace its linear layers.
 
+import { checkOptionNames } from './option-names.ts';
 import { type QuantizeOptions, quantize } from './quantize.ts';
 import { linearTag, resolveRules } from './rules.ts';
 import type { QuantizedLinear } from './spec/backend.ts';
@@ -24,14 +25,25 @@ export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDt
   readonly importance?: ReadonlyMap<string, Importance> | undefined;
 }
 
+const OPTIONS = Object.keys({
+  runtime: true,
+  fallback: true,
+  importance: true,
+  metaDtype: true,
+  threads: true,
+  signal: true,
+  onProgress: true,
+} satisfies Record<keyof PatchOptions, true>);
+
 /**
  * Quantizes and replaces every linear of `host` that a rule gives a quantizer. Returns the replaced paths in order.
- * Linears replaced before a failure or an abort stay replaced: the host works at every moment.
+ * Linears replaced before a failure or an abort stay replaced: the host works at every moment. Throws ERR_BAD_ARGUMENT for an unknown option.
  *
  * @example
  * await patchLinears(model, [{ match: 'self_attn.{q,k,v,o}_proj', use: hqq({ bits: 4 }) }, { match: 'mlp.*', use: hqq({ bits: 3 }) }], { runtime });
  */
 export async function patchLinears(host: LinearHost, rules: readonly Rule[], options: PatchOptions): Promise<string[]> {
+  checkOptionNames('patchLinears', options, OPTIONS);
   return withWorkers(options.threads ?? 1, (workers) => patchAll(host, rules, options, workers ?? 1));
 }
 

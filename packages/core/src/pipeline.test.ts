@@ -478,6 +478,11 @@ describe('patchLinears', () => {
     expect(replaced.get('model.layers.1.a')!.format).toMatchObject({ kind: 'affine', scale: 'f16' });
     expect(replaced.has('lm_head')).toBe(false);
     await expect(patchLinears(host, [{ match: 'nothing', use: 'keep' }], { runtime })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    await expect(patchLinears(host, [], { runtime, fall_back: 'keep' } as never)).rejects.toMatchObject({
+      code: 'ERR_BAD_ARGUMENT',
+      message: 'patchLinears: there is no option fall_back',
+      hint: expect.stringMatching(/^Did you mean fallback\?/),
+    });
     const reason = new Error('stop');
     await expect(patchLinears(host, [{ match: '**', use: rowwise() }], { runtime, signal: AbortSignal.abort(reason) })).rejects.toBe(
       reason,

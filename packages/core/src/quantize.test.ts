@@ -86,3 +86,14 @@ it.each([Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])(
     }
   },
 );
+
+it('refuses options that there are not, and names the nearest', async () => {
+  const { format } = { format: () => ({ kind: 'dense', dtype: 'f32' }) as const };
+  const quantizer = { format, quantize: async () => ({ squaredError: 0, squaredWeight: 0, maxAbs: 0 }) } as unknown as Quantizer;
+  await expect(quantize(float32Tensor([1, 1], [1]), quantizer, { meta_dtype: 'f16' } as object)).rejects.toMatchObject({
+    code: 'ERR_BAD_ARGUMENT',
+    message: 'quantize: there is no option meta_dtype',
+    hint: expect.stringMatching(/^Did you mean metaDtype\? The options are signal, /),
+  });
+  await expect(quantize(float32Tensor([1, 1], [1]), quantizer, null as never)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+});

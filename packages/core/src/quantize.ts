@@ -2,6 +2,7 @@
 
 import { codecFor } from './codecs/index.ts';
 import { byteLength, DTYPE_BYTES, elementCount, FLOAT_DTYPES, readFloat32 } from './dtype.ts';
+import { checkOptionNames } from './option-names.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { Importance, PartWriter, Quantizer, Routine, WeightReader } from './spec/quantizer.ts';
@@ -23,6 +24,16 @@ export interface QuantizeOptions {
   /** For quantizers whose format is a third party's. */
   readonly codecs?: readonly FormatCodec[];
 }
+
+const OPTIONS = Object.keys({
+  signal: true,
+  onProgress: true,
+  runtime: true,
+  importance: true,
+  threads: true,
+  metaDtype: true,
+  codecs: true,
+} satisfies Record<keyof QuantizeOptions, true>);
 
 /** Shape of a two-dimensional weight. Throws ERR_TENSOR_MISMATCH otherwise. */
 export function matrixShape(name: string, shape: readonly number[]): Matrix {
@@ -116,11 +127,12 @@ export function isQuantizer(value: unknown): value is Quantizer {
 
 /**
  * Quantizes one weight [out, in] of any float dtype.
- * @throws ERR_TENSOR_MISMATCH (not a matrix), ERR_NON_FINITE, ERR_BAD_ARGUMENT (threads), ERR_WORKER,
+ * @throws ERR_TENSOR_MISMATCH (not a matrix), ERR_NON_FINITE, ERR_BAD_ARGUMENT (an unknown option, threads), ERR_WORKER,
  * and what the quantizer throws for unsuitable shapes.
  */
 export async function quantize(weight: HostTensor, quantizer: Quantizer, options: QuantizeOptions = {}): Promise<QuantizedTensor> {
   const reader = memoryReader('weight', weight);
+  checkOptionNames('quantize', options, OPTIONS);
   if (!isQuantizer(quantizer)) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'quantize needs a quantizer as its second argument', {
       hint: 'Pass what a method returns, such as hqq({ bits: 4 }).',

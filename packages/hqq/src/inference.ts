@@ -1,9 +1,8 @@
 // prepareForInference: all layers of a model onto one backend.
 
-import { type CallOptions, LowbitError } from '@lowbit/core';
+import { type CallOptions, checkOptionNames, LowbitError } from '@lowbit/core';
 import { checkBackendName, type HqqBackend } from './backends.ts';
 import { HqqLinear } from './linear.ts';
-import { checkNames } from './solver-options.ts';
 
 export interface InferenceOptions extends CallOptions {
   /** Default `default`: each layer on the first backend that takes it. */
@@ -22,7 +21,7 @@ export async function prepareForInference(
   model: Iterable<readonly [path: string, layer: HqqLinear]>,
   options: InferenceOptions = {},
 ): Promise<void> {
-  checkNames(options, OPTIONS, 'prepareForInference', '');
+  checkOptionNames('prepareForInference', options, OPTIONS);
   const { backend = 'default', signal, onProgress } = options;
   checkBackendName(backend);
   const layers = checkedPairs(model);

@@ -5,6 +5,7 @@ import {
   castBias,
   checkBias,
   checkComputeDtype,
+  checkOptionNames,
   checkRuntime,
   type HostTensor,
   type Importance,
@@ -21,7 +22,7 @@ import {
 import type { HqqBackend } from './backends.ts';
 import type { LinearConfig } from './config.ts';
 import { type Configured, quantizerOf } from './config-keys.ts';
-import { checkFlag, checkNames } from './solver-options.ts';
+import { checkFlag } from './solver-options.ts';
 import type { StateDict } from './state-dict.ts';
 
 /** A floating-point linear layer: weight [out, in], bias [out]. */
@@ -78,7 +79,7 @@ const RUNTIME: readonly (keyof HqqRuntime)[] = ['select', 'backend', 'backends',
 
 /** Throws ERR_BAD_ARGUMENT for options, ERR_TENSOR_MISMATCH for tensors, ERR_NON_FINITE and ERR_DTYPE_OVERFLOW for the bias. */
 export function checkCreate(linear: FloatLinear, options: HqqLinearOptions): CheckedLayer {
-  checkNames(options, CREATE_OPTIONS, 'HqqLinear', '');
+  checkOptionNames('HqqLinear', options, CREATE_OPTIONS);
   const { computeDtype = 'f16', initialize = true, delOrig = false } = options;
   checkRuntime(options.runtime, RUNTIME);
   checkComputeDtype(computeDtype);
@@ -108,7 +109,7 @@ export function checkDeletable(linear: FloatLinear): void {
 
 /** The tensors by name. Throws ERR_BAD_ARGUMENT for options, and for a state dict that is none. */
 export function checkFromState(state: StateDict | ReadonlyMap<string, HostTensor>, options: FromStateDictOptions): StateDict {
-  checkNames(options, STATE_OPTIONS, 'HqqLinear', '');
+  checkOptionNames('HqqLinear', options, STATE_OPTIONS);
   checkRuntime(options.runtime, RUNTIME);
   if (options.computeDtype !== undefined) checkComputeDtype(options.computeDtype);
   if (typeof state !== 'object' || state === null || Array.isArray(state)) {

@@ -1,7 +1,7 @@
 // The settings of HQQ and what they mean for the stored format.
 
-import { type Affine, type DType, type JsonObject, LowbitError, type Matrix, packing } from '@lowbit/core';
-import { badOption, checkFlag, checkNames, type HqqSolver, type SolverSettings, solverRecord, solverSettings } from './solver-options.ts';
+import { type Affine, checkOptionNames, type DType, type JsonObject, LowbitError, type Matrix, packing } from '@lowbit/core';
+import { badOption, checkFlag, type HqqSolver, type SolverSettings, solverRecord, solverSettings } from './solver-options.ts';
 
 /** Bits per code that HQQ knows. 1.58 means three levels. */
 export type HqqBits = 8 | 6 | 5 | 4 | 3 | 2 | 1.58 | 1;
@@ -85,7 +85,7 @@ const OPTIONS: ReadonlySet<string> = new Set<keyof HqqOptions>([
 
 /** Fills in defaults and checks; a misspelt option is an error, not a default. Throws ERR_BAD_ARGUMENT. */
 export function settings(options: HqqOptions): Settings {
-  checkNames(options, OPTIONS, 'hqq', '');
+  checkOptionNames('hqq', options, OPTIONS);
   const { bits = 4, groupSize = 64, axis = 1, optimize = true, roundZero = bits === 4, solver = 'hqq' } = options;
   const { release = '0.2.8', quantScale = false, quantZero = false, channelWise = true, viewAsFloat = false } = options;
   if (!WIDTHS.has(bits)) throw badOption('bits', bits, `Use one of ${[...WIDTHS.keys()].join(', ')}.`);

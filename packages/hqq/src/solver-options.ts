@@ -1,6 +1,6 @@
 // Which solver finds the grid, and with what constants.
 
-import { isPlainRecord, type JsonObject, LowbitError } from '@lowbit/core';
+import { checkOptionNames, type JsonObject, LowbitError } from '@lowbit/core';
 
 /** Constants of the half-quadratic solver. */
 export interface ProximalOptions {
@@ -62,18 +62,6 @@ export function valueText(value: unknown): string {
   return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
-/** Throws ERR_BAD_ARGUMENT unless `options` is a plain record of known names; `prefix` stands before them in messages. */
-export function checkNames(options: object, known: ReadonlySet<string>, owner: string, prefix: string): void {
-  const isRecord = isPlainRecord(options);
-  const unknown = isRecord ? Object.keys(options).find((name) => !known.has(name)) : undefined;
-  if (isRecord && unknown === undefined) return;
-  const problem = isRecord ? `there is no option ${prefix}${unknown}` : 'options must be a plain object';
-  throw new LowbitError('ERR_BAD_ARGUMENT', `${owner}: ${problem}`, {
-    hint: `The options are ${[...known].map((name) => `${prefix}${name}`).join(', ')}.`,
-    details: { option: unknown === undefined ? undefined : `${prefix}${unknown}` },
-  });
-}
-
 export function checkFlag(name: string, value: unknown): void {
   if (typeof value !== 'boolean') throw badOption(name, value, 'Use true or false.');
 }
@@ -126,7 +114,7 @@ export function solverSettings(solver: HqqSolver, kappa: number): SolverSettings
   if (typeof name !== 'string' || !Object.hasOwn(SOLVER_OPTIONS, name)) {
     throw badOption('solver', solver, `Use ${Object.keys(SOLVER_OPTIONS).join(', ')}, or an object with one of them as \`name\`.`);
   }
-  checkNames(options, new Set(['name', ...SOLVER_OPTIONS[name as SolverName]]), 'hqq', 'solver.');
+  checkOptionNames('hqq', options, ['name', ...SOLVER_OPTIONS[name as SolverName]], 'solver.');
   switch (options.name) {
     case 'hqq':
       return { name: 'hqq', ...proximal(options, { iterations: 20, kappa }) };

@@ -1,6 +1,6 @@
 // Quantizing a checkpoint folder into another one: core's plan and pipeline between a folder that is read in pieces and one that is written in pieces.
 
-import { type CheckpointLayout, type PlanOptions, planCheckpoint } from '@lowbit/core';
+import { type CheckpointLayout, checkOptionNames, type PlanOptions, planCheckpoint } from '@lowbit/core';
 import { BUILTIN_LAYOUTS, type FolderCheckpoint } from './checkpoint.node.ts';
 import {
   assertApart,
@@ -21,12 +21,39 @@ export interface PlanQuantizationOptions extends Omit<PlanOptions, 'layouts'> {
 
 export interface QuantizeCheckpointOptions extends PlanQuantizationOptions, WriteModelOptions {}
 
+const PLAN = {
+  quantizer: true,
+  rules: true,
+  adapters: true,
+  layouts: true,
+  layout: true,
+  dtype: true,
+  codecs: true,
+  importance: true,
+  shardSize: true,
+} satisfies Record<keyof PlanQuantizationOptions, true>;
+const PLAN_OPTIONS = Object.keys(PLAN);
+const QUANTIZE_OPTIONS = Object.keys({
+  ...PLAN,
+  out: true,
+  resume: true,
+  overwrite: true,
+  maxMemory: true,
+  concurrency: true,
+  threads: true,
+  runtime: true,
+  allowNonFinite: true,
+  signal: true,
+  onProgress: true,
+} satisfies Record<keyof QuantizeCheckpointOptions, true>);
+
 /**
  * Plans without reading weights or writing anything. The sizes are those of the files that `quantizeCheckpoint` then writes, to the byte; with double
  * quantization of bitsandbytes files come out a few bytes per linear smaller.
- * @throws what core's `planCheckpoint` throws
+ * @throws what core's `planCheckpoint` throws, and ERR_BAD_ARGUMENT for an unknown option
  */
 export async function planQuantization(source: FolderCheckpoint, options: PlanQuantizationOptions): Promise<QuantizationPlan> {
+  checkOptionNames('planQuantization', options, PLAN_OPTIONS);
   return (await prepare(source, options)).planned;
 }
 
@@ -39,6 +66,7 @@ export async function planQuantization(source: FolderCheckpoint, options: PlanQu
  * const report = await quantizeCheckpoint(source, { out: './model-hqq4', quantizer: hqq({ bits: 4 }), adapters: [llama] });
  */
 export async function quantizeCheckpoint(source: FolderCheckpoint, options: QuantizeCheckpointOptions): Promise<QuantizationReport> {
+  checkOptionNames('quantizeCheckpoint', options, QUANTIZE_OPTIONS);
   options.signal?.throwIfAborted();
   await assertApart(source.folder, options.out);
   return writeModel(source, await prepare(source, options), options);

@@ -28,7 +28,7 @@ import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelRep
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
 import { readTexts } from '../texts.ts';
-import { bitsText, bytesText, countText, durationText } from '../units.ts';
+import { bitsText, countText, durationText } from '../units.ts';
 import { type AllocationFlags, allocate, allocationJson, checkFlags, choiceNames, renderAllocation, renderMeasured } from './allocation.ts';
 
 export interface QuantizeOptions extends CommonOptions, AllocationFlags {

@@ -1,6 +1,6 @@
 // One continuation: prefill, then token by token until something ends it.
 
-import { type JsonObject, LowbitError, type ProgressEvent } from '@lowbit/core';
+import { checkOptionNames, type JsonObject, LowbitError, type ProgressEvent } from '@lowbit/core';
 import { pickToken } from '../sampling/pick.ts';
 import type { SamplingSettings } from '../sampling/process.ts';
 import { createRandom, randomSeed } from '../sampling/random.ts';
@@ -100,12 +100,7 @@ const OPTIONS = Object.keys({
 
 /** A name that would have no effect is a mistake: `max_tokens` must not mean the default of maxTokens. */
 function checkNames(options: GenerateOptions): void {
-  const option = Object.keys(options).find((name) => !OPTIONS.includes(name));
-  if (option === undefined) return;
-  throw new LowbitError('ERR_BAD_ARGUMENT', `there is no option ${JSON.stringify(option)} of generate and stream`, {
-    hint: `Options are ${OPTIONS.join(', ')}.`,
-    details: { option, known: OPTIONS },
-  });
+  checkOptionNames('generate and stream', options, OPTIONS);
 }
 
 function promptIds(host: GenerationHost, options: GenerateOptions): Uint32Array {

@@ -183,12 +183,17 @@ describe('refusals', () => {
   test('options that do not exist, by name', async () => {
     const refusal = {
       code: 'ERR_BAD_ARGUMENT',
-      message: expect.stringContaining('"max_tokens"'),
-      hint: expect.stringContaining('maxTokens'),
+      message: 'generate and stream: there is no option max_tokens',
+      hint: expect.stringMatching(/^Did you mean maxTokens\?/),
     };
     const misspelt = { prompt: 'a', max_tokens: 2 };
     await expect(model.generate(misspelt)).rejects.toMatchObject(refusal);
     await expect(collect(model.stream(misspelt))).rejects.toMatchObject(refusal);
+    await expect(loadModel(memoryCheckpoint(contents), { runtime, device_map: 'auto' } as never)).rejects.toMatchObject({
+      code: 'ERR_BAD_ARGUMENT',
+      message: 'loadModel: there is no option device_map',
+      hint: expect.stringMatching(/^Did you mean deviceMap\?/),
+    });
   });
 
   test('the message about a long prompt has both numbers', async () => {

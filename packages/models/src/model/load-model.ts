@@ -4,6 +4,7 @@ import {
   adapterFor,
   type CallOptions,
   type Checkpoint,
+  checkOptionNames,
   isLowbitError,
   type LoadOptions,
   LowbitError,
@@ -44,6 +45,23 @@ export interface LoadModelOptions extends CallOptions {
   readonly observe?: readonly string[];
 }
 
+const OPTIONS = Object.keys({
+  runtime: true,
+  disposeRuntime: true,
+  adapters: true,
+  contextLength: true,
+  maxSequences: true,
+  dtype: true,
+  cut: true,
+  deviceMap: true,
+  maxMemory: true,
+  offloadMeta: true,
+  prefillChunk: true,
+  observe: true,
+  signal: true,
+  onProgress: true,
+} satisfies Record<keyof LoadModelOptions, true>);
+
 const DEFAULT_CHUNK = 512;
 
 /**
@@ -58,6 +76,7 @@ const DEFAULT_CHUNK = 512;
  * const { text } = await model.generate({ messages: [{ role: 'user', content: 'Hello!' }] });
  */
 export async function loadModel(checkpoint: Checkpoint, options: LoadModelOptions): Promise<LanguageModel> {
+  checkOptionNames('loadModel', options, OPTIONS);
   const { runtime, signal, onProgress, dtype, prefillChunk = DEFAULT_CHUNK } = options;
   const { cut, deviceMap, maxMemory, maxSequences, offloadMeta } = options;
   signal?.throwIfAborted();
