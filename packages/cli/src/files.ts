@@ -1,6 +1,6 @@
 // Files that people name on the command line.
 
-import { open } from 'node:fs/promises';
+import { open, writeFile } from 'node:fs/promises';
 import { LowbitError } from '@lowbit/core';
 
 const MAX_BYTES = 256 * 2 ** 20;
@@ -55,6 +55,17 @@ export async function readJsonFile(path: string, flag: string): Promise<unknown>
       details: { flag, path },
       cause,
     });
+  }
+}
+
+/** Writes a file named after a flag; one that is there is replaced. Throws ERR_NOT_FOUND, ERR_IO. */
+export async function writeTextFile(path: string, text: string, flag: string): Promise<void> {
+  try {
+    await writeFile(path, text);
+  } catch (cause) {
+    const [code, problem, hint] = REASONS[(cause as NodeJS.ErrnoException).code ?? ''] ?? [];
+    const message = `${flag}: cannot write ${path}: ${problem ?? (cause as Error).message}`;
+    throw new LowbitError(code ?? 'ERR_IO', message, { hint: hint ?? 'Name another file.', details: { flag, path }, cause });
   }
 }
 

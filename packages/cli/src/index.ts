@@ -12,6 +12,7 @@ export {
   quantize,
   referenceBackend,
 } from '@lowbit/core';
+export { type HiggsOptions, higgs } from '@lowbit/higgs';
 export { type HqqOptions, hqq } from '@lowbit/hqq';
 export { openCheckpoint } from '@lowbit/hub';
 export {
@@ -23,10 +24,13 @@ export {
   perplexity,
   type TokenEvent,
 } from '@lowbit/models';
+export { type AllocatedLinear, type AllocateModelOptions, allocateModel, type ModelAllocation } from './allocate-model.ts';
+export { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 export type { InspectReport } from './commands/inspect.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
 export { IMPORTANCE_TOKENS, type RandomImportanceOptions, randomImportance } from './importance.ts';
 export { type LoadModelOptions, loadModel } from './load-model.ts';
+export { type MeasuredLoss, measureLoss } from './measure.ts';
 export { openModelFolder } from './open.ts';
 export {
   type ModelPlan,
@@ -36,4 +40,5 @@ export {
   type QuantizeModelReport,
   quantizeModel,
 } from './quantize-model.ts';
+export { SENSITIVITY_TOKENS, type SensitivityOptions, type TestedSensitivities } from './sensitivity.ts';
 export type { TagRow } from './tags.ts';

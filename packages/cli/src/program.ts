@@ -3,6 +3,7 @@
 
 import { isLowbitError } from '@lowbit/core';
 import { Command, InvalidArgumentError } from 'commander';
+import { parseChoices } from './choices.ts';
 import type { ChatOptions } from './commands/chat.ts';
 import type { GenerateOptions } from './commands/generate.ts';
 import type { InspectOptions } from './commands/inspect.ts';
@@ -18,8 +19,10 @@ import {
   parseAxis,
   parseBits,
   parseChoice,
+  parseDimension,
   parseGlob,
   parseGroup,
+  parseHadamardSize,
   parseMemory,
   parseNumber,
   parsePath,
@@ -31,6 +34,7 @@ import {
   SOLVERS,
 } from './parse.ts';
 import { PRESETS } from './presets.ts';
+import { SENSITIVITY_TOKENS } from './sensitivity.ts';
 import { version } from './version.ts';
 
 type Start = (options: CommonOptions) => Context;
@@ -70,9 +74,19 @@ function addQuantize(program: Command, start: Start): void {
       arg((text) => parseChoice(text, METHODS)),
       METHODS[0],
     )
-    .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1 (default: 4)', arg(parseBits))
-    .option('-g, --group <n>', 'hqq, nf4, fp4: weights that share a scale; hqq also none, for whole rows (default: 64)', arg(parseGroup))
+    .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1; higgs: 4, 3 or 2 (default: 4)', arg(parseBits))
+    .option(
+      '-g, --group <n>',
+      'hqq, nf4, fp4, higgs: weights that share a scale; hqq also none, for whole rows (default: 64, higgs 256)',
+      arg(parseGroup),
+    )
     .option('--axis <0|1>', 'hqq: groups along the rows (1) or across them (0) (default: 1)', arg(parseAxis))
+    .option('--p <1|2>', 'higgs: weights that share a code (default: 2, the more exact)', arg(parseDimension))
+    .option(
+      '--hadamard-size <n>',
+      'higgs: weights of a row that are rotated together, a power of two (default: 512)',
+      arg(parseHadamardSize),
+    )
     .option('--double-quant', 'nf4, fp4: keep scales as 8-bit codes')
     .option(
       '--threshold <x>',
@@ -96,7 +110,7 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--rule <glob=use>',
-      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq', 'lm_head=int8:t6', 'lm_head=keep'; the last match wins",
+      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq', 'lm_head=int8:t6', '*_proj=higgs:b4:p2:g256:h512', 'lm_head=keep'; the last match wins",
       arg((text) => void rules.push(parseRule(text))),
     )
     .option(
@@ -104,6 +118,33 @@ function addQuantize(program: Command, start: Start): void {
       'keep matching layers as they are; short for --rule GLOB=keep',
       arg((text) => void rules.push({ match: parseGlob(text), use: 'keep' })),
     )
+    .option(
+      '--target-bits <x>',
+      'share out this many bits per weight among the layers, more where errors cost more; embeddings and lm_head are not counted',
+      number({ min: 0.1, max: 64 }),
+    )
+    .option(
+      '--choices <list>',
+      "with --target-bits: what layers can get, as in rules: 'hqq:b3:g64,hqq:b4:g64,hqq:b8:g64' (default: the method's usual widths)",
+      arg(parseChoices),
+    )
+    .option(
+      '--sensitivity <from>',
+      'with --target-bits: what layers are tested on: random (default) tokens, a text file, token ids as JSON, or what --save-sensitivity wrote',
+      path,
+    )
+    .option(
+      '--sensitivity-tokens <n>',
+      `with --target-bits: tokens to test on; more are steadier and slower (default: ${SENSITIVITY_TOKENS})`,
+      number({ min: 1, max: 2 ** 24, whole: true }),
+    )
+    .option('--save-sensitivity <file>', 'with --target-bits: keep the result of the test as JSON, for other targets', path)
+    .option(
+      '--per <unit>',
+      'with --target-bits: choose for every linear (default), or one for all layers of a tag',
+      arg((text) => parseChoice(text, ['linear', 'tag'] as const)),
+    )
+    .option('--measure <file>', 'with --target-bits: compare the result with the original on this text (or ids as JSON)', path)
     .option(
       '--dtype <type>',
       `store everything else, scales and zeros as ${DTYPES.join(', ')} (default: as in the source, scales f16)`,

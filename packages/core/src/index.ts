@@ -6,10 +6,12 @@ export { higgsGrid } from './codecs/higgs-grids.ts';
 export {
   BUILTIN_CODECS,
   codecFor,
+  fitInputs,
   type Grouping,
   grouping,
   hadamardBlocks,
   INT8_STEP,
+  productDtype,
   rotatedBasis,
   storedColumns,
 } from './codecs/index.ts';
@@ -50,20 +52,14 @@ export {
   packLanes,
   rowBitsName,
   type TilePacking,
+  type TileRun,
 } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
 export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
-export {
-  adapterFor,
-  type CheckpointPlan,
-  lateTensors,
-  type PlannedTensor,
-  type PlanOptions,
-  type PlanSummary,
-  planCheckpoint,
-  summarizePlan,
-  type TensorOrigin,
-} from './plan.ts';
+export { adapterFor, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
+
+export { planRecoding, type Recoding, type RecodingOptions } from './plan-recoding.ts';
+export { type CheckpointPlan, type LinearWork, lateTensors, type PlannedTensor, type TensorOrigin } from './plan-tensors.ts';
 export { ProgramBuilder } from './program/builder.ts';
 export { cutProgram, type ProgramPiece } from './program/cut.ts';
 export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';

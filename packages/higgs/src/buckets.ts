@@ -4,7 +4,7 @@
 // Scores are linear in x, so a point that beats another at all four corners of a cell does so everywhere in it. A point is left out of a cell if
 // another one beats it at all corners by more than scores can be off by rounding: what is left out is never the answer of the definition.
 
-import type { Grid } from './grids/grid.ts';
+import type { Grid } from './grid.ts';
 import { type NearestSearch, nearest2 } from './nearest.ts';
 
 /** Cells cover [-EXTENT, EXTENT) on both axes. One in 8000 pairs of normal numbers lies beyond: for those every point is tried. */

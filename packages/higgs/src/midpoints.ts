@@ -4,7 +4,7 @@
 // Scores are rounded, so next to a midpoint the definition may prefer the farther point. A number that is within a margin of a midpoint is therefore
 // looked up by the definition itself; the margin is that of the rounding errors, some 1e-5, so this happens once in ten thousand numbers.
 
-import type { Grid } from './grids/grid.ts';
+import type { Grid } from './grid.ts';
 import { type NearestSearch, nearest1 } from './nearest.ts';
 
 /** Cells cover [-EXTENT, EXTENT); numbers beyond are treated as in the outermost. */

@@ -1,7 +1,7 @@
 // The nearest grid point, as it is defined: the code c with the largest score 2 x . point[c] - |point[c]|^2, the lowest one if several have it. Every
 // operation rounds to float32 in the order written here, without fused multiply-adds. Slow and clear; the searches in buckets.ts and midpoints.ts give the same codes.
 
-import type { Grid } from './grids/grid.ts';
+import type { Grid } from './grid.ts';
 
 /** Writes the codes of vectors 0 .. count - 1, `dim` numbers each, from codes[at] on. */
 export type NearestSearch = (vectors: Float32Array, count: number, codes: Uint8Array, at: number) => void;

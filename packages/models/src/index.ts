@@ -8,6 +8,13 @@ export { type CheckpointImportanceOptions, checkpointImportance } from './evalua
 export { type Divergence, klDivergence } from './evaluate/kl-divergence.ts';
 export { type Perplexity, type PerplexityOptions, perplexity, type Scorer, summarize } from './evaluate/perplexity.ts';
 export { randomTokens } from './evaluate/random-tokens.ts';
+export {
+  type LinearSensitivity,
+  type MeasureSensitivitiesOptions,
+  measureSensitivities,
+  type Sensitivities,
+  type SensitivityMetric,
+} from './evaluate/sensitivity.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate.ts';
 export type { LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';

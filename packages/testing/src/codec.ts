@@ -11,7 +11,9 @@ import {
   type HostTensor,
   hadamardBlocks,
   INT8_STEP,
+  productDtype,
   type QuantizedTensor,
+  roundTo,
   storedColumns,
   toFloat32,
 } from '@lowbit/core';
@@ -49,10 +51,10 @@ function weightsOf({ format, shape }: QuantizedTensor, codes: ArrayLike<number>,
   const stored = shape[0] * columns;
   const blocks = Math.ceil(stored / group);
   check(scale.length === blocks && table?.length === 2 ** (bits * dim) * dim, `${scale.length} scales, a table of ${table?.length}`);
-  const values = Float32Array.from(
-    { length: stored },
-    (_, i) => table[codes[Math.floor(i / dim)]! * dim + (i % dim)]! * scale[Math.floor(i / group)]!,
-  );
+  const dtype = productDtype(format as Codebook);
+  const values = Float32Array.from({ length: stored }, (_, i) => {
+    return roundTo(dtype, table[codes[Math.floor(i / dim)]! * dim + (i % dim)]! * scale[Math.floor(i / group)]!);
+  });
   if (rotate) hadamardBlocks(values, rotate.block);
   return values.filter((_, i) => i % columns < shape[1]);
 }

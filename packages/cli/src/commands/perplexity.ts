@@ -10,6 +10,7 @@ import { readJsonFile, readTextFile } from '../files.ts';
 import { type IdTexts, parseIds } from '../ids-file.ts';
 import { loadModel } from '../load-model.ts';
 import { pairs } from '../table.ts';
+import { encodeText, usualWindows } from '../texts.ts';
 import { countText, durationText } from '../units.ts';
 
 export interface PerplexityOptions extends CommonOptions {
@@ -35,8 +36,6 @@ export interface PerplexityReport {
   readonly ms: number;
 }
 
-const DEFAULT_CONTEXT = 2048;
-
 /** Runs the command. */
 export async function perplexityCommand(path: string, options: PerplexityOptions, context: Context): Promise<void> {
   const { data, ids } = options;
@@ -51,19 +50,12 @@ export async function perplexityCommand(path: string, options: PerplexityOptions
   const given = ids === undefined ? undefined : parseIds(await readJsonFile(ids, '--ids'), ids);
   const model = await loadModel(path, { signal: context.signal, onProgress: context.progress.report });
   try {
-    const report = await measure(model, given ?? encode(model, text!), options, context);
+    const report = await measure(model, given ?? encodeText(model.tokenizer, text!), options, context);
     context.progress.clear();
     await (context.json ? context.emit(report) : context.print(`${render(report)}\n`));
   } finally {
     await model[Symbol.asyncDispose]();
   }
-}
-
-/** The text as ids. A start token, if the tokenizer puts one in front of a text, goes in front of every window instead. */
-function encode({ tokenizer }: LanguageModel, text: string): IdTexts {
-  const [first] = tokenizer.encode('a');
-  const prefixIds = first !== undefined && first === tokenizer.bosId ? [first] : [];
-  return { texts: [tokenizer.encode(text, { addSpecialTokens: false })], context: undefined, prefixIds, dropPartial: false };
 }
 
 async function measure(
@@ -74,14 +66,9 @@ async function measure(
 ): Promise<PerplexityReport> {
   const { texts, prefixIds, dropPartial } = given;
   const started = performance.now();
-  const longest = Math.max(...texts.map((ids) => ids.length)) + prefixIds.length;
-  const usual = texts.length > 1 ? Math.max(2, Math.min(longest, model.contextLength)) : Math.min(DEFAULT_CONTEXT, model.contextLength);
-  const contextLength = options.ctx ?? given.context ?? usual;
-  // A stride of the whole context means "no overlap"; the start token takes one place of it.
-  const body = contextLength - prefixIds.length;
-  const stride = options.stride === undefined || options.stride === contextLength ? body : options.stride;
-  checkWindow(options, model.contextLength, body);
-  const windows = { contextLength, stride, prefixIds, dropPartial };
+  const windows = { ...usualWindows(given, model, options), dropPartial };
+  const { contextLength, stride } = windows;
+  checkWindow(options, model.contextLength, contextLength - prefixIds.length);
   const scored = (ids: readonly number[]): number => evaluationWindows(ids, windows).reduce((sum, { from, to }) => sum + to - from, 0);
   const total = texts.reduce((sum, ids) => sum + scored(ids), 0);
   let sum = 0;

@@ -4,9 +4,11 @@ import { availableThreads } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { randomImportance } from '../importance.ts';
+import { measureLoss } from '../measure.ts';
 import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
 import {
   type Bits,
+  type Dimension,
   type FloatDType,
   type Group,
   type ImportanceFrom,
@@ -14,6 +16,7 @@ import {
   METHODS,
   type MethodName,
   type MethodSettings,
+  parseUse,
   type QuantZero,
   type RuleText,
   SETTINGS,
@@ -23,9 +26,11 @@ import { PRESET, type PresetName } from '../presets.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import { pairs, plain, table } from '../table.ts';
 import { tagTable } from '../tags.ts';
+import { readTexts } from '../texts.ts';
 import { bitsText, bytesText, countText, durationText } from '../units.ts';
+import { type AllocationFlags, allocate, allocationJson, checkFlags, choiceNames, renderAllocation, renderMeasured } from './allocation.ts';
 
-export interface QuantizeOptions extends CommonOptions {
+export interface QuantizeOptions extends CommonOptions, AllocationFlags {
   readonly out?: string;
   readonly method: MethodName;
   readonly bits?: Bits;
@@ -34,6 +39,8 @@ export interface QuantizeOptions extends CommonOptions {
   readonly solver?: Solver;
   readonly doubleQuant?: boolean;
   readonly threshold?: number;
+  readonly p?: Dimension;
+  readonly hadamardSize?: number;
   readonly importance?: ImportanceFrom;
   readonly preset?: PresetName;
   readonly rules: readonly RuleText[];
@@ -53,8 +60,8 @@ export interface QuantizeOptions extends CommonOptions {
 const MOST_DEFAULT_THREADS = 8;
 
 /** Runs the command. */
-export async function quantizeCommand(dir: string, given: QuantizeOptions, context: Context): Promise<void> {
-  const options = withPreset(given);
+export async function quantizeCommand(dir: string, flags: QuantizeOptions, context: Context): Promise<void> {
+  const options = withPreset(flags);
   const {
     out,
     dryRun = false,
@@ -69,30 +76,48 @@ export async function quantizeCommand(dir: string, given: QuantizeOptions, conte
       'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
     );
   }
-  const solvers = [options.solver, ...options.rules.map(({ use }) => (use === 'keep' ? undefined : use.solver))];
+  checkFlags(options);
+  const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
+  const solvers = [options.solver, ...uses.map((use) => (use === 'keep' ? undefined : use.solver))];
   if (options.importance !== 'none' && !solvers.includes('least-squares')) {
     throw new UsageError(`--importance ${options.importance} needs --solver least-squares`, 'The hqq solver has no use for it.');
   }
   const settings = settingsOf(options);
+  // Read first: a wrong file should not cost the work before.
+  const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
+  const { targetBits, dtype, layout } = options;
+  const importance =
+    options.importance === 'none' || (dryRun && targetBits === undefined)
+      ? undefined
+      : await randomImportance(dir, { signal: context.signal, onProgress: context.progress.report });
+  const given = makeRules(options.rules, settings);
+  const allocation =
+    targetBits === undefined
+      ? undefined
+      : await allocate(
+          dir,
+          { ...options, targetBits },
+          { method: options.method, settings, rules: given, dtype, layout, threads, importance },
+          context,
+        );
   const what: PlanModelOptions = {
     quantizer: makeQuantizer(options.method, settings),
-    rules: makeRules(options.rules, settings),
-    dtype: options.dtype,
-    layout: options.layout,
+    rules: allocation?.rules ?? given,
+    dtype,
+    layout,
     shardSize: options.shardSize,
     signal: context.signal,
   };
+  const shown = allocation ? { allocation: allocationJson(allocation) } : {};
+  const above = allocation ? `${renderAllocation(allocation, context)}\n\n` : '';
   if (dryRun || out === undefined) {
     const plan = await planModel(dir, what);
+    if (allocation) context.progress.clear();
     await (context.json
-      ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan) })
-      : context.print(`${renderPlan(plan, context)}\n`));
+      ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
+      : context.print(`${above}${renderPlan(plan, context)}\n`));
     return;
   }
-  const importance =
-    options.importance === 'none'
-      ? undefined
-      : await randomImportance(dir, { signal: context.signal, onProgress: context.progress.report });
   const report = await quantizeModel(dir, {
     ...what,
     importance,
@@ -103,10 +128,14 @@ export async function quantizeCommand(dir: string, given: QuantizeOptions, conte
     overwrite,
     onProgress: context.progress.report,
   });
+  const measured = text && (await measureLoss(dir, out, text, { signal: context.signal, onProgress: context.progress.report }));
   context.progress.clear();
-  await (context.json
-    ? context.emit({ dryRun: false, ...report, totalBytes: total(report) })
-    : context.print(`${renderReport(report, out, options, context)}\n`));
+  if (context.json) {
+    await context.emit({ dryRun: false, ...report, totalBytes: total(report), ...shown, ...(measured ? { measured } : {}) });
+    return;
+  }
+  const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
+  await context.print(`${above}${below}${renderReport(report, out, options, context)}\n`);
 }
 
 /** What a preset sets, where a flag does not say otherwise. */
@@ -128,13 +157,16 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   quantZero: '--quant-zero',
   doubleQuant: '--double-quant',
   threshold: '--threshold',
+  p: '--p',
+  hadamardSize: '--hadamard-size',
 };
 
 /** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
-function settingsOf({ method, rules, ...flags }: QuantizeOptions): MethodSettings {
-  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold } = flags;
-  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold };
-  const methods = [method, ...rules.flatMap(({ use }) => (use === 'keep' ? [] : [use.method]))];
+function settingsOf({ method, rules, targetBits, ...flags }: QuantizeOptions): MethodSettings {
+  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, p, hadamardSize } = flags;
+  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, p, hadamardSize };
+  const uses = [...rules.map(({ use }) => use), ...(targetBits === undefined ? [] : choiceNames(flags, method, settings).map(parseUse))];
+  const methods = [method, ...uses.flatMap((use) => (use === 'keep' ? [] : [use.method]))];
   const idle = idleSetting(methods, settings);
   if (idle === undefined) return settings;
   const owners = METHODS.filter((name) => SETTINGS[name].includes(idle)).join(', ');

@@ -216,7 +216,9 @@ describe('codebookCodec', () => {
     const cut = toFloat32(codebookCodec.dequantize({ ...whole, shape: [3, 10] }, { from: 1 }));
     expect([...cut]).toEqual([...all.subarray(16, 26), ...all.subarray(32, 42)]);
     expect(codebookCodec.unpackRows({ ...whole, shape: [3, 10] }, 1, 3).shape).toEqual([2, 8]);
-    const rotated = toFloat32(codebookCodec.dequantize(rotatedBasis({ ...whole, shape: [3, 10] })));
+    const basis = rotatedBasis({ ...whole, shape: [3, 10] });
+    const rotated = toFloat32(codebookCodec.dequantize(basis, { dtype: 'f16' })); // products have the dtype of the scale
+    expect(rotated).not.toEqual(toFloat32(codebookCodec.dequantize(basis)));
     hadamardBlocks(rotated, 8);
     expect([...rotated]).toEqual([...all]);
   });

@@ -1,11 +1,12 @@
 // w = table[q] * scale of the block. Order of evaluation: a nested scale is looked up in f32 and its offset added in f32; the product is rounded to
 // f32, then once more to the dtype asked for (bitsandbytes: canonical dequantization; HIGGS' 16-bit table times 16-bit scale is exact in f32, so its
-// single rounding comes out the same). A rotation is undone on the f32 products, before the last rounding.
+// single rounding comes out the same). A rotation is undone on the products, before the last rounding; HIGGS' kernels have products of 16 bits, so
+// those of a rotated weight are rounded to the dtype of its scale first.
 
 import { readFloat32, writeFloat32 } from '../dtype.ts';
 import { packing } from '../pack/index.ts';
 import { LowbitError } from '../spec/errors.ts';
-import type { Codebook, FormatCodec, QuantizedTensor } from '../spec/format.ts';
+import type { Codebook, Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { Matrix, TensorSpec } from '../spec/tensor.ts';
 import { eachChunk, type PackedCodes } from './chunks.ts';
 import { hadamardBlocks, isHadamardSize } from './hadamard.ts';
@@ -21,6 +22,21 @@ export function storedColumns({ rotate }: Codebook, [, inp]: Matrix): number {
 export function rotatedBasis(tensor: QuantizedTensor<Codebook>): QuantizedTensor<Codebook> {
   const { rotate, ...format } = tensor.format;
   return rotate ? { format, shape: [tensor.shape[0], storedColumns(tensor.format, tensor.shape)], parts: tensor.parts } : tensor;
+}
+
+/**
+ * A rotated weight, or where one is stored, with the in_features that the model says: files that hold rows filled up to [out, K] need not say how many of
+ * the K are filling, and every in_features with the same K has the same parts. Anything else, or what does not fit, as it is.
+ */
+export function fitInputs<T extends { readonly format: Format; readonly shape: Matrix }>(stored: T, shape: Matrix): T {
+  const { format, shape: own } = stored;
+  if (format.kind !== 'codebook' || (format as Codebook).rotate === undefined || own[0] !== shape[0] || own[1] === shape[1]) return stored;
+  return storedColumns(format as Codebook, own) === storedColumns(format as Codebook, shape) ? { ...stored, shape } : stored;
+}
+
+/** What products of table and scale are rounded to: the dtype of a 16-bit scale where there is a rotation, else f32. */
+export function productDtype({ rotate, scale }: Codebook): 'f32' | 'f16' | 'bf16' {
+  return rotate && (scale === 'f16' || scale === 'bf16') ? scale : 'f32';
 }
 
 function blockCount(format: Codebook, shape: Matrix): number {
@@ -163,6 +179,8 @@ export const codebookCodec: FormatCodec<Codebook> = {
     const width = storedColumns(tensor.format, tensor.shape);
     const rows = new Float32Array((to - from) * width);
     lookUp(tensor, from * width, to * width, rows);
+    const product = productDtype(tensor.format);
+    if (product !== 'f32') readFloat32(product, writeFloat32(product, rows), rows);
     if (rotate) hadamardBlocks(rows, rotate.block);
     const values = width === inp ? rows : withoutFilling(rows, width, inp);
     const data = dtype === 'f32' ? new Uint8Array(values.buffer) : writeFloat32(dtype, values);

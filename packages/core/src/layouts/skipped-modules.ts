@@ -1,13 +1,14 @@
 // Lists of modules that stay unquantized, such as `llm_int8_skip_modules`: what an entry means to each program that reads them.
 //
 //   transformers 4   the last component is the entry, or `entry.` occurs anywhere in the path, or the path is the entry
+//   ends             the path ends with the entry: transformers before 4.50 for `modules_to_not_convert` of HIGGS
 //   transformers 5   the entry, as a regular expression, matches the beginning of the path (so `model.layers.1` is also `model.layers.10`), or the path
 //                    ends with it
 //   vLLM             the entry is a component of the path, or the path up to a dot
 //
 // Lists come from strangers' files: an expression is followed by a machine of our own, in time that grows with entry times path.
 
-export type SkipReader = 'transformers 4' | 'transformers 5' | 'vLLM';
+export type SkipReader = 'ends' | 'transformers 4' | 'transformers 5' | 'vLLM';
 
 const MOST_CHARACTERS = 256;
 
@@ -16,6 +17,7 @@ const MOST_CHARACTERS = 256;
  * letters, digits, `_`, `-`, `.`, `\.`, `.*`, `\d` and `\d+`, or that has over 256 characters.
  */
 export function skipTest(entry: string, reader: SkipReader): ((path: string) => boolean) | undefined {
+  if (reader === 'ends') return (path) => path.endsWith(entry);
   const beginning = `${entry}.`;
   if (reader === 'transformers 4') return (path) => path === entry || lastName(path) === entry || path.includes(beginning);
   if (reader === 'vLLM') return (path) => path === entry || path.startsWith(beginning) || path.split('.').includes(entry);

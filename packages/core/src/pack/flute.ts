@@ -11,7 +11,7 @@
 // Nothing else decides the order: not the group, the dtype, or the number of multiprocessors that a file was tuned for.
 
 import { LowbitError } from '../spec/errors.ts';
-import { checkCodeCount, checkCodeWidth, checkRange, checkTile, type PackedRun, type TilePacking } from './packing.ts';
+import { checkCodeCount, checkCodeWidth, checkPackedBytes, checkRange, checkTile, type PackedRun, type TilePacking } from './packing.ts';
 
 export type FluteTile = 32 | 64;
 
@@ -36,7 +36,7 @@ function flute(bits: 2 | 3 | 4, dim: 1 | 2, tile: FluteTile): TilePacking {
   const fieldBits = 2 * bits;
 
   /** Fields of output feature n, of N. */
-  function place(n: number, rows: number): FieldPlace {
+  function placeOf(n: number, rows: number): FieldPlace {
     const nb = Math.floor(n / tileRows);
     const c = Math.floor((n % tileRows) / tile);
     const t = n % tile;
@@ -82,7 +82,7 @@ function flute(bits: 2 | 3 | 4, dim: 1 | 2, tile: FluteTile): TilePacking {
     const fields = (columns * dim) / 2;
     let union = 0;
     for (let i = 0; i < count; i++) {
-      for (const [row, shift, width, low] of place(first + i, rows).words) {
+      for (const [row, shift, width, low] of placeOf(first + i, rows).words) {
         const mask = 2 ** width - 1;
         const to = wordRow(row) * fields;
         const from = i * columns;
@@ -94,6 +94,48 @@ function flute(bits: 2 | 3 | 4, dim: 1 | 2, tile: FluteTile): TilePacking {
       }
     }
     checkCodeWidth(name, union, bits * dim);
+  }
+
+  /** Codes [from, to) of the matrix. `wordRow` says where a row of words of the matrix is in `packed`. */
+  function unpackInto(
+    packed: Uint8Array,
+    [from, to]: readonly [number, number],
+    [rows, columns]: readonly [number, number],
+    wordRow: (row: number) => number,
+    into: Uint8Array,
+  ): void {
+    const fields = (columns * dim) / 2;
+    const levels = 2 ** bits - 1;
+    const line = new Uint8Array(fields);
+    for (let start = from; start < to; ) {
+      const row = Math.floor(start / columns);
+      const end = Math.min(to, (row + 1) * columns);
+      const [a, b] = [start - row * columns, end - row * columns];
+      const [j0, j1] = dim === 2 ? [a, b] : [a >> 1, (b + 1) >> 1];
+      line.fill(0, j0, j1);
+      for (const [place, shift, width, low] of placeOf(row, rows).words) {
+        const at = wordRow(place);
+        const run = words(packed.subarray(4 * (at * fields + j0), 4 * (at * fields + j1)));
+        const mask = 2 ** width - 1;
+        for (let j = j0; j < j1; j++) line[j]! |= ((run[j - j0]! >>> shift) & mask) << low;
+      }
+      const at = start - from;
+      if (dim === 2) into.set(line.subarray(a, b), at);
+      else for (let i = a; i < b; i++) into[at + i - a] = i & 1 ? line[i >> 1]! & levels : line[i >> 1]! >>> bits;
+      start = end;
+    }
+  }
+
+  /** Rows of words that hold a tile: a run of them, with 3 bits two. */
+  function tilePlanes(index: number, rows: number): readonly (readonly [start: number, count: number])[] {
+    const first = [index * tile, tile] as const;
+    return bits === 3 ? [first, [rows / 16 + 2 * tile * index, 2 * tile]] : [first];
+  }
+
+  /** Where a row of words of the matrix is among those of its tile. */
+  function rowInTile(index: number, rows: number): (row: number) => number {
+    const [[start], second] = tilePlanes(index, rows) as [readonly [number, number], (readonly [number, number])?];
+    return (row) => (row < start + tile ? row - start : tile + row - second![0]);
   }
 
   const packing: TilePacking = {
@@ -117,16 +159,9 @@ function flute(bits: 2 | 3 | 4, dim: 1 | 2, tile: FluteTile): TilePacking {
       checkTile(packing, index, rows);
       checkCodeCount(name, codes, tileRows * columns);
       const fields = (columns * dim) / 2;
-      const planes: readonly (readonly [start: number, count: number])[] =
-        bits === 3
-          ? [
-              [index * tile, tile],
-              [rows / 16 + 2 * tile * index, 2 * tile],
-            ]
-          : [[index * tile, tile]];
+      const planes = tilePlanes(index, rows);
       const packed = new Uint32Array(planes.reduce((sum, [, count]) => sum + count, 0) * fields);
-      const wordRow = (row: number): number => (row < planes[0]![0] + tile ? row - planes[0]![0] : tile + row - planes[1]![0]);
-      packInto(codes, index * tileRows, tileRows, [rows, columns], wordRow, packed);
+      packInto(codes, index * tileRows, tileRows, [rows, columns], rowInTile(index, rows), packed);
       const bytes = new Uint8Array(packed.buffer);
       let done = 0;
       return planes.map(([start, count]): PackedRun => {
@@ -134,6 +169,21 @@ function flute(bits: 2 | 3 | 4, dim: 1 | 2, tile: FluteTile): TilePacking {
         done += count;
         return { at: 2 * fields * start, data };
       });
+    },
+    tileRuns(index, rows, columns) {
+      checkShape(rows, columns);
+      checkTile(packing, index, rows);
+      const width = columns * dim; // i16 elements of a row of words
+      return tilePlanes(index, rows).map(([start, count]) => ({ at: width * start, count: width * count }));
+    },
+    unpackTile(packed, index, rows, columns) {
+      checkShape(rows, columns);
+      checkTile(packing, index, rows);
+      const codes = new Uint8Array(tileRows * columns);
+      checkPackedBytes(name, packed, (codes.length * bits * dim) / 8);
+      const from = index * codes.length;
+      unpackInto(packed, [from, from + codes.length], [rows, columns], rowInTile(index, rows), codes);
+      return codes;
     },
     unpack(packed, rows, columns) {
       const codes = new Uint8Array(rows * columns);
@@ -144,25 +194,7 @@ function flute(bits: 2 | 3 | 4, dim: 1 | 2, tile: FluteTile): TilePacking {
       checkShape(rows, columns);
       const fields = (columns * dim) / 2;
       checkRange(name, packed, ((rows * bits) / 16) * fields * 4, rows * columns, [from, to], into);
-      if (from === to) return;
-      const levels = 2 ** bits - 1;
-      const line = new Uint8Array(fields);
-      for (let start = from; start < to; ) {
-        const row = Math.floor(start / columns);
-        const end = Math.min(to, (row + 1) * columns);
-        const [a, b] = [start - row * columns, end - row * columns];
-        const [j0, j1] = dim === 2 ? [a, b] : [a >> 1, (b + 1) >> 1];
-        line.fill(0, j0, j1);
-        for (const [wordRow, shift, width, low] of place(row, rows).words) {
-          const run = words(packed.subarray(4 * (wordRow * fields + j0), 4 * (wordRow * fields + j1)));
-          const mask = 2 ** width - 1;
-          for (let j = j0; j < j1; j++) line[j]! |= ((run[j - j0]! >>> shift) & mask) << low;
-        }
-        const at = start - from;
-        if (dim === 2) into.set(line.subarray(a, b), at);
-        else for (let i = a; i < b; i++) into[at + i - a] = i & 1 ? line[i >> 1]! & levels : line[i >> 1]! >>> bits;
-        start = end;
-      }
+      unpackInto(packed, [from, to], [rows, columns], (row) => row, into);
     },
   };
   return packing;

@@ -9,7 +9,7 @@ import { ROW_BITS } from './row-bits.ts';
 
 export { type FluteTile, fluteName, fluteRows } from './flute.ts';
 export { packLanes } from './lanes.ts';
-export { isLanePacking, isTilePacking, type LanePacking, type PackedRun, type Packing, type TilePacking } from './packing.ts';
+export { isLanePacking, isTilePacking, type LanePacking, type PackedRun, type Packing, type TilePacking, type TileRun } from './packing.ts';
 export { rowBitsName } from './row-bits.ts';
 
 /** Packings by the name that `Format.packing` uses. */

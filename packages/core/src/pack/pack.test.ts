@@ -194,7 +194,7 @@ describe('lane packings', () => {
 describe('tile packings', () => {
   const tilePackings = all.filter(isTilePacking);
 
-  it('write the tiles of a streaming quantizer as they write the whole matrix', () => {
+  it('write and read tiles as the whole matrix', () => {
     const matrix = packed.filter(({ packing: p }) => isTilePacking(p));
     fc.assert(
       fc.property(matrix, ({ packing: p, rows, columns, codes }) => {
@@ -209,6 +209,8 @@ describe('tile packings', () => {
             result.set(data, at * width);
             for (let i = at * width; i < at * width + data.length; i++) written[i]!++;
           }
+          const runs = tiles.tileRuns(tile, rows, columns).map(({ at, count }) => whole.subarray(at * width, (at + count) * width));
+          expect(Buffer.compare(tiles.unpackTile(Uint8Array.from(Buffer.concat(runs)), tile, rows, columns), own)).toBe(0);
         }
         expect(result).toEqual(whole);
         expect(written.every((times) => times === 1)).toBe(true);
@@ -221,8 +223,12 @@ describe('tile packings', () => {
     const [rows, columns] = fitting(p, 3, 4);
     const codes = new Uint8Array(p.tileRows * columns);
     for (const tile of [-1, 0.5, rows / p.tileRows]) {
-      expect(() => p.packTile(codes, tile, rows, columns)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+      const bad = expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' });
+      expect(() => p.packTile(codes, tile, rows, columns)).toThrow(bad);
+      expect(() => p.tileRuns(tile, rows, columns)).toThrow(bad);
+      expect(() => p.unpackTile(codes, tile, rows, columns)).toThrow(bad);
     }
+    expect(() => p.unpackTile(new Uint8Array(0), 0, rows, columns)).toThrow(expect.objectContaining({ code: 'ERR_TENSOR_MISMATCH' }));
     expect(() => p.packTile(codes.subarray(1), 0, rows, columns)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
   });
 

@@ -42,6 +42,12 @@ export interface PackedRun {
   readonly data: Uint8Array;
 }
 
+/** Packed elements [at, at + count). */
+export interface TileRun {
+  readonly at: number;
+  readonly count: number;
+}
+
 /**
  * A packing that puts whole tiles of `tileRows` consecutive rows into runs of their own: what a streaming quantizer needs to write a tile as soon as
  * its codes are there.
@@ -53,6 +59,10 @@ export interface TilePacking extends Packing {
    * that is not in the matrix.
    */
   packTile(codes: Uint8Array, tile: number, rows: number, columns: number): readonly PackedRun[];
+  /** Where the elements of such a tile are in the packed tensor. Throws as `packTile`. */
+  tileRuns(tile: number, rows: number, columns: number): readonly TileRun[];
+  /** The codes of such a tile; `packed` is the bytes of its runs, one after another. Throws as `packTile`, and ERR_TENSOR_MISMATCH for other than their bytes. */
+  unpackTile(packed: Uint8Array, tile: number, rows: number, columns: number): Uint8Array;
 }
 
 export function isTilePacking(packing: Packing): packing is TilePacking {
@@ -64,6 +74,14 @@ export function checkTile(packing: TilePacking, tile: number, rows: number): voi
   if (Number.isInteger(tile) && tile >= 0 && (tile + 1) * packing.tileRows <= rows) return;
   throw new LowbitError('ERR_BAD_ARGUMENT', `${packing.name}: tile ${tile} is not in a matrix of ${rows} rows`, {
     details: { packing: packing.name, tile, rows, tileRows: packing.tileRows },
+  });
+}
+
+/** Throws ERR_TENSOR_MISMATCH unless `packed` has `bytes` bytes. */
+export function checkPackedBytes(packing: string, packed: Uint8Array, bytes: number): void {
+  if (packed.length === bytes) return;
+  throw new LowbitError('ERR_TENSOR_MISMATCH', `${packing}: the packed tensor needs ${bytes} bytes, got ${packed.length}`, {
+    details: { packing, expected: bytes, actual: packed.length },
   });
 }
 
@@ -93,11 +111,7 @@ export function checkRange(
   range: readonly [number, number],
   into: Uint8Array,
 ): void {
-  if (packed.length !== bytes) {
-    throw new LowbitError('ERR_TENSOR_MISMATCH', `${packing}: the packed tensor needs ${bytes} bytes, got ${packed.length}`, {
-      details: { packing, expected: bytes, actual: packed.length },
-    });
-  }
+  checkPackedBytes(packing, packed, bytes);
   const [from, to] = range;
   if (from >= 0 && from <= to && to <= count && to - from <= into.length) return;
   throw new LowbitError('ERR_BAD_ARGUMENT', `${packing}: cannot unpack elements ${from} to ${to} of ${count} into ${into.length} bytes`, {

@@ -3,7 +3,7 @@
 // code a byte, row by row.
 
 import { LowbitError } from '../spec/errors.ts';
-import { checkCodeCount, checkCodeWidth, checkRange, checkTile, type TilePacking } from './packing.ts';
+import { checkCodeCount, checkCodeWidth, checkPackedBytes, checkRange, checkTile, type TilePacking } from './packing.ts';
 
 function rowBits(bits: number): TilePacking {
   const name = `row_bits${bits}`;
@@ -65,6 +65,17 @@ function rowBits(bits: number): TilePacking {
     packTile(codes, tile, rows, columns) {
       checkTile(packing, tile, rows);
       return [{ at: tile * rowBytes(columns), data: packRows(codes, 1, columns) }];
+    },
+    tileRuns(tile, rows, columns) {
+      checkTile(packing, tile, rows);
+      return [{ at: tile * rowBytes(columns), count: rowBytes(columns) }];
+    },
+    unpackTile(packed, tile, rows, columns) {
+      checkTile(packing, tile, rows);
+      checkPackedBytes(name, packed, rowBytes(columns));
+      const codes = new Uint8Array(columns);
+      unpackRow(packed, 0, columns, codes, 0);
+      return codes;
     },
     unpack(packed, rows, columns) {
       const codes = new Uint8Array(rows * columns);

@@ -3,11 +3,12 @@
 //
 // The kernels are functions of the module that take their weight as an argument: closures would be compiled anew for every weight of a model.
 
+import { rounder } from '../dtype.ts';
 import { packing } from '../pack/index.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine, Codebook, Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { Matrix } from '../spec/tensor.ts';
-import type { HeldWeight, HoldingPlan } from './weights.ts';
+import type { HeldWeight, HoldingPlan, ProductDtype } from './weights.ts';
 
 /** Codes and the numbers that make weights of them. One shape of record for all kinds, so that kernels see one kind of object. */
 interface Grouped {
@@ -21,6 +22,8 @@ interface Grouped {
   readonly zero: Float32Array;
   /** Of codebooks; empty for affine grids. */
   readonly table: Float32Array;
+  /** Rounds a product of those two. */
+  readonly round: (value: number) => number;
 }
 
 const f = Math.fround;
@@ -29,9 +32,9 @@ const NO_CODES = new Uint8Array(0);
 const UNPACK_ROWS = 64;
 
 /** The plan for a weight whose groups lie within rows or columns, or undefined for one that only its codec can take apart. */
-export function planGrouped(codec: FormatCodec, format: Format, shape: Matrix): HoldingPlan | undefined {
+export function planGrouped(codec: FormatCodec, format: Format, shape: Matrix, product: ProductDtype): HoldingPlan | undefined {
   if (format.kind === 'affine') return planAffine(codec, format as Affine, shape);
-  return format.kind === 'codebook' ? planCodebook(codec, format as Codebook, shape) : undefined;
+  return format.kind === 'codebook' ? planCodebook(codec, format as Codebook, shape, rounder(product)) : undefined;
 }
 
 function planAffine(codec: FormatCodec, format: Affine, shape: Matrix): HoldingPlan | undefined {
@@ -49,14 +52,14 @@ function planAffine(codec: FormatCodec, format: Affine, shape: Matrix): HoldingP
     metaBytes,
     hold(weight, bytes) {
       const codes = repack(codec, weight, pairs, 256);
-      const held: Grouped = { out, inp, group, codes, ...numbersOf(codec, weight) };
+      const held: Grouped = { out, inp, group, codes, round: f, ...numbersOf(codec, weight) };
       if (format.axis === 0) return { bytes, fill: (from, to, into) => fillColumns(held, pairs, from, to, into) };
       return pairs ? heldPairs(held, bytes) : heldBytes(held, bytes);
     },
   };
 }
 
-function planCodebook(codec: FormatCodec, format: Codebook, shape: Matrix): HoldingPlan | undefined {
+function planCodebook(codec: FormatCodec, format: Codebook, shape: Matrix, round: Grouped['round']): HoldingPlan | undefined {
   const [out, inp] = shape;
   const { group, dim, bits, rotate } = format;
   if (rotate || inp % group !== 0 || group % 2 !== 0 || bits > 4) return undefined;
@@ -69,7 +72,7 @@ function planCodebook(codec: FormatCodec, format: Codebook, shape: Matrix): Hold
       metaBytes,
       hold(weight, bytes) {
         const codes = repack(codec, weight, false, 2 ** (2 * bits));
-        return heldVectors({ out, inp, group, codes, ...numbersOf(codec, weight) }, bytes);
+        return heldVectors({ out, inp, group, codes, round, ...numbersOf(codec, weight) }, bytes);
       },
     };
   }
@@ -79,7 +82,7 @@ function planCodebook(codec: FormatCodec, format: Codebook, shape: Matrix): Hold
     metaBytes,
     hold(weight, bytes) {
       const codes = repack(codec, weight, true, 2 ** bits);
-      return heldPairs({ out, inp, group, codes, ...numbersOf(codec, weight) }, bytes);
+      return heldPairs({ out, inp, group, codes, round, ...numbersOf(codec, weight) }, bytes);
     },
   };
 }
@@ -110,10 +113,10 @@ function repack(codec: FormatCodec, weight: QuantizedTensor, pairs: boolean, ent
 }
 
 /** Numbers of codes 0 .. 15 of a group within a row, written to `into` from `at`. */
-function groupTable({ scale, zero, table }: Grouped, group: number, into: Float64Array, at: number): void {
+function groupTable({ scale, zero, table, round }: Grouped, group: number, into: Float64Array, at: number): void {
   const s = scale[group]!;
   if (table.length > 0) {
-    for (let q = 0; q < table.length; q++) into[at + q] = f(table[q]! * s);
+    for (let q = 0; q < table.length; q++) into[at + q] = round(table[q]! * s);
     return;
   }
   const z = zero[group]!;
@@ -256,7 +259,7 @@ function heldVectors(weight: Grouped, bytes: number): HeldWeight {
   };
 }
 
-function fillVectors({ inp, group, codes, scale, table }: Grouped, from: number, to: number, into: Float64Array): void {
+function fillVectors({ inp, group, codes, scale, table, round }: Grouped, from: number, to: number, into: Float64Array): void {
   const perRow = inp / group;
   let at = (from * inp) / 2;
   let i = 0;
@@ -264,14 +267,14 @@ function fillVectors({ inp, group, codes, scale, table }: Grouped, from: number,
     const s = scale[g]!;
     for (const end = at + group / 2; at < end; at++, i += 2) {
       const entry = 2 * codes[at]!;
-      into[i] = f(table[entry]! * s);
-      into[i + 1] = f(table[entry + 1]! * s);
+      into[i] = round(table[entry]! * s);
+      into[i + 1] = round(table[entry + 1]! * s);
     }
   }
 }
 
 /** Sums of four rows, to `sums`. A row past the last repeats the last. */
-function sumVectors({ out, inp, group, codes, scale, table }: Grouped, x: Float64Array, row: number): void {
+function sumVectors({ out, inp, group, codes, scale, table, round }: Grouped, x: Float64Array, row: number): void {
   const perRow = inp / group;
   const half = inp / 2;
   const [r1, r2, r3] = [Math.min(out - 1, row + 1), Math.min(out - 1, row + 2), Math.min(out - 1, row + 3)];
@@ -284,17 +287,17 @@ function sumVectors({ out, inp, group, codes, scale, table }: Grouped, x: Float6
       const u = x[2 * i]!;
       const v = x[2 * i + 1]!;
       let entry = 2 * codes[c0 + i]!;
-      s0 += u * f(table[entry]! * w0);
-      s0 += v * f(table[entry + 1]! * w0);
+      s0 += u * round(table[entry]! * w0);
+      s0 += v * round(table[entry + 1]! * w0);
       entry = 2 * codes[c1 + i]!;
-      s1 += u * f(table[entry]! * w1);
-      s1 += v * f(table[entry + 1]! * w1);
+      s1 += u * round(table[entry]! * w1);
+      s1 += v * round(table[entry + 1]! * w1);
       entry = 2 * codes[c2 + i]!;
-      s2 += u * f(table[entry]! * w2);
-      s2 += v * f(table[entry + 1]! * w2);
+      s2 += u * round(table[entry]! * w2);
+      s2 += v * round(table[entry + 1]! * w2);
       entry = 2 * codes[c3 + i]!;
-      s3 += u * f(table[entry]! * w3);
-      s3 += v * f(table[entry + 1]! * w3);
+      s3 += u * round(table[entry]! * w3);
+      s3 += v * round(table[entry + 1]! * w3);
     }
   }
   sums[0] = s0;

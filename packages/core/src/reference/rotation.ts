@@ -5,11 +5,11 @@
 // The rotation of x is a float64 sum that is not rounded in between, and is computed once for all linears that read the same x in the same blocks: q, k
 // and v, or gate and up.
 
-import { rotatedBasis, storedColumns } from '../codecs/codebook.ts';
+import { productDtype, rotatedBasis, storedColumns } from '../codecs/codebook.ts';
 import { hadamardBlocks } from '../codecs/hadamard.ts';
 import type { Codebook, QuantizedTensor } from '../spec/format.ts';
 import type { Matrix } from '../spec/tensor.ts';
-import type { HeldWeight, HoldingPlan } from './weights.ts';
+import type { HeldWeight, HoldingPlan, ProductDtype } from './weights.ts';
 
 /** What becomes of rows of x: filled up with zeros to `columns`, then rotated in runs of `block`. */
 export interface Rotation {
@@ -46,13 +46,17 @@ export class Rotations {
 }
 
 /** The plan for a rotated weight, made of the plan for the weight that it is in the rotated basis. */
-export function planRotated(format: Codebook, shape: Matrix, plan: (format: Codebook, shape: Matrix) => HoldingPlan): HoldingPlan {
+export function planRotated(
+  format: Codebook,
+  shape: Matrix,
+  plan: (format: Codebook, shape: Matrix, product: ProductDtype) => HoldingPlan,
+): HoldingPlan {
   const { rotate, ...inner } = format;
   const { block } = rotate!;
   const [, inp] = shape;
   const columns = storedColumns(format, shape);
   const rotation = { block, columns };
-  const { level, bytes, metaBytes, hold } = plan(inner, [shape[0], columns]);
+  const { level, bytes, metaBytes, hold } = plan(inner, [shape[0], columns], productDtype(format));
   return {
     level,
     bytes,
@@ -62,7 +66,7 @@ export function planRotated(format: Codebook, shape: Matrix, plan: (format: Code
       return {
         bytes: held.bytes,
         rotated: { rotation, weight: held },
-        // As the codec does: f32 products, rotated back with one rounding.
+        // As the codec does: rounded products, rotated back with one rounding.
         fill(from, to, into) {
           const wide = new Float64Array((to - from) * columns);
           held.fill(from, to, wide);

@@ -39,7 +39,8 @@ export interface Affine {
  *
  * With `rotate` (HIGGS) every row was filled up with zeros to K, the next multiple of `rotate.block`, and every run of `rotate.block` numbers multiplied by
  * the normalised Hadamard matrix before quantization: all of the above then speaks of [out, K] instead of [out, in]. A backend fills up and rotates
- * activations in the same way, once for all linears with the same input and block; dequantize undoes the rotation and drops the filling.
+ * activations in the same way, once for all linears with the same input and block; dequantize undoes the rotation and drops the filling. Products are
+ * rounded to the dtype of the scale where that is f16 or bf16: those are the weights of HIGGS's kernels.
  */
 export interface Codebook {
   readonly kind: 'codebook';
@@ -97,7 +98,8 @@ export interface DequantizeOptions {
  * codebook may be short. Every operation below rounds to f32.
  *
  *   affine    w = (q - zero[g]) * scale[g]; `zero` is there for `none`, too (levels / 2 everywhere)
- *   codebook  w[j] = table[q * dim + j] * scale[g], j < dim; with `rotate` these are the weights before the rotation is undone
+ *   codebook  w[j] = table[q * dim + j] * scale[g], j < dim; with `rotate` these are the weights before the rotation is undone, and a scale of f16 or
+ *             bf16 rounds the product to its dtype, too
  *   int8      w = (q * scale[row]) * f32(1 / 127)
  */
 export interface FormatNumbers {

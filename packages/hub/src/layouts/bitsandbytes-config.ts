@@ -6,8 +6,8 @@
 import type { JsonObject, LinearSite, PlannedLinear } from '@lowbit/core';
 import { isFourBit, isInt8 } from '@lowbit/core/layouts';
 import { type BitsAndBytesSettings, bitsAndBytesSettings } from './bitsandbytes-settings.ts';
-import { skipList } from './bitsandbytes-skip.ts';
 import { FUSED, LOWBIT, some } from './loads.ts';
+import { type SkipList, skipList } from './skip-list.ts';
 
 interface SurveyedLinear {
   readonly site: LinearSite;
@@ -25,7 +25,7 @@ export function bitsAndBytesConfig(linears: readonly PlannedLinear[]): JsonObjec
   const layers = survey(linears);
   const [first] = layers;
   const { settings } = first!;
-  const { modules } = skipList(linears, settings.skipModules);
+  const { modules } = skips(linears, settings);
   const [four, eight] = [first!.bits === 4, first!.bits === 8];
   return {
     _load_in_4bit: four,
@@ -47,7 +47,7 @@ export function bitsAndBytesConfig(linears: readonly PlannedLinear[]): JsonObjec
 /** Programs that load the result, a sentence each. */
 export function bitsAndBytesLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
   const layers = survey(linears);
-  const { unskippable } = skipList(linears, layers[0]!.settings.skipModules);
+  const { unskippable } = skips(linears, layers[0]!.settings);
   return [LOWBIT, ...thresholds(layers), ...transformers(layers, unskippable), vllm(layers, linears, unskippable), TGI];
 }
 
@@ -115,4 +115,9 @@ function survey(linears: readonly PlannedLinear[]): readonly SurveyedLinear[] {
     const nested = typeof format.scale !== 'string';
     return [{ site, bits: 4, type: format.table, nested, group: format.group, threshold: settings.threshold, settings }];
   });
+}
+
+function skips(linears: readonly PlannedLinear[], { skipModules }: BitsAndBytesSettings): SkipList {
+  const wanted = skipModules ?? null;
+  return skipList(linears, { wanted, readers: ['transformers 4', 'transformers 5', 'vLLM'], field: 'llm_int8_skip_modules' });
 }

@@ -1,7 +1,6 @@
 // A grid: the points that codes stand for, and what the search of the nearest one needs of them.
 
-import { LowbitError } from '@lowbit/core';
-import { GRID_POINTS } from './points.ts';
+import { higgsGrid } from '@lowbit/core';
 
 export type HiggsBits = 2 | 3 | 4;
 /** Numbers of a point: weights that a code stands for. */
@@ -20,19 +19,13 @@ export interface Grid {
 
 const made = new Map<string, Grid>();
 
-/** The grid of that many bits a weight. Throws ERR_BAD_ARGUMENT if there is none. */
+/** The grid of that many bits a weight. Throws ERR_UNSUPPORTED_FORMAT if there is none. */
 export function gridOf(bits: number, dim: number): Grid {
   const name = `${bits}-${dim}`;
   let grid = made.get(name);
   if (grid) return grid;
-  if (!Object.hasOwn(GRID_POINTS, name)) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `higgs: there is no grid of ${bits} bits in ${dim} dimensions`, {
-      hint: 'Bits are 2, 3 or 4, dimensions (p) 1 or 2.',
-      details: { bits, p: dim },
-    });
-  }
-  const points = Float32Array.from(GRID_POINTS[name as keyof typeof GRID_POINTS]);
-  const size = points.length / dim;
+  const size = 2 ** (bits * dim);
+  const points = higgsGrid(dim, size);
   const norms = Float32Array.from({ length: size }, (_, c) => points[c * dim]! ** 2 + (dim === 2 ? points[2 * c + 1]! ** 2 : 0));
   grid = { bits: bits as HiggsBits, dim: dim as HiggsDim, size, points, norms };
   made.set(name, grid);

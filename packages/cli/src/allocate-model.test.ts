@@ -1,0 +1,212 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { dequantize, float32Tensor, hostTensor, quantizationError, quantize, toFloat32 } from '@lowbit/core';
+import { hqq } from '@lowbit/hqq';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { type AllocateModelOptions, allocateModel } from './allocate-model.ts';
+import { choiceError } from './choice-error.ts';
+import { defaultChoices, makeChoices, parseChoices } from './choices.ts';
+import { parseUse } from './parse.ts';
+import { createProgram } from './program.ts';
+import { planModel, quantizeModel } from './quantize-model.ts';
+import { isSaved, parseSaved, savedText, type TestedSensitivities } from './sensitivity.ts';
+
+const TINY = fileURLToPath(new URL('../../../examples/tiny-llama', import.meta.url));
+const TAGS = [
+  'self_attn.q_proj',
+  'self_attn.k_proj',
+  'self_attn.v_proj',
+  'self_attn.o_proj',
+  'mlp.gate_proj',
+  'mlp.up_proj',
+  'mlp.down_proj',
+];
+
+/** As if measured: v_proj matters most, and the last layer more than the first. */
+const sensitivities: TestedSensitivities = {
+  metric: 'kl',
+  on: 'random',
+  tokens: 1,
+  linears: Array.from({ length: 6 }, (_, layer) =>
+    TAGS.map((tag) => ({
+      path: `model.layers.${layer}.${tag}`,
+      sensitivity: (1 + layer / 10) * (tag.endsWith('v_proj') ? 1 : 0.01),
+      points: [],
+    })),
+  ).flat(),
+};
+
+/** Errors that need no weights, so that these tests quantize nothing. */
+const choices = makeChoices(['hqq:b2:g64', 'hqq:b4:g64', 'hqq:b8:g64']).map((choice, i) => ({
+  ...choice,
+  error: () => [0.1, 0.01, 0.0001][i]!,
+}));
+const allocated = (options: Partial<AllocateModelOptions> = {}) =>
+  allocateModel(TINY, { targetBits: 3.25, choices, sensitivities, ...options });
+
+describe('choiceError', () => {
+  const weight = float32Tensor(
+    [4, 64],
+    Float32Array.from({ length: 256 }, (_, i) => Math.sin(i * i) * (1 + (i % 64))),
+  );
+  const use = hqq({ bits: 3, groupSize: 64 });
+  const moments = (kind: 'diagonal' | 'matrix', of: (channel: number) => number) => ({
+    kind,
+    rows: 1,
+    moments:
+      kind === 'diagonal'
+        ? hostTensor(
+            'f32',
+            [64],
+            Float32Array.from({ length: 64 }, (_, i) => of(i)),
+          )
+        : hostTensor(
+            'f32',
+            [64, 64],
+            Float32Array.from({ length: 4096 }, (_, i) => (i % 65 === 0 ? of(i / 65) : 9)),
+          ),
+  });
+
+  it('is the relative squared error', async () => {
+    const { snrDb } = quantizationError(weight, await quantize(weight, use, { metaDtype: 'f16' }));
+    expect(await choiceError(weight, use, { metaDtype: 'f16' })).toBeCloseTo(10 ** (-snrDb / 10), 12);
+    expect(await choiceError(float32Tensor([2, 64], new Float32Array(128)), use)).toBe(0);
+  });
+
+  it('counts channels by what their inputs are', async () => {
+    const plain = await choiceError(weight, use);
+    expect(await choiceError(weight, use, { importance: moments('diagonal', () => 7) })).toBeCloseTo(plain, 12);
+    // One channel alone: 64 times its own error.
+    const stored = toFloat32(dequantize(await quantize(weight, use)));
+    const values = toFloat32(weight);
+    let error = 0;
+    for (let row = 0; row < 4; row++) error += (values[row * 64 + 63]! - stored[row * 64 + 63]!) ** 2;
+    const expected = (64 * error) / values.reduce((sum, value) => sum + value * value, 0);
+    for (const kind of ['diagonal', 'matrix'] as const) {
+      const importance = moments(kind, (channel) => (channel === 63 ? 3 : 0));
+      expect(await choiceError(weight, use, { importance })).toBeCloseTo(expected, 12);
+    }
+  });
+});
+
+describe('allocateModel', () => {
+  it('gives bits where errors cost most, as rules that quantize and plan take', async () => {
+    const { rules, linears, bitsPerWeight, loss, gap, uniform } = await allocated();
+    expect(bitsPerWeight).toBeLessThanOrEqual(3.25);
+    expect(bitsPerWeight).toBeGreaterThan(3.2);
+    expect([linears.length, gap]).toEqual([42, 0]);
+    const bits = (tag: string): number => linears.filter((linear) => linear.tag === tag).reduce((sum, linear) => sum + linear.bits, 0) / 6;
+    expect(bits('self_attn.v_proj')).toBeGreaterThan(2 * bits('mlp.up_proj'));
+    expect(loss).toBeCloseTo(
+      linears.reduce((sum, { sensitivity, error }) => sum + sensitivity * error, 0),
+      12,
+    );
+    expect(uniform.map(({ choice, bitsPerWeight: each }) => [choice, each])).toEqual([
+      ['hqq:b2:g64', 2.5],
+      ['hqq:b4:g64', 4.5],
+      ['hqq:b8:g64', 8.5],
+    ]);
+    expect(loss).toBeLessThan(uniform[0]!.loss);
+
+    const plan = await planModel(TINY, { rules });
+    expect(plan.summary.bitsPerWeight).toBeCloseTo(bitsPerWeight, 9);
+    const dir = mkdtempSync(join(tmpdir(), 'lowbit-allocate-'));
+    onTestFinished(() => rmSync(dir, { recursive: true }));
+    const report = await quantizeModel(TINY, { out: join(dir, 'out'), rules });
+    expect(report.files).toEqual(plan.files);
+  });
+
+  it('leaves what rules match alone, and can choose by tag', async () => {
+    const rules = [{ match: 'self_attn.v_proj', use: 'keep' }] as const;
+    const { linears, rules: all, weights } = await allocated({ rules, per: 'tag' });
+    expect(linears.length).toBe(36);
+    expect(linears.some(({ tag }) => tag === 'self_attn.v_proj')).toBe(false);
+    expect(weights).toBe(linears.reduce((sum, linear) => sum + linear.weights, 0));
+    expect(all[0]).toBe(rules[0]);
+    for (const tag of TAGS)
+      expect(new Set(linears.filter((linear) => linear.tag === tag).map(({ choice }) => choice)).size).toBeLessThan(2);
+  });
+
+  it('measures errors of choices that say none, and keeps layers where that is a choice', async () => {
+    const one = { rules: [{ match: ['model.layers.{1,2,3,4,5}.**', 'mlp.*'], use: 'keep' }] } as const;
+    const { linears } = await allocated({ ...one, choices: makeChoices(['hqq:b2:g64', 'keep']), targetBits: 9 });
+    expect(linears.map(({ choice }) => choice).sort()).toEqual(['hqq:b2:g64', 'hqq:b2:g64', 'keep', 'keep']);
+    for (const { choice, error, bits } of linears) {
+      if (choice === 'keep') expect([error, bits]).toEqual([0, 16]);
+      else expect([error > 0.1 && error < 0.3, bits]).toEqual([true, 2.5]);
+    }
+  });
+
+  it('refuses before anything is measured', async () => {
+    const refused = (code: string, message: RegExp) => expect.objectContaining({ code, message: expect.stringMatching(message) });
+    const unmeasured = { sensitivities: undefined, backends: [] }; // running anything would be another error
+    await expect(allocated({ targetBits: 2, ...unmeasured })).rejects.toThrow(
+      refused('ERR_LIMIT', /fewer than the smallest choices take, 2.5/),
+    );
+    await expect(allocated({ targetBits: Number.NaN, ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /targetBits/));
+    await expect(allocated({ choices: [], ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /no quantizer/));
+    await expect(allocated({ choices: makeChoices(['keep']), ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /no quantizer/));
+    await expect(allocated({ choices: [...choices, choices[0]!], ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /twice/));
+    const mixed = makeChoices(['hqq:b4:g64', 'nf4']);
+    await expect(allocated({ choices: mixed, ...unmeasured })).rejects.toThrow(refused('ERR_UNSUPPORTED_FORMAT', /in one model/));
+    const rules = [{ match: '**', use: 'keep' }] as const;
+    await expect(allocated({ rules, ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /nothing to allocate/));
+    await expect(allocated({ metric: 'perplexity', sensitivities: undefined })).rejects.toThrow(/random tokens means nothing/);
+    const other = { ...sensitivities, linears: sensitivities.linears.slice(1) };
+    await expect(allocated({ sensitivities: other })).rejects.toThrow(/have no linear model.layers.0.self_attn.q_proj/);
+  });
+});
+
+describe('what is written', () => {
+  it('choices', () => {
+    expect(parseUse('nf4:g64:dq')).toEqual({ method: 'nf4', group: 64, doubleQuant: true });
+    expect(parseChoices('hqq:b3, keep')).toEqual(['hqq:b3', 'keep']);
+    for (const text of ['', 'hqq:b3,,keep', 'gptq:b4', 'hqq:b3,hqq:b3', 'hqq:t6']) expect(() => parseChoices(text)).toThrow();
+    for (const method of ['hqq', 'nf4', 'fp4', 'int8'] as const) expect(makeChoices(defaultChoices(method)).length).toBeGreaterThan(1);
+    expect(defaultChoices('hqq', { group: 32 })).toEqual(['hqq:b2:g32', 'hqq:b3:g32', 'hqq:b4:g32', 'hqq:b8:g32']);
+  });
+
+  it('saved sensitivities come back', () => {
+    const value: unknown = JSON.parse(savedText(sensitivities));
+    expect(isSaved(value)).toBe(true);
+    expect(isSaved([1, 2])).toBe(false);
+    expect(parseSaved(value, 'x.json')).toEqual(sensitivities);
+    const saved = value as object;
+    for (const broken of [
+      { ...saved, linears: 3 },
+      { ...saved, metric: 'x' },
+      { ...saved, linears: [{ path: 'a' }] },
+      { ...saved, on: 1 },
+    ]) {
+      expect(() => parseSaved(broken, 'x.json')).toThrow(expect.objectContaining({ message: expect.stringContaining('x.json') }));
+    }
+  });
+
+  it('flags that need a target, or exclude it', async () => {
+    const run = (...args: string[]) =>
+      createProgram(() => ({ json: true, signal: new AbortController().signal }) as never).parseAsync(['quantize', TINY, ...args], {
+        from: 'user',
+      });
+    await expect(run('--dry-run', '--choices', 'hqq:b3')).rejects.toThrow('--choices needs --target-bits');
+    await expect(run('--dry-run', '--sensitivity', 'random')).rejects.toThrow('--sensitivity needs --target-bits');
+    await expect(run('--dry-run', '--target-bits', '3', '-b', '4')).rejects.toThrow('--bits and --target-bits exclude each other');
+    await expect(run('--dry-run', '--target-bits', '3', '--measure', 'x.txt')).rejects.toThrow('--measure needs a model that is written');
+    await expect(run('--dry-run', '--target-bits', 'three')).rejects.toThrow(/target-bits/);
+    await expect(run('--dry-run', '--target-bits', '3', '--choices', 'hqq:b9')).rejects.toThrow(/choices/);
+    await expect(run('--dry-run', '--target-bits', '3', '--sensitivity', '/nowhere/x.txt')).rejects.toThrow(/--sensitivity: cannot read/);
+    await expect(run('-o', '/nowhere/out', '--target-bits', '3', '--measure', '/nowhere/x.txt')).rejects.toThrow(/--measure: cannot read/);
+  });
+
+  it('ids that are none are refused with the flag they came by', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'lowbit-allocate-'));
+    onTestFinished(() => rmSync(dir, { recursive: true }));
+    const file = join(dir, 'ids.json');
+    writeFileSync(file, '[1, -2]');
+    const run = createProgram(
+      () => ({ json: true, signal: new AbortController().signal, progress: { report: () => {} } }) as never,
+    ).parseAsync(['quantize', TINY, '--dry-run', '--target-bits', '3', '--sensitivity', file], { from: 'user' });
+    await expect(run).rejects.toThrow(/--sensitivity: .*-2 is no token id/);
+  });
+});

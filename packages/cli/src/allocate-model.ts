@@ -1,0 +1,309 @@
+// Bits where they matter: which choice for which linear of a model folder, within an average number of bits, as rules for `quantizeModel`.
+
+import {
+  adapterFor,
+  bitsPerWeight,
+  createWorkers,
+  DTYPE_BYTES,
+  elementCount,
+  type Importance,
+  isLowbitError,
+  isQuantizer,
+  type LinearSite,
+  LowbitError,
+  type Quantizer,
+  type Rule,
+  resolveRules,
+  transpose,
+} from '@lowbit/core';
+import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/core/allocation';
+import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
+import { defaultAdapters, type SensitivityMetric } from '@lowbit/models';
+import { choiceError } from './choice-error.ts';
+import { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
+import { openModelFolder } from './open.ts';
+import type { QuantizeModelOptions } from './quantize-model.ts';
+import { type SensitivityOptions, sensitivitiesOf, type TestedSensitivities } from './sensitivity.ts';
+
+export interface AllocateModelOptions
+  extends SensitivityOptions,
+    Pick<QuantizeModelOptions, 'rules' | 'dtype' | 'layout' | 'layouts' | 'codecs' | 'importance' | 'threads'> {
+  /** Average of stored bits per weight, over the linears that are chosen for: those that no rule matches, `lm_head` and embeddings never. */
+  readonly targetBits: number;
+  /** What can be chosen; default the widths of hqq. A choice that cannot hold a linear's shape is left out for it. */
+  readonly choices?: readonly ModelChoice[] | undefined;
+  /** `tag`: linears of one tag get one choice, as programs want that keep one setting per layer name. Default `linear`. */
+  readonly per?: 'linear' | 'tag' | undefined;
+  /** Measured before; then nothing is run. */
+  readonly sensitivities?: TestedSensitivities | undefined;
+}
+
+/** What one linear gets. */
+export interface AllocatedLinear {
+  readonly path: string;
+  readonly tag: string;
+  readonly weights: number;
+  /** Name of its choice. */
+  readonly choice: string;
+  /** Stored bits per weight. */
+  readonly bits: number;
+  /** Relative squared error of the choice. */
+  readonly error: number;
+  readonly sensitivity: number;
+  /** Predicted loss. */
+  readonly loss: number;
+}
+
+export interface ModelAllocation {
+  /** For `quantizeModel` and `planModel`: the rules given, and one for each choice taken. */
+  readonly rules: readonly Rule[];
+  readonly targetBits: number;
+  readonly weights: number;
+  /** Reached. */
+  readonly bitsPerWeight: number;
+  /** What losses are in: KL divergence in nats per token, or perplexity. */
+  readonly metric: SensitivityMetric;
+  /** Predicted loss of the model, and by how much the best one may be smaller (0: it is the best). */
+  readonly loss: number;
+  readonly gap: number;
+  readonly linears: readonly AllocatedLinear[];
+  /** The same prediction for one choice everywhere, of the choices that hold every linear. */
+  readonly uniform: readonly { readonly choice: string; readonly bitsPerWeight: number; readonly loss: number }[];
+  readonly sensitivities: TestedSensitivities;
+}
+
+type Choice = AllocationChoice & { readonly use: ModelChoice };
+type Layer = AllocationLayer & { readonly choices: readonly Choice[]; readonly site: LinearSite };
+
+/**
+ * Chooses for every linear of a model folder: measures how much the model suffers from errors in each (`sensitivities`), how large an error each choice
+ * makes, and takes the selection of least predicted loss within `targetBits`. Deterministic. Weights are read one linear at a time.
+ *
+ * Throws ERR_BAD_ARGUMENT (no choices, two of one name, sensitivities of another model), ERR_LIMIT (a target below the smallest choices, which it names),
+ * ERR_UNSUPPORTED_FORMAT (choices that no layout stores in one model, before anything is measured), and what `measureSensitivities` of models and
+ * `quantize` of core throw.
+ *
+ * @example
+ * const { rules, loss } = await allocateModel('./model', { targetBits: 3.25 });
+ * await quantizeModel('./model', { out: './model-3.25', rules });
+ */
+export async function allocateModel(path: string, options: AllocateModelOptions): Promise<ModelAllocation> {
+  const { targetBits, choices = makeChoices(defaultChoices('hqq')), rules = [], signal } = options;
+  const quantizer = checkChoices(choices);
+  await using checkpoint = await openModelFolder(path, { signal });
+  const free = freeSites(checkpoint, quantizer, options);
+  const usable = free.map((site) => ({ site, choices: fitting(checkpoint, site, choices, options) }));
+  await checkMixture(checkpoint, usable, quantizer, options);
+  checkTarget(usable, targetBits);
+
+  const sensitivities =
+    options.sensitivities ??
+    (await sensitivitiesOf(
+      checkpoint,
+      free.map((site) => site.path),
+      options,
+    ));
+  const layers = await layersOf(checkpoint, usable, sensitivities, options);
+  const allocation = await allocateBits(layers, { bitsPerWeight: targetBits }, { signal });
+  return {
+    rules: [...rules, ...allocatedRules(allocation)],
+    targetBits,
+    weights: allocation.weights,
+    bitsPerWeight: allocation.bitsPerWeight,
+    metric: sensitivities.metric,
+    loss: allocation.loss,
+    gap: allocation.gap,
+    linears: allocation.layers.map(({ weights, choice, loss }, i) => {
+      const { site, sensitivity } = layers[i]!;
+      const { error, name, bits } = choice;
+      return { path: site.path, tag: site.tag, weights, choice: name, bits: bits / weights, error, sensitivity, loss };
+    }),
+    uniform: uniform(layers, choices),
+    sensitivities,
+  };
+}
+
+/** Throws ERR_BAD_ARGUMENT unless there are choices of different names, a quantizer among them; gives the first such. */
+function checkChoices(choices: readonly ModelChoice[]): Quantizer {
+  const bad = (problem: string): LowbitError =>
+    new LowbitError('ERR_BAD_ARGUMENT', `the choices ${problem}`, {
+      hint: "A choice is { name: '4 bits', use: hqq({ bits: 4 }) }.",
+      details: { choices: choices.map((choice) => choice?.name) },
+    });
+  const wrong = choices.find(({ name, use }) => typeof name !== 'string' || !(use === 'keep' || isQuantizer(use)));
+  if (wrong) throw bad(`hold ${JSON.stringify(wrong)}`);
+  if (new Set(choices.map(({ name }) => name)).size !== choices.length) throw bad('have a name twice');
+  const quantizer = choices.find(({ use }) => use !== 'keep')?.use;
+  if (quantizer === undefined || quantizer === 'keep') throw bad('hold no quantizer');
+  return quantizer;
+}
+
+/** The linears that no rule matches, but for `lm_head`. */
+function freeSites(
+  checkpoint: FolderCheckpoint,
+  quantizer: Quantizer,
+  { rules = [], adapters = [] }: AllocateModelOptions,
+): readonly LinearSite[] {
+  const sites = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]).linears(checkpoint.config, checkpoint.source.entries);
+  const mark: Quantizer = { ...quantizer }; // an object that no rule can name
+  const treatments = resolveRules(sites, rules, mark);
+  const free = sites.filter((site) => treatments.get(site) === mark && site.tag !== 'lm_head');
+  if (free.length > 0) return free;
+  throw new LowbitError('ERR_BAD_ARGUMENT', 'rules match every linear layer: there is nothing to allocate bits to', {
+    hint: 'Leave some to the allocation, or leave the target out.',
+  });
+}
+
+/** The choices that can hold a linear, with their bits. */
+function fitting(
+  checkpoint: FolderCheckpoint,
+  site: LinearSite,
+  choices: readonly ModelChoice[],
+  options: AllocateModelOptions,
+): readonly Fitting[] {
+  const found: Fitting[] = [];
+  let reason: unknown;
+  for (const choice of choices) {
+    try {
+      found.push({ choice, bits: bitsOf(site, choice, checkpoint, options) });
+    } catch (error) {
+      if (!isLowbitError(error, 'ERR_UNSUPPORTED_FORMAT')) throw error;
+      reason = error;
+    }
+  }
+  if (found.length === 0) throw reason;
+  return found;
+}
+
+interface Fitting {
+  readonly choice: ModelChoice;
+  /** Of the whole weight. */
+  readonly bits: number;
+}
+
+/** Bits of the whole weight; of one that is kept those of its dtype. */
+function bitsOf(site: LinearSite, { use }: ModelChoice, checkpoint: FolderCheckpoint, { dtype, codecs }: AllocateModelOptions): number {
+  const count = elementCount(site.shape);
+  if (use === 'keep') return 8 * count * DTYPE_BYTES[dtype ?? checkpoint.source.entries.get(`${site.path}.weight`)?.dtype ?? 'f32'];
+  return Math.round(count * bitsPerWeight(use.format(site.shape, dtype ?? 'f16'), site.shape, codecs ? { codecs } : {}));
+}
+
+/** Plans a model with all choices in it, so that what cannot be stored together is refused before anything is measured. */
+async function checkMixture(
+  checkpoint: FolderCheckpoint,
+  usable: readonly { readonly site: LinearSite; readonly choices: readonly Fitting[] }[],
+  quantizer: Quantizer,
+  { rules = [], adapters = [], dtype, layout, layouts, codecs }: AllocateModelOptions,
+): Promise<void> {
+  const mixed = usable.map(({ site, choices }, i): Rule => ({ match: site.path, use: choices[i % choices.length]!.choice.use }));
+  await planQuantization(checkpoint, {
+    quantizer,
+    rules: [...rules, ...mixed],
+    adapters: [...adapters, ...defaultAdapters],
+    dtype,
+    layout,
+    ...(layouts ? { layouts } : {}),
+    codecs,
+  });
+}
+
+/** Refuses a target that no selection reaches, before anything is measured. `allocateBits` would, too, but later. */
+function checkTarget(usable: readonly { readonly site: LinearSite; readonly choices: readonly Fitting[] }[], targetBits: number): void {
+  const weights = usable.reduce((sum, { site }) => sum + elementCount(site.shape), 0);
+  const least = usable.reduce((sum, { choices }) => sum + Math.min(...choices.map(({ bits }) => bits)), 0) / weights;
+  if (!Number.isFinite(targetBits) || targetBits <= 0) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `targetBits is ${targetBits}, expected a number above 0`, { details: { targetBits } });
+  }
+  if (least <= targetBits) return;
+  throw new LowbitError('ERR_LIMIT', `${targetBits} bits per weight are fewer than the smallest choices take, ${least.toFixed(4)}`, {
+    hint: 'Raise the target, or add smaller choices.',
+    details: { targetBits, leastBitsPerWeight: least },
+  });
+}
+
+async function layersOf(
+  checkpoint: FolderCheckpoint,
+  usable: readonly { readonly site: LinearSite; readonly choices: readonly Fitting[] }[],
+  sensitivities: TestedSensitivities,
+  options: AllocateModelOptions,
+): Promise<readonly Layer[]> {
+  const { per = 'linear', importance, onProgress, signal } = options;
+  const known = new Map(sensitivities.linears.map((linear) => [linear.path, linear.sensitivity]));
+  const missing = usable.find(({ site }) => !known.has(site.path));
+  if (missing) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `the sensitivities have no linear ${missing.site.path}`, {
+      hint: 'They were measured on another model, or with other rules. Measure them again.',
+      details: { path: missing.site.path },
+    });
+  }
+  const total = usable.reduce((sum, { choices }) => sum + choices.length, 0);
+  let done = 0;
+  const step = (item: string): void => {
+    onProgress?.({ phase: 'errors', done: ++done, total, unit: 'linears', item });
+    signal?.throwIfAborted();
+  };
+  const { threads = 1 } = options;
+  await using own = typeof threads === 'number' && threads > 1 ? createWorkers({ threads }) : undefined;
+  const layers: Layer[] = [];
+  for (const { site, choices } of usable) {
+    const moments = importance?.get(site.path);
+    const errors = await errorsOf(checkpoint, site, choices, moments, { ...options, threads: own ?? threads }, () => step(site.path));
+    layers.push({
+      site,
+      name: site.path,
+      weights: elementCount(site.shape),
+      sensitivity: known.get(site.path)!,
+      choices: choices.map(({ choice, bits }, i): Choice => ({ name: choice.name, bits, error: errors[i]!, use: choice })),
+      ...(per === 'tag' ? { group: site.tag } : {}),
+    });
+  }
+  return layers;
+}
+
+/** Errors of all choices for one linear: known ones as they are, others by quantizing it. */
+async function errorsOf(
+  checkpoint: FolderCheckpoint,
+  site: LinearSite,
+  choices: readonly Fitting[],
+  importance: Importance | undefined,
+  { dtype = 'f16', codecs, threads, signal }: AllocateModelOptions,
+  step: () => void,
+): Promise<readonly number[]> {
+  const read = async () => {
+    const { parts } = await checkpoint.linear(site.path, { signal });
+    return site.transposed ? transpose(parts.weight!) : parts.weight!;
+  };
+  let weight: ReturnType<typeof read> | undefined;
+  const errors: number[] = [];
+  for (const { choice } of choices) {
+    const { use } = choice;
+    if (use === 'keep') errors.push(0);
+    else if (choice.error && !importance) errors.push(choice.error(site.shape));
+    else {
+      weight ??= read();
+      errors.push(await choiceError(await weight, use, { metaDtype: dtype, importance, threads, signal, ...(codecs ? { codecs } : {}) }));
+    }
+    step();
+  }
+  return errors;
+}
+
+/** One rule for each choice taken. */
+function allocatedRules({ layers }: Allocation<Choice>): readonly Rule[] {
+  const paths = new Map<ModelChoice, string[]>();
+  for (const { name, choice } of layers) {
+    const own = paths.get(choice.use);
+    if (own) own.push(name);
+    else paths.set(choice.use, [name]);
+  }
+  return [...paths].map(([{ use }, match]) => ({ match, use }));
+}
+
+function uniform(layers: readonly Layer[], choices: readonly ModelChoice[]): ModelAllocation['uniform'] {
+  return choices.flatMap(({ name }) => {
+    const indices = layers.map((layer) => layer.choices.findIndex((choice) => choice.name === name));
+    if (indices.includes(-1)) return [];
+    const { bitsPerWeight: bits, loss } = allocationOf(layers, indices);
+    return [{ choice: name, bitsPerWeight: bits, loss }];
+  });
+}

@@ -1,0 +1,50 @@
+// The menus that `--target-bits` chooses from: what is written, and what each method offers unasked.
+
+import { LowbitError, type Treatment } from '@lowbit/core';
+import { makeQuantizer } from './methods.ts';
+import { type MethodName, type MethodSettings, parseUse, type RuleUse } from './parse.ts';
+
+/** One way to store a linear, for `allocateModel`. */
+export interface ModelChoice {
+  /** As rules have it: `hqq:b4:g64`. */
+  readonly name: string;
+  readonly use: Treatment;
+  /**
+   * Squared error over the squared weights that this choice makes of a weight of that shape, where it is known beforehand. Default: every weight is
+   * quantized and measured.
+   */
+  readonly error?: ((shape: readonly [out: number, inp: number]) => number) | undefined;
+}
+
+/** Menus by method. Of hqq: the widths whose files hold no more bits than they say, and small groups, which are worth their scales at 2 bits. */
+const MENUS: Readonly<Record<MethodName, readonly string[]>> = {
+  hqq: ['hqq:b2:g64', 'hqq:b2:g32', 'hqq:b3:g64', 'hqq:b4:g64', 'hqq:b8:g64'],
+  nf4: ['nf4:g64:dq', 'nf4:g64', 'int8'],
+  fp4: ['fp4:g64:dq', 'fp4:g64', 'int8'],
+  int8: ['int8', 'keep'],
+};
+
+/** A list such as `hqq:b3:g64,hqq:b4:g64,keep`. Throws ERR_BAD_ARGUMENT. */
+export function parseChoices(text: string): readonly string[] {
+  const names = text.split(',').map((name) => name.trim());
+  for (const name of names) parseUse(name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) throw new LowbitError('ERR_BAD_ARGUMENT', `the choice ${twice} is listed twice`);
+  return names;
+}
+
+/** What the method offers, in groups of that size if one is given. */
+export function defaultChoices(method: MethodName, { group }: MethodSettings = {}): readonly string[] {
+  const names = MENUS[method];
+  return group === undefined ? names : [...new Set(names.map((name) => name.replace(/:g\d+/, `:g${group}`)))];
+}
+
+/** What the names stand for. What they leave out is as in `defaults`, the flags of the command. */
+export function makeChoices(names: readonly string[], defaults: MethodSettings = {}): readonly ModelChoice[] {
+  return names.map((name): ModelChoice => {
+    const use: RuleUse = parseUse(name);
+    if (use === 'keep') return { name, use };
+    const { method, ...own } = use;
+    return { name, use: makeQuantizer(method, { ...defaults, ...own }) };
+  });
+}

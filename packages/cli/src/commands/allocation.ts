@@ -1,0 +1,178 @@
+// `lowbit quantize --target-bits`: which choice each layer gets, and how good the prediction was.
+
+import type { Importance } from '@lowbit/core';
+import { loadTokenizer } from '@lowbit/models';
+import { type AllocateModelOptions, allocateModel, type ModelAllocation } from '../allocate-model.ts';
+import { defaultChoices, makeChoices } from '../choices.ts';
+import type { Context } from '../context.ts';
+import { UsageError } from '../errors.ts';
+import { readJsonFile, writeTextFile } from '../files.ts';
+import { parseIds } from '../ids-file.ts';
+import type { MeasuredLoss } from '../measure.ts';
+import { openModelFolder } from '../open.ts';
+import type { MethodName, MethodSettings } from '../parse.ts';
+import { isSaved, parseSaved, savedText, type TestedSensitivities } from '../sensitivity.ts';
+import { pairs, plain, table } from '../table.ts';
+import { encodeText, readTexts } from '../texts.ts';
+import { bitsText, countText } from '../units.ts';
+
+/** Flags of the allocation. */
+export interface AllocationFlags {
+  readonly targetBits?: number;
+  readonly choices?: readonly string[];
+  readonly sensitivity?: string;
+  readonly sensitivityTokens?: number;
+  readonly saveSensitivity?: string;
+  readonly per?: 'linear' | 'tag';
+  readonly measure?: string;
+}
+
+/** What a flag is called. */
+const FLAGS: Readonly<Record<Exclude<keyof AllocationFlags, 'targetBits'>, string>> = {
+  choices: '--choices',
+  sensitivity: '--sensitivity',
+  sensitivityTokens: '--sensitivity-tokens',
+  saveSensitivity: '--save-sensitivity',
+  per: '--per',
+  measure: '--measure',
+};
+
+/** Throws a UsageError for flags of the allocation without a target, and for flags that say the bits themselves. */
+export function checkFlags(flags: AllocationFlags & { readonly bits?: unknown; readonly dryRun?: boolean }): void {
+  const given = (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).find((name) => flags[name] !== undefined);
+  if (flags.targetBits === undefined && given !== undefined) {
+    throw new UsageError(`${FLAGS[given]} needs --target-bits`, 'It says how bits are shared out, and there is no target to share.');
+  }
+  if (flags.targetBits !== undefined && flags.bits !== undefined) {
+    throw new UsageError(
+      '--bits and --target-bits exclude each other',
+      'Leave --bits out, or name the widths with --choices hqq:b3,hqq:b4.',
+    );
+  }
+  if (flags.dryRun && flags.measure !== undefined) {
+    throw new UsageError('--measure needs a model that is written', 'Leave --dry-run out.');
+  }
+}
+
+interface AllocationSettings extends Pick<AllocateModelOptions, 'rules' | 'dtype' | 'layout' | 'threads'> {
+  readonly method: MethodName;
+  readonly settings: MethodSettings;
+  readonly importance: ReadonlyMap<string, Importance> | undefined;
+}
+
+/** Names of the choices that the flags give. */
+export function choiceNames({ choices }: AllocationFlags, method: MethodName, settings: MethodSettings): readonly string[] {
+  return choices ?? defaultChoices(method, settings);
+}
+
+/** Runs the allocation that the flags ask for. */
+export async function allocate(
+  dir: string,
+  flags: AllocationFlags & { readonly targetBits: number },
+  { method, settings, ...rest }: AllocationSettings,
+  { signal, progress }: Context,
+): Promise<ModelAllocation> {
+  const { targetBits, per, sensitivityTokens: tokens, saveSensitivity } = flags;
+  const from = await sensitivityFrom(dir, flags.sensitivity, signal);
+  const allocation = await allocateModel(dir, {
+    ...rest,
+    targetBits,
+    choices: makeChoices(choiceNames(flags, method, settings), settings),
+    per,
+    tokens,
+    ...from,
+    signal,
+    onProgress: progress.report,
+  });
+  if (saveSensitivity !== undefined) await writeTextFile(saveSensitivity, savedText(allocation.sensitivities), '--save-sensitivity');
+  return allocation;
+}
+
+const RANDOM = 'random';
+
+/** Ids of a text, saved numbers, or nothing for random tokens. */
+async function sensitivityFrom(
+  dir: string,
+  from: string = RANDOM,
+  signal: AbortSignal,
+): Promise<{ readonly sensitivities?: TestedSensitivities; readonly ids?: readonly (readonly number[])[] }> {
+  const flag = '--sensitivity';
+  if (from === RANDOM) return {};
+  if (from.endsWith('.json')) {
+    const value = await readJsonFile(from, flag);
+    return isSaved(value) ? { sensitivities: parseSaved(value, `${flag}: ${from}`) } : { ids: parseIds(value, from, flag).texts };
+  }
+  const file = await readTexts(from, flag);
+  if ('ids' in file) return { ids: file.ids.texts };
+  await using checkpoint = await openModelFolder(dir, { signal });
+  return { ids: encodeText(await loadTokenizer(checkpoint), file.text).texts };
+}
+
+/** How the loss is called. */
+const LOSS: Readonly<Record<ModelAllocation['metric'], string>> = { kl: 'KL', perplexity: 'perplexity' };
+
+const small = (value: number): string => (value === 0 ? '0' : value.toPrecision(3));
+
+/** Table and facts. */
+export function renderAllocation(allocation: ModelAllocation, { bold }: Pick<Context, 'bold'>): string {
+  const { metric, linears, loss, gap, weights, sensitivities, targetBits, uniform } = allocation;
+  const name = LOSS[metric];
+  const rows = new Map<string, { tag: string; choice: string; count: number; weights: number; bits: number; loss: number }>();
+  for (const linear of linears) {
+    const key = `${linear.tag} ${linear.choice}`;
+    const row = rows.get(key) ?? { tag: linear.tag, choice: linear.choice, count: 0, weights: 0, bits: 0, loss: 0 };
+    rows.set(key, row);
+    row.count++;
+    row.weights += linear.weights;
+    row.bits += linear.bits * linear.weights;
+    row.loss += linear.loss;
+  }
+  const order = [...new Set(linears.map(({ tag }) => tag))];
+  const sorted = [...rows.values()].sort((a, b) => order.indexOf(a.tag) - order.indexOf(b.tag) || a.bits / a.weights - b.bits / b.weights);
+  const chosen = table(
+    [
+      { title: 'layer' },
+      { title: 'choice' },
+      { title: 'count', align: 'right' },
+      { title: 'bits/weight', align: 'right' },
+      { title: `predicted ${name}`, align: 'right' },
+    ],
+    sorted.map((row) => [plain(row.tag), row.choice, String(row.count), bitsText(row.bits / row.weights), small(row.loss)]),
+  );
+  const others = uniform.map(({ choice, bitsPerWeight, loss: own }) => `${choice} ${small(own)} at ${bitsText(bitsPerWeight)}`);
+  const facts: [string, string][] = [
+    ['target', `${targetBits} bits a weight over ${countText(weights)} weights, scales included; embeddings and lm_head not counted`],
+    ['reached', allocation.bitsPerWeight.toFixed(4)],
+    [
+      'predicted',
+      `${name} ${small(loss)}${metric === 'kl' ? ' nats per token' : ' more'}${gap > 0 ? `, at most ${small(gap)} above the best` : ''}`,
+    ],
+    [
+      'tested on',
+      `${countText(sensitivities.tokens)} ${sensitivities.on === 'random' ? `random tokens: good for ranks, while a text's ${name} differs by a factor` : 'tokens of the text'}`,
+    ],
+  ];
+  if (others.length > 0) facts.push(['one for all', others.join(', ')]);
+  return `${bold('Allocation')}\n${chosen}\n\n${pairs(facts)}`;
+}
+
+/** Prediction and measurement side by side. By the theorem KL and the relative increase of perplexity agree for a text that the model expects. */
+export function renderMeasured({ metric, loss }: ModelAllocation, measured: MeasuredLoss, { bold }: Pick<Context, 'bold'>): string {
+  const { kl, perplexity, tokens } = measured;
+  const predicted = metric === 'kl' ? perplexity.before * Math.exp(loss) : perplexity.before + loss;
+  const rows: [string, string][] = [];
+  if (metric === 'kl') rows.push(['KL', `${small(loss)} predicted, ${small(kl)} measured`]);
+  else rows.push(['KL', `${small(kl)} measured`]);
+  rows.push([
+    'perplexity',
+    `${perplexity.before.toFixed(3)} -> ${predicted.toFixed(3)} predicted, ${perplexity.after.toFixed(3)} measured`,
+  ]);
+  rows.push(['tokens', countText(tokens)]);
+  return `${bold('Predicted against measured')}\n${pairs(rows)}`;
+}
+
+/** For --json: without what cannot be written as JSON. */
+export function allocationJson({ rules: _, sensitivities, ...rest }: ModelAllocation): object {
+  const { on, tokens } = sensitivities;
+  return { ...rest, testedOn: { on, tokens } };
+}

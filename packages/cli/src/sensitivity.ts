@@ -1,0 +1,102 @@
+// Where sensitivities come from: measured on random tokens or on a text, or read from a file that an earlier run saved.
+
+import { type BackendProvider, type CallOptions, type Checkpoint, createRuntime, LowbitError, referenceBackend } from '@lowbit/core';
+import {
+  type MeasureSensitivitiesOptions,
+  measureSensitivities as measureOnCheckpoint,
+  randomTokens,
+  type Sensitivities,
+} from '@lowbit/models';
+
+/** Tokens that sensitivities are measured on unasked. */
+export const SENSITIVITY_TOKENS = 128;
+/** Tokens of one sample; a model may have been made for no more than a few hundred. */
+const SAMPLE = 128;
+
+/** Sensitivities, and on what they were measured: numbers from random tokens rank layers as a text does, but their scale is not that of a text. */
+export interface TestedSensitivities extends Sensitivities {
+  readonly on: 'random' | 'text';
+}
+
+export interface SensitivityOptions
+  extends CallOptions,
+    Partial<Pick<MeasureSensitivitiesOptions, 'metric' | 'levels' | 'seed' | 'adapters'>> {
+  /** A text as token ids, or several; the first `tokens` of them are used. Default uniformly random ids: no data at all. */
+  readonly ids?: readonly ArrayLike<number>[] | undefined;
+  /** Most tokens to run; default 128. More make the numbers steadier and take as much longer. */
+  readonly tokens?: number | undefined;
+  /** Backends in order of preference; default the reference backend. */
+  readonly backends?: readonly BackendProvider[] | undefined;
+}
+
+/** Samples of at most `SAMPLE` tokens, `tokens` altogether. */
+function samplesOf(texts: readonly ArrayLike<number>[], tokens: number): readonly Uint32Array[] {
+  const samples: Uint32Array[] = [];
+  let left = tokens;
+  for (const text of texts) {
+    for (let from = 0; from < text.length && left > 0; from += SAMPLE) {
+      const sample = Array.from({ length: Math.min(SAMPLE, text.length - from, left) }, (_, i) => text[from + i]!);
+      samples.push(Uint32Array.from(sample));
+      left -= sample.length;
+    }
+  }
+  return samples;
+}
+
+/** Sensitivities of the linears of those paths. Throws what models' `measureSensitivities` throws, and ERR_BAD_ARGUMENT for a number of tokens that is none. */
+export async function sensitivitiesOf(
+  checkpoint: Checkpoint,
+  linears: readonly string[],
+  options: SensitivityOptions,
+): Promise<TestedSensitivities> {
+  const { ids, tokens = SENSITIVITY_TOKENS, backends = [referenceBackend()], ...rest } = options;
+  if (ids === undefined && options.metric === 'perplexity') {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'a perplexity of random tokens means nothing', {
+      hint: "Pass ids of a text, or metric: 'kl'.",
+    });
+  }
+  const { vocab_size: vocab } = checkpoint.config;
+  const given = ids ?? [randomTokens(typeof vocab === 'number' ? vocab : Number.NaN, tokens, options.seed)];
+  await using runtime = await createRuntime({ backends });
+  const measured = await measureOnCheckpoint(checkpoint, { ...rest, runtime, linears, ids: samplesOf(given, tokens) });
+  return { ...measured, on: ids === undefined ? 'random' : 'text' };
+}
+
+/** What `--save-sensitivity` writes. */
+export function savedText(sensitivities: TestedSensitivities): string {
+  return `${JSON.stringify({ kind: SAVED, ...sensitivities }, null, 1)}\n`;
+}
+
+const SAVED = 'lowbit sensitivities';
+
+/** Whether parsed JSON is what `savedText` made, rather than token ids. */
+export function isSaved(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && (value as { readonly kind?: unknown }).kind === SAVED;
+}
+
+/** Reads it back. Throws ERR_BAD_ARGUMENT, naming the file. */
+export function parseSaved(value: unknown, file: string): TestedSensitivities {
+  const { metric, tokens, linears, on } = value as { readonly [key in keyof TestedSensitivities]?: unknown };
+  const bad = (problem: string): LowbitError =>
+    new LowbitError('ERR_BAD_ARGUMENT', `${file} ${problem}`, { hint: 'Save it again with --save-sensitivity.', details: { path: file } });
+  if (
+    (metric !== 'kl' && metric !== 'perplexity') ||
+    (on !== 'random' && on !== 'text') ||
+    typeof tokens !== 'number' ||
+    !Array.isArray(linears)
+  ) {
+    throw bad('holds no sensitivities: metric, on, tokens or linears are missing');
+  }
+  return {
+    metric,
+    on,
+    tokens,
+    linears: linears.map((linear: unknown) => {
+      const { path, sensitivity } = (linear ?? {}) as { readonly path?: unknown; readonly sensitivity?: unknown };
+      if (typeof path !== 'string' || typeof sensitivity !== 'number' || !Number.isFinite(sensitivity)) {
+        throw bad(`has an entry without path or sensitivity: ${JSON.stringify(linear)}`);
+      }
+      return { path, sensitivity, points: [] };
+    }),
+  };
+}
