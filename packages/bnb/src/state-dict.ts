@@ -61,13 +61,15 @@ export async function decodeState(state: StateDict | ReadonlyMap<string, HostTen
   return { weight, weightDtype, storage, bias };
 }
 
-/** Throws ERR_NON_FINITE for floats that scale to no number and, of LLM.int8, for a largest magnitude below 0. */
+/** Throws ERR_NON_FINITE for floats that scale to no number, ERR_TENSOR_MISMATCH for a largest magnitude of LLM.int8 below 0. */
 function checkScales(name: string, tensor: HostTensor): void {
   if (!FLOAT_DTYPES.has(tensor.dtype)) return;
   const isRow = name === 'SCB' || name.endsWith('.SCB');
-  const index = toFloat32(tensor).findIndex((value) => !Number.isFinite(value) || (isRow && value < 0));
+  const values = toFloat32(tensor);
+  const index = values.findIndex((value) => !Number.isFinite(value) || (isRow && value < 0));
   if (index < 0) return;
-  throw new LowbitError('ERR_NON_FINITE', `state dict: ${JSON.stringify(name)}: element ${index} is ${toFloat32(tensor)[index]}`, {
+  const code = Number.isFinite(values[index]) ? 'ERR_TENSOR_MISMATCH' : 'ERR_NON_FINITE';
+  throw new LowbitError(code, `state dict: ${JSON.stringify(name)}: element ${index} is ${values[index]}`, {
     hint: 'The state dict is damaged. Quantize the layer again.',
     details: { tensor: name, index },
   });

@@ -1,6 +1,7 @@
 // Chooses backends and loads programs onto them. The order of the backends is the user's; a model never hops to another backend silently.
 
 import { disposeAll } from './dispose.ts';
+import { disposedError } from './disposed.ts';
 import { answerOf, type BackendReport, type Explanation, fits, formatExplanation, missingOps } from './runtime/explain.ts';
 import { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram } from './runtime/load.ts';
 import type { Backend, BackendProvider, LinearRequest, PrepareOptions, Probe, QuantizedLinear } from './spec/backend.ts';
@@ -210,7 +211,7 @@ class BackendRuntime implements Runtime {
   }
 
   #check(): void {
-    if (this.#disposed) throw new LowbitError('ERR_DISPOSED', 'the runtime was disposed', { details: { owner: 'runtime' } });
+    if (this.#disposed) throw disposedError('the runtime');
   }
 }
 

@@ -1,6 +1,7 @@
 // The reference backend: every operation of program.ts in plain TypeScript, sums in float64, results rounded to float32 once per operation.
 // It defines what a program computes; other backends are compared with it. It is single-threaded and allocates freely, but holds weights compactly.
 
+import { disposedError } from '../disposed.ts';
 import { byteLength, elements, toFloat32 } from '../dtype.ts';
 import { validateProgram } from '../program/validate.ts';
 import { validateQuantized } from '../quantized.ts';
@@ -22,7 +23,7 @@ import type { LinearUse, OpName, Program } from '../spec/program.ts';
 import type { HostTensor, TensorSpec } from '../spec/tensor.ts';
 import { ReferenceExecutable } from './executable.ts';
 import { ReferenceLinear } from './linear.ts';
-import { createMemory, disposedError, type Memory } from './memory.ts';
+import { createMemory, type Memory } from './memory.ts';
 import { deviceBytes, planHolding } from './weights.ts';
 
 export interface ReferenceOptions {

@@ -6,6 +6,7 @@ import { type FileHandle, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import {
   addRange,
+  disposedError,
   firstGap,
   type Json,
   LowbitError,
@@ -76,7 +77,9 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
 
   function check(wanted: 'open' | 'reserved'): void {
     if (broken !== undefined) throw broken;
-    if (state !== 'open' && state !== 'reserved') throw new LowbitError('ERR_DISPOSED', `the output ${folder} is ${state} already`);
+    if (state === 'disposed') throw disposedError(`the output ${folder}`);
+    if (state !== 'open' && state !== 'reserved')
+      throw new LowbitError('ERR_DISPOSED', `the output ${folder} is ${state} already`, { hint: 'Write everything before close.' });
     if (state === wanted) return;
     throw new LowbitError('ERR_BAD_ARGUMENT', state === 'open' ? 'reserve the tensors before writing them' : 'reserve was called before');
   }
