@@ -5,7 +5,7 @@ import { dirname, join, parse } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
 import { isModelFile } from '../model-files.ts';
-import type { FileLayout } from './build.ts';
+import type { FilePlan } from './build.ts';
 import { asidePath, removeReplaced } from './replaced.node.ts';
 import { INDEX_FILE } from './shards.ts';
 
@@ -47,7 +47,7 @@ export async function checkOutput(folder: string, overwrite: boolean): Promise<v
 }
 
 /** Throws ERR_IO if the disk has less room than the files still need. Says nothing where the file system does not know. */
-export async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FileLayout }[]): Promise<void> {
+export async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FilePlan }[]): Promise<void> {
   const space = await statfs(folder).catch(() => undefined);
   if (space === undefined || space.blocks === 0) return;
   let needed = 0;
@@ -70,7 +70,7 @@ export async function checkSpace(folder: string, files: readonly { readonly name
  * Creates a file of its full size with its header. `resumed`: it must be there from the run before, with just that header; otherwise
  * ERR_JOURNAL_MISMATCH.
  */
-export async function prepareFile(path: string, layout: FileLayout, resumed: boolean): Promise<FileHandle> {
+export async function prepareFile(path: string, layout: FilePlan, resumed: boolean): Promise<FileHandle> {
   return guarded('write', path, async () => {
     if (resumed && !(await exists(path))) throw mismatch(path, 'is missing');
     const handle = await open(path, resumed ? 'r+' : 'w');

@@ -17,7 +17,7 @@ import {
   writtenBytes,
 } from '@lowbit/core';
 import { guarded, writeFully } from '../io.node.ts';
-import type { FileLayout } from './build.ts';
+import type { FilePlan } from './build.ts';
 import { createCommits, type Unit } from './commits.ts';
 import type { TensorPlace } from './header.ts';
 import { JOURNAL_FILE } from './journal.node.ts';
@@ -45,7 +45,7 @@ export interface SafetensorsSink extends TensorSink {
 interface OpenFile {
   readonly name: string;
   readonly path: string;
-  readonly layout: FileLayout;
+  readonly layout: FilePlan;
   readonly handle: FileHandle;
   /** Bytes written, and those of them that no commit has claimed yet. */
   readonly written: Ranges;
