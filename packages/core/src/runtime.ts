@@ -148,7 +148,7 @@ class BackendRuntime implements Runtime {
       available: true,
       detail: backend.device.label,
       linears: linears.map(({ allowDequant = this.allowDequant, ...request }) =>
-        answerOf(backend, { use: 'linear', ...request }, allowDequant),
+        answerOf(backend, { use: 'linear', ...request }, { allowDequant }),
       ),
       missingOps: missingOps(backend, program),
     };

@@ -86,7 +86,7 @@ class ReferenceBackend implements Backend {
   supports(request: LinearRequest): Support {
     try {
       const plan = planHolding(request.format, request.shape, this.#codecs);
-      return { level: plan.level, bytes: deviceBytes(plan, request.offloadMeta) };
+      return { level: plan.level, bytes: deviceBytes(plan, request) };
     } catch (error) {
       if (isLowbitError(error)) return { level: 'none', reason: error.message };
       throw error;
@@ -102,12 +102,18 @@ class ReferenceBackend implements Backend {
     if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.data.byteLength !== byteLength(bias))) {
       throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`);
     }
-    const linear = new ReferenceLinear(format, shape, plan.hold(weight, deviceBytes(plan, offloadMeta)), bias && toFloat32(bias).slice(), {
-      owner: this.#owner(),
-      memory: this.#memory,
-      values: (tensor) => this.#floats(tensor),
-      forget: (disposed) => this.#owned.delete(disposed),
-    });
+    const linear = new ReferenceLinear(
+      format,
+      shape,
+      plan.hold(weight, deviceBytes(plan, { offloadMeta })),
+      bias && toFloat32(bias).slice(),
+      {
+        owner: this.#owner(),
+        memory: this.#memory,
+        values: (tensor) => this.#floats(tensor),
+        forget: (disposed) => this.#owned.delete(disposed),
+      },
+    );
     this.#owned.add(linear);
     return linear;
   }

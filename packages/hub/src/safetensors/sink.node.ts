@@ -104,12 +104,12 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
   }
 
   async function openFiles(plan: SafetensorsPlan): Promise<void> {
-    const strict = records.length > 0;
+    const run = { resumed: records.length > 0 };
     await checkSpace(partial, plan.files);
-    await dropStrangers(partial, new Set(plan.files.map(({ name }) => name)), strict);
+    await dropStrangers(partial, new Set(plan.files.map(({ name }) => name)), run);
     for (const { name, layout } of plan.files) {
       const path = join(partial, name);
-      const file: OpenFile = { name, path, layout, handle: await prepareFile(path, layout, strict), written: [], fresh: [] };
+      const file: OpenFile = { name, path, layout, handle: await prepareFile(path, layout, run), written: [], fresh: [] };
       files.push(file);
       planned.push({ name, bytes: layout.size });
       for (const [tensor, place] of layout.tensors) places.set(tensor, { file, place });
@@ -202,7 +202,7 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     await closeHandles();
     // Everything is on the disk. Whatever happens now, this work is not thrown away: the journal goes last, so it can be resumed.
     state = 'finished';
-    await replaceFolder(partial, folder, options.overwrite === true);
+    await replaceFolder(partial, folder, { overwrite: options.overwrite === true });
     state = 'closed';
     await rm(join(folder, JOURNAL_FILE), { force: true });
     await lock.release();
