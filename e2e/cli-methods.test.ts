@@ -1,8 +1,9 @@
 // The bitsandbytes methods on the command line: quantized, inspected, loaded and run.
 
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { dequantize, toFloat32 } from '@lowbit/core';
 import { openCheckpoint } from '@lowbit/hub';
 import type { GenerateResult, QuantizeModelReport } from 'lowbit';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -27,11 +28,25 @@ interface Expected {
 const fourBit = (table: string, group = 64) => ({ kind: 'codebook', bits: 4, table, group });
 /** Errors are those of fixtures/golden/QUALITY.md. */
 const methods: [name: string, args: string[], expected: Expected][] = [
-  ['nf4', ['-m', 'nf4'], { bits: 4.5, error: 0.0085, format: fourBit('nf4'), config: { load_in_4bit: true, bnb_4bit_quant_type: 'nf4' } }],
+  [
+    'nf4',
+    ['-m', 'nf4'],
+    {
+      bits: 4.5,
+      error: 0.0085,
+      format: fourBit('nf4'),
+      config: { load_in_4bit: true, bnb_4bit_quant_type: 'nf4', bnb_4bit_compute_dtype: 'float32' },
+    },
+  ],
   [
     'nf4-dq',
-    ['-m', 'nf4', '--double-quant'],
-    { bits: 4.2, error: 0.0085, format: { ...fourBit('nf4'), offset: true }, config: { bnb_4bit_use_double_quant: true } },
+    ['-m', 'nf4', '--double-quant', '--compute-dtype', 'bf16'],
+    {
+      bits: 4.2,
+      error: 0.0085,
+      format: { ...fourBit('nf4'), offset: true },
+      config: { bnb_4bit_use_double_quant: true, bnb_4bit_compute_dtype: 'bfloat16' },
+    },
   ],
   ['fp4', ['-m', 'fp4', '-g', '128'], { bits: 4.25, error: 0.0175, format: fourBit('fp4', 128), config: { bnb_4bit_quant_type: 'fp4' } }],
   [
@@ -90,9 +105,65 @@ it('rules mix them, with what they leave out from the flags', async () => {
   expect((await lowbit(['generate', at('mixed'), '-p', 'And', '--max-tokens', '2'])).code).toBe(0);
 });
 
+/** The tiny model with numbers of some tensors made NaN. */
+function damagedModel(name: string, tensors: readonly string[]): void {
+  cpSync(TINY, at(name), { recursive: true });
+  const file = join(at(name), 'model.safetensors');
+  const bytes = readFileSync(file);
+  const length = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.toString('utf8', 8, 8 + length));
+  for (const tensor of tensors) {
+    const { dtype, data_offsets } = header[tensor];
+    expect(dtype).toBe('BF16');
+    bytes.writeUInt16LE(0x7fc0, 8 + length + data_offsets[0] + 2 * 5);
+  }
+  writeFileSync(file, bytes);
+}
+
+it('--allow-non-finite takes what is not finite, and says so', async () => {
+  const weight = 'model.layers.2.mlp.up_proj.weight';
+  damagedModel('nan', [weight, 'model.norm.weight']);
+  const refused = await lowbit(['quantize', at('nan'), '-o', at('nan-nf4'), '-m', 'nf4', '--resume']);
+  expect([refused.code, refused.stderr]).toEqual([1, expect.stringMatching(/element 5 is NaN/)]);
+  const hqq = await lowbit(['quantize', at('nan'), '-o', at('x'), '--allow-non-finite']);
+  expect([hqq.code, hqq.stderr]).toEqual([2, expect.stringMatching(/--allow-non-finite is for nf4, fp4, int8, not for hqq/)]);
+
+  const args = ['quantize', at('nan'), '-o', at('nan-nf4'), '-m', 'nf4', '--allow-non-finite', '--resume'];
+  const made = await lowbit(args);
+  expect([made.code, made.stdout]).toEqual([
+    0,
+    expect.stringMatching(
+      /NaN, infinity +64 weights of model\.layers\.2\.mlp\.up_proj are stored as NaN or infinity, and not in the weight error/,
+    ),
+  ]);
+  await using checkpoint = await openCheckpoint(at('nan-nf4'));
+  const spoilt = toFloat32(dequantize(await checkpoint.linear('model.layers.2.mlp.up_proj'))).filter(Number.isNaN);
+  expect(spoilt.length).toBe(64);
+  expect(toFloat32(await checkpoint.tensor('model.norm.weight'))[5]).toBeNaN();
+
+  const again = await lowbitJson<QuantizeModelReport>([...args.slice(0, -1), '--overwrite']);
+  expect(again.json.linears.filter(({ nonFinite }) => nonFinite).map(({ path, nonFinite }) => [path, nonFinite])).toEqual([
+    ['model.layers.2.mlp.up_proj', 64],
+  ]);
+  expect(again.json.weightError).toBeGreaterThan(0.008);
+
+  const double = await lowbit(['quantize', at('nan'), '-o', at('nan-dq'), '-m', 'nf4', '--double-quant', '--allow-non-finite']);
+  expect(double.code).toBe(0);
+  await expect(openCheckpoint(at('nan-dq'))).rejects.toMatchObject({
+    code: 'ERR_NON_FINITE',
+    hint: expect.stringContaining('allowNonFinite'),
+  });
+  await using opened = await openCheckpoint(at('nan-dq'), { allowNonFinite: true });
+  expect(toFloat32(dequantize(await opened.linear('model.layers.2.mlp.up_proj'))).every(Number.isNaN)).toBe(true);
+});
+
 it('says what a method refuses', async () => {
   const none = await lowbit(['quantize', TINY, '-o', at('x'), '-m', 'nf4', '-g', 'none']);
   expect([none.code, none.stderr]).toEqual([1, expect.stringMatching(/nf4 has no blocks of whole rows.*\nhint: .*power of two/)]);
   const odd = await lowbit(['quantize', TINY, '-o', at('x'), '-m', 'fp4', '-g', '48']);
   expect([odd.code, odd.stderr]).toEqual([1, expect.stringMatching(/blockSize cannot be 48/)]);
+  const dtype = await lowbit(['quantize', TINY, '-o', at('x'), '-m', 'nf4', '--compute-dtype', 'float32']);
+  expect([dtype.code, dtype.stderr]).toEqual([2, expect.stringMatching(/"float32" is not one of f16, bf16, f32/)]);
+  const idle = await lowbit(['quantize', TINY, '-o', at('x'), '-m', 'int8', '--compute-dtype', 'bf16']);
+  expect([idle.code, idle.stderr]).toEqual([2, expect.stringMatching(/--compute-dtype is for nf4, fp4, not for int8/)]);
 });

@@ -145,7 +145,7 @@ describe.each(['tiny', 'smollm2'] as const)('%s', (name) => {
 
   for (const row of rows.filter(({ method, ppl }) => method === 'bf16' || (parse(method) && ppl < 120))) {
     const always = name === 'tiny' && (row.method === 'hqq-4bit-g64-axis1' || row.method === 'hqq-8bit-g64-axis1');
-    it(`perplexity of ${row.method}`, { timeout: 3_600_000 }, async (context) => {
+    it(`perplexity of ${row.method}`, { timeout: 14_400_000 }, async (context) => {
       needs(
         context,
         'smollm2',

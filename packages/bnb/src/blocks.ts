@@ -9,7 +9,7 @@ export const LEAST_ABSMAX: number = Math.fround(1e-38);
 /** How the last block is treated if it is short: bitsandbytes 0.50 on the CPU divides by a clamped magnitude there; CUDA does as in full blocks. */
 export type ShortBlock = 'divide' | 'multiply';
 
-/** The largest magnitude of values[from, to). */
+/** The largest magnitude of values[from, to), NaN if one is NaN. */
 export function largestMagnitude(values: Float32Array, from: number, to: number): number {
   let largest = 0;
   let i = from;
@@ -18,7 +18,7 @@ export function largestMagnitude(values: Float32Array, from: number, to: number)
     const b = Math.abs(values[i + 1]!);
     const c = Math.abs(values[i + 2]!);
     const d = Math.abs(values[i + 3]!);
-    if (a > largest || b > largest || c > largest || d > largest) largest = Math.max(largest, a, b, c, d);
+    if (!(a <= largest && b <= largest && c <= largest && d <= largest)) largest = Math.max(largest, a, b, c, d);
   }
   for (; i < to; i++) largest = Math.max(largest, Math.abs(values[i]!));
   return largest;
@@ -35,7 +35,15 @@ export function blockAbsmax(values: Float32Array, size: number, shortBlock: Shor
   }
 }
 
-export type ErrorSums = { -readonly [K in keyof WeightError]: WeightError[K] };
+/** The error as it is summed. */
+export type ErrorSums = { -readonly [K in keyof WeightError]-?: number };
+
+export const noError = (): ErrorSums => ({ squaredError: 0, squaredWeight: 0, maxAbs: 0, nonFinite: 0 });
+
+/** The error as it is reported. */
+export function weightError({ nonFinite, ...sums }: ErrorSums): WeightError {
+  return nonFinite === 0 ? sums : { ...sums, nonFinite };
+}
 
 /** A run of whole blocks, the last of which may be short. */
 export interface BlockRun {
@@ -51,7 +59,7 @@ export interface BlockRun {
 
 /**
  * Codes of a run, two a byte, the first in the high nibble, into `packed` [ceil(length / 2)]; a nibble left over holds the code of 0. Adds the error of
- * what a reader will find to `total`.
+ * what a reader will find to `total`, but that of blocks whose scale is NaN or infinite, whose weights are counted there.
  */
 export function packBlocks(
   { values, size, shortBlock, absmax, scale }: BlockRun,
@@ -69,6 +77,11 @@ export function packBlocks(
     const divide = shortBlock === 'divide' && to - from < size;
     const factor = divide ? largest : Math.fround(1 / Math.max(largest, LEAST_ABSMAX));
     const s = scale[block]!;
+    if (!Number.isFinite(s)) {
+      packNonFinite(values, from, to, { factor, divide }, finder, packed);
+      total.nonFinite += to - from;
+      continue;
+    }
     for (let i = from; i < to; i += 2) {
       const odd = i + 1 === length;
       const x = values[i]!;
@@ -90,4 +103,18 @@ export function packBlocks(
   total.squaredError = squaredError;
   total.squaredWeight = squaredWeight;
   total.maxAbs = maxAbs;
+}
+
+/** Codes of one block that no reader can restore. What scales to NaN is sorted behind all numbers, as in PyTorch. */
+function packNonFinite(
+  values: Float32Array,
+  from: number,
+  to: number,
+  { factor, divide }: { readonly factor: number; readonly divide: boolean },
+  { cuts, codes }: CellFinder,
+  packed: Uint8Array,
+): void {
+  const codeOf = (scaled: number): number => codes[Number.isNaN(scaled) ? codes.length - 1 : cuts.filter((cut) => cut < scaled).length]!;
+  const code = (value: number): number => codeOf(Math.fround(divide ? value / factor : value * factor));
+  for (let i = from; i < to; i += 2) packed[i >> 1] = (code(values[i]!) << 4) | (i + 1 < values.length ? code(values[i + 1]!) : codeOf(0));
 }

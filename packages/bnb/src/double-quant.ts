@@ -47,11 +47,18 @@ export class NestedScales {
   constructor(blocks: number, offset: number, lowest: Float32Array, highest: Float32Array) {
     this.#blocks = blocks;
     this.offset = offset;
-    this.absmax = highest.map((high, group) => Math.max(Math.abs(fround(high - offset)), Math.abs(fround(lowest[group]! - offset))));
+    // A distance that is NaN (there is one if the mean is not finite) does not count, as in bitsandbytes' C++.
+    const distance = (x: number): number => Math.abs(fround(x - offset)) || 0;
+    this.absmax = highest.map((high, group) => Math.max(distance(high), distance(lowest[group]!)));
   }
 
-  /** Codes of the magnitudes of blocks from `first` on, and the scales that a reader will make of them. */
+  /** Codes of the magnitudes of blocks from `first` on, and the scales that a reader will make of them: NaN if one of all magnitudes is not finite. */
   code(first: number, absmax: Float32Array, codes: Uint8Array, scales: Float32Array): void {
+    if (!Number.isFinite(this.offset)) {
+      codes.fill(0);
+      scales.fill(Number.NaN);
+      return;
+    }
     for (let i = 0; i < absmax.length; i++) {
       const group = Math.floor((first + i) / NESTED_BLOCK);
       const short = (group + 1) * NESTED_BLOCK > this.#blocks; // the last 256 divide if they are fewer

@@ -1,7 +1,7 @@
 // NF4 and FP4: settings in, a quantizer out.
 
 import { type Codebook, FP4_TABLE, NF4_TABLE, type Quantizer, writeFloat32 } from '@lowbit/core';
-import { blockAbsmax, type ErrorSums, packBlocks, type ShortBlock } from './blocks.ts';
+import { blockAbsmax, noError, packBlocks, type ShortBlock, weightError } from './blocks.ts';
 import { cellFinder } from './cells.ts';
 import { Chunks } from './chunks.ts';
 import { NESTED_BLOCK, nestedScales } from './double-quant.ts';
@@ -12,7 +12,7 @@ import { FP4_CELLS, FP4_CUDA_CELLS, NF4_CELLS } from './tables.ts';
  * NormalFloat4 (Dettmers et al., 2023): in blocks of consecutive weights, each is the nearest of 16 quantiles of the normal distribution times the
  * largest magnitude of its block, w = table[q] * absmax. No calibration data.
  *
- * @throws ERR_BAD_ARGUMENT for unusable options. The quantizer itself throws ERR_NON_FINITE.
+ * @throws ERR_BAD_ARGUMENT for unusable options. The quantizer itself throws ERR_NON_FINITE, unless `allowNonFinite`.
  *
  * @example
  * const q = await quantize(weight, nf4({ doubleQuant: true }));
@@ -24,7 +24,7 @@ export function nf4(options: Nf4Options = {}): Quantizer {
 /**
  * FP4: as NF4, with the 16 values of a 4-bit floating-point number (sign, two bits of exponent, one of mantissa) over 12.
  *
- * @throws ERR_BAD_ARGUMENT for unusable options. The quantizer itself throws ERR_NON_FINITE.
+ * @throws ERR_BAD_ARGUMENT for unusable options. The quantizer itself throws ERR_NON_FINITE, unless `allowNonFinite`.
  */
 export function fp4(options: Fp4Options = {}): Quantizer {
   return fourBit(fp4Settings(options));
@@ -37,17 +37,18 @@ function fourBit(s: FourBitSettings): Quantizer {
   const table = s.type === 'nf4' ? NF4_TABLE : FP4_TABLE;
   const cuda = s.thresholds === 'cuda';
   const finder = cellFinder(s.type === 'nf4' ? NF4_CELLS : cuda ? FP4_CUDA_CELLS : FP4_CELLS);
+  const { nonFinite, ...bytesFollowFrom } = s; // a run that was refused may go on with allowNonFinite
   const shortBlock: ShortBlock = cuda ? 'multiply' : 'divide';
   return {
     spec: 1,
     method: 'bitsandbytes',
     config: fourBitConfig(s),
-    identity: JSON.stringify(['bitsandbytes', ALGORITHM_VERSION, s]),
+    identity: JSON.stringify(['bitsandbytes', ALGORITHM_VERSION, bytesFollowFrom]),
     format: () => fourBitFormat(s),
     async quantize(weight, format, out, context) {
       const size = (format as Codebook).group;
       const count = weight.shape[0] * weight.shape[1];
-      const chunks = new Chunks(weight, size, 5, context, 'refuse');
+      const chunks = new Chunks(weight, size, 5, context, nonFinite);
       const nested = s.doubleQuant ? await nestedScales(chunks, count, size, shortBlock) : undefined;
       await out.write('table', 0, f32Bytes(table));
       if (nested) {
@@ -63,7 +64,7 @@ function fourBit(s: FourBitSettings): Quantizer {
         scaleCodes: new Uint8Array(nested ? blocks : 0),
         packed: new Uint8Array(Math.ceil(chunks.size / 2)),
       };
-      const total: ErrorSums = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
+      const total = noError();
       await chunks.each(async (values, from) => {
         const first = from / size;
         const absmax = buffers.absmax.subarray(0, Math.ceil(values.length / size));
@@ -80,7 +81,7 @@ function fourBit(s: FourBitSettings): Quantizer {
         await out.write('codes', from / 2, packed);
         context.onWeights?.(values.length);
       });
-      return total;
+      return weightError(total);
     },
   };
 }

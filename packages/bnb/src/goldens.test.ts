@@ -93,6 +93,14 @@ describe('4 bits, plain magnitudes', () => {
       details: { index: 69 },
     });
   });
+
+  it.each(named(degenerate))('%s as in Python with allowNonFinite', async (_, c) => {
+    const options = { allowNonFinite: true };
+    const q = await quantize(matrix(golden(c, 'weight')!), c.config.quant_type === 'nf4' ? nf4(options) : fp4(options));
+    expect(q.parts.codes!.data).toEqual(golden(c, 'expected.packed')!.data);
+    expect(toFloat32(q.parts.scale!)).toEqual(toFloat32(golden(c, 'expected.absmax_f32')!));
+    expectDequantized(q, c, golden);
+  });
 });
 
 describe('4 bits, double quantization', () => {

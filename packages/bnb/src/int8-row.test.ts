@@ -2,6 +2,7 @@ import { castFloat, type DType, float32Tensor, roundTo, toFloat32 } from '@lowbi
 import { seededFloats } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { noError } from './blocks.ts';
 import { codesByRule, float32Of, INFINITY_BITS, largestBits, RowCoder, type Rows } from './int8-row.ts';
 
 const MANY = 2 ** 20; // elements of a weight that is coded fast
@@ -10,13 +11,11 @@ function rowsOf(values: Float32Array): Rows {
   return { values, words: new Int32Array(values.buffer, values.byteOffset, values.length), codes: new Int8Array(values.length) };
 }
 
-const none = () => ({ squaredError: 0, squaredWeight: 0, maxAbs: 0 });
-
 /** Both ways of coding one row. */
 function both(values: Float32Array, dtype: DType) {
   const largest = roundTo('f16', float32Of(largestBits(rowsOf(values).words, 0, values.length)));
   const [rule, fast] = [rowsOf(values), rowsOf(values)];
-  const [expected, actual] = [none(), none()];
+  const [expected, actual] = [noError(), noError()];
   codesByRule(rule, 0, values.length, largest, expected);
   new RowCoder(dtype, MANY).code(fast, 0, values.length, largest, actual);
   return { rule: rule.codes, fast: fast.codes, expected, actual };

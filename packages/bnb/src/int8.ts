@@ -1,23 +1,23 @@
 // LLM.int8: rows of 8-bit codes in units of the row's largest magnitude over 127.
 
 import { assertFinite, type DType, type Int8, LowbitError, type Quantizer, roundTo, writeFloat32 } from '@lowbit/core';
-import type { ErrorSums } from './blocks.ts';
+import { noError, weightError } from './blocks.ts';
 import { CHUNK_WEIGHTS, Chunks } from './chunks.ts';
 import { float32Of, INFINITY_BITS, largestBits, RowCoder } from './int8-row.ts';
-import { type Int8Options, int8Config, int8Threshold } from './options.ts';
+import { type Int8Options, int8Config, int8Settings } from './options.ts';
 
 /**
  * LLM.int8 (Dettmers et al., 2022): w = q * absmax / 127 with the largest magnitude of each row. Weights pass through float16, as in Python, whatever
  * their dtype. The threshold is for activations: it changes nothing in the weights.
  *
- * @throws ERR_BAD_ARGUMENT for an unusable threshold. The quantizer itself throws ERR_NON_FINITE, ERR_DTYPE_OVERFLOW for a weight beyond float16 (which
- * Python stores as a row of NaN), and ERR_LIMIT for a row that does not fit the memory allowed.
+ * @throws ERR_BAD_ARGUMENT for unusable options. The quantizer itself throws ERR_NON_FINITE, ERR_DTYPE_OVERFLOW for a weight beyond float16 (which
+ * Python, and `allowNonFinite`, store as a row that decodes to NaN), and ERR_LIMIT for a row that does not fit the memory allowed.
  *
  * @example
  * const q = await quantize(weight, int8({ threshold: 6 }));
  */
 export function int8(options: Int8Options = {}): Quantizer {
-  const threshold = int8Threshold(options);
+  const { threshold, nonFinite } = int8Settings(options);
   return {
     spec: 1,
     method: 'bitsandbytes',
@@ -31,23 +31,27 @@ export function int8(options: Int8Options = {}): Quantizer {
       const codes = new Int8Array(chunks.size);
       const scale = new Float32Array(chunks.size / inp);
       const coder = new RowCoder(weight.dtype, weight.shape[0] * inp);
-      const total: ErrorSums = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
+      const total = noError();
       await chunks.each(async (values, from) => {
         const rows = values.length / inp;
         const run = { values, words: new Int32Array(values.buffer, values.byteOffset, values.length), codes };
         for (let row = 0; row < rows; row++) {
           const bits = largestBits(run.words, row * inp, (row + 1) * inp);
-          if (bits >= INFINITY_BITS) assertFinite(weight.name, values, 0, values.length, from);
+          if (bits >= INFINITY_BITS && nonFinite === 'refuse') assertFinite(weight.name, values, 0, values.length, from);
           const largest = roundTo('f16', float32Of(bits));
-          if (largest > LARGEST_HALF) throw overflow(weight.name, from / inp + row, weight.dtype);
-          coder.code(run, row * inp, (row + 1) * inp, largest, total);
           scale[row] = largest;
+          if (largest <= LARGEST_HALF) coder.code(run, row * inp, (row + 1) * inp, largest, total);
+          else if (bits < INFINITY_BITS && nonFinite === 'refuse') throw overflow(weight.name, from / inp + row, weight.dtype);
+          else {
+            codes.fill(0, row * inp, (row + 1) * inp); // PyTorch's conversion of NaN and of 0
+            total.nonFinite += inp;
+          }
         }
         await out.write('codes', from, new Uint8Array(codes.buffer, 0, values.length));
         await out.write('scale', from / inp, writeFloat32('f32', scale.subarray(0, rows)));
         context.onWeights?.(values.length);
       });
-      return total;
+      return weightError(total);
     },
   };
 }

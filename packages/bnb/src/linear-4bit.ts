@@ -89,12 +89,12 @@ export class Linear4bit extends BnbLinear {
     if (quantType !== 'nf4' && quantType !== 'fp4') throw badOption('quantType', quantType, 'Use nf4 or fp4.');
     if (typeof doubleQuant !== 'boolean') throw badOption('compressStatistics', doubleQuant, 'Use true or false.');
     if (!STORAGES.includes(quantStorage)) throw badOption('quantStorage', quantStorage, `Use one of ${STORAGES.join(', ')}.`);
-    const { computeDtype, runtime, signal, onProgress } = options;
+    const { computeDtype, runtime, signal, onProgress, allowNonFinite = false } = options;
     if (computeDtype !== undefined) checkComputeDtype(computeDtype);
     const { shape, dtype: weightDtype } = memoryReader('weight', linear?.weight);
     const bias = linear.bias ?? undefined;
     if (bias !== undefined) checkBias(bias, shape[0]);
-    const quantizer = (quantType === 'nf4' ? nf4 : fp4)({ doubleQuant, blockSize });
+    const quantizer = (quantType === 'nf4' ? nf4 : fp4)({ doubleQuant, blockSize, allowNonFinite });
     const storage = STORAGE_DTYPES.get(quantStorage)!;
     const format = quantizer.format(shape, 'f32');
     // Before the work: what could not be saved or run is not made.
@@ -114,7 +114,7 @@ export class Linear4bit extends BnbLinear {
     checkLayerRuntime(options);
     const { computeDtype, path = '' } = options;
     if (computeDtype !== undefined) checkComputeDtype(computeDtype);
-    const { weight, bias, weightDtype, storage } = await decodeState(state, path);
+    const { weight, bias, weightDtype, storage } = await decodeState(state, path, options);
     if (weightDtype === undefined) {
       throw refusal('Linear4bit', 'the state dict is that of an 8-bit layer', 'Use Linear8bitLt.fromStateDict.', { path });
     }
@@ -153,7 +153,7 @@ export class Linear4bit extends BnbLinear {
   }
 }
 
-const SHARED = ['runtime', 'backend', 'signal', 'computeDtype'] as const satisfies readonly (keyof Linear4bitOptions)[];
+const SHARED = ['runtime', 'backend', 'signal', 'allowNonFinite', 'computeDtype'] as const satisfies readonly (keyof Linear4bitOptions)[];
 const CREATE_OPTIONS: readonly (keyof Linear4bitOptions)[] = [
   ...SHARED,
   ...(['quantType', 'compressStatistics', 'quantStorage', 'blockSize', 'onProgress'] as const),

@@ -11,7 +11,7 @@ import {
   prepareLayer,
   type StateOptions,
 } from './linear.ts';
-import { int8Threshold } from './options.ts';
+import { int8Settings } from './options.ts';
 import { checkNames, refusal } from './refuse.ts';
 import { decodeState, encodeState, type StateDict } from './state-dict.ts';
 
@@ -48,8 +48,8 @@ export class Linear8bitLt extends BnbLinear {
   static async create(linear: FloatLinear, options: Linear8bitLtOptions): Promise<Linear8bitLt> {
     checkNames('Linear8bitLt', options, [...SHARED, 'onProgress']);
     checkLayerRuntime(options);
-    const { threshold = 0, runtime, signal, onProgress } = options;
-    const quantizer = int8({ threshold });
+    const { threshold = 0, runtime, signal, onProgress, allowNonFinite = false } = options;
+    const quantizer = int8({ threshold, allowNonFinite });
     const { shape } = memoryReader('weight', linear?.weight);
     const bias = linear.bias ?? undefined;
     if (bias !== undefined) checkBias(bias, shape[0]);
@@ -66,8 +66,8 @@ export class Linear8bitLt extends BnbLinear {
   static async fromStateDict(state: StateDict | ReadonlyMap<string, HostTensor>, options: Linear8bitLtStateOptions): Promise<Linear8bitLt> {
     checkNames('Linear8bitLt', options, [...SHARED, 'path']);
     checkLayerRuntime(options);
-    const { threshold = 0, path = '' } = options;
-    const { weight, bias } = await decodeState(state, path, int8Threshold({ threshold }));
+    const { threshold = 0, path = '', allowNonFinite = false } = options;
+    const { weight, bias } = await decodeState(state, path, { ...int8Settings({ threshold }), allowNonFinite });
     if (weight.format.kind !== 'int8') {
       throw refusal('Linear8bitLt', 'the state dict is that of a 4-bit layer', 'Use Linear4bit.fromStateDict.', { path });
     }
@@ -88,4 +88,4 @@ export class Linear8bitLt extends BnbLinear {
   }
 }
 
-const SHARED = ['runtime', 'backend', 'signal', 'threshold'] as const satisfies readonly (keyof Linear8bitLtOptions)[];
+const SHARED = ['runtime', 'backend', 'signal', 'allowNonFinite', 'threshold'] as const satisfies readonly (keyof Linear8bitLtOptions)[];

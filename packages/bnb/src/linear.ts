@@ -33,6 +33,8 @@ export interface LayerOptions {
   /** Name of a backend; default the first of the runtime that takes the format. */
   readonly backend?: string | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Take weights, or stored scales, that are NaN or infinite; see `Nf4Options`. Default false: ERR_NON_FINITE. */
+  readonly allowNonFinite?: boolean;
 }
 
 /** Options of making a layer from a float one. */

@@ -1,12 +1,21 @@
 // Options of the quantizers, their defaults and checks, and what they are called in config.json.
 
-import type { JsonObject } from '@lowbit/core';
+import type { JsonObject, NonFinite } from '@lowbit/core';
 import { checkNames, refusal } from './refuse.ts';
 
 /** What 4-bit layers compute in when the checkpoint is run. Says nothing about how weights are stored. */
 export type ComputeDtype = 'f32' | 'f16' | 'bf16';
 
-export interface Nf4Options {
+/** What the quantizers share. */
+export interface NonFiniteOptions {
+  /**
+   * Quantize weights that are NaN or infinite as bitsandbytes does on the CPU, and leave what they spoil out of the reported error (`nonFinite` counts it):
+   * a block (4 bits) or a row (8 bits), with double quantization the whole matrix. Default false: ERR_NON_FINITE.
+   */
+  readonly allowNonFinite?: boolean;
+}
+
+export interface Nf4Options extends NonFiniteOptions {
   /** Weights that share a magnitude: 32, 64 (default), 128, ..., 4096. Python's transformers reads any, but makes 64 alone. */
   readonly blockSize?: number;
   /** Keep magnitudes as 8-bit codes: 4.13 bits a weight instead of 4.5 at 64. Default false. */
@@ -23,7 +32,7 @@ export interface Fp4Options extends Nf4Options {
   readonly thresholds?: 'midpoints' | 'cuda';
 }
 
-export interface Int8Options {
+export interface Int8Options extends NonFiniteOptions {
   /** Magnitude from which an activation's column is computed in floating point; 0: none. Default 6. */
   readonly threshold?: number;
 }
@@ -34,6 +43,12 @@ export interface FourBitSettings {
   readonly doubleQuant: boolean;
   readonly computeDtype: ComputeDtype;
   readonly thresholds: 'midpoints' | 'cuda';
+  readonly nonFinite: NonFinite;
+}
+
+export interface Int8Settings {
+  readonly threshold: number;
+  readonly nonFinite: NonFinite;
 }
 
 const BLOCK_SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096];
@@ -45,7 +60,7 @@ export const TORCH_NAMES: Readonly<Record<ComputeDtype, string>> = { f32: 'float
 export const STORAGES = ['uint8', 'int8', 'float16', 'bfloat16', 'float32', 'float64'] as const;
 export type QuantStorage = (typeof STORAGES)[number];
 
-const NF4_OPTIONS: readonly (keyof Nf4Options)[] = ['blockSize', 'doubleQuant', 'computeDtype'];
+const NF4_OPTIONS: readonly (keyof Nf4Options)[] = ['blockSize', 'doubleQuant', 'computeDtype', 'allowNonFinite'];
 const FP4_OPTIONS: readonly (keyof Fp4Options)[] = [...NF4_OPTIONS, 'thresholds'];
 
 /** Defaults filled in and checked. Throws ERR_BAD_ARGUMENT. */
@@ -59,17 +74,26 @@ export function fp4Settings(options: Fp4Options): FourBitSettings {
   checkNames('fp4', options, FP4_OPTIONS);
   const { thresholds = 'midpoints' } = options;
   if (thresholds !== 'midpoints' && thresholds !== 'cuda') throw badOption('fp4', 'thresholds', thresholds, "Use 'midpoints' or 'cuda'.");
-  return { type: 'fp4', ...common('fp4', options), thresholds };
+  const settings = common('fp4', options);
+  if (thresholds === 'cuda' && settings.nonFinite === 'keep') {
+    throw refusal('fp4', 'allowNonFinite follows the CPU, thresholds follow CUDA', 'Use one of the two.', { option: 'allowNonFinite' });
+  }
+  return { type: 'fp4', ...settings, thresholds };
 }
 
-/** The outlier threshold of int8, checked. Throws ERR_BAD_ARGUMENT. */
-export function int8Threshold(options: Int8Options): number {
-  checkNames('int8', options, ['threshold']);
+/** Defaults filled in and checked. Throws ERR_BAD_ARGUMENT. */
+export function int8Settings(options: Int8Options): Int8Settings {
+  checkNames('int8', options, ['threshold', 'allowNonFinite']);
   const { threshold = 6 } = options;
   if (!(typeof threshold === 'number' && threshold >= 0 && threshold < Number.POSITIVE_INFINITY)) {
     throw badOption('int8', 'threshold', threshold, 'Use a number from 0, which turns outliers off; 6 is the usual one.');
   }
-  return threshold;
+  return { threshold, nonFinite: nonFiniteOf('int8', options) };
+}
+
+function nonFiniteOf(call: string, { allowNonFinite = false }: NonFiniteOptions): NonFinite {
+  if (typeof allowNonFinite !== 'boolean') throw badOption(call, 'allowNonFinite', allowNonFinite, 'Use true or false.');
+  return allowNonFinite ? 'keep' : 'refuse';
 }
 
 function common(call: string, options: Nf4Options): Omit<FourBitSettings, 'type' | 'thresholds'> {
@@ -77,7 +101,7 @@ function common(call: string, options: Nf4Options): Omit<FourBitSettings, 'type'
   if (!BLOCK_SIZES.includes(blockSize)) throw badOption(call, 'blockSize', blockSize, `Use one of ${BLOCK_SIZES.join(', ')}.`);
   if (typeof doubleQuant !== 'boolean') throw badOption(call, 'doubleQuant', doubleQuant, 'Use true or false.');
   if (!Object.hasOwn(TORCH_NAMES, computeDtype)) throw badOption(call, 'computeDtype', computeDtype, 'Use f32, f16 or bf16.');
-  return { blockSize, doubleQuant, computeDtype };
+  return { blockSize, doubleQuant, computeDtype, nonFinite: nonFiniteOf(call, options) };
 }
 
 function badOption(call: string, name: string, value: unknown, hint: string) {

@@ -47,30 +47,38 @@ export function encodeState({ weight, weightDtype = 'f16', storage, bias }: Laye
  * @throws ERR_BAD_ARGUMENT (no state dict), and what reading the layout throws, naming the tensor: ERR_TENSOR_MISMATCH, ERR_BAD_CHECKPOINT,
  * ERR_UNSUPPORTED_FORMAT, ERR_NON_FINITE
  */
-export async function decodeState(state: StateDict | ReadonlyMap<string, HostTensor>, path: string, threshold = 0): Promise<LayerState> {
+export async function decodeState(
+  state: StateDict | ReadonlyMap<string, HostTensor>,
+  path: string,
+  { threshold = 0, allowNonFinite = false }: { readonly threshold?: number; readonly allowNonFinite?: boolean } = {},
+): Promise<LayerState> {
   if (typeof state !== 'object' || state === null || Array.isArray(state)) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a state dict is an object or a map of tensors', { hint: 'Pass what stateDict() gave.' });
   }
   const tensors: StateDict = state instanceof Map ? Object.fromEntries(state) : (state as StateDict);
   const source = memorySource(layerEntries(tensors, path, OWN));
-  const { linear, weightDtype, storage } = await readBitsAndBytesLinear(source, path, threshold);
+  const { linear, weightDtype, storage } = await readBitsAndBytesLinear(source, path, { threshold, allowNonFinite });
   const weight = await readStoredLinear(source, linear, { path: path === '' ? 'state dict' : path });
-  for (const [part, name] of Object.entries(linear.parts)) checkScales(name, weight.parts[part]!);
+  for (const [part, name] of Object.entries(linear.parts)) checkScales(name, weight.parts[part]!, allowNonFinite);
   const bias = linear.bias === undefined ? undefined : await source.read(linear.bias);
   if (bias) checkBias(bias, weight.shape[0]);
   return { weight, weightDtype, storage, bias };
 }
 
-/** Throws ERR_NON_FINITE for floats that scale to no number, ERR_TENSOR_MISMATCH for a largest magnitude of LLM.int8 below 0. */
-function checkScales(name: string, tensor: HostTensor): void {
+/**
+ * Throws ERR_NON_FINITE for floats that scale to no number, unless they are allowed, and ERR_TENSOR_MISMATCH for a largest magnitude of LLM.int8
+ * below 0.
+ */
+function checkScales(name: string, tensor: HostTensor, allowNonFinite: boolean): void {
   if (!FLOAT_DTYPES.has(tensor.dtype)) return;
   const isRow = name === 'SCB' || name.endsWith('.SCB');
   const values = toFloat32(tensor);
-  const index = values.findIndex((value) => !Number.isFinite(value) || (isRow && value < 0));
+  const index = values.findIndex((value) => !(allowNonFinite || Number.isFinite(value)) || (isRow && value < 0));
   if (index < 0) return;
-  const code = Number.isFinite(values[index]) ? 'ERR_TENSOR_MISMATCH' : 'ERR_NON_FINITE';
+  const code = allowNonFinite || Number.isFinite(values[index]) ? 'ERR_TENSOR_MISMATCH' : 'ERR_NON_FINITE';
+  const hint = 'The state dict is damaged. Quantize the layer again';
   throw new LowbitError(code, `state dict: ${JSON.stringify(name)}: element ${index} is ${values[index]}`, {
-    hint: 'The state dict is damaged. Quantize the layer again.',
+    hint: code === 'ERR_NON_FINITE' ? `${hint}; allowNonFinite: true takes NaN and infinity as they are.` : `${hint}.`,
     details: { tensor: name, index },
   });
 }

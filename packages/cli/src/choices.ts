@@ -22,6 +22,7 @@ const MENUS: Readonly<Record<MethodName, readonly string[]>> = {
   nf4: ['nf4:g64:dq', 'nf4:g64', 'int8'],
   fp4: ['fp4:g64:dq', 'fp4:g64', 'int8'],
   int8: ['int8', 'keep'],
+  higgs: ['higgs:b2', 'higgs:b3', 'higgs:b4', 'keep'],
 };
 
 /** A list such as `hqq:b3:g64,hqq:b4:g64,keep`. Throws ERR_BAD_ARGUMENT. */

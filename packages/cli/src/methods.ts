@@ -1,6 +1,6 @@
 // From what was written to quantizers: the one place that knows every method package.
 
-import { fp4, int8, nf4 } from '@lowbit/bnb';
+import { fp4, int8, type Nf4Options, nf4 } from '@lowbit/bnb';
 import { LowbitError, type Quantizer, type Rule } from '@lowbit/core';
 import { type HiggsBits, higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
@@ -16,15 +16,22 @@ const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quant
       ...(quantScale === undefined ? {} : { quantScale }),
       ...(quantZero === undefined ? {} : { quantZero: quantZero === 'layer' || quantZero }),
     }),
-  nf4: ({ group, doubleQuant = false }) => nf4({ blockSize: blockSize('nf4', group), doubleQuant }),
-  fp4: ({ group, doubleQuant = false }) => fp4({ blockSize: blockSize('fp4', group), doubleQuant }),
-  int8: ({ threshold }) => int8(threshold === undefined ? {} : { threshold }),
+  nf4: (settings) => nf4(fourBit('nf4', settings)),
+  fp4: (settings) => fp4(fourBit('fp4', settings)),
+  int8: ({ threshold, allowNonFinite = false }) => int8({ allowNonFinite, ...(threshold === undefined ? {} : { threshold }) }),
   higgs: ({ bits = 4, p = 2, group, hadamardSize = 512 }) =>
     higgs({
       ...{ bits: bits as HiggsBits, p, hadamardSize },
       groupSize: group === undefined ? Math.min(256, hadamardSize) : blockSize('higgs', group),
     }),
 };
+
+function fourBit(
+  method: MethodName,
+  { group, doubleQuant = false, computeDtype = 'f32', allowNonFinite = false }: MethodSettings,
+): Nf4Options {
+  return { blockSize: blockSize(method, group), doubleQuant, computeDtype, allowNonFinite };
+}
 
 function blockSize(method: MethodName, group: Group = 64): number {
   if (group !== 'none') return group;

@@ -10,9 +10,9 @@ export type MethodName = (typeof METHODS)[number];
 /** Settings that each method has. Of `group`, only hqq has `none`. */
 export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSettings)[]>> = {
   hqq: ['bits', 'group', 'axis', 'solver', 'quantScale', 'quantZero'],
-  nf4: ['group', 'doubleQuant'],
-  fp4: ['group', 'doubleQuant'],
-  int8: ['threshold'],
+  nf4: ['group', 'doubleQuant', 'computeDtype', 'allowNonFinite'],
+  fp4: ['group', 'doubleQuant', 'computeDtype', 'allowNonFinite'],
+  int8: ['threshold', 'allowNonFinite'],
   higgs: ['bits', 'p', 'group', 'hadamardSize'],
 };
 
@@ -20,7 +20,7 @@ export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSetting
 export const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
 export type Bits = (typeof BITS)[number];
 
-/** Float dtypes that `--dtype` takes. */
+/** Float dtypes that `--dtype` and `--compute-dtype` take. */
 export const DTYPES = ['f16', 'bf16', 'f32'] as const;
 export type FloatDType = (typeof DTYPES)[number];
 
@@ -59,6 +59,8 @@ export interface MethodSettings {
   readonly threshold?: number | undefined;
   readonly p?: Dimension | undefined;
   readonly hadamardSize?: number | undefined;
+  readonly computeDtype?: FloatDType | undefined;
+  readonly allowNonFinite?: boolean | undefined;
 }
 
 /** What a rule does, as written, before its quantizer is made. */

@@ -94,6 +94,12 @@ function addQuantize(program: Command, start: Start): void {
       arg(parseThreshold),
     )
     .option(
+      '--compute-dtype <type>',
+      `nf4, fp4: what the checkpoint says its layers compute in, ${DTYPES.join(', ')} (default: f32); Python obeys it`,
+      arg((text) => parseChoice(text, DTYPES)),
+    )
+    .option('--allow-non-finite', 'nf4, fp4, int8: quantize NaN and infinity as Python does, and copy them elsewhere (default: an error)')
+    .option(
       '--solver <name>',
       `hqq: what finds the scales, ${SOLVERS.join(' (default) or ')}; least-squares has smaller errors in the same files`,
       arg((text) => parseChoice(text, SOLVERS)),

@@ -10,9 +10,12 @@ import type { CallOptions, HostTensor } from './spec/tensor.ts';
 import { withWorkers } from './workers/workers.ts';
 
 export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDtype' | 'threads'> {
-  /** Where the quantized linears will run. */
+  /** Where the quantized linears will run: each on the backend that the host names, if it does. */
   readonly runtime: {
-    linear(weight: QuantizedTensor, options?: { readonly bias?: HostTensor | undefined }): Promise<QuantizedLinear>;
+    linear(
+      weight: QuantizedTensor,
+      options?: { readonly bias?: HostTensor | undefined; readonly backend?: string | undefined },
+    ): Promise<QuantizedLinear>;
     routine: NonNullable<QuantizeOptions['runtime']>['routine'];
   };
   /** Treatment of linears that no rule matches; default `keep`. */
@@ -47,7 +50,7 @@ async function patchAll(
     if (use === 'keep') continue;
     const { weight, bias } = await host.weight(path);
     const quantized = await quantize(weight, use, { signal, runtime, metaDtype, importance: importance?.get(path), threads });
-    const linear = await runtime.linear(quantized, { bias });
+    const linear = await runtime.linear(quantized, { bias, backend: host.backend?.(path) });
     try {
       await host.replace(path, linear);
     } catch (error) {

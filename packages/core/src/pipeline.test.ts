@@ -397,6 +397,18 @@ describe('executePlan', () => {
     }
   });
 
+  it.each(['f32', 'f16', 'bf16'] as const)('copies NaN and infinity in %s when allowed, and makes none of its own', async (dtype) => {
+    const values = [...new Array(189).fill(1), Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN];
+    tensors['model.embed.weight'] = castFloat(float32Tensor([12, 16], values), dtype);
+    const { sink } = await run({ dtype: 'f16' }, { allowNonFinite: true });
+    expect([...toFloat32(castFloat(sink.tensors.get('model.embed.weight')!, 'f32'))]).toEqual(values);
+    tensors['model.embed.weight'] = float32Tensor([12, 16], values.with(3, 1e6));
+    await expect(run({ dtype: 'f16' }, { allowNonFinite: true })).rejects.toMatchObject({
+      code: 'ERR_DTYPE_OVERFLOW',
+      details: { index: 3 },
+    });
+  });
+
   it.each([
     ['f32', 3.4e38, 'bf16'],
     ['f64', 1e300, 'f16'],

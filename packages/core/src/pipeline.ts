@@ -22,6 +22,8 @@ export interface ExecuteOptions extends CallOptions {
   /** Threads to use where methods can, or those of `createWorkers`; default 1, the one that calls. The bytes are the same. */
   readonly threads?: number | Workers | undefined;
   readonly runtime?: { routine(name: string): Routine | undefined } | undefined;
+  /** Copy NaN and infinity in tensors that are not quantized; default false: ERR_NON_FINITE. Of weights their quantizer decides. */
+  readonly allowNonFinite?: boolean | undefined;
 }
 
 /** What became of one linear. */
@@ -164,7 +166,7 @@ function planUnits(
       units.push({
         name,
         bytes: byteLength(source.entries.get(from)!),
-        run: (advance) => copyTensor(source, from, sink, name, tensor, budget, options.signal, advance),
+        run: (advance) => copyTensor(source, from, sink, name, tensor, budget, options, advance),
       });
     } else {
       const { path } = tensor.origin;
@@ -305,7 +307,7 @@ async function copyTensor(
   name: string,
   tensor: PlannedTensor,
   budget: number,
-  signal: AbortSignal | undefined,
+  { signal, allowNonFinite = false }: UnitOptions,
   advance: (bytes: number) => void,
 ): Promise<Json> {
   const { dtype } = source.entries.get(from)!;
@@ -314,7 +316,7 @@ async function copyTensor(
   for (let at = 0; at < count; at += step) {
     signal?.throwIfAborted();
     const piece = await source.read(from, { range: [at, Math.min(at + step, count)], signal });
-    const broken = firstNonFinite(piece);
+    const broken = allowNonFinite ? -1 : firstNonFinite(piece);
     if (broken >= 0) throw nonFinite(from, toFloat32(piece)[broken]!, at + broken);
     const cast = castChecked(piece, tensor.spec.dtype, name, at);
     await sink.write(name, at, cast.data);
@@ -323,11 +325,14 @@ async function copyTensor(
   return null;
 }
 
-/** Casts floats, all of them finite, and refuses to make infinities of them. */
+/** Casts floats, and refuses to make infinities of finite ones. */
 function castChecked(piece: HostTensor, dtype: HostTensor['dtype'], name: string, first: number): HostTensor {
   if (dtype === piece.dtype) return piece;
   const cast = castFloat(piece, dtype);
-  const overflow = firstNonFinite(cast);
+  if (firstNonFinite(cast) < 0) return cast;
+  const width = DTYPE_BYTES[piece.dtype];
+  const wasFinite = (i: number) => firstNonFinite({ dtype: piece.dtype, data: piece.data.subarray(i * width, (i + 1) * width) }) < 0;
+  const overflow = toFloat32(cast).findIndex((value, i) => !Number.isFinite(value) && wasFinite(i));
   if (overflow < 0) return cast;
   throw new LowbitError('ERR_DTYPE_OVERFLOW', `${name}: element ${first + overflow} of the source is too large for ${dtype}`, {
     hint: 'Choose a dtype with a wider range: bf16 or f32.',
@@ -335,6 +340,6 @@ function castChecked(piece: HostTensor, dtype: HostTensor['dtype'], name: string
   });
 }
 
-function isErrorNote(note: Json): note is { squaredError: number; squaredWeight: number; maxAbs: number; ms: number } {
+function isErrorNote(note: Json): note is { squaredError: number; squaredWeight: number; maxAbs: number; nonFinite?: number; ms: number } {
   return typeof note === 'object' && note !== null && 'squaredError' in note;
 }

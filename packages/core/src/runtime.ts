@@ -2,6 +2,7 @@
 
 import { disposeAll } from './dispose.ts';
 import { disposedError } from './disposed.ts';
+import { linearBackend } from './linear-module.ts';
 import { answerOf, type BackendReport, type Explanation, fits, formatExplanation, missingOps } from './runtime/explain.ts';
 import { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram } from './runtime/load.ts';
 import type { Backend, BackendProvider, LinearRequest, PrepareOptions, Probe, QuantizedLinear } from './spec/backend.ts';
@@ -49,8 +50,11 @@ export interface Runtime extends AsyncDisposable {
    * formats, else ERR_BACKEND_UNAVAILABLE; the message holds the table, `details.explanation` its data.
    */
   select(linears: readonly LinearQuestion[], program?: Program): Promise<Backend>;
-  /** Prepares one weight on the first backend that supports it. The caller disposes the linear. */
-  linear(weight: QuantizedTensor, options?: PrepareOptions): Promise<QuantizedLinear>;
+  /**
+   * Prepares one weight on the backend of that name, by default the first that supports it. The caller disposes the linear.
+   * Throws ERR_UNSUPPORTED_FORMAT or ERR_BACKEND_UNAVAILABLE.
+   */
+  linear(weight: QuantizedTensor, options?: PrepareOptions & { readonly backend?: string | undefined }): Promise<QuantizedLinear>;
   /** A backend's version of a quantizer's routine, from the backends that are open. */
   routine(name: string): Routine | undefined;
   /** Loads a program's weights one by one and compiles it. See `LoadOptions`. An abort or error releases everything. */
@@ -165,9 +169,12 @@ class BackendRuntime implements Runtime {
     throw unfit(reports);
   }
 
-  async linear(weight: QuantizedTensor, options: PrepareOptions = {}): Promise<QuantizedLinear> {
+  async linear(
+    weight: QuantizedTensor,
+    { backend: name, ...options }: PrepareOptions & { readonly backend?: string | undefined } = {},
+  ): Promise<QuantizedLinear> {
     const { use = 'linear', offloadMeta = false } = options;
-    const backend = await this.select([{ format: weight.format, shape: weight.shape, use, offloadMeta }]);
+    const backend = await linearBackend(this, { format: weight.format, shape: weight.shape, use, offloadMeta }, name);
     return backend.prepare(weight, options);
   }
 

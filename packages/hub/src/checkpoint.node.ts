@@ -43,6 +43,8 @@ export interface OpenCheckpointOptions {
   readonly layouts?: readonly CheckpointLayout[];
   /** Codecs of custom formats that such layouts yield. */
   readonly codecs?: readonly FormatCodec[];
+  /** Open a checkpoint with a weight that is stored as NaN throughout (an infinite offset of double quantization). Default false: ERR_NON_FINITE. */
+  readonly allowNonFinite?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -60,7 +62,7 @@ export interface FolderCheckpoint extends Checkpoint {
  * ERR_TENSOR_MISMATCH (a quantized layer that does not fit together), and ERR_UNSUPPORTED_FORMAT for a quantization that nothing here reads.
  */
 export async function openCheckpoint(dir: string, options: OpenCheckpointOptions = {}): Promise<FolderCheckpoint> {
-  const { signal, codecs } = options;
+  const { signal, codecs, allowNonFinite } = options;
   const folder = await openFolder(dir);
   const config = await readConfig(folder);
   const source = await openWeights(folder, signal);
@@ -68,7 +70,8 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
     const layouts = [...(options.layouts ?? []), ...BUILTIN_LAYOUTS];
     const layout = layouts.find((candidate) => candidate.detect(config, source.entries));
     if (layout === undefined) refuseUnknown(config, layouts, folder);
-    const quantized: ReadonlyMap<string, StoredLinear> = layout === undefined ? new Map() : await layout.read(config, source, { signal });
+    const quantized: ReadonlyMap<string, StoredLinear> =
+      layout === undefined ? new Map() : await layout.read(config, source, { signal, allowNonFinite });
     if (layout !== undefined && quantized.size === 0) {
       throw new LowbitError('ERR_BAD_CHECKPOINT', `${folder.path}: config.json says ${layout.name}, but no layer is stored in that way`, {
         hint: 'Weights and config.json come from different models, or the weights are not quantized: then take quantization_config out of config.json.',

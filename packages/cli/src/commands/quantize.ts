@@ -41,6 +41,8 @@ export interface QuantizeOptions extends CommonOptions, AllocationFlags {
   readonly threshold?: number;
   readonly p?: Dimension;
   readonly hadamardSize?: number;
+  readonly computeDtype?: FloatDType;
+  readonly allowNonFinite?: boolean;
   readonly importance?: ImportanceFrom;
   readonly preset?: PresetName;
   readonly rules: readonly RuleText[];
@@ -126,6 +128,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     threads,
     resume,
     overwrite,
+    allowNonFinite: options.allowNonFinite,
     onProgress: context.progress.report,
   });
   const measured = text && (await measureLoss(dir, out, text, { signal: context.signal, onProgress: context.progress.report }));
@@ -159,12 +162,18 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   threshold: '--threshold',
   p: '--p',
   hadamardSize: '--hadamard-size',
+  computeDtype: '--compute-dtype',
+  allowNonFinite: '--allow-non-finite',
 };
 
 /** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
 function settingsOf({ method, rules, targetBits, ...flags }: QuantizeOptions): MethodSettings {
-  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, p, hadamardSize } = flags;
-  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, p, hadamardSize };
+  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, computeDtype, allowNonFinite, p, hadamardSize } = flags;
+  const settings: MethodSettings = {
+    ...{ bits, group, axis, solver, quantScale, quantZero },
+    ...{ doubleQuant, threshold, computeDtype, allowNonFinite },
+    ...{ p, hadamardSize },
+  };
   const uses = [...rules.map(({ use }) => use), ...(targetBits === undefined ? [] : choiceNames(flags, method, settings).map(parseUse))];
   const methods = [method, ...uses.flatMap((use) => (use === 'keep' ? [] : [use.method]))];
   const idle = idleSetting(methods, settings);
@@ -222,6 +231,8 @@ function renderReport(report: QuantizeModelReport, out: string, { preset }: Quan
   if (summary.quantizedLinears > 0) {
     facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
     facts.push(['worst layers', worst(report).join(', ')]);
+    const left = report.linears.filter(({ nonFinite = 0 }) => nonFinite > 0);
+    if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
   }
   facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
@@ -244,6 +255,14 @@ function worst({ linears }: QuantizeModelReport): string[] {
     .sort((a, b) => b.error - a.error)
     .slice(0, 3)
     .map(({ path, error }) => `${path} (${error.toPrecision(3)})`);
+}
+
+/** What the weight error says nothing of. */
+function spoilt(linears: QuantizeModelReport['linears']): string {
+  const count = linears.reduce((sum, { nonFinite = 0 }) => sum + nonFinite, 0);
+  const [first] = linears;
+  const where = `${plain(first!.path)}${linears.length > 1 ? ` and ${linears.length - 1} more` : ''}`;
+  return `${countText(count)} weights of ${where} are stored as NaN or infinity, and not in the weight error`;
 }
 
 /** An argument as a shell takes it. */

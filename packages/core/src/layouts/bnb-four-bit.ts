@@ -5,7 +5,7 @@ import type { StoredLinear, TensorSource } from '../spec/checkpoint.ts';
 import type { DType, HostTensor, Matrix, TensorSpec } from '../spec/tensor.ts';
 import { checkBias, fail, fourBitFormat, nestedScale, refuse, STORAGE_DTYPES, TABLES } from './bnb-format.ts';
 import { checkOrder } from './bnb-int8.ts';
-import { type FourBitType, MAX_STATE_BYTES, parseQuantState, type QuantState } from './bnb-state.ts';
+import { type FourBitType, MAX_STATE_BYTES, parseQuantState, type QuantState, type QuantStateOptions } from './bnb-state.ts';
 import { specText, tensorName } from './names.ts';
 
 /** A parameter with a quant_state. */
@@ -29,11 +29,15 @@ const STORED_AS: ReadonlySet<DType> = new Set(STORAGE_DTYPES.values());
 const TABLE_TOLERANCE = 2 ** -22;
 
 /** Throws ERR_TENSOR_MISMATCH, ERR_BAD_CHECKPOINT, ERR_NON_FINITE or ERR_UNSUPPORTED_FORMAT, naming the tensor. */
-export async function readFourBit(source: TensorSource, { param, path, state: stateName, type }: FourBitNames): Promise<StoredFourBit> {
+export async function readFourBit(
+  source: TensorSource,
+  { param, path, state: stateName, type }: FourBitNames,
+  options: QuantStateOptions,
+): Promise<StoredFourBit> {
   const spec = entry(source, stateName);
   if (spec.dtype !== 'u8' || byteLength(spec) > MAX_STATE_BYTES)
     fail(stateName, `is ${specText(spec)}, expected at most ${MAX_STATE_BYTES} bytes of u8`);
-  const state = parseQuantState((await source.read(stateName)).data, stateName, type);
+  const state = parseQuantState((await source.read(stateName)).data, stateName, type, options);
   const count = elementCount(state.shape);
   const inp = state.shape.at(-1)!;
   const shape: Matrix = [count / inp, inp];

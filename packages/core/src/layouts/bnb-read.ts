@@ -23,6 +23,8 @@ const SIDE_NAMES: ReadonlySet<string> = new Set(['absmax', 'quant_map', 'nested_
 export interface ReadBitsAndBytesOptions {
   /** Of the activations of 8-bit layers. */
   readonly threshold: number;
+  /** Take an offset of double quantization that is NaN or infinite, of a weight that decodes to NaN. Default false: ERR_NON_FINITE. */
+  readonly allowNonFinite?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -33,14 +35,14 @@ export interface ReadBitsAndBytesOptions {
  */
 export async function readBitsAndBytesLinears(
   source: TensorSource,
-  { threshold, signal }: ReadBitsAndBytesOptions,
+  { threshold, allowNonFinite, signal }: ReadBitsAndBytesOptions,
 ): Promise<ReadonlyMap<string, StoredLinear>> {
   const found = findFourBit(source.entries.keys());
   const linears = new Map<string, StoredLinear>();
   for (let i = 0; i < found.length; i += CONCURRENT) {
     signal?.throwIfAborted();
     const some = found.slice(i, i + CONCURRENT);
-    const stored = await Promise.all(some.map((names) => readFourBit(source, names)));
+    const stored = await Promise.all(some.map((names) => readFourBit(source, names, { allowNonFinite })));
     for (const [j, { path }] of some.entries()) linears.set(path, stored[j]!.linear);
   }
   const packed = new Set(found.map(({ param }) => param));
@@ -68,13 +70,17 @@ export interface StoredBitsAndBytes {
  * One linear of a checkpoint by its module path, of a state dict by the empty path. Throws as `readBitsAndBytesLinears`, and ERR_TENSOR_MISMATCH if it is
  * not there or not quantized.
  */
-export async function readBitsAndBytesLinear(source: TensorSource, path: string, threshold: number): Promise<StoredBitsAndBytes> {
+export async function readBitsAndBytesLinear(
+  source: TensorSource,
+  path: string,
+  { threshold, allowNonFinite }: Omit<ReadBitsAndBytesOptions, 'signal'>,
+): Promise<StoredBitsAndBytes> {
   const weight = tensorName(path, 'weight');
   const spec = source.entries.get(weight) ?? fail(weight, 'is missing');
   const rows = tensorName(path, 'SCB');
   if (source.entries.has(rows)) checkRows(source, rows);
   const [names] = findFourBit([...source.entries.keys()].filter((name) => name.startsWith(`${weight}.`)));
-  if (names !== undefined) return { ...(await readFourBit(source, names)), storage: spec.dtype };
+  if (names !== undefined) return { ...(await readFourBit(source, names, { allowNonFinite })), storage: spec.dtype };
   if (spec.dtype === 'i8') return { linear: await readInt8(source, path, threshold), storage: 'i8' };
   return failStateless(weight, spec);
 }

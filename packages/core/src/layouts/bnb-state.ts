@@ -45,11 +45,16 @@ const KEYS: ReadonlySet<string> = new Set([
 /** Python's longest float has 23 characters: sign, 17 digits, point, `e-38`. */
 const LONGEST_FLOAT = 24;
 
+export interface QuantStateOptions {
+  /** Take a nested_offset that is NaN or infinite. Default false: ERR_NON_FINITE. */
+  readonly allowNonFinite?: boolean | undefined;
+}
+
 /**
  * Reads the bytes of the tensor `name`, whose suffix says that the weight is of `type`.
  * @throws ERR_BAD_CHECKPOINT (no JSON, unknown or missing keys, a type that contradicts the suffix), ERR_NON_FINITE, ERR_UNSUPPORTED_FORMAT; all name the tensor
  */
-export function parseQuantState(bytes: Uint8Array, name: string, type: FourBitType): QuantState {
+export function parseQuantState(bytes: Uint8Array, name: string, type: FourBitType, options: QuantStateOptions = {}): QuantState {
   const fail = (problem: string) => badState(name, problem);
   let text: string;
   try {
@@ -68,7 +73,7 @@ export function parseQuantState(bytes: Uint8Array, name: string, type: FourBitTy
   if (dtype === undefined) throw fail(`says dtype ${show(named)}, not one of ${[...WEIGHT_DTYPES.keys()].join(', ')}`);
   const blocksize = whole(tree.get('blocksize'));
   if (blocksize === undefined) throw fail(`says blocksize ${show(tree.get('blocksize'))}, not a whole number from 1`);
-  return { type, blocksize, dtype, shape: shapeOf(tree.get('shape'), fail), nested: nestedOf(tree, name, fail) };
+  return { type, blocksize, dtype, shape: shapeOf(tree.get('shape'), fail), nested: nestedOf(tree, name, options, fail) };
 }
 
 function shapeOf(tree: JsonTree | undefined, fail: (problem: string) => LowbitError): readonly number[] {
@@ -81,7 +86,12 @@ function shapeOf(tree: JsonTree | undefined, fail: (problem: string) => LowbitEr
   return shape;
 }
 
-function nestedOf(tree: ReadonlyMap<string, JsonTree>, name: string, fail: (problem: string) => LowbitError): NestedState | undefined {
+function nestedOf(
+  tree: ReadonlyMap<string, JsonTree>,
+  name: string,
+  { allowNonFinite = false }: QuantStateOptions,
+  fail: (problem: string) => LowbitError,
+): NestedState | undefined {
   const [size, dtype, number] = [tree.get('nested_blocksize'), tree.get('nested_dtype'), tree.get('nested_offset')];
   if (size === undefined && dtype === undefined && number === undefined) return undefined;
   const blocksize = whole(size);
@@ -89,9 +99,9 @@ function nestedOf(tree: ReadonlyMap<string, JsonTree>, name: string, fail: (prob
   if (typeof dtype !== 'string') throw fail(`says nested_dtype ${show(dtype)}, not the name of a dtype`);
   if (!isNumber(number)) throw fail(`says nested_offset ${show(number)}, not a number`);
   const offset = Math.fround(Number(number.literal));
-  if (Number.isFinite(offset)) return { blocksize, dtype, offset };
+  if (Number.isFinite(offset) || allowNonFinite) return { blocksize, dtype, offset };
   throw new LowbitError('ERR_NON_FINITE', `${quote(name)} says nested_offset ${number.literal}`, {
-    hint: 'The weight was not finite when it was quantized. Take another copy of the checkpoint.',
+    hint: 'The weight was not finite when it was quantized. Take another copy of the checkpoint; allowNonFinite: true takes it as it is.',
     details: { tensor: name },
   });
 }

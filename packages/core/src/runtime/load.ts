@@ -60,6 +60,8 @@ export interface LoadedProgram extends AsyncDisposable {
   readonly placement: readonly Placed[];
   /** By index in the program. */
   readonly linears: readonly QuantizedLinear[];
+  /** Name of the backend that weight `index` multiplies on. Throws ERR_BAD_ARGUMENT for one that multiplies nothing. */
+  backendOf(index: number): string;
   open(): SequenceId;
   fork(id: SequenceId): SequenceId;
   length(id: SequenceId): number;

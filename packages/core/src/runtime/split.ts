@@ -73,6 +73,10 @@ export class SplitProgram implements LoadedProgram {
     return this.program.linears.map((_, index) => [...this.#prepared.values()].find((linears) => linears[index])![index]!);
   }
 
+  backendOf(index: number): string {
+    return this.#placeOf(index).backend.name;
+  }
+
   open(): SequenceId {
     return this.#add((executable) => executable.open());
   }
@@ -129,11 +133,8 @@ export class SplitProgram implements LoadedProgram {
 
   async replace(index: number, linear: QuantizedLinear): Promise<QuantizedLinear> {
     this.#idle();
-    const use = this.program.linears[index];
-    const found = this.#places.find(
-      ({ piece }) => piece.linears.includes(index) && piece.program.linears[piece.linears.indexOf(index)]!.use !== 'embedding',
-    );
-    if (!use || !found) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no linear ${index}`, { details: { index } });
+    const found = this.#placeOf(index);
+    const use = this.program.linears[index]!;
     if (this.#sequences.size > 0) {
       throw new LowbitError('ERR_BAD_ARGUMENT', `cannot replace ${use.path} while ${this.#sequences.size} sequences are open`, {
         hint: 'Close them first: what they cached was computed with the old weight.',
@@ -162,6 +163,14 @@ export class SplitProgram implements LoadedProgram {
     const linears = [...this.#prepared.values()].flatMap((prepared) => Object.values(prepared));
     const executables = this.#runs.map(({ executable }) => executable);
     await disposeAll([...linears, ...executables].map((owned) => () => owned[Symbol.dispose]()));
+  }
+
+  #placeOf(index: number): Place {
+    const found = this.#places.find(
+      ({ piece }) => piece.linears.includes(index) && piece.program.linears[piece.linears.indexOf(index)]!.use !== 'embedding',
+    );
+    if (found) return found;
+    throw new LowbitError('ERR_BAD_ARGUMENT', `there is no linear ${index}`, { details: { index } });
   }
 
   async #compile(prepared: ReadonlyMap<Backend, readonly QuantizedLinear[]>, signal?: AbortSignal): Promise<readonly PieceRun[]> {

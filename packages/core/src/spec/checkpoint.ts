@@ -117,7 +117,7 @@ export interface CheckpointLayout {
   read(
     config: JsonObject,
     source: TensorSource,
-    options?: { readonly signal?: AbortSignal | undefined },
+    options?: { readonly signal?: AbortSignal | undefined; readonly allowNonFinite?: boolean | undefined },
   ): Promise<ReadonlyMap<string, StoredLinear>>;
   /** True if this layout can store what the quantizer makes. */
   accepts(use: LinearSettings, format: Format): boolean;

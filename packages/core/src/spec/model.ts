@@ -56,6 +56,8 @@ export interface LinearHost {
   linears(): Iterable<{ readonly path: string; readonly shape: Matrix }>;
   /** The floating-point weight and bias of one of them. */
   weight(path: string): Promise<{ readonly weight: HostTensor; readonly bias?: HostTensor | undefined }>;
+  /** Name of the backend that runs it, for models in several places. Absent: the first of the runtime that takes the format. */
+  backend?(path: string): string;
   /** From now on `path` computes with `linear`, which the host owns and disposes. */
   replace(path: string, linear: QuantizedLinear): void | Promise<void>;
 }

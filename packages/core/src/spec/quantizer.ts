@@ -65,6 +65,8 @@ export interface WeightError {
   readonly squaredError: number;
   readonly squaredWeight: number;
   readonly maxAbs: number;
+  /** Elements left out of the sums, because they or what is stored of them are NaN or infinite. Absent: none. */
+  readonly nonFinite?: number;
 }
 
 export interface Quantizer {

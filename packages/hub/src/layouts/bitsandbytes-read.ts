@@ -10,9 +10,9 @@ const DEFAULT_THRESHOLD = 6;
 export async function readBitsAndBytes(
   config: JsonObject,
   source: TensorSource,
-  { signal }: { readonly signal?: AbortSignal | undefined } = {},
+  { signal, allowNonFinite }: { readonly signal?: AbortSignal | undefined; readonly allowNonFinite?: boolean | undefined } = {},
 ): Promise<ReadonlyMap<string, StoredLinear>> {
-  return readBitsAndBytesLinears(source, { threshold: thresholdOf(config), signal });
+  return readBitsAndBytesLinears(source, { threshold: thresholdOf(config), signal, allowNonFinite });
 }
 
 function thresholdOf({ quantization_config: block }: JsonObject): number {

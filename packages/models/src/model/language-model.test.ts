@@ -251,6 +251,20 @@ describe('patching', () => {
     },
   };
 
+  /** The same with only four of bfloat16's bits after the point. */
+  const coarse: Quantizer = {
+    ...halves,
+    async quantize(weight, format, out, context) {
+      const write = (part: string, at: number, data: Uint8Array) =>
+        out.write(
+          part,
+          at,
+          data.map((byte, i) => (i % 2 === 0 ? byte & 0xf8 : byte)),
+        );
+      return halves.quantize(weight, format, { write }, context);
+    },
+  };
+
   test('patchLinears replaces linears by tag, in place', async () => {
     const contents = goldenContents(golden, 'llama-bias');
     await using own = await loadModel(memoryCheckpoint(contents), { runtime, dtype: 'f32' });
@@ -265,6 +279,40 @@ describe('patching', () => {
     expect(toFloat32(weight)).toEqual(toFloat32(contents.tensors.get('model.layers.1.mlp.up_proj.weight')!));
     expect(toFloat32(bias!)).toEqual(toFloat32(contents.tensors.get('model.layers.1.mlp.up_proj.bias')!));
     await expect(own.weight('model.norm')).rejects.toThrow(code('ERR_BAD_ARGUMENT'));
+  });
+
+  test.each([
+    ['a map', { deviceMap: { '': 'b', 'model.layers.0.mlp': 'a', 'model.layers.1.self_attn': 'a' } }, ['a', 'b']],
+    [
+      'a cut',
+      {
+        cut: [
+          { backend: 'b', layers: 1 },
+          { backend: 'a', layers: 1 },
+        ],
+      },
+      ['a', 'b'],
+    ],
+    ['one backend, not the first', { deviceMap: { '': 'b' } }, ['b']],
+  ] as const)('patchLinears leaves each linear on its backend: %s', async (_, where, used) => {
+    const contents = goldenContents(golden, 'llama-bias');
+    const rules = [{ match: ['mlp.*_proj', 'self_attn.*'], use: coarse }];
+    await using single = await loadModel(memoryCheckpoint(contents), { runtime });
+    const plain = await single.logits([5, 6, 7]);
+    await patchLinears(single, rules, { runtime });
+    const expected = await single.logits([5, 6, 7]);
+    expect(expected).not.toEqual(plain);
+
+    await using places = await createRuntime({ backends: [referenceBackend({ name: 'a' }), referenceBackend({ name: 'b' })] });
+    const own = await loadModel(memoryCheckpoint(contents), { runtime: places, ...where });
+    const seen = () => [...own.linears()].map(({ path }) => own.backend(path));
+    const before = { seen: seen(), placement: own.placement };
+    expect([...new Set(before.seen)].sort()).toEqual(used);
+    expect(await patchLinears(own, rules, { runtime: places })).toHaveLength(14);
+    expect({ seen: seen(), placement: own.placement }).toEqual(before);
+    expect(await own.logits([5, 6, 7])).toEqual(expected);
+    await own[Symbol.asyncDispose]();
+    for (const name of ['a', 'b']) expect((await places.backend(name)).allocated()).toBe(0);
   });
 
   test('a tied head is not among the linears', () => {

@@ -186,6 +186,11 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     return { weight, ...(bias === undefined ? {} : { bias: description.program.constants[bias]! }) };
   }
 
+  /** Name of the backend that a linear runs on. */
+  backend(path: string): string {
+    return this.#parts.runner.program().backendOf(this.#linear(path));
+  }
+
   /** From now on `path` computes with `linear`, which the model disposes. Throws ERR_BAD_ARGUMENT while a text is being generated or scored. */
   async replace(path: string, linear: QuantizedLinear): Promise<void> {
     const index = this.#linear(path);
