@@ -20,7 +20,7 @@ import {
   writeFloat32,
 } from '@lowbit/core';
 import { type ConvertCheckpointOptions, convertCheckpoint, openCheckpoint, planConversion } from '@lowbit/hub';
-import { layoutFile } from '@lowbit/hub/safetensors';
+import { planFile } from '@lowbit/hub/safetensors';
 import { llama, loadModel } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goldenJson, goldenPath, goldenTensors } from '../fixtures/golden.ts';
@@ -47,8 +47,8 @@ const fresh = (): string => join(work, String(made++));
 async function folderOf(contents: Tensors, ofConfig: JsonObject): Promise<string> {
   const folder = fresh();
   await mkdir(folder);
-  const { header } = layoutFile([...contents], { format: 'pt' });
-  const ordered = [...layoutFile([...contents], { format: 'pt' }).tensors].sort(([, a], [, b]) => a.start - b.start);
+  const { header } = planFile([...contents], { format: 'pt' });
+  const ordered = [...planFile([...contents], { format: 'pt' }).tensors].sort(([, a], [, b]) => a.start - b.start);
   await writeFile(join(folder, 'model.safetensors'), Buffer.concat([header, ...ordered.map(([name]) => contents.get(name)!.data)]));
   await writeFile(join(folder, 'config.json'), JSON.stringify(ofConfig));
   return folder;

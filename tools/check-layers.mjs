@@ -85,6 +85,56 @@ export function importsOf(file, text) {
   return found;
 }
 
+/** Parameters that are the datum itself, not a switch: a condition that is asserted, a value that is stored. */
+const dataNames = new Set(['condition', 'value', 'fallback']);
+
+/**
+ * Switches that exported functions take by their place: a call `f(x, true)` does not say what is true. Functions within a file are left to the eye: their
+ * calls are beside them.
+ * @param {string} file
+ * @param {string} text
+ * @returns {{ name: string, parameter: string, line: number }[]}
+ */
+export function positionalSwitches(file, text) {
+  const tree = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true);
+  /** @type {(node: ts.TypeNode | undefined) => boolean} */
+  const isBoolean = (node) =>
+    node !== undefined && (node.kind === ts.SyntaxKind.BooleanKeyword || (ts.isUnionTypeNode(node) && node.types.some(isBoolean)));
+  /** @type {(parameter: ts.ParameterDeclaration) => boolean} */
+  const isSwitch = ({ name, type, initializer }) =>
+    ts.isIdentifier(name) &&
+    !dataNames.has(name.text) &&
+    (isBoolean(type) || initializer?.kind === ts.SyntaxKind.TrueKeyword || initializer?.kind === ts.SyntaxKind.FalseKeyword);
+  /** @type {(node: ts.HasModifiers) => boolean} */
+  const isExported = (node) => node.modifiers?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword) === true;
+  /** @type {{ name: string, parameter: string, line: number }[]} */
+  const found = [];
+  /** @type {(name: string, parameters: readonly ts.ParameterDeclaration[]) => void} */
+  const look = (name, parameters) => {
+    for (const parameter of parameters.filter(isSwitch)) {
+      const line = tree.getLineAndCharacterOfPosition(parameter.getStart(tree)).line + 1;
+      found.push({ name, parameter: parameter.name.getText(tree), line });
+    }
+  };
+  for (const statement of tree.statements) {
+    if (ts.isFunctionDeclaration(statement) && isExported(statement)) look(statement.name?.text ?? 'default', statement.parameters);
+    if (ts.isVariableStatement(statement) && isExported(statement)) {
+      for (const { name, initializer } of statement.declarationList.declarations) {
+        if (initializer && (ts.isArrowFunction(initializer) || ts.isFunctionExpression(initializer)))
+          look(name.getText(tree), initializer.parameters);
+      }
+    }
+    if (ts.isClassDeclaration(statement) && isExported(statement)) {
+      for (const member of statement.members) {
+        const hidden = ts.canHaveModifiers(member) && member.modifiers?.some(({ kind }) => kind === ts.SyntaxKind.PrivateKeyword);
+        if (!ts.isMethodDeclaration(member) || hidden || ts.isPrivateIdentifier(member.name)) continue;
+        look(`${statement.name?.text}.${member.name.getText(tree)}`, member.parameters);
+      }
+    }
+  }
+  return found;
+}
+
 /**
  * @param {string} root of the repository
  * @returns {Violation[]}
@@ -117,6 +167,10 @@ export function checkLayers(root) {
       const text = readFileSync(file, 'utf8');
       checkLength(file, text);
       for (const item of importsOf(file, text)) checkImport(pkg, file, item, report);
+      if (isTest(file)) continue;
+      for (const { name, parameter, line } of positionalSwitches(file, text)) {
+        report('switch', file, line, `${name} takes the boolean ${parameter} by its place. Take it in an options object, by its name`);
+      }
     }
   }
   for (const file of otherRoots.flatMap((name) => sources(join(root, name)))) checkLength(file, readFileSync(file, 'utf8'));

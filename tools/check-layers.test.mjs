@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { checkLayers, importsOf } from './check-layers.mjs';
+import { checkLayers, importsOf, positionalSwitches } from './check-layers.mjs';
 
 let root = '';
 beforeEach(() => {
@@ -108,5 +108,34 @@ describe('check-layers', () => {
     put('packages/hqq/src/a.ts', 'export {};\n');
     const good = spawnSync(process.execPath, [tool, root], { encoding: 'utf8' });
     expect([good.status, good.stdout]).toEqual([0, 'layers: ok\n']);
+  });
+});
+
+describe('switches by their place', () => {
+  /** @type {(text: string) => string[]} */
+  const switches = (text) => positionalSwitches('a.ts', text).map(({ name, parameter, line }) => `${line} ${name}(${parameter})`);
+
+  it.each([
+    ['a function', 'export function f(a: string, b: boolean) {}', '1 f(b)'],
+    ['a default', '\nexport async function f(b = false) {}', '2 f(b)'],
+    ['an optional one', 'export function f(b?: boolean | undefined) {}', '1 f(b)'],
+    ['an arrow function', 'export const f = (b: boolean): void => {};', '1 f(b)'],
+    ['a method', 'export class C { m(b: boolean) {} }', '1 C.m(b)'],
+  ])('are found: %s', (_, text, expected) => {
+    expect(switches(text)).toEqual([expected]);
+  });
+
+  it.each([
+    ['by its name', 'export function f(a: string, { b }: { readonly b: boolean }) {}'],
+    ['the datum itself', 'export function check(condition: boolean): asserts condition {}'],
+    ['within a file', 'function f(b: boolean) {} class C { m(b: boolean) {} }'],
+    ['a private method', 'export class C { #m(b: boolean) {} private n(b: boolean) {} }'],
+  ])('are none: %s', (_, text) => {
+    expect(switches(text)).toEqual([]);
+  });
+
+  it('fail the check', () => {
+    put('packages/hqq/src/a.ts', 'export function f(b: boolean) {}');
+    expect(found()).toEqual(['switch packages/hqq/src/a.ts:1']);
   });
 });

@@ -65,14 +65,20 @@ export async function decodeState(
   return { weight, weightDtype, storage, bias };
 }
 
-/** Throws ERR_NON_FINITE for floats that scale to no number, unless they are allowed, and, of LLM.int8, for a largest magnitude below 0. */
+/**
+ * Throws ERR_NON_FINITE for floats that scale to no number, unless they are allowed, and ERR_TENSOR_MISMATCH for a largest magnitude of LLM.int8
+ * below 0.
+ */
 function checkScales(name: string, tensor: HostTensor, allowNonFinite: boolean): void {
   if (!FLOAT_DTYPES.has(tensor.dtype)) return;
   const isRow = name === 'SCB' || name.endsWith('.SCB');
-  const index = toFloat32(tensor).findIndex((value) => !(allowNonFinite || Number.isFinite(value)) || (isRow && value < 0));
+  const values = toFloat32(tensor);
+  const index = values.findIndex((value) => !(allowNonFinite || Number.isFinite(value)) || (isRow && value < 0));
   if (index < 0) return;
-  throw new LowbitError('ERR_NON_FINITE', `state dict: ${JSON.stringify(name)}: element ${index} is ${toFloat32(tensor)[index]}`, {
-    hint: 'The state dict is damaged. Quantize the layer again; allowNonFinite: true takes NaN and infinity as they are.',
+  const code = allowNonFinite || Number.isFinite(values[index]) ? 'ERR_TENSOR_MISMATCH' : 'ERR_NON_FINITE';
+  const hint = 'The state dict is damaged. Quantize the layer again';
+  throw new LowbitError(code, `state dict: ${JSON.stringify(name)}: element ${index} is ${values[index]}`, {
+    hint: code === 'ERR_NON_FINITE' ? `${hint}; allowNonFinite: true takes NaN and infinity as they are.` : `${hint}.`,
     details: { tensor: name, index },
   });
 }

@@ -15,6 +15,7 @@ export {
   rotatedBasis,
   storedColumns,
 } from './codecs/index.ts';
+export { disposedError } from './disposed.ts';
 export {
   byteLength,
   castFloat,
@@ -58,7 +59,6 @@ export {
 export { type PatchOptions, patchLinears } from './patch.ts';
 export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
 export { adapterFor, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
-
 export { planRecoding, type Recoding, type RecodingOptions } from './plan-recoding.ts';
 export { type CheckpointPlan, type LinearWork, lateTensors, type PlannedTensor, type TensorOrigin } from './plan-tensors.ts';
 export { ProgramBuilder } from './program/builder.ts';

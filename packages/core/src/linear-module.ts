@@ -2,9 +2,9 @@
 // layer (`HqqLinear`, ...) is built from; it knows no method.
 
 import { codecFor } from './codecs/index.ts';
+import { disposedError } from './disposed.ts';
 import { castFloat, toFloat32 } from './dtype.ts';
 import { castBias, checkBias, checkComputeDtype, checkedRows, checkRuntime } from './linear-checks.ts';
-import { disposedError } from './reference/memory.ts';
 import type { Runtime } from './runtime.ts';
 import type { Backend, DeviceTensor, LinearRequest, OutlierCount, QuantizedLinear } from './spec/backend.ts';
 import { LowbitError } from './spec/errors.ts';

@@ -1,5 +1,6 @@
 // Tensor sources and sinks in memory: for browsers, for small models, and for trying a quantizer without a file system.
 
+import { disposedError } from './disposed.ts';
 import { byteLength, DTYPE_BYTES } from './dtype.ts';
 import { quote } from './quote.ts';
 import { addRange, checkLateSpec, checkLateWrite, elementRange, firstGap, type Ranges, writtenBytes } from './ranges.ts';
@@ -20,7 +21,7 @@ export function memorySource(tensors: Readonly<Record<string, HostTensor>>, labe
     entries: byName,
     async read(name, { range, signal } = {}) {
       signal?.throwIfAborted();
-      if (closed) throw new LowbitError('ERR_DISPOSED', `${label} was closed before ${quote(name)} was read`);
+      if (closed) throw disposedError(label, `${quote(name)} was read`);
       const tensor = byName.get(name);
       if (!tensor) throw unknownTensor(name, label);
       if (!range) return tensor;
@@ -49,7 +50,9 @@ export function memorySink(label = 'memory'): MemorySink {
 
   function check(wanted: 'open' | 'reserved'): void {
     if (state === wanted) return;
-    if (state === 'closed' || state === 'disposed') throw new LowbitError('ERR_DISPOSED', `the output ${label} is ${state} already`);
+    if (state === 'disposed') throw disposedError(`the output ${label}`);
+    if (state === 'closed')
+      throw new LowbitError('ERR_DISPOSED', `the output ${label} is closed already`, { hint: 'Write everything before close.' });
     throw new LowbitError('ERR_BAD_ARGUMENT', state === 'open' ? 'reserve the tensors before writing them' : 'reserve was called before');
   }
 

@@ -1,6 +1,7 @@
 // Chooses backends and loads programs onto them. The order of the backends is the user's; a model never hops to another backend silently.
 
 import { disposeAll } from './dispose.ts';
+import { disposedError } from './disposed.ts';
 import { linearBackend } from './linear-module.ts';
 import { answerOf, type BackendReport, type Explanation, fits, formatExplanation, missingOps } from './runtime/explain.ts';
 import { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram } from './runtime/load.ts';
@@ -151,7 +152,7 @@ class BackendRuntime implements Runtime {
       available: true,
       detail: backend.device.label,
       linears: linears.map(({ allowDequant = this.allowDequant, ...request }) =>
-        answerOf(backend, { use: 'linear', ...request }, allowDequant),
+        answerOf(backend, { use: 'linear', ...request }, { allowDequant }),
       ),
       missingOps: missingOps(backend, program),
     };
@@ -217,7 +218,7 @@ class BackendRuntime implements Runtime {
   }
 
   #check(): void {
-    if (this.#disposed) throw new LowbitError('ERR_DISPOSED', 'the runtime was disposed', { details: { owner: 'runtime' } });
+    if (this.#disposed) throw disposedError('the runtime');
   }
 }
 

@@ -16,6 +16,7 @@ import { goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';
 import { channelWeights, tileWeights, weighedTile } from './importance.ts';
 import type { HqqBits, HqqOptions } from './options.ts';
+import { servedRoutines } from './routines.ts';
 import type { HqqSolver } from './solver-options.ts';
 import { PairSorter } from './solvers/pair-sorter.ts';
 import { tiling } from './tiles.ts';
@@ -262,6 +263,11 @@ describe('sorting pairs', () => {
 });
 
 const runner = { describe, it };
-quantizerConformance(hqq({ bits: 4, solver: 'least-squares' }), runner);
-quantizerConformance(hqq({ bits: 3, groupSize: 16, axis: 0, solver: 'least-squares' }), runner);
-quantizerConformance(hqq({ bits: 2, groupSize: 16, solver: 'proximal-slow' }), runner);
+const routines = servedRoutines();
+const tried = [
+  hqq({ bits: 4, solver: 'least-squares' }),
+  hqq({ bits: 3, groupSize: 16, axis: 0, solver: 'least-squares' }),
+  hqq({ bits: 2, groupSize: 16, solver: 'proximal-slow' }),
+];
+const more = [hqq({ bits: 4 }), hqq({ bits: 4, axis: 0 }), hqq({ bits: 4, groupSize: 32 }), hqq({ bits: 4, solver: 'proximal-v2' })];
+for (const one of tried) quantizerConformance(one, runner, { routines, others: [...tried, ...more].filter((other) => other !== one) });

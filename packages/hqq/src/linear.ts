@@ -4,6 +4,7 @@ import {
   type CallOptions,
   codecFor,
   type DeviceTensor,
+  disposedError,
   type Format,
   grouping,
   type HostTensor,
@@ -258,6 +259,6 @@ export class HqqLinear implements QuantizedLinear {
   }
 
   #gone(): LowbitError {
-    return new LowbitError('ERR_DISPOSED', `the HqqLinear [${this.shape.join(', ')}] was disposed`, { details: { owner: 'HqqLinear' } });
+    return disposedError(`the HqqLinear [${this.shape.join(', ')}]`);
   }
 }

@@ -15,6 +15,7 @@ import { describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';
 import type { HqqBits } from './options.ts';
+import { servedRoutines } from './routines.ts';
 
 interface MetaParams {
   group_size: number | null;
@@ -114,7 +115,9 @@ const shapes: Matrix[] = [
   [64, 128],
   [40, 256],
 ];
-quantizerConformance(hqq({ groupSize: 64, quantZero: true }), runner, { shapes });
+const routines = servedRoutines();
+quantizerConformance(hqq({ groupSize: 64, quantZero: true }), runner, { shapes, routines });
 quantizerConformance(hqq({ bits: 3, groupSize: 16, axis: 0, quantScale: true, quantZero: 'groups', solver: 'least-squares' }), runner, {
   shapes: [shapes[0]!, [32, 256]],
+  routines,
 });

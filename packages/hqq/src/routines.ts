@@ -3,7 +3,7 @@
 //
 // Weights come as [groups, size] in f32, f16 or bf16. What else comes in and goes out is said at each.
 
-import { elements, type HostTensor, hostTensor, type JsonObject, LowbitError, readFloat32, toFloat32 } from '@lowbit/core';
+import { elements, type HostTensor, hostTensor, type JsonObject, LowbitError, type Routine, readFloat32, toFloat32 } from '@lowbit/core';
 import { finishBlock } from './finish-block.ts';
 import { type GroupBlock, type MinMaxRules, minMaxGrid } from './grid.ts';
 import { tileWeights, type WeighedTile } from './importance.ts';
@@ -83,4 +83,11 @@ export type RoutineName = keyof typeof ROUTINES;
 export function callHere(name: RoutineName, inputs: readonly HostTensor[], params: TileParams): readonly HostTensor[] {
   if (!Object.hasOwn(ROUTINES, name)) throw new LowbitError('ERR_BAD_ARGUMENT', `hqq: there is no routine ${name}`);
   return (ROUTINES[name] as TileRoutine)(inputs, params as never);
+}
+
+/** All routines, as a worker serves them. */
+export function servedRoutines(): Readonly<Record<string, Routine>> {
+  return Object.fromEntries(
+    Object.keys(ROUTINES).map((name): [string, Routine] => [name, async (inputs, params) => callHere(name as RoutineName, inputs, params)]),
+  );
 }

@@ -2,7 +2,16 @@
 
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { type Entries, elementRange, type HostTensor, LowbitError, quote, type ReadOptions, type TensorSpec } from '@lowbit/core';
+import {
+  disposedError,
+  type Entries,
+  elementRange,
+  type HostTensor,
+  LowbitError,
+  quote,
+  type ReadOptions,
+  type TensorSpec,
+} from '@lowbit/core';
 import { guarded } from './io.node.ts';
 import { type FileSource, noTensor, type SourceFile } from './reading.ts';
 
@@ -76,7 +85,7 @@ export async function openFileSource<F extends SourceFile>(
 
   async function read(name: string, { range, signal }: ReadOptions = {}): Promise<HostTensor> {
     signal?.throwIfAborted();
-    if (closed) throw new LowbitError('ERR_DISPOSED', `${label} was closed before ${quote(name)} was read`);
+    if (closed) throw disposedError(label, `${quote(name)} was read`);
     const spec = entries.get(name);
     if (spec === undefined) throw noTensor(name, label);
     const [from, to] = elementRange(name, spec, range);

@@ -17,10 +17,12 @@ import {
   type QuantizeContext,
   type QuantizedTensor,
   type Quantizer,
+  type Routine,
   toFloat32,
   type WeightError,
 } from '@lowbit/core';
-import { type Case, check, checkThrows, registerCases, type TestRunner } from './kit.ts';
+import { type Case, check, checkJson, checkThrows, registerCases, type TestRunner } from './kit.ts';
+import { inProcessPool } from './pool.ts';
 import { seededTensor } from './random.ts';
 
 export interface QuantizerConformanceOptions {
@@ -32,7 +34,15 @@ export interface QuantizerConformanceOptions {
   readonly worstError?: number;
   /** Byte budgets that must give the same bytes; default 1 MiB, 64 KiB and no limit. */
   readonly budgets?: readonly number[];
+  /** What the module of `Quantizer.worker` serves; needed to try the method with workers. */
+  readonly routines?: Readonly<Record<string, Routine>>;
+  /** The same method with other settings, each of which changes the bytes: their identities must differ. Default none. */
+  readonly others?: readonly Quantizer[];
 }
+
+/** Weights that are worth a thread, and several. */
+const SEVERAL: Matrix = [64, 1024];
+const LARGE: Matrix = [256, 2048];
 
 /** A writer that counts how often each element was written. */
 function countingWriter(specs: Readonly<Record<string, { readonly dtype: DType; readonly shape: readonly number[] }>>): {
@@ -91,6 +101,33 @@ async function run(
   return { quantized: { format, shape, parts }, error, announced };
 }
 
+/** Checks the reported error against what the codec makes of the parts. Gives the root mean square error as a share of the weight's. */
+function checkError(weight: HostTensor, quantized: QuantizedTensor, error: WeightError, codecs: readonly FormatCodec[]): number {
+  const numbers = toFloat32(codecFor(quantized.format, codecs).dequantize(quantized));
+  check(numbers.every(Number.isFinite), 'a dequantized number is not finite');
+  let squared = 0;
+  let norm = 0;
+  let largest = 0;
+  for (const [i, value] of toFloat32(weight).entries()) {
+    squared += (value - numbers[i]!) ** 2;
+    norm += value * value;
+    largest = Math.max(largest, Math.abs(value - numbers[i]!));
+  }
+  const near = (a: number, b: number): boolean => Math.abs(a - b) <= 1e-3 * Math.abs(b) + 1e-12;
+  check(near(error.squaredError, squared), `reported squaredError ${error.squaredError}, it is ${squared}`);
+  check(near(error.squaredWeight, norm), `reported squaredWeight ${error.squaredWeight}, it is ${norm}`);
+  check(near(error.maxAbs, largest), `reported maxAbs ${error.maxAbs}, it is ${largest}`);
+  return Math.sqrt(squared / norm);
+}
+
+/** Throws ERR_CONFORMANCE unless all parts have the same bytes. */
+function checkSame(what: string, got: QuantizedTensor, expected: QuantizedTensor): void {
+  for (const [part, { data }] of Object.entries(expected.parts)) {
+    const at = data.findIndex((byte, i) => byte !== got.parts[part]!.data[i]);
+    check(at < 0, `byte ${at} of ${part} differs: ${what}`);
+  }
+}
+
 /** The cases, for any way of running them. */
 export function quantizerCases(quantizer: Quantizer, options: QuantizerConformanceOptions = {}): readonly Case[] {
   const {
@@ -101,6 +138,8 @@ export function quantizerCases(quantizer: Quantizer, options: QuantizerConforman
       [40, 256],
     ],
     budgets = [2 ** 20, 2 ** 16, Number.POSITIVE_INFINITY],
+    routines,
+    others = [],
   } = options;
   const cases = shapes.flatMap((shape, index): Case[] => {
     const group = `[${shape.join(', ')}]`;
@@ -114,7 +153,7 @@ export function quantizerCases(quantizer: Quantizer, options: QuantizerConforman
           check(JSON.stringify(format) === JSON.stringify(quantizer.format(shape, 'f16')), 'two calls give two formats');
           check(JSON.stringify(structuredClone(format)) === JSON.stringify(format), 'the format does not survive structuredClone');
           check(Object.keys(codecFor(format, codecs).parts(format, shape)).length > 0, 'the format has no parts');
-          JSON.stringify(quantizer.config);
+          checkJson('format', format);
         },
       },
       {
@@ -128,25 +167,8 @@ export function quantizerCases(quantizer: Quantizer, options: QuantizerConforman
               announced === 0 || announced === shape[0] * shape[1],
               `onWeights announced ${announced} of ${shape[0] * shape[1]} weights`,
             );
-            const numbers = toFloat32(codecFor(format, codecs).dequantize(quantized));
-            check(numbers.every(Number.isFinite), 'a dequantized number is not finite');
-            const original = toFloat32(weight);
-            let squared = 0;
-            let norm = 0;
-            let largest = 0;
-            for (const [i, value] of original.entries()) {
-              squared += (value - numbers[i]!) ** 2;
-              norm += value * value;
-              largest = Math.max(largest, Math.abs(value - numbers[i]!));
-            }
-            check(
-              Math.sqrt(squared / norm) <= worstError,
-              `root mean square error ${Math.sqrt(squared / norm)} of the weight's, allowed ${worstError}`,
-            );
-            const near = (a: number, b: number): boolean => Math.abs(a - b) <= 1e-3 * Math.abs(b) + 1e-12;
-            check(near(error.squaredError, squared), `reported squaredError ${error.squaredError}, it is ${squared}`);
-            check(near(error.squaredWeight, norm), `reported squaredWeight ${error.squaredWeight}, it is ${norm}`);
-            check(near(error.maxAbs, largest), `reported maxAbs ${error.maxAbs}, it is ${largest}`);
+            const share = checkError(weight, quantized, error, codecs);
+            check(share <= worstError, `root mean square error ${share} of the weight's, allowed ${worstError}`);
           }
         },
       },
@@ -163,10 +185,7 @@ export function quantizerCases(quantizer: Quantizer, options: QuantizerConforman
           ];
           for (const [source, budget] of others) {
             const { quantized } = await run(quantizer, source, format, codecs, { budget });
-            for (const [part, { data }] of Object.entries(first.quantized.parts)) {
-              const at = data.findIndex((byte, i) => byte !== quantized.parts[part]!.data[i]);
-              check(at < 0, `byte ${at} of ${part} differs: budget ${budget}, weight ${source.dtype}`);
-            }
+            checkSame(`budget ${budget}, weight ${source.dtype}`, quantized, first.quantized);
           }
         },
       },
@@ -206,27 +225,99 @@ export function quantizerCases(quantizer: Quantizer, options: QuantizerConforman
       },
     ];
   });
-  cases.push({
-    group: 'shapes',
-    name: 'refuses shapes it cannot hold with a reason, never silently',
+  const budget = budgets[0]!;
+  const withWorkers: Case = {
+    group: 'routines',
+    name: 'writes the same bytes with workers, whatever the order they answer in',
     async run() {
-      for (const shape of [
-        [1, 1],
-        [3, 5],
-        [7, 13],
-      ] as Matrix[]) {
-        try {
-          const format = quantizer.format(shape, 'f16');
-          codecFor(format, codecs).parts(format, shape);
-        } catch (error) {
-          check(
-            isLowbitError(error, 'ERR_UNSUPPORTED_FORMAT') && error.message.length > 0,
-            `[${shape.join(', ')}] must give ERR_UNSUPPORTED_FORMAT, gave ${error}`,
-          );
-        }
+      if (!routines) return 'pass `routines`, what its worker serves';
+      const weight = seededTensor(80, LARGE, 0.1);
+      const format = quantizer.format(LARGE, 'f16');
+      const alone = await run(quantizer, weight, format, codecs, { budget: Number.POSITIVE_INFINITY });
+      for (const threads of [1, 3]) {
+        const pool = inProcessPool(routines, threads);
+        const { quantized, error } = await run(quantizer, weight, format, codecs, { budget: Number.POSITIVE_INFINITY, workers: pool });
+        check(pool.calls() > 0, `it names a worker, and calls no routine for [${LARGE.join(', ')}]`);
+        check(pool.most() <= threads * 8, `${pool.most()} calls at a time for ${threads} threads`);
+        checkSame(`${threads} threads`, quantized, alone.quantized);
+        checkError(weight, quantized, error, codecs);
       }
     },
-  });
+  };
+  cases.push(
+    {
+      group: 'settings',
+      name: 'are data, and their identity tells them from others',
+      async run() {
+        check(quantizer.spec === 1 && quantizer.method.length > 0, 'spec must be 1, and the method not empty');
+        checkJson('config', quantizer.config);
+        check(typeof quantizer.identity === 'string' && quantizer.identity.length > 0, 'the identity must be a text');
+        for (const other of others) {
+          const settings = JSON.stringify(other.config);
+          check(other.identity !== quantizer.identity, `${settings} has the same identity, ${JSON.stringify(other.identity)}`);
+        }
+      },
+    },
+    {
+      group: 'shapes',
+      name: 'refuses shapes it cannot hold with a reason, and quantizes those it accepts',
+      async run() {
+        for (const [index, shape] of (
+          [
+            [1, 1],
+            [3, 5],
+            [7, 13],
+            [1, 64],
+          ] as Matrix[]
+        ).entries()) {
+          const what = `[${shape.join(', ')}]`;
+          let format: Format;
+          try {
+            format = quantizer.format(shape, 'f16');
+            codecFor(format, codecs).parts(format, shape);
+          } catch (error) {
+            const reason = isLowbitError(error, 'ERR_UNSUPPORTED_FORMAT') && error.message.length > 0;
+            check(reason, `${what} must give ERR_UNSUPPORTED_FORMAT, gave ${error}`);
+            continue;
+          }
+          const weight = seededTensor(index + 70, shape, 0.1);
+          const { quantized, error } = await run(quantizer, weight, format, codecs, { budget });
+          checkError(weight, quantized, error, codecs);
+        }
+      },
+    },
+    ...(quantizer.worker ? [withWorkers] : []),
+    {
+      group: 'routines',
+      name: 'hands on what a routine fails with, where it calls one of a worker or a backend',
+      async run() {
+        const weight = seededTensor(81, SEVERAL, 0.1);
+        const format = quantizer.format(SEVERAL, 'f16');
+        const failure = Object.assign(new Error('lost'), { code: 'ERR_TEST_LOST' });
+        let asked = 0;
+        const fails = (): Routine => {
+          asked++;
+          return async () => {
+            throw failure;
+          };
+        };
+        for (const [what, context] of [
+          ['a failing worker', { workers: { threads: 2, routine: fails } }],
+          ['a failing backend', { routine: fails }],
+        ] as const) {
+          const before = asked;
+          const error = await run(quantizer, weight, format, codecs, { budget, ...context }).then(
+            () => undefined,
+            (reason: unknown) => reason,
+          );
+          if (asked > before) check(error === failure, `${what} must fail the call, it gave ${error ?? 'no error'}`);
+        }
+        if (asked === 0) return;
+        const none = await run(quantizer, weight, format, codecs, { budget, routine: () => undefined });
+        checkSame('a backend without the routine', none.quantized, (await run(quantizer, weight, format, codecs, { budget })).quantized);
+      },
+    },
+  );
   return cases;
 }
 

@@ -69,7 +69,7 @@ const SIZE_KEYS = [
 export async function inspectCommand(dir: string, options: InspectOptions, context: Context): Promise<void> {
   const checkpoint = await openModelFolder(dir, { signal: context.signal });
   try {
-    const report = await inspect(checkpoint, options.tensors === true);
+    const report = await inspect(checkpoint, { listTensors: options.tensors === true });
     await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
   } finally {
     await checkpoint[Symbol.asyncDispose]();
@@ -77,7 +77,10 @@ export async function inspectCommand(dir: string, options: InspectOptions, conte
 }
 
 /** Collects the facts of an open model folder. */
-export async function inspect(checkpoint: FolderCheckpoint, listTensors = false): Promise<InspectReport> {
+export async function inspect(
+  checkpoint: FolderCheckpoint,
+  { listTensors = false }: { readonly listTensors?: boolean } = {},
+): Promise<InspectReport> {
   const { config, source } = checkpoint;
   const modelType = typeof config.model_type === 'string' ? config.model_type : null;
   const name = Array.isArray(config.architectures) && typeof config.architectures[0] === 'string' ? config.architectures[0] : null;

@@ -7,6 +7,7 @@ import type { Codebook, Format, Int8 } from '../spec/format.ts';
 import type { DType, HostTensor, TensorSpec } from '../spec/tensor.ts';
 import type { FourBitType } from './bnb-state.ts';
 import { specText, tensorName } from './names.ts';
+import { torchNames } from './torch-names.ts';
 
 /** Blocks of quantized scales that bitsandbytes multiplies with. */
 export const NESTED_BLOCK = 256;
@@ -18,14 +19,7 @@ export const TABLES: Readonly<Record<FourBitType, HostTensor>> = {
 };
 
 /** Values of `bnb_4bit_quant_storage`: what the packed codes are seen as. */
-export const STORAGE_DTYPES: ReadonlyMap<string, DType> = new Map<string, DType>([
-  ['uint8', 'u8'],
-  ['int8', 'i8'],
-  ['float16', 'f16'],
-  ['bfloat16', 'bf16'],
-  ['float32', 'f32'],
-  ['float64', 'f64'],
-]);
+export const STORAGE_DTYPES = torchNames(['u8', 'i8', 'f16', 'bf16', 'f32', 'f64']);
 
 /** Double quantization: scales as 8-bit codes of the dynamic map. */
 export function nestedScale(blocksize: number): Codebook {

@@ -6,6 +6,7 @@ import { pythonFloat } from '../json/write.ts';
 import { quote } from '../quote.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { DType } from '../spec/tensor.ts';
+import { torchNames } from './torch-names.ts';
 
 export type FourBitType = 'nf4' | 'fp4';
 
@@ -28,11 +29,7 @@ export interface QuantState {
 }
 
 /** dtypes of weights, as this JSON and config.json name them. */
-export const WEIGHT_DTYPES: ReadonlyMap<string, DType> = new Map<string, DType>([
-  ['float16', 'f16'],
-  ['bfloat16', 'bf16'],
-  ['float32', 'f32'],
-]);
+export const WEIGHT_DTYPES = torchNames(['f16', 'bf16', 'f32']);
 
 /** Longest JSON that is read; Python's has about 170 bytes. */
 export const MAX_STATE_BYTES = 1 << 16;

@@ -7,6 +7,7 @@ import { PACKINGS } from '../pack/index.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine } from '../spec/format.ts';
 import type { DType, Matrix, TensorSpec } from '../spec/tensor.ts';
+import { torchNames } from './torch-names.ts';
 
 /** The fields of `weight_quant_params`, and of the `config` record of an hqq quantizer. */
 export interface HqqSettings {
@@ -22,13 +23,7 @@ export interface HqqSettings {
 }
 
 /** torch's name -> dtype. The Python library evaluates these strings as code; here they are looked up. */
-export const TORCH_DTYPES: ReadonlyMap<string, DType> = new Map<string, DType>([
-  ['torch.uint8', 'u8'],
-  ['torch.int32', 'i32'],
-  ['torch.float16', 'f16'],
-  ['torch.bfloat16', 'bf16'],
-  ['torch.float32', 'f32'],
-]);
+export const TORCH_DTYPES = torchNames(['u8', 'i32', 'f16', 'bf16', 'f32'], 'torch.');
 
 /** Bits a code -> levels. */
 const LEVELS: ReadonlyMap<number, number> = new Map([

@@ -6,7 +6,7 @@ import { LowbitError } from '../spec/errors.ts';
 import type { Shape } from '../spec/tensor.ts';
 import { checkCodeCount, checkCodeWidth, checkRange, type LanePacking } from './packing.ts';
 
-interface LaneLayout {
+interface LaneSettings {
   readonly name: string;
   readonly dtype: 'u8' | 'i32';
   readonly bits: number;
@@ -52,7 +52,7 @@ export function packLanes(packing: LanePacking, laneCodes: readonly Uint8Array[]
   if (words.buffer !== into.buffer) into.set(new Uint8Array(words.buffer));
 }
 
-function lanePacking(layout: LaneLayout): LanePacking {
+function lanePacking(layout: LaneSettings): LanePacking {
   const { name, dtype, bits, lanes, padded } = layout;
   const width = DTYPE_BYTES[dtype];
   const wordRows = (rows: number): number => {

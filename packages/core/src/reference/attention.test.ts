@@ -126,9 +126,13 @@ describe('rope', () => {
 describe('relative buckets', () => {
   it('are those of the published T5 code', () => {
     // transformers T5Attention._relative_position_bucket, 32 buckets, distance 128
-    const both = [-200, -128, -64, -16, -8, -1, 0, 1, 7, 8, 16, 32, 64, 127].map((d) => relativeBucket(d, 32, 128, true));
+    const both = [-200, -128, -64, -16, -8, -1, 0, 1, 7, 8, 16, 32, 64, 127].map((d) =>
+      relativeBucket(d, { buckets: 32, maxDistance: 128, bidirectional: true }),
+    );
     expect(both).toEqual([15, 15, 14, 10, 8, 1, 0, 17, 23, 24, 26, 28, 30, 31]);
-    const back = [-200, -113, -64, -32, -17, -16, -15, -1, 0, 1, 50].map((d) => relativeBucket(d, 32, 128, false));
+    const back = [-200, -113, -64, -32, -17, -16, -15, -1, 0, 1, 50].map((d) =>
+      relativeBucket(d, { buckets: 32, maxDistance: 128, bidirectional: false }),
+    );
     expect(back).toEqual([31, 31, 26, 21, 16, 16, 15, 1, 0, 0, 0]);
   });
 
@@ -139,9 +143,11 @@ describe('relative buckets', () => {
     ];
     const distances = Array.from({ length: 41 }, (_, d) => d);
     const before = tail([0, 1, 2, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6], 7, 41);
-    expect(distances.map((d) => relativeBucket(-d, 16, 18, true))).toEqual(before);
-    expect(distances.slice(1).map((d) => relativeBucket(d, 16, 18, true))).toEqual(before.slice(1).map((bucket) => bucket + 8));
-    expect(distances.map((d) => relativeBucket(-d, 16, 18, false))).toEqual(
+    expect(distances.map((d) => relativeBucket(-d, { buckets: 16, maxDistance: 18, bidirectional: true }))).toEqual(before);
+    expect(distances.slice(1).map((d) => relativeBucket(d, { buckets: 16, maxDistance: 18, bidirectional: true }))).toEqual(
+      before.slice(1).map((bucket) => bucket + 8),
+    );
+    expect(distances.map((d) => relativeBucket(-d, { buckets: 16, maxDistance: 18, bidirectional: false }))).toEqual(
       tail([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 13, 14, 14], 15, 41),
     );
   });
@@ -170,7 +176,8 @@ function naive(q: Float32Array, k: Float32Array, v: Float32Array, n: number, s: 
         score *= 0.4;
         if (s.softcap) score = s.softcap * Math.tanh(score / s.softcap);
         if (s.slopes) score += s.slopes[h]! * (j - i);
-        if (s.table) score += s.table[relativeBucket(j - i, s.buckets!, 16, s.both ?? false) * s.heads + h]!;
+        if (s.table)
+          score += s.table[relativeBucket(j - i, { buckets: s.buckets!, maxDistance: 16, bidirectional: s.both ?? false }) * s.heads + h]!;
         seen.push([score, j]);
       }
       const total = seen.reduce((sum, [score]) => sum + Math.exp(score), 0);

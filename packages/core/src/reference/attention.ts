@@ -12,11 +12,19 @@ export interface KeyValues {
 
 const f = Math.fround;
 
+/** How T5 sorts distances into buckets. */
+export interface RelativeBuckets {
+  readonly buckets: number;
+  readonly maxDistance: number;
+  /** Keys on both sides of a query have buckets of their own. */
+  readonly bidirectional: boolean;
+}
+
 /**
  * T5's bucket of a distance (key position - query position). Half of the buckets (of each side) are exact distances, the rest grow
  * logarithmically up to `maxDistance`. The logarithm is rounded to float32 step by step as in the published code, whose bucket edges depend on it.
  */
-export function relativeBucket(distance: number, buckets: number, maxDistance: number, bidirectional: boolean): number {
+export function relativeBucket(distance: number, { buckets, maxDistance, bidirectional }: RelativeBuckets): number {
   const side = bidirectional ? Math.floor(buckets / 2) : buckets;
   const base = bidirectional && distance > 0 ? side : 0;
   const n = bidirectional ? Math.abs(distance) : Math.max(0, -distance);
@@ -117,5 +125,5 @@ function keyProducts(
 
 function biasOf(bias: NonNullable<Attend['bias']>, table: Float32Array | undefined, distance: number, head: number, heads: number): number {
   if (bias.kind === 'alibi') return bias.slopes[head]! * distance;
-  return table![relativeBucket(distance, bias.buckets, bias.maxDistance, bias.bidirectional) * heads + head]!;
+  return table![relativeBucket(distance, bias) * heads + head]!;
 }

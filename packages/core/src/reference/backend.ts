@@ -1,6 +1,7 @@
 // The reference backend: every operation of program.ts in plain TypeScript, sums in float64, results rounded to float32 once per operation.
 // It defines what a program computes; other backends are compared with it. It is single-threaded and allocates freely, but holds weights compactly.
 
+import { disposedError } from '../disposed.ts';
 import { byteLength, elements, toFloat32 } from '../dtype.ts';
 import { validateProgram } from '../program/validate.ts';
 import { validateQuantized } from '../quantized.ts';
@@ -22,7 +23,7 @@ import type { LinearUse, OpName, Program } from '../spec/program.ts';
 import type { HostTensor, TensorSpec } from '../spec/tensor.ts';
 import { ReferenceExecutable } from './executable.ts';
 import { ReferenceLinear } from './linear.ts';
-import { createMemory, disposedError, type Memory } from './memory.ts';
+import { createMemory, type Memory } from './memory.ts';
 import { deviceBytes, planHolding } from './weights.ts';
 
 export interface ReferenceOptions {
@@ -85,7 +86,7 @@ class ReferenceBackend implements Backend {
   supports(request: LinearRequest): Support {
     try {
       const plan = planHolding(request.format, request.shape, this.#codecs);
-      return { level: plan.level, bytes: deviceBytes(plan, request.offloadMeta) };
+      return { level: plan.level, bytes: deviceBytes(plan, request) };
     } catch (error) {
       if (isLowbitError(error)) return { level: 'none', reason: error.message };
       throw error;
@@ -101,12 +102,18 @@ class ReferenceBackend implements Backend {
     if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.data.byteLength !== byteLength(bias))) {
       throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`);
     }
-    const linear = new ReferenceLinear(format, shape, plan.hold(weight, deviceBytes(plan, offloadMeta)), bias && toFloat32(bias).slice(), {
-      owner: this.#owner(),
-      memory: this.#memory,
-      values: (tensor) => this.#floats(tensor),
-      forget: (disposed) => this.#owned.delete(disposed),
-    });
+    const linear = new ReferenceLinear(
+      format,
+      shape,
+      plan.hold(weight, deviceBytes(plan, { offloadMeta })),
+      bias && toFloat32(bias).slice(),
+      {
+        owner: this.#owner(),
+        memory: this.#memory,
+        values: (tensor) => this.#floats(tensor),
+        forget: (disposed) => this.#owned.delete(disposed),
+      },
+    );
     this.#owned.add(linear);
     return linear;
   }

@@ -1,6 +1,7 @@
 // A compiled program on the reference backend: its sequences, and one step from batch to outputs.
 
 import { breather } from '../breath.ts';
+import { disposedError } from '../disposed.ts';
 import { toFloat32 } from '../dtype.ts';
 import { opConstants, opInputs, opResults } from '../program/infer.ts';
 import { outputNames } from '../program/outputs.ts';
@@ -19,7 +20,7 @@ import type { HostTensor } from '../spec/tensor.ts';
 import { type Demands, planStep, readDemands } from './batch.ts';
 import { runOp, type StepState, type Values } from './interpreter.ts';
 import type { ReferenceLinear } from './linear.ts';
-import { disposedError, type Memory } from './memory.ts';
+import type { Memory } from './memory.ts';
 import { Rotations } from './rotation.ts';
 import { Sequences } from './sequences.ts';
 

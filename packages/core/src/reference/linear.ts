@@ -1,11 +1,12 @@
 // A weight prepared on the reference backend.
 
+import { disposedError } from '../disposed.ts';
 import type { DeviceTensor, OutlierCount, QuantizedLinear } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Format } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
 import { multiply } from './matmul.ts';
-import { disposedError, type Memory } from './memory.ts';
+import type { Memory } from './memory.ts';
 import type { Rotations } from './rotation.ts';
 import type { HeldWeight } from './weights.ts';
 

@@ -48,7 +48,7 @@ export interface HoldingPlan {
 /**
  * Device bytes of a plan. Here device and host memory are one, so what is kept in host memory is read from where it is, and only not counted.
  */
-export function deviceBytes({ bytes, metaBytes }: HoldingPlan, offloadMeta: boolean | undefined): number {
+export function deviceBytes({ bytes, metaBytes }: HoldingPlan, { offloadMeta }: { readonly offloadMeta?: boolean | undefined }): number {
   return offloadMeta ? bytes - metaBytes : bytes;
 }
 

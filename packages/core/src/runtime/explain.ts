@@ -36,7 +36,11 @@ export function missingOps(backend: Pick<Backend, 'ops'>, program: Program | und
 }
 
 /** What a backend says to a request, and whether that will do. */
-export function answerOf(backend: Pick<Backend, 'supports'>, request: LinearRequest, allowDequant: boolean): LinearAnswer {
+export function answerOf(
+  backend: Pick<Backend, 'supports'>,
+  request: LinearRequest,
+  { allowDequant }: { readonly allowDequant: boolean },
+): LinearAnswer {
   const support = backend.supports(request);
   return { request, support, usable: support.level !== 'none' && (support.level !== 'dequant' || allowDequant) };
 }

@@ -202,7 +202,7 @@ function useOn(backend: Backend, index: number, places: readonly Place[]): Linea
 }
 
 function checkSupport(backend: Backend, path: string, request: LinearRequest, { allowDequant }: Runtime): void {
-  const reason = refusal(answerOf(backend, request, allowDequant));
+  const reason = refusal(answerOf(backend, request, { allowDequant }));
   if (reason !== undefined) throw new Unsupported(path, backend.name, request, reason);
 }
 

@@ -117,7 +117,7 @@ export interface PlacementOptions {
 
 function bytesOn(backend: Backend, program: Program, id: number, format: Format, { allowDequant, offloadMeta }: PlacementOptions): number {
   const { shape, use, bias, path } = program.linears[id]!;
-  const answer = answerOf(backend, { format, shape, use, offloadMeta }, allowDequant);
+  const answer = answerOf(backend, { format, shape, use, offloadMeta }, { allowDequant });
   const reason = refusal(answer);
   if (reason !== undefined || answer.support.level === 'none') {
     throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `backend '${backend.name}' does not take ${path}: ${reason}`, {

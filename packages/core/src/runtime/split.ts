@@ -1,6 +1,7 @@
 // A loaded program: the pieces of a cut, each on its backend, run as one.
 
 import { disposeAll } from '../dispose.ts';
+import { disposedError } from '../disposed.ts';
 import type { ProgramPiece } from '../program/cut.ts';
 import { outputNames } from '../program/outputs.ts';
 import {
@@ -267,7 +268,7 @@ export class SplitProgram implements LoadedProgram {
   }
 
   #check(): void {
-    if (this.#disposed) throw new LowbitError('ERR_DISPOSED', 'the loaded program was disposed', { details: { owner: 'loaded program' } });
+    if (this.#disposed) throw disposedError('the loaded program');
   }
 }
 

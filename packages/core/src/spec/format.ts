@@ -117,7 +117,7 @@ export interface FormatCodec<F extends Format = Format> {
   /** Names, dtypes and shapes of the parts. Throws ERR_UNSUPPORTED_FORMAT if the format cannot hold the shape. */
   parts(format: F, shape: Matrix): Readonly<Record<string, TensorSpec>>;
   /**
-   * Codes of weight rows [from, to), one per element (or per `dim` elements), whatever the packing: u8 [to - from, in / dim] (u16 above 256 codes), i8 of
+   * Codes of weight rows [from, to), one per element (or per `dim` elements), whatever the packing: u8 [to - from, in / dim], i8 of
    * int8. Of rotated codebooks [to - from, K / dim], the codes of the filling among them.
    */
   unpackRows(tensor: QuantizedTensor<F>, from: number, to: number): HostTensor;

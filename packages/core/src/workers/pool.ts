@@ -1,5 +1,6 @@
 // The threads of one module: started when there is a call that no idle one can take, up to a number; calls wait in the order they came.
 
+import { disposedError } from '../disposed.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Routine, RoutinePool } from '../spec/quantizer.ts';
 import type { HostTensor } from '../spec/tensor.ts';
@@ -122,5 +123,5 @@ export class ThreadPool implements RoutinePool {
 }
 
 function disposed(routine: string): LowbitError {
-  return new LowbitError('ERR_DISPOSED', `${routine}: the workers were disposed of`);
+  return disposedError('the pool of workers', `${routine} was done`);
 }

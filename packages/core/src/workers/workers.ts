@@ -1,5 +1,6 @@
 // All cores for quantizers: threads that run the routines which a method serves from a module of its own.
 
+import { disposedError } from '../disposed.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Quantizer, RoutinePool } from '../spec/quantizer.ts';
 import type { WebWorker } from './host.ts';
@@ -57,7 +58,7 @@ export function createWorkers({ threads, spawn }: WorkersOptions): Workers {
       return [...pools.values()].reduce((sum, pool) => sum + pool.running, 0);
     },
     pool(module) {
-      if (disposed) throw new LowbitError('ERR_DISPOSED', 'the workers were disposed of');
+      if (disposed) throw disposedError('the pool of workers');
       let pool = pools.get(module.href);
       if (!pool) {
         pool = new ThreadPool(module, threads, spawn);

@@ -19,7 +19,7 @@ export interface TorchStorage {
   readonly count: number;
 }
 
-/** A view of a storage. Nothing is known of it to be true until `checkTensor` has compared it with the storage. */
+/** A view of a storage. Nothing is known of it to be true until `viewProblem` has compared it with the storage. */
 export interface TorchTensor {
   readonly kind: 'tensor';
   readonly storage: TorchStorage;

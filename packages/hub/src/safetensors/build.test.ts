@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';
 import { failure } from '../testing.node.ts';
-import { layoutFile } from './build.ts';
+import { planFile } from './build.ts';
 import { headerLength, parseHeader } from './header.ts';
 
 const goldens = readdirSync(goldenPath('.'), { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.safetensors'));
@@ -16,7 +16,7 @@ describe('files of the Python library, byte for byte', () => {
     const tensors = goldenTensors(name);
     // A shuffled order: what counts is the rule, not the order given.
     const given = [...tensors].sort(([a], [b]) => (a.length % 7) - (b.length % 7) || (a < b ? 1 : -1));
-    const layout = layoutFile(given, Object.fromEntries(header.metadata));
+    const layout = planFile(given, Object.fromEntries(header.metadata));
     const written = new Uint8Array(layout.size);
     written.set(layout.header);
     for (const [tensor, { start }] of layout.tensors) written.set(tensors.get(tensor)!.data, start);
@@ -40,7 +40,7 @@ test('any layout reads back as it was made', () => {
       const tensors = new Map(given);
       tensors.delete('__metadata__');
       const metadata: Record<string, string> = tagged ? { format: 'pt', 'ключ "x"': 'é🦙\n' } : {};
-      const layout = layoutFile(tensors, metadata);
+      const layout = planFile(tensors, metadata);
       expect(layout.header.byteLength % 8).toBe(0);
       const length = headerLength(layout.header.subarray(0, 8), layout.size, 'f');
       expect(length).toBe(layout.header.byteLength - 8);
@@ -60,12 +60,12 @@ test('any layout reads back as it was made', () => {
 test('names that the format cannot hold', async () => {
   const u8: TensorSpec = { dtype: 'u8', shape: [1] };
   for (const name of ['__metadata__', '\ud800', 'x\udc00y']) {
-    expect((await failure(() => layoutFile([[name, u8]]))).code).toBe('ERR_BAD_ARGUMENT');
+    expect((await failure(() => planFile([[name, u8]]))).code).toBe('ERR_BAD_ARGUMENT');
   }
   expect(
     (
       await failure(() =>
-        layoutFile([
+        planFile([
           ['a', u8],
           ['a', u8],
         ]),

@@ -7,7 +7,7 @@ import { fileRank, NAME_OF } from './dtypes.ts';
 import { isWellFormed, MAX_HEADER_BYTES, type TensorPlace } from './header.ts';
 
 /** A file to be: its first bytes, and where every tensor goes. */
-export interface FileLayout {
+export interface FilePlan {
   /** The 8 bytes of length and the JSON. */
   readonly header: Uint8Array;
   /** In file order. */
@@ -18,7 +18,7 @@ export interface FileLayout {
   readonly size: number;
 }
 
-export interface LayoutFileOptions {
+export interface PlanFileOptions {
   /** Tensors that lie behind all others, because their length may change. */
   readonly late?: ReadonlySet<string> | undefined;
   /** Least bytes of the header: spaces are added. */
@@ -29,11 +29,11 @@ export interface LayoutFileOptions {
  * Lays out one file. Metadata is written in the order given (the Python library's own order is that of a hash table when there are several).
  * Throws ERR_BAD_ARGUMENT for a name that the format cannot hold and ERR_LIMIT for a header over 100 MB.
  */
-export function layoutFile(
+export function planFile(
   tensors: Iterable<readonly [string, TensorSpec]>,
   metadata: Readonly<Record<string, string>> = {},
-  { late = new Set(), headerBytes = 0 }: LayoutFileOptions = {},
-): FileLayout {
+  { late = new Set(), headerBytes = 0 }: PlanFileOptions = {},
+): FilePlan {
   const lateRank = (name: string): number => (late.has(name) ? 1 : 0);
   const sorted = [...tensors].sort(
     ([a, x], [b, y]) => lateRank(a) - lateRank(b) || fileRank(x.dtype) - fileRank(y.dtype) || compareCodePoints(a, b),

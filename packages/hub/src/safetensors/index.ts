@@ -1,6 +1,6 @@
 // @lowbit/hub/safetensors: the format itself as pure functions over bytes, for browsers and anything else without files.
 
-export { type FileLayout, type LayoutFileOptions, layoutFile } from './build.ts';
+export { type FilePlan, type PlanFileOptions, planFile } from './build.ts';
 export { headerLength, MAX_HEADER_BYTES, parseHeader, type SafetensorsHeader, type TensorPlace } from './header.ts';
 export {
   DEFAULT_SHARD_SIZE,

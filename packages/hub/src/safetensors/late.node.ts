@@ -7,7 +7,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { byteLength, checkLateSpec, checkLateWrite, LowbitError, quote, type TensorSpec } from '@lowbit/core';
 import { guarded, writeFully } from '../io.node.ts';
-import type { FileLayout } from './build.ts';
+import type { FilePlan } from './build.ts';
 import type { Journal, JournalRecord } from './journal.node.ts';
 import { type SafetensorsPlan, type ShardOptions, settlePlan } from './shards.ts';
 
@@ -116,7 +116,7 @@ export async function settleLate(
 }
 
 /** Brings a file of the reserved layout into its final one: late bytes, header, length. What other tensors hold stays. */
-async function settleFile(path: string, handle: FileHandle, final: FileLayout, late: LateTensors): Promise<void> {
+async function settleFile(path: string, handle: FileHandle, final: FilePlan, late: LateTensors): Promise<void> {
   await guarded('write', path, async () => {
     for (const [name, { start, end }] of final.tensors) {
       if (start >= final.lateStart && end > start) await writeFully(handle, late.bytes(name), start);
@@ -127,7 +127,7 @@ async function settleFile(path: string, handle: FileHandle, final: FileLayout, l
 }
 
 /** Brings a file back to its reserved layout, however far an interrupted `settleFile` came. */
-async function unsettleFile(path: string, reserved: FileLayout): Promise<void> {
+async function unsettleFile(path: string, reserved: FilePlan): Promise<void> {
   await guarded('write', path, async () => {
     const handle = await open(path, 'r+');
     try {

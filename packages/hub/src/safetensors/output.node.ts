@@ -5,7 +5,7 @@ import { dirname, join, parse } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
 import { isModelFile } from '../model-files.ts';
-import type { FileLayout } from './build.ts';
+import type { FilePlan } from './build.ts';
 import { asidePath, removeReplaced } from './replaced.node.ts';
 import { INDEX_FILE } from './shards.ts';
 
@@ -21,7 +21,7 @@ export async function exists(path: string): Promise<boolean> {
 }
 
 /** Throws ERR_OUTPUT_EXISTS if there is something at `folder` that must stay. */
-export async function checkOutput(folder: string, overwrite: boolean): Promise<void> {
+export async function checkOutput(folder: string, { overwrite }: { readonly overwrite: boolean }): Promise<void> {
   if (parse(folder).root === folder) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `${folder} cannot be an output folder`, { hint: 'Name a new folder.' });
   }
@@ -47,7 +47,7 @@ export async function checkOutput(folder: string, overwrite: boolean): Promise<v
 }
 
 /** Throws ERR_IO if the disk has less room than the files still need. Says nothing where the file system does not know. */
-export async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FileLayout }[]): Promise<void> {
+export async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FilePlan }[]): Promise<void> {
   const space = await statfs(folder).catch(() => undefined);
   if (space === undefined || space.blocks === 0) return;
   let needed = 0;
@@ -70,7 +70,7 @@ export async function checkSpace(folder: string, files: readonly { readonly name
  * Creates a file of its full size with its header. `resumed`: it must be there from the run before, with just that header; otherwise
  * ERR_JOURNAL_MISMATCH.
  */
-export async function prepareFile(path: string, layout: FileLayout, resumed: boolean): Promise<FileHandle> {
+export async function prepareFile(path: string, layout: FilePlan, { resumed }: { readonly resumed: boolean }): Promise<FileHandle> {
   return guarded('write', path, async () => {
     if (resumed && !(await exists(path))) throw mismatch(path, 'is missing');
     const handle = await open(path, resumed ? 'r+' : 'w');
@@ -97,7 +97,7 @@ export async function prepareFile(path: string, layout: FileLayout, resumed: boo
  * Removes safetensors files and an index that are not among `names`. Throws ERR_JOURNAL_MISMATCH for such a file if `resumed`: committed work in other
  * shards means that the shard size changed.
  */
-export async function dropStrangers(folder: string, names: ReadonlySet<string>, resumed: boolean): Promise<void> {
+export async function dropStrangers(folder: string, names: ReadonlySet<string>, { resumed }: { readonly resumed: boolean }): Promise<void> {
   for (const name of await guarded('open', folder, () => readdir(folder))) {
     if ((!name.endsWith('.safetensors') && name !== INDEX_FILE) || names.has(name)) continue;
     const path = join(folder, name);
@@ -146,10 +146,10 @@ export async function syncFolder(folder: string): Promise<void> {
 }
 
 /** Gives a finished folder its name, replacing an old one if `overwrite`, and removes what killed runs had put aside. Only under the lock. */
-export async function replaceFolder(from: string, to: string, overwrite: boolean): Promise<void> {
+export async function replaceFolder(from: string, to: string, { overwrite }: { readonly overwrite: boolean }): Promise<void> {
   await guarded('write', to, async () => {
     // Again, because hours may have passed: rename would silently replace an empty folder.
-    await checkOutput(to, overwrite);
+    await checkOutput(to, { overwrite });
     const old = (await exists(to)) ? asidePath(to) : undefined;
     if (old !== undefined) {
       await rm(old, { recursive: true, force: true }); // a killed run may have had this process id

@@ -33,7 +33,7 @@ export interface OpenedPartial {
  */
 export async function openPartial(folder: string, partial: string, options: PartialOptions): Promise<OpenedPartial> {
   const { overwrite = false } = options;
-  if (!(await isUntidied(folder, partial, options))) await checkOutput(folder, overwrite);
+  if (!(await isUntidied(folder, partial, options))) await checkOutput(folder, { overwrite });
   await guarded('write', dirname(partial), () => mkdir(dirname(partial), { recursive: true }));
   const lock = await takeLock(`${partial}.lock`);
   try {
@@ -45,7 +45,7 @@ export async function openPartial(folder: string, partial: string, options: Part
       // A run killed while it replaced the folder: a resume gives its work the name, any other run has only the old folder left.
       const dropped = overwrite && options.resume !== true;
       if (!(await exists(folder)) && (dropped || !(await exists(partial)))) await restoreReplaced(folder);
-      await checkOutput(folder, overwrite);
+      await checkOutput(folder, { overwrite });
     }
     try {
       return { ...(await openJournal(partial, options)), lock, reopened };

@@ -2,7 +2,7 @@
 
 import { byteLength, LowbitError, quote, type TensorSpec } from '@lowbit/core';
 import { fromJson, writeJson } from '@lowbit/core/layouts';
-import { type FileLayout, layoutFile } from './build.ts';
+import { type FilePlan, planFile } from './build.ts';
 
 /** 5 GB, as the Python libraries have it (decimal). */
 export const DEFAULT_SHARD_SIZE = 5_000_000_000;
@@ -31,7 +31,7 @@ export interface PlannedFile {
 }
 
 export interface SafetensorsPlan {
-  readonly files: readonly { readonly name: string; readonly layout: FileLayout }[];
+  readonly files: readonly { readonly name: string; readonly layout: FilePlan }[];
   /** Text of the index where there are several files. */
   readonly index: Uint8Array | undefined;
 }
@@ -68,7 +68,7 @@ export function planShards(
 }
 
 /**
- * Lays out all files. `metadata` goes into each of them. Throws ERR_BAD_ARGUMENT and ERR_LIMIT as `layoutFile`, and ERR_BAD_ARGUMENT for `shards`
+ * Lays out all files. `metadata` goes into each of them. Throws ERR_BAD_ARGUMENT and ERR_LIMIT as `planFile`, and ERR_BAD_ARGUMENT for `shards`
  * that are not a division of the tensors, or come with a `shardSize`.
  */
 export function planSafetensors(
@@ -84,7 +84,7 @@ export function planSafetensors(
       );
   const files = shards.flatMap((names, i) => {
     if (names.length === 0 && shards.length > 1) return [];
-    const layout = layoutFile(
+    const layout = planFile(
       names.map((name) => [name, tensors.get(name)!] as const),
       metadata,
       options,
@@ -106,7 +106,7 @@ export function settlePlan(
       const length = lengths.get(name);
       return [name, { dtype, shape: length === undefined ? shape : [length] }];
     });
-    return { name: file, layout: layoutFile(tensors, metadata, { late: options.late, headerBytes: layout.header.byteLength }) };
+    return { name: file, layout: planFile(tensors, metadata, { late: options.late, headerBytes: layout.header.byteLength }) };
   });
   return { files, index: indexOf(files, options) };
 }

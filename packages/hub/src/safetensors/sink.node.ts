@@ -6,6 +6,7 @@ import { type FileHandle, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import {
   addRange,
+  disposedError,
   firstGap,
   type Json,
   LowbitError,
@@ -16,7 +17,7 @@ import {
   writtenBytes,
 } from '@lowbit/core';
 import { guarded, writeFully } from '../io.node.ts';
-import type { FileLayout } from './build.ts';
+import type { FilePlan } from './build.ts';
 import { createCommits, type Unit } from './commits.ts';
 import type { TensorPlace } from './header.ts';
 import { JOURNAL_FILE } from './journal.node.ts';
@@ -44,7 +45,7 @@ export interface SafetensorsSink extends TensorSink {
 interface OpenFile {
   readonly name: string;
   readonly path: string;
-  readonly layout: FileLayout;
+  readonly layout: FilePlan;
   readonly handle: FileHandle;
   /** Bytes written, and those of them that no commit has claimed yet. */
   readonly written: Ranges;
@@ -76,7 +77,9 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
 
   function check(wanted: 'open' | 'reserved'): void {
     if (broken !== undefined) throw broken;
-    if (state !== 'open' && state !== 'reserved') throw new LowbitError('ERR_DISPOSED', `the output ${folder} is ${state} already`);
+    if (state === 'disposed') throw disposedError(`the output ${folder}`);
+    if (state !== 'open' && state !== 'reserved')
+      throw new LowbitError('ERR_DISPOSED', `the output ${folder} is ${state} already`, { hint: 'Write everything before close.' });
     if (state === wanted) return;
     throw new LowbitError('ERR_BAD_ARGUMENT', state === 'open' ? 'reserve the tensors before writing them' : 'reserve was called before');
   }
@@ -101,12 +104,12 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
   }
 
   async function openFiles(plan: SafetensorsPlan): Promise<void> {
-    const strict = records.length > 0;
+    const run = { resumed: records.length > 0 };
     await checkSpace(partial, plan.files);
-    await dropStrangers(partial, new Set(plan.files.map(({ name }) => name)), strict);
+    await dropStrangers(partial, new Set(plan.files.map(({ name }) => name)), run);
     for (const { name, layout } of plan.files) {
       const path = join(partial, name);
-      const file: OpenFile = { name, path, layout, handle: await prepareFile(path, layout, strict), written: [], fresh: [] };
+      const file: OpenFile = { name, path, layout, handle: await prepareFile(path, layout, run), written: [], fresh: [] };
       files.push(file);
       planned.push({ name, bytes: layout.size });
       for (const [tensor, place] of layout.tensors) places.set(tensor, { file, place });
@@ -199,7 +202,7 @@ export async function createSafetensorsSink(outDir: string, options: Safetensors
     await closeHandles();
     // Everything is on the disk. Whatever happens now, this work is not thrown away: the journal goes last, so it can be resumed.
     state = 'finished';
-    await replaceFolder(partial, folder, options.overwrite === true);
+    await replaceFolder(partial, folder, { overwrite: options.overwrite === true });
     state = 'closed';
     await rm(join(folder, JOURNAL_FILE), { force: true });
     await lock.release();

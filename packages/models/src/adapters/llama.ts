@@ -5,7 +5,7 @@ import type { Activation, Entries, JsonObject, ModelAdapter } from '@lowbit/core
 import { badConfig, given, readBoolean, readChoice, readInteger, readNumber } from '../config.ts';
 import { decoderAdapter } from '../decoder/adapter.ts';
 import { type RopeContext, ropeOf, ropeParameters } from '../decoder/rope.ts';
-import type { DecoderLayer, DecoderSpec, LinearModule, NormModule } from '../decoder/spec.ts';
+import type { DecoderLayer, DecoderSpec, LinearSpec, NormSpec } from '../decoder/spec.ts';
 
 /** Names of config.json `hidden_act`. */
 const ACTIVATIONS: Readonly<Record<string, Activation>> = {
@@ -49,8 +49,8 @@ export function llamaSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const context: RopeContext = { dim: rotated, positions };
   const rope = ropeOf(parameters, context);
 
-  const linear = (path: string, out: number, inp: number, bias: boolean): LinearModule => ({ path, shape: [out, inp], bias });
-  const norm = (path: string): NormModule => ({ path, kind: 'rms', eps });
+  const linear = (path: string, out: number, inp: number, bias: boolean): LinearSpec => ({ path, shape: [out, inp], bias });
+  const norm = (path: string): NormSpec => ({ path, kind: 'rms', eps });
   const layer = (index: number): DecoderLayer => {
     const at = `model.layers.${index}`;
     return {

@@ -1,7 +1,7 @@
 // From a decoder's description to the program of one step.
 
 import { type ConstantId, type HostTensor, type LinearId, LowbitError, type Program, ProgramBuilder, type TensorId } from '@lowbit/core';
-import type { AttentionModule, DecoderLayer, DecoderSpec, GatedMlp, LinearModule, NormModule } from './spec.ts';
+import type { AttentionSpec, DecoderLayer, DecoderSpec, GatedMlp, LinearSpec, NormSpec } from './spec.ts';
 
 /** Names that `observe` takes: `hidden.k` is the input of layer k (k = layers: the output of the last one), `final_norm` what the head sees. */
 export function observable(spec: DecoderSpec): string[] {
@@ -53,14 +53,14 @@ export async function buildDecoder(
 
 interface Parts {
   readonly b: ProgramBuilder;
-  norm(module: NormModule, x: TensorId): Promise<TensorId>;
-  addLinear(module: LinearModule): Promise<LinearId>;
-  linear(module: LinearModule, x: TensorId): Promise<TensorId>;
+  norm(module: NormSpec, x: TensorId): Promise<TensorId>;
+  addLinear(module: LinearSpec): Promise<LinearId>;
+  linear(module: LinearSpec, x: TensorId): Promise<TensorId>;
 }
 
 function partsOf(b: ProgramBuilder, read: (name: string) => Promise<HostTensor>): Parts {
   const constant = async (name: string): Promise<ConstantId> => b.addConstant(await read(name));
-  const addLinear = async ({ path, shape, bias }: LinearModule): Promise<LinearId> =>
+  const addLinear = async ({ path, shape, bias }: LinearSpec): Promise<LinearId> =>
     b.addLinear(path, shape, bias ? { bias: await constant(`${path}.bias`) } : {});
   return {
     b,
@@ -77,7 +77,7 @@ async function decoderLayer(parts: Parts, ropes: readonly number[], layer: Decod
   return b.add(x, await gatedMlp(parts, layer.mlp, await parts.norm(layer.mlpNorm, x)));
 }
 
-async function attention(parts: Parts, ropes: readonly number[], module: AttentionModule, x: TensorId): Promise<TensorId> {
+async function attention(parts: Parts, ropes: readonly number[], module: AttentionSpec, x: TensorId): Promise<TensorId> {
   const { b } = parts;
   const { heads, kvHeads, headDim, rotated } = module;
   const turn = (tensor: TensorId, count: number): TensorId =>

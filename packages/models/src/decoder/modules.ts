@@ -1,10 +1,10 @@
 // What follows from a decoder's modules alone: its linear layers, and whether a checkpoint's tensors fit them.
 
 import { type Entries, type LinearSite, LowbitError, linearTag, type Shape } from '@lowbit/core';
-import type { DecoderLayer, DecoderSpec, LinearModule, NormModule } from './spec.ts';
+import type { DecoderLayer, DecoderSpec, LinearSpec, NormSpec } from './spec.ts';
 
 /** The linear layers of one decoder layer, in the order of the published models. */
-export function layerLinears({ attention, mlp }: DecoderLayer): readonly LinearModule[] {
+export function layerLinears({ attention, mlp }: DecoderLayer): readonly LinearSpec[] {
   return [attention.q, attention.k, attention.v, attention.o, mlp.gate, mlp.up, mlp.down];
 }
 
@@ -12,7 +12,7 @@ export function layerLinears({ attention, mlp }: DecoderLayer): readonly LinearM
 export function decoderSites(spec: DecoderSpec): LinearSite[] {
   const site =
     (layer: number) =>
-    (module: LinearModule): LinearSite => ({
+    (module: LinearSpec): LinearSite => ({
       path: module.path,
       tag: linearTag(module.path),
       layer,
@@ -25,8 +25,8 @@ export function decoderSites(spec: DecoderSpec): LinearSite[] {
 /** Name and shape of every tensor the model reads. */
 export function decoderTensors(spec: DecoderSpec): Map<string, Shape> {
   const tensors = new Map<string, Shape>();
-  const norm = ({ path }: NormModule): unknown => tensors.set(`${path}.weight`, [spec.hidden]);
-  const linear = ({ path, shape, bias }: LinearModule): void => {
+  const norm = ({ path }: NormSpec): unknown => tensors.set(`${path}.weight`, [spec.hidden]);
+  const linear = ({ path, shape, bias }: LinearSpec): void => {
     tensors.set(`${path}.weight`, shape);
     if (bias) tensors.set(`${path}.bias`, [shape[0]]);
   };

@@ -7,25 +7,25 @@
 import type { Activation, Matrix, Rope } from '@lowbit/core';
 
 /** A linear layer; its tensors are `${path}.weight` [out, in] and, with `bias`, `${path}.bias` [out]. */
-export interface LinearModule {
+export interface LinearSpec {
   readonly path: string;
   readonly shape: Matrix;
   readonly bias: boolean;
 }
 
 /** A normalisation; its tensor is `${path}.weight` [hidden]. */
-export interface NormModule {
+export interface NormSpec {
   readonly path: string;
   readonly kind: 'rms';
   readonly eps: number;
 }
 
 /** Grouped-query attention with rotary positions. `rope` is an index into `DecoderSpec.ropes`; the first `rotated` elements of a head turn. */
-export interface AttentionModule {
-  readonly q: LinearModule;
-  readonly k: LinearModule;
-  readonly v: LinearModule;
-  readonly o: LinearModule;
+export interface AttentionSpec {
+  readonly q: LinearSpec;
+  readonly k: LinearSpec;
+  readonly v: LinearSpec;
+  readonly o: LinearSpec;
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
@@ -38,17 +38,17 @@ export interface AttentionModule {
 /** down(act(gate(x)) * up(x)). */
 export interface GatedMlp {
   readonly kind: 'gated';
-  readonly gate: LinearModule;
-  readonly up: LinearModule;
-  readonly down: LinearModule;
+  readonly gate: LinearSpec;
+  readonly up: LinearSpec;
+  readonly down: LinearSpec;
   readonly activation: Activation;
 }
 
 /** x += attention(attentionNorm(x)); x += mlp(mlpNorm(x)). */
 export interface DecoderLayer {
-  readonly attentionNorm: NormModule;
-  readonly attention: AttentionModule;
-  readonly mlpNorm: NormModule;
+  readonly attentionNorm: NormSpec;
+  readonly attention: AttentionSpec;
+  readonly mlpNorm: NormSpec;
   readonly mlp: GatedMlp;
 }
 
@@ -61,7 +61,7 @@ export interface DecoderSpec {
   readonly embedding: { readonly path: string };
   readonly ropes: readonly Rope[];
   readonly layers: readonly DecoderLayer[];
-  readonly norm: NormModule;
+  readonly norm: NormSpec;
   /** Absent where the output head is the embedding table (tied). */
-  readonly head?: LinearModule;
+  readonly head?: LinearSpec;
 }

@@ -159,7 +159,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   /** Continues a prompt or answers a conversation. Several calls may run at once; their steps take turns. */
   async generate(options: GenerateOptions): Promise<GenerateResult> {
     for await (const { result } of generateTokens(this.#host, options)) if (result) return result;
-    throw new LowbitError('ERR_BAD_ARGUMENT', 'the generation ended without a result');
+    throw new Error('internal: the generation ended without a result');
   }
 
   /**

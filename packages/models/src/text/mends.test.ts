@@ -33,8 +33,8 @@ test('Digits cuts at every numeric character of Unicode', () => {
   const tokenizer = byteLevel({ type: 'Sequence', pretokenizers: [digits, bytes] });
   expect(tokenizer.encode('a ½')).toEqual([12, 0, 1, 2]); // without the cut: 'ĠÂ' in one
   expect(tokenizer.encode('12')).toEqual([9, 10]);
-  expect(splitDigits('ab12 ½٣x', false)).toEqual(['ab', '12', ' ', '½٣', 'x']);
-  expect(splitDigits('', true)).toEqual([]);
+  expect(splitDigits('ab12 ½٣x', { individual: false })).toEqual(['ab', '12', ' ', '½٣', 'x']);
+  expect(splitDigits('', { individual: true })).toEqual([]);
 });
 
 test('ByteLevel takes white space from Unicode, not from JavaScript', () => {

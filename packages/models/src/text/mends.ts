@@ -34,7 +34,7 @@ export function decodeByteRuns(tokens: readonly string[]): string[] {
 }
 
 /** Pieces of a text cut at its digits: every numeric character of Unicode (½, ², ٣), where the library knows 0 to 9 alone. */
-export function splitDigits(text: string, individual: boolean): string[] {
+export function splitDigits(text: string, { individual }: { readonly individual: boolean }): string[] {
   return text.match(individual ? /\P{N}+|\p{N}/gu : /\P{N}+|\p{N}+/gu) ?? [];
 }
 
@@ -62,6 +62,6 @@ export function mendTokenizer(tokenizer: Tokenizer): void {
     if (component instanceof ByteLevelPreTokenizer) component.pattern = BYTE_LEVEL_PATTERN;
     if (!(component instanceof DigitsPreTokenizer)) return;
     const { individual_digits: individual } = component.config as { readonly individual_digits?: boolean };
-    component.pre_tokenize_text = (text) => splitDigits(text, individual === true);
+    component.pre_tokenize_text = (text) => splitDigits(text, { individual: individual === true });
   });
 }
