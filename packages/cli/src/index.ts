@@ -12,6 +12,7 @@ export {
   quantize,
   referenceBackend,
 } from '@lowbit/core';
+export { type HiggsOptions, higgs } from '@lowbit/higgs';
 export { type HqqOptions, hqq } from '@lowbit/hqq';
 export { openCheckpoint } from '@lowbit/hub';
 export {

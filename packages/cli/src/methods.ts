@@ -2,6 +2,7 @@
 
 import { fp4, int8, nf4 } from '@lowbit/bnb';
 import { LowbitError, type Quantizer, type Rule } from '@lowbit/core';
+import { type HiggsBits, higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
 import { type Group, type MethodName, type MethodSettings, type RuleText, SETTINGS } from './parse.ts';
 
@@ -18,12 +19,17 @@ const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quant
   nf4: ({ group, doubleQuant = false }) => nf4({ blockSize: blockSize('nf4', group), doubleQuant }),
   fp4: ({ group, doubleQuant = false }) => fp4({ blockSize: blockSize('fp4', group), doubleQuant }),
   int8: ({ threshold }) => int8(threshold === undefined ? {} : { threshold }),
+  higgs: ({ bits = 4, p = 2, group, hadamardSize = 512 }) =>
+    higgs({
+      ...{ bits: bits as HiggsBits, p, hadamardSize },
+      groupSize: group === undefined ? Math.min(256, hadamardSize) : blockSize('higgs', group),
+    }),
 };
 
-function blockSize(method: string, group: Group = 64): number {
+function blockSize(method: MethodName, group: Group = 64): number {
   if (group !== 'none') return group;
   throw new LowbitError('ERR_BAD_ARGUMENT', `${method} has no blocks of whole rows`, {
-    hint: 'Give a power of two from 32 to 4096 as group.',
+    hint: `Give a power of two ${method === 'higgs' ? 'up to the Hadamard size' : 'from 32 to 4096'} as group.`,
   });
 }
 

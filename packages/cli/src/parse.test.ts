@@ -73,6 +73,7 @@ describe('parseRule', () => {
     expect(parseRule('mlp.*=fp4').use).toEqual({ method: 'fp4' });
     expect(parseRule('lm_head=int8:t0').use).toEqual({ method: 'int8', threshold: 0 });
     expect(parseRule('lm_head=int8:t6.5').use).toEqual({ method: 'int8', threshold: 6.5 });
+    expect(parseRule('mlp.*=higgs:b3:p1:g64:h256').use).toEqual({ method: 'higgs', bits: 3, p: 1, group: 64, hadamardSize: 256 });
     expect(parseRule('lm_head=keep')).toEqual({ match: 'lm_head', use: 'keep' });
   });
 
@@ -101,5 +102,10 @@ describe('parseRule', () => {
     'x=int8:g64',
     'x=int8:t-1',
     'x=int8:t',
+    'x=higgs:p3',
+    'x=higgs:h500',
+    'x=higgs:h65536',
+    'x=higgs:a0',
+    'x=hqq:p2',
   ])('refuses %j', (text) => expect(codeOf(() => parseRule(text))).toMatch(/^ERR_BAD_ARGUMENT/));
 });

@@ -4,18 +4,19 @@
 import { glob, LowbitError } from '@lowbit/core';
 
 /** Methods that `-m` and rules can name. */
-export const METHODS = ['hqq', 'nf4', 'fp4', 'int8'] as const;
+export const METHODS = ['hqq', 'nf4', 'fp4', 'int8', 'higgs'] as const;
 export type MethodName = (typeof METHODS)[number];
 
-/** Settings that each method has. Of `group`, nf4 and fp4 have no `none`. */
+/** Settings that each method has. Of `group`, only hqq has `none`. */
 export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSettings)[]>> = {
   hqq: ['bits', 'group', 'axis', 'solver', 'quantScale', 'quantZero'],
   nf4: ['group', 'doubleQuant'],
   fp4: ['group', 'doubleQuant'],
   int8: ['threshold'],
+  higgs: ['bits', 'p', 'group', 'hadamardSize'],
 };
 
-/** Bits per code that HQQ has. */
+/** Bits per code that HQQ has; HIGGS has 4, 3 and 2 of them. */
 export const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
 export type Bits = (typeof BITS)[number];
 
@@ -25,6 +26,10 @@ export type FloatDType = (typeof DTYPES)[number];
 
 /** Weights that share a scale; none: whole rows (axis 1) or columns (axis 0). Never null: commander takes that for a value that is missing. */
 export type Group = number | 'none';
+
+/** What `--p` takes: weights that share a code. */
+export const DIMENSIONS = ['2', '1'] as const;
+export type Dimension = 1 | 2;
 
 /** Solvers that `--solver` takes; rules also take `ls` for the last. */
 export const SOLVERS = ['hqq', 'least-squares'] as const;
@@ -52,6 +57,8 @@ export interface MethodSettings {
   readonly quantZero?: QuantZero | undefined;
   readonly doubleQuant?: boolean | undefined;
   readonly threshold?: number | undefined;
+  readonly p?: Dimension | undefined;
+  readonly hadamardSize?: number | undefined;
 }
 
 /** What a rule does, as written, before its quantizer is made. */
@@ -142,6 +149,18 @@ export function parseGroup(text: string): Group {
   throw bad(text, 'a positive whole number such as 64, or none for whole rows');
 }
 
+/** Weights that share a code of HIGGS. Throws ERR_BAD_ARGUMENT. */
+export function parseDimension(text: string): Dimension {
+  return parseChoice(text, DIMENSIONS) === '2' ? 2 : 1;
+}
+
+/** Weights that HIGGS rotates together. Throws ERR_BAD_ARGUMENT. */
+export function parseHadamardSize(text: string): number {
+  const size = /^[1-9]\d{0,4}$/.test(text) ? Number(text) : 0;
+  if (Number.isInteger(Math.log2(size)) && size <= 32768) return size;
+  throw bad(text, 'a power of two up to 32768, such as 512');
+}
+
 export function parseAxis(text: string): 0 | 1 {
   if (text === '1' || text === '0') return text === '1' ? 1 : 0;
   throw bad(text, '1 (groups along the rows) or 0 (across them)');
@@ -158,7 +177,8 @@ export function parseThreshold(text: string): number {
   return parseNumber(text, { min: 0 });
 }
 
-const RULE_FORM = 'a rule such as "mlp.down_proj=hqq:b8:g64:a0", "mlp.*=nf4:g64:dq", "lm_head=int8:t6" or "lm_head=keep"';
+const RULE_FORM =
+  'a rule such as "mlp.down_proj=hqq:b8:g64:a0", "mlp.*=nf4:g64:dq", "lm_head=int8:t6", "mlp.*=higgs:b4:p2:g256:h512" or "lm_head=keep"';
 
 function solverOf(text: string): Solver | undefined {
   return text === 'ls' ? 'least-squares' : SOLVERS.find((name) => name === text);
@@ -172,6 +192,8 @@ const WRITTEN: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
   solver: `a solver (${SOLVERS.join(', ')})`,
   doubleQuant: 'dq',
   threshold: 't6',
+  p: 'p2',
+  hadamardSize: 'h512',
 };
 
 /** One setting of a rule. Throws ERR_BAD_ARGUMENT for a value that its kind does not have. */
@@ -183,12 +205,15 @@ function parseSetting(text: string): readonly [keyof MethodSettings, MethodSetti
   if (text[0] === 'b') return ['bits', { bits: parseBits(value) }];
   if (text[0] === 'g') return ['group', { group: parseGroup(value) }];
   if (text[0] === 'a') return ['axis', { axis: parseAxis(value) }];
+  if (text[0] === 'p') return ['p', { p: parseDimension(value) }];
+  if (text[0] === 'h') return ['hadamardSize', { hadamardSize: parseHadamardSize(value) }];
   if (text[0] === 't') return ['threshold', { threshold: parseThreshold(value) }];
   return undefined;
 }
 
 /**
- * `GLOB=keep`, `GLOB=hqq[:bBITS][:gGROUP][:aAXIS][:SOLVER]`, `GLOB=nf4[:gGROUP][:dq]` (or fp4) or `GLOB=int8[:tTHRESHOLD]`, settings in any order.
+ * `GLOB=keep`, `GLOB=hqq[:bBITS][:gGROUP][:aAXIS][:SOLVER]`, `GLOB=nf4[:gGROUP][:dq]` (or fp4), `GLOB=int8[:tTHRESHOLD]` or
+ * `GLOB=higgs[:bBITS][:pP][:gGROUP][:hHADAMARD]`, settings in any order.
  * Throws ERR_BAD_ARGUMENT.
  */
 export function parseRule(text: string): RuleText {

@@ -19,8 +19,10 @@ import {
   parseAxis,
   parseBits,
   parseChoice,
+  parseDimension,
   parseGlob,
   parseGroup,
+  parseHadamardSize,
   parseMemory,
   parseNumber,
   parsePath,
@@ -72,9 +74,19 @@ function addQuantize(program: Command, start: Start): void {
       arg((text) => parseChoice(text, METHODS)),
       METHODS[0],
     )
-    .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1 (default: 4)', arg(parseBits))
-    .option('-g, --group <n>', 'hqq, nf4, fp4: weights that share a scale; hqq also none, for whole rows (default: 64)', arg(parseGroup))
+    .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1; higgs: 4, 3 or 2 (default: 4)', arg(parseBits))
+    .option(
+      '-g, --group <n>',
+      'hqq, nf4, fp4, higgs: weights that share a scale; hqq also none, for whole rows (default: 64, higgs 256)',
+      arg(parseGroup),
+    )
     .option('--axis <0|1>', 'hqq: groups along the rows (1) or across them (0) (default: 1)', arg(parseAxis))
+    .option('--p <1|2>', 'higgs: weights that share a code (default: 2, the more exact)', arg(parseDimension))
+    .option(
+      '--hadamard-size <n>',
+      'higgs: weights of a row that are rotated together, a power of two (default: 512)',
+      arg(parseHadamardSize),
+    )
     .option('--double-quant', 'nf4, fp4: keep scales as 8-bit codes')
     .option(
       '--threshold <x>',
@@ -98,7 +110,7 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--rule <glob=use>',
-      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq', 'lm_head=int8:t6', 'lm_head=keep'; the last match wins",
+      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq', 'lm_head=int8:t6', '*_proj=higgs:b4:p2:g256:h512', 'lm_head=keep'; the last match wins",
       arg((text) => void rules.push(parseRule(text))),
     )
     .option(

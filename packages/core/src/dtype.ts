@@ -79,6 +79,14 @@ export function roundTo(dtype: 'f64' | 'f32' | 'f16' | 'bf16', value: number): n
   return dtype === 'f32' ? Math.fround(value) : value;
 }
 
+/** `roundTo` for loops: a function of one float32 number. Internal. */
+export function rounder(dtype: 'f32' | 'f16' | 'bf16'): (value: number) => number {
+  if (dtype === 'f32') return Math.fround;
+  if (dtype === 'bf16') return (value) => fromBf16(toBf16(value));
+  const values = f16Table();
+  return (value) => values[toF16(value)]!;
+}
+
 export type AnyTypedArray =
   | Float64Array
   | Float32Array

@@ -2,7 +2,19 @@
 
 export { breather } from './breath.ts';
 export { FP4_TABLE, NF4_TABLE } from './codecs/four-bit-tables.ts';
-export { BUILTIN_CODECS, codecFor, type Grouping, grouping, hadamardBlocks, INT8_STEP } from './codecs/index.ts';
+export { higgsGrid } from './codecs/higgs-grids.ts';
+export {
+  BUILTIN_CODECS,
+  codecFor,
+  fitInputs,
+  type Grouping,
+  grouping,
+  hadamardBlocks,
+  INT8_STEP,
+  productDtype,
+  rotatedBasis,
+  storedColumns,
+} from './codecs/index.ts';
 export {
   byteLength,
   castFloat,
@@ -26,20 +38,28 @@ export { collectImportance, type ImportanceOptions } from './importance.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
-export { isLanePacking, type LanePacking, PACKINGS, type Packing, packing, packLanes } from './pack/index.ts';
+export {
+  type FluteTile,
+  fluteName,
+  fluteRows,
+  isLanePacking,
+  isTilePacking,
+  type LanePacking,
+  PACKINGS,
+  type PackedRun,
+  type Packing,
+  packing,
+  packLanes,
+  rowBitsName,
+  type TilePacking,
+  type TileRun,
+} from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
 export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
-export {
-  adapterFor,
-  type CheckpointPlan,
-  lateTensors,
-  type PlannedTensor,
-  type PlanOptions,
-  type PlanSummary,
-  planCheckpoint,
-  summarizePlan,
-  type TensorOrigin,
-} from './plan.ts';
+export { adapterFor, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
+
+export { planRecoding, type Recoding, type RecodingOptions } from './plan-recoding.ts';
+export { type CheckpointPlan, type LinearWork, lateTensors, type PlannedTensor, type TensorOrigin } from './plan-tensors.ts';
 export { ProgramBuilder } from './program/builder.ts';
 export { cutProgram, type ProgramPiece } from './program/cut.ts';
 export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';

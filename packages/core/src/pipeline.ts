@@ -1,11 +1,12 @@
 // Carrying out a plan: weights stream from the source through quantizers into the sink, within a byte budget.
 //
-// A unit of work is one linear, or one copied tensor. Units write to places fixed by the plan, so neither their order nor their number at a time
+// A unit of work is one linear, quantized or stored anew, or one copied tensor. Units write to places fixed by the plan, so neither their order nor their number at a time
 // changes a byte of the result; a unit committed by an interrupted run is not done again.
 
 import { byteLength, castFloat, DTYPE_BYTES, elementCount, firstNonFinite, readFloat32, toFloat32 } from './dtype.ts';
-import type { CheckpointPlan, PlannedTensor } from './plan.ts';
+import type { CheckpointPlan, LinearWork, PlannedTensor } from './plan-tensors.ts';
 import { assertFinite, memoryReader, memoryWriter, nonFinite } from './quantize.ts';
+import { recodedBytes, recodeLinear } from './recode.ts';
 import type { QuantizedSite, TensorSink, TensorSource } from './spec/checkpoint.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { PartWriter, Routine, WeightError, WeightReader } from './spec/quantizer.ts';
@@ -174,12 +175,29 @@ function planUnits(
   for (const linear of plan.linears) {
     if (!linear.format) continue;
     const { path } = linear.site;
+    const outputs = ofLinear.get(path)!;
+    const work = plan.work.get(path)!;
+    if (work.kind === 'recode') {
+      const { stored } = work;
+      units.push({
+        name: path,
+        bytes: recodedBytes(source, stored),
+        run: async (advance) => {
+          const settings = { path, budget, signal: options.signal, onBytes: advance };
+          await writeLinear(outputs, sink, (writer) => recodeLinear(source, stored, linear.format, writer, settings));
+          return null;
+        },
+      });
+      continue;
+    }
     units.push({
       name: path,
       bytes: byteLength(source.entries.get(`${path}.weight`)!),
       run: async (advance) => {
         const begun = performance.now();
-        const error = await quantizeLinear(linear, ofLinear.get(path)!, source, sink, budget, options, workers, advance);
+        const error = await writeLinear(outputs, sink, (writer) =>
+          quantizeLinear(linear, work, source, writer, budget, options, workers, advance),
+        );
         const note = { ...error, ms: Math.round(performance.now() - begun) };
         reports.set(path, { ...note, path, resumed: false });
         return note;
@@ -189,16 +207,12 @@ function planUnits(
   return units;
 }
 
-async function quantizeLinear(
-  linear: QuantizedSite,
+/** Passes the parts that `make` writes on to the tensors of a linear, and writes those of its tensors that are no parts. */
+async function writeLinear<T>(
   outputs: readonly [string, PlannedTensor][],
-  source: TensorSource,
   sink: TensorSink,
-  budget: number,
-  { signal, runtime }: UnitOptions,
-  workers: Workers | undefined,
-  advance: (bytes: number) => void,
-): Promise<WeightError> {
+  make: (writer: PartWriter) => Promise<T>,
+): Promise<T> {
   // A tensor may see the bytes of a part as another dtype; a position in elements of the one is then another in elements of the other.
   const target = new Map<string, { readonly name: string; readonly step: number }>();
   const forLate: Record<string, TensorSpec> = {};
@@ -208,29 +222,41 @@ async function quantizeLinear(
     else if (origin.kind === 'late') Object.assign(forLate, origin.parts);
   }
   const kept = memoryWriter(forLate);
-  const writer: PartWriter = {
+  const result = await make({
     async write(part, at, data) {
       const to = target.get(part);
       if (Object.hasOwn(forLate, part) || to === undefined) await kept.writer.write(part, at, data);
       if (to !== undefined) await sink.write(to.name, at * to.step, data);
     },
-  };
-  const { path, shape, transposed } = linear.site;
-  const name = `${path}.weight`;
-  const held = transposed ? await transposedReader(source, name, budget, signal) : undefined;
-  const reader = held?.reader ?? sourceReader(source, name, shape, signal);
-  const error = await linear.use.quantize(reader, linear.format, writer, {
-    budget: budget - (held?.bytes ?? 0),
-    signal,
-    routine: runtime && ((name) => runtime.routine(name)),
-    importance: linear.importance,
-    workers: poolFor(linear.use, workers),
-    onWeights: (count) => advance(count * DTYPE_BYTES[reader.dtype]),
   });
   for (const [name, { origin }] of outputs) {
     if (origin.kind === 'late') await sink.write(name, 0, origin.make(kept.parts));
   }
-  return error;
+  return result;
+}
+
+async function quantizeLinear(
+  { site, format }: QuantizedSite,
+  { quantizer, importance }: LinearWork & { readonly kind: 'quantize' },
+  source: TensorSource,
+  writer: PartWriter,
+  budget: number,
+  { signal, runtime }: UnitOptions,
+  workers: Workers | undefined,
+  advance: (bytes: number) => void,
+): Promise<WeightError> {
+  const { path, shape, transposed } = site;
+  const name = `${path}.weight`;
+  const held = transposed ? await transposedReader(source, name, budget, signal) : undefined;
+  const reader = held?.reader ?? sourceReader(source, name, shape, signal);
+  return quantizer.quantize(reader, format, writer, {
+    budget: budget - (held?.bytes ?? 0),
+    signal,
+    routine: runtime && ((name) => runtime.routine(name)),
+    importance,
+    workers: poolFor(quantizer, workers),
+    onWeights: (count) => advance(count * DTYPE_BYTES[reader.dtype]),
+  });
 }
 
 /** Reads a weight of a source piece by piece, widened to f32 and checked for NaN and infinity. */

@@ -2,44 +2,15 @@
 
 import { codecFor } from './codecs/index.ts';
 import { byteLength, elementCount, FLOAT_DTYPES } from './dtype.ts';
+import { type CheckpointPlan, chooseLayout, type LinearWork, planFingerprint, planTensors } from './plan-tensors.ts';
 import { matrixShape } from './quantize.ts';
 import { checkRules, resolveRules } from './rules.ts';
-import type { CheckpointLayout, LateContent, LayoutTensor, PlannedLinear, QuantizedSite } from './spec/checkpoint.ts';
+import type { CheckpointLayout, PlannedLinear, QuantizedSite } from './spec/checkpoint.ts';
 import { isLowbitError, LowbitError } from './spec/errors.ts';
-import type { Affine, Codebook, Format, FormatCodec } from './spec/format.ts';
+import type { FormatCodec } from './spec/format.ts';
 import type { Entries, LinearSite, ModelAdapter } from './spec/model.ts';
 import type { Importance, Rule, Treatment } from './spec/quantizer.ts';
-import type { JsonObject, TensorSpec } from './spec/tensor.ts';
-
-/** Where the bytes of one output tensor come from. */
-export type TensorOrigin =
-  | { readonly kind: 'copy'; readonly from: string }
-  | { readonly kind: 'part'; readonly path: string; readonly part: string; readonly spec: TensorSpec }
-  | { readonly kind: 'constant'; readonly path: string; readonly data: Uint8Array }
-  | {
-      readonly kind: 'late';
-      readonly path: string;
-      readonly parts: Readonly<Record<string, TensorSpec>>;
-      readonly make: LateContent['make'];
-    };
-
-export interface PlannedTensor {
-  /** Of a late tensor: with the most bytes that it can take. */
-  readonly spec: TensorSpec;
-  readonly origin: TensorOrigin;
-}
-
-export interface CheckpointPlan {
-  /** Every linear of the model in model order, quantized or kept. */
-  readonly linears: readonly PlannedLinear[];
-  /** Output tensors by name: those of the source in its order, a quantized weight replaced by the tensors of its layout. */
-  readonly tensors: ReadonlyMap<string, PlannedTensor>;
-  readonly layout: CheckpointLayout | undefined;
-  /** Contents of config.json. */
-  readonly config: JsonObject;
-  /** Equal for equal jobs: source tensors, settings and outputs. */
-  readonly fingerprint: string;
-}
+import type { JsonObject } from './spec/tensor.ts';
 
 export interface PlanOptions {
   /** For linears that no rule matches. */
@@ -97,62 +68,26 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
       codecFor(chosen, codecs).parts(chosen, site.shape); // a packing may refuse what the quantizer does not
       return chosen;
     });
-    return { site, use, format, importance: importance?.get(site.path) };
+    return { site, use, format };
   });
   const layout = chooseLayout(linears, layouts, options.layout);
 
-  const byWeight = new Map(linears.map((linear) => [`${linear.site.path}.weight`, linear]));
-  const tensors = new Map<string, PlannedTensor>();
-  const add = (name: string, tensor: PlannedTensor) => {
-    if (tensors.has(name)) {
-      throw new LowbitError('ERR_BAD_CHECKPOINT', `two output tensors would be called ${name}`, { details: { tensor: name } });
-    }
-    tensors.set(name, tensor);
-  };
-  for (const [name, entry] of entries) {
-    const linear = byWeight.get(name);
-    if (linear?.format) {
-      const parts = codecFor(linear.format, codecs).parts(linear.format, linear.site.shape);
-      for (const tensor of layout!.tensors(linear, { computeDtype: metaDtype, weightDtype: dtype ?? entry.dtype })) {
-        add(tensor.name, { spec: tensor.spec, origin: originOf(layout!, linear, parts, tensor) });
-      }
-    } else {
-      const spec = { dtype: dtype && FLOAT_DTYPES.has(entry.dtype) ? dtype : entry.dtype, shape: entry.shape };
-      add(name, { spec, origin: { kind: 'copy', from: name } });
-    }
+  const work = new Map<string, LinearWork>();
+  const byWeight = new Map<string, QuantizedSite>();
+  for (const linear of linears) {
+    const { path } = linear.site;
+    const treatment = treatments.get(linear.site)!;
+    if (linear.use === 'keep' || treatment === 'keep') continue;
+    work.set(path, { kind: 'quantize', quantizer: treatment, importance: importance?.get(path) });
+    byWeight.set(`${path}.weight`, linear);
   }
+  const tensors = planTensors(entries, { owner: (name) => byWeight.get(name), layout, computeDtype: metaDtype, dtype, codecs });
   const outConfig: Record<string, JsonObject[string]> = { ...config };
   const block = layout?.config(linears);
   if (block) outConfig.quantization_config = block;
   if (dtype) outConfig['dtype' in config ? 'dtype' : 'torch_dtype'] = TORCH_DTYPE[dtype]!;
-  return { linears, tensors, layout, config: outConfig, fingerprint: fingerprint(entries, linears, tensors, layout, outConfig) };
-}
-
-/** Largest part that late bytes are made of. */
-const MAX_LATE_PART = 1 << 16;
-
-function originOf(
-  layout: CheckpointLayout,
-  { site: { path } }: QuantizedSite,
-  parts: Readonly<Record<string, TensorSpec>>,
-  { name, spec, content }: LayoutTensor,
-): TensorOrigin {
-  if ('data' in content) return { kind: 'constant', path, data: content.data };
-  const refuse = (problem: string) =>
-    new LowbitError('ERR_UNSUPPORTED_FORMAT', `layout ${layout.name} stores ${problem}`, { details: { path, tensor: name } });
-  for (const part of 'part' in content ? [content.part] : content.late) {
-    if (!Object.hasOwn(parts, part)) throw refuse(`a part '${part}' that ${path} does not have`);
-    if ('late' in content && byteLength(parts[part]!) > MAX_LATE_PART) throw refuse(`${name}, made of the large part '${part}'`);
-  }
-  if ('part' in content) return { kind: 'part', path, part: content.part, spec: parts[content.part]! };
-  if (spec.dtype !== 'u8' || spec.shape.length !== 1) throw refuse(`${name} late, which is no one-dimensional u8 tensor`);
-  const made = Object.fromEntries(content.late.map((part) => [part, parts[part]!]));
-  return { kind: 'late', path, parts: made, make: (values) => content.make(values) };
-}
-
-/** Names of the tensors whose spec has the most bytes they can take: `late` of a sink's `reserve`. */
-export function lateTensors({ tensors }: CheckpointPlan): ReadonlySet<string> {
-  return new Set([...tensors].filter(([, { origin }]) => origin.kind === 'late').map(([name]) => name));
+  const plan = { linears, work, tensors, layout, config: outConfig };
+  return { ...plan, fingerprint: planFingerprint(entries, plan) };
 }
 
 /** Adds the linear's path to what a quantizer or codec says of a shape. */
@@ -205,101 +140,6 @@ function checkSite(site: LinearSite, entries: Entries): void {
       details: { tensor: name, dtype: entry.dtype },
     });
   }
-}
-
-/** The layouts to choose from: all, or those of that name. Throws ERR_BAD_ARGUMENT if there is none. */
-function namedLayouts(layouts: readonly CheckpointLayout[], name: string | undefined): readonly CheckpointLayout[] {
-  if (name === undefined) return layouts;
-  const named = layouts.filter((layout) => layout.name === name);
-  if (named.length > 0) return named;
-  throw new LowbitError('ERR_BAD_ARGUMENT', `there is no layout ${JSON.stringify(name)}`, {
-    hint: `Layouts given: ${layouts.map((layout) => layout.name).join(', ') || 'none'}.`,
-    details: { layout: name },
-  });
-}
-
-function chooseLayout(
-  linears: readonly PlannedLinear[],
-  layouts: readonly CheckpointLayout[],
-  name: string | undefined,
-): CheckpointLayout | undefined {
-  const named = namedLayouts(layouts, name);
-  const quantized = linears.filter((linear) => linear.format !== undefined);
-  if (quantized.length === 0) return undefined;
-  const storesAll = (layout: CheckpointLayout): boolean => quantized.every(({ use, format }) => layout.accepts(use, format));
-  const found = named.find(storesAll);
-  if (found) return found;
-  const other = name === undefined ? undefined : layouts.find(storesAll);
-  if (other) {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `the layout ${name} does not store these settings; ${other.name} does`, {
-      hint: `Choose ${other.name}, or no layout by name.`,
-      details: { layout: name },
-    });
-  }
-  const given = `Layouts given: ${named.map((layout) => layout.name).join(', ') || 'none'}.`;
-  const homeless = quantized.find(({ use, format }) => !named.some((layout) => layout.accepts(use, format)));
-  if (homeless) {
-    const { site, use, format } = homeless;
-    throw new LowbitError(
-      'ERR_UNSUPPORTED_FORMAT',
-      `${site.path}: ${name === undefined ? 'no checkpoint layout stores' : `the layout ${name} does not store`} what ${use.method} makes of it, ${formatText(format)}`,
-      {
-        hint: `${given} Choose settings that one of them stores, or keep this layer with a rule.`,
-        details: { path: site.path, format },
-      },
-    );
-  }
-  const methods = [...new Set(quantized.map(({ use }) => use.method))];
-  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `no checkpoint layout stores ${methods.join(' and ')} in one model`, {
-    hint: `${given} Use one method for all layers.`,
-    details: { methods },
-  });
-}
-
-/** What tells formats of one method apart: how their scales and zeros are kept. */
-function formatText(format: Format): string {
-  const kept = (stored: Affine['scale'] | Affine['zero']): string => (typeof stored === 'string' ? stored : 'quantized');
-  if (format.kind === 'affine') {
-    const { levels, scale, zero } = format as Affine;
-    return `codes of ${levels} levels with ${kept(scale)} scales and ${zero === 'none' ? 'no' : kept(zero)} zeros`;
-  }
-  if (format.kind === 'codebook') return `codes of the table ${(format as Codebook).table} with ${kept((format as Codebook).scale)} scales`;
-  return `a ${format.kind} format`;
-}
-
-function fingerprint(
-  entries: Entries,
-  linears: readonly PlannedLinear[],
-  tensors: ReadonlyMap<string, PlannedTensor>,
-  layout: CheckpointLayout | undefined,
-  config: JsonObject,
-): string {
-  return JSON.stringify([
-    PIPELINE_VERSION,
-    [...entries].map(([name, { dtype, shape }]) => [name, dtype, shape]),
-    linears.map((linear) => [
-      linear.site.path,
-      linear.use === 'keep' ? 'keep' : [linear.use.identity, linear.format, linear.importance ? checksum(linear.importance) : null],
-      ...(linear.site.transposed ? ['transposed'] : []),
-    ]),
-    [...tensors].map(([name, { spec }]) => [name, spec.dtype, spec.shape]),
-    layout?.name ?? null,
-    config,
-  ]);
-}
-
-/** Goes up when the pipeline would make other bytes of the same plan: older unfinished work is then not resumed. */
-const PIPELINE_VERSION = 1;
-
-/** Enough to notice other importances: two 32-bit multiplicative hashes of the moments, and their kind. */
-function checksum({ kind, moments }: Importance): string {
-  let a = 0x9e3779b9;
-  let b = 0x85ebca6b;
-  for (const byte of moments.data) {
-    a = Math.imul(a ^ byte, 0x01000193);
-    b = Math.imul(b + byte, 0xc2b2ae35) ^ (b >>> 15);
-  }
-  return `${kind} ${(a >>> 0).toString(16)}${(b >>> 0).toString(16)}`;
 }
 
 /** Sizes that a plan is judged by, in bytes and weights. */

@@ -16,6 +16,7 @@ import { isObject, readStoredLinear, toJson } from '@lowbit/core/layouts';
 import { checkWeightMap, type Folder, findWeights, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
 import { errnoOf, guarded } from './io.node.ts';
 import { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
+import { higgsLayout } from './layouts/higgs.ts';
 import { hqqLayout } from './layouts/hqq.ts';
 import { hqqNestedLayout } from './layouts/hqq-nested.ts';
 import { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
@@ -29,7 +30,13 @@ const MAX_FILE_BYTES = 64 * 1024 * 1024;
 const WEIGHTS = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|npz|tflite|ot)$|\.index\.json$/;
 
 /** Layouts that every checkpoint is tried with, and of which the first that stores everything is written. */
-export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [hqqLayout, hqqSafetensorsLayout, hqqNestedLayout, bitsAndBytesLayout];
+export const BUILTIN_LAYOUTS: readonly CheckpointLayout[] = [
+  hqqLayout,
+  hqqSafetensorsLayout,
+  hqqNestedLayout,
+  bitsAndBytesLayout,
+  higgsLayout,
+];
 
 export interface OpenCheckpointOptions {
   /** Layouts of third parties; they are tried before the built-in ones. */

@@ -5,7 +5,16 @@ export {
   openCheckpoint,
 } from './checkpoint.node.ts';
 export { writeConfig } from './config-file.ts';
+export {
+  type ConversionReport,
+  type ConvertCheckpointOptions,
+  convertCheckpoint,
+  type HiggsPacking,
+  type PlanConversionOptions,
+  planConversion,
+} from './convert.node.ts';
 export { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
+export { higgsLayout } from './layouts/higgs.ts';
 export { hqqLayout } from './layouts/hqq.ts';
 export { hqqNestedLayout } from './layouts/hqq-nested.ts';
 export { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
@@ -15,8 +24,6 @@ export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, Torc
 export {
   type PlanQuantizationOptions,
   planQuantization,
-  type QuantizationPlan,
-  type QuantizationReport,
   type QuantizeCheckpointOptions,
   quantizeCheckpoint,
 } from './quantize.node.ts';
@@ -30,3 +37,4 @@ export {
   type SafetensorsFile,
   type SafetensorsSource,
 } from './safetensors/source.node.ts';
+export type { QuantizationPlan, QuantizationReport, WriteModelOptions } from './write-model.node.ts';

@@ -11,7 +11,10 @@ import {
   type HostTensor,
   hadamardBlocks,
   INT8_STEP,
+  productDtype,
   type QuantizedTensor,
+  roundTo,
+  storedColumns,
   toFloat32,
 } from '@lowbit/core';
 import { checkClose } from './compare.ts';
@@ -44,14 +47,16 @@ function weightsOf({ format, shape }: QuantizedTensor, codes: ArrayLike<number>,
     return Float32Array.from({ length: count }, (_, i) => Math.fround(codes[i]! * scale[Math.floor(i / shape[1])]!) * INT8_STEP);
   }
   const { bits, dim, group, rotate } = format as Codebook;
-  const blocks = Math.ceil(count / group);
+  const columns = storedColumns(format as Codebook, shape);
+  const stored = shape[0] * columns;
+  const blocks = Math.ceil(stored / group);
   check(scale.length === blocks && table?.length === 2 ** (bits * dim) * dim, `${scale.length} scales, a table of ${table?.length}`);
-  const values = Float32Array.from(
-    { length: count },
-    (_, i) => table[codes[Math.floor(i / dim)]! * dim + (i % dim)]! * scale[Math.floor(i / group)]!,
-  );
+  const dtype = productDtype(format as Codebook);
+  const values = Float32Array.from({ length: stored }, (_, i) => {
+    return roundTo(dtype, table[codes[Math.floor(i / dim)]! * dim + (i % dim)]! * scale[Math.floor(i / group)]!);
+  });
   if (rotate) hadamardBlocks(values, rotate.block);
-  return values;
+  return values.filter((_, i) => i % columns < shape[1]);
 }
 
 /** The cases, for any way of running them. */

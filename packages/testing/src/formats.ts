@@ -11,6 +11,7 @@ import {
   type Matrix,
   packing,
   type QuantizedTensor,
+  storedColumns,
   type TensorSpec,
   writeFloat32,
 } from '@lowbit/core';
@@ -83,6 +84,26 @@ const FORMATS: readonly (readonly [name: string, format: Format, shape?: Matrix]
     'codebook of pairs, rotated',
     codebook({ dim: 2, bits: 4, group: 128, packing: 'u8', scale: 'f16', rotate: { kind: 'hadamard', block: 32 } }),
   ],
+  [
+    'codebook of pairs, rotated and filled up',
+    codebook({ dim: 2, bits: 3, group: 32, packing: 'row_bits6', scale: 'bf16', rotate: { kind: 'hadamard', block: 64 } }),
+    [37, 130],
+  ],
+  [
+    'codebook in tiles, rotated and filled up',
+    codebook({ dim: 1, bits: 4, group: 64, packing: 'flute4_p1_t32', scale: 'f16', rotate: { kind: 'hadamard', block: 64 } }),
+    [128, 70],
+  ],
+  [
+    'codebook of 3-bit pairs in tiles, rotated',
+    codebook({ dim: 2, bits: 3, group: 64, packing: 'flute3_p2_t32', scale: 'f16', rotate: { kind: 'hadamard', block: 128 } }),
+    [512, 128],
+  ],
+  [
+    'codebook of 2-bit pairs in tiles of 64, a scale for blocks',
+    codebook({ dim: 2, bits: 2, group: 256, packing: 'flute2_p2_t64', scale: 'f16', rotate: { kind: 'hadamard', block: 256 } }),
+    [512, 300],
+  ],
   ['int8', { kind: 'int8', threshold: 6 }],
   ['int8 without outliers, odd shape', { kind: 'int8', threshold: 0 }, [37, 51]],
   ['codebook of 3 bits, rotated', codebook({ bits: 3, group: 64, packing: 'u8', rotate: { kind: 'hadamard', block: 64 } })],
@@ -118,8 +139,9 @@ function fill(format: Format, shape: Matrix, seed: number): Record<string, HostT
     if (typeof zero !== 'string') nest('zero', zero, groups);
   } else if (format.kind === 'codebook') {
     const { bits, dim, group, packing: packed, scale } = format as Codebook;
-    parts.codes = codesFor(specs.codes!, packed, 2 ** (bits * dim), shape[0], shape[1] / dim, seed);
-    if (typeof scale !== 'string') nest('scale', scale, Math.ceil((shape[0] * shape[1]) / group));
+    const stored = storedColumns(format as Codebook, shape);
+    parts.codes = codesFor(specs.codes!, packed, 2 ** (bits * dim), shape[0], stored / dim, seed);
+    if (typeof scale !== 'string') nest('scale', scale, Math.ceil((shape[0] * stored) / group));
   }
   const levels = format.kind === 'affine' ? (format as Affine).levels : 16;
   if (format.kind === 'int8') {

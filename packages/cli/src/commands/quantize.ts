@@ -8,6 +8,7 @@ import { measureLoss } from '../measure.ts';
 import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
 import {
   type Bits,
+  type Dimension,
   type FloatDType,
   type Group,
   type ImportanceFrom,
@@ -38,6 +39,8 @@ export interface QuantizeOptions extends CommonOptions, AllocationFlags {
   readonly solver?: Solver;
   readonly doubleQuant?: boolean;
   readonly threshold?: number;
+  readonly p?: Dimension;
+  readonly hadamardSize?: number;
   readonly importance?: ImportanceFrom;
   readonly preset?: PresetName;
   readonly rules: readonly RuleText[];
@@ -154,12 +157,14 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   quantZero: '--quant-zero',
   doubleQuant: '--double-quant',
   threshold: '--threshold',
+  p: '--p',
+  hadamardSize: '--hadamard-size',
 };
 
 /** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
 function settingsOf({ method, rules, targetBits, ...flags }: QuantizeOptions): MethodSettings {
-  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold } = flags;
-  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold };
+  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, p, hadamardSize } = flags;
+  const settings: MethodSettings = { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, p, hadamardSize };
   const uses = [...rules.map(({ use }) => use), ...(targetBits === undefined ? [] : choiceNames(flags, method, settings).map(parseUse))];
   const methods = [method, ...uses.flatMap((use) => (use === 'keep' ? [] : [use.method]))];
   const idle = idleSetting(methods, settings);

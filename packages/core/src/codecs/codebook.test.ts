@@ -6,7 +6,8 @@ import { packing } from '../pack/index.ts';
 import type { Codebook, QuantizedTensor } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
 import { float32Tensor, hostTensor } from '../tensor.ts';
-import { codebookCodec } from './codebook.ts';
+import { codebookCodec, rotatedBasis } from './codebook.ts';
+import { hadamardBlocks } from './hadamard.ts';
 
 const DTYPES = ['f32', 'f16', 'bf16'] as const;
 
@@ -176,6 +177,51 @@ describe('codebookCodec', () => {
     expect([...toFloat32(codebookCodec.dequantize(tensor))]).toEqual([1, 0, 0, 0, 0, 2 * tenth, 0, 0]);
     expect([...toFloat32(codebookCodec.dequantize(tensor, { dtype: 'bf16' }))]).toEqual([1, 0, 0, 0, 0, roundTo('bf16', 2 * tenth), 0, 0]);
   });
+
+  it('fills rows up to whole blocks, and drops the filling', () => {
+    const format: Codebook = {
+      kind: 'codebook',
+      bits: 2,
+      dim: 2,
+      group: 4,
+      table: 'any',
+      scale: 'f16',
+      packing: 'row_bits4',
+      rotate: { kind: 'hadamard', block: 8 },
+    };
+    expect(codebookCodec.parts(format, [3, 10])).toEqual({
+      codes: { dtype: 'u8', shape: [3, 4] },
+      table: { dtype: 'f32', shape: [16, 2] },
+      scale: { dtype: 'f16', shape: [12] },
+    });
+    expect(codebookCodec.parts(format, [3, 16])).toEqual(codebookCodec.parts(format, [3, 9]));
+    const parts = {
+      codes: hostTensor(
+        'u8',
+        [3, 4],
+        Uint8Array.from({ length: 12 }, (_, i) => 29 * i),
+      ),
+      table: float32Tensor(
+        [16, 2],
+        Array.from({ length: 32 }, (_, i) => i - 15),
+      ),
+      scale: hostTensor(
+        'f16',
+        [12],
+        Uint16Array.from({ length: 12 }, (_, i) => 0x3c00 + 37 * i),
+      ),
+    };
+    const whole: QuantizedTensor<Codebook> = { format, shape: [3, 16], parts };
+    const all = toFloat32(codebookCodec.dequantize(whole));
+    const cut = toFloat32(codebookCodec.dequantize({ ...whole, shape: [3, 10] }, { from: 1 }));
+    expect([...cut]).toEqual([...all.subarray(16, 26), ...all.subarray(32, 42)]);
+    expect(codebookCodec.unpackRows({ ...whole, shape: [3, 10] }, 1, 3).shape).toEqual([2, 8]);
+    const basis = rotatedBasis({ ...whole, shape: [3, 10] });
+    const rotated = toFloat32(codebookCodec.dequantize(basis, { dtype: 'f16' })); // products have the dtype of the scale
+    expect(rotated).not.toEqual(toFloat32(codebookCodec.dequantize(basis)));
+    hadamardBlocks(rotated, 8);
+    expect([...rotated]).toEqual([...all]);
+  });
 });
 
 describe('codebookCodec refuses', () => {
@@ -189,7 +235,6 @@ describe('codebookCodec refuses', () => {
     ['no bits', { bits: 0 }, [4, 8]],
     ['an offset without a nested scale', { offset: true }, [4, 8]],
     ['a rotation by 6', { rotate: { kind: 'hadamard', block: 6 } }, [4, 6]],
-    ['a rotation beyond the row', { rotate: { kind: 'hadamard', block: 16 } }, [4, 8]],
     ['integer scales', { scale: 'u8' }, [4, 8]],
     ['a nested scale that does not fit', { scale: { ...nested, bits: 9 } }, [4, 8]],
   ] as [string, Partial<Codebook>, Matrix][])('%s', (_, change, shape) => {

@@ -8,10 +8,10 @@ export function isHadamardSize(block: number): boolean {
 }
 
 /**
- * Transforms every run of `block` consecutive values in place: sums in f64, one rounding to f32 at the end.
+ * Transforms every run of `block` consecutive values in place: sums in f64, one rounding to the array's numbers at the end.
  * Throws ERR_BAD_ARGUMENT unless `block` is a power of two that divides the number of values.
  */
-export function hadamardBlocks(values: Float32Array, block: number): void {
+export function hadamardBlocks(values: Float32Array | Float64Array, block: number): void {
   if (!isHadamardSize(block) || values.length % block !== 0) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `cannot transform ${values.length} values in blocks of ${block}`, {
       hint: 'The block must be a power of two that divides the number of values.',

@@ -8,7 +8,7 @@ import { int8Codec } from './int8.ts';
 import { unsupported } from './parts.ts';
 
 export { affineCodec, type Grouping, grouping } from './affine.ts';
-export { codebookCodec } from './codebook.ts';
+export { codebookCodec, fitInputs, productDtype, rotatedBasis, storedColumns } from './codebook.ts';
 export { denseCodec } from './dense.ts';
 export { hadamardBlocks } from './hadamard.ts';
 export { INT8_STEP, int8Codec } from './int8.ts';

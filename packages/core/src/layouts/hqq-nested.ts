@@ -1,10 +1,9 @@
 // Layers with quantized scales or zeros in safetensors. The Python library has such layers in pickles only, and cannot encode them; here they are stored
 // under the names that they have there (`scale_q`, `meta_scale.*`), with a version in every layer, so that no reader takes them for something else.
 
-import type { FixedTensor, QuantizedSite } from '../spec/checkpoint.ts';
+import type { FixedTensor, LinearSettings, QuantizedSite } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Format } from '../spec/format.ts';
-import type { Quantizer } from '../spec/quantizer.ts';
 import type { DType } from '../spec/tensor.ts';
 import { moduleEncoder } from './hqq-encode.ts';
 import { isNestedHqqFormat, NESTED_VERSION, NESTED_VERSION_KEY } from './hqq-format.ts';
@@ -12,7 +11,7 @@ import { encodeLayer, type HqqLinearRecord, hqqRecord } from './hqq-write.ts';
 import { ownerOf } from './names.ts';
 
 /** True for all that the hqq method makes. */
-export function acceptsNestedHqq(quantizer: Quantizer, format: Format): boolean {
+export function acceptsNestedHqq(quantizer: LinearSettings, format: Format): boolean {
   return quantizer.method === 'hqq' && isNestedHqqFormat(format);
 }
 

@@ -3,22 +3,21 @@
 
 import { grouping } from '../codecs/index.ts';
 import { packing } from '../pack/index.ts';
-import type { FixedTensor, QuantizedSite } from '../spec/checkpoint.ts';
+import type { FixedTensor, LinearSettings, QuantizedSite } from '../spec/checkpoint.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine, Format } from '../spec/format.ts';
-import type { Quantizer } from '../spec/quantizer.ts';
 import type { DType, JsonObject, Matrix, TensorSpec } from '../spec/tensor.ts';
 import { moduleEncoder } from './hqq-encode.ts';
 import { bitsOfLevels, type HqqSettings, isHqqFormat, META_DTYPES, partsOf, storedCodes, torchName } from './hqq-format.ts';
 import { ownerOf, tensorName } from './names.ts';
 
 /** True for what the hqq method makes with plain scales and zeros of one dtype. */
-export function acceptsHqq(quantizer: Quantizer, format: Format): boolean {
+export function acceptsHqq(quantizer: LinearSettings, format: Format): boolean {
   return quantizer.method === 'hqq' && isHqqFormat(format);
 }
 
 /** The settings in a quantizer's config record. Throws ERR_BAD_ARGUMENT if one is missing or of the wrong type. */
-export function hqqSettings(quantizer: Quantizer): HqqSettings {
+export function hqqSettings(quantizer: LinearSettings): HqqSettings {
   const config: JsonObject = quantizer.config;
   const wrong = (name: string) =>
     new LowbitError('ERR_BAD_ARGUMENT', `the hqq layout cannot use ${name} = ${JSON.stringify(config[name])} of the quantizer's config`, {

@@ -13,6 +13,21 @@ export {
 } from './bnb-read.ts';
 export { type FourBitType, WEIGHT_DTYPES } from './bnb-state.ts';
 export { type BitsAndBytesRecord, encodeBitsAndBytesLinear } from './bnb-write.ts';
+export {
+  DEFAULT_HADAMARD,
+  type HiggsDType,
+  type HiggsFormat,
+  type HiggsPacking,
+  type HiggsSettings,
+  higgsFormat,
+  higgsPacking,
+  isBlock as isHiggsBlock,
+  isHiggs,
+  MAX_HADAMARD,
+} from './higgs-format.ts';
+export { type HiggsFacts, hasHiggs, type ReadHiggsOptions, readHiggsLinear, readHiggsLinears } from './higgs-read.ts';
+export { higgsTable } from './higgs-tables.ts';
+export { encodeHiggsLinear, type HiggsRecord } from './higgs-write.ts';
 export { type HqqSettings, NESTED_VERSION_KEY, partsOf, TORCH_DTYPES } from './hqq-format.ts';
 export { acceptsNestedHqq, encodeNestedHqqLinear, nestedHqqTensors } from './hqq-nested.ts';
 export { readHqqLinear, readHqqLinears } from './hqq-read.ts';

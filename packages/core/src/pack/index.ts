@@ -2,15 +2,22 @@
 
 import { LowbitError } from '../spec/errors.ts';
 import { BNB_NIBBLE, FLAT_U8 } from './flat.ts';
+import { FLUTE } from './flute.ts';
 import { BITS_1_U8, BITS_2_U8, BITS_3_I32, BITS_4_U8, BITS_8_U8 } from './lanes.ts';
 import type { Packing } from './packing.ts';
+import { ROW_BITS } from './row-bits.ts';
 
+export { type FluteTile, fluteName, fluteRows } from './flute.ts';
 export { packLanes } from './lanes.ts';
-export { isLanePacking, type LanePacking, type Packing } from './packing.ts';
+export { isLanePacking, isTilePacking, type LanePacking, type PackedRun, type Packing, type TilePacking, type TileRun } from './packing.ts';
+export { rowBitsName } from './row-bits.ts';
 
 /** Packings by the name that `Format.packing` uses. */
 export const PACKINGS: Readonly<Record<string, Packing>> = Object.fromEntries(
-  [BITS_8_U8, BITS_4_U8, BITS_3_I32, BITS_2_U8, BITS_1_U8, BNB_NIBBLE, FLAT_U8].map((packing) => [packing.name, packing]),
+  [BITS_8_U8, BITS_4_U8, BITS_3_I32, BITS_2_U8, BITS_1_U8, BNB_NIBBLE, FLAT_U8, ...ROW_BITS, ...FLUTE].map((packing) => [
+    packing.name,
+    packing,
+  ]),
 );
 
 /** The packing of that name. Throws ERR_UNSUPPORTED_FORMAT if there is none. */

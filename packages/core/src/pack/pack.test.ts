@@ -2,7 +2,19 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
 import { DTYPE_BYTES, elementCount } from '../dtype.ts';
-import { isLanePacking, type LanePacking, PACKINGS, type Packing, packing, packLanes } from './index.ts';
+import {
+  fluteName,
+  fluteRows,
+  isLanePacking,
+  isTilePacking,
+  type LanePacking,
+  PACKINGS,
+  type Packing,
+  packing,
+  packLanes,
+  rowBitsName,
+  type TilePacking,
+} from './index.ts';
 
 interface Case {
   readonly name: string;
@@ -19,11 +31,20 @@ const lanePackings = all.filter(isLanePacking);
 const packed = fc
   .record({ packing: fc.constantFrom(...all), rows: fc.integer({ min: 1, max: 33 }), columns: fc.integer({ min: 1, max: 9 }) })
   .chain(({ packing, rows, columns }) => {
-    const multiple = isLanePacking(packing) && packing.name !== '3bit_32' ? packing.lanes : 1;
-    const count = rows * multiple * columns;
-    const codes = fc.uint8Array({ minLength: count, maxLength: count, max: 2 ** packing.bits - 1 });
-    return fc.record({ packing: fc.constant(packing), rows: fc.constant(rows * multiple), columns: fc.constant(columns), codes });
+    const [high, wide] = fitting(packing, rows, columns);
+    const count = high * wide;
+    // Tiles are large: filled from a few drawn bytes, which shrink faster.
+    const codes = fc
+      .uint8Array({ minLength: 1, maxLength: Math.min(count, 600) })
+      .map((some) => Uint8Array.from({ length: count }, (_, i) => (some[i % some.length]! + i * (i >> 9)) & (2 ** packing.bits - 1)));
+    return fc.record({ packing: fc.constant(packing), rows: fc.constant(high), columns: fc.constant(wide), codes });
   });
+
+/** The next matrix that the packing takes. */
+function fitting(packing: Packing, rows: number, columns: number): [rows: number, columns: number] {
+  if (isTilePacking(packing) && packing.tileRows > 1) return [packing.tileRows * (1 + (rows % 3)), 2 * columns];
+  return [isLanePacking(packing) && packing.name !== '3bit_32' ? rows * packing.lanes : rows, columns];
+}
 
 describe('HQQ goldens', () => {
   const tensors = goldenTensors('hqq/quantize.safetensors');
@@ -75,30 +96,35 @@ describe('every packing', () => {
   });
 
   it.each(all)('$name refuses codes that are too wide, too few or too many', (p: Packing) => {
-    const codes = new Uint8Array(40 * 3);
-    expect(() => p.pack(codes.subarray(1), 40, 3)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
-    expect(() => p.pack(new Uint8Array(40 * 3 + 1), 40, 3)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
-    codes[70] = 2 ** p.bits - 1;
-    expect(() => p.pack(codes, 40, 3)).not.toThrow();
+    const [rows, columns] = fitting(p, 5, 3);
+    const codes = new Uint8Array(rows * columns);
+    expect(() => p.pack(codes.subarray(1), rows, columns)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+    expect(() => p.pack(new Uint8Array(rows * columns + 1), rows, columns)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+    codes[10] = 2 ** p.bits - 1;
+    expect(() => p.pack(codes, rows, columns)).not.toThrow();
     if (p.bits === 8) return;
-    codes[70] = 2 ** p.bits;
-    expect(() => p.pack(codes, 40, 3)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+    codes[10] = 2 ** p.bits;
+    expect(() => p.pack(codes, rows, columns)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
   });
 
   it.each(all)('$name refuses packed data of a wrong length and ranges outside of the matrix', (p: Packing) => {
-    const bytes = p.pack(new Uint8Array(120), 40, 3);
-    const into = new Uint8Array(120);
-    expect(() => p.unpack(bytes.subarray(1), 40, 3)).toThrow(expect.objectContaining({ code: 'ERR_TENSOR_MISMATCH' }));
+    const [rows, columns] = fitting(p, 5, 3);
+    const count = rows * columns;
+    const bytes = p.pack(new Uint8Array(count), rows, columns);
+    const into = new Uint8Array(count);
+    expect(() => p.unpack(bytes.subarray(1), rows, columns)).toThrow(expect.objectContaining({ code: 'ERR_TENSOR_MISMATCH' }));
     for (const [from, to] of [
       [-1, 3],
       [4, 3],
-      [0, 121],
+      [0, count + 1],
     ] as const) {
-      expect(() => p.unpackRange(bytes, 40, 3, from, to, new Uint8Array(200))).toThrow(
+      expect(() => p.unpackRange(bytes, rows, columns, from, to, new Uint8Array(2 * count))).toThrow(
         expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }),
       );
     }
-    expect(() => p.unpackRange(bytes, 40, 3, 0, 120, into.subarray(1))).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+    expect(() => p.unpackRange(bytes, rows, columns, 0, count, into.subarray(1))).toThrow(
+      expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }),
+    );
   });
 });
 
@@ -162,6 +188,123 @@ describe('lane packings', () => {
     const three = packing('3bit_32') as LanePacking;
     const laneCodes = Array.from({ length: 10 }, () => new Uint8Array(1));
     expect(() => packLanes(three, laneCodes, new Uint8Array(6))).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+});
+
+describe('tile packings', () => {
+  const tilePackings = all.filter(isTilePacking);
+
+  it('write and read tiles as the whole matrix', () => {
+    const matrix = packed.filter(({ packing: p }) => isTilePacking(p));
+    fc.assert(
+      fc.property(matrix, ({ packing: p, rows, columns, codes }) => {
+        const tiles = p as TilePacking;
+        const width = DTYPE_BYTES[tiles.dtype];
+        const whole = tiles.pack(codes, rows, columns);
+        const result = new Uint8Array(whole.length);
+        const written = new Uint8Array(whole.length);
+        for (let tile = 0; tile < rows / tiles.tileRows; tile++) {
+          const own = codes.subarray(tile * tiles.tileRows * columns, (tile + 1) * tiles.tileRows * columns);
+          for (const { at, data } of tiles.packTile(own, tile, rows, columns)) {
+            result.set(data, at * width);
+            for (let i = at * width; i < at * width + data.length; i++) written[i]!++;
+          }
+          const runs = tiles.tileRuns(tile, rows, columns).map(({ at, count }) => whole.subarray(at * width, (at + count) * width));
+          expect(tiles.unpackTile(Uint8Array.from(Buffer.concat(runs)), tile, rows, columns)).toEqual(own);
+        }
+        expect(result).toEqual(whole);
+        expect(written.every((times) => times === 1)).toBe(true);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it.each(tilePackings)('$name refuses tiles that are not there', (p) => {
+    const [rows, columns] = fitting(p, 3, 4);
+    const codes = new Uint8Array(p.tileRows * columns);
+    for (const tile of [-1, 0.5, rows / p.tileRows]) {
+      const bad = expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' });
+      expect(() => p.packTile(codes, tile, rows, columns)).toThrow(bad);
+      expect(() => p.tileRuns(tile, rows, columns)).toThrow(bad);
+      expect(() => p.unpackTile(codes, tile, rows, columns)).toThrow(bad);
+    }
+    expect(() => p.unpackTile(new Uint8Array(0), 0, rows, columns)).toThrow(expect.objectContaining({ code: 'ERR_TENSOR_MISMATCH' }));
+    expect(() => p.packTile(codes.subarray(1), 0, rows, columns)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+
+  it('rows are streams of bits, the least significant first', () => {
+    expect(packing('row_bits3').pack(Uint8Array.of(1, 2, 3, 7, 0, 5), 2, 3)).toEqual(Uint8Array.of(0b11010001, 0, 0b01000111, 1));
+    expect(packing('row_bits6').pack(Uint8Array.of(63, 1, 2), 1, 3)).toEqual(Uint8Array.of(0b01111111, 0b00100000, 0));
+    expect(packing('row_bits2').shape(3, 5)).toEqual([3, 2]);
+    expect(rowBitsName(6)).toBe('row_bits6');
+    expect(() => rowBitsName(5)).toThrow(expect.objectContaining({ code: 'ERR_UNSUPPORTED_FORMAT' }));
+  });
+});
+
+describe('FLUTE', () => {
+  const tensors = goldenTensors('higgs/pack.safetensors');
+  const cases = [2, 3, 4].flatMap((bits) => ([32, 64] as const).map((tile) => ({ name: `b${bits}-t${tile}`, bits, tile })));
+
+  it('has a golden of every number of bits and tile', () => {
+    expect([...tensors.keys()].sort()).toEqual(cases.flatMap(({ name }) => [`${name}.levels`, `${name}.packed`]).sort());
+  });
+
+  describe.each(cases)('$name', ({ name, bits, tile }) => {
+    const levels = tensors.get(`${name}.levels`)!;
+    const published = tensors.get(`${name}.packed`)!;
+    const [inputs, out] = levels.shape as [number, number];
+    // codes[n][k] = levels[k][n]; pairs have the earlier input in the high half.
+    const single = Uint8Array.from({ length: out * inputs }, (_, i) => levels.data[(i % inputs) * out + Math.floor(i / inputs)]!);
+    const pairs = Uint8Array.from({ length: single.length / 2 }, (_, i) => (single[2 * i]! << bits) | single[2 * i + 1]!);
+
+    it.each([1, 2])('packs and unpacks codes of %i weights', (dim) => {
+      const p = packing(fluteName(bits, dim, tile)) as TilePacking;
+      const codes = dim === 1 ? single : pairs;
+      expect(p.tileRows).toBe(fluteRows(bits, tile));
+      expect(p.shape(out, inputs / dim)).toEqual(published.shape);
+      expect(p.dtype).toBe(published.dtype);
+      expect(p.pack(codes, out, inputs / dim)).toEqual(published.data);
+      expect(p.unpack(published.data, out, inputs / dim)).toEqual(codes);
+    });
+  });
+
+  // Specification, section 9.1: L[k][n] = (5 k + 3 n + floor(n / 32)) mod 2^b, four inputs.
+  it.each([
+    [4, 32, 128, { 0: [5637, 14375, -20305, -11583], 31: [-7214, 1524, -29316, -20578] }],
+    [4, 64, 256, { 0: [9989, 27465, -15953, 1507], 63: [1507, 18727, -20595, -7231] }],
+    [2, 32, 256, { 0: [-13471, -13471, 25035, 25035], 31: [7350, 7350, -18916, -18916] }],
+    [3, 32, 512, { 0: [13829, 8507, 23191, -19616], 32: [-14258, -5537, -4904, -892], 95: [-23044, -26602, -14258, -5537] }],
+  ] as [number, 32 | 64, number, Record<number, number[]>][])(
+    'the words of the specification, %i bits in tiles of %i',
+    (bits, tile, out, rows) => {
+      const level = (k: number, n: number): number => (5 * k + 3 * n + Math.floor(n / 32)) % 2 ** bits;
+      const codes = Uint8Array.from({ length: 4 * out }, (_, i) => level(i % 4, Math.floor(i / 4)));
+      const words = new Int16Array(packing(fluteName(bits, 1, tile)).pack(codes, out, 4).buffer);
+      for (const [row, expected] of Object.entries(rows)) expect([...words.subarray(4 * +row, 4 * +row + 4)]).toEqual(expected);
+    },
+  );
+
+  it('reads 63 in every field of words of ones', () => {
+    const p = packing('flute3_p2_t32');
+    expect(p.unpack(new Uint8Array(96 * 2 * 2).fill(0xff), 512, 1)).toEqual(new Uint8Array(512).fill(63));
+  });
+
+  it('refuses shapes that do not fit, with the rule and what to do', () => {
+    for (const [name, rows, multiple] of [
+      ['flute4_p2_t32', 192, 128],
+      ['flute2_p1_t32', 384, 256],
+      ['flute3_p2_t32', 768, 512],
+    ] as const) {
+      expect(() => packing(name).shape(rows, 4)).toThrow(
+        expect.objectContaining({
+          code: 'ERR_UNSUPPORTED_FORMAT',
+          message: expect.stringContaining(`a multiple of ${multiple}`),
+          hint: expect.stringContaining('row_bits'),
+        }),
+      );
+    }
+    expect(() => packing('flute4_p2_t64').shape(128, 4)).toThrow(expect.objectContaining({ hint: expect.stringContaining('tiles of 32') }));
+    expect(() => packing('flute4_p1_t32').shape(128, 3)).toThrow(expect.objectContaining({ code: 'ERR_UNSUPPORTED_FORMAT' }));
   });
 });
 

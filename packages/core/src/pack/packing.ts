@@ -8,7 +8,7 @@ import type { Shape } from '../spec/tensor.ts';
 export interface Packing {
   readonly name: string;
   /** Of the packed tensor. */
-  readonly dtype: 'u8' | 'i32';
+  readonly dtype: 'u8' | 'i16' | 'i32';
   /** Width of one code: it is in 0 .. 2^bits - 1. */
   readonly bits: number;
   /** Shape of the packed tensor of an R x C matrix. Throws ERR_UNSUPPORTED_FORMAT if the matrix does not fit the packing. */
@@ -34,6 +34,55 @@ export interface LanePacking extends Packing {
 
 export function isLanePacking(packing: Packing): packing is LanePacking {
   return 'lanes' in packing;
+}
+
+/** Packed elements from index `at` of the packed tensor on. */
+export interface PackedRun {
+  readonly at: number;
+  readonly data: Uint8Array;
+}
+
+/** Packed elements [at, at + count). */
+export interface TileRun {
+  readonly at: number;
+  readonly count: number;
+}
+
+/**
+ * A packing that puts whole tiles of `tileRows` consecutive rows into runs of their own: what a streaming quantizer needs to write a tile as soon as
+ * its codes are there.
+ */
+export interface TilePacking extends Packing {
+  readonly tileRows: number;
+  /**
+   * Packs rows [tile * tileRows, (tile + 1) * tileRows) of an R x C matrix: `codes` are those rows. Throws as `pack`, and ERR_BAD_ARGUMENT for a tile
+   * that is not in the matrix.
+   */
+  packTile(codes: Uint8Array, tile: number, rows: number, columns: number): readonly PackedRun[];
+  /** Where the elements of such a tile are in the packed tensor. Throws as `packTile`. */
+  tileRuns(tile: number, rows: number, columns: number): readonly TileRun[];
+  /** The codes of such a tile; `packed` is the bytes of its runs, one after another. Throws as `packTile`, and ERR_TENSOR_MISMATCH for other than their bytes. */
+  unpackTile(packed: Uint8Array, tile: number, rows: number, columns: number): Uint8Array;
+}
+
+export function isTilePacking(packing: Packing): packing is TilePacking {
+  return 'tileRows' in packing;
+}
+
+/** Throws ERR_BAD_ARGUMENT unless `tile` is one of the matrix' tiles. */
+export function checkTile(packing: TilePacking, tile: number, rows: number): void {
+  if (Number.isInteger(tile) && tile >= 0 && (tile + 1) * packing.tileRows <= rows) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${packing.name}: tile ${tile} is not in a matrix of ${rows} rows`, {
+    details: { packing: packing.name, tile, rows, tileRows: packing.tileRows },
+  });
+}
+
+/** Throws ERR_TENSOR_MISMATCH unless `packed` has `bytes` bytes. */
+export function checkPackedBytes(packing: string, packed: Uint8Array, bytes: number): void {
+  if (packed.length === bytes) return;
+  throw new LowbitError('ERR_TENSOR_MISMATCH', `${packing}: the packed tensor needs ${bytes} bytes, got ${packed.length}`, {
+    details: { packing, expected: bytes, actual: packed.length },
+  });
 }
 
 /** Throws ERR_BAD_ARGUMENT unless there are `count` codes. */
@@ -62,11 +111,7 @@ export function checkRange(
   range: readonly [number, number],
   into: Uint8Array,
 ): void {
-  if (packed.length !== bytes) {
-    throw new LowbitError('ERR_TENSOR_MISMATCH', `${packing}: the packed tensor needs ${bytes} bytes, got ${packed.length}`, {
-      details: { packing, expected: bytes, actual: packed.length },
-    });
-  }
+  checkPackedBytes(packing, packed, bytes);
   const [from, to] = range;
   if (from >= 0 && from <= to && to <= count && to - from <= into.length) return;
   throw new LowbitError('ERR_BAD_ARGUMENT', `${packing}: cannot unpack elements ${from} to ${to} of ${count} into ${into.length} bytes`, {

@@ -20,6 +20,7 @@ import { type Demands, planStep, readDemands } from './batch.ts';
 import { runOp, type StepState, type Values } from './interpreter.ts';
 import type { ReferenceLinear } from './linear.ts';
 import { disposedError, type Memory } from './memory.ts';
+import { Rotations } from './rotation.ts';
 import { Sequences } from './sequences.ts';
 
 export class ReferenceExecutable implements Executable {
@@ -98,6 +99,7 @@ export class ReferenceExecutable implements Executable {
       sequences,
       contextLength: this.#demands.contextLength,
       values: [],
+      rotations: new Rotations(),
     };
     this.#running = true;
     try {

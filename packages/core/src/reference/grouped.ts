@@ -3,11 +3,12 @@
 //
 // The kernels are functions of the module that take their weight as an argument: closures would be compiled anew for every weight of a model.
 
+import { rounder } from '../dtype.ts';
 import { packing } from '../pack/index.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Affine, Codebook, Format, FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { Matrix } from '../spec/tensor.ts';
-import type { HeldWeight, HoldingPlan } from './weights.ts';
+import type { HeldWeight, HoldingPlan, ProductDtype } from './weights.ts';
 
 /** Codes and the numbers that make weights of them. One shape of record for all kinds, so that kernels see one kind of object. */
 interface Grouped {
@@ -21,16 +22,19 @@ interface Grouped {
   readonly zero: Float32Array;
   /** Of codebooks; empty for affine grids. */
   readonly table: Float32Array;
+  /** Rounds a product of those two. */
+  readonly round: (value: number) => number;
 }
 
 const f = Math.fround;
 const NONE = new Float32Array(0);
+const NO_CODES = new Uint8Array(0);
 const UNPACK_ROWS = 64;
 
 /** The plan for a weight whose groups lie within rows or columns, or undefined for one that only its codec can take apart. */
-export function planGrouped(codec: FormatCodec, format: Format, shape: Matrix): HoldingPlan | undefined {
+export function planGrouped(codec: FormatCodec, format: Format, shape: Matrix, product: ProductDtype): HoldingPlan | undefined {
   if (format.kind === 'affine') return planAffine(codec, format as Affine, shape);
-  return format.kind === 'codebook' ? planCodebook(codec, format as Codebook, shape) : undefined;
+  return format.kind === 'codebook' ? planCodebook(codec, format as Codebook, shape, rounder(product)) : undefined;
 }
 
 function planAffine(codec: FormatCodec, format: Affine, shape: Matrix): HoldingPlan | undefined {
@@ -48,26 +52,37 @@ function planAffine(codec: FormatCodec, format: Affine, shape: Matrix): HoldingP
     metaBytes,
     hold(weight, bytes) {
       const codes = repack(codec, weight, pairs, 256);
-      const held: Grouped = { out, inp, group, codes, ...numbersOf(codec, weight) };
+      const held: Grouped = { out, inp, group, codes, round: f, ...numbersOf(codec, weight) };
       if (format.axis === 0) return { bytes, fill: (from, to, into) => fillColumns(held, pairs, from, to, into) };
       return pairs ? heldPairs(held, bytes) : heldBytes(held, bytes);
     },
   };
 }
 
-function planCodebook(codec: FormatCodec, format: Codebook, shape: Matrix): HoldingPlan | undefined {
+function planCodebook(codec: FormatCodec, format: Codebook, shape: Matrix, round: Grouped['round']): HoldingPlan | undefined {
   const [out, inp] = shape;
   const { group, dim, bits, rotate } = format;
-  if (dim !== 1 || rotate || bits > 4 || inp % group !== 0 || group % 2 !== 0) return undefined;
+  if (rotate || inp % group !== 0 || group % 2 !== 0 || bits > 4) return undefined;
   const groups = (out * inp) / group;
-  const metaBytes = 4 * groups + 4 * 2 ** bits;
+  const metaBytes = 4 * groups + 4 * dim * 2 ** (bits * dim);
+  if (dim === 2) {
+    return {
+      level: 'repack',
+      bytes: (out * inp) / 2 + metaBytes,
+      metaBytes,
+      hold(weight, bytes) {
+        const codes = repack(codec, weight, false, 2 ** (2 * bits));
+        return heldVectors({ out, inp, group, codes, round, ...numbersOf(codec, weight) }, bytes);
+      },
+    };
+  }
   return {
     level: 'repack',
     bytes: (out * inp) / 2 + metaBytes,
     metaBytes,
     hold(weight, bytes) {
       const codes = repack(codec, weight, true, 2 ** bits);
-      return heldPairs({ out, inp, group, codes, ...numbersOf(codec, weight) }, bytes);
+      return heldPairs({ out, inp, group, codes, round, ...numbersOf(codec, weight) }, bytes);
     },
   };
 }
@@ -79,27 +94,29 @@ function numbersOf(codec: FormatCodec, weight: QuantizedTensor): Pick<Grouped, '
 
 /** The codes row by row, two to a byte (the earlier one in the low half) or one. */
 function repack(codec: FormatCodec, weight: QuantizedTensor, pairs: boolean, entries: number): Uint8Array {
-  const [out, inp] = weight.shape;
-  const packed = new Uint8Array(pairs ? (out * inp) / 2 : out * inp);
+  const [out] = weight.shape;
+  let packed = NO_CODES;
   for (let from = 0; from < out; from += UNPACK_ROWS) {
-    const codes = codec.unpackRows(weight, from, Math.min(out, from + UNPACK_ROWS)).data;
+    const { data: codes, shape } = codec.unpackRows(weight, from, Math.min(out, from + UNPACK_ROWS));
+    const perRow = shape[1]!;
+    if (from === 0) packed = new Uint8Array((out * perRow) / (pairs ? 2 : 1));
     const bad = codes.findIndex((code) => code >= entries);
     if (bad >= 0) {
       throw new LowbitError('ERR_TENSOR_MISMATCH', `part 'codes': code ${codes[bad]} is not in a table of ${entries} entries`, {
         details: { part: 'codes', code: codes[bad], entries },
       });
     }
-    if (!pairs) packed.set(codes, from * inp);
-    else for (let i = 0, to = (from * inp) / 2; i < codes.length; i += 2, to++) packed[to] = codes[i]! | (codes[i + 1]! << 4);
+    if (!pairs) packed.set(codes, from * perRow);
+    else for (let i = 0, to = (from * perRow) / 2; i < codes.length; i += 2, to++) packed[to] = codes[i]! | (codes[i + 1]! << 4);
   }
   return packed;
 }
 
 /** Numbers of codes 0 .. 15 of a group within a row, written to `into` from `at`. */
-function groupTable({ scale, zero, table }: Grouped, group: number, into: Float64Array, at: number): void {
+function groupTable({ scale, zero, table, round }: Grouped, group: number, into: Float64Array, at: number): void {
   const s = scale[group]!;
   if (table.length > 0) {
-    for (let q = 0; q < table.length; q++) into[at + q] = f(table[q]! * s);
+    for (let q = 0; q < table.length; q++) into[at + q] = round(table[q]! * s);
     return;
   }
   const z = zero[group]!;
@@ -219,6 +236,68 @@ function sumBytes({ out, inp, group, codes, scale, zero }: Grouped, x: Float64Ar
       s1 += v * f(f(codes[c1 + k]! - z1) * w1);
       s2 += v * f(f(codes[c2 + k]! - z2) * w2);
       s3 += v * f(f(codes[c3 + k]! - z3) * w3);
+    }
+  }
+  sums[0] = s0;
+  sums[1] = s1;
+  sums[2] = s2;
+  sums[3] = s3;
+}
+
+/** Codes that stand for two weights each: one a byte. */
+function heldVectors(weight: Grouped, bytes: number): HeldWeight {
+  const { out } = weight;
+  return {
+    bytes,
+    fill: (from, to, into) => fillVectors(weight, from, to, into),
+    multiplyRow(x, y, bias) {
+      for (let row = 0; row < out; row += 4) {
+        sumVectors(weight, x, row);
+        for (let j = 0; j < Math.min(4, out - row); j++) y[row + j] = bias ? sums[j]! + bias[row + j]! : sums[j]!;
+      }
+    },
+  };
+}
+
+function fillVectors({ inp, group, codes, scale, table, round }: Grouped, from: number, to: number, into: Float64Array): void {
+  const perRow = inp / group;
+  let at = (from * inp) / 2;
+  let i = 0;
+  for (let g = from * perRow; g < to * perRow; g++) {
+    const s = scale[g]!;
+    for (const end = at + group / 2; at < end; at++, i += 2) {
+      const entry = 2 * codes[at]!;
+      into[i] = round(table[entry]! * s);
+      into[i + 1] = round(table[entry + 1]! * s);
+    }
+  }
+}
+
+/** Sums of four rows, to `sums`. A row past the last repeats the last. */
+function sumVectors({ out, inp, group, codes, scale, table, round }: Grouped, x: Float64Array, row: number): void {
+  const perRow = inp / group;
+  const half = inp / 2;
+  const [r1, r2, r3] = [Math.min(out - 1, row + 1), Math.min(out - 1, row + 2), Math.min(out - 1, row + 3)];
+  const [c0, c1, c2, c3] = [row * half, r1 * half, r2 * half, r3 * half];
+  let [s0, s1, s2, s3] = [0, 0, 0, 0];
+  for (let g = 0; g < perRow; g++) {
+    const [w0, w1, w2, w3] = [scale[row * perRow + g]!, scale[r1 * perRow + g]!, scale[r2 * perRow + g]!, scale[r3 * perRow + g]!];
+    const end = ((g + 1) * group) / 2;
+    for (let i = (g * group) / 2; i < end; i++) {
+      const u = x[2 * i]!;
+      const v = x[2 * i + 1]!;
+      let entry = 2 * codes[c0 + i]!;
+      s0 += u * round(table[entry]! * w0);
+      s0 += v * round(table[entry + 1]! * w0);
+      entry = 2 * codes[c1 + i]!;
+      s1 += u * round(table[entry]! * w1);
+      s1 += v * round(table[entry + 1]! * w1);
+      entry = 2 * codes[c2 + i]!;
+      s2 += u * round(table[entry]! * w2);
+      s2 += v * round(table[entry + 1]! * w2);
+      entry = 2 * codes[c3 + i]!;
+      s3 += u * round(table[entry]! * w3);
+      s3 += v * round(table[entry + 1]! * w3);
     }
   }
   sums[0] = s0;

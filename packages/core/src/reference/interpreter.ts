@@ -9,6 +9,7 @@ import { activate, add, gate, scale, slice, softcap } from './elementwise.ts';
 import type { ReferenceLinear } from './linear.ts';
 import { norm } from './norm.ts';
 import { ropeAt, rotateRow } from './rope.ts';
+import type { Rotations } from './rotation.ts';
 import { combine, route } from './routing.ts';
 import type { Sequences } from './sequences.ts';
 
@@ -23,6 +24,7 @@ export interface StepState {
   readonly sequences: Sequences;
   readonly contextLength: number;
   readonly values: (Values | undefined)[];
+  readonly rotations: Rotations;
 }
 
 function floats(state: StepState, id: TensorId): Float32Array {
@@ -75,7 +77,7 @@ export function runOp(op: Op, state: StepState): readonly Values[] {
       return [norm(floats(state, op.x), width, { ...op, weight, bias })];
     }
     case 'linear':
-      return [linears[op.weight]!.apply(floats(state, op.x))];
+      return [linears[op.weight]!.apply(floats(state, op.x), state.rotations)];
     case 'rope': {
       const out = floats(state, op.x).slice();
       const rope = program.ropes[op.rope]!;

@@ -6,6 +6,7 @@ import type { Format } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
 import { multiply } from './matmul.ts';
 import { disposedError, type Memory } from './memory.ts';
+import type { Rotations } from './rotation.ts';
 import type { HeldWeight } from './weights.ts';
 
 /** What a linear needs of the backend that made it. */
@@ -42,9 +43,9 @@ export class ReferenceLinear implements QuantizedLinear {
   }
 
   /** x [rows, in] W^T + bias, as a new array. */
-  apply(x: Float32Array): Float32Array {
+  apply(x: Float32Array, rotations?: Rotations): Float32Array {
     const out = new Float32Array((x.length / this.shape[1]) * this.shape[0]);
-    if (out.length > 0) multiply(this.#held(), this.shape, x, this.#bias, out);
+    if (out.length > 0) multiply(this.#held(), this.shape, x, this.#bias, out, rotations);
     return out;
   }
 

@@ -5,6 +5,7 @@
 // step nor on how rows are tiled. The tiles (4 weight rows x 4 rows of x) only reuse loads and hide the latency of the additions.
 
 import type { Matrix } from '../spec/tensor.ts';
+import { Rotations } from './rotation.ts';
 import type { HeldWeight } from './weights.ts';
 
 /**
@@ -110,26 +111,39 @@ const TILE_ROWS = 16;
 /** From so many rows on a weight is widened once for all of them; for fewer the fused kernel runs per row. */
 const TILE_FROM = 4;
 
-/** out [rows, count] = x [rows, inp] W^T + bias, or the format's own product. */
+/** out [rows, count] = x [rows, inp] W^T + bias, or the format's own product. `rotations` are those of the step at hand. */
 export function multiply(
   weight: HeldWeight,
   [count, inp]: Matrix,
   x: Float32Array,
   bias: Float32Array | undefined,
   out: Float32Array,
+  rotations: Rotations = new Rotations(),
 ): void {
   if (weight.multiply) {
     weight.multiply(x, bias, out);
-    return;
+  } else if (weight.rotated) {
+    const { rotation, weight: inner } = weight.rotated;
+    multiplyWide(inner, [count, rotation.columns], rotations.of(x, inp, rotation), bias, out);
+  } else {
+    multiplyWide(weight, [count, inp], new Float64Array(x), bias, out);
   }
-  const rows = x.length / inp;
+}
+
+function multiplyWide(
+  weight: HeldWeight,
+  [count, inp]: Matrix,
+  wide: Float64Array,
+  bias: Float32Array | undefined,
+  out: Float32Array,
+): void {
+  const rows = wide.length / inp;
   if (weight.multiplyRow && rows < TILE_FROM) {
     for (let row = 0; row < rows; row++) {
-      weight.multiplyRow(new Float64Array(x.subarray(row * inp, (row + 1) * inp)), out.subarray(row * count, (row + 1) * count), bias);
+      weight.multiplyRow(wide.subarray(row * inp, (row + 1) * inp), out.subarray(row * count, (row + 1) * count), bias);
     }
     return;
   }
-  const wide = new Float64Array(x);
   const tile = new Float64Array(Math.min(TILE_ROWS, count) * inp);
   for (let at = 0; at < count; at += TILE_ROWS) {
     const end = Math.min(count, at + TILE_ROWS);

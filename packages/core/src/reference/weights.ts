@@ -2,6 +2,7 @@
 //
 //   dense    stored bits (f16, bf16) or floats
 //   grouped  codes with float32 scales and zeros, or scales and a table, for groups within rows or columns: the kernels of grouped.ts
+//   rotated  any of these in a rotated basis: rotation.ts
 //   int8     rows of 8-bit codes, multiplied with activations rounded to 8 bits: int8.ts
 //   stored   anything else: the published parts, dequantized by the codec when needed
 
@@ -9,11 +10,14 @@ import { codecFor } from '../codecs/index.ts';
 import { byteLength, DTYPE_BYTES, elements, FLOAT_DTYPES, f16Table, readFloat32, toFloat32 } from '../dtype.ts';
 import type { OutlierCount } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
-import type { Dense, Format, FormatCodec, Int8, QuantizedTensor } from '../spec/format.ts';
+import type { Codebook, Dense, Format, FormatCodec, Int8, QuantizedTensor } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
-
 import { planGrouped } from './grouped.ts';
 import { planInt8 } from './int8.ts';
+import { planRotated, type Rotation } from './rotation.ts';
+
+/** What the product of a table entry and a scale is rounded to: HIGGS' kernels have 16 bits there. */
+export type ProductDtype = 'f32' | 'f16' | 'bf16';
 
 /** A weight in memory. */
 export interface HeldWeight {
@@ -25,6 +29,8 @@ export interface HeldWeight {
   readonly multiplyRow?: (x: Float64Array, out: Float32Array, bias: Float32Array | undefined) => void;
   /** out [rows, count] = the product of a format that has its own, which is not x W^T + bias alone. */
   readonly multiply?: (x: Float32Array, bias: Float32Array | undefined, out: Float32Array) => void;
+  /** In place of the above, the rows in a rotated basis, and what becomes of x there. */
+  readonly rotated?: { readonly rotation: Rotation; readonly weight: HeldWeight };
   /** Live counts of that product. */
   readonly outliers?: OutlierCount;
 }
@@ -46,13 +52,19 @@ export function deviceBytes({ bytes, metaBytes }: HoldingPlan, offloadMeta: bool
   return offloadMeta ? bytes - metaBytes : bytes;
 }
 
-/** How a weight would be held. Throws ERR_UNSUPPORTED_FORMAT if there is no codec for the format or it cannot hold the shape. */
-export function planHolding(format: Format, shape: Matrix, codecs: readonly FormatCodec[]): HoldingPlan {
+/**
+ * How a weight would be held; `product` is what look-ups times scales are rounded to. Throws ERR_UNSUPPORTED_FORMAT if there is no codec for the format or
+ * it cannot hold the shape.
+ */
+export function planHolding(format: Format, shape: Matrix, codecs: readonly FormatCodec[], product: ProductDtype = 'f32'): HoldingPlan {
   const codec = codecFor(format, codecs);
   codec.parts(format, shape);
   if (format.kind === 'dense') return planDense(format as Dense, shape);
   if (format.kind === 'int8') return planInt8(format as Int8, shape);
-  return planGrouped(codec, format, shape) ?? planStored(codec, format, shape);
+  if (format.kind === 'codebook' && (format as Codebook).rotate) {
+    return planRotated(format as Codebook, shape, (inner, stored, rounded) => planHolding(inner, stored, codecs, rounded));
+  }
+  return planGrouped(codec, format, shape, product) ?? planStored(codec, format, shape, product);
 }
 
 function planDense(format: Dense, shape: Matrix): HoldingPlan {
@@ -166,7 +178,7 @@ function products4(x: Float64Array, n: number, w: Float32Array, at: number, coun
 }
 
 /** Keeps the published parts and asks the codec for rows. */
-function planStored(codec: FormatCodec, format: Format, shape: Matrix): HoldingPlan {
+function planStored(codec: FormatCodec, format: Format, shape: Matrix, product: ProductDtype): HoldingPlan {
   const specs = Object.entries(codec.parts(format, shape));
   const total = specs.reduce((sum, [, spec]) => sum + byteLength(spec), 0);
   const codes = specs.find(([part]) => part === 'codes');
@@ -177,7 +189,7 @@ function planStored(codec: FormatCodec, format: Format, shape: Matrix): HoldingP
     hold(weight, bytes) {
       const parts = Object.fromEntries(Object.entries(weight.parts).map(([name, part]) => [name, { ...part, data: part.data.slice() }]));
       const kept: QuantizedTensor = { format, shape, parts };
-      return { bytes, fill: (from, to, into) => into.set(toFloat32(codec.dequantize(kept, { from, to }))) };
+      return { bytes, fill: (from, to, into) => into.set(toFloat32(codec.dequantize(kept, { from, to, dtype: product }))) };
     },
   };
 }

@@ -2,7 +2,7 @@
 
 import type { Format, QuantizedTensor } from './format.ts';
 import type { Entries, LinearSite } from './model.ts';
-import type { Importance, Quantizer } from './quantizer.ts';
+import type { Quantizer } from './quantizer.ts';
 import type { DType, HostTensor, Json, JsonObject, Matrix, TensorSpec } from './tensor.ts';
 
 export interface ReadOptions {
@@ -46,18 +46,22 @@ export interface StoredLinear {
   /** Small parts that are no tensors of their own, such as a number in a JSON text. */
   readonly constants?: Readonly<Record<string, HostTensor>> | undefined;
   readonly bias?: string | undefined;
+  /** What a person should know of it, a sentence that does not name it: something was mended while reading, say. */
+  readonly note?: string | undefined;
 }
 
-/** Bytes that follow from small parts of a linear, so that they are known only once it is quantized: a number in a JSON text. */
+/** Bytes that follow from small parts of a linear, so that they are known only once it is quantized: a number in a JSON text, a table in another dtype. */
 export interface LateContent {
   /** Parts that `make` needs, of at most 64 KiB each. */
   readonly late: readonly string[];
+  /** There are as many bytes as `spec` says, whatever the parts: the tensor may have any dtype and shape. Default false. */
+  readonly exact?: boolean;
   make(parts: Readonly<Record<string, HostTensor>>): Uint8Array;
 }
 
 /**
  * One tensor of a file as a layout wants it: bytes of a part, a constant of its own, or late bytes. Those are a one-dimensional u8 tensor, and `spec`
- * has the most there can be.
+ * has the most there can be, unless they are `exact`.
  */
 export interface LayoutTensor {
   readonly name: string;
@@ -81,13 +85,15 @@ export interface LayoutOptions {
   readonly weightDtype: DType;
 }
 
-/** A linear that will be quantized. */
+/** A linear that will be quantized, or is already and will be stored in another way. */
 export interface QuantizedSite {
   readonly site: LinearSite;
-  readonly use: Quantizer;
+  readonly use: LinearSettings;
   readonly format: Format;
-  readonly importance?: Importance | undefined;
 }
+
+/** What a layout knows of a quantizer: the method, and its settings as the layout's config block has them. */
+export type LinearSettings = Pick<Quantizer, 'method' | 'config'>;
 
 /** A linear and what becomes of it. */
 export type PlannedLinear = QuantizedSite | { readonly site: LinearSite; readonly use: 'keep'; readonly format?: undefined };
@@ -114,7 +120,7 @@ export interface CheckpointLayout {
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<ReadonlyMap<string, StoredLinear>>;
   /** True if this layout can store what the quantizer makes. */
-  accepts(quantizer: Quantizer, format: Format): boolean;
+  accepts(use: LinearSettings, format: Format): boolean;
   /** The tensors of one quantized linear, its bias apart. */
   tensors(linear: QuantizedSite, options: LayoutOptions): readonly LayoutTensor[];
   /** Value of `quantization_config` in config.json; undefined if the layout has none. */

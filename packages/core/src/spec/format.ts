@@ -36,8 +36,11 @@ export interface Affine {
  * Table look-up: w = table[q] * scale of its block (of `group` consecutive elements), for `dim` consecutive elements at a time.
  * Parts: `codes` (packed), `table` [2^(bits*dim), dim] f32, `scale` [ceil(T/group)]; a nested scale contributes `scale.*` parts, with `offset`
  * also `scale.offset` (one f32 added after the nested look-up).
- * With `rotate` every block of `rotate.block` consecutive inputs was multiplied by the normalised Hadamard matrix before quantization, so a
- * backend rotates activations instead (dequantize undoes the rotation).
+ *
+ * With `rotate` (HIGGS) every row was filled up with zeros to K, the next multiple of `rotate.block`, and every run of `rotate.block` numbers multiplied by
+ * the normalised Hadamard matrix before quantization: all of the above then speaks of [out, K] instead of [out, in]. A backend fills up and rotates
+ * activations in the same way, once for all linears with the same input and block; dequantize undoes the rotation and drops the filling. Products are
+ * rounded to the dtype of the scale where that is f16 or bf16: those are the weights of HIGGS's kernels.
  */
 export interface Codebook {
   readonly kind: 'codebook';
@@ -95,7 +98,8 @@ export interface DequantizeOptions {
  * codebook may be short. Every operation below rounds to f32.
  *
  *   affine    w = (q - zero[g]) * scale[g]; `zero` is there for `none`, too (levels / 2 everywhere)
- *   codebook  w[j] = table[q * dim + j] * scale[g], j < dim; with `rotate` these are the weights before the rotation is undone
+ *   codebook  w[j] = table[q * dim + j] * scale[g], j < dim; with `rotate` these are the weights before the rotation is undone, and a scale of f16 or
+ *             bf16 rounds the product to its dtype, too
  *   int8      w = (q * scale[row]) * f32(1 / 127)
  */
 export interface FormatNumbers {
@@ -114,7 +118,7 @@ export interface FormatCodec<F extends Format = Format> {
   parts(format: F, shape: Matrix): Readonly<Record<string, TensorSpec>>;
   /**
    * Codes of weight rows [from, to), one per element (or per `dim` elements), whatever the packing: u8 [to - from, in / dim] (u16 above 256 codes), i8 of
-   * int8.
+   * int8. Of rotated codebooks [to - from, K / dim], the codes of the filling among them.
    */
   unpackRows(tensor: QuantizedTensor<F>, from: number, to: number): HostTensor;
   /**

@@ -1,6 +1,6 @@
 // What the `bitsandbytes` layout takes from a quantizer's config record, whose fields are those of transformers' BitsAndBytesConfig.
 
-import { type DType, type Json, LowbitError, type Quantizer } from '@lowbit/core';
+import { type DType, type Json, type LinearSettings, LowbitError } from '@lowbit/core';
 import { STORAGE_DTYPES, WEIGHT_DTYPES } from '@lowbit/core/layouts';
 
 export interface BitsAndBytesSettings {
@@ -16,7 +16,7 @@ export interface BitsAndBytesSettings {
 }
 
 /** Missing fields have transformers' defaults. Throws ERR_BAD_ARGUMENT, naming the field, for a value that transformers would refuse. */
-export function bitsAndBytesSettings({ method, config }: Quantizer): BitsAndBytesSettings {
+export function bitsAndBytesSettings({ method, config }: LinearSettings): BitsAndBytesSettings {
   function field<T extends Json>(name: string, fallback: T, valid: (value: Json) => value is T, wanted: string): T {
     const value = config[name] ?? fallback;
     if (valid(value)) return value;

@@ -47,10 +47,10 @@ function rules(entry: string, path: string): readonly boolean[] {
 }
 
 /** The beginning of a name as a regular expression sees it: a dot stands for any character. */
-function startsLike(entry: string, path: string): boolean {
+export function startsLike(entry: string, path: string): boolean {
   return entry.length <= path.length && [...entry].every((char, i) => char === '.' || char === path[i]);
 }
 
-function last(path: string): string {
+export function last(path: string): string {
   return path.slice(path.lastIndexOf('.') + 1);
 }

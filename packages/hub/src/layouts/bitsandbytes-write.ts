@@ -1,12 +1,12 @@
 // Which quantizers the `bitsandbytes` layout stores, and the tensors of one of their linears.
 
-import type { Format, LayoutOptions, LayoutTensor, QuantizedSite, Quantizer } from '@lowbit/core';
+import type { Format, LayoutOptions, LayoutTensor, LinearSettings, QuantizedSite } from '@lowbit/core';
 import { encodeBitsAndBytesLinear, isFourBit, isInt8 } from '@lowbit/core/layouts';
 import { bitsAndBytesSettings } from './bitsandbytes-settings.ts';
 
 /** True for what the bitsandbytes methods make. */
-export function acceptsBitsAndBytes(quantizer: Quantizer, format: Format): boolean {
-  return quantizer.method === 'bitsandbytes' && (isInt8(format) || isFourBit(format));
+export function acceptsBitsAndBytes(use: LinearSettings, format: Format): boolean {
+  return use.method === 'bitsandbytes' && (isInt8(format) || isFourBit(format));
 }
 
 /** The tensors of one linear. Throws ERR_UNSUPPORTED_FORMAT for what the layout cannot hold, ERR_BAD_ARGUMENT for settings that are not of bitsandbytes. */

@@ -11,7 +11,7 @@ import {
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
 import { tokenIds } from '../model/ids.ts';
-import { logicalEntries, readLogical } from '../model/stored.ts';
+import { logicalModel, readLinear, readLogical } from '../model/stored.ts';
 
 export interface CheckpointImportanceOptions extends CallOptions {
   readonly runtime: Pick<Runtime, 'load'>;
@@ -38,12 +38,12 @@ export async function checkpointImportance(
   const { runtime, ids, kind = 'diagonal', adapters = [], signal, onProgress } = options;
   const adapter = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]);
   const model = await adapter.describe(checkpoint.config, {
-    entries: logicalEntries(checkpoint),
+    entries: logicalModel(checkpoint, adapter).entries,
     read: (name) => readLogical(checkpoint, name, signal),
   });
   return collectImportance(model.program, {
     runtime,
-    loadWeight: async ({ path }) => ({ weight: await checkpoint.linear(path, { signal }) }),
+    loadWeight: async (use) => ({ weight: await readLinear(checkpoint, use, signal) }),
     ids: ids.map((sample) => tokenIds(sample, model)),
     kind,
     signal,

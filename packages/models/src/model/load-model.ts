@@ -16,7 +16,7 @@ import { jsonFile } from '../text/files.ts';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { LanguageModel } from './language-model.ts';
 import { Runner } from './runner.ts';
-import { castDense, logicalEntries, readLogical, storedFormat } from './stored.ts';
+import { castDense, logicalModel, readLinear, readLogical, storedFormat } from './stored.ts';
 
 export interface LoadModelOptions extends CallOptions {
   readonly runtime: Runtime;
@@ -66,7 +66,7 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   }
   const { config } = checkpoint;
   const adapter = adapterFor(config, [...(options.adapters ?? []), ...defaultAdapters]);
-  const entries = logicalEntries(checkpoint);
+  const { sites, entries } = logicalModel(checkpoint, adapter);
   const description = await adapter.describe(config, {
     entries,
     read: (name) => readLogical(checkpoint, name, signal),
@@ -80,16 +80,22 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
 
   const { program } = description;
   const formats = program.linears.map(({ path }) => storedFormat(checkpoint, path, dtype));
-  const loaded = await runtime.load(
-    program,
-    async ({ path }) => ({ weight: castDense(await checkpoint.linear(path, { signal }), dtype) }),
-    { contextLength, formats, cut, deviceMap, maxMemory, maxSequences, offloadMeta, signal, onProgress },
-  );
+  const loaded = await runtime.load(program, async (use) => ({ weight: castDense(await readLinear(checkpoint, use, signal), dtype) }), {
+    contextLength,
+    formats,
+    cut,
+    deviceMap,
+    maxMemory,
+    maxSequences,
+    offloadMeta,
+    signal,
+    onProgress,
+  });
   return new LanguageModel({
     label: checkpoint.label,
     config,
     description,
-    sites: adapter.linears(config, entries),
+    sites,
     runner: new Runner(loaded),
     contextLength,
     prefillChunk,

@@ -6,20 +6,43 @@ import {
   type DType,
   type Entries,
   type Format,
+  fitInputs,
   type HostTensor,
+  type LinearSite,
+  type ModelAdapter,
   type QuantizedTensor,
   type TensorSpec,
 } from '@lowbit/core';
 
-/** Entries by published name; a quantized linear appears as `${path}.weight` of its logical shape, so an adapter needs to know no layout. */
-export function logicalEntries(checkpoint: Checkpoint): Entries {
+export interface LogicalModel {
+  readonly sites: readonly LinearSite[];
+  /** By published name; a quantized linear appears as `${path}.weight` of its logical shape, so an adapter needs to know no layout. */
+  readonly entries: Entries;
+}
+
+/** The linears and tensors of a checkpoint. Layers whose files only know rows that were filled up have the in_features of the model. */
+export function logicalModel(checkpoint: Checkpoint, adapter: ModelAdapter): LogicalModel {
   const entries = new Map<string, TensorSpec>(checkpoint.source.entries);
   for (const [path, { shape, bias }] of checkpoint.quantized) {
     entries.set(`${path}.weight`, { dtype: 'f32', shape });
     const stored = bias === undefined ? undefined : checkpoint.source.entries.get(bias);
     if (stored) entries.set(`${path}.bias`, stored);
   }
-  return entries;
+  const sites = adapter.linears(checkpoint.config, entries);
+  for (const site of sites) {
+    const stored = checkpoint.quantized.get(site.path);
+    if (stored) entries.set(`${site.path}.weight`, { dtype: 'f32', shape: fitInputs(stored, site.shape).shape });
+  }
+  return { sites, entries };
+}
+
+/** The weight of a linear with the in_features of the model. */
+export async function readLinear(
+  checkpoint: Checkpoint,
+  { path, shape }: Pick<LinearSite, 'path' | 'shape'>,
+  signal?: AbortSignal,
+): Promise<QuantizedTensor> {
+  return fitInputs(await checkpoint.linear(path, { signal }), shape);
 }
 
 /** Reads a small tensor by its published name, wherever the layout keeps it. */
