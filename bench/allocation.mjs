@@ -1,7 +1,8 @@
 // Bits shared out by sensitivity against one width for all: predicted and measured KL divergence, and perplexity.
 //   node bench/allocation.mjs MODEL --ids IDS.json [--windows 6] [--targets 2.5,3,3.25,3.5,4] [--choices hqq:b2:g64,...] [--sensitivity random|text|FILE]
 // IDS.json: { "bos", "ids" } cut into windows of 255, or { "windows": [{ "ids" }] }, as in fixtures/golden. `text` tests on 128 tokens behind the windows
-// that are scored; FILE is what `lowbit quantize --save-sensitivity` wrote. Prints one JSON line a model: every choice for all layers, then every target.
+// that are scored; FILE is what `lowbit quantize --save-sensitivity` wrote. Prints one JSON line a model: every choice for all layers, which
+// --allocated-only does not measure, then every target.
 
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -18,6 +19,7 @@ const { values, positionals } = parseArgs({
     choices: { type: 'string' },
     sensitivity: { type: 'string', default: 'random' },
     tokens: { type: 'string' },
+    'allocated-only': { type: 'boolean', default: false },
   },
 });
 const [folder] = positionals;
@@ -73,6 +75,7 @@ async function measure(rules) {
 const print = (row) => process.stdout.write(`${JSON.stringify(row)}\n`);
 
 let sensitivities;
+let first = true;
 let tested = {};
 if (values.sensitivity === 'text') tested = { ids: all.slice(windows.length, windows.length + 1) };
 else if (values.sensitivity !== 'random') sensitivities = JSON.parse(readFileSync(values.sensitivity, 'utf8'));
@@ -80,11 +83,12 @@ if (values.tokens) tested = { ...tested, tokens: Number(values.tokens) };
 
 for (const target of values.targets.split(',').map(Number)) {
   const allocation = await allocateModel(folder, { targetBits: target, choices, sensitivities, ...tested });
-  if (!sensitivities) {
+  if (first) {
+    first = false;
     for (const { choice, bitsPerWeight, loss } of allocation.uniform) {
       const rules = [{ match: allocation.linears.map(({ path }) => path), use: choices.find(({ name }) => name === choice).use }];
       const row = { model: choice, bits: round(bitsPerWeight), predicted: round(loss) };
-      print({ ...row, ...(await measure(rules)) });
+      print({ ...row, ...(values['allocated-only'] ? {} : await measure(rules)) });
     }
     sensitivities = allocation.sensitivities;
   }

@@ -2,8 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { dequantize, float32Tensor, hostTensor, quantizationError, quantize, toFloat32 } from '@lowbit/core';
+import { dequantize, float32Tensor, hostTensor, type Quantizer, quantizationError, quantize, toFloat32 } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
+import { createRandom } from '@lowbit/models';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { type AllocateModelOptions, allocateModel } from './allocate-model.ts';
 import { choiceError } from './choice-error.ts';
@@ -91,6 +92,18 @@ describe('choiceError', () => {
   });
 });
 
+it('knows the error of HIGGS without looking at weights', async () => {
+  for (const inp of [256, 320, 352, 64, 48]) {
+    const random = createRandom(inp);
+    const bell = (): number => random() + random() + random() + random() - 2;
+    const weight = float32Tensor([512, inp], Float32Array.from({ length: 512 * inp }, bell));
+    for (const [i, choice] of makeChoices(['higgs:b2:h128:g64', 'higgs:b3:p1:h128:g64', 'higgs:b4:h128:g64']).entries()) {
+      const measured = await choiceError(weight, choice.use as Quantizer, { metaDtype: 'f16' });
+      expect(Math.abs(measured / choice.error!([512, inp]) - 1), `${inp} ${i}`).toBeLessThan(0.05);
+    }
+  }
+});
+
 describe('allocateModel', () => {
   it('gives bits where errors cost most, as rules that quantize and plan take', async () => {
     const { rules, linears, bitsPerWeight, loss, gap, uniform } = await allocated();
@@ -164,7 +177,8 @@ describe('what is written', () => {
     expect(parseUse('nf4:g64:dq')).toEqual({ method: 'nf4', group: 64, doubleQuant: true });
     expect(parseChoices('hqq:b3, keep')).toEqual(['hqq:b3', 'keep']);
     for (const text of ['', 'hqq:b3,,keep', 'gptq:b4', 'hqq:b3,hqq:b3', 'hqq:t6']) expect(() => parseChoices(text)).toThrow();
-    for (const method of ['hqq', 'nf4', 'fp4', 'int8'] as const) expect(makeChoices(defaultChoices(method)).length).toBeGreaterThan(1);
+    for (const method of ['hqq', 'nf4', 'fp4', 'int8', 'higgs'] as const)
+      expect(makeChoices(defaultChoices(method)).length).toBeGreaterThan(1);
     expect(defaultChoices('hqq', { group: 32 })).toEqual(['hqq:b2:g32', 'hqq:b3:g32', 'hqq:b4:g32', 'hqq:b8:g32']);
   });
 

@@ -2,7 +2,7 @@
 
 import { LowbitError, type Treatment } from '@lowbit/core';
 import { makeQuantizer } from './methods.ts';
-import { type MethodName, type MethodSettings, parseUse, type RuleUse } from './parse.ts';
+import { type Dimension, type MethodName, type MethodSettings, parseUse, type RuleUse } from './parse.ts';
 
 /** One way to store a linear, for `allocateModel`. */
 export interface ModelChoice {
@@ -46,6 +46,25 @@ export function makeChoices(names: readonly string[], defaults: MethodSettings =
     const use: RuleUse = parseUse(name);
     if (use === 'keep') return { name, use };
     const { method, ...own } = use;
-    return { name, use: makeQuantizer(method, { ...defaults, ...own }) };
+    const settings = { ...defaults, ...own };
+    return { name, use: makeQuantizer(method, settings), ...(method === 'higgs' ? { error: higgsError(settings) } : {}) };
   });
+}
+
+/** Mean squared error of the grids for N(0, 1), by p and bits: stated with the grids, recomputed in tools/higgs-grids.mjs. */
+const HIGGS_MSE: Readonly<Record<Dimension, Readonly<Record<number, number>>>> = {
+  1: { 2: 0.117481848, 3: 0.034547761, 4: 0.009501008 },
+  2: { 2: 0.107599609, 3: 0.029606166, 4: 0.007750964 },
+};
+
+/**
+ * HIGGS rotates weights to bell shape, so its error is that of the grid, whatever the weights. What falls on padding is cut off. A last block of c columns
+ * rotates to a pattern that repeats after P, the power of two from c on, and so does its error: turned back it fills P columns, c of which stay.
+ */
+function higgsError({ bits = 4, p = 2, hadamardSize = 512 }: MethodSettings): NonNullable<ModelChoice['error']> {
+  return ([, inp]) => {
+    const rest = inp % hadamardSize;
+    const kept = rest === 0 ? 0 : (rest * rest) / 2 ** Math.ceil(Math.log2(rest));
+    return (HIGGS_MSE[p][bits]! * (inp - rest + kept)) / inp;
+  };
 }
