@@ -1,0 +1,87 @@
+// The addon's functions, by hand: a test compares them with what the addon exports. Handles are numbers; one that is not there is an error.
+
+/** An instruction set with kernels of its own. `scalar` runs on every machine. */
+export type Isa = 'avx512' | 'avx2' | 'scalar';
+
+export type Machine = number & { readonly __machine: never };
+export type WeightHandle = number & { readonly __weight: never };
+
+export type StoredFloat = 'f32' | 'f16' | 'bf16';
+
+/** How a weight lies in the backend's memory: see native/dispatch/layout.h. */
+export type WeightSpec =
+  | { readonly kind: 'dense'; readonly out: number; readonly inp: number; readonly dtype: StoredFloat }
+  | {
+      readonly kind: 'grouped';
+      readonly out: number;
+      readonly inp: number;
+      readonly bits: 1 | 2 | 4 | 8;
+      readonly axis: 0 | 1;
+      readonly group: number;
+      readonly groups: number;
+      /** Codes index a table of 2^bits numbers. */
+      readonly table: boolean;
+    }
+  | {
+      readonly kind: 'tiles';
+      readonly out: number;
+      readonly inp: number;
+      readonly codes: 'c8' | 'c4' | 'c3' | 'c2' | 'c1' | 'table4';
+      /** Dtype of the scales and zeros of each row and block; none: of each column and class. */
+      readonly meta: StoredFloat | 'none';
+      readonly zeros: boolean;
+      /** Inputs that share a scale. */
+      readonly block: number;
+      /** Row i is of class i % classes. */
+      readonly classes: number;
+    }
+  | { readonly kind: 'int8'; readonly out: number; readonly inp: number; readonly block: number; readonly threshold: number };
+
+/** Floats of a weight. tiles with numbers inside: scale, zero [out, blocks]; of columns: [classes, inp]; grouped: [groups]; int8: scale [out]. */
+export interface WeightNumbers {
+  readonly scale?: Float32Array | undefined;
+  readonly zero?: Float32Array | undefined;
+  readonly table?: Float32Array | undefined;
+  readonly bias?: Float32Array | undefined;
+}
+
+export interface CpuBinding {
+  /** Version of these functions. */
+  readonly abi: number;
+  /** What runs on this processor, the best first. */
+  isas(): readonly Isa[];
+  /** Starts `threads - 1` threads: the caller of `multiply` is one more. */
+  openMachine(isa: Isa, threads: number): Machine;
+  closeMachine(machine: Machine): void;
+  /** Bytes of a weight without bias. Throws for a spec that cannot be. */
+  weightBytes(spec: WeightSpec): number;
+  /** Takes the memory; numbers are copied. */
+  createWeight(spec: WeightSpec, numbers: WeightNumbers): WeightHandle;
+  /** Canonical codes of rows [from, from + rows), a byte each. Each row once. */
+  putCodes(weight: WeightHandle, from: number, rows: number, codes: Uint8Array): void;
+  /** Bytes of a dense weight from byte `at`. */
+  putDense(weight: WeightHandle, at: number, bytes: Uint8Array): void;
+  /** A second time does nothing. */
+  freeWeight(weight: WeightHandle): void;
+  /** out [rows, out] = x [rows, inp] W^T + bias. Result: columns of x that int8 computed in floating point. */
+  multiply(machine: Machine, weight: WeightHandle, planes: 1 | 2 | 3, rows: number, x: Float32Array, out: Float32Array): number;
+  /** Numbers of rows [from, from + rows) of the weight. */
+  fillRows(machine: Machine, weight: WeightHandle, from: number, rows: number, out: Float32Array): void;
+}
+
+/** Version of the functions that this package calls. */
+export const BINDING_ABI = 1;
+
+/** Names of all functions, for the test and for a check of what is loaded. */
+export const BINDING_FUNCTIONS = [
+  'isas',
+  'openMachine',
+  'closeMachine',
+  'weightBytes',
+  'createWeight',
+  'putCodes',
+  'putDense',
+  'freeWeight',
+  'multiply',
+  'fillRows',
+] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];
