@@ -15,6 +15,7 @@ import {
   type PrepareOptions,
   type QuantizedLinear,
   type QuantizedTensor,
+  type Routine,
   type Slot,
   type Support,
   type TensorSpec,
@@ -25,6 +26,7 @@ import { disposedError } from './disposed.ts';
 import { planLayout } from './layout.ts';
 import { CpuLinear, type LinearHome } from './linear.ts';
 import { holdWeight, nativeError } from './prepare.ts';
+import { hqqRoutines } from './routines.ts';
 
 /** What `cpu()` decided. */
 export interface CpuSettings {
@@ -45,6 +47,8 @@ export class CpuBackend implements Backend {
   readonly name: string;
   readonly device: Backend['device'];
   readonly ops = OPS;
+  /** Those of @lowbit/hqq: `quantize(weight, hqq(), { runtime })` with a runtime that has opened this backend takes them. */
+  readonly routines: ReadonlyMap<string, Routine>;
   readonly #binding: CpuBinding;
   readonly #codecs: readonly FormatCodec[];
   readonly #machine: Machine;
@@ -66,6 +70,10 @@ export class CpuBackend implements Backend {
     } catch (error) {
       throw nativeError(error);
     }
+    this.routines = hqqRoutines(binding, () => {
+      this.#check();
+      return this.#machine;
+    });
     this.#home = {
       owner: `backend '${name}'`,
       binding,

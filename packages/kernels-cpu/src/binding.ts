@@ -67,6 +67,45 @@ export interface CpuBinding {
   multiply(machine: Machine, weight: WeightHandle, planes: 1 | 2 | 3, rows: number, x: Float32Array, out: Float32Array): number;
   /** Numbers of rows [from, from + rows) of the weight. */
   fillRows(machine: Machine, weight: WeightHandle, from: number, rows: number, out: Float32Array): void;
+  /** Writes inverse and zero [groups]. */
+  hqqMinMax(
+    machine: Machine,
+    ...rest: [...TileArguments, levels: number, roundZero: boolean, smallRange: boolean, inverse: Float32Array, zero: Float32Array]
+  ): void;
+  /** Updates zero and settled [groups]; writes sums [3]. */
+  hqqProximalStep(
+    machine: Machine,
+    ...rest: [
+      ...TileArguments,
+      levels: number,
+      norm: number,
+      beta: number,
+      lastBeta: number,
+      inverse: Float32Array,
+      zero: Float32Array,
+      settled: Uint8Array,
+      sums: Float64Array,
+    ]
+  ): void;
+  /** Writes words, which are zero before, and sums [3]. The grid is scale and zero as stored, and where codes are solved inverse and zero as solved. */
+  hqqFinish(
+    machine: Machine,
+    ...rest: [...TileArguments, levels: number, grid: readonly Float32Array[], packing: TilePacking, words: Uint8Array, sums: Float64Array]
+  ): void;
+}
+
+/** Weights of a tile [groups, size], as bytes. */
+export type TileArguments = [weights: Uint8Array, dtype: StoredFloat, groups: number, size: number];
+
+/** Where the codes of a tile go: see native/dispatch/routines.h. */
+export interface TilePacking {
+  readonly bits: number;
+  readonly lanes: number;
+  readonly wordBytes: 1 | 4;
+  readonly axis: 0 | 1;
+  readonly wordRows: number;
+  readonly extent: number;
+  readonly laneGroups: readonly number[];
 }
 
 /** Version of the functions that this package calls. */
@@ -84,4 +123,7 @@ export const BINDING_FUNCTIONS = [
   'freeWeight',
   'multiply',
   'fillRows',
+  'hqqMinMax',
+  'hqqProximalStep',
+  'hqqFinish',
 ] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];

@@ -33,6 +33,8 @@ constexpr size_t kTileRows = 16;
 /// Most 8-bit planes that activations are cut into, and most rows of activations that one kernel call takes.
 constexpr int kMaxPlanes = 3;
 constexpr int kMaxTokens = 12;
+/// Groups that one call of a quantizer's step takes.
+constexpr int kGroupLanes = 16;
 
 /// A weight as the kernels see it. Pointers are to memory of the binding's, 64-byte aligned.
 struct Weight {
@@ -122,6 +124,12 @@ struct Kernels {
   void (*dot)(const float* w, size_t rows, size_t n, const float* x, size_t x_stride, size_t tokens, float* out, size_t out_stride);
   /// out[t] = x[t] . w without fused operations: the same bytes on every instruction set.
   void (*dot_plain)(const float* w, size_t n, const float* x, size_t x_stride, size_t tokens, float* out);
+  /// Routines of quantizers, see groups.h.
+  void (*min_max)(const float* w, size_t groups, size_t size, float* low, float* high);
+  void (*proximal_step)(const float* const* w, size_t size, float top, const float* inverse, const float* zero, double* error,
+                        double* zero_sum, float* largest);
+  void (*assign_codes)(const float* w, size_t size, float top, float scale, float zero, bool solved, float inverse, float z, uint8_t* codes,
+                       double* error);
 };
 
 /// Null where this build has no kernels for it.

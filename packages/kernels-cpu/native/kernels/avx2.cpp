@@ -96,6 +96,7 @@ struct V {
 
 #include "tiles.h"
 #include "rows.h"
+#include "groups.h"
 #include "table.h"
 
 }  // namespace

@@ -65,6 +65,7 @@ struct V {
 
 #include "tiles.h"
 #include "rows.h"
+#include "groups.h"
 #include "table.h"
 
 }  // namespace

@@ -98,7 +98,7 @@ void check_weight(Weight& w, const std::vector<uint8_t>& codes, Pool& pool, std:
           worst = error <= worst ? worst : error;  // NaN counts
         }
       }
-      const double bounds[] = {0.15, 3e-3, 3e-4};
+      const double bounds[] = {0.5, 3e-3, 3e-4};
       expect(worst < (w.kind == Kind::int8 ? 0.3 : bounds[planes - 1]), "far from the plain loop: kind, planes, rows",
              static_cast<long>(w.kind), planes, static_cast<long>(rows));
       if (w.kind == Kind::tiles || w.kind == Kind::int8) {
