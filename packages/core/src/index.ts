@@ -43,6 +43,7 @@ export {
 export { ProgramBuilder } from './program/builder.ts';
 export { cutProgram, type ProgramPiece } from './program/cut.ts';
 export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';
+export { outputNames } from './program/outputs.ts';
 export { validateProgram } from './program/validate.ts';
 export { isQuantizer, memoryReader, memoryWriter, type QuantizeOptions, quantize } from './quantize.ts';
 export {
@@ -56,6 +57,7 @@ export {
 } from './quantized.ts';
 export { quote } from './quote.ts';
 export { isPlainRecord } from './record.ts';
+export { type Demands, planStep, readDemands, type SequenceState, type Share, type Span, type StepPlan } from './reference/batch.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';

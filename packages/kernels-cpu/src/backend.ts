@@ -3,6 +3,7 @@
 import {
   type Backend,
   byteLength,
+  type CompileOptions,
   type DeviceTensor,
   type Executable,
   elements,
@@ -10,22 +11,27 @@ import {
   type HostTensor,
   isLowbitError,
   type LinearRequest,
+  type LinearUse,
   LowbitError,
   type OpName,
   type PrepareOptions,
+  type Program,
   type QuantizedLinear,
   type QuantizedTensor,
   type Routine,
   type Slot,
   type Support,
   type TensorSpec,
+  validateProgram,
   validateQuantized,
 } from '@lowbit/core';
 import type { CpuBinding, Isa, Machine } from './binding.ts';
 import { disposedError } from './disposed.ts';
+import { CpuExecutable } from './executable.ts';
 import { planLayout } from './layout.ts';
 import { CpuLinear, type LinearHome } from './linear.ts';
 import { holdWeight, nativeError } from './prepare.ts';
+import { programSpec } from './program.ts';
 import { hqqRoutines } from './routines.ts';
 
 /** What `cpu()` decided. */
@@ -37,7 +43,27 @@ export interface CpuSettings {
   readonly codecs: readonly FormatCodec[];
 }
 
-const OPS: ReadonlySet<OpName> = new Set<OpName>(['linear']);
+const OPS: ReadonlySet<OpName> = new Set<OpName>([
+  'embed',
+  'input',
+  'inject',
+  'positionEmbed',
+  'norm',
+  'linear',
+  'rope',
+  'attend',
+  'remember',
+  'activate',
+  'gate',
+  'add',
+  'scale',
+  'softcap',
+  'slice',
+  'select',
+  'route',
+  'expertLinear',
+  'combine',
+]);
 
 /** Rows up to which `fast` takes two planes: there the weights' bytes set the pace. */
 const TWO_PLANES = 4;
@@ -55,6 +81,7 @@ export class CpuBackend implements Backend {
   readonly #home: LinearHome;
   readonly #slots = new Map<Slot, { readonly spec: TensorSpec; readonly data: Uint8Array }>();
   readonly #owned = new Set<CpuLinear>();
+  readonly #executables = new Set<CpuExecutable>();
   #held = 0;
   #nextSlot = 1;
   #disposed = false;
@@ -123,10 +150,30 @@ export class CpuBackend implements Backend {
     return linear;
   }
 
-  async compile(): Promise<Executable> {
-    throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${this.#home.owner} multiplies weights and runs no programs yet`, {
-      hint: 'Use it for layers (HqqLinear, Linear4bit, ...), and another backend for whole models.',
-    });
+  async compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable> {
+    this.#check();
+    options.signal?.throwIfAborted();
+    validateProgram(program);
+    if (linears.length !== program.linears.length) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `the program has ${program.linears.length} linears, got ${linears.length}`);
+    }
+    const handles = program.linears.map((use, i) => this.#own(use, linears[i]!).handle);
+    const spec = programSpec(program, handles, options.contextLength);
+    try {
+      const handle = this.#binding.compileProgram(this.#machine, spec);
+      const constantBytes = spec.constants.reduce((sum, { byteLength }) => sum + byteLength, 0);
+      const { owner, binding, planes } = this.#home;
+      const executable = new CpuExecutable(handle, program, constantBytes, options, {
+        owner,
+        binding,
+        planes,
+        release: (disposed) => this.#executables.delete(disposed),
+      });
+      this.#executables.add(executable);
+      return executable;
+    } catch (error) {
+      throw nativeError(error);
+    }
   }
 
   alloc(spec: TensorSpec): DeviceTensor {
@@ -160,16 +207,38 @@ export class CpuBackend implements Backend {
   }
 
   allocated(): number {
-    return this.#held;
+    let bytes = this.#held;
+    for (const executable of this.#executables) bytes += executable.bytes;
+    return bytes;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
+    for (const executable of [...this.#executables]) executable[Symbol.dispose]();
     for (const linear of [...this.#owned]) linear[Symbol.dispose]();
     for (const { data } of this.#slots.values()) this.#held -= data.byteLength;
     this.#slots.clear();
     this.#disposed = true;
     this.#binding.closeMachine(this.#machine);
+  }
+
+  /** The linear as one of this backend's that fits its place. */
+  #own(use: LinearUse, linear: QuantizedLinear): CpuLinear {
+    const where = `${use.path} [${use.shape.join(', ')}]`;
+    const details = { path: use.path };
+    if (!(linear instanceof CpuLinear && this.#owned.has(linear))) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear that this backend does not hold`, {
+        hint: 'Prepare it with the backend that compiles the program. An adapter around a linear is written as operations of the program.',
+        details,
+      });
+    }
+    if (linear.shape[0] !== use.shape[0] || linear.shape[1] !== use.shape[1]) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear [${linear.shape.join(', ')}]`, { details });
+    }
+    if (use.bias !== undefined && !linear.bias) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} has a bias, its linear was prepared without`, { details });
+    }
+    return linear;
   }
 
   #floats(tensor: DeviceTensor): Float32Array {

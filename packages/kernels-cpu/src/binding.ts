@@ -1,9 +1,12 @@
 // The addon's functions, by hand: a test compares them with what the addon exports. Handles are numbers; one that is not there is an error.
 
+import type { ProgramSpec } from './program.ts';
+
 /** An instruction set with kernels of its own. `scalar` runs on every machine. */
 export type Isa = 'avx512' | 'avx2' | 'scalar';
 
 export type Machine = number & { readonly __machine: never };
+export type ProgramHandle = number & { readonly __program: never };
 export type WeightHandle = number & { readonly __weight: never };
 
 export type StoredFloat = 'f32' | 'f16' | 'bf16';
@@ -45,6 +48,25 @@ export interface WeightNumbers {
   readonly bias?: Float32Array | undefined;
 }
 
+/** One step, its rows planned: see native/dispatch/program.h. Lists by domain: tokens, outputs, routed, encoder. */
+export interface NativeStep {
+  readonly tokens: Uint32Array;
+  readonly rows: readonly number[];
+  readonly planes: 1 | 2 | 3;
+  readonly shares: readonly {
+    readonly id: number;
+    readonly start: number;
+    readonly length: number;
+    readonly remembers: boolean;
+    readonly from: readonly number[];
+    readonly count: readonly number[];
+    readonly wanted: Uint32Array;
+  }[];
+  /** Rows handed in, by index of the operation. */
+  readonly inputs: readonly { readonly op: number; readonly values: Float32Array }[];
+  readonly injections: readonly { readonly op: number; readonly at: Uint32Array; readonly values: Float32Array }[];
+}
+
 export interface CpuBinding {
   /** Version of these functions. */
   readonly abi: number;
@@ -67,6 +89,19 @@ export interface CpuBinding {
   multiply(machine: Machine, weight: WeightHandle, planes: 1 | 2 | 3, rows: number, x: Float32Array, out: Float32Array): number;
   /** Numbers of rows [from, from + rows) of the weight. */
   fillRows(machine: Machine, weight: WeightHandle, from: number, rows: number, out: Float32Array): void;
+  /** `spec` is trusted: it was made of a valid program. Linears stay alive as long as the program does. */
+  compileProgram(machine: Machine, spec: ProgramSpec): ProgramHandle;
+  /** Runs a step off this thread; one at a time. */
+  stepProgram(program: ProgramHandle, step: NativeStep): Promise<void>;
+  /** Numbers of a tensor after a step, until the next. */
+  readTensor(program: ProgramHandle, tensor: number, out: Uint8Array): void;
+  /** Gives back the room of a long step. */
+  endStep(program: ProgramHandle): void;
+  forkSequence(program: ProgramHandle, from: number, to: number): void;
+  closeSequence(program: ProgramHandle, sequence: number): void;
+  programBytes(program: ProgramHandle): readonly [scratch: number, cache: number];
+  /** While a step runs its memory stays until that has ended. A second time does nothing. */
+  freeProgram(program: ProgramHandle): void;
   /** Writes inverse and zero [groups]. */
   hqqMinMax(
     machine: Machine,
@@ -123,6 +158,14 @@ export const BINDING_FUNCTIONS = [
   'freeWeight',
   'multiply',
   'fillRows',
+  'compileProgram',
+  'stepProgram',
+  'readTensor',
+  'endStep',
+  'forkSequence',
+  'closeSequence',
+  'programBytes',
+  'freeProgram',
   'hqqMinMax',
   'hqqProximalStep',
   'hqqFinish',

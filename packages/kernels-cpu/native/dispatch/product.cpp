@@ -90,7 +90,15 @@ size_t Product::scratch_bytes() const {
   return is_tiles(weight_) && thread_bytes_ == 0 ? align(rows_ * quantized_.token_bytes()) : own;
 }
 
-void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to) {
+bool Product::shares(const Product& other) const {
+  const auto plain = [](const Product& p) { return p.weight_.kind == Kind::tiles && p.thread_bytes_ == 0; };
+  const Quantized& a = quantized_;
+  const Quantized& b = other.quantized_;
+  return plain(*this) && plain(other) && rows_ == other.rows_ && a.inp == b.inp && a.block == b.block && a.planes == b.planes &&
+         a.cut.most == b.cut.most && a.cut.rests == b.cut.rests && std::equal(a.cut.rest, a.cut.rest + a.cut.rests, b.cut.rest);
+}
+
+void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to, bool quantized) {
   x_ = x;
   out_ = out;
   const auto add = [&](auto run, size_t chunks) { to.push_back({run, this, static_cast<uint32_t>(chunks)}); };
@@ -118,7 +126,9 @@ void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<S
     add([](const void* p, size_t chunk, int) { static_cast<const Product*>(p)->multiply_int8(chunk); }, chunks);
     return;
   }
-  add([](const void* p, size_t group, int) { static_cast<const Product*>(p)->quantize(group); }, quantized_.cut.groups());
+  if (!quantized) {
+    add([](const void* p, size_t group, int) { static_cast<const Product*>(p)->quantize(group); }, quantized_.cut.groups());
+  }
   add([](const void* p, size_t chunk, int) { static_cast<const Product*>(p)->multiply_tiles(chunk); }, chunks);
 }
 

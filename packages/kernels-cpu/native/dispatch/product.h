@@ -45,7 +45,10 @@ class Product {
   /// Bytes of 64-byte aligned scratch that `stages` needs.
   size_t scratch_bytes() const;
   /// Appends what is to be done. This object, x, out and scratch stay where they are until it has run.
-  void stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to);
+  /// `quantized`: the scratch holds the rows of x already, from a product that `shares` them.
+  void stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to, bool quantized = false);
+  /// Whether the quantized rows of another product with the same x and scratch, run just before, serve this one.
+  bool shares(const Product& other) const;
   /// int8, after a run: columns computed in floating point.
   size_t outlier_columns() const { return outliers_.size(); }
 

@@ -124,6 +124,9 @@ struct Kernels {
   void (*dot)(const float* w, size_t rows, size_t n, const float* x, size_t x_stride, size_t tokens, float* out, size_t out_stride);
   /// out[t] = x[t] . w without fused operations: the same bytes on every instruction set.
   void (*dot_plain)(const float* w, size_t n, const float* x, size_t x_stride, size_t tokens, float* out);
+  /// Attention of one head: out[j] = q . k[j], and out = sum over j of weights[j] v[j], rows `stride` floats apart, keys in order.
+  void (*scores)(const float* q, const float* k, size_t stride, size_t dim, size_t count, float* out);
+  void (*mix)(const float* v, size_t stride, size_t dim, size_t count, const float* weights, float* out);
   /// Routines of quantizers, see groups.h.
   void (*min_max)(const float* w, size_t groups, size_t size, float* low, float* high);
   void (*proximal_step)(const float* const* w, size_t size, float top, const float* inverse, const float* zero, double* error,

@@ -67,6 +67,25 @@ void dot_plain(const float* w, size_t n, const float* x, size_t x_stride, size_t
   for (size_t t = 0; t < tokens; ++t) dot_tile<1, 1, false>(w, n, x + t * x_stride, x_stride, out + t, 1);
 }
 
+void scores(const float* q, const float* k, size_t stride, size_t dim, size_t count, float* out) {
+  for (size_t j = 0; j < count; ++j) dot_tile<1, 1>(k + j * stride, dim, q, 0, out + j, 1);
+}
+
+void mix(const float* v, size_t stride, size_t dim, size_t count, const float* weights, float* out) {
+  for (size_t i = 0; i < dim; i += 16) {
+    V::Floats sum = V::set(0.0f);
+    if (i + 16 <= dim) {
+      for (size_t j = 0; j < count; ++j) sum = V::multiply_add(V::load_f32(v + j * stride + i), V::set(weights[j]), sum);
+      V::store(out + i, sum);
+    } else {
+      float lanes[16];
+      for (size_t j = 0; j < count; ++j) sum = V::multiply_add(V::load_part(v + j * stride + i, dim - i), V::set(weights[j]), sum);
+      V::store(lanes, sum);
+      __builtin_memcpy(out + i, lanes, (dim - i) * sizeof(float));
+    }
+  }
+}
+
 void widen(const uint8_t* data, Float dtype, size_t count, float* out) {
   const size_t width = dtype == Float::f32 ? 4 : 2;
   size_t i = 0;

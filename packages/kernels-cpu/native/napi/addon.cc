@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "arguments.h"
 #include "handles.h"
 #include "product.h"
 #include "routines.h"
@@ -12,51 +13,6 @@
 
 namespace lowbit {
 namespace {
-
-State& state(const Napi::CallbackInfo& info) { return *info.Env().GetInstanceData<State>(); }
-
-[[noreturn]] void fail(Napi::Env env, const std::string& message, const char* code = "ERR_BAD_ARGUMENT") {
-  Napi::Error error = Napi::Error::New(env, "kernels-cpu: " + message);
-  error.Set("code", Napi::String::New(env, code));
-  throw error;
-}
-
-void check(Napi::Env env, bool condition, const char* message) {
-  if (!condition) fail(env, message);
-}
-
-void check(Napi::Env env, Status status) {
-  if (status != Status::ok) fail(env, "a size or a code does not fit the weight");
-}
-
-size_t size_of(const Napi::Value& value) {
-  const double number = value.As<Napi::Number>().DoubleValue();
-  if (!(number >= 0 && number <= 9007199254740991.0)) fail(value.Env(), "a size is out of range");
-  return static_cast<size_t>(number);
-}
-
-/// Elements of a typed array, at least `count` of them; its memory may be shared between threads of JavaScript.
-template <class T, class Array>
-T* elements(const Napi::Value& value, size_t count) {
-  if (!value.IsTypedArray()) fail(value.Env(), "an array is missing");
-  const Array array = value.As<Array>();
-  if (array.ElementLength() < count || array.ElementSize() != sizeof(T)) fail(value.Env(), "an array is too short");
-  return reinterpret_cast<T*>(const_cast<Array&>(array).Data());
-}
-
-/// Runs `body`; what the standard library throws becomes an error with a code.
-template <class F>
-Napi::Value guarded(Napi::Env env, F&& body) {
-  try {
-    return body();
-  } catch (const Napi::Error&) {
-    throw;
-  } catch (const std::bad_alloc&) {
-    fail(env, "out of memory", "ERR_OUT_OF_MEMORY");
-  } catch (const std::exception& error) {
-    fail(env, error.what(), "ERR_NATIVE");
-  }
-}
 
 Isa isa_of(const Napi::Value& name) {
   const std::string text = name.As<Napi::String>().Utf8Value();
@@ -377,6 +333,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("freeWeight", Napi::Function::New(env, free_weight));
   exports.Set("multiply", Napi::Function::New(env, multiply));
   exports.Set("fillRows", Napi::Function::New(env, fill_rows));
+  add_program_functions(env, exports);
   exports.Set("hqqMinMax", Napi::Function::New(env, min_max));
   exports.Set("hqqProximalStep", Napi::Function::New(env, proximal_step));
   exports.Set("hqqFinish", Napi::Function::New(env, finish));

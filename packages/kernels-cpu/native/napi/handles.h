@@ -12,6 +12,7 @@
 #include "lowbit_cpu.h"
 #include "memory.h"
 #include "pool.h"
+#include "program.h"
 
 namespace lowbit {
 
@@ -65,29 +66,39 @@ struct Machine {
 template <class T>
 class Handles {
  public:
-  uint32_t add(std::unique_ptr<T> item) {
+  uint32_t add(std::shared_ptr<T> item) {
     items_.emplace(++last_, std::move(item));
     return last_;
   }
-  T& at(const Napi::Value& handle) {
+  /// Shared with what still runs when JavaScript lets go of the handle.
+  const std::shared_ptr<T>& shared(const Napi::Value& handle) {
     const auto found = items_.find(handle.As<Napi::Number>().Uint32Value());
     if (found == items_.end()) throw Napi::Error::New(handle.Env(), "kernels-cpu: no such handle");
-    return *found->second;
+    return found->second;
   }
-  std::unique_ptr<T> remove(const Napi::Value& handle) {
+  T& at(const Napi::Value& handle) { return *shared(handle); }
+  std::shared_ptr<T> remove(const Napi::Value& handle) {
     const auto found = items_.find(handle.As<Napi::Number>().Uint32Value());
     if (found == items_.end()) return nullptr;
-    std::unique_ptr<T> item = std::move(found->second);
+    std::shared_ptr<T> item = std::move(found->second);
     items_.erase(found);
     return item;
   }
 
  private:
-  std::unordered_map<uint32_t, std::unique_ptr<T>> items_;
+  std::unordered_map<uint32_t, std::shared_ptr<T>> items_;
   uint32_t last_ = 0;
 };
 
+/// A compiled program with all that it uses.
+struct HeldProgram {
+  Program program;
+  std::vector<std::shared_ptr<HeldWeight>> linears;
+  std::shared_ptr<Machine> machine;
+};
+
 struct State {
+  Handles<HeldProgram> programs;
   Handles<Machine> machines;
   Handles<HeldWeight> weights;
 };
