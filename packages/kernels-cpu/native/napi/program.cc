@@ -165,32 +165,55 @@ StepInput input_of(const Napi::Object& from) {
   return input;
 }
 
-class StepWorker : public Napi::AsyncWorker {
- public:
-  StepWorker(Napi::Env env, std::shared_ptr<HeldProgram> held, StepInput input)
-      : Napi::AsyncWorker(env), deferred_(env), held_(std::move(held)), input_(std::move(input)) {}
-
-  void Execute() override { held_->program.step(input_, *held_->machine->kernels, *held_->machine->pool); }
-  void OnOK() override { deferred_.Resolve(Env().Undefined()); }
-  void OnError(const Napi::Error& error) override {
-    error.Value().Set("code", Napi::String::New(Env(), "ERR_OUT_OF_MEMORY"));
-    deferred_.Reject(error.Value());
-  }
-  Napi::Promise promise() const { return deferred_.Promise(); }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  std::shared_ptr<HeldProgram> held_;
-  StepInput input_;
+/// A step on its way. Plain Node-API: a thread of JavaScript may be ending when it is done, and then nothing can be thrown or resolved any more.
+struct StepJob {
+  std::shared_ptr<HeldProgram> held;
+  StepInput input;
+  napi_deferred deferred = nullptr;
+  napi_async_work work = nullptr;
+  bool out_of_memory = false;
 };
+
+void run_step(napi_env, void* data) {
+  StepJob& job = *static_cast<StepJob*>(data);
+  try {
+    job.held->program.step(job.input, *job.held->machine->kernels, *job.held->machine->pool);
+  } catch (const std::bad_alloc&) {
+    job.out_of_memory = true;
+  }
+}
+
+void end_of_step(napi_env env, napi_status, void* data) {
+  const std::unique_ptr<StepJob> job(static_cast<StepJob*>(data));
+  napi_delete_async_work(env, job->work);
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_value value = nullptr;
+  if (job->out_of_memory) {
+    napi_value code = nullptr, message = nullptr;
+    napi_create_string_utf8(env, "ERR_OUT_OF_MEMORY", NAPI_AUTO_LENGTH, &code);
+    napi_create_string_utf8(env, "kernels-cpu: out of memory", NAPI_AUTO_LENGTH, &message);
+    if (napi_create_error(env, code, message, &value) == napi_ok) napi_reject_deferred(env, job->deferred, value);
+  } else if (napi_get_undefined(env, &value) == napi_ok) {
+    napi_resolve_deferred(env, job->deferred, value);
+  }
+  napi_close_handle_scope(env, scope);
+}
 
 /// stepProgram(program, input): resolves when the step is done, off the thread of JavaScript; one at a time
 Napi::Value step_program(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    auto* worker = new StepWorker(info.Env(), state(info).programs.shared(info[0]), input_of(info[1].As<Napi::Object>()));
-    const Napi::Promise promise = worker->promise();
-    worker->Queue();  // which deletes it when it has called back
-    return promise;
+    const Napi::Env env = info.Env();
+    auto job = std::make_unique<StepJob>();
+    job->held = state(info).programs.shared(info[0]);
+    job->input = input_of(info[1].As<Napi::Object>());
+    napi_value promise = nullptr;
+    check(env, napi_create_promise(env, &job->deferred, &promise) == napi_ok, "no promise can be made");
+    const Napi::String name = Napi::String::New(env, "lowbit step");
+    check(env, napi_create_async_work(env, nullptr, name, run_step, end_of_step, job.get(), &job->work) == napi_ok, "no step can be queued");
+    check(env, napi_queue_async_work(env, job->work) == napi_ok, "no step can be queued");
+    job.release();  // end_of_step deletes it
+    return {env, promise};
   });
 }
 
