@@ -64,6 +64,7 @@ export { type CheckpointPlan, type LinearWork, lateTensors, type PlannedTensor, 
 export { ProgramBuilder } from './program/builder.ts';
 export { cutProgram, type ProgramPiece } from './program/cut.ts';
 export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';
+export { outputNames } from './program/outputs.ts';
 export { validateProgram } from './program/validate.ts';
 export { assertFinite, isQuantizer, memoryReader, memoryWriter, type QuantizeOptions, quantize } from './quantize.ts';
 export {
@@ -78,6 +79,7 @@ export {
 export { quote } from './quote.ts';
 export { addRange, checkLateSpec, checkLateWrite, elementRange, firstGap, type Ranges, writtenBytes } from './ranges.ts';
 export { isPlainRecord } from './record.ts';
+export { type Demands, planStep, readDemands, type SequenceState, type Share, type Span, type StepPlan } from './reference/batch.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';

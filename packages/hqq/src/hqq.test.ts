@@ -18,8 +18,8 @@ import { goldenJson, goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';
 import { openLayer } from './layer.ts';
 import { type HqqBits, type HqqOptions, settings } from './options.ts';
+import { callHere, type RoutineName } from './routines.ts';
 import { solveHqq } from './solvers/hqq.ts';
-import { proximalStep } from './solvers/proximal-step.ts';
 
 interface Case {
   name: string;
@@ -230,29 +230,20 @@ describe('error of what is stored', () => {
   });
 });
 
-describe('a backend may take over the proximal step', () => {
-  it('is asked for it, and the result is the same', async () => {
+describe('a backend may take over routines', () => {
+  it('is asked for each by name, and the result is the same', async () => {
     const weight = float32Tensor([64, 128], bell(64 * 128, 3));
-    let calls = 0;
-    const routine: Routine = async ([w, inverse, zero], params) => {
-      calls++;
-      const newZero = Float32Array.from(elements({ dtype: 'f32', data: zero!.data }));
-      const { moving, stopped } = proximalStep(
-        { weights: elements({ dtype: 'f32', data: w!.data }), groups: w!.shape[0]!, size: w!.shape[1]! },
-        params.levels as number,
-        elements({ dtype: 'f32', data: inverse!.data }),
-        newZero,
-        { norm: params.norm as number, beta: params.beta as number, lastBeta: params.beta as number },
-        new Uint8Array(newZero.length),
-      );
-      return [
-        float32Tensor([newZero.length], newZero),
-        { dtype: 'f64', shape: [], data: new Uint8Array(Float64Array.of(moving + stopped).buffer) },
-      ];
+    const calls = new Map<string, number>();
+    const routine = (name: string): Routine | undefined => {
+      if (name === 'hqq.finish') return undefined; // this backend has no version of it
+      return async (inputs, params) => {
+        calls.set(name, (calls.get(name) ?? 0) + 1);
+        return callHere(name as RoutineName, inputs, params);
+      };
     };
-    const runtime = { routine: (name: string) => (name === 'affine.proximal.step' ? routine : undefined) };
-    const accelerated = await quantize(weight, hqq(), { runtime });
-    expect(calls).toBeGreaterThan(1);
+    const accelerated = await quantize(weight, hqq(), { runtime: { routine } });
+    expect([...calls.keys()]).toEqual(['hqq.min-max', 'hqq.proximal-step']);
+    expect(calls.get('hqq.proximal-step')).toBeGreaterThan(1);
     expect(accelerated).toEqual(await quantize(weight, hqq()));
   });
 });

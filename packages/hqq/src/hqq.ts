@@ -33,10 +33,9 @@ export function hqq(options: HqqOptions = {}): Quantizer {
       const layer = openLayer(weight, affine, context);
       using _ = layer.store;
       const { tiling: t } = layer;
-      const { signal, routine, importance } = context;
+      const { signal, importance } = context;
       const solving: SolveContext = {
         signal,
-        routine,
         importance,
         shape: weight.shape,
         dtype: { scale: plainDtype(scale), zero: plainDtype(zero) },

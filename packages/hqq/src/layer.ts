@@ -1,4 +1,4 @@
-// One weight being quantized: its tiles, and the routines that work on a tile, on this thread or on others.
+// One weight being quantized: its tiles, and the routines that work on a tile, on this thread, on others or on a backend.
 //
 // Everything that takes time is a routine of one tile, and results are put together in tile order: what runs where changes no byte. decisions/010.
 
@@ -11,14 +11,14 @@ export interface Layer {
   readonly store: TileStore;
   readonly tiling: Tiling;
   readonly levels: number;
-  /** Runs a routine on one tile; `weights` is how many it has to look at, which decides whether another thread is worth the way. */
+  /** Runs a routine on one tile: a backend's if it has one; else `weights`, how many there are to look at, decides whether another thread is worth the way. */
   call(name: RoutineName, inputs: readonly HostTensor[], params: TileParams, weights: number): Promise<readonly HostTensor[]>;
 }
 
 /** Weights that a call must be for to go to another thread: about a tenth of a millisecond of work. */
 const WORTH_A_THREAD = 1 << 15;
 
-export function openLayer(weight: WeightReader, format: Affine, context: Pick<QuantizeContext, 'budget' | 'workers'>): Layer {
+export function openLayer(weight: WeightReader, format: Affine, context: Pick<QuantizeContext, 'budget' | 'workers' | 'routine'>): Layer {
   const t = tiling(format, weight.shape);
   const workers = t.tiles.length > 1 ? context.workers : undefined; // of a single tile there is nothing to share out
   return {
@@ -26,6 +26,8 @@ export function openLayer(weight: WeightReader, format: Affine, context: Pick<Qu
     tiling: t,
     levels: format.levels,
     async call(name, inputs, params, weights) {
+      const faster = context.routine?.(name);
+      if (faster) return faster(inputs, params);
       if (workers && weights >= WORTH_A_THREAD) return workers.routine(name)(inputs, params);
       return callHere(name, inputs, params);
     },

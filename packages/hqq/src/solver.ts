@@ -28,7 +28,7 @@ export type Grid =
   | { readonly codes: 'stored'; readonly scale: Float32Array; readonly zero: Float32Array };
 
 /** What a solver may know of the weight besides its numbers. */
-export interface SolveContext extends Pick<QuantizeContext, 'signal' | 'routine'> {
+export interface SolveContext extends Pick<QuantizeContext, 'signal'> {
   readonly shape: Matrix;
   readonly importance?: Importance | undefined;
   /** What scales and zeros will be rounded to; f32 where they are quantized themselves. */

@@ -1,11 +1,11 @@
 // Reads a step's batch: checks everything that can be wrong with it before anything runs, and says which rows belong to whom.
 
 import { byteLength } from '../dtype.ts';
-import type { StepSequence } from '../spec/backend.ts';
+import type { SequenceId, StepSequence } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Program } from '../spec/program.ts';
 import type { HostTensor } from '../spec/tensor.ts';
-import type { Sequence, Sequences } from './sequences.ts';
+import type { Sequence } from './sequences.ts';
 
 /** Rows [from, from + count) of a domain belong to one sequence. */
 export interface Span {
@@ -13,9 +13,17 @@ export interface Span {
   readonly count: number;
 }
 
+/** What a backend knows of a sequence before a step. */
+export interface SequenceState {
+  /** Tokens stepped so far. */
+  readonly length: number;
+  /** Whether encoder rows were handed in. */
+  readonly remembers: boolean;
+}
+
 /** One sequence's share of a step. */
-export interface Share {
-  readonly sequence: Sequence;
+export interface Share<S extends SequenceState = Sequence> {
+  readonly sequence: S;
   readonly given: StepSequence;
   /** Position of its first new token. */
   readonly start: number;
@@ -27,8 +35,8 @@ export interface Share {
   readonly encoder: Span;
 }
 
-export interface StepPlan {
-  readonly shares: readonly Share[];
+export interface StepPlan<S extends SequenceState = Sequence> {
+  readonly shares: readonly Share<S>[];
   readonly rows: { readonly tokens: number; readonly outputs: number; readonly encoder: number };
 }
 
@@ -43,6 +51,7 @@ export interface Demands {
   readonly positions: { readonly tokens: number; readonly encoder: number };
 }
 
+/** What a program asks of the batches of all its steps. */
 export function readDemands(program: Program, contextLength: number): Demands {
   const inputs = new Map<string, { rows: string; width: number }>();
   const injections = new Map<string, number>();
@@ -65,12 +74,16 @@ function bad(message: string, details: Readonly<Record<string, unknown>>): Lowbi
   return new LowbitError('ERR_BAD_ARGUMENT', message, { details });
 }
 
-/** Throws ERR_BAD_ARGUMENT or ERR_LIMIT for an unusable batch; changes nothing. */
-export function planStep(batch: readonly StepSequence[], sequences: Sequences, demands: Demands): StepPlan {
+/** Who has which rows of a step. Throws ERR_BAD_ARGUMENT or ERR_LIMIT for an unusable batch, ERR_BAD_ARGUMENT also by `get`; changes nothing. */
+export function planStep<S extends SequenceState>(
+  batch: readonly StepSequence[],
+  sequences: { get(id: SequenceId): S },
+  demands: Demands,
+): StepPlan<S> {
   if (batch.length === 0) throw bad('a step needs at least one sequence', {});
   const rows = { tokens: 0, outputs: 0, encoder: 0 };
   const seen = new Set<number>();
-  const shares = batch.map((given): Share => {
+  const shares = batch.map((given): Share<S> => {
     const { id, tokens } = given;
     const sequence = sequences.get(id);
     if (seen.has(id)) throw bad(`sequence ${id} is in the batch twice`, { sequence: id });
@@ -100,7 +113,7 @@ export function planStep(batch: readonly StepSequence[], sequences: Sequences, d
     }
     const encoder = checkInputs(given, sequence, count, wanted.length, demands);
     checkInjections(given, count, demands);
-    const share: Share = {
+    const share: Share<S> = {
       sequence,
       given,
       start: sequence.length,
@@ -130,7 +143,7 @@ function checkRows(what: string, tensor: HostTensor, rows: number | undefined, w
 }
 
 /** Number of encoder rows handed in. */
-function checkInputs(given: StepSequence, sequence: Sequence, tokens: number, wanted: number, demands: Demands): number {
+function checkInputs(given: StepSequence, sequence: SequenceState, tokens: number, wanted: number, demands: Demands): number {
   const inputs = given.inputs ?? {};
   let encoder: number | undefined;
   for (const name of Object.keys(inputs)) {

@@ -12,7 +12,7 @@ export async function solveHqq(
   s: Settings,
   options: Extract<SolverSettings, { name: 'hqq' }>,
   layer: Layer,
-  context: Pick<SolveContext, 'signal' | 'routine'>,
+  context: Pick<SolveContext, 'signal'>,
 ): Promise<{ readonly grid: Grid; readonly errors: readonly number[] }> {
   const grid = await startingGrid(s, layer, context.signal);
   const { iterations, norm, kappa } = options;

@@ -1,20 +1,11 @@
 // Half-quadratic steps over all tiles of a weight, here, on other threads, or on a backend.
 
-import {
-  castFloat,
-  elements,
-  type HostTensor,
-  hostTensor,
-  type JsonObject,
-  type QuantizeContext,
-  type Routine,
-  toFloat32,
-} from '@lowbit/core';
+import { elements, type HostTensor, hostTensor, type QuantizeContext, toFloat32 } from '@lowbit/core';
 import { eachTile, type Layer, ofTile } from '../layer.ts';
 import type { Tile } from '../tiles.ts';
 import type { Shrinkage } from './proximal-step.ts';
 
-type Context = Pick<QuantizeContext, 'signal' | 'routine'>;
+type Context = Pick<QuantizeContext, 'signal'>;
 type SolvedGrid = { readonly inverse: Float32Array; readonly zero: Float32Array };
 
 /** Constants of all steps. */
@@ -33,7 +24,6 @@ export interface Steps {
  */
 export function proximalPasses(layer: Layer, grid: SolvedGrid, steps: Steps, context: Context): () => Promise<number> {
   const { groups, size, tiles } = layer.tiling;
-  const accelerated = context.routine?.('affine.proximal.step');
   const settled = new Uint8Array(groups);
   const left = tiles.map((tile) => tile.groups); // groups of each tile that have not settled
   const errors = tiles.map((): TileErrors => ({ moving: 0, settled: 0 }));
@@ -44,14 +34,6 @@ export function proximalPasses(layer: Layer, grid: SolvedGrid, steps: Steps, con
   const take = async (weights: HostTensor, tile: Tile, index: number): Promise<void> => {
     const zero = ofTile(grid.zero, tile);
     const error = errors[index]!;
-    if (accelerated) {
-      error.moving = await backendStep(accelerated, weights, ofTile(grid.inverse, tile), zero, {
-        levels: layer.levels,
-        norm: steps.norm,
-        beta,
-      });
-      return;
-    }
     const inputs = [weights, ...[ofTile(grid.inverse, tile), zero].map(floats), hostTensor('u8', [tile.groups], ofTile(settled, tile))];
     const shrinkage: Shrinkage = { norm: steps.norm, beta, lastBeta };
     const params = { levels: layer.levels, ...shrinkage };
@@ -76,22 +58,6 @@ interface TileErrors {
   moving: number;
   /** Of the groups that have settled. */
   settled: number;
-}
-
-/**
- * `affine.proximal.step` of a backend: every group, whether it has settled or not. Replaces `zero`, gives the sum of |w - Wr|.
- * Routine inputs: weights f32 [groups, size], inverse f32 [groups], zero f32 [groups]; params levels, norm, beta; outputs: zero f32 [groups], error sum f64 [].
- */
-async function backendStep(
-  routine: Routine,
-  weights: HostTensor,
-  inverse: Float32Array,
-  zero: Float32Array,
-  params: JsonObject,
-): Promise<number> {
-  const [newZero, error] = await routine([castFloat(weights, 'f32'), floats(inverse), floats(zero)], params);
-  zero.set(toFloat32(newZero!));
-  return elements({ dtype: 'f64', data: error!.data })[0]!;
 }
 
 function floats(values: Float32Array): HostTensor {

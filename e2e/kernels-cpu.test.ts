@@ -1,0 +1,211 @@
+// The native CPU backend with the packages around it: quantizing with its routines, and layers that run on it.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { int8, nf4 } from '@lowbit/bnb';
+import {
+  type Backend,
+  type BackendProvider,
+  createRuntime,
+  type HostTensor,
+  quantize,
+  referenceBackend,
+  toFloat32,
+  writeFloat32,
+} from '@lowbit/core';
+import { hqq } from '@lowbit/hqq';
+import { openCheckpoint, quantizeCheckpoint } from '@lowbit/hub';
+import { cpu } from '@lowbit/kernels-cpu';
+import { llama, loadModel } from '@lowbit/models';
+import { decoderCase, seeded, seededTensor } from '@lowbit/testing';
+import { describe, expect, it } from 'vitest';
+import { needs } from '../fixtures/needs.ts';
+
+const probe = await cpu().probe();
+const addon = (context: { skip(reason: string): void }): void => needs(context, 'kernels-cpu', probe.ok, probe.ok ? '' : probe.reason);
+
+/** Bell-shaped weights with a few large ones, so that the shrinkage acts. */
+function weightOf(out: number, inp: number, dtype: 'f32' | 'f16' | 'bf16'): HostTensor {
+  const next = seeded(out * inp);
+  const values = Float32Array.from({ length: out * inp }, (_, i) => (next() + next() + next() - 1.5) * (i % 331 === 0 ? 6 : 0.3));
+  return { dtype, shape: [out, inp], data: writeFloat32(dtype, values) };
+}
+
+describe('quantizing with native routines', () => {
+  const runtimeOf = async (isa: 'auto' | 'scalar', threads: number) => {
+    const runtime = await createRuntime({ backends: [cpu({ isa, threads })] });
+    await runtime.backend('cpu'); // routines are those of opened backends
+    return runtime;
+  };
+
+  it.each([
+    ['4 bits', { bits: 4 }, [640, 1088], 'f32'],
+    ['4 bits of bf16', { bits: 4 }, [96, 320], 'bf16'],
+    ['4 bits, axis 0', { bits: 4, axis: 0 }, [192, 144], 'f16'],
+    ['8 bits, a group per row', { bits: 8, groupSize: null }, [40, 100], 'f32'],
+    ['3 bits', { bits: 3 }, [74, 128], 'f32'],
+    ['3 bits, axis 0', { bits: 3, axis: 0 }, [128, 66], 'f32'],
+    ['2 bits in groups of 16', { bits: 2, groupSize: 16 }, [60, 80], 'f32'],
+    ['1.58 bits', { bits: 1.58, groupSize: 64 }, [48, 192], 'f32'],
+    ['1 bit in groups of 200', { bits: 1, groupSize: 200 }, [64, 200], 'f32'],
+    ['without the solver', { bits: 4, optimize: false }, [64, 128], 'f32'],
+    ['rules of 0.1.8', { bits: 4, release: '0.1.8' }, [64, 128], 'f32'],
+    ['proximal-v2', { bits: 4, solver: 'proximal-v2' }, [64, 128], 'f32'],
+    ['least squares, whose routines stay in TypeScript', { bits: 4, solver: 'least-squares' }, [32, 128], 'f32'],
+  ] as const)('%s: the bytes of the TypeScript', async (_, options, shape, dtype) => {
+    const weight = weightOf(shape[0], shape[1], dtype);
+    const expected = await quantize(weight, hqq(options as never));
+    for (const [isa, threads] of probe.ok
+      ? ([
+          ['auto', 2],
+          ['scalar', 1],
+        ] as const)
+      : []) {
+      await using runtime = await runtimeOf(isa, threads);
+      const got = await quantize(weight, hqq(options as never), { runtime });
+      expect(got.format).toEqual(expected.format);
+      for (const [name, part] of Object.entries(expected.parts)) {
+        expect(Buffer.compare(got.parts[name]!.data, part.data), `${name}, ${isa}`).toBe(0);
+      }
+    }
+  });
+
+  it('calls them', async (context) => {
+    addon(context);
+    await using runtime = await runtimeOf('auto', 2);
+    const called = new Set<string>();
+    const watched = {
+      routine: (name: string) => {
+        const found = runtime.routine(name);
+        if (found) called.add(name);
+        return found;
+      },
+    };
+    await quantize(weightOf(64, 128, 'f32'), hqq(), { runtime: watched });
+    expect([...called]).toEqual(['hqq.min-max', 'hqq.proximal-step', 'hqq.finish']);
+  });
+});
+
+describe('layers on the native backend', () => {
+  it('a weight of hqq gives the numbers of the reference', async (context) => {
+    addon(context);
+    await using native = await createRuntime({ backends: [cpu({ threads: 2 })] });
+    await using plain = await createRuntime({ backends: [referenceBackend()] });
+    const quantized = await quantize(weightOf(96, 256, 'f32'), hqq());
+    const x = seededTensor(1, [3, 256]);
+    const results: Float32Array[] = [];
+    for (const runtime of [native, plain]) {
+      using linear = await runtime.linear(quantized);
+      const backend: Backend = await runtime.backend(runtime === native ? 'cpu' : 'reference');
+      const input = backend.alloc(x);
+      const output = backend.alloc({ dtype: 'f32', shape: [3, 96] });
+      backend.write(input, x.data);
+      linear.forward(input, output);
+      results.push(toFloat32(await backend.read(output)));
+    }
+    const largest = Math.max(...results[1]!.map(Math.abs));
+    for (const [i, y] of results[0]!.entries()) expect(Math.abs(y - results[1]![i]!)).toBeLessThan(4e-6 * largest);
+  });
+});
+
+describe('models on the native backend', () => {
+  const folder = fileURLToPath(new URL('../examples/tiny-llama', import.meta.url));
+  const prompt = 'It was a fine morning, and';
+
+  /** Greedy token ids of a checkpoint on a backend. */
+  async function greedy(path: string, backends: readonly BackendProvider[], maxTokens = 24): Promise<readonly number[]> {
+    await using runtime = await createRuntime({ backends });
+    await using checkpoint = await openCheckpoint(path);
+    await using model = await loadModel(checkpoint, { runtime });
+    const { ids } = await model.generate({ prompt, maxTokens, temperature: 0 });
+    expect(model.memory().weights).toBeGreaterThan(0);
+    return ids;
+  }
+
+  it('generate what the reference generates: dense, HQQ at several widths, NF4, int8', async (context) => {
+    addon(context);
+    const out = mkdtempSync(join(tmpdir(), 'lowbit-kernels-cpu-'));
+    try {
+      const paths = [folder];
+      const quantizers = { hqq4: hqq(), hqq2: hqq({ bits: 2, groupSize: 16 }), hqq3: hqq({ bits: 3, axis: 0 }), nf4: nf4(), int8: int8() };
+      for (const [name, quantizer] of Object.entries(quantizers)) {
+        await using source = await openCheckpoint(folder);
+        await quantizeCheckpoint(source, { out: join(out, name), quantizer, adapters: [llama] });
+        paths.push(join(out, name));
+      }
+      for (const path of paths) {
+        const expected = await greedy(path, [referenceBackend()]);
+        expect(await greedy(path, [cpu({ threads: 2 })]), path).toEqual(expected);
+        expect((await greedy(path, [cpu({ threads: 2, precision: 'fast' })])).length).toBeGreaterThan(0);
+      }
+    } finally {
+      rmSync(out, { recursive: true, force: true });
+    }
+  });
+
+  it('lets the event loop run during a step, one step at a time, and ends cleanly when it is disposed meanwhile', async (context) => {
+    addon(context);
+    const backend = await cpu({ threads: 2 }).open();
+    const { test } = decoderCase();
+    const linears = await Promise.all(
+      test.program.linears.map(({ path, bias }) =>
+        backend.prepare(test.weights.get(path)!, { bias: bias === undefined ? undefined : test.program.constants[bias] }),
+      ),
+    );
+    const executable = await backend.compile(test.program, linears, { contextLength: 2048 });
+    const id = executable.open();
+    const tokens = Uint32Array.from({ length: 1500 }, (_, i) => i % 19);
+    const step = executable.step([{ id, tokens }]);
+    let turns = 0;
+    const timer = setInterval(() => turns++, 1);
+    await expect(executable.step([{ id, tokens }])).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    const { logits } = await step;
+    clearInterval(timer);
+    expect(turns).toBeGreaterThan(0);
+    expect(toFloat32(logits!).every(Number.isFinite)).toBe(true);
+    const late = executable.step([{ id, tokens: tokens.subarray(0, 200) }]);
+    executable[Symbol.dispose]();
+    for (const linear of linears) linear[Symbol.dispose]();
+    await backend[Symbol.asyncDispose]();
+    await expect(late).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
+    expect(backend.allocated()).toBe(0);
+  });
+
+  it('survives threads of JavaScript that end in the middle of a step', async (context) => {
+    addon(context);
+    const addonPath = fileURLToPath(new URL('../packages/kernels-cpu/build/Release/lowbit_cpu.node', import.meta.url));
+    const code = `
+      const { parentPort } = require('node:worker_threads');
+      const native = require(${JSON.stringify(addonPath)});
+      const machine = native.openMachine('scalar', 2);
+      const weight = native.createWeight({ kind: 'dense', out: 512, inp: 512, dtype: 'f32' }, {});
+      const program = native.compileProgram(machine, {
+        tensors: [{ rows: 0, width: 512, offset: 0 }, { rows: 0, width: 512, offset: 512 }], arena: [1024, 0, 0, 0],
+        ops: [{ op: 'input', out: 0 }, { op: 'linear', x: 0, out: 1, linear: 0 }], ropes: [], caches: [], constants: [], linears: [weight], contextLength: 4096,
+      });
+      const rows = 2000;
+      native.stepProgram(program, {
+        tokens: new Uint32Array(rows), rows: [rows, 0, 0, 0], planes: 3, injections: [], inputs: [{ op: 0, values: new Float32Array(rows * 512) }],
+        shares: [{ id: 1, start: 0, length: rows, remembers: false, from: [0, 0, 0, 0], count: [rows, 0, 0, 0], wanted: new Uint32Array(0) }],
+      });
+      parentPort.postMessage('running');`;
+    for (let round = 0; round < 3; round++) {
+      const worker = new Worker(code, { eval: true });
+      await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+      expect(await worker.terminate()).toBe(1);
+    }
+  });
+
+  it('gives everything back, round after round', async (context) => {
+    addon(context);
+    const rounds = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++) await greedy(folder, [cpu({ threads: 2 })], 2);
+    };
+    await rounds(5);
+    const before = process.memoryUsage().rss;
+    await rounds(20);
+    expect(process.memoryUsage().rss - before).toBeLessThan(80 << 20);
+  });
+});

@@ -1,0 +1,54 @@
+// The thread pool: runs a list of stages, each cut into chunks that whoever is free takes.
+//
+// A stage begins when all chunks of the one before are done; nobody waits for a thread that has taken none, so a thread that the system has put aside
+// delays a step by one chunk at most. Waiting spins for a while, then sleeps on a futex.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace lowbit {
+
+/// run(context, chunk, thread) for every chunk in 0 .. chunks - 1, at most 2^24 - 1 of them; thread is below Pool::threads().
+struct Stage {
+  void (*run)(const void* context, size_t chunk, int thread);
+  const void* context;
+  uint32_t chunks;
+};
+
+class Pool {
+ public:
+  /// `threads` in all: the caller of `run` is one of them. Throws std::system_error where no thread can be started.
+  explicit Pool(int threads);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  /// Runs the stages in order and returns when all are done. One caller at a time; others wait.
+  void run(const Stage* stages, size_t count);
+
+ private:
+  void work(int thread);
+  bool take(int thread);
+  void open(size_t stage);
+  void stop();
+
+  std::vector<std::thread> workers_;
+  std::mutex running_;
+  const Stage* stages_ = nullptr;
+  size_t count_ = 0;
+  // stage (16 bits) | chunks (24) | next chunk (24): taking a chunk tells whose it is, so a thread that comes late takes what there is, or nothing.
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<uint32_t> done_{0};
+  alignas(64) std::atomic<uint32_t> signal_{0};
+  std::atomic<uint32_t> sleeping_{0};
+  std::atomic<bool> finished_{true};
+  std::atomic<bool> stopping_{false};
+};
+
+}  // namespace lowbit

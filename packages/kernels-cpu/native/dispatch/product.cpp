@@ -1,0 +1,330 @@
+#include "product.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "layout.h"
+
+namespace lowbit {
+namespace {
+
+constexpr size_t align(size_t bytes) { return (bytes + 63) & ~size_t{63}; }
+constexpr size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
+
+// Of a chunk: so much of the weight stays in the second-level cache while all rows of x pass by.
+constexpr size_t kChunkBytes = size_t{256} << 10;
+/// Chunks per thread: enough that a slow one takes less.
+constexpr size_t kChunksPerThread = 8;
+
+/// Items of a chunk: several chunks a thread, none larger than the cache.
+size_t chunk_items(size_t items, size_t item_bytes, int threads, size_t multiple) {
+  const size_t even = divide_up(items, static_cast<size_t>(threads) * kChunksPerThread);
+  const size_t cached = std::max<size_t>(1, kChunkBytes / std::max<size_t>(1, item_bytes));
+  return std::max<size_t>(1, divide_up(std::min(even, cached), multiple)) * multiple;
+}
+
+bool is_tiles(const Weight& w) { return w.kind == Kind::tiles || w.kind == Kind::int8; }
+
+}  // namespace
+
+size_t Cut::start(size_t group) const {
+  if (group <= whole) return group * static_cast<size_t>(most);
+  size_t at = whole * static_cast<size_t>(most);
+  for (size_t i = 0; i < group - whole; ++i) at += static_cast<size_t>(rest[i]);
+  return at;
+}
+
+Cut cut_rows(const Kernels& kernels, const Weight& weight, int planes, size_t rows) {
+  const auto built = [&](int tokens) {
+    if (weight.kind == Kind::int8) return kernels.int8[tokens - 1] != nullptr;
+    return kernels.tile[static_cast<int>(weight.codes)][planes - 1][tokens - 1] != nullptr;
+  };
+  const auto largest = [&](int most) {
+    while (most > 1 && !built(most)) --most;
+    return most;
+  };
+  Cut cut;
+  cut.most = largest(kMaxTokens);
+  cut.whole = rows / static_cast<size_t>(cut.most);
+  for (int left = static_cast<int>(rows % static_cast<size_t>(cut.most)); left > 0; left -= cut.rest[cut.rests - 1]) {
+    cut.rest[cut.rests++] = largest(left);
+  }
+  return cut;
+}
+
+Activations Quantized::group(size_t index) const {
+  const size_t tokens = static_cast<size_t>(cut.tokens(index));
+  uint8_t* at = memory + cut.start(index) * token_bytes();
+  Activations a;
+  a.tokens = static_cast<int>(tokens);
+  a.planes = planes;
+  a.codes = reinterpret_cast<const int32_t*>(at);
+  at += tokens * blocks * block * static_cast<size_t>(planes);
+  a.scale = reinterpret_cast<const float*>(at);
+  a.sum = a.scale + tokens * blocks;
+  a.plane_sum = reinterpret_cast<const int32_t*>(a.sum + tokens * blocks);
+  return a;
+}
+
+Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_t rows, int threads)
+    : kernels_(kernels), weight_(weight), planes_(weight.kind == Kind::int8 ? 1 : planes), rows_(rows), threads_(threads) {
+  const Weight& w = weight_;
+  if (!is_tiles(w)) {
+    chunk_items_ = chunk_items(w.out, w.inp * sizeof(float), threads, 4);
+    thread_bytes_ = align(4 * w.inp * sizeof(float));
+    return;
+  }
+  quantized_ = {w.inp, w.block, w.blocks, planes_, cut_rows(kernels, w, planes_, rows), nullptr};
+  if (w.scale != nullptr && w.kind == Kind::tiles) {
+    chunk_items_ = chunk_items(w.classes, w.class_tiles * tile_bytes(w), threads, 1);
+    thread_bytes_ = align(static_cast<size_t>(quantized_.cut.most) * quantized_.token_bytes()) + align(w.inp * sizeof(float)) +
+                    align(rows * sizeof(float));
+  } else {
+    chunk_items_ = chunk_items(w.class_tiles, tile_bytes(w), threads, 2);
+  }
+}
+
+size_t Product::scratch_bytes() const {
+  const size_t own = thread_bytes_ * static_cast<size_t>(threads_);
+  return is_tiles(weight_) && thread_bytes_ == 0 ? align(rows_ * quantized_.token_bytes()) : own;
+}
+
+bool Product::shares(const Product& other) const {
+  const auto plain = [](const Product& p) { return p.weight_.kind == Kind::tiles && p.thread_bytes_ == 0; };
+  const Quantized& a = quantized_;
+  const Quantized& b = other.quantized_;
+  return plain(*this) && plain(other) && rows_ == other.rows_ && a.inp == b.inp && a.block == b.block && a.planes == b.planes &&
+         a.cut.most == b.cut.most && a.cut.rests == b.cut.rests && std::equal(a.cut.rest, a.cut.rest + a.cut.rests, b.cut.rest);
+}
+
+void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to, bool quantized) {
+  x_ = x;
+  out_ = out;
+  const auto add = [&](auto run, size_t chunks) { to.push_back({run, this, static_cast<uint32_t>(chunks)}); };
+  const Weight& w = weight_;
+  if (!is_tiles(w)) {
+    scratch_ = scratch;
+    add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_rows(chunk, thread); },
+        divide_up(w.out, chunk_items_));
+    return;
+  }
+  if (thread_bytes_ > 0) {
+    scratch_ = scratch;
+    add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_classes(chunk, thread); },
+        divide_up(w.classes, chunk_items_));
+    return;
+  }
+  quantized_.memory = scratch;
+  const size_t chunks = divide_up(w.class_tiles, chunk_items_);
+  if (w.kind == Kind::int8) {
+    is_outlier_.assign(w.inp, 0);
+    row_scale_.assign(rows_, 0);
+    // The one stage that writes this object: nothing else runs beside it.
+    add([](const void* p, size_t, int) { const_cast<Product*>(static_cast<const Product*>(p))->find_outliers(); }, 1);
+    add([](const void* p, size_t group, int) { static_cast<const Product*>(p)->quantize_int8(group); }, quantized_.cut.groups());
+    add([](const void* p, size_t chunk, int) { static_cast<const Product*>(p)->multiply_int8(chunk); }, chunks);
+    return;
+  }
+  if (!quantized) {
+    add([](const void* p, size_t group, int) { static_cast<const Product*>(p)->quantize(group); }, quantized_.cut.groups());
+  }
+  add([](const void* p, size_t chunk, int) { static_cast<const Product*>(p)->multiply_tiles(chunk); }, chunks);
+}
+
+void Product::quantize(size_t group) const {
+  const Activations a = quantized_.group(group);
+  kernels_.quantize(x_ + quantized_.cut.start(group) * weight_.inp, weight_.inp, a.tokens, planes_, weight_.inp, weight_.block,
+                    weight_.blocks, nullptr, const_cast<int32_t*>(a.codes), const_cast<float*>(a.scale), const_cast<float*>(a.sum),
+                    const_cast<int32_t*>(a.plane_sum));
+}
+
+/// Sums [token][16] of a tile to their rows of out, with table factor, offsets [token] and bias.
+void Product::finish_tile(size_t tile, size_t group, const float* sums, const float* offsets) const {
+  const Weight& w = weight_;
+  const size_t of_class = tile / w.class_tiles;
+  const size_t first = tile % w.class_tiles * kTileRows;
+  const size_t rows = std::min(kTileRows, w.out / w.classes - first);
+  const size_t token = quantized_.cut.start(group);
+  const int tokens = quantized_.cut.tokens(group);
+  const bool table = w.codes == Codes::table4;
+  for (int m = 0; m < tokens; ++m) {
+    float* out = out_ + (token + static_cast<size_t>(m)) * w.out;
+    for (size_t lane = 0; lane < rows; ++lane) {
+      const size_t row = (first + lane) * w.classes + of_class;
+      float y = sums[static_cast<size_t>(m) * kTileRows + lane];
+      if (table) y *= w.table_factor;
+      if (offsets != nullptr) y -= offsets[m];
+      if (w.bias != nullptr) y += w.bias[row];
+      out[row] = y;
+    }
+  }
+}
+
+void Product::multiply_tiles(size_t chunk) const {
+  const Weight& w = weight_;
+  const size_t from = chunk * chunk_items_;
+  const size_t to = std::min(w.class_tiles, from + chunk_items_);
+  const size_t stride = tile_bytes(w);
+  const int codes = static_cast<int>(w.codes);
+  alignas(64) float sums[2 * kMaxTokens * kTileRows];
+  for (size_t group = 0; group < quantized_.cut.groups(); ++group) {
+    const Activations a = quantized_.group(group);
+    const auto pair = a.tokens == 1 ? kernels_.pair[codes][planes_ - 1] : nullptr;
+    for (size_t tile = from; tile < to;) {
+      const TileCall call{&w, w.data + tile * stride, stride, &a, sums};
+      if (pair != nullptr && tile + 2 <= to) {
+        pair(call);
+        finish_tile(tile, group, sums, nullptr);
+        finish_tile(tile + 1, group, sums + kTileRows, nullptr);
+        tile += 2;
+      } else {
+        kernels_.tile[codes][planes_ - 1][a.tokens - 1](call);
+        finish_tile(tile, group, sums, nullptr);
+        ++tile;
+      }
+    }
+  }
+}
+
+/// Axis 0: the rows of a class share their scales, so these go to the activations, once for all rows of the class.
+void Product::multiply_classes(size_t chunk, int thread) const {
+  const Weight& w = weight_;
+  const size_t stride = tile_bytes(w);
+  uint8_t* scratch = scratch_ + static_cast<size_t>(thread) * thread_bytes_;
+  Quantized own = quantized_;
+  own.memory = scratch;
+  float* shift = reinterpret_cast<float*>(scratch + align(static_cast<size_t>(own.cut.most) * own.token_bytes()));
+  float* offsets = reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(shift) + align(w.inp * sizeof(float)));
+  alignas(64) float sums[kMaxTokens * kTileRows];
+  const size_t to = std::min(w.classes, (chunk + 1) * chunk_items_);
+  for (size_t c = chunk * chunk_items_; c < to; ++c) {
+    const float* scale = w.scale + c * w.inp;
+    const float* zero = w.zero + c * w.inp;
+    for (size_t k = 0; k < w.inp; ++k) shift[k] = scale[k] * zero[k];
+    kernels_.dot_plain(shift, w.inp, x_, w.inp, rows_, offsets);
+    for (size_t group = 0; group < quantized_.cut.groups(); ++group) {
+      const size_t token = quantized_.cut.start(group);
+      own.cut = Cut{1, quantized_.cut.tokens(group), {}, 0};
+      const Activations a = own.group(0);
+      kernels_.quantize(x_ + token * w.inp, w.inp, a.tokens, planes_, w.inp, w.block, w.blocks, scale, const_cast<int32_t*>(a.codes),
+                        const_cast<float*>(a.scale), const_cast<float*>(a.sum), const_cast<int32_t*>(a.plane_sum));
+      for (size_t i = 0; i < w.class_tiles; ++i) {
+        const size_t tile = c * w.class_tiles + i;
+        kernels_.tile[static_cast<int>(w.codes)][planes_ - 1][a.tokens - 1]({&w, w.data + tile * stride, stride, &a, sums});
+        finish_tile(tile, group, sums, offsets + token);
+      }
+    }
+  }
+}
+
+void Product::multiply_rows(size_t chunk, int thread) const {
+  const Weight& w = weight_;
+  float* wide = reinterpret_cast<float*>(scratch_ + static_cast<size_t>(thread) * thread_bytes_);
+  const size_t to = std::min(w.out, (chunk + 1) * chunk_items_);
+  for (size_t row = chunk * chunk_items_; row < to; row += 4) {
+    const size_t count = std::min<size_t>(4, to - row);
+    const float* rows = wide;
+    if (w.kind == Kind::dense && w.dtype == Float::f32) {
+      rows = reinterpret_cast<const float*>(w.data + row * w.row_bytes);
+    } else {
+      for (size_t i = 0; i < count; ++i) fill_row(kernels_, w, row + i, wide + i * w.inp);
+    }
+    kernels_.dot(rows, count, w.inp, x_, w.inp, rows_, out_ + row, w.out);
+    if (w.bias == nullptr) continue;
+    for (size_t t = 0; t < rows_; ++t) {
+      for (size_t i = 0; i < count; ++i) out_[t * w.out + row + i] += w.bias[row + i];
+    }
+  }
+}
+
+/// Columns in which some row, rounded to f16, reaches the threshold; and the largest magnitude of each row outside its own outliers.
+void Product::find_outliers() {
+  const size_t inp = weight_.inp;
+  for (size_t row = 0; row < rows_; ++row) {
+    float largest = 0;
+    bool nan = false;
+    for (size_t k = 0; k < inp; ++k) {
+      const float magnitude = std::fabs(from_f16(to_f16(x_[row * inp + k])));
+      if (threshold > 0 && magnitude >= threshold) {
+        is_outlier_[k] = 1;
+      } else if (magnitude > largest) {
+        largest = magnitude;
+      } else if (std::isnan(magnitude)) {
+        nan = true;
+      }
+    }
+    row_scale_[row] = nan ? NAN : largest;
+  }
+  outliers_.clear();
+  for (size_t k = 0; k < inp; ++k) {
+    if (is_outlier_[k] != 0) outliers_.push_back(static_cast<uint32_t>(k));
+  }
+}
+
+void Product::quantize_int8(size_t group) const {
+  const Activations a = quantized_.group(group);
+  const size_t tokens = static_cast<size_t>(a.tokens);
+  uint8_t* codes = reinterpret_cast<uint8_t*>(const_cast<int32_t*>(a.codes));
+  int32_t* sums = const_cast<int32_t*>(a.plane_sum);
+  for (size_t m = 0; m < tokens; ++m) {
+    const size_t row = quantized_.cut.start(group) + m;
+    const float* x = x_ + row * weight_.inp;
+    const float largest = row_scale_[row];
+    const float inverse = 1.0f / largest;
+    const float s = inverse * 127.0f;
+    for (size_t b = 0; b < weight_.blocks; ++b) {
+      int32_t sum = 0;
+      for (size_t i = 0; i < weight_.block; ++i) {
+        const size_t k = b * weight_.block + i;
+        int8_t code = 0;
+        if (largest > 0 && k < weight_.inp && is_outlier_[k] == 0) {
+          const float scaled = from_f16(to_f16(x[k])) * s;
+          if (std::isfinite(scaled)) code = static_cast<int8_t>(std::nearbyint(scaled));
+        }
+        sum += code;
+        codes[(k / 4 * tokens + m) * 4 + k % 4] = static_cast<uint8_t>(code);
+      }
+      sums[b * tokens + m] = sum;
+    }
+  }
+}
+
+void Product::multiply_int8(size_t chunk) const {
+  const Weight& w = weight_;
+  const size_t stride = tile_bytes(w);
+  const size_t to = std::min(w.class_tiles, (chunk + 1) * chunk_items_);
+  // A sum of so many products of 127 * 127 fits an int32.
+  const size_t span = std::max<size_t>(1, (size_t{1} << 17) / w.block);
+  alignas(64) int32_t part[kMaxTokens * kTileRows];
+  int64_t sums[kMaxTokens * kTileRows];
+  for (size_t group = 0; group < quantized_.cut.groups(); ++group) {
+    const Activations a = quantized_.group(group);
+    const size_t token = quantized_.cut.start(group);
+    const size_t count = static_cast<size_t>(a.tokens) * kTileRows;
+    for (size_t tile = chunk * chunk_items_; tile < to; ++tile) {
+      const uint8_t* data = w.data + tile * stride;
+      std::fill(sums, sums + count, 0);
+      for (size_t from = 0; from < w.blocks; from += span) {
+        kernels_.int8[a.tokens - 1]({&w, data, &a, from, std::min(w.blocks, from + span), part});
+        for (size_t i = 0; i < count; ++i) sums[i] += part[i];
+      }
+      for (size_t lane = 0; lane < kTileRows && tile * kTileRows + lane < w.out; ++lane) {
+        const size_t row = tile * kTileRows + lane;
+        const float scale = w.scale[row];
+        for (size_t m = 0; m < static_cast<size_t>(a.tokens); ++m) {
+          const float* x = x_ + (token + m) * w.inp;
+          double y = static_cast<double>(sums[m * kTileRows + lane]) * row_scale_[token + m] * scale / 16129;
+          for (const uint32_t k : outliers_) {
+            const int q = data[k / w.block * w.block_bytes + k % w.block / 4 * 64 + 4 * lane + k % 4] - 128;
+            const float wide = static_cast<float>(q) * scale * (1.0f / 127.0f);
+            y += static_cast<double>(x[k]) * wide;
+          }
+          out_[(token + m) * w.out + row] = static_cast<float>(w.bias != nullptr ? y + w.bias[row] : y);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace lowbit

@@ -1,0 +1,85 @@
+// A product of rows with a weight, as stages of a pool.
+//
+// Results depend on the weight, the row and the number of planes alone: not on threads, chunks or instruction sets, and with equal planes not on the
+// rows beside it (LLM.int8 excepted, whose rows share their outliers).
+#pragma once
+
+#include <vector>
+
+#include "lowbit_cpu.h"
+#include "pool.h"
+
+namespace lowbit {
+
+/// How rows are cut into calls of a kernel: as many as possible of `most`, the rest in what there is.
+struct Cut {
+  size_t whole = 0;  // groups of `most`
+  int most = 1;
+  int rest[8] = {};
+  int rests = 0;
+
+  size_t groups() const { return whole + static_cast<size_t>(rests); }
+  size_t start(size_t group) const;
+  int tokens(size_t group) const { return group < whole ? most : rest[group - whole]; }
+};
+
+Cut cut_rows(const Kernels& kernels, const Weight& weight, int planes, size_t rows);
+
+/// Rows quantized for the kernels, group after group, in memory of the caller's.
+struct Quantized {
+  size_t inp, block, blocks;
+  int planes;
+  Cut cut;
+  uint8_t* memory;
+
+  size_t token_bytes() const { return blocks * (block * static_cast<size_t>(planes) + 4 * (2 + static_cast<size_t>(planes))); }
+  Activations group(size_t index) const;
+};
+
+/// One product: `out` [rows, weight.out] = x [rows, weight.inp] W^T + bias. Everything it needs while it runs.
+class Product {
+ public:
+  /// planes: 1 to 3, of tiles; other kinds have their own arithmetic.
+  Product(const Kernels& kernels, const Weight& weight, int planes, size_t rows, int threads);
+
+  /// Bytes of 64-byte aligned scratch that `stages` needs.
+  size_t scratch_bytes() const;
+  /// Appends what is to be done. This object, x, out and scratch stay where they are until it has run.
+  /// `quantized`: the scratch holds the rows of x already, from a product that `shares` them.
+  void stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to, bool quantized = false);
+  /// Whether the quantized rows of another product with the same x and scratch, run just before, serve this one.
+  bool shares(const Product& other) const;
+  /// int8, after a run: columns computed in floating point.
+  size_t outlier_columns() const { return outliers_.size(); }
+
+  /// Threshold of LLM.int8; 0: no outliers.
+  float threshold = 0;
+
+ private:
+  void quantize(size_t group) const;
+  void multiply_tiles(size_t chunk) const;
+  void multiply_classes(size_t chunk, int thread) const;
+  void multiply_rows(size_t chunk, int thread) const;
+  void find_outliers();
+  void quantize_int8(size_t group) const;
+  void multiply_int8(size_t chunk) const;
+  void finish_tile(size_t tile, size_t group, const float* sums, const float* offsets) const;
+
+  const Kernels& kernels_;
+  const Weight& weight_;
+  int planes_;
+  size_t rows_;
+  int threads_;
+  Quantized quantized_{};
+  size_t chunk_items_ = 1;  // tiles, classes or rows of a chunk
+  const float* x_ = nullptr;
+  float* out_ = nullptr;
+  uint8_t* scratch_ = nullptr;  // after the quantized rows
+  size_t thread_bytes_ = 0;
+  // int8
+  std::vector<uint8_t> is_outlier_;
+  std::vector<uint32_t> outliers_;
+  std::vector<float> row_scale_;
+};
+
+}  // namespace lowbit

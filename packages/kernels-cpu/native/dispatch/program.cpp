@@ -1,0 +1,516 @@
+#include "program.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "elementwise.h"
+#include "layout.h"
+#include "memory.h"
+#include "product.h"
+
+namespace lowbit {
+
+/// One run of a step: contexts of its stages live here.
+struct Stepper {
+  Program& program;
+  const StepInput& in;
+  const Kernels& kernels;
+  Pool& pool;
+
+  struct Task {
+    const Stepper* self;
+    const Op* op;
+    size_t rows;
+    size_t rows_of_chunk;
+  };
+  struct Run {  // stages of one chunk, one after another
+    std::vector<Stage> stages;
+  };
+
+  std::deque<Task> tasks;
+  std::deque<Product> products;
+  std::deque<Run> runs;
+  std::vector<Stage> stages;
+  std::vector<const Share*> share_of[kRows];  // tokens, outputs, encoder
+  std::vector<size_t> position_of[kRows];
+  std::vector<std::vector<Cache>*> caches_of;  // by share
+  std::vector<float> scores;                   // by thread
+  size_t longest = 0;
+  // cos and sin of every row, by rope and domain: [row][pair][2]
+  std::unordered_map<int, std::vector<double>> turns;
+
+  float* at(int id) const {
+    const TensorPlace& place = program.tensors[static_cast<size_t>(id)];
+    const size_t domain = static_cast<size_t>(place.rows);
+    return program.arena_.data() + program.arena_start_[domain] + place.offset * in.rows[domain];
+  }
+  size_t width(int id) const { return program.tensors[static_cast<size_t>(id)].width; }
+  Rows domain(int id) const { return program.tensors[static_cast<size_t>(id)].rows; }
+  size_t rows(int id) const { return in.rows[static_cast<size_t>(domain(id))]; }
+  const std::vector<float>* constant(int id) const { return id < 0 ? nullptr : &program.constants[static_cast<size_t>(id)]; }
+  size_t share_index(const Share* share) const { return static_cast<size_t>(share - in.shares.data()); }
+
+  void place_rows();
+  void grow_caches();
+  void turn(const Op& op);
+  void add_stages();
+  void add_rows(const Op& op, size_t count, size_t work);
+  void add_linear(const Op& op);
+  void merge();
+
+  void run_rows(const Op& op, size_t from, size_t to, int thread) const;
+  void append(const Op& op, int k, int v, Rows rows) const;
+  void attend(const Op& op, size_t row, size_t head, float* scores) const;
+  void expert(const Op& op, size_t row) const;
+};
+
+void Stepper::place_rows() {
+  for (const Rows rows : {Rows::tokens, Rows::outputs, Rows::encoder}) {
+    const size_t d = static_cast<size_t>(rows);
+    share_of[d].resize(in.rows[d]);
+    position_of[d].resize(in.rows[d]);
+    for (const Share& share : in.shares) {
+      for (size_t i = 0; i < share.count[d]; ++i) {
+        share_of[d][share.from[d] + i] = &share;
+        position_of[d][share.from[d] + i] = rows == Rows::encoder ? i : share.start + (rows == Rows::outputs ? share.wanted[i] : i);
+      }
+    }
+  }
+}
+
+/// Room for all rows that this step appends, and the rows of earlier steps as JavaScript counts them.
+void Stepper::grow_caches() {
+  for (const Share& share : in.shares) {
+    std::vector<Cache>& caches = program.sequences_[share.id];
+    caches.resize(program.caches.size());
+    for (size_t i = 0; i < caches.size(); ++i) {
+      const CacheUse& use = program.caches[i];
+      Cache& cache = caches[i];
+      cache.rows = use.encoder ? (share.remembers ? cache.rows : 0) : share.start;
+      const size_t more = share.count[static_cast<size_t>(use.encoder ? Rows::encoder : Rows::tokens)];
+      const size_t rows = cache.rows + more;
+      if (rows * use.key_width > cache.k.size() || rows * use.value_width > cache.v.size()) {
+        const size_t limit = use.encoder ? rows : program.context_length;
+        const size_t room = std::max(rows, std::min({limit, 2 * cache.rows, cache.rows + 1024}));
+        cache.k.reserve(room * use.key_width);
+        cache.v.reserve(room * use.value_width);
+        cache.k.resize(room * use.key_width);
+        cache.v.resize(room * use.value_width);
+      }
+      longest = std::max(longest, rows);
+    }
+    caches_of.push_back(&caches);
+    longest = std::max({longest, share.count[0], share.count[3]});
+  }
+  scores.resize(longest * static_cast<size_t>(pool.threads()));
+}
+
+/// cos and sin for the rows of a rotation's domain, once a step.
+void Stepper::turn(const Op& op) {
+  const size_t d = static_cast<size_t>(domain(op.out));
+  const int key = op.rope * kRows + static_cast<int>(d);
+  if (turns.count(key) != 0) return;
+  const Rope& rope = program.ropes[static_cast<size_t>(op.rope)];
+  const size_t half = op.dim / 2;
+  std::vector<double>& turned = turns[key];
+  turned.resize(in.rows[d] * half * 2);
+  const Share* last = nullptr;
+  std::vector<double> frequencies;
+  const double scale = rope.kind == 1 ? 1 : rope.scale;
+  for (size_t row = 0; row < in.rows[d]; ++row) {
+    const Share* share = share_of[d][row];
+    if (share != last) frequencies = rope_frequencies(rope, d == 3 ? share->count[3] : share->length);
+    last = share;
+    for (size_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(position_of[d][row]) * frequencies[i];
+      turned[(row * half + i) * 2] = std::cos(angle) * scale;
+      turned[(row * half + i) * 2 + 1] = std::sin(angle) * scale;
+    }
+  }
+}
+
+void Stepper::append(const Op& op, int k, int v, Rows rows) const {
+  const size_t d = static_cast<size_t>(rows);
+  for (const Share& share : in.shares) {
+    const size_t count = share.count[d];
+    if (count == 0) continue;
+    Cache& cache = (*caches_of[share_index(&share)])[static_cast<size_t>(op.cache)];
+    const size_t key = width(k), value = width(v);
+    std::memcpy(cache.k.data() + cache.rows * key, at(k) + share.from[d] * key, count * key * sizeof(float));
+    std::memcpy(cache.v.data() + cache.rows * value, at(v) + share.from[d] * value, count * value * sizeof(float));
+    cache.rows += count;
+  }
+}
+
+/// One head of one row, as packages/core/src/reference/attention.ts.
+void Stepper::attend(const Op& op, size_t row, size_t head, float* p) const {
+  const size_t d = static_cast<size_t>(domain(op.out));
+  const Share& share = *share_of[d][row];
+  const int64_t position = static_cast<int64_t>(position_of[d][row]);
+  const float* k;
+  const float* v;
+  size_t count;
+  int64_t from = 0;
+  const size_t key_width = op.kv_heads * op.key_dim, value_width = op.kv_heads * op.value_dim;
+  if (op.cache >= 0) {
+    const Cache& cache = (*caches_of[share_index(&share)])[static_cast<size_t>(op.cache)];
+    k = cache.k.data();
+    v = cache.v.data();
+    count = cache.rows;
+  } else {
+    k = at(op.y) + share.from[d] * key_width;
+    v = at(op.z) + share.from[d] * value_width;
+    count = share.count[d];
+    from = d == 3 ? 0 : static_cast<int64_t>(share.start);
+  }
+  float* out = at(op.out) + row * op.heads * op.value_dim + head * op.value_dim;
+  const int64_t first = op.window == 0 ? 0 : std::max<int64_t>(0, position - static_cast<int64_t>(op.window) + 1 - from);
+  const int64_t end = op.causal ? std::min(static_cast<int64_t>(count), position + 1 - from) : static_cast<int64_t>(count);
+  if (end <= first) {
+    std::fill(out, out + op.value_dim, 0.0f);
+    return;
+  }
+  const size_t n = static_cast<size_t>(end - first);
+  const size_t kv_head = head * op.kv_heads / op.heads;
+  kernels.scores(at(op.x) + row * op.heads * op.key_dim + head * op.key_dim, k + static_cast<size_t>(first) * key_width + kv_head * op.key_dim,
+                 key_width, op.key_dim, n, p);
+  float most = -INFINITY;
+  for (size_t j = 0; j < n; ++j) {
+    float score = p[j] * static_cast<float>(op.factor);
+    if (op.softcap > 0) score = static_cast<float>(op.softcap * std::tanh(static_cast<double>(score) / op.softcap));
+    const int64_t distance = from + first + static_cast<int64_t>(j) - position;
+    if (!op.slopes.empty()) score += static_cast<float>(op.slopes[head] * static_cast<double>(distance));
+    if (op.buckets > 0) {
+      score += (*constant(op.constant))[relative_bucket(distance, op.buckets, op.max_distance, op.bidirectional) * op.heads + head];
+    }
+    p[j] = score;
+    most = std::max(most, score);
+  }
+  double total = 0;
+  for (size_t j = 0; j < n; ++j) {
+    p[j] = std::exp(p[j] - most);
+    total += static_cast<double>(p[j]);
+  }
+  kernels.mix(v + static_cast<size_t>(first) * value_width + kv_head * op.value_dim, value_width, op.value_dim, n, p, out);
+  const float inverse = static_cast<float>(1 / total);
+  for (size_t i = 0; i < op.value_dim; ++i) out[i] *= inverse;
+}
+
+/// One row of one expert, by the thread that is at it.
+void Stepper::expert(const Op& op, size_t row) const {
+  const size_t top_k = width(op.y);
+  const int32_t id = reinterpret_cast<const int32_t*>(at(op.y))[row];
+  const size_t linear = static_cast<size_t>(op.experts[static_cast<size_t>(id)]);
+  const size_t from = domain(op.x) == Rows::tokens ? row / top_k : row;
+  Product product(kernels, *program.linears[linear], in.planes, 1, 1);
+  product.threshold = program.thresholds[linear];
+  const size_t bytes = product.scratch_bytes();
+  uint8_t* memory = take_memory(bytes);
+  if (memory == nullptr) std::abort();  // a few kilobytes: the process is out of memory
+  std::vector<Stage> list;
+  product.stages(at(op.x) + from * width(op.x), at(op.out) + row * width(op.out), memory, list);
+  for (const Stage& stage : list) {
+    for (uint32_t chunk = 0; chunk < stage.chunks; ++chunk) stage.run(stage.context, chunk, 0);
+  }
+  give_memory(memory, bytes);
+}
+
+/// Rows [from, to) of an operation; of attend, pairs of a row and a head.
+void Stepper::run_rows(const Op& op, size_t from, size_t to, int thread) const {
+  const size_t n = op.out >= 0 ? width(op.out) : 0;
+  const size_t d = op.out >= 0 ? static_cast<size_t>(domain(op.out)) : 0;
+  float* out = op.out >= 0 ? at(op.out) : nullptr;
+  switch (op.kind) {
+    case OpKind::embed:
+      for (size_t row = from; row < to; ++row) {
+        fill_row(kernels, *program.linears[static_cast<size_t>(op.linear)], in.tokens[row], out + row * n);
+        for (size_t i = 0; i < n; ++i) out[row * n + i] = static_cast<float>(static_cast<double>(out[row * n + i]) * op.factor);
+      }
+      break;
+    case OpKind::input: {
+      const auto given = in.inputs.find(static_cast<int>(&op - program.ops.data()));
+      if (given != in.inputs.end()) std::memcpy(out, given->second.data(), given->second.size() * sizeof(float));
+      break;
+    }
+    case OpKind::inject: {
+      std::memcpy(out, at(op.x), in.rows[d] * n * sizeof(float));
+      const auto given = in.injections.find(static_cast<int>(&op - program.ops.data()));
+      if (given == in.injections.end()) break;
+      const auto& [rows, values] = given->second;
+      for (size_t i = 0; i < rows.size(); ++i) std::memcpy(out + rows[i] * n, values.data() + i * n, n * sizeof(float));
+      break;
+    }
+    case OpKind::position_embed:
+      for (size_t row = from; row < to; ++row) {
+        const float* table = constant(op.constant)->data() + (position_of[d][row] + op.offset) * n;
+        for (size_t i = 0; i < n; ++i) out[row * n + i] = at(op.x)[row * n + i] + table[i];
+      }
+      break;
+    case OpKind::norm:
+      for (size_t row = from; row < to; ++row) {
+        norm_row(op, at(op.x) + row * n, n, constant(op.constant), constant(op.constant2), out + row * n);
+      }
+      break;
+    case OpKind::rope: {
+      const std::vector<double>& turned = turns.at(op.rope * kRows + static_cast<int>(d));
+      const size_t half = op.dim / 2, part = n / op.heads;
+      std::memcpy(out + from * n, at(op.x) + from * n, (to - from) * n * sizeof(float));
+      for (size_t row = from; row < to; ++row) {
+        for (size_t head = 0; head < op.heads; ++head) {
+          float* v = out + row * n + head * part;
+          for (size_t i = 0; i < half; ++i) {
+            const double cosine = turned[(row * half + i) * 2], sine = turned[(row * half + i) * 2 + 1];
+            float& first = v[op.interleaved ? 2 * i : i];
+            float& second = v[op.interleaved ? 2 * i + 1 : i + half];
+            const double a = static_cast<double>(first), b = static_cast<double>(second);
+            first = static_cast<float>(a * cosine - b * sine);
+            second = static_cast<float>(b * cosine + a * sine);
+          }
+        }
+      }
+      break;
+    }
+    case OpKind::attend:
+      for (size_t pair = from; pair < to; ++pair) {
+        attend(op, pair / op.heads, pair % op.heads, const_cast<float*>(scores.data()) + static_cast<size_t>(thread) * longest);
+      }
+      break;
+    case OpKind::activate:
+      for (size_t i = from * n; i < to * n; ++i) out[i] = activate(op.activation, at(op.x)[i]);
+      break;
+    case OpKind::gate: {
+      const bool one = width(op.y) == 1;
+      const float* gate = at(op.y);
+      const float* x = at(op.x);
+      for (size_t row = from; row < to; ++row) {
+        const float shared = one ? activate(op.activation, gate[row]) : 0;
+        for (size_t i = row * n; i < (row + 1) * n; ++i) out[i] = (one ? shared : activate(op.activation, gate[i])) * x[i];
+      }
+      break;
+    }
+    case OpKind::add:
+      for (size_t i = from * n; i < to * n; ++i) {
+        out[i] = static_cast<float>(static_cast<double>(at(op.x)[i]) + op.factor * static_cast<double>(at(op.y)[i]));
+      }
+      break;
+    case OpKind::scale:
+      for (size_t i = from * n; i < to * n; ++i) out[i] = static_cast<float>(static_cast<double>(at(op.x)[i]) * op.factor);
+      break;
+    case OpKind::softcap:
+      for (size_t i = from * n; i < to * n; ++i) {
+        out[i] = static_cast<float>(op.softcap * std::tanh(static_cast<double>(at(op.x)[i]) / op.softcap));
+      }
+      break;
+    case OpKind::slice: {
+      const size_t whole = width(op.x), part = whole / op.groups;
+      for (size_t row = from; row < to; ++row) {
+        for (size_t g = 0; g < op.groups; ++g) {
+          std::memcpy(out + row * n + g * op.width, at(op.x) + row * whole + g * part + op.offset, op.width * sizeof(float));
+        }
+      }
+      break;
+    }
+    case OpKind::select:
+      for (size_t row = from; row < to; ++row) {
+        const Share& share = *share_of[1][row];
+        const size_t source = share.from[0] + share.wanted[row - share.from[1]];
+        std::memcpy(out + row * n, at(op.x) + source * n, n * sizeof(float));
+      }
+      break;
+    case OpKind::route: {
+      const size_t experts = width(op.x);
+      for (size_t row = from; row < to; ++row) {
+        route_row(op, at(op.x) + row * experts, experts, reinterpret_cast<int32_t*>(out) + row * n, at(op.y) + row * n);
+      }
+      break;
+    }
+    case OpKind::expert_linear:
+      for (size_t row = from; row < to; ++row) expert(op, row);
+      break;
+    case OpKind::combine: {
+      const size_t top_k = width(op.y);
+      for (size_t row = from; row < to; ++row) {
+        for (size_t i = 0; i < n; ++i) {
+          double sum = 0;
+          for (size_t j = 0; j < top_k; ++j) {
+            sum += static_cast<double>(at(op.y)[row * top_k + j]) * static_cast<double>(at(op.x)[(row * top_k + j) * n + i]);
+          }
+          out[row * n + i] = static_cast<float>(sum);
+        }
+      }
+      break;
+    }
+    case OpKind::remember:
+    case OpKind::linear:
+      break;
+  }
+}
+
+/// `count` rows in chunks; short ones in one, as a step of one token has many.
+void Stepper::add_rows(const Op& op, size_t count, size_t work) {
+  if (count == 0) return;
+  constexpr size_t kWorth = 4096;  // numbers of a chunk that is worth another thread
+  const size_t of_chunk = std::max<size_t>(1, kWorth / std::max<size_t>(1, work));
+  tasks.push_back({this, &op, count, std::min(count, of_chunk)});
+  const Task& task = tasks.back();
+  stages.push_back({[](const void* context, size_t chunk, int thread) {
+                      const Task& t = *static_cast<const Task*>(context);
+                      const size_t from = chunk * t.rows_of_chunk;
+                      t.self->run_rows(*t.op, from, std::min(t.rows, from + t.rows_of_chunk), thread);
+                    },
+                    &task, static_cast<uint32_t>((count + task.rows_of_chunk - 1) / task.rows_of_chunk)});
+}
+
+void Stepper::add_linear(const Op& op) {
+  const size_t count = rows(op.x);
+  if (count == 0) return;
+  const size_t linear = static_cast<size_t>(op.linear);
+  products.emplace_back(kernels, *program.linears[linear], in.planes, count, pool.threads());
+  products.back().threshold = program.thresholds[linear];
+}
+
+void Stepper::add_stages() {
+  // Products first: one piece of scratch, as large as the largest needs, serves them all, one after another.
+  for (const Op& op : program.ops) {
+    if (op.kind == OpKind::linear) add_linear(op);
+  }
+  size_t bytes = 0;
+  for (const Product& product : products) bytes = std::max(bytes, product.scratch_bytes());
+  if (program.scratch_bytes_ < bytes) {
+    give_memory(program.scratch_, program.scratch_bytes_);
+    program.scratch_bytes_ = 0;
+    program.scratch_ = take_memory(bytes);
+    if (program.scratch_ == nullptr) throw std::bad_alloc();
+    program.scratch_bytes_ = bytes;
+  }
+  auto product = products.begin();
+  const Product* before = nullptr;
+  const float* before_x = nullptr;
+  for (const Op& op : program.ops) {
+    switch (op.kind) {
+      case OpKind::linear: {
+        if (rows(op.x) == 0) break;
+        const float* x = at(op.x);
+        // q, k and v, gate and up: one quantization of their common rows.
+        const bool shared = before != nullptr && before_x == x && product->shares(*before);
+        product->stages(x, at(op.out), program.scratch_, stages, shared);
+        before = &*product++;
+        before_x = x;
+        continue;
+      }
+      case OpKind::remember:
+      case OpKind::attend: {
+        const bool fills = op.kind == OpKind::remember || (op.cache >= 0 && op.y >= 0);
+        if (fills) {
+          tasks.push_back({this, &op, 0, 0});
+          stages.push_back({[](const void* context, size_t, int) {
+                              const Task& t = *static_cast<const Task*>(context);
+                              const bool encoder = t.op->kind == OpKind::remember;
+                              t.self->append(*t.op, t.op->y, t.op->z, encoder ? Rows::encoder : Rows::tokens);
+                            },
+                            &tasks.back(), 1});
+        }
+        if (op.kind == OpKind::attend) add_rows(op, rows(op.out) * op.heads, longest * (op.key_dim + op.value_dim) / 4);
+        break;
+      }
+      case OpKind::input:
+      case OpKind::inject:
+        add_rows(op, rows(op.out) > 0 ? 1 : 0, 1);
+        break;
+      case OpKind::expert_linear:
+        add_rows(op, rows(op.out), size_t{1} << 20);
+        break;
+      case OpKind::rope:
+        turn(op);
+        add_rows(op, rows(op.out), width(op.out));
+        break;
+      case OpKind::gate:
+      case OpKind::activate:
+        add_rows(op, rows(op.out), width(op.out) * 4);
+        break;
+      default:
+        add_rows(op, rows(op.out), width(op.out));
+        break;
+    }
+    before = nullptr;
+  }
+  merge();
+}
+
+/// Stages of one chunk in a row become one: a step of one token has many of them, and each boundary costs a meeting of all threads.
+void Stepper::merge() {
+  std::vector<Stage> merged;
+  for (size_t i = 0; i < stages.size();) {
+    size_t end = i;
+    while (end < stages.size() && stages[end].chunks == 1) ++end;
+    if (end - i < 2) {
+      merged.push_back(stages[i++]);
+      continue;
+    }
+    runs.push_back({std::vector<Stage>(stages.begin() + static_cast<std::ptrdiff_t>(i), stages.begin() + static_cast<std::ptrdiff_t>(end))});
+    merged.push_back({[](const void* context, size_t, int thread) {
+                        for (const Stage& stage : static_cast<const Run*>(context)->stages) stage.run(stage.context, 0, thread);
+                      },
+                      &runs.back(), 1});
+    i = end;
+  }
+  stages = std::move(merged);
+}
+
+void Program::step(const StepInput& input, const Kernels& kernels, Pool& pool) {
+  Stepper stepper{*this, input, kernels, pool, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}};
+  size_t floats = 0;
+  for (int d = 0; d < kRows; ++d) {
+    rows_[d] = input.rows[d];
+    arena_start_[d] = floats;
+    floats += arena_width[d] * input.rows[d];
+  }
+  if (arena_.size() < floats) arena_.resize(floats);
+  stepper.place_rows();
+  stepper.grow_caches();
+  stepper.add_stages();
+  pool.run(stepper.stages.data(), stepper.stages.size());
+}
+
+const float* Program::tensor(int id) const {
+  const TensorPlace& place = tensors[static_cast<size_t>(id)];
+  const size_t domain = static_cast<size_t>(place.rows);
+  return arena_.data() + arena_start_[domain] + place.offset * rows_[domain];
+}
+
+void Program::fork(uint32_t from, uint32_t to) {
+  const auto found = sequences_.find(from);
+  if (found == sequences_.end()) return;
+  std::vector<Cache> copy;
+  for (size_t i = 0; i < found->second.size(); ++i) {
+    const Cache& cache = found->second[i];
+    const auto part = [&](const std::vector<float>& values, size_t width) {
+      return std::vector<float>(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(cache.rows * width));
+    };
+    copy.push_back({part(cache.k, caches[i].key_width), part(cache.v, caches[i].value_width), cache.rows});
+  }
+  sequences_[to] = std::move(copy);
+}
+
+size_t Program::cache_bytes() const {
+  size_t floats = 0;
+  for (const auto& [id, caches] : sequences_) {
+    for (const Cache& cache : caches) floats += cache.k.size() + cache.v.size();
+  }
+  return floats * sizeof(float);
+}
+
+void Program::trim() {
+  constexpr size_t kKeep = size_t{4} << 20;
+  if (scratch_bytes_ > kKeep) {
+    give_memory(scratch_, scratch_bytes_);
+    scratch_ = nullptr;
+    scratch_bytes_ = 0;
+  }
+  if (arena_.size() * sizeof(float) > kKeep) arena_ = {};
+}
+
+Program::~Program() { give_memory(scratch_, scratch_bytes_); }
+
+}  // namespace lowbit

@@ -1,0 +1,347 @@
+// The binding: arguments of JavaScript to the structures of lowbit_cpu.h. No arithmetic here. src/binding.ts has the types.
+#include <napi.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "arguments.h"
+#include "handles.h"
+#include "product.h"
+#include "routines.h"
+#include "select.h"
+
+namespace lowbit {
+namespace {
+
+Isa isa_of(const Napi::Value& name) {
+  const std::string text = name.As<Napi::String>().Utf8Value();
+  for (int i = 0; i < kIsaCount; ++i) {
+    if (text == isa_name(static_cast<Isa>(i))) return static_cast<Isa>(i);
+  }
+  fail(name.Env(), "no instruction set is called " + text);
+}
+
+/// isas(): names of those that run here, the best first.
+Napi::Value isas(const Napi::CallbackInfo& info) {
+  const Napi::Array names = Napi::Array::New(info.Env());
+  uint32_t count = 0;
+  for (int i = kIsaCount - 1; i >= 0; --i) {
+    if (usable_kernels(static_cast<Isa>(i)) != nullptr) names.Set(count++, isa_name(static_cast<Isa>(i)));
+  }
+  return names;
+}
+
+/// openMachine(isa, threads): machine
+Napi::Value open_machine(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Kernels* kernels = usable_kernels(isa_of(info[0]));
+    check(info.Env(), kernels != nullptr, "this processor lacks the instruction set");
+    const size_t threads = size_of(info[1]);
+    check(info.Env(), threads >= 1 && threads <= 1024, "1 to 1024 threads");
+    auto machine = std::make_unique<Machine>();
+    machine->kernels = kernels;
+    machine->pool = std::make_unique<Pool>(static_cast<int>(threads));
+    return Napi::Number::New(info.Env(), state(info).machines.add(std::move(machine)));
+  });
+}
+
+/// closeMachine(machine): its threads end
+Napi::Value close_machine(const Napi::CallbackInfo& info) {
+  state(info).machines.remove(info[0]);
+  return info.Env().Undefined();
+}
+
+template <class T>
+T choice(const Napi::Object& spec, const char* name, std::initializer_list<std::pair<const char*, T>> choices) {
+  const std::string text = spec.Get(name).ToString().Utf8Value();
+  for (const auto& [word, value] : choices) {
+    if (text == word) return value;
+  }
+  fail(spec.Env(), std::string(name) + " cannot be " + text);
+}
+
+Float float_of(const Napi::Object& spec, const char* name) {
+  return choice<Float>(spec, name, {{"none", Float::none}, {"f32", Float::f32}, {"f16", Float::f16}, {"bf16", Float::bf16}});
+}
+
+/// The sizes of a weight, without its memory.
+Weight planned(const Napi::Value& value) {
+  const Napi::Object spec = value.As<Napi::Object>();
+  const auto size = [&](const char* name) { return size_of(spec.Get(name)); };
+  Weight w;
+  w.kind = choice<Kind>(spec, "kind", {{"dense", Kind::dense}, {"grouped", Kind::grouped}, {"tiles", Kind::tiles}, {"int8", Kind::int8}});
+  w.out = size("out");
+  w.inp = size("inp");
+  switch (w.kind) {
+    case Kind::dense:
+      w.dtype = float_of(spec, "dtype");
+      break;
+    case Kind::grouped:
+      w.bits = static_cast<int>(size("bits"));
+      w.axis = static_cast<int>(size("axis"));
+      w.group = size("group");
+      w.groups = size("groups");
+      break;
+    case Kind::tiles:
+      w.codes = choice<Codes>(spec, "codes",
+                              {{"c8", Codes::c8}, {"c4", Codes::c4}, {"c3", Codes::c3}, {"c2", Codes::c2}, {"c1", Codes::c1},
+                               {"table4", Codes::table4}});
+      w.meta = float_of(spec, "meta");
+      w.zeros = spec.Get("zeros").ToBoolean();
+      w.block = size("block");
+      w.classes = size("classes");
+      break;
+    case Kind::int8:
+      w.codes = Codes::c8;
+      w.block = size("block");
+      break;
+  }
+  check(value.Env(), plan_layout(w));
+  return w;
+}
+
+/// Floats beside the codes: scales, zeros, table.
+struct Extras {
+  size_t scale = 0;
+  size_t zero = 0;
+  size_t table = 0;
+};
+
+Extras extras(const Weight& w, bool table) {
+  switch (w.kind) {
+    case Kind::dense:
+      return {};
+    case Kind::grouped:
+      return {w.groups, table ? 0 : w.groups, table ? size_t{1} << w.bits : 0};
+    case Kind::int8:
+      return {w.out, 0, 0};
+    default:
+      break;
+  }
+  if (w.meta != Float::none) return {0, 0, static_cast<size_t>(w.codes == Codes::table4 ? 16 : 0)};
+  return {w.classes * w.inp, w.classes * w.inp, 0};
+}
+
+size_t held_bytes(const Weight& w, bool table) {
+  const Extras extra = extras(w, table);
+  return w.data_bytes + (extra.scale + extra.zero + extra.table) * sizeof(float);
+}
+
+bool has_table(const Napi::Value& spec) { return spec.As<Napi::Object>().Get("table").ToBoolean(); }
+
+/// weightBytes(spec): bytes that a weight without a bias takes
+Napi::Value weight_bytes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(held_bytes(planned(info[0]), has_table(info[0]))));
+}
+
+const float* copied(HeldWeight& held, const Napi::Value& array, size_t count) {
+  if (count == 0) return nullptr;
+  const float* from = elements<float, Napi::Float32Array>(array, count);
+  held.blocks.emplace_back(count * sizeof(float));
+  std::memcpy(held.blocks.back().data(), from, count * sizeof(float));
+  return held.blocks.back().floats();
+}
+
+/**
+ * createWeight(spec, { scale?, zero?, table?, bias? }): weight. Floats are copied. Codes come with putCodes, rows of floats with putDense. For tiles
+ * with numbers inside, scale and zero are [out, blocks].
+ */
+Napi::Value create_weight(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    auto held = std::make_unique<HeldWeight>();
+    Weight& w = held->weight;
+    w = planned(info[0]);
+    const bool table = has_table(info[0]);
+    const Napi::Object spec = info[0].As<Napi::Object>();
+    const Napi::Object numbers = info[1].As<Napi::Object>();
+    if (w.kind == Kind::int8) held->threshold = spec.Get("threshold").ToNumber().FloatValue();
+    held->blocks.emplace_back(w.data_bytes);
+    uint8_t* data = held->blocks.back().data();
+    w.data = data;
+    const Extras extra = extras(w, table);
+    w.scale = copied(*held, numbers.Get("scale"), extra.scale);
+    w.zero = copied(*held, numbers.Get("zero"), extra.zero);
+    w.table = copied(*held, numbers.Get("table"), extra.table);
+    if (numbers.Get("bias").IsTypedArray()) w.bias = copied(*held, numbers.Get("bias"), w.out);
+    if (w.kind == Kind::tiles && w.meta != Float::none) {
+      const float* scale = elements<float, Napi::Float32Array>(numbers.Get("scale"), w.out * w.blocks);
+      const float* zero = w.zeros ? elements<float, Napi::Float32Array>(numbers.Get("zero"), w.out * w.blocks) : nullptr;
+      for (size_t row = 0, i = 0; row < w.out; ++row) {
+        for (size_t b = 0; b < w.blocks; ++b, ++i) put_numbers(w, data, row, b, scale[i], zero == nullptr ? 0.0f : zero[i]);
+      }
+      if (w.codes == Codes::table4) set_table(w, w.table);
+    }
+    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), static_cast<int64_t>(held->bytes()));
+    return Napi::Number::New(info.Env(), state(info).weights.add(std::move(held)));
+  });
+}
+
+/// putCodes(weight, from, rows, codes): canonical codes [rows, inp], a byte each; a row once at most
+Napi::Value put_codes_of(const Napi::CallbackInfo& info) {
+  const HeldWeight& held = state(info).weights.at(info[0]);
+  const size_t rows = size_of(info[2]);
+  check(info.Env(), rows <= held.weight.out, "too many rows");
+  const uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[3], rows * held.weight.inp);
+  check(info.Env(), put_codes(held.weight, held.blocks[0].data(), size_of(info[1]), rows, codes));
+  return info.Env().Undefined();
+}
+
+/// putDense(weight, at, bytes): bytes of the row-major weight from byte `at`
+Napi::Value put_dense(const Napi::CallbackInfo& info) {
+  const HeldWeight& held = state(info).weights.at(info[0]);
+  const size_t at = size_of(info[1]);
+  const Napi::Uint8Array bytes = info[2].As<Napi::Uint8Array>();
+  const size_t count = bytes.ElementLength();
+  check(info.Env(), held.weight.kind == Kind::dense && at <= held.weight.data_bytes && count <= held.weight.data_bytes - at,
+        "bytes outside of the weight");
+  std::memcpy(held.blocks[0].data() + at, elements<uint8_t, Napi::Uint8Array>(info[2], count), count);
+  return info.Env().Undefined();
+}
+
+/// freeWeight(weight): a second time does nothing
+Napi::Value free_weight(const Napi::CallbackInfo& info) {
+  if (const auto held = state(info).weights.remove(info[0])) {
+    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), -static_cast<int64_t>(held->bytes()));
+  }
+  return info.Env().Undefined();
+}
+
+/// multiply(machine, weight, planes, rows, x, out): columns of x that int8 computed in floating point
+Napi::Value multiply(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    Machine& machine = state(info).machines.at(info[0]);
+    const HeldWeight& held = state(info).weights.at(info[1]);
+    const Weight& w = held.weight;
+    const size_t planes = size_of(info[2]);
+    const size_t rows = size_of(info[3]);
+    check(info.Env(), planes >= 1 && planes <= kMaxPlanes, "1 to 3 planes");
+    check(info.Env(), rows <= SIZE_MAX / 64 / (w.inp + w.out), "too many rows");
+    const float* x = elements<float, Napi::Float32Array>(info[4], rows * w.inp);
+    float* out = elements<float, Napi::Float32Array>(info[5], rows * w.out);
+    if (rows == 0) return Napi::Number::New(info.Env(), 0);
+    Product product(*machine.kernels, w, static_cast<int>(planes), rows, machine.pool->threads());
+    product.threshold = held.threshold;
+    if (const size_t bytes = product.scratch_bytes(); machine.scratch.bytes() < bytes) machine.scratch = Block(bytes);
+    std::vector<Stage> stages;
+    product.stages(x, out, machine.scratch.data(), stages);
+    machine.pool->run(stages.data(), stages.size());
+    // Scratch of a long prompt is not kept for the short steps after it.
+    if (machine.scratch.bytes() > (size_t{16} << 20)) machine.scratch = Block();
+    return Napi::Number::New(info.Env(), static_cast<double>(product.outlier_columns()));
+  });
+}
+
+/// fillRows(machine, weight, from, rows, out): numbers of rows of the weight, f32 [rows, inp]
+Napi::Value fill_rows(const Napi::CallbackInfo& info) {
+  const Machine& machine = state(info).machines.at(info[0]);
+  const Weight& w = state(info).weights.at(info[1]).weight;
+  const size_t from = size_of(info[2]);
+  const size_t rows = size_of(info[3]);
+  check(info.Env(), from <= w.out && rows <= w.out - from, "rows outside of the weight");
+  float* out = elements<float, Napi::Float32Array>(info[4], rows * w.inp);
+  for (size_t i = 0; i < rows; ++i) fill_row(*machine.kernels, w, from + i, out + i * w.inp);
+  return info.Env().Undefined();
+}
+
+TileWeights tile_weights(const Napi::CallbackInfo& info, size_t at) {
+  const std::string dtype = info[at + 1].As<Napi::String>().Utf8Value();
+  const Float type = dtype == "f32" ? Float::f32 : dtype == "f16" ? Float::f16 : Float::bf16;
+  const size_t groups = size_of(info[at + 2]);
+  const size_t size = size_of(info[at + 3]);
+  const size_t width = type == Float::f32 ? 4 : 2;
+  const size_t bytes = info[at].As<Napi::Uint8Array>().ElementLength();
+  check(info.Env(), size > 0 && groups <= bytes / width / size, "an array is too short");
+  return {elements<uint8_t, Napi::Uint8Array>(info[at], bytes), type, groups, size};
+}
+
+int levels_of(const Napi::Value& value) {
+  const size_t levels = size_of(value);
+  check(value.Env(), levels >= 2 && levels <= 256, "2 to 256 levels");
+  return static_cast<int>(levels);
+}
+
+double double_of(const Napi::Value& value) { return value.As<Napi::Number>().DoubleValue(); }
+
+/// hqqMinMax(machine, weights, dtype, groups, size, levels, roundZero, smallRange, inverse, zero)
+Napi::Value min_max(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Machine& machine = state(info).machines.at(info[0]);
+    const TileWeights w = tile_weights(info, 1);
+    const MinMaxRules rules{levels_of(info[5]), info[6].ToBoolean(), info[7].ToBoolean()};
+    hqq_min_max(*machine.kernels, *machine.pool, w, rules, elements<float, Napi::Float32Array>(info[8], w.groups),
+                elements<float, Napi::Float32Array>(info[9], w.groups));
+    return info.Env().Undefined();
+  });
+}
+
+/// hqqProximalStep(machine, weights, dtype, groups, size, levels, norm, beta, lastBeta, inverse, zero, settled, sums)
+Napi::Value proximal_step(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Machine& machine = state(info).machines.at(info[0]);
+    const TileWeights w = tile_weights(info, 1);
+    const Shrinkage shrinkage{levels_of(info[5]), double_of(info[6]), double_of(info[7]), double_of(info[8])};
+    hqq_proximal_step(*machine.kernels, *machine.pool, w, shrinkage, elements<float, Napi::Float32Array>(info[9], w.groups),
+                      elements<float, Napi::Float32Array>(info[10], w.groups), elements<uint8_t, Napi::Uint8Array>(info[11], w.groups),
+                      elements<double, Napi::Float64Array>(info[12], 3));
+    return info.Env().Undefined();
+  });
+}
+
+/// hqqFinish(machine, weights, dtype, groups, size, levels, [scale, zero, inverse, solved], packing, words, sums)
+Napi::Value finish(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Machine& machine = state(info).machines.at(info[0]);
+    const TileWeights w = tile_weights(info, 1);
+    const Napi::Array grid = info[6].As<Napi::Array>();
+    const float* numbers[4] = {};
+    for (uint32_t i = 0; i < 4; ++i) {
+      const Napi::Value values = grid.Get(i);
+      if (values.IsTypedArray()) numbers[i] = elements<float, Napi::Float32Array>(values, w.groups);
+    }
+    check(info.Env(), numbers[0] != nullptr && numbers[1] != nullptr && (numbers[2] == nullptr) == (numbers[3] == nullptr), "no grid");
+    const Napi::Object given = info[7].As<Napi::Object>();
+    const auto size = [&](const char* name) { return size_of(given.Get(name)); };
+    std::vector<size_t> lane_groups;
+    const Napi::Array lanes = given.Get("laneGroups").As<Napi::Array>();
+    for (uint32_t i = 0; i < lanes.Length(); ++i) lane_groups.push_back(size_of(lanes.Get(i)));
+    TilePacking packing{static_cast<int>(size("bits")), static_cast<int>(size("lanes")), static_cast<int>(size("wordBytes")),
+                        static_cast<int>(size("axis")), size("wordRows"), size("extent"), lane_groups.data()};
+    const bool known = packing.bits >= 1 && packing.lanes >= 1 && packing.bits * packing.lanes <= 8 * packing.word_bytes &&
+                       (packing.word_bytes == 1 || packing.word_bytes == 4) && packing.axis <= 1 && packing.word_rows <= (size_t{1} << 48) &&
+                       packing.extent <= (size_t{1} << 48);
+    check(info.Env(), known && (packing.axis == 0 || lane_groups.size() == static_cast<size_t>(packing.lanes)), "an unusable packing");
+    const size_t most = SIZE_MAX / 8 / std::max<size_t>(1, packing.extent);
+    check(info.Env(), (packing.axis == 1 ? w.size : packing.word_rows) <= most, "an unusable packing");
+    uint8_t* words = elements<uint8_t, Napi::Uint8Array>(info[8], packing.words(w.size) * static_cast<size_t>(packing.word_bytes));
+    check(info.Env(), hqq_finish(*machine.kernels, *machine.pool, w, levels_of(info[5]), numbers[0], numbers[1], numbers[2], numbers[3],
+                                 packing, words, elements<double, Napi::Float64Array>(info[9], 3)));
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new State());
+  exports.Set("abi", Napi::Number::New(env, 1));
+  exports.Set("isas", Napi::Function::New(env, isas));
+  exports.Set("openMachine", Napi::Function::New(env, open_machine));
+  exports.Set("closeMachine", Napi::Function::New(env, close_machine));
+  exports.Set("weightBytes", Napi::Function::New(env, weight_bytes));
+  exports.Set("createWeight", Napi::Function::New(env, create_weight));
+  exports.Set("putCodes", Napi::Function::New(env, put_codes_of));
+  exports.Set("putDense", Napi::Function::New(env, put_dense));
+  exports.Set("freeWeight", Napi::Function::New(env, free_weight));
+  exports.Set("multiply", Napi::Function::New(env, multiply));
+  exports.Set("fillRows", Napi::Function::New(env, fill_rows));
+  add_program_functions(env, exports);
+  exports.Set("hqqMinMax", Napi::Function::New(env, min_max));
+  exports.Set("hqqProximalStep", Napi::Function::New(env, proximal_step));
+  exports.Set("hqqFinish", Napi::Function::New(env, finish));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(lowbit_cpu, init)
+
+}  // namespace lowbit

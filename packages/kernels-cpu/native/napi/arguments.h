@@ -1,0 +1,60 @@
+// Arguments of JavaScript, checked.
+#pragma once
+
+#include <napi.h>
+
+#include <string>
+
+#include "handles.h"
+
+namespace lowbit {
+
+inline State& state(const Napi::CallbackInfo& info) { return *info.Env().GetInstanceData<State>(); }
+
+[[noreturn]] inline void fail(Napi::Env env, const std::string& message, const char* code = "ERR_BAD_ARGUMENT") {
+  Napi::Error error = Napi::Error::New(env, "kernels-cpu: " + message);
+  error.Set("code", Napi::String::New(env, code));
+  throw error;
+}
+
+inline void check(Napi::Env env, bool condition, const char* message) {
+  if (!condition) fail(env, message);
+}
+
+inline void check(Napi::Env env, Status status) {
+  if (status != Status::ok) fail(env, "a size or a code does not fit the weight");
+}
+
+inline size_t size_of(const Napi::Value& value) {
+  const double number = value.As<Napi::Number>().DoubleValue();
+  if (!(number >= 0 && number <= 9007199254740991.0)) fail(value.Env(), "a size is out of range");
+  return static_cast<size_t>(number);
+}
+
+/// Elements of a typed array, at least `count` of them; its memory may be shared between threads of JavaScript.
+template <class T, class Array>
+T* elements(const Napi::Value& value, size_t count) {
+  if (!value.IsTypedArray()) fail(value.Env(), "an array is missing");
+  const Array array = value.As<Array>();
+  if (array.ElementLength() < count || array.ElementSize() != sizeof(T)) fail(value.Env(), "an array is too short");
+  return reinterpret_cast<T*>(const_cast<Array&>(array).Data());
+}
+
+/// Runs `body`; what the standard library throws becomes an error with a code.
+template <class F>
+Napi::Value guarded(Napi::Env env, F&& body) {
+  try {
+    return body();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    fail(env, "out of memory", "ERR_OUT_OF_MEMORY");
+  } catch (const std::exception& error) {
+    fail(env, error.what(), "ERR_NATIVE");
+  }
+}
+
+/// compile, step and the rest: program.cc.
+void add_program_functions(Napi::Env env, Napi::Object exports);
+
+}  // namespace lowbit

@@ -1,0 +1,106 @@
+// What JavaScript holds by number: a number that is not (or no longer) there is an error, never a wild pointer. One table per JavaScript environment,
+// whose end (a worker thread that is terminated, say) gives everything back.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "layout.h"
+#include "lowbit_cpu.h"
+#include "memory.h"
+#include "pool.h"
+#include "program.h"
+
+namespace lowbit {
+
+/// Memory that ends with its owner.
+class Block {
+ public:
+  Block() = default;
+  explicit Block(size_t bytes) : memory_(take_memory(bytes)), bytes_(bytes) {
+    if (memory_ == nullptr) throw std::bad_alloc();
+  }
+  Block(Block&& other) noexcept : memory_(other.memory_), bytes_(other.bytes_) {
+    other.memory_ = nullptr;
+    other.bytes_ = 0;
+  }
+  Block& operator=(Block&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~Block() { give_memory(memory_, bytes_); }
+
+  uint8_t* data() const { return memory_; }
+  float* floats() const { return reinterpret_cast<float*>(memory_); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  uint8_t* memory_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+/// A weight and the memory it points to.
+struct HeldWeight {
+  Weight weight;
+  float threshold = 0;
+  std::vector<Block> blocks;  // the first is `weight.data`
+
+  size_t bytes() const {
+    size_t sum = 0;
+    for (const Block& block : blocks) sum += block.bytes();
+    return sum;
+  }
+};
+
+/// Kernels, threads and scratch of one backend.
+struct Machine {
+  const Kernels* kernels;
+  std::unique_ptr<Pool> pool;
+  Block scratch;
+};
+
+template <class T>
+class Handles {
+ public:
+  uint32_t add(std::shared_ptr<T> item) {
+    items_.emplace(++last_, std::move(item));
+    return last_;
+  }
+  /// Shared with what still runs when JavaScript lets go of the handle.
+  const std::shared_ptr<T>& shared(const Napi::Value& handle) {
+    const auto found = items_.find(handle.As<Napi::Number>().Uint32Value());
+    if (found == items_.end()) throw Napi::Error::New(handle.Env(), "kernels-cpu: no such handle");
+    return found->second;
+  }
+  T& at(const Napi::Value& handle) { return *shared(handle); }
+  std::shared_ptr<T> remove(const Napi::Value& handle) {
+    const auto found = items_.find(handle.As<Napi::Number>().Uint32Value());
+    if (found == items_.end()) return nullptr;
+    std::shared_ptr<T> item = std::move(found->second);
+    items_.erase(found);
+    return item;
+  }
+
+ private:
+  std::unordered_map<uint32_t, std::shared_ptr<T>> items_;
+  uint32_t last_ = 0;
+};
+
+/// A compiled program with all that it uses.
+struct HeldProgram {
+  Program program;
+  std::vector<std::shared_ptr<HeldWeight>> linears;
+  std::shared_ptr<Machine> machine;
+};
+
+struct State {
+  Handles<HeldProgram> programs;
+  Handles<Machine> machines;
+  Handles<HeldWeight> weights;
+};
+
+}  // namespace lowbit

@@ -1,0 +1,302 @@
+// Products of every layout against plain loops, on every instruction set, with memory of exactly the size that is asked for: built with sanitizers, a
+// read beyond it ends the test. Also the pool under many short lists. Run by run.mjs.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "layout.h"
+#include "memory.h"
+#include "pool.h"
+#include "product.h"
+#include "select.h"
+
+using namespace lowbit;
+
+namespace {
+
+int failures = 0;
+
+void expect(bool condition, const char* what, long a = 0, long b = 0, long c = 0) {
+  if (condition) return;
+  std::fprintf(stderr, "FAILED: %s (%ld, %ld, %ld)\n", what, a, b, c);
+  ++failures;
+}
+
+uint32_t seed = 1;
+uint32_t next() { return seed = seed * 1664525u + 1013904223u; }
+float number() { return static_cast<float>(next() >> 8) / 8388608.0f - 1.0f; }
+
+/// Memory of exactly so many elements.
+template <class T>
+struct Exact {
+  explicit Exact(size_t n) : data(static_cast<T*>(std::malloc(std::max<size_t>(1, n * sizeof(T))))), count(n) {}
+  ~Exact() { std::free(data); }
+  Exact(const Exact&) = delete;
+  Exact& operator=(const Exact&) = delete;
+  T* data;
+  size_t count;
+};
+
+int levels(Codes codes) {
+  switch (codes) {
+    case Codes::c8:
+      return 256;
+    case Codes::c3:
+      return 8;
+    case Codes::c2:
+      return 4;
+    case Codes::c1:
+      return 2;
+    default:
+      return 16;
+  }
+}
+
+void run_product(const Kernels& kernels, Pool& pool, const Weight& w, int planes, size_t rows, const float* x, float* out) {
+  Product product(kernels, w, planes, rows, pool.threads());
+  const size_t bytes = product.scratch_bytes();
+  uint8_t* scratch = take_memory(bytes);
+  std::vector<Stage> stages;
+  product.stages(x, out, scratch, stages);
+  pool.run(stages.data(), stages.size());
+  give_memory(scratch, bytes);
+}
+
+/// Compares with float rows of the weight in double, and results with those of the first instruction set.
+void check_weight(Weight& w, const std::vector<uint8_t>& codes, Pool& pool, std::vector<std::vector<float>>& firsts, const Kernels& kernels) {
+  uint8_t* data = take_memory(w.data_bytes);
+  std::memcpy(data, w.data, w.data_bytes);  // dense and numbers were put there
+  const uint8_t* given = w.data;
+  w.data = data;
+  if (!codes.empty()) {
+    const size_t half = w.out / 2;
+    expect(put_codes(w, data, half, w.out - half, codes.data() + half * w.inp) == Status::ok, "put_codes");
+    expect(put_codes(w, data, 0, half, codes.data()) == Status::ok, "put_codes");
+  }
+  std::vector<std::vector<float>> dense(w.out, std::vector<float>(w.inp));
+  for (size_t i = 0; i < w.out; ++i) fill_row(kernels, w, i, dense[i].data());
+  size_t at = 0;
+  for (const size_t rows : {size_t{1}, size_t{2}, size_t{3}, size_t{7}, size_t{26}}) {
+    Exact<float> x(rows * w.inp), out(rows * w.out);
+    seed = static_cast<uint32_t>(rows);
+    for (size_t i = 0; i < x.count; ++i) x.data[i] = number();
+    for (int planes = 1; planes <= 3; ++planes, ++at) {
+      for (size_t i = 0; i < out.count; ++i) out.data[i] = NAN;
+      run_product(kernels, pool, w, planes, rows, x.data, out.data);
+      double worst = 0;
+      for (size_t r = 0; r < rows; ++r) {
+        for (size_t i = 0; i < w.out; ++i) {
+          double sum = 0;
+          for (size_t k = 0; k < w.inp; ++k) sum += static_cast<double>(x.data[r * w.inp + k]) * dense[i][k];
+          if (w.bias != nullptr) sum += w.bias[i];
+          const double error = std::fabs(sum - out.data[r * w.out + i]);
+          worst = error <= worst ? worst : error;  // NaN counts
+        }
+      }
+      const double bounds[] = {0.5, 3e-3, 3e-4};
+      expect(worst < (w.kind == Kind::int8 ? 0.3 : bounds[planes - 1]), "far from the plain loop: kind, planes, rows",
+             static_cast<long>(w.kind), planes, static_cast<long>(rows));
+      if (w.kind == Kind::tiles || w.kind == Kind::int8) {
+        std::vector<float> got(out.data, out.data + out.count);
+        if (firsts.size() <= at) firsts.push_back(got);
+        expect(firsts[at] == got, "other bytes than the first instruction set gives: kind, isa, planes", static_cast<long>(w.kind),
+               static_cast<long>(kernels.isa), planes);
+      }
+    }
+  }
+  give_memory(data, w.data_bytes);
+  w.data = given;
+}
+
+void each_machine(Weight& w, const std::vector<uint8_t>& codes) {
+  std::vector<std::vector<float>> firsts;
+  for (int isa = 0; isa < kIsaCount; ++isa) {
+    const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
+    if (kernels == nullptr) continue;
+    for (const int threads : {1, 3}) {
+      Pool pool(threads);
+      check_weight(w, codes, pool, firsts, *kernels);
+    }
+  }
+}
+
+std::vector<uint8_t> random_codes(size_t count, int below) {
+  std::vector<uint8_t> codes(count);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>((next() >> 16) % static_cast<uint32_t>(below));
+  return codes;
+}
+
+std::vector<float> random_floats(size_t count, float low, float span) {
+  std::vector<float> values(count);
+  for (float& value : values) value = low + span * (number() * 0.5f + 0.5f);
+  return values;
+}
+
+void test_tiles() {
+  for (int c = 0; c < kCodesCount; ++c) {
+    const Codes codes = static_cast<Codes>(c);
+    for (const Float meta : {Float::f32, Float::f16, Float::bf16, Float::none}) {
+      if (codes == Codes::table4 && meta == Float::none) continue;
+      Weight w;
+      w.kind = Kind::tiles;
+      w.classes = meta == Float::none ? 3 : 1;
+      w.out = meta == Float::none ? 3 * 19 : 37;
+      w.codes = codes;
+      w.meta = meta;
+      w.zeros = meta != Float::none && codes != Codes::table4;
+      w.block = meta == Float::f16 ? unit_inputs(codes) * (codes == Codes::c8 ? 2 : 1) : 64;
+      w.inp = meta == Float::none ? 101 : w.block * 3;
+      expect(plan_layout(w) == Status::ok, "plan_layout");
+      const float unit = 1.0f / static_cast<float>(levels(codes));
+      std::vector<float> scale = random_floats(w.classes * w.inp, unit, unit);
+      std::vector<float> zero = random_floats(w.classes * w.inp, 0, static_cast<float>(levels(codes)));
+      const std::vector<float> table = random_floats(16, -1, 2);
+      const std::vector<float> bias = random_floats(w.out, -1, 2);
+      w.bias = bias.data();
+      std::vector<uint8_t> data(w.data_bytes);
+      w.data = data.data();
+      if (meta == Float::none) {
+        w.scale = scale.data();
+        w.zero = zero.data();
+      } else {
+        for (size_t row = 0; row < w.out; ++row) {
+          for (size_t b = 0; b < w.blocks; ++b) {
+            put_numbers(w, data.data(), row, b, unit * static_cast<float>(1 + row % 3), static_cast<float>((row + b) % 8) * 0.25f);
+          }
+        }
+      }
+      if (codes == Codes::table4) {
+        w.table = table.data();
+        set_table(w, table.data());
+      }
+      each_machine(w, random_codes(w.out * w.inp, levels(codes)));
+    }
+  }
+}
+
+void test_rows() {
+  for (const size_t inp : {size_t{1}, size_t{15}, size_t{16}, size_t{77}}) {
+    for (const Float dtype : {Float::f32, Float::f16, Float::bf16}) {
+      Weight w;
+      w.out = 23;
+      w.inp = inp;
+      w.dtype = dtype;
+      expect(plan_layout(w) == Status::ok, "plan_layout");
+      Exact<uint8_t> data(w.data_bytes);
+      for (size_t i = 0; i < w.out * inp; ++i) {
+        const float value = number();
+        const uint16_t half = to_f16(value);
+        if (dtype == Float::f32) {
+          std::memcpy(data.data + 4 * i, &value, 4);
+        } else if (dtype == Float::f16) {
+          std::memcpy(data.data + 2 * i, &half, 2);
+        } else {
+          std::memcpy(data.data + 2 * i, reinterpret_cast<const uint8_t*>(&value) + 2, 2);
+        }
+      }
+      w.data = data.data;
+      each_machine(w, {});
+    }
+    for (const int bits : {1, 2, 4, 8}) {
+      for (const int axis : {0, 1}) {
+        Weight w;
+        w.kind = Kind::grouped;
+        w.out = 14;
+        w.inp = inp;
+        w.bits = bits;
+        w.axis = axis;
+        w.group = 7;
+        w.groups = 2 * inp;
+        expect(plan_layout(w) == Status::ok, "plan_layout");
+        const std::vector<float> scale = random_floats(w.groups, 0.01f, 0.01f);
+        const std::vector<float> zero = random_floats(w.groups, 0, 8);
+        w.scale = scale.data();
+        w.zero = zero.data();
+        std::vector<uint8_t> data(w.data_bytes);
+        w.data = data.data();
+        each_machine(w, random_codes(w.out * inp, 1 << bits));
+      }
+    }
+  }
+}
+
+void test_int8() {
+  Weight w;
+  w.kind = Kind::int8;
+  w.codes = Codes::c8;
+  w.out = 33;
+  w.inp = 131;
+  w.block = 64;
+  expect(plan_layout(w) == Status::ok, "plan_layout");
+  const std::vector<float> scale = random_floats(w.out, 0.5f, 0.5f);
+  w.scale = scale.data();
+  std::vector<uint8_t> data(w.data_bytes);
+  w.data = data.data();
+  std::vector<uint8_t> codes = random_codes(w.out * w.inp, 255);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(code - 127);
+  each_machine(w, codes);
+}
+
+void test_f16() {
+  for (uint32_t bits = 0; bits < 65536; ++bits) {
+    const float value = from_f16(static_cast<uint16_t>(bits));
+    if (std::isnan(value)) continue;
+    expect(to_f16(value) == bits, "an f16 changes on the way through f32", static_cast<long>(bits));
+  }
+}
+
+struct Counting {
+  std::atomic<uint32_t> ran{0};
+  const std::atomic<uint32_t>* before = nullptr;
+  uint32_t expected = 0;
+  std::atomic<bool> early{false};
+};
+
+/// Every chunk of every stage runs once, and after all of the stage before, in many short lists from several callers.
+void test_pool() {
+  for (const int threads : {1, 2, 3, 5}) {
+    Pool pool(threads);
+    const auto caller = [&pool](uint32_t salt) {
+      for (uint32_t round = 0; round < 2000; ++round) {
+        Counting counts[5];
+        std::vector<Stage> stages;
+        for (uint32_t s = 0; s < 5; ++s) {
+          const uint32_t chunks = (round * 7 + s * 3 + salt) % 9;
+          counts[s].before = s == 0 ? nullptr : &counts[s - 1].ran;
+          counts[s].expected = s == 0 ? 0 : stages[s - 1].chunks;
+          stages.push_back({[](const void* context, size_t, int) {
+                              Counting& c = *const_cast<Counting*>(static_cast<const Counting*>(context));
+                              if (c.before != nullptr && c.before->load() != c.expected) c.early = true;
+                              c.ran.fetch_add(1);
+                            },
+                            &counts[s], chunks});
+        }
+        pool.run(stages.data(), stages.size());
+        for (uint32_t s = 0; s < 5; ++s) {
+          expect(counts[s].ran == stages[s].chunks && !counts[s].early, "a stage was not run once in order", static_cast<long>(round), s);
+        }
+      }
+    };
+    std::thread other(caller, 4);
+    caller(0);
+    other.join();
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_f16();
+  test_pool();
+  test_tiles();
+  test_rows();
+  test_int8();
+  if (failures > 0) return 1;
+  std::puts("native tests: ok");
+  return 0;
+}

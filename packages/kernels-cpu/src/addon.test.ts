@@ -1,0 +1,50 @@
+// The addon as it was built, beside the types that are written by hand.
+import { describe, expect, it } from 'vitest';
+import { needs } from '../../../fixtures/needs.ts';
+import { BINDING_ABI, BINDING_FUNCTIONS, type CpuBinding, type WeightSpec } from './binding.ts';
+import { loadBinding } from './load.node.ts';
+
+let binding: CpuBinding | undefined;
+let reason = '';
+try {
+  binding = loadBinding();
+} catch (error) {
+  reason = (error as Error).message;
+}
+const addon = (context: { skip(reason: string): void }): CpuBinding => {
+  needs(context, 'kernels-cpu', binding !== undefined, reason);
+  return binding!;
+};
+
+describe('the addon', () => {
+  it('exports what the types say and nothing else', (context) => {
+    expect(Object.keys(addon(context)).sort()).toEqual(['abi', ...BINDING_FUNCTIONS].sort());
+    expect(binding!.abi).toBe(BINDING_ABI);
+    expect(binding!.isas().at(-1)).toBe('scalar');
+  });
+
+  it('refuses sizes that do not fit, handles that are gone and weights that cannot be', (context) => {
+    const native = addon(context);
+    const machine = native.openMachine('scalar', 1);
+    const spec: WeightSpec = { kind: 'tiles', out: 20, inp: 64, codes: 'c4', meta: 'f32', zeros: true, block: 64, classes: 1 };
+    const numbers = { scale: new Float32Array(20), zero: new Float32Array(20) };
+    expect(() => native.createWeight(spec, { ...numbers, zero: new Float32Array(19) })).toThrow('too short');
+    for (const bad of [{ block: 60 }, { block: 256 }, { classes: 3 }, { out: 0 }, { out: 2 ** 52 }, { codes: 'c5' }, { meta: 'none' }]) {
+      expect(() => native.weightBytes({ ...spec, ...bad } as WeightSpec), JSON.stringify(bad)).toThrow('kernels-cpu');
+    }
+    const weight = native.createWeight(spec, numbers);
+    expect(() => native.putCodes(weight, 19, 2, new Uint8Array(128))).toThrow('does not fit');
+    expect(() => native.putCodes(weight, 0, 2, new Uint8Array(127))).toThrow('too short');
+    expect(() => native.putCodes(weight, 0, 1, new Uint8Array(64).fill(16))).toThrow('does not fit');
+    expect(() => native.putDense(weight, 0, new Uint8Array(1))).toThrow('outside');
+    expect(() => native.multiply(machine, weight, 1, 2, new Float32Array(127), new Float32Array(40))).toThrow('too short');
+    expect(() => native.multiply(machine, weight, 1, 2, new Float32Array(128), new Float32Array(39))).toThrow('too short');
+    expect(() => native.multiply(machine, weight, 4 as 3, 1, new Float32Array(64), new Float32Array(20))).toThrow('planes');
+    expect(() => native.fillRows(machine, weight, 20, 1, new Float32Array(64))).toThrow('outside');
+    native.freeWeight(weight);
+    native.freeWeight(weight);
+    expect(() => native.multiply(machine, weight, 1, 1, new Float32Array(64), new Float32Array(20))).toThrow('handle');
+    native.closeMachine(machine);
+    expect(() => native.fillRows(machine, weight, 0, 1, new Float32Array(64))).toThrow('handle');
+  });
+});

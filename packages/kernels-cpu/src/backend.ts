@@ -1,0 +1,260 @@
+// The backend: weights and tensors in native or host memory, products on its own threads.
+
+import {
+  type Backend,
+  byteLength,
+  type CompileOptions,
+  type DeviceTensor,
+  type Executable,
+  elements,
+  type FormatCodec,
+  type HostTensor,
+  isLowbitError,
+  type LinearRequest,
+  type LinearUse,
+  LowbitError,
+  type OpName,
+  type PrepareOptions,
+  type Program,
+  type QuantizedLinear,
+  type QuantizedTensor,
+  type Routine,
+  type Slot,
+  type Support,
+  type TensorSpec,
+  validateProgram,
+  validateQuantized,
+} from '@lowbit/core';
+import type { CpuBinding, Isa, Machine } from './binding.ts';
+import { disposedError } from './disposed.ts';
+import { CpuExecutable } from './executable.ts';
+import { planLayout } from './layout.ts';
+import { CpuLinear, type LinearHome } from './linear.ts';
+import { holdWeight, nativeError } from './prepare.ts';
+import { programSpec } from './program.ts';
+import { hqqRoutines } from './routines.ts';
+
+/** What `cpu()` decided. */
+export interface CpuSettings {
+  readonly name: string;
+  readonly isa: Isa;
+  readonly threads: number;
+  readonly precision: 'exact' | 'fast';
+  readonly codecs: readonly FormatCodec[];
+}
+
+const OPS: ReadonlySet<OpName> = new Set<OpName>([
+  'embed',
+  'input',
+  'inject',
+  'positionEmbed',
+  'norm',
+  'linear',
+  'rope',
+  'attend',
+  'remember',
+  'activate',
+  'gate',
+  'add',
+  'scale',
+  'softcap',
+  'slice',
+  'select',
+  'route',
+  'expertLinear',
+  'combine',
+]);
+
+/** Rows up to which `fast` takes two planes: there the weights' bytes set the pace. */
+const TWO_PLANES = 4;
+
+export class CpuBackend implements Backend {
+  readonly spec = 1;
+  readonly name: string;
+  readonly device: Backend['device'];
+  readonly ops = OPS;
+  /** Those of @lowbit/hqq: `quantize(weight, hqq(), { runtime })` with a runtime that has opened this backend takes them. */
+  readonly routines: ReadonlyMap<string, Routine>;
+  readonly #binding: CpuBinding;
+  readonly #codecs: readonly FormatCodec[];
+  readonly #machine: Machine;
+  readonly #home: LinearHome;
+  readonly #slots = new Map<Slot, { readonly spec: TensorSpec; readonly data: Uint8Array }>();
+  readonly #owned = new Set<CpuLinear>();
+  readonly #executables = new Set<CpuExecutable>();
+  #held = 0;
+  #nextSlot = 1;
+  #disposed = false;
+
+  constructor(binding: CpuBinding, settings: CpuSettings, memory: number) {
+    const { name, isa, threads, precision, codecs } = settings;
+    this.name = name;
+    this.device = { label: `CPU, ${isa}, ${threads === 1 ? 'one thread' : `${threads} threads`}`, memory, features: [isa, precision] };
+    this.#binding = binding;
+    this.#codecs = codecs;
+    try {
+      this.#machine = binding.openMachine(isa, threads);
+    } catch (error) {
+      throw nativeError(error);
+    }
+    this.routines = hqqRoutines(binding, () => {
+      this.#check();
+      return this.#machine;
+    });
+    this.#home = {
+      owner: `backend '${name}'`,
+      binding,
+      machine: this.#machine,
+      planes: (rows) => (precision === 'exact' ? 3 : rows <= TWO_PLANES ? 2 : 1),
+      values: (tensor) => this.#floats(tensor),
+      release: (linear) => {
+        this.#held -= linear.bytes;
+        this.#owned.delete(linear);
+      },
+    };
+  }
+
+  /** Memory of device and host is one here, so nothing is gained by keeping scales elsewhere: `offloadMeta` changes nothing. */
+  supports({ format, shape }: LinearRequest): Support {
+    try {
+      const { spec, level } = planLayout(format, shape, this.#codecs);
+      return { level, bytes: this.#binding.weightBytes(spec) };
+    } catch (error) {
+      const known = nativeError(error);
+      if (isLowbitError(known)) return { level: 'none', reason: known.message };
+      throw known;
+    }
+  }
+
+  async prepare(weight: QuantizedTensor, { bias, signal }: PrepareOptions = {}): Promise<QuantizedLinear> {
+    this.#check();
+    signal?.throwIfAborted();
+    const { format, shape } = weight;
+    const plan = planLayout(format, shape, this.#codecs);
+    validateQuantized(weight, { codecs: this.#codecs });
+    if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.data.byteLength !== byteLength(bias))) {
+      throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`, {
+        hint: `Pass ${shape[0]} floats.`,
+        details: { bias: bias.shape, shape },
+      });
+    }
+    const bytes = this.#binding.weightBytes(plan.spec) + (bias ? 4 * shape[0] : 0);
+    const handle = await holdWeight(this.#binding, weight, plan, { bias, codecs: this.#codecs, signal });
+    if (this.#disposed) {
+      this.#binding.freeWeight(handle);
+      throw disposedError(this.#home.owner);
+    }
+    const linear = new CpuLinear(handle, { format, shape }, bytes, bias !== undefined, this.#home);
+    this.#held += bytes;
+    this.#owned.add(linear);
+    return linear;
+  }
+
+  async compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable> {
+    this.#check();
+    options.signal?.throwIfAborted();
+    validateProgram(program);
+    if (linears.length !== program.linears.length) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `the program has ${program.linears.length} linears, got ${linears.length}`);
+    }
+    const handles = program.linears.map((use, i) => this.#own(use, linears[i]!).handle);
+    const spec = programSpec(program, handles, options.contextLength);
+    try {
+      const handle = this.#binding.compileProgram(this.#machine, spec);
+      const constantBytes = spec.constants.reduce((sum, { byteLength }) => sum + byteLength, 0);
+      const { owner, binding, planes } = this.#home;
+      const executable = new CpuExecutable(handle, program, constantBytes, options, {
+        owner,
+        binding,
+        planes,
+        release: (disposed) => this.#executables.delete(disposed),
+      });
+      this.#executables.add(executable);
+      return executable;
+    } catch (error) {
+      throw nativeError(error);
+    }
+  }
+
+  alloc(spec: TensorSpec): DeviceTensor {
+    this.#check();
+    const slot = this.#nextSlot++ as Slot;
+    const data = new Uint8Array(byteLength(spec));
+    this.#slots.set(slot, { spec, data });
+    this.#held += data.byteLength;
+    return { dtype: spec.dtype, shape: spec.shape, slot };
+  }
+
+  free(tensor: DeviceTensor): void {
+    const { data } = this.#tensor(tensor);
+    this.#slots.delete(tensor.slot);
+    this.#held -= data.byteLength;
+  }
+
+  write(tensor: DeviceTensor, data: Uint8Array): void {
+    const held = this.#tensor(tensor);
+    if (data.byteLength !== held.data.byteLength) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `a tensor of ${held.data.byteLength} bytes cannot take ${data.byteLength}`, {
+        hint: 'Write whole tensors, of the dtype they were allocated with.',
+      });
+    }
+    held.data.set(data);
+  }
+
+  async read(tensor: DeviceTensor): Promise<HostTensor> {
+    const { spec, data } = this.#tensor(tensor);
+    return { dtype: spec.dtype, shape: spec.shape, data: data.slice() };
+  }
+
+  allocated(): number {
+    let bytes = this.#held;
+    for (const executable of this.#executables) bytes += executable.bytes;
+    return bytes;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    for (const executable of [...this.#executables]) executable[Symbol.dispose]();
+    for (const linear of [...this.#owned]) linear[Symbol.dispose]();
+    for (const { data } of this.#slots.values()) this.#held -= data.byteLength;
+    this.#slots.clear();
+    this.#disposed = true;
+    this.#binding.closeMachine(this.#machine);
+  }
+
+  /** The linear as one of this backend's that fits its place. */
+  #own(use: LinearUse, linear: QuantizedLinear): CpuLinear {
+    const where = `${use.path} [${use.shape.join(', ')}]`;
+    const details = { path: use.path };
+    if (!(linear instanceof CpuLinear && this.#owned.has(linear))) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear that this backend does not hold`, {
+        hint: 'Prepare it with the backend that compiles the program. An adapter around a linear is written as operations of the program.',
+        details,
+      });
+    }
+    if (linear.shape[0] !== use.shape[0] || linear.shape[1] !== use.shape[1]) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear [${linear.shape.join(', ')}]`, { details });
+    }
+    if (use.bias !== undefined && !linear.bias) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} has a bias, its linear was prepared without`, { details });
+    }
+    return linear;
+  }
+
+  #floats(tensor: DeviceTensor): Float32Array {
+    const { spec, data } = this.#tensor(tensor);
+    if (spec.dtype !== 'f32') throw new LowbitError('ERR_BAD_ARGUMENT', `a tensor of ${spec.dtype} where f32 is needed`);
+    return elements({ dtype: 'f32', data });
+  }
+
+  #tensor(tensor: DeviceTensor): { readonly spec: TensorSpec; readonly data: Uint8Array } {
+    this.#check();
+    const held = this.#slots.get(tensor.slot);
+    if (!held) throw disposedError(`tensor ${tensor.slot} of ${this.#home.owner}`);
+    return held;
+  }
+
+  #check(): void {
+    if (this.#disposed) throw disposedError(this.#home.owner);
+  }
+}

@@ -1,0 +1,172 @@
+// The addon's functions, by hand: a test compares them with what the addon exports. Handles are numbers; one that is not there is an error.
+
+import type { ProgramSpec } from './program.ts';
+
+/** An instruction set with kernels of its own. `scalar` runs on every machine. */
+export type Isa = 'avx512' | 'avx2' | 'scalar';
+
+export type Machine = number & { readonly __machine: never };
+export type ProgramHandle = number & { readonly __program: never };
+export type WeightHandle = number & { readonly __weight: never };
+
+export type StoredFloat = 'f32' | 'f16' | 'bf16';
+
+/** How a weight lies in the backend's memory: see native/dispatch/layout.h. */
+export type WeightSpec =
+  | { readonly kind: 'dense'; readonly out: number; readonly inp: number; readonly dtype: StoredFloat }
+  | {
+      readonly kind: 'grouped';
+      readonly out: number;
+      readonly inp: number;
+      readonly bits: 1 | 2 | 4 | 8;
+      readonly axis: 0 | 1;
+      readonly group: number;
+      readonly groups: number;
+      /** Codes index a table of 2^bits numbers. */
+      readonly table: boolean;
+    }
+  | {
+      readonly kind: 'tiles';
+      readonly out: number;
+      readonly inp: number;
+      readonly codes: 'c8' | 'c4' | 'c3' | 'c2' | 'c1' | 'table4';
+      /** Dtype of the scales and zeros of each row and block; none: of each column and class. */
+      readonly meta: StoredFloat | 'none';
+      readonly zeros: boolean;
+      /** Inputs that share a scale. */
+      readonly block: number;
+      /** Row i is of class i % classes. */
+      readonly classes: number;
+    }
+  | { readonly kind: 'int8'; readonly out: number; readonly inp: number; readonly block: number; readonly threshold: number };
+
+/** Floats of a weight. tiles with numbers inside: scale, zero [out, blocks]; of columns: [classes, inp]; grouped: [groups]; int8: scale [out]. */
+export interface WeightNumbers {
+  readonly scale?: Float32Array | undefined;
+  readonly zero?: Float32Array | undefined;
+  readonly table?: Float32Array | undefined;
+  readonly bias?: Float32Array | undefined;
+}
+
+/** One step, its rows planned: see native/dispatch/program.h. Lists by domain: tokens, outputs, routed, encoder. */
+export interface NativeStep {
+  readonly tokens: Uint32Array;
+  readonly rows: readonly number[];
+  readonly planes: 1 | 2 | 3;
+  readonly shares: readonly {
+    readonly id: number;
+    readonly start: number;
+    readonly length: number;
+    readonly remembers: boolean;
+    readonly from: readonly number[];
+    readonly count: readonly number[];
+    readonly wanted: Uint32Array;
+  }[];
+  /** Rows handed in, by index of the operation. */
+  readonly inputs: readonly { readonly op: number; readonly values: Float32Array }[];
+  readonly injections: readonly { readonly op: number; readonly at: Uint32Array; readonly values: Float32Array }[];
+}
+
+export interface CpuBinding {
+  /** Version of these functions. */
+  readonly abi: number;
+  /** What runs on this processor, the best first. */
+  isas(): readonly Isa[];
+  /** Starts `threads - 1` threads: the caller of `multiply` is one more. */
+  openMachine(isa: Isa, threads: number): Machine;
+  closeMachine(machine: Machine): void;
+  /** Bytes of a weight without bias. Throws for a spec that cannot be. */
+  weightBytes(spec: WeightSpec): number;
+  /** Takes the memory; numbers are copied. */
+  createWeight(spec: WeightSpec, numbers: WeightNumbers): WeightHandle;
+  /** Canonical codes of rows [from, from + rows), a byte each. Each row once. */
+  putCodes(weight: WeightHandle, from: number, rows: number, codes: Uint8Array): void;
+  /** Bytes of a dense weight from byte `at`. */
+  putDense(weight: WeightHandle, at: number, bytes: Uint8Array): void;
+  /** A second time does nothing. */
+  freeWeight(weight: WeightHandle): void;
+  /** out [rows, out] = x [rows, inp] W^T + bias. Result: columns of x that int8 computed in floating point. */
+  multiply(machine: Machine, weight: WeightHandle, planes: 1 | 2 | 3, rows: number, x: Float32Array, out: Float32Array): number;
+  /** Numbers of rows [from, from + rows) of the weight. */
+  fillRows(machine: Machine, weight: WeightHandle, from: number, rows: number, out: Float32Array): void;
+  /** `spec` is trusted: it was made of a valid program. Linears stay alive as long as the program does. */
+  compileProgram(machine: Machine, spec: ProgramSpec): ProgramHandle;
+  /** Runs a step off this thread; one at a time. */
+  stepProgram(program: ProgramHandle, step: NativeStep): Promise<void>;
+  /** Numbers of a tensor after a step, until the next. */
+  readTensor(program: ProgramHandle, tensor: number, out: Uint8Array): void;
+  /** Gives back the room of a long step. */
+  endStep(program: ProgramHandle): void;
+  forkSequence(program: ProgramHandle, from: number, to: number): void;
+  closeSequence(program: ProgramHandle, sequence: number): void;
+  programBytes(program: ProgramHandle): readonly [scratch: number, cache: number];
+  /** While a step runs its memory stays until that has ended. A second time does nothing. */
+  freeProgram(program: ProgramHandle): void;
+  /** Writes inverse and zero [groups]. */
+  hqqMinMax(
+    machine: Machine,
+    ...rest: [...TileArguments, levels: number, roundZero: boolean, smallRange: boolean, inverse: Float32Array, zero: Float32Array]
+  ): void;
+  /** Updates zero and settled [groups]; writes sums [3]. */
+  hqqProximalStep(
+    machine: Machine,
+    ...rest: [
+      ...TileArguments,
+      levels: number,
+      norm: number,
+      beta: number,
+      lastBeta: number,
+      inverse: Float32Array,
+      zero: Float32Array,
+      settled: Uint8Array,
+      sums: Float64Array,
+    ]
+  ): void;
+  /** Writes words, which are zero before, and sums [3]. The grid is scale and zero as stored, and where codes are solved inverse and zero as solved. */
+  hqqFinish(
+    machine: Machine,
+    ...rest: [...TileArguments, levels: number, grid: readonly Float32Array[], packing: TilePacking, words: Uint8Array, sums: Float64Array]
+  ): void;
+}
+
+/** Weights of a tile [groups, size], as bytes. */
+export type TileArguments = [weights: Uint8Array, dtype: StoredFloat, groups: number, size: number];
+
+/** Where the codes of a tile go: see native/dispatch/routines.h. */
+export interface TilePacking {
+  readonly bits: number;
+  readonly lanes: number;
+  readonly wordBytes: 1 | 4;
+  readonly axis: 0 | 1;
+  readonly wordRows: number;
+  readonly extent: number;
+  readonly laneGroups: readonly number[];
+}
+
+/** Version of the functions that this package calls. */
+export const BINDING_ABI = 1;
+
+/** Names of all functions, for the test and for a check of what is loaded. */
+export const BINDING_FUNCTIONS = [
+  'isas',
+  'openMachine',
+  'closeMachine',
+  'weightBytes',
+  'createWeight',
+  'putCodes',
+  'putDense',
+  'freeWeight',
+  'multiply',
+  'fillRows',
+  'compileProgram',
+  'stepProgram',
+  'readTensor',
+  'endStep',
+  'forkSequence',
+  'closeSequence',
+  'programBytes',
+  'freeProgram',
+  'hqqMinMax',
+  'hqqProximalStep',
+  'hqqFinish',
+] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];

@@ -1,0 +1,79 @@
+// The provider: options checked, the addon found when a backend is probed or opened, not when this module is imported.
+
+import { availableThreads, type BackendProvider, type FormatCodec, LowbitError } from '@lowbit/core';
+import { CpuBackend } from './backend.ts';
+import type { CpuBinding, Isa } from './binding.ts';
+import { hostFacts } from './host.node.ts';
+import { checkBinding, loadBinding, whyNot } from './load.node.ts';
+
+export interface CpuOptions {
+  /** Threads of each backend that is opened; default all that the machine offers. Results do not depend on it. */
+  readonly threads?: number;
+  /** `auto` (default): the best that this processor runs. Another one is for tests and comparisons. */
+  readonly isa?: Isa | 'auto';
+  /**
+   * How activations go into integer products. `exact` (default): 24 bits of the largest in each block, always. `fast`: 16 bits for up to 4 rows, 8 bits
+   * for more. See the README for bounds. Dense weights and LLM.int8 are computed alike in both.
+   */
+  readonly precision?: 'exact' | 'fast';
+  /** The addon, or a path to it, for bundlers and Electron. Default: see the README. */
+  readonly binding?: CpuBinding | string;
+  /** Codecs of custom formats. */
+  readonly codecs?: readonly FormatCodec[];
+  /** Default `cpu`; another name tells two of them apart across a cut. */
+  readonly name?: string;
+}
+
+const ISAS: readonly string[] = ['auto', 'avx512', 'avx2', 'scalar'];
+
+function badOption(option: string, value: unknown, hint: string): LowbitError {
+  return new LowbitError('ERR_BAD_ARGUMENT', `cpu: ${option} cannot be ${String(value)}`, { hint, details: { option, value } });
+}
+
+/** Throws ERR_BACKEND_UNAVAILABLE for an instruction set that this processor lacks. */
+function chosenIsa(binding: CpuBinding, wanted: Isa | 'auto'): Isa {
+  const usable = binding.isas();
+  if (wanted === 'auto') return usable[0]!;
+  if (usable.includes(wanted)) return wanted;
+  throw new LowbitError('ERR_BACKEND_UNAVAILABLE', `cpu: this processor (${hostFacts().processor}) does not run ${wanted}`, {
+    hint: `Leave isa out, or choose one of ${usable.join(', ')}.`,
+    details: { isa: wanted, usable },
+  });
+}
+
+/**
+ * The native CPU backend. Nothing is loaded until it is probed or opened. Throws ERR_BAD_ARGUMENT for an option that cannot be; `open` rejects with
+ * ERR_BACKEND_UNAVAILABLE where the addon is missing or the processor lacks the instruction set.
+ *
+ * @example
+ * const runtime = await createRuntime({ backends: [cpu(), referenceBackend()] });
+ */
+export function cpu(options: CpuOptions = {}): BackendProvider {
+  const { threads = availableThreads(), isa = 'auto', precision = 'exact', binding, codecs = [], name = 'cpu' } = options;
+  if (!Number.isInteger(threads) || threads < 1 || threads > 1024)
+    throw badOption('threads', threads, 'Pass a whole number from 1 to 1024.');
+  if (!ISAS.includes(isa)) throw badOption('isa', isa, `Use one of ${ISAS.join(', ')}.`);
+  if (precision !== 'exact' && precision !== 'fast') throw badOption('precision', precision, 'Use exact or fast.');
+  if (binding !== undefined && typeof binding !== 'string') checkBinding(binding);
+  const find = (): CpuBinding => (typeof binding === 'object' ? binding : loadBinding({ path: binding }));
+  return {
+    spec: 1,
+    name,
+    async probe() {
+      try {
+        const found = chosenIsa(find(), isa);
+        return {
+          ok: true,
+          detail: `${hostFacts().processor}: ${found}, ${threads === 1 ? 'one thread' : `${threads} threads`}, ${precision}`,
+        };
+      } catch (error) {
+        return { ok: false, ...whyNot(error) };
+      }
+    },
+    async open(opened) {
+      const found = find();
+      const settings = { name, isa: chosenIsa(found, isa), threads, precision, codecs: [...codecs, ...(opened?.codecs ?? [])] };
+      return new CpuBackend(found, settings, hostFacts().memory);
+    },
+  };
+}

@@ -1,0 +1,254 @@
+// A compiled program: its sequences here, its numbers and their caches in native memory. A step runs off the thread of JavaScript.
+
+import {
+  type CompileOptions,
+  DEFAULT_MAX_SEQUENCES,
+  type Demands,
+  type Executable,
+  elements,
+  type HostTensor,
+  LowbitError,
+  outputNames,
+  type Program,
+  planStep,
+  readDemands,
+  type SequenceId,
+  type Share,
+  type StepOptions,
+  type StepOutputs,
+  type StepPlan,
+  type StepSequence,
+  toFloat32,
+} from '@lowbit/core';
+import type { CpuBinding, NativeStep, ProgramHandle } from './binding.ts';
+import { disposedError } from './disposed.ts';
+import { nativeError } from './prepare.ts';
+
+interface Sequence {
+  length: number;
+  remembers: boolean;
+}
+
+/** What an executable needs of the backend that made it. */
+export interface ExecutableHome {
+  readonly owner: string;
+  readonly binding: CpuBinding;
+  planes(rows: number): 1 | 2 | 3;
+  release(executable: CpuExecutable): void;
+}
+
+export class CpuExecutable implements Executable {
+  readonly #program: Program;
+  readonly #home: ExecutableHome;
+  readonly #handle: ProgramHandle;
+  readonly #constantBytes: number;
+  readonly #demands: Demands;
+  readonly #most: number;
+  readonly #sequences = new Map<SequenceId, Sequence>();
+  #next = 1;
+  #running = false;
+  /** As it was before the step that is running. */
+  #memory = { scratch: 0, cache: 0 };
+  #disposed = false;
+
+  /** `program` is valid; `handle` was compiled of it. */
+  constructor(handle: ProgramHandle, program: Program, constantBytes: number, options: CompileOptions, home: ExecutableHome) {
+    this.#handle = handle;
+    this.#program = program;
+    this.#constantBytes = constantBytes;
+    this.#demands = readDemands(program, options.contextLength);
+    this.#most = options.maxSequences ?? DEFAULT_MAX_SEQUENCES;
+    this.#home = home;
+  }
+
+  memory(): { readonly scratch: number; readonly cache: number } {
+    if (this.#disposed) return { scratch: 0, cache: 0 };
+    // Not while the step's thread may be changing it.
+    if (!this.#running) {
+      const [scratch, cache] = this.#home.binding.programBytes(this.#handle);
+      this.#memory = { scratch, cache };
+    }
+    return this.#memory;
+  }
+
+  /** All native bytes that it holds. */
+  get bytes(): number {
+    if (this.#disposed) return 0;
+    const { scratch, cache } = this.memory();
+    return scratch + cache + this.#constantBytes;
+  }
+
+  open(): SequenceId {
+    this.#idle();
+    return this.#add({ length: 0, remembers: false });
+  }
+
+  fork(id: SequenceId): SequenceId {
+    this.#idle();
+    const copy = this.#add({ ...this.#get(id) });
+    try {
+      this.#home.binding.forkSequence(this.#handle, id, copy);
+    } catch (error) {
+      this.#sequences.delete(copy);
+      throw nativeError(error);
+    }
+    return copy;
+  }
+
+  length(id: SequenceId): number {
+    if (this.#disposed) throw disposedError(this.#owner);
+    return this.#get(id).length;
+  }
+
+  truncate(id: SequenceId, length: number): void {
+    this.#idle();
+    const sequence = this.#get(id);
+    if (!Number.isInteger(length) || length < 0 || length > sequence.length) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `cannot truncate a sequence of ${sequence.length} tokens to ${length}`, {
+        hint: 'Pass a whole number from 0 to its length.',
+        details: { sequence: id },
+      });
+    }
+    sequence.length = length;
+  }
+
+  close(id: SequenceId): void {
+    this.#idle();
+    this.#get(id);
+    this.#sequences.delete(id);
+    this.#home.binding.closeSequence(this.#handle, id);
+  }
+
+  async step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
+    this.#idle();
+    options.signal?.throwIfAborted();
+    const names = outputNames(this.#program, options.outputs);
+    const plan = planStep(batch, { get: (id) => this.#get(id) }, this.#demands);
+    this.memory();
+    this.#running = true;
+    try {
+      await this.#home.binding.stepProgram(this.#handle, this.#native(plan));
+      if (this.#disposed) throw disposedError(this.#owner);
+      options.signal?.throwIfAborted(); // lengths are as before: what was appended is forgotten
+      for (const { sequence, tokens, encoder } of plan.shares) {
+        sequence.length += tokens.count;
+        sequence.remembers ||= encoder.count > 0;
+      }
+      return this.#collect(names, plan);
+    } catch (error) {
+      throw nativeError(error);
+    } finally {
+      this.#running = false;
+      if (this.#disposed) this.#home.binding.freeProgram(this.#handle);
+      else this.#home.binding.endStep(this.#handle);
+    }
+  }
+
+  /** A step that is running ends first; its promise rejects with ERR_DISPOSED. */
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    if (!this.#running) this.#home.binding.freeProgram(this.#handle);
+    this.#home.release(this);
+  }
+
+  get #owner(): string {
+    return `an executable of ${this.#home.owner}`;
+  }
+
+  #get(id: SequenceId): Sequence {
+    const sequence = this.#sequences.get(id);
+    if (!sequence) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no open sequence ${id}`, { details: { sequence: id } });
+    return sequence;
+  }
+
+  #add(sequence: Sequence): SequenceId {
+    if (this.#sequences.size >= this.#most) {
+      throw new LowbitError('ERR_LIMIT', `${this.#most} sequences are open already`, {
+        hint: 'Close one, or compile with a larger maxSequences.',
+        details: { limit: this.#most },
+      });
+    }
+    const id = this.#next++ as SequenceId;
+    this.#sequences.set(id, sequence);
+    return id;
+  }
+
+  #idle(): void {
+    if (this.#disposed) throw disposedError(this.#owner);
+    if (!this.#running) return;
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'a step is running', { hint: 'Await it first: an executable does one step at a time.' });
+  }
+
+  #native({ shares, rows }: StepPlan<Sequence>): NativeStep {
+    const tokens = new Uint32Array(rows.tokens);
+    for (const { given, tokens: span } of shares) tokens.set(given.tokens, span.from);
+    const routed = this.#topK() * rows.tokens;
+    return {
+      tokens,
+      rows: [rows.tokens, rows.outputs, routed, rows.encoder],
+      planes: this.#home.planes(rows.tokens),
+      shares: shares.map((share) => ({
+        id: share.given.id,
+        start: share.sequence.length,
+        length: share.length,
+        remembers: share.sequence.remembers,
+        from: [share.tokens.from, share.outputs.from, 0, share.encoder.from],
+        count: [share.tokens.count, share.outputs.count, 0, share.encoder.count],
+        wanted: share.wanted,
+      })),
+      inputs: this.#program.ops.flatMap((op, index) =>
+        op.op === 'input' ? [{ op: index, values: this.#inputRows(op.name, op.out, shares, rows) }] : [],
+      ),
+      injections: this.#program.ops.flatMap((op, index) => (op.op === 'inject' ? [{ op: index, ...injected(op.name, shares) }] : [])),
+    };
+  }
+
+  #inputRows(name: string, out: number, shares: readonly Share<Sequence>[], rows: StepPlan<Sequence>['rows']): Float32Array {
+    const { rows: domain, width } = this.#program.tensors[out]!;
+    const kind = domain === 'encoder' ? 'encoder' : domain === 'outputs' ? 'outputs' : 'tokens';
+    const values = new Float32Array(rows[kind] * width);
+    for (const share of shares) {
+      const tensor = share.given.inputs?.[name];
+      if (tensor) values.set(elements({ dtype: 'f32', data: tensor.data }), share[kind].from * width);
+    }
+    return values;
+  }
+
+  /** Experts of a token: all routers of a program have the same. */
+  #topK(): number {
+    const route = this.#program.ops.find(({ op }) => op === 'route');
+    return route?.op === 'route' ? route.topK : 0;
+  }
+
+  #collect(names: Iterable<string>, { rows }: StepPlan<Sequence>): StepOutputs {
+    const outputs: Record<string, HostTensor> = {};
+    for (const name of names) {
+      const id = this.#program.outputs[name]!;
+      const { width, dtype, rows: domain } = this.#program.tensors[id]!;
+      const count = domain === 'routed' ? rows.tokens * this.#topK() : rows[domain];
+      const data = new Uint8Array(count * width * 4);
+      this.#home.binding.readTensor(this.#handle, id, data);
+      outputs[name] = { dtype, shape: [count, width], data };
+    }
+    return outputs;
+  }
+}
+
+function injected(name: string, shares: readonly Share<Sequence>[]): { readonly at: Uint32Array; readonly values: Float32Array } {
+  const at: number[] = [];
+  const parts: Float32Array[] = [];
+  for (const { given, tokens } of shares) {
+    const injection = given.injections?.[name];
+    if (!injection) continue;
+    for (const index of injection.at) at.push(tokens.from + index);
+    parts.push(toFloat32(injection.rows));
+  }
+  const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let from = 0;
+  for (const part of parts) {
+    values.set(part, from);
+    from += part.length;
+  }
+  return { at: Uint32Array.from(at), values };
+}
