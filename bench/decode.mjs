@@ -1,23 +1,32 @@
-// Decode speed of a model folder in the reference backend, against the machine's own limit in the same run.
-//   node bench/decode.mjs MODEL [--tokens 8] [--rounds 9]
+// Decode speed of a model folder in a backend, against the machine's own limit in the same run.
+//   node bench/decode.mjs MODEL [--tokens 8] [--rounds 9] [--backend reference|cpu] [--threads N] [--precision exact|fast]
 // Each round times `tokens` greedy decode steps, then the limit: a dot product of two float32 arrays in the first-level cache, four accumulators,
 // in plain JavaScript. Prints medians: tokens/s, weights/s, and weights/s as a share of the limit's multiply-adds/s.
 
 import { parseArgs } from 'node:util';
 import { createRuntime, elementCount, referenceBackend } from '../packages/core/dist/index.js';
 import { openCheckpoint } from '../packages/hub/dist/index.js';
+import { cpu } from '../packages/kernels-cpu/dist/index.js';
 import { llama, loadModel } from '../packages/models/dist/index.js';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { tokens: { type: 'string', default: '8' }, rounds: { type: 'string', default: '9' } },
+  options: {
+    tokens: { type: 'string', default: '8' },
+    rounds: { type: 'string', default: '9' },
+    backend: { type: 'string', default: 'reference' },
+    threads: { type: 'string' },
+    precision: { type: 'string', default: 'exact' },
+  },
 });
 const [folder] = positionals;
-if (!folder) throw new Error('usage: node bench/decode.mjs MODEL [--tokens N] [--rounds N]');
+if (!folder) throw new Error('usage: node bench/decode.mjs MODEL [--tokens N] [--rounds N] [--backend reference|cpu]');
 const tokens = Number(values.tokens);
 const rounds = Number(values.rounds);
 
-const runtime = await createRuntime({ backends: [referenceBackend()] });
+const threads = values.threads === undefined ? {} : { threads: Number(values.threads) };
+const provider = values.backend === 'cpu' ? cpu({ ...threads, precision: values.precision }) : referenceBackend();
+const runtime = await createRuntime({ backends: [provider] });
 const checkpoint = await openCheckpoint(folder);
 const model = await loadModel(checkpoint, { runtime });
 const sites = llama.linears(checkpoint.config, checkpoint.source.entries);
@@ -63,6 +72,7 @@ console.log(
   JSON.stringify({
     model: folder.split('/').at(-1),
     format: checkpoint.layout ?? 'dense',
+    backend: (await provider.probe()).detail,
     tokensPerSecond: Number(of('tokensPerSecond').toFixed(2)),
     megaWeightsPerSecond: Math.round(of('weightsPerSecond') / 1e6),
     limitMegaMacsPerSecond: Math.round(of('limit') / 1e6),

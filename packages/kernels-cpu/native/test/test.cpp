@@ -13,6 +13,8 @@
 #include "memory.h"
 #include "pool.h"
 #include "product.h"
+#include "program.h"
+#include "routines.h"
 #include "select.h"
 
 using namespace lowbit;
@@ -250,6 +252,135 @@ void test_f16() {
   }
 }
 
+/// A layer of a model: two sequences in one step, and token by token, give the same bytes.
+void test_program() {
+  constexpr size_t kWidth = 32, kVocab = 11, kTokens = 9;
+  Weight table;
+  table.out = kVocab;
+  table.inp = kWidth;
+  expect(plan_layout(table) == Status::ok, "plan_layout");
+  const std::vector<float> rows = random_floats(kVocab * kWidth, -1, 2);
+  table.data = reinterpret_cast<const uint8_t*>(rows.data());
+  for (int isa = 0; isa < kIsaCount; ++isa) {
+    const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
+    if (kernels == nullptr) continue;
+    for (const int threads : {1, 3}) {
+      Pool pool(threads);
+      Program program;
+      for (int i = 0; i < 6; ++i) program.tensors.push_back({Rows::tokens, kWidth, kWidth * static_cast<size_t>(i)});
+      program.tensors.push_back({Rows::outputs, kWidth, 0});
+      program.tensors.push_back({Rows::outputs, kVocab, kWidth});
+      program.arena_width[0] = 6 * kWidth;
+      program.arena_width[1] = kWidth + kVocab;
+      program.linears = {&table};
+      program.thresholds = {0};
+      program.constants = {std::vector<float>(kWidth, 0.5f)};
+      program.caches = {{false, kWidth, kWidth}};
+      Rope rope;
+      rope.frequencies = {1, 0.1, 0.01, 0.001};
+      program.ropes = {rope};
+      program.context_length = 64;
+      const auto add = [&](OpKind kind, int out, int x) -> Op& {
+        program.ops.emplace_back();
+        program.ops.back().kind = kind;
+        program.ops.back().out = out;
+        program.ops.back().x = x;
+        return program.ops.back();
+      };
+      add(OpKind::embed, 0, -1).linear = 0;
+      Op& norm = add(OpKind::norm, 1, 0);
+      norm.constant = 0;
+      norm.eps = 1e-5;
+      Op& turn = add(OpKind::rope, 2, 1);
+      turn.rope = 0;
+      turn.heads = 4;
+      turn.dim = 8;
+      Op& attend = add(OpKind::attend, 3, 2);
+      attend.y = 2;
+      attend.z = 1;
+      attend.cache = 0;
+      attend.heads = attend.kv_heads = 4;
+      attend.key_dim = attend.value_dim = 8;
+      attend.causal = true;
+      Op& gate = add(OpKind::gate, 4, 3);
+      gate.y = 1;
+      gate.activation = Activation::silu;
+      add(OpKind::add, 5, 4).y = 0;
+      add(OpKind::select, 6, 5);
+      add(OpKind::linear, 7, 6).linear = 0;
+      const auto step = [&](const std::vector<std::pair<uint32_t, size_t>>& who, size_t from, size_t count) {
+        StepInput in;
+        for (const auto& [id, salt] : who) {
+          Share share;
+          share.id = id;
+          share.start = from;
+          share.length = from + count;
+          share.from[0] = share.from[1] = in.rows[0];
+          share.count[0] = share.count[1] = count;
+          for (size_t i = 0; i < count; ++i) {
+            share.wanted.push_back(static_cast<uint32_t>(i));
+            in.tokens.push_back(static_cast<uint32_t>((from + i) * 5 + salt) % kVocab);
+          }
+          in.rows[0] += count;
+          in.rows[1] += count;
+          in.shares.push_back(share);
+        }
+        program.step(in, *kernels, pool);
+        const float* out = program.tensor(7);
+        return std::vector<float>(out, out + in.rows[1] * kVocab);
+      };
+      const std::vector<float> both = step({{1, 0}, {2, 3}}, 0, kTokens);
+      std::vector<float> one;
+      for (size_t i = 0; i < kTokens; ++i) {
+        const std::vector<float> row = step({{3, 3}}, i, 1);
+        one.insert(one.end(), row.begin(), row.end());
+      }
+      expect(std::equal(one.begin(), one.end(), both.begin() + static_cast<std::ptrdiff_t>(kTokens * kVocab)), "a step depends on its batch", isa);
+      program.fork(1, 9);
+      const std::vector<float> more = step({{1, 0}}, kTokens, 3);
+      expect(more == step({{9, 0}}, kTokens, 3), "a fork differs", isa);
+      for (const uint32_t id : {1u, 2u, 3u, 9u}) program.close(id);
+      expect(program.cache_bytes() == 0, "caches are left", isa);
+    }
+  }
+}
+
+/// The routines of hqq on odd tiles: the same bytes on all instruction sets; words hold the codes.
+void test_routines() {
+  constexpr size_t kGroups = 37, kSize = 19;
+  const std::vector<float> values = random_floats(kGroups * kSize, -1, 2);
+  Exact<uint8_t> bytes(values.size() * 4 + 1);
+  std::memcpy(bytes.data + 1, values.data(), values.size() * 4);  // no float lies where a float may
+  const TileWeights w{bytes.data + 1, Float::f32, kGroups, kSize};
+  std::vector<float> first_zero;
+  std::vector<uint8_t> first_words;
+  for (int isa = 0; isa < kIsaCount; ++isa) {
+    const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
+    if (kernels == nullptr) continue;
+    Pool pool(3);
+    std::vector<float> inverse(kGroups), zero(kGroups);
+    std::vector<uint8_t> settled(kGroups);
+    double sums[3];
+    hqq_min_max(*kernels, pool, w, {16, false, true}, inverse.data(), zero.data());
+    for (int i = 0; i < 6; ++i) hqq_proximal_step(*kernels, pool, w, {16, 0.7, 10, 10}, inverse.data(), zero.data(), settled.data(), sums);
+    std::vector<float> scale(kGroups);
+    for (size_t g = 0; g < kGroups; ++g) scale[g] = 1 / inverse[g];
+    const size_t lanes[] = {19, 18};
+    const TilePacking packing{4, 2, 1, 1, 19, 19, lanes};
+    Exact<uint8_t> words(packing.words(kSize));
+    std::memset(words.data, 0, words.count);
+    expect(hqq_finish(*kernels, pool, w, 16, scale.data(), zero.data(), inverse.data(), zero.data(), packing, words.data, sums) == Status::ok,
+           "hqq_finish");
+    expect(sums[2] <= 0.6 * 2 / 15 + 0.2, "the error of 4 bits is large");
+    const std::vector<uint8_t> got(words.data, words.data + words.count);
+    if (first_zero.empty()) {
+      first_zero = zero;
+      first_words = got;
+    }
+    expect(zero == first_zero && got == first_words, "routines differ between instruction sets", isa);
+  }
+}
+
 struct Counting {
   std::atomic<uint32_t> ran{0};
   const std::atomic<uint32_t>* before = nullptr;
@@ -296,6 +427,8 @@ int main() {
   test_tiles();
   test_rows();
   test_int8();
+  test_program();
+  test_routines();
   if (failures > 0) return 1;
   std::puts("native tests: ok");
   return 0;
