@@ -40,7 +40,7 @@ describe('quantizing with native routines', () => {
     return runtime;
   };
 
-  it.each([
+  it.for([
     ['4 bits', { bits: 4 }, [640, 1088], 'f32'],
     ['4 bits of bf16', { bits: 4 }, [96, 320], 'bf16'],
     ['4 bits, axis 0', { bits: 4, axis: 0 }, [192, 144], 'f16'],
@@ -54,15 +54,14 @@ describe('quantizing with native routines', () => {
     ['rules of 0.1.8', { bits: 4, release: '0.1.8' }, [64, 128], 'f32'],
     ['proximal-v2', { bits: 4, solver: 'proximal-v2' }, [64, 128], 'f32'],
     ['least squares, whose routines stay in TypeScript', { bits: 4, solver: 'least-squares' }, [32, 128], 'f32'],
-  ] as const)('%s: the bytes of the TypeScript', async (_, options, shape, dtype) => {
+  ] as const)('%s: the bytes of the TypeScript', async ([, options, shape, dtype], context) => {
+    addon(context);
     const weight = weightOf(shape[0], shape[1], dtype);
     const expected = await quantize(weight, hqq(options as never));
-    for (const [isa, threads] of probe.ok
-      ? ([
-          ['auto', 2],
-          ['scalar', 1],
-        ] as const)
-      : []) {
+    for (const [isa, threads] of [
+      ['auto', 2],
+      ['scalar', 1],
+    ] as const) {
       await using runtime = await runtimeOf(isa, threads);
       const got = await quantize(weight, hqq(options as never), { runtime });
       expect(got.format).toEqual(expected.format);

@@ -77,7 +77,8 @@ const TILED: readonly (readonly [string, Format, Matrix])[] = [
 ];
 
 describe('products', () => {
-  it.each(TILED)('%s: the same bytes on every instruction set, with any number of threads', async (_, format, shape) => {
+  it.for(TILED)('%s: the same bytes on every instruction set, with any number of threads', async ([, format, shape], context) => {
+    needs(context, 'kernels-cpu', isas.length > 0, reason);
     const weight = sampleWeight(format, shape, 5);
     for (const precision of ['exact', 'fast'] as const) {
       for (const rows of [1, 2, 5, 27]) {
@@ -97,13 +98,14 @@ describe('products', () => {
   });
 
   // |y - exact| <= error * sum |x| |w|, with w before its zero is taken off; the sums of f32 add to it.
-  it.each([
+  it.for([
     ['exact', 1, 2 ** -21],
     ['exact', 27, 2 ** -21],
     ['fast', 1, 2 ** -14],
     ['fast', 4, 2 ** -14],
     ['fast', 27, 2 ** -7],
-  ] as const)('%s: within its bound for %i rows', async (precision, rows, bound) => {
+  ] as const)('%s: within its bound for %i rows', async ([precision, rows, bound], context) => {
+    needs(context, 'kernels-cpu', isas.length > 0, reason);
     for (const [name, format, shape] of TILED) {
       if (format.kind === 'int8') continue;
       const weight = sampleWeight(format, shape, 9);
