@@ -76,7 +76,7 @@ describe('help, version and usage', () => {
     [
       'bits for int8',
       ['quantize', TINY, '-o', 'x', '-m', 'int8', '-b', '8'],
-      /--bits is for hqq, not for int8\nhint: int8 takes --threshold\./,
+      /--bits is for hqq, higgs, not for int8\nhint: int8 takes --threshold, --allow-non-finite\./,
     ],
     ['a threshold for fp4', ['quantize', TINY, '-o', 'x', '-m', 'fp4', '--threshold', '6'], /--threshold is for int8, not for fp4/],
     ['double quantization for hqq', ['quantize', TINY, '-o', 'x', '--double-quant'], /--double-quant is for nf4, fp4, not for hqq/],
