@@ -81,7 +81,7 @@ export async function writeModel(
 ): Promise<QuantizationReport> {
   const { out, resume = false, overwrite = false, signal } = options;
   const { plan } = planned;
-  const fingerprint = await jobFingerprint(source, plan);
+  const fingerprint = await jobFingerprint(source, plan, options);
   const sink = await createSafetensorsSink(out, { fingerprint, ...sharding, resume, overwrite, keepPartial: resume });
   try {
     await sink.reserve(tensorSpecs(plan), metadata, lateTensors(plan));
@@ -137,10 +137,17 @@ function tensorSpecs(plan: CheckpointPlan): ReadonlyMap<string, TensorSpec> {
   return new Map([...plan.tensors].map(([name, { spec }]) => [name, spec]));
 }
 
-/** A source that was exchanged for one of the same shapes makes another job, so its files' sizes and times are part of it. */
-async function jobFingerprint(source: FolderCheckpoint, plan: CheckpointPlan): Promise<string> {
+/**
+ * A source that was exchanged for one of the same shapes makes another job, so its files' sizes and times are part of it; and what was let through by
+ * one run must not end up in the result of one that refuses it.
+ */
+async function jobFingerprint(
+  source: FolderCheckpoint,
+  plan: CheckpointPlan,
+  { allowNonFinite = false }: WriteModelOptions,
+): Promise<string> {
   const files = await Promise.all(
     source.source.files.map(async ({ path, size }) => [basename(path), size, Math.floor((await stat(path)).mtimeMs)] as const),
   );
-  return JSON.stringify([plan.fingerprint, files]);
+  return JSON.stringify([plan.fingerprint, files, ...(allowNonFinite ? ['allowNonFinite'] : [])]);
 }

@@ -18,8 +18,8 @@ const CONCURRENT = 16;
 export interface HiggsFacts {
   /** Inputs that were rotated together: a power of two from 8 to 32768. */
   readonly hadamard: number;
-  /** Tile of FLUTE's packing; default 32. */
-  readonly tile?: 32 | 64 | undefined;
+  /** Tile of FLUTE's packing, perhaps by the bits that the tensors have; default 32. */
+  readonly tile?: 32 | 64 | ((bits: number) => 32 | 64) | undefined;
   /** Weights of a code, for tables that are no grid of transformers. */
   readonly p?: number | undefined;
   /** Default: K, all that is stored. */
@@ -94,7 +94,7 @@ export async function readHiggsLinear(source: TensorSource, path: string, facts:
   if (Math.ceil(inFeatures / facts.hadamard) * facts.hadamard !== columns) {
     throw contradiction(codes, `has rows of ${columns} weights, config.json says in_features ${inFeatures}`);
   }
-  const packing: HiggsPacking = portable ? 'portable' : (facts.tile ?? 32);
+  const packing: HiggsPacking = portable ? 'portable' : ((typeof facts.tile === 'function' ? facts.tile(bits) : facts.tile) ?? 32);
   const format = higgsFormat({ bits, p: found.p, group, hadamard: facts.hadamard, dtype, packing });
   const shape: Matrix = [out, inFeatures];
   checkPacking(codes, () => codecFor(format).parts(format, shape));

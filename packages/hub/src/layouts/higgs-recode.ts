@@ -1,7 +1,17 @@
 // HIGGS in another packing: the codes, scales and tables of a checkpoint, in FLUTE's tiles or in the portable form.
 
-import { codecFor, fluteRows, isLowbitError, type JsonObject, LowbitError, quote, type Recoding, type StoredLinear } from '@lowbit/core';
-import { type HiggsPacking, higgsFormat, higgsPacking, isHiggs } from '@lowbit/core/layouts';
+import {
+  codecFor,
+  fluteRows,
+  isLowbitError,
+  type Json,
+  type JsonObject,
+  LowbitError,
+  quote,
+  type Recoding,
+  type StoredLinear,
+} from '@lowbit/core';
+import { type HiggsPacking, higgsFormat, higgsPacking, isHiggs, skipTest } from '@lowbit/core/layouts';
 import { higgsBlock } from './higgs-settings.ts';
 import { isTemplate, tileOf } from './higgs-templates.ts';
 
@@ -10,7 +20,7 @@ export function recodeHiggs(
   config: JsonObject,
   packing: HiggsPacking,
 ): (site: { readonly path: string }, stored: StoredLinear) => Recoding {
-  const { modules_to_not_convert: skip = null } = config.quantization_config as JsonObject;
+  const skip = readable((config.quantization_config as JsonObject).modules_to_not_convert ?? null);
   const block = higgsBlock(config);
   return ({ path }, { format }) => {
     if (!isHiggs(format)) throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(path)} is not stored in the layout higgs`);
@@ -27,6 +37,12 @@ export function recodeHiggs(
       format: higgsFormat({ bits, p: dim, group, hadamard: rotate.block, dtype: scale, packing }),
     };
   };
+}
+
+/** The list without entries that cannot be followed: layers that stay as they are get entries of their own anyway. */
+function readable(list: Json): readonly string[] | null {
+  if (!Array.isArray(list)) return null;
+  return list.filter((entry) => typeof entry === 'string' && entry !== '' && skipTest(entry, 'transformers 5') !== undefined);
 }
 
 function isCount(value: unknown): value is number {

@@ -8,6 +8,8 @@ import { type SkipList, skipList } from './skip-list.ts';
 /** What a config block says of its modules. */
 export interface HiggsBlock {
   facts(path: string): HiggsFacts;
+  /** What the block says of the module's tensors, with transformers' names. */
+  stated(path: string): JsonObject;
   /** The TuneMetaData of a module; undefined if there is none. */
   metadata(path: string): JsonObject | undefined;
 }
@@ -21,26 +23,43 @@ export function higgsBlock({ quantization_config: block }: JsonObject): HiggsBlo
   }
   const tuned = recordOf(block.tune_metadata, 'tune_metadata');
   const own = recordOf(recordOf(block.lowbit, 'lowbit').modules, 'lowbit.modules');
-  const bits = given(block, 'bits', 'bits', isBits, '2, 3 or 4') ?? 4;
   const hadamard = hadamardOf(block, 'hadamard_size') ?? DEFAULT_HADAMARD;
+  given(block, 'bits', 'bits', isBits, '2, 3 or 4');
   const p = dimensionOf(block, 'p');
   const metadata = (path: string): JsonObject | undefined =>
     Object.hasOwn(tuned, path) ? recordOf(tuned[path], `tune_metadata of ${quote(path)}`) : undefined;
+  const ownOf = (path: string): JsonObject => (Object.hasOwn(own, path) ? recordOf(own[path], `lowbit.modules ${quote(path)}`) : {});
   return {
     metadata,
+    stated(path) {
+      const settings = ownOf(path);
+      const stated = ['bits', 'p', 'group_size'].map((key) => [key, settings[key] ?? block[key] ?? null] as const);
+      return Object.fromEntries(stated.filter(([, value]) => value !== null));
+    },
     facts(path) {
       const tune = metadata(path);
       const field = (name: string) => `${name} of ${quote(path)}`;
-      const settings = Object.hasOwn(own, path) ? recordOf(own[path], `lowbit.modules ${quote(path)}`) : {};
-      const codeBits = tune === undefined ? undefined : (given(tune, 'num_bits', field('num_bits'), isBits, '2, 3 or 4') ?? bits);
+      const settings = ownOf(path);
       return {
         hadamard: hadamardOf(settings, field('hadamard_size')) ?? hadamard,
         p: dimensionOf(settings, field('p')) ?? p,
         inFeatures: given(settings, 'in_features', field('in_features'), isExtent, 'a whole number from 1'),
-        tile: codeBits === undefined ? 32 : tileOf(codeBits, tune!.template_id ?? null, () => bad(field('template_id'), tune!.template_id)),
+        tile: tune && ((bits) => tunedTile(path, tune, bits)),
       };
     },
   };
+}
+
+/** Throws ERR_TENSOR_MISMATCH for metadata of other bits than the tensors have, ERR_BAD_CHECKPOINT for a kernel that is none. */
+function tunedTile(path: string, tune: JsonObject, bits: number): 32 | 64 {
+  const said = given(tune, 'num_bits', `num_bits of ${quote(path)}`, isBits, '2, 3 or 4');
+  if (said !== undefined && said !== bits) {
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `tune_metadata of ${quote(path)} says num_bits ${said}, its tensors ${bits}`, {
+      hint: 'config.json and the weights belong to different models.',
+      details: { path, field: 'num_bits', expected: said, actual: bits },
+    });
+  }
+  return tileOf(bits, tune.template_id ?? null, () => bad(`template_id of ${quote(path)}`, tune.template_id));
 }
 
 /** What the layout writes that formats do not say. */

@@ -185,10 +185,21 @@ describe('reading what transformers writes', () => {
     }
   });
 
-  test('the config is wrong about bits and p: the tensors say them', async () => {
+  test.each([
+    ['bits', 4, 3],
+    ['p', 1, 2],
+    ['group_size', 64, 256],
+  ])('the config is of another model: it says %s %i', async (key, said, stored) => {
     const about = caseOf('b3p2-g256-h256-f16');
-    const { stored } = await readOne(layer(about.name), configOf(about, { bits: 4, p: 1 }));
-    expect(stored.format).toMatchObject({ bits: 3, dim: 2 });
+    await expect(readOne(layer(about.name), configOf(about, { [key]: said }))).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_TENSOR_MISMATCH', message: expect.stringContaining(`says ${key} ${said}, its tensors ${stored}`) }),
+    );
+  });
+
+  test('metadata without bits: the tile is that of the kernel for the bits that the tensors have', async () => {
+    const about = caseOf('b2p1-edge-f16'); // kernel 4 has tiles of 32 at 2 bits, of 64 at 4
+    const { stored } = await readOne(layer(about.name), configOf(about, { tune_metadata: { m: { M: 1, template_id: 4 } } }));
+    expect(stored.format).toMatchObject({ bits: 2, packing: 'flute2_p1_t32' });
   });
 
   test('in_features that are not said are all that are stored', async () => {
@@ -467,7 +478,7 @@ describe('writing', () => {
   test('loadsIn says who reads it, and why not', () => {
     const of = (...linears: PlannedLinear[]) => layout.loadsIn(linears).join('\n');
     const plain = of(linear(q, [4096, 4096]), kept('lm_head'));
-    expect(plain).toMatch(/^lowbit, on every backend\.$/m);
+    expect(plain).toMatch(/^lowbit, on the reference backend: /m);
     expect(plain).toMatch(/^Python: transformers 4\.49 to 4\.57 and 5/m);
     expect(plain).toMatch(/packs all layers anew .* num_sms is 1/);
     expect(plain).not.toMatch(/Not transformers|too small|bfloat16/);

@@ -49,22 +49,25 @@ async function readHiggs(
 ): Promise<ReadonlyMap<string, StoredLinear>> {
   const block = higgsBlock(config);
   const linears = await readHiggsLinears(source, { facts: (path) => block.facts(path), signal });
-  for (const [path, linear] of linears) checkMetadata(path, linear, block);
+  for (const [path, linear] of linears) checkStated(path, linear, block);
   return linears;
 }
 
-/** Metadata of another layer would mean codes in another order. Throws ERR_TENSOR_MISMATCH. */
-function checkMetadata(path: string, { format, shape }: StoredLinear, block: HiggsBlock): void {
-  const metadata = block.metadata(path);
-  const { bits, group } = format as HiggsFormat;
-  if (metadata === undefined) return;
-  const stored: JsonObject = { N: shape[0], K: storedColumns(format as HiggsFormat, shape), num_bits: bits, group_size: group };
+/** A block or metadata of other layers would mean codes in another order. Throws ERR_TENSOR_MISMATCH. */
+function checkStated(path: string, { format, shape }: StoredLinear, block: HiggsBlock): void {
+  const { bits, dim: p, group: group_size } = format as HiggsFormat;
+  compare(path, 'config.json', block.stated(path), { bits, p, group_size });
+  const K = storedColumns(format as HiggsFormat, shape);
+  compare(path, 'tune_metadata', block.metadata(path) ?? {}, { N: shape[0], K, num_bits: bits, group_size });
+}
+
+function compare(path: string, where: string, said: JsonObject, stored: JsonObject): void {
   for (const [key, value] of Object.entries(stored)) {
-    const stated = metadata[key];
+    const stated = said[key];
     if (stated === undefined || stated === value) continue;
     throw new LowbitError(
       'ERR_TENSOR_MISMATCH',
-      `tune_metadata of ${quote(path)} says ${key} ${JSON.stringify(stated)}, its tensors ${value}`,
+      `${where} of ${quote(path)} says ${key} ${JSON.stringify(stated)}, its tensors ${String(value)}`,
       {
         hint: 'config.json and the weights belong to different models.',
         details: { path, field: key, expected: stated, actual: value },
