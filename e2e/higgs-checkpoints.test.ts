@@ -144,6 +144,19 @@ describe('the golden folder', () => {
     for (const { name, bytes } of files) expect((await readFile(join(out, name))).byteLength, name).toBe(bytes);
   });
 
+  it('is not converted with an option that nobody knows', async () => {
+    await using source = await openCheckpoint(GOLDEN);
+    const options = { flute: 'portable', adapter: [llama] } as const;
+    const planned = await failure(planConversion(source, options));
+    expect(planned.code).toBe('ERR_BAD_ARGUMENT');
+    expect(planned.message).toBe('planConversion: there is no option adapter');
+    expect(planned.hint).toMatch(/Did you mean adapters/);
+    const out = fresh();
+    const converted = await failure(convertCheckpoint(source, { ...options, out }));
+    expect([converted.code, converted.message]).toEqual(['ERR_BAD_ARGUMENT', 'convertCheckpoint: there is no option adapter']);
+    await expect(readdir(out)).rejects.toThrow(/ENOENT/);
+  });
+
   it('goes on after an interruption, with the same bytes', async () => {
     await using source = await openCheckpoint(GOLDEN);
     const out = fresh();

@@ -2,13 +2,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { dequantize, float32Tensor, hostTensor, type Quantizer, quantizationError, quantize, toFloat32 } from '@lowbit/core';
+import { byteLength, dequantize, float32Tensor, hostTensor, type Quantizer, quantizationError, quantize, toFloat32 } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import { createRandom } from '@lowbit/models';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { type AllocateModelOptions, allocateModel } from './allocate-model.ts';
 import { choiceError } from './choice-error.ts';
 import { defaultChoices, makeChoices, parseChoices } from './choices.ts';
+import { openModelFolder } from './open.ts';
 import { parseUse } from './parse.ts';
 import { createProgram } from './program.ts';
 import { planModel, quantizeModel } from './quantize-model.ts';
@@ -129,6 +130,42 @@ describe('allocateModel', () => {
     onTestFinished(() => rmSync(dir, { recursive: true }));
     const report = await quantizeModel(TINY, { out: join(dir, 'out'), rules });
     expect(report.files).toEqual(plan.files);
+  });
+
+  it('counts the bits of HIGGS as files have them, and takes the least target that it names', async () => {
+    const one = {
+      rules: [{ match: ['model.layers.{1,2,3,4,5}.**', 'mlp.*'], use: 'keep' }],
+      choices: makeChoices(['higgs:b4:h64:g64']),
+    } as const;
+    const some = await allocated({ ...one, targetBits: 9 });
+    const dir = mkdtempSync(join(tmpdir(), 'lowbit-allocate-'));
+    onTestFinished(() => rmSync(dir, { recursive: true }));
+    const report = await quantizeModel(TINY, { out: join(dir, 'out'), rules: some.rules });
+    await using written = await openModelFolder(join(dir, 'out'));
+    for (const { path, bits, weights } of some.linears) {
+      const own = [...written.source.entries].filter(([name]) => name.startsWith(`${path}.`) && !name.endsWith('.bias'));
+      expect(bits * weights, path).toBe(own.reduce((sum, [, spec]) => sum + 8 * byteLength(spec), 0));
+    }
+    expect(report.summary.bitsPerWeight).toBeCloseTo(some.bitsPerWeight, 12);
+    const tags = report.tags.filter(({ quantized }) => quantized);
+    expect(tags.reduce((sum, row) => sum + 8 * row.bytes, 0)).toBe(some.bitsPerWeight * some.weights);
+
+    const least = await allocated({ ...one, targetBits: 2 }).catch((error: Error) => Number(/take, ([\d.]+)$/.exec(error.message)?.[1]));
+    expect(least).toBeGreaterThanOrEqual(some.bitsPerWeight);
+    expect(least).toBeLessThan(some.bitsPerWeight + 1e-4);
+    expect((await allocated({ ...one, targetBits: least as number })).bitsPerWeight).toBe(some.bitsPerWeight);
+  });
+
+  it('names a least target that it takes, where four decimals do not hold it', async () => {
+    const rules = [{ match: ['model.layers.{1,2,3,4,5}.**', 'mlp.*'], use: 'keep' }] as const;
+    const some = makeChoices(['nf4:g64:dq']);
+    const target = (targetBits: number) => allocated({ rules, choices: some, targetBits });
+    const exact = (await target(9)).bitsPerWeight;
+    const below = Math.floor(exact * 1e4) / 1e4;
+    expect(below).toBeLessThan(exact);
+    const named = Math.ceil(exact * 1e4) / 1e4;
+    await expect(target(below)).rejects.toThrow(`${below} bits per weight are fewer than the smallest choices take, ${named}`);
+    expect((await target(named)).bitsPerWeight).toBe(exact);
   });
 
   it('leaves what rules match alone, and can choose by tag', async () => {

@@ -2,15 +2,18 @@
 
 import {
   adapterFor,
-  bitsPerWeight,
+  type CheckpointLayout,
+  codecFor,
   createWorkers,
   DTYPE_BYTES,
   elementCount,
+  FLOAT_DTYPES,
   type Importance,
   isLowbitError,
   isQuantizer,
   type LinearSite,
   LowbitError,
+  linearBytes,
   type Quantizer,
   type Rule,
   resolveRules,
@@ -92,8 +95,12 @@ export async function allocateModel(path: string, options: AllocateModelOptions)
   const quantizer = checkChoices(choices);
   await using checkpoint = await openModelFolder(path, { signal });
   const free = freeSites(checkpoint, quantizer, options);
-  const usable = free.map((site) => ({ site, choices: fitting(checkpoint, site, choices, options) }));
-  await checkMixture(checkpoint, usable, quantizer, options);
+  const holding = free.map((site) => ({ site, choices: holdingChoices(site, choices, options) }));
+  const layout = await layoutOfMixture(checkpoint, holding, quantizer, options);
+  const usable = holding.map(({ site, choices: own }) => ({
+    site,
+    choices: own.map((choice) => ({ choice, bits: bitsOf(site, choice, layout, checkpoint, options) })),
+  }));
   checkTarget(usable, targetBits);
 
   const sensitivities =
@@ -154,23 +161,25 @@ function freeSites(
   });
 }
 
-/** The choices that can hold a linear, with their bits. */
-function fitting(
-  checkpoint: FolderCheckpoint,
-  site: LinearSite,
+/** The choices that can hold a linear. */
+function holdingChoices(
+  { shape }: LinearSite,
   choices: readonly ModelChoice[],
-  options: AllocateModelOptions,
-): readonly Fitting[] {
-  const found: Fitting[] = [];
+  { dtype = 'f16', codecs }: AllocateModelOptions,
+): readonly ModelChoice[] {
   let reason: unknown;
-  for (const choice of choices) {
+  const found = choices.filter(({ use }) => {
+    if (use === 'keep') return true;
     try {
-      found.push({ choice, bits: bitsOf(site, choice, checkpoint, options) });
+      const format = use.format(shape, dtype);
+      codecFor(format, codecs).parts(format, shape); // a packing may refuse what the quantizer does not
+      return true;
     } catch (error) {
       if (!isLowbitError(error, 'ERR_UNSUPPORTED_FORMAT')) throw error;
       reason = error;
+      return false;
     }
-  }
+  });
   if (found.length === 0) throw reason;
   return found;
 }
@@ -181,22 +190,37 @@ interface Fitting {
   readonly bits: number;
 }
 
-/** Bits of the whole weight; of one that is kept those of its dtype. */
-function bitsOf(site: LinearSite, { use }: ModelChoice, checkpoint: FolderCheckpoint, { dtype, codecs }: AllocateModelOptions): number {
-  const count = elementCount(site.shape);
-  if (use === 'keep') return 8 * count * DTYPE_BYTES[dtype ?? checkpoint.source.entries.get(`${site.path}.weight`)?.dtype ?? 'f32'];
-  return Math.round(count * bitsPerWeight(use.format(site.shape, dtype ?? 'f16'), site.shape, codecs ? { codecs } : {}));
+/** Bits of the whole weight in the files of the layout; of one that is kept those of its dtype. */
+function bitsOf(
+  site: LinearSite,
+  { use }: ModelChoice,
+  layout: CheckpointLayout | undefined,
+  checkpoint: FolderCheckpoint,
+  { dtype, codecs }: AllocateModelOptions,
+): number {
+  const source = checkpoint.source.entries.get(`${site.path}.weight`)?.dtype ?? 'f32';
+  if (use === 'keep') return 8 * elementCount(site.shape) * DTYPE_BYTES[dtype ?? source];
+  const computeDtype = dtype ?? 'f16';
+  const weightDtype = dtype ?? (FLOAT_DTYPES.has(source) ? source : computeDtype);
+  const linear = { site, use, format: use.format(site.shape, computeDtype) };
+  return 8 * linearBytes(linear, layout!, { computeDtype, weightDtype, ...(codecs ? { codecs } : {}) });
 }
 
-/** Plans a model with all choices in it, so that what cannot be stored together is refused before anything is measured. */
-async function checkMixture(
+/**
+ * Plans a model with all choices in it, so that what cannot be stored together is refused before anything is measured, and gives the layout that stores it:
+ * there is one unless no linear can be quantized.
+ */
+async function layoutOfMixture(
   checkpoint: FolderCheckpoint,
-  usable: readonly { readonly site: LinearSite; readonly choices: readonly Fitting[] }[],
+  holding: readonly { readonly site: LinearSite; readonly choices: readonly ModelChoice[] }[],
   quantizer: Quantizer,
   { rules = [], adapters = [], dtype, layout, layouts, codecs }: AllocateModelOptions,
-): Promise<void> {
-  const mixed = usable.map(({ site, choices }, i): Rule => ({ match: site.path, use: choices[i % choices.length]!.choice.use }));
-  await planQuantization(checkpoint, {
+): Promise<CheckpointLayout | undefined> {
+  const mixed = holding.map(({ site, choices }, i): Rule => {
+    const quantizers = choices.filter(({ use }) => use !== 'keep');
+    return { match: site.path, use: quantizers.length > 0 ? quantizers[i % quantizers.length]!.use : 'keep' };
+  });
+  const { plan } = await planQuantization(checkpoint, {
     quantizer,
     rules: [...rules, ...mixed],
     adapters: [...adapters, ...defaultAdapters],
@@ -205,19 +229,21 @@ async function checkMixture(
     ...(layouts ? { layouts } : {}),
     codecs,
   });
+  return plan.layout;
 }
 
 /** Refuses a target that no selection reaches, before anything is measured. `allocateBits` would, too, but later. */
 function checkTarget(usable: readonly { readonly site: LinearSite; readonly choices: readonly Fitting[] }[], targetBits: number): void {
   const weights = usable.reduce((sum, { site }) => sum + elementCount(site.shape), 0);
-  const least = usable.reduce((sum, { choices }) => sum + Math.min(...choices.map(({ bits }) => bits)), 0) / weights;
+  const bits = usable.reduce((sum, { choices }) => sum + Math.min(...choices.map((choice) => choice.bits)), 0);
   if (!Number.isFinite(targetBits) || targetBits <= 0) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `targetBits is ${targetBits}, expected a number above 0`, { details: { targetBits } });
   }
-  if (least <= targetBits) return;
-  throw new LowbitError('ERR_LIMIT', `${targetBits} bits per weight are fewer than the smallest choices take, ${least.toFixed(4)}`, {
+  if (bits <= targetBits * weights * (1 + 1e-12)) return; // a decimal target counts as it is written, as in `allocateBits`
+  const least = Math.ceil((bits / weights) * 1e4) / 1e4; // rounded up, so that what is said can be asked for
+  throw new LowbitError('ERR_LIMIT', `${targetBits} bits per weight are fewer than the smallest choices take, ${least}`, {
     hint: 'Raise the target, or add smaller choices.',
-    details: { targetBits, leastBitsPerWeight: least },
+    details: { targetBits, leastBitsPerWeight: bits / weights },
   });
 }
 

@@ -41,9 +41,10 @@ export interface ConvertModelReport extends ConversionPlan {
  * @throws what `openModelFolder` and hub's `planConversion` throw
  */
 export async function planConversion(path: string, options: PlanConvertOptions): Promise<ConversionPlan> {
+  const { signal: _, shardSize: __, ...rest } = options;
   const checkpoint = await openModelFolder(path, options);
   try {
-    const planned = await planCheckpoint(checkpoint, planOptions(options));
+    const planned = await planCheckpoint(checkpoint, { ...rest, ...planOptions(options) });
     return { ...describe(checkpoint, planned, options.codecs), notes: checkpoint.notes };
   } finally {
     await checkpoint[Symbol.asyncDispose]();

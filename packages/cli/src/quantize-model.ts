@@ -1,6 +1,14 @@
 // Quantizing a model folder into another one, by paths: hub's pipeline with the adapters of models, and a report for people.
 
-import { type CallOptions, type FormatCodec, type LinearReport, lateTensors, type PlanSummary, type Treatment } from '@lowbit/core';
+import {
+  type CallOptions,
+  type FormatCodec,
+  type LinearReport,
+  lateTensors,
+  type PlanSummary,
+  plannedBytes,
+  type Treatment,
+} from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import {
   type FolderCheckpoint,
@@ -113,9 +121,11 @@ export function describe(
   { plan, files, summary, loadsIn }: QuantizationPlan,
   codecs?: readonly FormatCodec[],
 ): ModelPlan {
+  const stored = plannedBytes(plan);
   const linears = plan.linears.map(({ site, format }) => ({
     tag: site.tag,
     shape: site.shape,
+    bytes: stored.get(site.path),
     format: format ?? ({ kind: 'dense', dtype: plan.tensors.get(`${site.path}.weight`)!.spec.dtype } as const),
   }));
   return {

@@ -20,12 +20,14 @@ export interface TaggedLinear {
   readonly tag: string;
   readonly shape: Matrix;
   readonly format: Format;
+  /** What it takes in a file; default the bytes of all parts in memory. */
+  readonly bytes?: number | undefined;
 }
 
 /** Adds up linears of one tag and format. */
 export function tagRows(linears: Iterable<TaggedLinear>, codecs?: readonly FormatCodec[]): TagRow[] {
   const rows = new Map<string, { -readonly [K in keyof TagRow]: TagRow[K] }>();
-  for (const { tag, shape, format } of linears) {
+  for (const { tag, shape, format, bytes } of linears) {
     const text = formatLabel(format);
     const key = `${tag} ${text}`;
     const row = rows.get(key) ?? {
@@ -40,7 +42,7 @@ export function tagRows(linears: Iterable<TaggedLinear>, codecs?: readonly Forma
     rows.set(key, row);
     row.linears++;
     row.weights += elementCount(shape);
-    row.bytes += formatBytes(format, shape, codecs);
+    row.bytes += bytes ?? formatBytes(format, shape, codecs);
     row.bitsPerWeight = (8 * row.bytes) / row.weights;
   }
   return [...rows.values()];

@@ -84,6 +84,7 @@ export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';
 export * from './spec/index.ts';
+export { linearBytes, plannedBytes } from './stored-bytes.ts';
 export { float32Tensor, hostTensor, transpose } from './tensor.ts';
 export { availableThreads, sharedBytes, type WebWorker } from './workers/host.ts';
 export { serveRoutines } from './workers/serve.ts';

@@ -105,7 +105,8 @@ export function planTensors(
 /** Largest part that late bytes are made of. */
 const MAX_LATE_PART = 1 << 16;
 
-function originOf(
+/** Where a tensor's bytes come from. Throws ERR_UNSUPPORTED_FORMAT for what a layout cannot ask for. */
+export function originOf(
   layout: CheckpointLayout,
   { site: { path } }: QuantizedSite,
   parts: Readonly<Record<string, TensorSpec>>,

@@ -11,6 +11,7 @@ import type { FormatCodec } from './spec/format.ts';
 import type { Entries, LinearSite, ModelAdapter } from './spec/model.ts';
 import type { Importance, Rule, Treatment } from './spec/quantizer.ts';
 import type { JsonObject } from './spec/tensor.ts';
+import { plannedBytes } from './stored-bytes.ts';
 
 export interface PlanOptions {
   /** For linears that no rule matches. */
@@ -147,13 +148,14 @@ export interface PlanSummary {
   readonly linears: number;
   readonly quantizedLinears: number;
   readonly quantizedWeights: number;
-  /** Stored bits per quantized weight, scales and padding included. */
+  /** Stored bits per quantized weight, scales, tables and padding included, in the dtypes of the files; settings of layers are not. */
   readonly bitsPerWeight: number;
   readonly tensorBytes: number;
   readonly sourceBytes: number;
 }
 
-export function summarizePlan(plan: CheckpointPlan, entries: Entries, codecs?: readonly FormatCodec[]): PlanSummary {
+export function summarizePlan(plan: CheckpointPlan, entries: Entries): PlanSummary {
+  const stored = plannedBytes(plan);
   let weights = 0;
   let bytes = 0;
   let quantizedLinears = 0;
@@ -161,7 +163,7 @@ export function summarizePlan(plan: CheckpointPlan, entries: Entries, codecs?: r
     if (!format) continue;
     quantizedLinears++;
     weights += elementCount(site.shape);
-    for (const spec of Object.values(codecFor(format, codecs).parts(format, site.shape))) bytes += byteLength(spec);
+    bytes += stored.get(site.path) ?? 0;
   }
   return {
     linears: plan.linears.length,

@@ -74,6 +74,16 @@ describe('rules', () => {
     expect(kept({ modulesToNotConvert: ['model.layers.\\d+.mlp'] })).toEqual([paths[0], paths[1]]);
   });
 
+  it('take no time for an entry that makes a backtracking matcher hang', () => {
+    const entry = '\\d+'.repeat(80);
+    const path = `${'0'.repeat(5000)}x`;
+    const started = performance.now();
+    expect(higgsConfig({ modulesToNotConvert: [entry] }).rules([path])).toHaveLength(1);
+    expect(isSkipped(path, [entry])).toBe(false);
+    expect(isSkipped(`${path.slice(0, -1)}.mlp`, [entry])).toBe(true);
+    expect(performance.now() - started).toBeLessThan(5000);
+  });
+
   it('refuse what is no list of paths, and unknown options', () => {
     const { rules } = higgsConfig();
     for (const bad of ['lm_head', [''], [1], null]) expect(() => rules(bad as string[])).toThrow(/paths cannot be/);

@@ -2,6 +2,7 @@
 // a regular expression at the start of a name, by which `model.layers.1` is `model.layers.10`, too. Here it has to match whole components.
 
 import type { Quantizer, Rule } from '@lowbit/core';
+import { skipTest } from '@lowbit/core/layouts';
 import { checkNames, isNames, refusal, shown } from './refuse.ts';
 
 export interface SkipOptions {
@@ -18,19 +19,22 @@ export interface SkipOptions {
  */
 export function isSkipped(path: string, modules: readonly string[]): boolean {
   if (!isNames(modules)) throw refusal('isSkipped', `modules cannot be ${shown(modules)}`, 'List names of modules.', {});
-  return modules.some((entry) => path.endsWith(entry) || leading(entry).test(path));
+  return skippedBy(modules)(path);
 }
 
 /** Throws ERR_BAD_ARGUMENT for an entry that `isSkipped` does not take. */
 export function checkEntries(modules: readonly string[]): void {
-  for (const entry of modules) leading(entry);
+  skippedBy(modules);
 }
 
-/** Expressions that take linear time, since a list may come from a stranger's file. */
-function leading(entry: string): RegExp {
-  const plain = /^(?:[\w-]|\\[.d]|(?<=\\d)\+|\.\*|\.)+$/;
-  const wild = entry.split('.*').length - 1;
-  if (entry.length <= 256 && wild <= 2 && plain.test(entry)) return new RegExp(`^${entry}(?:\\.|$)`);
+function skippedBy(modules: readonly string[]): (path: string) => boolean {
+  const tests = modules.map(named);
+  return (path) => tests.some((test) => test(path));
+}
+
+function named(entry: string): (path: string) => boolean {
+  const test = skipTest(entry, 'components');
+  if (test) return test;
   throw refusal(
     'modules_to_not_convert',
     `${JSON.stringify(entry.slice(0, 256))} is no module name`,
@@ -59,7 +63,7 @@ export function skipRules(
     throw refusal('rules', `paths cannot be ${shown(all ?? paths)}`, hint, {});
   }
   const list = modules ?? [...new Set([...tied, output])];
-  const skipped = all.filter((path) => isSkipped(path, list));
+  const skipped = all.filter(skippedBy(list));
   const rules: Rule[] = [{ match: '**', use: quantizer }];
   if (skipped.length > 0) rules.push({ match: skipped, use: 'keep' });
   return rules;

@@ -1,6 +1,6 @@
 // Storing a quantized checkpoint in another way: its codes are taken over, nothing is quantized again.
 
-import { type CheckpointLayout, type FormatCodec, LowbitError, type ModelAdapter, planRecoding } from '@lowbit/core';
+import { type CheckpointLayout, checkOptionNames, type FormatCodec, LowbitError, type ModelAdapter, planRecoding } from '@lowbit/core';
 import type { HiggsPacking } from '@lowbit/core/layouts';
 import { BUILTIN_LAYOUTS, type FolderCheckpoint } from './checkpoint.node.ts';
 import { higgsLayout } from './layouts/higgs.ts';
@@ -31,14 +31,34 @@ export interface PlanConversionOptions {
 
 export interface ConvertCheckpointOptions extends PlanConversionOptions, WriteModelOptions {}
 
+const PLAN = { flute: true, adapters: true, layouts: true, codecs: true, shardSize: true } satisfies Record<
+  keyof PlanConversionOptions,
+  true
+>;
+const PLAN_OPTIONS = Object.keys(PLAN);
+const CONVERT_OPTIONS = Object.keys({
+  ...PLAN,
+  out: true,
+  resume: true,
+  overwrite: true,
+  maxMemory: true,
+  concurrency: true,
+  threads: true,
+  runtime: true,
+  allowNonFinite: true,
+  signal: true,
+  onProgress: true,
+} satisfies Record<keyof ConvertCheckpointOptions, true>);
+
 /** As planned; weights are the same, so there are no errors of them. */
 export type ConversionReport = Omit<QuantizationReport, 'linears' | 'weightError'>;
 
 /**
  * Plans without reading weights or writing anything; the sizes are those of the files that `convertCheckpoint` then writes, to the byte.
- * @throws ERR_BAD_ARGUMENT (the checkpoint is not of HIGGS), ERR_UNSUPPORTED_FORMAT (layers that do not fit into FLUTE's tiles, named), ERR_TENSOR_MISMATCH
+ * @throws ERR_BAD_ARGUMENT (the checkpoint is not of HIGGS, an unknown option), ERR_UNSUPPORTED_FORMAT (layers that do not fit into FLUTE's tiles, named), ERR_TENSOR_MISMATCH
  */
 export async function planConversion(source: FolderCheckpoint, options: PlanConversionOptions): Promise<QuantizationPlan> {
+  checkOptionNames('planConversion', options, PLAN_OPTIONS);
   return (await prepare(source, options)).planned;
 }
 
@@ -52,6 +72,7 @@ export async function planConversion(source: FolderCheckpoint, options: PlanConv
  * const { loadsIn } = await convertCheckpoint(source, { out: './model-portable', flute: 'portable', adapters: [llama] });
  */
 export async function convertCheckpoint(source: FolderCheckpoint, options: ConvertCheckpointOptions): Promise<ConversionReport> {
+  checkOptionNames('convertCheckpoint', options, CONVERT_OPTIONS);
   options.signal?.throwIfAborted();
   await assertApart(source.folder, options.out);
   const { linears: _, weightError: __, ...report } = await writeModel(source, await prepare(source, options), options);

@@ -7,7 +7,6 @@ import {
   type ExecuteOptions,
   type ExecuteReport,
   executePlan,
-  type FormatCodec,
   LowbitError,
   lateTensors,
   type PlanSummary,
@@ -57,7 +56,7 @@ export interface Prepared {
 export async function prepareModel(
   source: FolderCheckpoint,
   plan: CheckpointPlan,
-  { shardSize, codecs }: { readonly shardSize?: number | undefined; readonly codecs?: readonly FormatCodec[] | undefined },
+  { shardSize }: { readonly shardSize?: number | undefined },
 ): Promise<Prepared> {
   const { entries } = source.source;
   const config = writeConfig(plan.config, await source.file('config.json'));
@@ -70,7 +69,7 @@ export async function prepareModel(
     files: [['config.json', config.byteLength], ...carriedFiles(source)],
   });
   const loadsIn = plan.layout?.loadsIn(plan.linears) ?? [];
-  return { planned: { plan, files, summary: summarizePlan(plan, entries, codecs), loadsIn }, config, metadata, sharding };
+  return { planned: { plan, files, summary: summarizePlan(plan, entries), loadsIn }, config, metadata, sharding };
 }
 
 /** Carries out a plan into the folder `out`, in bounded memory. An abort or an error leaves nothing behind (with `resume`: what is needed to go on). */

@@ -76,7 +76,7 @@ function checkLayer(layer: AllocationLayer): void {
       throw bad(
         `choice ${choice.name} of layer ${name} takes ${choice.bits} bits, expected a whole number`,
         { layer: name, choice: choice.name, bits: choice.bits },
-        'Bits are those of the whole layer: 8 times the bytes of all its tensors.',
+        'Bits are those of the whole layer: 8 times the bytes of its codes, scales and tables in a file.',
       );
     }
     if (!Number.isFinite(choice.error) || choice.error < 0) {

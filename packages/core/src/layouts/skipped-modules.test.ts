@@ -34,24 +34,42 @@ describe('skipTest', () => {
         fc.string({ unit: fc.constantFrom('a', 'b', '1', '2', '.'), maxLength: 8 }),
         (entry, path) => {
           expect(skips(entry, path, 'transformers 5')).toBe(path.endsWith(entry) || new RegExp(`^${entry}`).test(path));
+          expect(skips(entry, path, 'components')).toBe(path.endsWith(entry) || new RegExp(`^${entry}(?:\\.|$)`).test(path));
         },
       ),
       { numRuns: 3000 },
     );
   });
 
+  it.each([
+    // entry, path, components
+    ['model.layers.1', 'model.layers.1.mlp', true],
+    ['model.layers.1', 'model.layers.1', true],
+    ['model.layers.1', 'model.layers.10.mlp', false],
+    ['model.layers.\\d', 'model.layers.10.mlp', false],
+    ['model.layers.\\d+', 'model.layers.10.mlp', true],
+    ['model.layers.1.', 'model.layers.1.mlp', false],
+    ['.*mlp', 'model.layers.1.mlp.up_proj', true],
+    ['.*up', 'model.layers.1.mlp.up_proj', false],
+    ['head', 'lm_head', true],
+    ['mlp', 'model.layers.1.mlp.up_proj', false],
+  ])('takes whole components: %j on %s: %s', (entry, path, expected) => {
+    expect(skips(entry, path, 'components')).toBe(expected);
+  });
+
   it.each(['(a+)+$', 'a{2}', 'x|y', 'x*', '\\d*', '[ab]', '^a', 'a$', 'a b', '\\w', '\\', 'a'.repeat(257), '+'])(
-    'does not follow %s for transformers 5',
+    'does not follow %s as an expression',
     (entry) => {
       expect(skipTest(entry, 'transformers 5')).toBe(undefined);
+      expect(skipTest(entry, 'components')).toBe(undefined);
       expect(skipTest(entry, 'transformers 4')?.(entry)).toBe(true);
     },
   );
 
-  it('takes no time for entries that make a backtracking matcher hang', () => {
+  it.each(['transformers 5', 'components'] as const)('takes no time for entries that make a backtracking matcher hang: %s', (reader) => {
     const started = performance.now();
-    expect(skips(`${'\\d+'.repeat(80)}x`, '0'.repeat(5000), 'transformers 5')).toBe(false);
-    expect(skips(`${'.*a'.repeat(80)}b`, 'a'.repeat(5000), 'transformers 5')).toBe(false);
+    expect(skips(`${'\\d+'.repeat(80)}x`, '0'.repeat(5000), reader)).toBe(false);
+    expect(skips(`${'.*a'.repeat(80)}b`, 'a'.repeat(5000), reader)).toBe(false);
     expect(performance.now() - started).toBeLessThan(5000);
   });
 });

@@ -4,16 +4,18 @@
 //   ends             the path ends with the entry: transformers before 4.50 for `modules_to_not_convert` of HIGGS
 //   transformers 5   the entry, as a regular expression, matches the beginning of the path (so `model.layers.1` is also `model.layers.10`), or the path
 //                    ends with it
+//   components       the entry, as such an expression, matches whole leading components of the path (`model.layers.1` is not `model.layers.10`), or the path
+//                    ends with it: `modules_to_not_convert` of HIGGS here, where what is meant counts and not what one release makes of it
 //   vLLM             the entry is a component of the path, or the path up to a dot
 //
 // Lists come from strangers' files: an expression is followed by a machine of our own, in time that grows with entry times path.
 
-export type SkipReader = 'ends' | 'transformers 4' | 'transformers 5' | 'vLLM';
+export type SkipReader = 'ends' | 'components' | 'transformers 4' | 'transformers 5' | 'vLLM';
 
 const MOST_CHARACTERS = 256;
 
 /**
- * Which paths an entry keeps unquantized for a reader. Undefined for an entry that transformers 5 would take for more of a regular expression than
+ * Which paths an entry keeps unquantized for a reader. Undefined for an entry that 'transformers 5' and 'components' would take for more of a regular expression than
  * letters, digits, `_`, `-`, `.`, `\.`, `.*`, `\d` and `\d+`, or that has over 256 characters.
  */
 export function skipTest(entry: string, reader: SkipReader): ((path: string) => boolean) | undefined {
@@ -22,7 +24,8 @@ export function skipTest(entry: string, reader: SkipReader): ((path: string) => 
   if (reader === 'transformers 4') return (path) => path === entry || lastName(path) === entry || path.includes(beginning);
   if (reader === 'vLLM') return (path) => path === entry || path.startsWith(beginning) || path.split('.').includes(entry);
   const steps = expression(entry);
-  return steps && ((path) => path.endsWith(entry) || matchesStart(steps, path));
+  const whole = reader === 'components';
+  return steps && ((path) => path.endsWith(entry) || matchesStart(steps, path, { whole }));
 }
 
 const lastName = (path: string): string => path.slice(path.lastIndexOf('.') + 1);
@@ -53,14 +56,14 @@ function expression(entry: string): readonly Step[] | undefined {
 const isDigit = (character: string): boolean => /\d/.test(character);
 const isNoLineEnd = (character: string): boolean => character !== '\n';
 
-/** Follows all ways through the steps at once. */
-function matchesStart(steps: readonly Step[], path: string): boolean {
+/** Follows all ways through the steps at once. `whole`: they have to end where a component does. */
+function matchesStart(steps: readonly Step[], path: string, { whole }: { readonly whole: boolean }): boolean {
   let states = new Set<number>();
   enter(steps, states, 0);
   for (const character of path) {
-    if (states.has(steps.length)) return true;
+    if (states.has(steps.length) && (!whole || character === '.')) return true;
     const next = new Set<number>();
-    for (const at of states) if (steps[at]!.accepts(character)) enter(steps, next, steps[at]!.many ? at : at + 1);
+    for (const at of states) if (steps[at]?.accepts(character)) enter(steps, next, steps[at].many ? at : at + 1);
     states = next;
   }
   return states.has(steps.length);

@@ -7,6 +7,7 @@ import {
   type HostTensor,
   isLowbitError,
   type JsonObject,
+  linearBytes,
   memorySource,
   type PlannedLinear,
   packing,
@@ -512,4 +513,16 @@ describe('writing', () => {
       expect.objectContaining({ code: 'ERR_UNSUPPORTED_FORMAT', message: expect.stringContaining('no 3-bit codes in tiles of 64') }),
     );
   });
+});
+
+test.each([
+  // shape, packing, bytes of codes and scales, and of tables: FLUTE's two, or the grid
+  [[512, 512], 32, 131_072 + 2048, 1056],
+  [[128, 512], 32, 32_768 + 512, 1056],
+  [[64, 512], 'portable', 16_384 + 256, 1024],
+] as const)('the size of %j in tiles %s is that of its tensors', (shape, packed, numbers, tables) => {
+  const site = linear('m', shape, { packing: packed });
+  const options = { computeDtype: 'f16', weightDtype: 'f16' } as const;
+  expect(linearBytes(site, layout, options)).toBe(numbers + tables);
+  expect(layout.tensors(site, options).reduce((sum, { spec }) => sum + byteLength(spec), 0)).toBe(numbers + tables);
 });
