@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as bnb from '@lowbit/bnb';
 import * as core from '@lowbit/core';
+import * as higgs from '@lowbit/higgs';
 import * as hqq from '@lowbit/hqq';
 import * as hub from '@lowbit/hub';
 import * as models from '@lowbit/models';
@@ -17,6 +18,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const packages: Readonly<Record<string, object>> = {
   '@lowbit/bnb': bnb,
   '@lowbit/core': core,
+  '@lowbit/higgs': higgs,
   '@lowbit/hqq': hqq,
   '@lowbit/hub': hub,
   '@lowbit/models': models,
@@ -50,7 +52,7 @@ beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'lowbit-from-python-'));
   await symlink(join(root, 'examples'), join(dir, 'examples'));
   const [setup, ...snippets] = await snippetsOf('docs/from-python.md');
-  expect(snippets.length).toBe(12);
+  expect(snippets.length).toBe(13);
   vi.spyOn(process, 'cwd').mockReturnValue(dir);
   vi.spyOn(console, 'log').mockImplementation((...values) => void logged.push(values));
   try {
@@ -63,7 +65,7 @@ afterAll(() => rm(dir, { recursive: true, force: true }));
 
 it('writes the folders that it says', async () => {
   const folders = (await readdir(dir)).filter((name) => name !== 'examples').sort();
-  expect(folders).toEqual(['8bit', 'hqq', 'mixed', 'nf4', 'offload', 'skip'].map((name) => `tiny-llama-${name}`));
+  expect(folders).toEqual(['8bit', 'higgs', 'hqq', 'mixed', 'nf4', 'offload', 'skip'].map((name) => `tiny-llama-${name}`));
   const expected: Readonly<Record<string, [linears: number, config: object]>> = {
     '8bit': [42, { load_in_8bit: true, llm_int8_threshold: 6 }],
     nf4: [42, { bnb_4bit_quant_type: 'nf4', bnb_4bit_use_double_quant: true, bnb_4bit_compute_dtype: 'bfloat16' }],
@@ -71,6 +73,7 @@ it('writes the folders that it says', async () => {
     skip: [36, { llm_int8_threshold: 10, llm_int8_skip_modules: ['lm_head', 'down_proj'] }],
     offload: [35, { llm_int8_enable_fp32_cpu_offload: true }],
     hqq: [42, { quant_method: 'hqq' }],
+    higgs: [42, { quant_method: 'higgs', bits: 4, hadamard_size: 256, modules_to_not_convert: ['lm_head'] }],
   };
   for (const [name, [linears, config]] of Object.entries(expected)) {
     await using checkpoint = await hub.openCheckpoint(join(dir, `tiny-llama-${name}`));

@@ -3,10 +3,11 @@
 // A block is one row's `block` consecutive numbers, those beyond the row's end zero. All of this is float32 in the order written here, but for the
 // sum under the root of a norm, which is float64 (Python's is a float32 sum in an order of its own: scales may differ by a unit in the last place).
 
-import { LowbitError, readFloat32, roundTo, writeFloat32 } from '@lowbit/core';
+import { LowbitError, roundTo } from '@lowbit/core';
 import { bucketSearch } from './buckets.ts';
 import { type Grid, gridOf } from './grid.ts';
 import { hadamard } from './hadamard.ts';
+import { roundInPlace } from './half.ts';
 import { midpointSearch } from './midpoints.ts';
 import type { NearestSearch } from './nearest.ts';
 import type { ScaleDtype } from './options.ts';
@@ -74,6 +75,7 @@ export function codeBlocks(weights: Float32Array, run: BlockRun, search?: Neares
   const codes = new Uint8Array((blocks * block) / dim);
   const scales = new Float32Array(blocks * perBlock);
   const values = new Float32Array(block);
+  const words = new Uint32Array(values.buffer);
   let squaredError = 0;
   let squaredWeight = 0;
   let maxAbs = 0;
@@ -100,7 +102,7 @@ export function codeBlocks(weights: Float32Array, run: BlockRun, search?: Neares
       const at = (b * block) / dim;
       find(values, block / dim, codes, at);
       restore(values, codes, at, points, dim, scale);
-      if (dtype !== 'f32') readFloat32(dtype, writeFloat32(dtype, values), values);
+      roundInPlace(values, words, dtype);
       hadamard(values, 0, block);
       const inverse = 1 / Math.sqrt(block);
       for (let i = 0; i < count; i++) {

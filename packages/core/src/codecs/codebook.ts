@@ -24,11 +24,6 @@ export function rotatedBasis(tensor: QuantizedTensor<Codebook>): QuantizedTensor
   return rotate ? { format, shape: [tensor.shape[0], storedColumns(tensor.format, tensor.shape)], parts: tensor.parts } : tensor;
 }
 
-/** What products of table and scale are rounded to: the dtype of a 16-bit scale where there is a rotation, else f32. */
-export function productDtype({ rotate, scale }: Codebook): 'f32' | 'f16' | 'bf16' {
-  return rotate && (scale === 'f16' || scale === 'bf16') ? scale : 'f32';
-}
-
 /**
  * A rotated weight, or where one is stored, with the in_features that the model says: files that hold rows filled up to [out, K] need not say how many of
  * the K are filling, and every in_features with the same K has the same parts. Anything else, or what does not fit, as it is.
@@ -37,6 +32,11 @@ export function fitInputs<T extends { readonly format: Format; readonly shape: M
   const { format, shape: own } = stored;
   if (format.kind !== 'codebook' || (format as Codebook).rotate === undefined || own[0] !== shape[0] || own[1] === shape[1]) return stored;
   return storedColumns(format as Codebook, own) === storedColumns(format as Codebook, shape) ? { ...stored, shape } : stored;
+}
+
+/** What products of table and scale are rounded to: the dtype of a 16-bit scale where there is a rotation, else f32. */
+export function productDtype({ rotate, scale }: Codebook): 'f32' | 'f16' | 'bf16' {
+  return rotate && (scale === 'f16' || scale === 'bf16') ? scale : 'f32';
 }
 
 function blockCount(format: Codebook, shape: Matrix): number {

@@ -77,7 +77,7 @@ export function isBlock(block: number): boolean {
 
 /** True for inputs that share a scale, in blocks of that size. */
 export function isGroup(group: number, block: number): boolean {
-  return Number.isSafeInteger(group) && group >= 2 && block % group === 0;
+  return Number.isSafeInteger(group) && group >= 1 && block % group === 0;
 }
 
 /** Throws ERR_TENSOR_MISMATCH, naming the tensor. */
