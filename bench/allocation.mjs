@@ -19,6 +19,7 @@ const { values, positionals } = parseArgs({
     choices: { type: 'string' },
     sensitivity: { type: 'string', default: 'random' },
     tokens: { type: 'string' },
+    per: { type: 'string', default: 'linear' },
     'allocated-only': { type: 'boolean', default: false },
   },
 });
@@ -82,7 +83,7 @@ else if (values.sensitivity !== 'random') sensitivities = JSON.parse(readFileSyn
 if (values.tokens) tested = { ...tested, tokens: Number(values.tokens) };
 
 for (const target of values.targets.split(',').map(Number)) {
-  const allocation = await allocateModel(folder, { targetBits: target, choices, sensitivities, ...tested });
+  const allocation = await allocateModel(folder, { targetBits: target, choices, sensitivities, per: values.per, ...tested });
   if (first) {
     first = false;
     for (const { choice, bitsPerWeight, loss } of allocation.uniform) {

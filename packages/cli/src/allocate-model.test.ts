@@ -189,6 +189,25 @@ describe('allocateModel', () => {
     }
   });
 
+  it('tests on what the model says itself, the same every time, or on a text', async () => {
+    const few = { rules: [{ match: ['model.layers.{0,1,2,3,4}.**', 'mlp.*'], use: 'keep' }], sensitivities: undefined, tokens: 6 } as const;
+    const one = await allocated({ ...few, ids: 'generated' });
+    expect(one.sensitivities).toMatchObject({ on: 'generated', tokens: 6 });
+    expect(one.sensitivities.linears.map(({ path }) => path)).toEqual(one.linears.map(({ path }) => path));
+    expect((await allocated({ ...few, ids: 'generated' })).sensitivities).toEqual(one.sensitivities);
+    const text = await allocated({
+      ...few,
+      ids: [
+        [0, 5, 9],
+        [0, 7, 7, 7, 7, 7, 7, 7],
+      ],
+      metric: 'perplexity',
+    });
+    expect([text.metric, text.sensitivities.on, text.sensitivities.tokens]).toEqual(['perplexity', 'text', 6]);
+    const other = (await allocated({ ...few, ids: 'random' })).sensitivities.linears[0]!.sensitivity;
+    expect(other).not.toBe(one.sensitivities.linears[0]!.sensitivity);
+  });
+
   it('refuses before anything is measured', async () => {
     const refused = (code: string, message: RegExp) => expect.objectContaining({ code, message: expect.stringMatching(message) });
     const unmeasured = { sensitivities: undefined, backends: [] }; // running anything would be another error

@@ -48,5 +48,5 @@ export {
   type QuantizeModelReport,
   quantizeModel,
 } from './quantize-model.ts';
-export { SENSITIVITY_TOKENS, type SensitivityOptions, type TestedSensitivities } from './sensitivity.ts';
+export { SENSITIVITY_TOKENS, type SensitivityOptions, type TestedOn, type TestedSensitivities } from './sensitivity.ts';
 export type { TagRow } from './tags.ts';

@@ -47,13 +47,13 @@ export type QuantZero = (typeof QUANT_ZERO)[number];
 export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes', 'higgs'] as const;
 export type LayoutName = (typeof LAYOUTS)[number];
 
-/** What `--flute` takes: tiles of FLUTE's packing, or the portable form. */
-export const FLUTE = ['32', '64', 'portable'] as const;
+/** What `--flute` takes: tiles of FLUTE's packing, the portable form, or tiles of 32 where they fit. */
+export const FLUTE = ['32', '64', 'portable', 'auto'] as const;
 
 /** How HIGGS codes are to be packed. Throws ERR_BAD_ARGUMENT. */
-export function parseFlute(text: string): 32 | 64 | 'portable' {
+export function parseFlute(text: string): 32 | 64 | 'portable' | 'auto' {
   const choice = parseChoice(text, FLUTE);
-  return choice === 'portable' ? choice : choice === '32' ? 32 : 64;
+  return choice === 'portable' || choice === 'auto' ? choice : choice === '32' ? 32 : 64;
 }
 
 /** Settings of a method as given; what is absent is filled in by the command. */

@@ -1,7 +1,16 @@
 // Where sensitivities come from: measured on random tokens or on a text, or read from a file that an earlier run saved.
 
-import { type BackendProvider, type CallOptions, type Checkpoint, createRuntime, LowbitError, referenceBackend } from '@lowbit/core';
 import {
+  type BackendProvider,
+  type CallOptions,
+  type Checkpoint,
+  createRuntime,
+  LowbitError,
+  type Runtime,
+  referenceBackend,
+} from '@lowbit/core';
+import {
+  loadModel,
   type MeasureSensitivitiesOptions,
   measureSensitivities as measureOnCheckpoint,
   randomTokens,
@@ -13,16 +22,22 @@ export const SENSITIVITY_TOKENS = 128;
 /** Tokens of one sample; a model may have been made for no more than a few hundred. */
 const SAMPLE = 128;
 
-/** Sensitivities, and on what they were measured: numbers from random tokens rank layers as a text does, but their scale is not that of a text. */
+/** Uniformly random tokens, tokens that the model generated itself, or a text. */
+export type TestedOn = 'random' | 'generated' | 'text';
+
+/** Sensitivities, and on what they were measured. */
 export interface TestedSensitivities extends Sensitivities {
-  readonly on: 'random' | 'text';
+  readonly on: TestedOn;
 }
 
 export interface SensitivityOptions
   extends CallOptions,
     Partial<Pick<MeasureSensitivitiesOptions, 'metric' | 'levels' | 'seed' | 'adapters'>> {
-  /** A text as token ids, or several; the first `tokens` of them are used. Default uniformly random ids: no data at all. */
-  readonly ids?: readonly ArrayLike<number>[] | undefined;
+  /**
+   * A text as token ids, or several; the first `tokens` of them are used. Without any data: `random` (default), uniformly random ids, or `generated`,
+   * what the model itself says when nothing is asked, which is nearer to a text.
+   */
+  readonly ids?: readonly ArrayLike<number>[] | 'random' | 'generated' | undefined;
   /** Most tokens to run; default 128. More make the numbers steadier and take as much longer. */
   readonly tokens?: number | undefined;
   /** Backends in order of preference; default the reference backend. */
@@ -49,17 +64,49 @@ export async function sensitivitiesOf(
   linears: readonly string[],
   options: SensitivityOptions,
 ): Promise<TestedSensitivities> {
-  const { ids, tokens = SENSITIVITY_TOKENS, backends = [referenceBackend()], ...rest } = options;
-  if (ids === undefined && options.metric === 'perplexity') {
+  const { ids = 'random', tokens = SENSITIVITY_TOKENS, backends = [referenceBackend()], ...rest } = options;
+  if (ids === 'random' && options.metric === 'perplexity') {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a perplexity of random tokens means nothing', {
-      hint: "Pass ids of a text, or metric: 'kl'.",
+      hint: "Pass ids of a text, 'generated', or metric: 'kl'.",
     });
   }
-  const { vocab_size: vocab } = checkpoint.config;
-  const given = ids ?? [randomTokens(typeof vocab === 'number' ? vocab : Number.NaN, tokens, options.seed)];
+  const { vocab_size: size } = checkpoint.config;
+  const vocab = typeof size === 'number' ? size : Number.NaN;
   await using runtime = await createRuntime({ backends });
+  let given: readonly ArrayLike<number>[];
+  if (ids === 'random') given = [randomTokens(vocab, tokens, options.seed)];
+  else given = ids === 'generated' ? await generated(checkpoint, runtime, vocab, tokens, options) : ids;
   const measured = await measureOnCheckpoint(checkpoint, { ...rest, runtime, linears, ids: samplesOf(given, tokens) });
-  return { ...measured, on: ids === undefined ? 'random' : 'text' };
+  return { ...measured, on: typeof ids === 'string' ? ids : 'text' };
+}
+
+/** Samples at temperature 1, each from the start token, or from a random one where the tokenizer puts none in front of a text. */
+async function generated(
+  checkpoint: Checkpoint,
+  runtime: Runtime,
+  vocab: number,
+  tokens: number,
+  { seed = 1, adapters = [], signal, onProgress }: SensitivityOptions,
+): Promise<readonly (readonly number[])[]> {
+  const count = Math.ceil(tokens / SAMPLE);
+  const starts = randomTokens(vocab, count, seed);
+  const { bos_token_id: bos } = checkpoint.config;
+  await using model = await loadModel(checkpoint, { runtime, adapters, signal, onProgress });
+  const samples: number[][] = [];
+  for (const [i, start] of starts.entries()) {
+    const first = typeof bos === 'number' ? bos : start;
+    const sampling = { temperature: 1, topK: 0, topP: 1, seed: seed + i, ignoreEos: true };
+    const maxTokens = Math.min(SAMPLE, tokens - i * SAMPLE, model.contextLength) - 1;
+    const sample = [first];
+    if (maxTokens > 0) {
+      for await (const { id } of model.stream({ ids: [first], maxTokens, ...sampling, signal })) {
+        sample.push(id);
+        onProgress?.({ phase: 'generate', done: i * SAMPLE + sample.length, total: tokens, unit: 'tokens' });
+      }
+    }
+    samples.push(sample);
+  }
+  return samples;
 }
 
 /** What `--save-sensitivity` writes. */
@@ -81,7 +128,7 @@ export function parseSaved(value: unknown, file: string): TestedSensitivities {
     new LowbitError('ERR_BAD_ARGUMENT', `${file} ${problem}`, { hint: 'Save it again with --save-sensitivity.', details: { path: file } });
   if (
     (metric !== 'kl' && metric !== 'perplexity') ||
-    (on !== 'random' && on !== 'text') ||
+    !(on === 'random' || on === 'generated' || on === 'text') ||
     typeof tokens !== 'number' ||
     !Array.isArray(linears)
   ) {

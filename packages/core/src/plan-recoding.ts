@@ -50,7 +50,10 @@ export function planRecoding(
   const work = new Map<string, LinearWork>();
   const linears = sitesOf(config, entries, stored, options.adapters ?? []).map((site): PlannedLinear => {
     const found = stored.get(site.path);
-    if (found === undefined) return { site, use: 'keep' };
+    if (found === undefined) {
+      if (!entries.has(`${site.path}.weight`)) throw incomplete(site);
+      return { site, use: 'keep' };
+    }
     const fitted = toSite(site, found);
     const { use, format } = recode(site, fitted);
     codecFor(format, codecs).parts(format, site.shape); // a packing may refuse the shape
@@ -96,6 +99,17 @@ function sitesOf(
     ...known,
     ...further.map(([path, { shape, bias }]): LinearSite => ({ path, tag: linearTag(path), layer: -1, shape, bias: bias !== undefined })),
   ];
+}
+
+function incomplete({ path, shape }: LinearSite): LowbitError {
+  return new LowbitError(
+    'ERR_TENSOR_MISMATCH',
+    `the layer ${quote(path)} is neither quantized nor has a tensor ${quote(`${path}.weight`)}`,
+    {
+      hint: 'Tensors of it are missing, or named otherwise. The download may be incomplete.',
+      details: { path, expected: shape },
+    },
+  );
 }
 
 /** The linear with the shape of its site. Throws ERR_TENSOR_MISMATCH if it has another. */

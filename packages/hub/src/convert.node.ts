@@ -18,8 +18,11 @@ import {
 export type { HiggsPacking };
 
 export interface PlanConversionOptions {
-  /** How codes of HIGGS are packed: in FLUTE's tiles of 32 or 64, as transformers reads them, or in the portable form, which takes any shape. */
-  readonly flute: HiggsPacking;
+  /**
+   * How codes of HIGGS are packed: in FLUTE's tiles of 32 or 64, as transformers reads them, or in the portable form, which takes any shape. `auto`: in tiles
+   * of 32 where they fit, as `quantizeCheckpoint` writes them.
+   */
+  readonly flute: HiggsPacking | 'auto';
   /** They know in_features where files only know rows that were filled up. A model without an adapter is converted, too. */
   readonly adapters?: readonly ModelAdapter[] | undefined;
   /** Layouts of third parties. */
@@ -81,8 +84,8 @@ export async function convertCheckpoint(source: FolderCheckpoint, options: Conve
 
 async function prepare(source: FolderCheckpoint, options: PlanConversionOptions): Promise<Prepared> {
   const { flute, adapters, codecs } = options;
-  if (flute !== 32 && flute !== 64 && flute !== 'portable') {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `flute cannot be ${JSON.stringify(flute)}`, { hint: "It is 32, 64 or 'portable'." });
+  if (flute !== 32 && flute !== 64 && flute !== 'portable' && flute !== 'auto') {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `flute cannot be ${JSON.stringify(flute)}`, { hint: "It is 32, 64, 'portable' or 'auto'." });
   }
   if (source.layout !== higgsLayout.name) {
     throw new LowbitError(

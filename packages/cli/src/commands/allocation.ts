@@ -89,15 +89,17 @@ export async function allocate(
 }
 
 const RANDOM = 'random';
+const GENERATED = 'generated';
 
 /** Ids of a text, saved numbers, or nothing for random tokens. */
 async function sensitivityFrom(
   dir: string,
   from: string = RANDOM,
   signal: AbortSignal,
-): Promise<{ readonly sensitivities?: TestedSensitivities; readonly ids?: readonly (readonly number[])[] }> {
+): Promise<{ readonly sensitivities?: TestedSensitivities; readonly ids?: readonly (readonly number[])[] | 'generated' }> {
   const flag = '--sensitivity';
   if (from === RANDOM) return {};
+  if (from === GENERATED) return { ids: GENERATED };
   if (from.endsWith('.json')) {
     const value = await readJsonFile(from, flag);
     return isSaved(value) ? { sensitivities: parseSaved(value, `${flag}: ${from}`) } : { ids: parseIds(value, from, flag).texts };
@@ -110,6 +112,12 @@ async function sensitivityFrom(
 
 /** How the loss is called. */
 const LOSS: Readonly<Record<ModelAllocation['metric'], string>> = { kl: 'KL', perplexity: 'perplexity' };
+
+const TESTED_ON: Readonly<Record<TestedSensitivities['on'], string>> = {
+  random: 'random tokens; a text loses another amount: less by a factor of about two on tiny-llama',
+  generated: 'tokens that the model generated',
+  text: 'tokens of the text',
+};
 
 const small = (value: number): string => (value === 0 ? '0' : value.toPrecision(3));
 
@@ -147,10 +155,7 @@ export function renderAllocation(allocation: ModelAllocation, { bold }: Pick<Con
       'predicted',
       `${name} ${small(loss)}${metric === 'kl' ? ' nats per token' : ' more'}${gap > 0 ? `, at most ${small(gap)} above the best` : ''}`,
     ],
-    [
-      'tested on',
-      `${countText(sensitivities.tokens)} ${sensitivities.on === 'random' ? `random tokens: good for ranks, while a text's ${name} differs by a factor` : 'tokens of the text'}`,
-    ],
+    ['tested on', `${countText(sensitivities.tokens)} ${TESTED_ON[sensitivities.on]}`],
   ];
   if (others.length > 0) facts.push(['one for all', others.join(', ')]);
   return `${bold('Allocation')}\n${chosen}\n\n${pairs(facts)}`;

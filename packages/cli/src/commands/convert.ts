@@ -10,7 +10,7 @@ import { bitsText, countText, durationText } from '../units.ts';
 
 export interface ConvertOptions extends CommonOptions {
   readonly out?: string;
-  readonly flute?: 32 | 64 | 'portable';
+  readonly flute?: 32 | 64 | 'portable' | 'auto';
   readonly maxMemory?: number;
   readonly shardSize?: number;
   readonly dryRun?: boolean;
@@ -24,7 +24,7 @@ export async function convertCommand(dir: string, options: ConvertOptions, conte
   if (flute === undefined) {
     throw new UsageError(
       'convert needs to be told what to make',
-      "Pass --flute 32 (FLUTE's tiles as transformers reads them), 64, or portable (any shape, for lowbit alone).",
+      "Pass --flute 32 (FLUTE's tiles as transformers reads them), 64, portable (any shape, for lowbit alone), or auto (32 where it fits).",
     );
   }
   if (out === undefined && !dryRun) {

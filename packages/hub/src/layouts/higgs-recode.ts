@@ -18,13 +18,15 @@ import { isTemplate, tileOf } from './higgs-templates.ts';
 /** What becomes of each linear of a HIGGS checkpoint with that config.json. */
 export function recodeHiggs(
   config: JsonObject,
-  packing: HiggsPacking,
+  wanted: HiggsPacking | 'auto',
 ): (site: { readonly path: string }, stored: StoredLinear) => Recoding {
   const skip = readable((config.quantization_config as JsonObject).modules_to_not_convert ?? null);
   const block = higgsBlock(config);
-  return ({ path }, { format }) => {
+  return ({ path }, stored) => {
+    const { format } = stored;
     if (!isHiggs(format)) throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(path)} is not stored in the layout higgs`);
     const { bits, dim, group, rotate, scale } = format;
+    const packing = wanted !== 'auto' ? wanted : fitsTile32(stored) ? 32 : 'portable';
     // What a file says of a kernel and a GPU is true of the tiles that it was made for.
     const { template_id: template, num_sms: sms } = block.metadata(path) ?? {};
     const sameTile =
@@ -50,8 +52,8 @@ function isCount(value: unknown): value is number {
 }
 
 /** Throws ERR_UNSUPPORTED_FORMAT, naming the layers, if some do not fit into FLUTE's tiles. */
-export function checkTiles(linears: ReadonlyMap<string, StoredLinear>, packing: HiggsPacking): void {
-  if (packing === 'portable') return;
+export function checkTiles(linears: ReadonlyMap<string, StoredLinear>, packing: HiggsPacking | 'auto'): void {
+  if (packing === 'portable' || packing === 'auto') return;
   const misfits: { readonly path: string; readonly error: LowbitError }[] = [];
   for (const [path, { format, shape }] of linears) {
     if (!isHiggs(format)) continue;
@@ -72,7 +74,7 @@ export function checkTiles(linears: ReadonlyMap<string, StoredLinear>, packing: 
   const others = misfits.length > 1 ? ` (and ${misfits.length - 1} more)` : '';
   const tiles = packing === 64 && misfits.every(({ path }) => fitsTile32(linears.get(path)!)) ? 'in tiles of 32 (`--flute 32`), or ' : '';
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(first.path)}${others}: ${first.error.message}`, {
-    hint: `Store them ${tiles}in the portable form (\`--flute portable\`), which takes any shape, but lowbit alone reads it.`,
+    hint: `Store them ${tiles}in the portable form (\`--flute portable\`, or \`auto\` for these layers alone), which takes any shape, but lowbit alone reads it.`,
     details: { ...first.error.details, path: first.path, layers: misfits.map(({ path }) => path) },
   });
 }

@@ -193,7 +193,10 @@ describe('reading what transformers writes', () => {
   ])('the config is of another model: it says %s %i', async (key, said, stored) => {
     const about = caseOf('b3p2-g256-h256-f16');
     await expect(readOne(layer(about.name), configOf(about, { [key]: said }))).rejects.toThrow(
-      expect.objectContaining({ code: 'ERR_TENSOR_MISMATCH', message: expect.stringContaining(`says ${key} ${said}, its tensors ${stored}`) }),
+      expect.objectContaining({
+        code: 'ERR_TENSOR_MISMATCH',
+        message: expect.stringContaining(`says ${key} ${said}, its tensors ${stored}`),
+      }),
     );
   });
 
