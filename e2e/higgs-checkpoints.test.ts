@@ -309,9 +309,30 @@ describe('conversions that cannot be', () => {
       details: { layers: ['lm_head'] },
     });
     expect((await readdir(work)).filter((name) => name.startsWith(basename(out)))).toEqual([]);
+    // `auto` packs the others, as `quantize` would have.
+    const auto = await contentsOf((await convert(folder, 'auto')).out);
+    expect(auto.get(`${Q}.weight`)!.data).toEqual(tensors.get(`${Q}.weight`)!.data);
+    expect(auto.get(`${head}.codes`)!.data).toEqual(contents.get(`${head}.codes`)!.data);
     const again = await convert(folder, 'portable');
     expect(again.loadsIn.join('\n')).toMatch(/FLUTE needs out_features that are a multiple of 128 with 4 bits\./);
     expect((await configOf(again.out)).quantization_config).toMatchObject({ modules_to_not_convert: [] });
+  });
+
+  it('name a layer of which tensors are missing, before anything is written', async () => {
+    const portable = await convert(GOLDEN, 'portable');
+    const { [`${Q}.grid`]: _, ...rest } = Object.fromEntries(await contentsOf(portable.out));
+    const folder = await folderOf(new Map(Object.entries(rest)), await configOf(portable.out));
+    const out = fresh();
+    expect(await failure(convert(folder, 32, { out }))).toMatchObject({ code: 'ERR_TENSOR_MISMATCH', message: expect.stringContaining(Q) });
+    expect((await readdir(work)).filter((name) => name.startsWith(basename(out)))).toEqual([]);
+  });
+
+  it('leave out entries of modules_to_not_convert that cannot be followed', async () => {
+    const block = config.quantization_config as JsonObject;
+    const strange = ['lm_head', '', 'model\\.layers\\.(7|8)\\.mlp'];
+    const folder = await folderOf(tensors, { ...config, quantization_config: { ...block, modules_to_not_convert: strange } });
+    const { out } = await convert(folder, 'portable');
+    expect((await configOf(out)).quantization_config).toMatchObject({ modules_to_not_convert: ['lm_head'] });
   });
 
   it('are said before anything is written', async () => {
