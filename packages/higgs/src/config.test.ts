@@ -48,6 +48,7 @@ it.each([
   [{ modules_to_not_convert: 'lm_head' }, /modules_to_not_convert cannot be "lm_head"/],
   [{ modules_to_not_convert: ['(a+)+$'] }, /no module name/],
   [{ tune_metadata: [] }, /tune_metadata cannot be/],
+  [{ tune_metadata: 'none' }, /tune_metadata cannot be/],
   [{ tune_metadata: { a: 1 } }, /tune_metadata cannot be/],
   [{ quant_method: 'hqq' }, /quant_method cannot be "hqq"/],
   [{ num_bits: 4 }, /there is no field num_bits/],
@@ -92,4 +93,8 @@ describe('rules', () => {
     expect(() => rules(paths, { tied: 'lm_head' as never })).toThrow(/tied cannot be/);
     expect(() => isSkipped('a', 'a' as never)).toThrow(/modules cannot be/);
   });
+});
+
+it('takes null for no tune_metadata, as transformers does', () => {
+  expect(higgsConfig({ tune_metadata: null }).quantizer.identity).toBe(higgsConfig({}).quantizer.identity);
 });

@@ -65,7 +65,8 @@ export function higgsConfig(options: HiggsConfigOptions | JsonObject = {}): Higg
     throw wrong('modules_to_not_convert', skipped, 'Use a list of module names, or null for the default.');
   }
   checkEntries(skipped ?? []);
-  if (!isPlainRecord(tune_metadata) || !Object.values(tune_metadata).every(isPlainRecord)) {
+  const metadata = tune_metadata ?? {}; // transformers writes null for none, too
+  if (!isPlainRecord(metadata) || !Object.values(metadata).every(isPlainRecord)) {
     throw wrong('tune_metadata', tune_metadata, 'It is an object with one record for each module, or {}.');
   }
   const made = higgs({
