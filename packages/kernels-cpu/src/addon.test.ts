@@ -1,8 +1,10 @@
 // The addon as it was built, beside the types that are written by hand.
+import { ProgramBuilder } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
-import { BINDING_ABI, BINDING_FUNCTIONS, type CpuBinding, type WeightSpec } from './binding.ts';
+import { BINDING_ABI, BINDING_FUNCTIONS, type CpuBinding, type NativeStep, type WeightSpec } from './binding.ts';
 import { loadBinding } from './load.node.ts';
+import { programSpec } from './program.ts';
 
 let binding: CpuBinding | undefined;
 let reason = '';
@@ -41,10 +43,59 @@ describe('the addon', () => {
     expect(() => native.multiply(machine, weight, 1, 2, new Float32Array(128), new Float32Array(39))).toThrow('too short');
     expect(() => native.multiply(machine, weight, 4 as 3, 1, new Float32Array(64), new Float32Array(20))).toThrow('planes');
     expect(() => native.fillRows(machine, weight, 20, 1, new Float32Array(64))).toThrow('outside');
+    for (const [x, out] of [
+      [new Int32Array(128), new Float32Array(40)],
+      [new Float32Array(128), new Uint32Array(40)],
+    ]) {
+      expect(() => native.multiply(machine, weight, 1, 2, x as never, out as never)).toThrow('another type');
+    }
+    expect(() => native.putCodes(weight, 0, 1, new Int8Array(64) as never)).toThrow('another type');
     native.freeWeight(weight);
     native.freeWeight(weight);
     expect(() => native.multiply(machine, weight, 1, 1, new Float32Array(64), new Float32Array(20))).toThrow('handle');
     native.closeMachine(machine);
     expect(() => native.fillRows(machine, weight, 0, 1, new Float32Array(64))).toThrow('handle');
+  });
+
+  it('refuses a step whose indices are outside of its rows, and goes on', async (context) => {
+    const native = addon(context);
+    const machine = native.openMachine('scalar', 2);
+    const table = native.createWeight({ kind: 'dense', out: 5, inp: 8, dtype: 'f32' }, {});
+    const b = new ProgramBuilder({ layers: 0 });
+    const x = b.inject(b.embed(b.addLinear('e', [5, 8], { use: 'embedding' })), 'image');
+    b.output('out', b.select(x));
+    const program = native.compileProgram(machine, programSpec(b.build(), [table], 16));
+    const share = { id: 1, start: 0, length: 2, remembers: false, from: [0, 0, 0, 0], count: [2, 1, 0, 0], wanted: Uint32Array.of(1) };
+    const injection = { op: 1, at: Uint32Array.of(1), values: new Float32Array(8).fill(3) };
+    const step: NativeStep = {
+      tokens: Uint32Array.of(1, 4),
+      rows: [2, 1, 0, 0],
+      planes: 3,
+      shares: [share],
+      inputs: [],
+      injections: [injection],
+    };
+    const bad: readonly Partial<NativeStep>[] = [
+      { tokens: Uint32Array.of(1, 5) },
+      { tokens: Uint32Array.of(1, -1) },
+      { tokens: Uint32Array.of(1) },
+      { planes: 4 as 3 },
+      { shares: [{ ...share, wanted: Uint32Array.of(2) }] },
+      { shares: [{ ...share, wanted: new Uint32Array(0) }] },
+      { shares: [{ ...share, count: [3, 1, 0, 0] }] },
+      { injections: [{ ...injection, at: Uint32Array.of(2) }] },
+      { injections: [{ ...injection, values: new Float32Array(7) }] },
+    ];
+    for (const edit of bad) {
+      await expect(native.stepProgram(program, { ...step, ...edit })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    }
+    expect(() => native.stepProgram(program, { ...step, tokens: Int32Array.of(1, 4) as never })).toThrow('another type');
+    await native.stepProgram(program, step);
+    const out = new Float32Array(8);
+    native.readTensor(program, b.build().outputs.out!, new Uint8Array(out.buffer));
+    expect([...out]).toEqual(new Array(8).fill(3));
+    native.freeProgram(program);
+    native.freeWeight(table);
+    native.closeMachine(machine);
   });
 });

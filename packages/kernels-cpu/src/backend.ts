@@ -157,13 +157,14 @@ export class CpuBackend implements Backend {
     if (linears.length !== program.linears.length) {
       throw new LowbitError('ERR_BAD_ARGUMENT', `the program has ${program.linears.length} linears, got ${linears.length}`);
     }
-    const handles = program.linears.map((use, i) => this.#own(use, linears[i]!).handle);
+    const owned = program.linears.map((use, i) => this.#own(use, linears[i]!));
+    const handles = owned.map(({ handle }) => handle);
     const spec = programSpec(program, handles, options.contextLength);
     try {
       const handle = this.#binding.compileProgram(this.#machine, spec);
       const constantBytes = spec.constants.reduce((sum, { byteLength }) => sum + byteLength, 0);
       const { owner, binding, planes } = this.#home;
-      const executable = new CpuExecutable(handle, program, constantBytes, options, {
+      const executable = new CpuExecutable(handle, program, owned, constantBytes, options, {
         owner,
         binding,
         planes,

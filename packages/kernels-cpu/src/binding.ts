@@ -93,6 +93,8 @@ export interface CpuBinding {
   compileProgram(machine: Machine, spec: ProgramSpec): ProgramHandle;
   /** Runs a step off this thread; one at a time. */
   stepProgram(program: ProgramHandle, step: NativeStep): Promise<void>;
+  /** LLM.int8: [products, columns] of every linear of the program since the last call, one after another; empty if none counts. */
+  takeOutliers(program: ProgramHandle): Float64Array;
   /** Numbers of a tensor after a step, until the next. */
   readTensor(program: ProgramHandle, tensor: number, out: Uint8Array): void;
   /** Gives back the room of a long step. */
@@ -144,7 +146,7 @@ export interface TilePacking {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 1;
+export const BINDING_ABI = 2;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -160,6 +162,7 @@ export const BINDING_FUNCTIONS = [
   'fillRows',
   'compileProgram',
   'stepProgram',
+  'takeOutliers',
   'readTensor',
   'endStep',
   'forkSequence',

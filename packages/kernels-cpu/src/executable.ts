@@ -22,6 +22,7 @@ import {
 } from '@lowbit/core';
 import type { CpuBinding, NativeStep, ProgramHandle } from './binding.ts';
 import { disposedError } from './disposed.ts';
+import type { CpuLinear } from './linear.ts';
 import { nativeError } from './prepare.ts';
 
 interface Sequence {
@@ -41,6 +42,7 @@ export class CpuExecutable implements Executable {
   readonly #program: Program;
   readonly #home: ExecutableHome;
   readonly #handle: ProgramHandle;
+  readonly #linears: readonly CpuLinear[];
   readonly #constantBytes: number;
   readonly #demands: Demands;
   readonly #most: number;
@@ -51,9 +53,17 @@ export class CpuExecutable implements Executable {
   #memory = { scratch: 0, cache: 0 };
   #disposed = false;
 
-  /** `program` is valid; `handle` was compiled of it. */
-  constructor(handle: ProgramHandle, program: Program, constantBytes: number, options: CompileOptions, home: ExecutableHome) {
+  /** `program` is valid; `handle` was compiled of it and of `linears`. */
+  constructor(
+    handle: ProgramHandle,
+    program: Program,
+    linears: readonly CpuLinear[],
+    constantBytes: number,
+    options: CompileOptions,
+    home: ExecutableHome,
+  ) {
     this.#handle = handle;
+    this.#linears = linears;
     this.#program = program;
     this.#constantBytes = constantBytes;
     this.#demands = readDemands(program, options.contextLength);
@@ -128,6 +138,10 @@ export class CpuExecutable implements Executable {
     this.#running = true;
     try {
       await this.#home.binding.stepProgram(this.#handle, this.#native(plan));
+      const outliers = this.#home.binding.takeOutliers(this.#handle);
+      for (let i = 0; 2 * i < outliers.length; i++) {
+        this.#linears[i]!.addOutliers({ products: outliers[2 * i]!, columns: outliers[2 * i + 1]! });
+      }
       if (this.#disposed) throw disposedError(this.#owner);
       options.signal?.throwIfAborted(); // lengths are as before: what was appended is forgotten
       for (const { sequence, tokens, encoder } of plan.shares) {
@@ -195,7 +209,7 @@ export class CpuExecutable implements Executable {
         remembers: share.sequence.remembers,
         from: [share.tokens.from, share.outputs.from, 0, share.encoder.from],
         count: [share.tokens.count, share.outputs.count, 0, share.encoder.count],
-        wanted: share.wanted,
+        wanted: Uint32Array.from(share.wanted),
       })),
       inputs: this.#program.ops.flatMap((op, index) =>
         op.op === 'input' ? [{ op: index, values: this.#inputRows(op.name, op.out, shares, rows) }] : [],

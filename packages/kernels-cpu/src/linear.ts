@@ -81,6 +81,13 @@ export class CpuLinear implements QuantizedLinear {
     }
   }
 
+  /** Adds what was counted elsewhere: in a step of a program. */
+  addOutliers({ products, columns }: OutlierCount): void {
+    if (!this.#outliers) return;
+    this.#outliers.products += products;
+    this.#outliers.columns += columns;
+  }
+
   async dequantize(): Promise<HostTensor> {
     const [out, inp] = this.shape;
     const values = new Float32Array(out * inp);

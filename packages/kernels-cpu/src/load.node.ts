@@ -85,7 +85,7 @@ export function loadBinding({ path = process.env.LOWBIT_CPU_ADDON || undefined, 
             attempt(
               'local build',
               LOCAL_BUILD,
-              'Run node build-native.mjs in the folder of the package: it needs cmake and a C++20 compiler.',
+              'Run npm install --no-save cmake-js node-addon-api node-api-headers, then node build-native.mjs in the folder of the package: it needs cmake, make or ninja, and a C++20 compiler.',
               load,
             ),
           () => attempt('platform package', platformPackage(), `Install ${platformPackage()}, if there is one for this platform.`, load),

@@ -44,6 +44,7 @@ describe('loadBinding', () => {
       expect(message).toContain(`${tried}: ${problem}. ${remedy}`);
       expect(problem).not.toContain('\n');
     }
+    expect(message).toContain('npm install --no-save cmake-js node-addon-api node-api-headers');
     expect(message).toContain('node build-native.mjs');
     expect(message).toContain(`Install ${platformPackage()}`);
     expect(hint).toContain('referenceBackend');

@@ -18,7 +18,8 @@ const PIECE = 1 << 20;
 
 /** A LowbitError for what the addon throws: it names its failures by `code`. */
 export function nativeError(error: unknown): unknown {
-  const { code, message } = error as { readonly code?: string; readonly message?: string };
+  // What JavaScript throws may be anything: a signal is aborted with null, say.
+  const { code, message } = (error ?? {}) as { readonly code?: string; readonly message?: string };
   if (code === 'ERR_OUT_OF_MEMORY') {
     return new LowbitError('ERR_LIMIT', `kernels-cpu: there is no memory for this weight`, {
       hint: 'Use fewer bits, a smaller model, or a machine with more memory.',

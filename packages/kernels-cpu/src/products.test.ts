@@ -5,6 +5,7 @@ import {
   type Format,
   hostTensor,
   type Matrix,
+  ProgramBuilder,
   type QuantizedTensor,
   referenceBackend,
   toFloat32,
@@ -159,6 +160,63 @@ describe('products', () => {
     }
   });
 
+  it('int8 counts the outliers of steps, too, as the reference does', async (context) => {
+    const subject = await backend(context);
+    const reference = await referenceBackend().open();
+    open.add(reference);
+    const b = new ProgramBuilder({ layers: 0 });
+    const x = b.input('x', { width: 96 });
+    b.output('out', b.linear(x, b.addLinear('plain', [8, 96])));
+    b.output('counted', b.linear(b.select(x), b.addLinear('counted', [16, 96])));
+    const program = b.build();
+    const plain = sampleWeight({ kind: 'dense', dtype: 'f32' }, [8, 96]);
+    const weight = sampleWeight({ kind: 'int8', threshold: 6 }, [16, 96], 3);
+    const counts = [];
+    for (const one of [subject, reference]) {
+      using first = await one.prepare(plain);
+      using linear = await one.prepare(weight);
+      using executable = await one.compile(program, [first, linear], { contextLength: 16 });
+      const id = executable.open();
+      for (const rows of [3, 1, 2]) {
+        const values = random(rows, rows, 96);
+        for (const column of [5, 40, 41].slice(0, rows)) values[(rows - 1) * 96 + column] = 20;
+        const input = { dtype: 'f32', shape: [rows, 96], data: new Uint8Array(values.buffer) } as const;
+        await executable.step([{ id, tokens: new Uint32Array(rows), inputs: { x: input } }]);
+      }
+      // a step without wanted rows multiplies nothing
+      await executable.step([
+        {
+          id,
+          tokens: new Uint32Array(1),
+          wanted: new Uint32Array(0),
+          inputs: { x: { dtype: 'f32', shape: [1, 96], data: new Uint8Array(384) } },
+        },
+      ]);
+      expect(first.outliers).toBeUndefined();
+      counts.push({ ...linear.outliers });
+    }
+    expect(counts).toEqual([
+      { products: 3, columns: 6 },
+      { products: 3, columns: 6 },
+    ]);
+  });
+
+  it('what a signal was aborted with comes back as it is, null too', async (context) => {
+    const subject = await backend(context);
+    for (const why of [null, 'enough', 0]) {
+      const controller = new AbortController();
+      const prepared = subject.prepare(sampleWeight(hqq(16, '4bit_u8', 64), [20, 128]), { signal: controller.signal });
+      controller.abort(why);
+      expect(
+        await prepared.then(
+          () => 'prepared',
+          (error: unknown) => [error],
+        ),
+      ).toEqual([why]);
+    }
+    expect(subject.allocated()).toBe(0);
+  });
+
   it('FP4, whose numbers are multiples of 1/192, is as exact as a grid', async (context) => {
     const subject = await backend(context);
     const table = Float32Array.of(0, 1, 128, 192, 64, 96, 32, 48, 0, -1, -128, -192, -64, -96, -32, -48).map((v) => v / 192);
@@ -221,6 +279,10 @@ describe('products', () => {
     });
     expect(taken.filter((line) => line.includes('kernels-cpu'))).toEqual([
       'codebook of pairs, rotated: kernels-cpu: codebooks of 2 weights a code are not multiplied here yet',
+      'codebook of pairs, rotated and filled up: kernels-cpu: codebooks of 2 weights a code are not multiplied here yet',
+      'codebook in tiles, rotated and filled up: kernels-cpu: rotated codebooks are not multiplied here yet',
+      'codebook of 3-bit pairs in tiles, rotated: kernels-cpu: codebooks of 2 weights a code are not multiplied here yet',
+      'codebook of 2-bit pairs in tiles of 64, a scale for blocks: kernels-cpu: codebooks of 2 weights a code are not multiplied here yet',
       'codebook of 3 bits, rotated: kernels-cpu: rotated codebooks are not multiplied here yet',
     ]);
     const dense64 = subject.supports({ format: { kind: 'dense', dtype: 'f64' }, shape: [4, 4], use: 'linear' });

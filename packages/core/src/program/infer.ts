@@ -60,6 +60,13 @@ function check(condition: boolean, message: () => string): asserts condition {
   if (!condition) bad(message());
 }
 
+/** Every one an integer from `least`: what counts elements or divides a row. */
+function checkWhole(values: Readonly<Record<string, number>>, least: 0 | 1 = 1): void {
+  for (const [name, value] of Object.entries(values)) {
+    check(Number.isSafeInteger(value) && value >= least, () => `${name} ${value} is no whole number from ${least}`);
+  }
+}
+
 function at<T>(table: readonly T[], id: number, what: string): T {
   const entry = table[id];
   if (!Number.isInteger(id) || entry === undefined) bad(`there is no ${what} ${id}`);
@@ -88,6 +95,7 @@ function linear(tables: ProgramTables, id: number, as: 'linear' | 'embedding'): 
 const PLACED: readonly RowDomain[] = ['tokens', 'outputs', 'encoder'];
 
 function checkRope(rope: Rope, dim: number): void {
+  if (rope.kind !== 'fixed') checkWhole({ 'original length': rope.original });
   if (rope.kind === 'dynamic') {
     check(rope.dim === dim, () => `rope is made for ${rope.dim} dimensions, not ${dim}`);
     return;
@@ -102,6 +110,7 @@ function checkBias(tables: ProgramTables, bias: PositionBias, heads: number): vo
     check(bias.slopes.length === heads, () => `${bias.slopes.length} slopes for ${heads} heads`);
     return;
   }
+  checkWhole({ buckets: bias.buckets, maxDistance: bias.maxDistance });
   const table = floatConstant(tables, bias.table, 'relative bias');
   const shape = `[${table.shape.join(', ')}]`;
   check(elementCount(table.shape) === bias.buckets * heads, () => `relative bias ${shape} is not [${bias.buckets}, ${heads}]`);
@@ -132,12 +141,14 @@ export function inferResult(tables: ProgramTables, op: Op): ProgramTensor {
       return floatTensor(tables, op.x, 'x', ['tokens']);
     case 'positionEmbed': {
       const x = floatTensor(tables, op.x, 'x', PLACED);
+      checkWhole({ offset: op.offset }, 0);
       const { shape } = floatConstant(tables, op.table, 'table');
       check(shape.length === 2 && shape[1] === x.width, () => `table [${shape.join(', ')}] does not add to rows of ${x.width}`);
       return x;
     }
     case 'norm': {
       const x = floatTensor(tables, op.x, 'x');
+      checkWhole({ groups: op.groups });
       check(Number.isInteger(x.width / op.groups), () => `${op.groups} groups do not divide a row of ${x.width}`);
       for (const id of opConstants(op)) {
         const count = elementCount(floatConstant(tables, id, 'weight and bias').shape);
@@ -156,6 +167,7 @@ export function inferResult(tables: ProgramTables, op: Op): ProgramTensor {
     }
     case 'rope': {
       const x = floatTensor(tables, op.x, 'x', PLACED);
+      checkWhole({ heads: op.heads, dim: op.dim });
       const width = x.width / op.heads;
       check(Number.isInteger(width), () => `${op.heads} heads do not divide a row of ${x.width}`);
       check(op.dim >= 2 && op.dim % 2 === 0 && op.dim <= width, () => `cannot rotate ${op.dim} of ${width} elements`);
@@ -192,12 +204,11 @@ export function inferResult(tables: ProgramTables, op: Op): ProgramTensor {
     }
     case 'slice': {
       const x = floatTensor(tables, op.x, 'x');
+      checkWhole({ groups: op.groups, width: op.width });
+      checkWhole({ offset: op.offset }, 0);
       const part = x.width / op.groups;
       check(Number.isInteger(part), () => `${op.groups} groups do not divide a row of ${x.width}`);
-      check(
-        op.offset >= 0 && op.width >= 1 && op.offset + op.width <= part,
-        () => `elements ${op.offset} .. ${op.offset + op.width} of parts of ${part}`,
-      );
+      check(op.offset + op.width <= part, () => `elements ${op.offset} .. ${op.offset + op.width} of parts of ${part}`);
       return { rows: x.rows, width: op.groups * op.width, dtype: 'f32' };
     }
     case 'select':
@@ -234,8 +245,9 @@ function inferExpertLinear(tables: ProgramTables, op: Op & { op: 'expertLinear' 
 function inferAttend(tables: ProgramTables, op: Op & { op: 'attend' }): ProgramTensor {
   const cache = op.cache === undefined ? undefined : at(tables.caches, op.cache, 'cache');
   const q = floatTensor(tables, op.q, 'q', PLACED);
+  checkWhole({ heads: op.heads, kvHeads: op.kvHeads, keyDim: op.keyDim, valueDim: op.valueDim });
   check(q.width === op.heads * op.keyDim, () => `q has ${q.width} elements, not ${op.heads} heads of ${op.keyDim}`);
-  check(op.kvHeads >= 1 && op.kvHeads <= op.heads, () => `${op.kvHeads} key heads for ${op.heads} heads`);
+  check(op.kvHeads <= op.heads, () => `${op.kvHeads} key heads for ${op.heads} heads`);
   check((op.k === undefined) === (op.v === undefined), () => 'k and v go together');
   check(op.k !== undefined || cache !== undefined, () => 'there are neither keys nor a cache');
   if (cache) {

@@ -1,7 +1,7 @@
 import { decoderCase, programCases } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { LowbitError } from '../spec/errors.ts';
-import type { Op, Program } from '../spec/program.ts';
+import type { Attend, Op, Program, Rope } from '../spec/program.ts';
 import { float32Tensor } from '../tensor.ts';
 import { ProgramBuilder } from './builder.ts';
 import { cutProgram } from './cut.ts';
@@ -56,6 +56,13 @@ describe('validateProgram', () => {
     ['heads that do not divide', /heads/, (p) => change(p, 'rope', () => ({ heads: 5 }))],
     ['a rotation wider than a head', /cannot rotate/, (p) => change(p, 'rope', () => ({ dim: 64 }))],
     ['frequencies for another width', /frequencies/, (p) => change(p, 'rope', () => ({ dim: 4 }))],
+    ['half a head', /heads 0.5 is no whole number from 1/, (p) => change(p, 'rope', () => ({ heads: 0.5 }))],
+    ['groups below one', /groups -1 is no whole number from 1/, (p) => change(p, 'norm', () => ({ groups: -1 }))],
+    ['no groups', /groups 0 is no/, (p) => change(p, 'norm', () => ({ groups: 0 }))],
+    ['half a group', /groups 0.5 is no/, (p) => change(p, 'norm', () => ({ groups: 0.5 }))],
+    ['negative heads', /heads -4 is no/, (p) => change(p, 'attend', (op: Attend) => ({ heads: -op.heads, keyDim: -op.keyDim }))],
+    ['broken key heads', /kvHeads 1.5 is no/, (p) => change(p, 'attend', () => ({ kvHeads: 1.5 }))],
+    ['no values', /valueDim 0 is no/, (p) => change(p, 'attend', () => ({ valueDim: 0 }))],
     ['keys without values', /go together/, (p) => change(p, 'attend', () => ({ v: undefined }))],
     ['another cache shape', /cache holds/, (p) => ({ ...p, caches: p.caches.map((c) => ({ ...c, heads: 3 })) })],
     ['a cache that nothing fills', /never filled/, (p) => ({ ...p, caches: [...p.caches, p.caches[0]!] })],
@@ -88,6 +95,43 @@ describe('validateProgram', () => {
     const error = caught(() => validateProgram(edit(decoder())));
     expect(error.code).toBe('ERR_BAD_ARGUMENT');
     expect(error.message).toMatch(message);
+  });
+
+  it('refuses places outside of a table or a row', () => {
+    const b = new ProgramBuilder({ layers: 0 });
+    const x = b.input('x', { width: 4 });
+    const table = b.addConstant(float32Tensor([2, 4], [1, 2, 3, 4, 5, 6, 7, 8]));
+    b.output('out', b.slice(b.positionEmbed(x, table), { groups: 2, offset: 0, width: 1 }));
+    const program = b.build();
+    validateProgram(program);
+    for (const offset of [-1, 0.5, Number.NaN]) {
+      for (const name of ['positionEmbed', 'slice'] as const) {
+        const { code, message } = caught(() => validateProgram(change(program, name, () => ({ offset }))));
+        expect(code).toBe('ERR_BAD_ARGUMENT');
+        expect(message).toContain(`offset ${offset} is no whole number from 0`);
+      }
+    }
+    for (const edit of [{ groups: -2 }, { groups: 0.5 }, { width: 0 }, { width: 1.5 }]) {
+      expect(caught(() => validateProgram(change(program, 'slice', () => edit))).message).toContain('is no whole number from 1');
+    }
+  });
+
+  it('refuses buckets and lengths that count nothing', () => {
+    const b = new ProgramBuilder({ layers: 0 });
+    const x = b.input('x', { width: 4 });
+    const rope = b.addRope({ kind: 'long', short: [1, 1], long: [1, 1], original: 8, scale: 1 });
+    const turned = b.rope(x, { rope, heads: 1, dim: 4, style: 'half' });
+    const table = b.addConstant(float32Tensor([4, 1], [1, 2, 3, 4]));
+    const bias = { kind: 'relative', table, buckets: 4, maxDistance: 16, bidirectional: false } as const;
+    b.output('out', b.attend(turned, { k: x, v: x, heads: 1, keyDim: 4, scale: 1, bias }));
+    const program = b.build();
+    validateProgram(program);
+    for (const edit of [{ buckets: -4 }, { buckets: 3.5 }, { maxDistance: Number.POSITIVE_INFINITY }]) {
+      const changed = change(program, 'attend', () => ({ bias: { ...bias, ...edit } }));
+      expect(caught(() => validateProgram(changed)).message).toContain('is no whole number from 1');
+    }
+    const ropes = [{ ...program.ropes[0]!, original: -1 } as Rope];
+    expect(caught(() => validateProgram({ ...program, ropes })).message).toContain('original length -1 is no whole number from 1');
   });
 
   it('names the operation', () => {

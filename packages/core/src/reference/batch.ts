@@ -74,6 +74,18 @@ function bad(message: string, details: Readonly<Record<string, unknown>>): Lowbi
   return new LowbitError('ERR_BAD_ARGUMENT', message, { details });
 }
 
+// Lists come as typed as TypeScript sees them, or not: a signed array has negative numbers, a plain one anything.
+
+/** Index of the first number that is no integer from 0 and below `end`; -1 if there is none. */
+function firstOutside(list: Uint32Array, end: number): number {
+  return list.findIndex((value) => !(Number.isInteger(value) && value >= 0 && value < end));
+}
+
+/** Whether the list is ascending indices below `end`, none twice. */
+function areIndices(list: Uint32Array, end: number): boolean {
+  return firstOutside(list, end) < 0 && list.every((index, i) => i === 0 || index > list[i - 1]!);
+}
+
 /** Who has which rows of a step. Throws ERR_BAD_ARGUMENT or ERR_LIMIT for an unusable batch, ERR_BAD_ARGUMENT also by `get`; changes nothing. */
 export function planStep<S extends SequenceState>(
   batch: readonly StepSequence[],
@@ -98,18 +110,17 @@ export function planStep<S extends SequenceState>(
         details: { sequence: id, length: end, limit },
       });
     }
-    const unknown = demands.vocab === undefined ? -1 : tokens.findIndex((token) => token >= demands.vocab!);
-    if (unknown >= 0)
-      throw bad(`sequence ${id}: token ${tokens[unknown]} is not in a vocabulary of ${demands.vocab}`, {
-        sequence: id,
-        token: tokens[unknown],
-      });
+    const unknown = firstOutside(tokens, demands.vocab ?? Number.POSITIVE_INFINITY);
+    if (unknown >= 0) {
+      const known = demands.vocab === undefined ? 'no whole number from 0' : `not in a vocabulary of ${demands.vocab}`;
+      throw bad(`sequence ${id}: token ${tokens[unknown]} is ${known}`, { sequence: id, token: tokens[unknown] });
+    }
     const length = given.length ?? end;
     if (!Number.isInteger(length) || length < end)
       throw bad(`sequence ${id}: length ${length} is less than its ${end} tokens`, { sequence: id, length });
     const wanted = given.wanted ?? Uint32Array.of(count - 1);
-    if (wanted.some((index, i) => index >= count || (i > 0 && index <= wanted[i - 1]!))) {
-      throw bad(`sequence ${id}: wanted must be ascending indices below ${count}`, { sequence: id });
+    if (!areIndices(wanted, count)) {
+      throw bad(`sequence ${id}: wanted must be ascending indices from 0 and below ${count}`, { sequence: id });
     }
     const encoder = checkInputs(given, sequence, count, wanted.length, demands);
     checkInjections(given, count, demands);
@@ -178,8 +189,11 @@ function checkInjections(given: StepSequence, tokens: number, demands: Demands):
     const width = demands.injections.get(name);
     if (width === undefined) throw bad(`sequence ${given.id}: the program injects no '${name}'`, { sequence: given.id, name });
     checkRows(`sequence ${given.id}: injection '${name}'`, rows, at.length, width);
-    if (at.some((index, i) => index >= tokens || (i > 0 && index <= at[i - 1]!))) {
-      throw bad(`sequence ${given.id}: injection '${name}' must be at ascending indices below ${tokens}`, { sequence: given.id, name });
+    if (!areIndices(at, tokens)) {
+      throw bad(`sequence ${given.id}: injection '${name}' must be at ascending indices from 0 and below ${tokens}`, {
+        sequence: given.id,
+        name,
+      });
     }
   }
 }

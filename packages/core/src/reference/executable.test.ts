@@ -98,6 +98,48 @@ describe('sequences', () => {
   });
 });
 
+describe('the lists of a step', () => {
+  it('are indices: what is negative, broken or no number is refused, and nothing has changed', async () => {
+    await using backend = await referenceBackend().open();
+    const b = new ProgramBuilder({ layers: 0 });
+    const x = b.inject(b.embed(b.addLinear('e', [19, 8], { use: 'embedding' })), 'image');
+    b.output('out', b.select(x));
+    using linear = await backend.prepare(sampleWeight({ kind: 'dense', dtype: 'f32' }, [19, 8]));
+    using executable = await backend.compile(b.build(), [linear], { contextLength: 16 });
+    const id = executable.open();
+    const tokens = Uint32Array.of(1, 2, 3);
+    const bad: readonly (readonly number[])[] = [[-1], [0.5], [Number.NaN], [-2, 1], [19], ['1' as never]];
+    for (const list of bad) {
+      const rows = seededTensor(1, [list.length, 8]);
+      for (const array of [list, ...(typeof list[0] === 'number' && list.every(Number.isInteger) ? [Int32Array.from(list)] : [])]) {
+        const given = array as never;
+        for (const [what, step] of [
+          ['token', { id, tokens: given }],
+          ['wanted', { id, tokens, wanted: given }],
+          ['injection', { id, tokens, injections: { image: { at: given, rows } } }],
+        ] as const) {
+          const message = `${what} of ${String(list)}`;
+          await expect(executable.step([step]), message).rejects.toMatchObject({
+            code: 'ERR_BAD_ARGUMENT',
+            message: expect.stringContaining(what),
+          });
+        }
+      }
+    }
+    expect(executable.length(id)).toBe(0);
+    await executable.step([{ id, tokens }]);
+  });
+
+  it('hold for programs without a vocabulary, too', async () => {
+    await using backend = await referenceBackend().open();
+    const b = new ProgramBuilder({ layers: 0 });
+    b.output('out', b.scale(b.input('x', { width: 4 }), 2));
+    using executable = await backend.compile(b.build(), [], { contextLength: 16 });
+    const step = { id: executable.open(), tokens: Int32Array.of(-1) as never, inputs: { x: seededTensor(1, [1, 4]) } };
+    await expect(executable.step([step])).rejects.toThrow('token -1 is no whole number from 0');
+  });
+});
+
 describe('compile', () => {
   it('refuses linears that do not fit the program', async () => {
     await using backend = await referenceBackend().open();

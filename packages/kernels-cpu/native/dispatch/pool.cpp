@@ -1,5 +1,8 @@
 #include "pool.h"
 
+#include <stdexcept>
+#include <utility>
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -24,7 +27,7 @@ inline void relax() {
 
 }  // namespace
 
-Pool::Pool(int threads) {
+Pool::Pool(int threads, uint32_t most_chunks) : most_chunks_(most_chunks) {
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
   } catch (...) {
@@ -56,6 +59,16 @@ void Pool::open(size_t stage) {
   if (sleeping_.load() > 0) signal_.notify_all();
 }
 
+/// Runs a chunk; an exception must not leave a thread that has no caller.
+void Pool::call(const Stage& stage, uint32_t chunk, int thread) {
+  if (failed_.load(std::memory_order_relaxed)) return;
+  try {
+    stage.run(stage.context, chunk, thread);
+  } catch (...) {
+    if (!failed_.exchange(true)) failure_ = std::current_exception();
+  }
+}
+
 /// Takes and runs one chunk, if there is one.
 bool Pool::take(int thread) {
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
@@ -67,7 +80,7 @@ bool Pool::take(int thread) {
   // This chunk is not done, so the list stays as it is until below.
   const size_t index = ticket >> kStageShift;
   const Stage& stage = stages_[index];
-  stage.run(stage.context, chunk, thread);
+  call(stage, chunk, thread);
   if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == chunks) open(index + 1);
   return true;
 }
@@ -92,7 +105,11 @@ void Pool::work(int thread) {
 }
 
 void Pool::run(const Stage* stages, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    if (stages[i].chunks > most_chunks_) throw std::length_error("a stage has too many chunks");
+  }
   const std::lock_guard lock(running_);
+  failed_.store(false, std::memory_order_relaxed);
   // Longer lists go in parts, for the 16 bits of a ticket.
   constexpr size_t kMost = 60000;
   for (size_t from = 0; from < count; from += kMost) {
@@ -100,7 +117,7 @@ void Pool::run(const Stage* stages, size_t count) {
     count_ = count - from < kMost ? count - from : kMost;
     if (workers_.empty()) {
       for (size_t i = 0; i < count_; ++i) {
-        for (uint32_t chunk = 0; chunk < stages_[i].chunks; ++chunk) stages_[i].run(stages_[i].context, chunk, 0);
+        for (uint32_t chunk = 0; chunk < stages_[i].chunks; ++chunk) call(stages_[i], chunk, 0);
       }
       continue;
     }
@@ -124,6 +141,7 @@ void Pool::run(const Stage* stages, size_t count) {
       }
     }
   }
+  if (failed_.load()) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 }  // namespace lowbit

@@ -7,13 +7,17 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace lowbit {
 
-/// run(context, chunk, thread) for every chunk in 0 .. chunks - 1, at most 2^24 - 1 of them; thread is below Pool::threads().
+/// Most chunks of a stage: a ticket has 24 bits for the next one, which must not run over when every thread takes one too many.
+constexpr uint32_t kMostChunks = (uint32_t{1} << 24) - 1 - 4096;
+
+/// run(context, chunk, thread) for every chunk in 0 .. chunks - 1, at most kMostChunks of them; thread is below Pool::threads().
 struct Stage {
   void (*run)(const void* context, size_t chunk, int thread);
   const void* context;
@@ -22,22 +26,28 @@ struct Stage {
 
 class Pool {
  public:
-  /// `threads` in all: the caller of `run` is one of them. Throws std::system_error where no thread can be started.
-  explicit Pool(int threads);
+  /// `threads` in all, at most 4096: the caller of `run` is one of them. Tests take a lower `most_chunks`. Throws std::system_error where no thread can
+  /// be started.
+  explicit Pool(int threads, uint32_t most_chunks = kMostChunks);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
-  /// Runs the stages in order and returns when all are done. One caller at a time; others wait.
+  /// Of a stage.
+  uint32_t most_chunks() const { return most_chunks_; }
+  /// Runs the stages in order and returns when all are done. One caller at a time; others wait. What the first chunk that throws has thrown is thrown
+  /// here: the chunks after it are passed over. Throws std::length_error for a stage of more than most_chunks, before anything runs.
   void run(const Stage* stages, size_t count);
 
  private:
+  void call(const Stage& stage, uint32_t chunk, int thread);
   void work(int thread);
   bool take(int thread);
   void open(size_t stage);
   void stop();
 
+  const uint32_t most_chunks_;
   std::vector<std::thread> workers_;
   std::mutex running_;
   const Stage* stages_ = nullptr;
@@ -48,6 +58,8 @@ class Pool {
   alignas(64) std::atomic<uint32_t> signal_{0};
   std::atomic<uint32_t> sleeping_{0};
   std::atomic<bool> finished_{true};
+  std::atomic<bool> failed_{false};
+  std::exception_ptr failure_;  // of the thread that set failed_; read when all is done
   std::atomic<bool> stopping_{false};
 };
 

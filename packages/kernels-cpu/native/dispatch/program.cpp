@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <new>
+#include <stdexcept>
 
 #include "elementwise.h"
 #include "layout.h"
@@ -197,6 +200,11 @@ void Stepper::attend(const Op& op, size_t row, size_t head, float* p) const {
   for (size_t i = 0; i < op.value_dim; ++i) out[i] *= inverse;
 }
 
+struct Give {
+  size_t bytes;
+  void operator()(uint8_t* memory) const { give_memory(memory, bytes); }
+};
+
 /// One row of one expert, by the thread that is at it.
 void Stepper::expert(const Op& op, size_t row) const {
   const size_t top_k = width(op.y);
@@ -207,13 +215,14 @@ void Stepper::expert(const Op& op, size_t row) const {
   product.threshold = program.thresholds[linear];
   const size_t bytes = product.scratch_bytes();
   uint8_t* memory = take_memory(bytes);
-  if (memory == nullptr) std::abort();  // a few kilobytes: the process is out of memory
+  if (memory == nullptr) throw std::bad_alloc();
+  const std::unique_ptr<uint8_t, Give> holds(memory, Give{bytes});
   std::vector<Stage> list;
   product.stages(at(op.x) + from * width(op.x), at(op.out) + row * width(op.out), memory, list);
   for (const Stage& stage : list) {
     for (uint32_t chunk = 0; chunk < stage.chunks; ++chunk) stage.run(stage.context, chunk, 0);
   }
-  give_memory(memory, bytes);
+  program.count_outliers(linear, product);
 }
 
 /// Rows [from, to) of an operation; of attend, pairs of a row and a head.
@@ -351,7 +360,8 @@ void Stepper::run_rows(const Op& op, size_t from, size_t to, int thread) const {
 void Stepper::add_rows(const Op& op, size_t count, size_t work) {
   if (count == 0) return;
   constexpr size_t kWorth = 4096;  // numbers of a chunk that is worth another thread
-  const size_t of_chunk = std::max<size_t>(1, kWorth / std::max<size_t>(1, work));
+  // A stage has so many chunks at most: rows that are long enough make longer ones.
+  const size_t of_chunk = std::max({size_t{1}, kWorth / std::max<size_t>(1, work), (count - 1) / pool.most_chunks() + 1});
   tasks.push_back({this, &op, count, std::min(count, of_chunk)});
   const Task& task = tasks.back();
   stages.push_back({[](const void* context, size_t chunk, int thread) {
@@ -458,7 +468,51 @@ void Stepper::merge() {
   stages = std::move(merged);
 }
 
+/// LLM.int8: experts of several rows run side by side.
+void Program::count_outliers(size_t linear, const Product& product) {
+  if (linears[linear]->kind != Kind::int8) return;
+  const std::lock_guard lock(counting_);
+  if (outliers_.size() < linears.size()) outliers_.resize(linears.size());
+  outliers_[linear].products += 1;
+  outliers_[linear].columns += product.outlier_columns();
+}
+
+/// Throws std::out_of_range for an index that is not among the rows which it names: everything after this trusts them.
+void Program::check(const StepInput& input) const {
+  const auto expect = [](bool holds, const char* what) {
+    if (!holds) throw std::out_of_range(what);
+  };
+  expect(input.planes >= 1 && input.planes <= kMaxPlanes, "1 to 3 planes");
+  expect(input.tokens.size() == input.rows[0], "there are not as many tokens as rows");
+  for (const Op& op : ops) {
+    if (op.kind != OpKind::embed) continue;
+    const size_t vocabulary = linears[static_cast<size_t>(op.linear)]->out;
+    for (const uint32_t token : input.tokens) expect(token < vocabulary, "a token is outside of the vocabulary");
+  }
+  for (const Share& share : input.shares) {
+    for (int d = 0; d < kRows; ++d) {
+      expect(share.from[d] <= input.rows[d] && share.count[d] <= input.rows[d] - share.from[d], "a share is outside of the rows");
+    }
+    expect(share.wanted.size() == share.count[1], "there are not as many wanted rows as outputs");
+    for (const uint32_t wanted : share.wanted) expect(wanted < share.count[0], "a wanted row is outside of the tokens");
+  }
+  const auto of_op = [&](int id) {
+    expect(id >= 0 && static_cast<size_t>(id) < ops.size() && ops[static_cast<size_t>(id)].out >= 0, "there is no such operation");
+    return tensors[static_cast<size_t>(ops[static_cast<size_t>(id)].out)];
+  };
+  for (const auto& [id, values] : input.inputs) {
+    const TensorPlace place = of_op(id);
+    expect(values.size() <= place.width * input.rows[static_cast<size_t>(place.rows)], "an input has too many numbers");
+  }
+  for (const auto& [id, given] : input.injections) {
+    const TensorPlace place = of_op(id);
+    expect(given.second.size() == given.first.size() * place.width, "an injection has another number of rows than of places");
+    for (const uint32_t at : given.first) expect(at < input.rows[static_cast<size_t>(place.rows)], "an injection is outside of the rows");
+  }
+}
+
 void Program::step(const StepInput& input, const Kernels& kernels, Pool& pool) {
+  check(input);
   Stepper stepper{*this, input, kernels, pool, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}};
   size_t floats = 0;
   for (int d = 0; d < kRows; ++d) {
@@ -471,6 +525,10 @@ void Program::step(const StepInput& input, const Kernels& kernels, Pool& pool) {
   stepper.grow_caches();
   stepper.add_stages();
   pool.run(stepper.stages.data(), stepper.stages.size());
+  auto product = stepper.products.begin();
+  for (const Op& op : ops) {
+    if (op.kind == OpKind::linear && stepper.rows(op.x) > 0) count_outliers(static_cast<size_t>(op.linear), *product++);
+  }
 }
 
 const float* Program::tensor(int id) const {

@@ -6,8 +6,10 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "lowbit_cpu.h"
@@ -85,6 +87,14 @@ struct StepInput {
   int planes = 3;
 };
 
+class Product;
+
+/// Products with a weight in LLM.int8, and the columns of them that were computed in floating point.
+struct Outliers {
+  uint64_t products = 0;
+  uint64_t columns = 0;
+};
+
 class Program {
  public:
   std::vector<TensorPlace> tensors;
@@ -97,13 +107,16 @@ class Program {
   std::vector<float> thresholds;
   size_t context_length = 0;
 
-  /// Runs a step. Throws std::bad_alloc before anything is changed but the room of caches.
+  /// Runs a step. Throws std::out_of_range for indices outside of their rows, before anything is changed; std::bad_alloc where there is no memory:
+  /// what the caches have then is as long as JavaScript says at the next step.
   void step(const StepInput& input, const Kernels& kernels, Pool& pool);
   /// Numbers of a tensor after a step, until the next.
   const float* tensor(int id) const;
 
   void fork(uint32_t from, uint32_t to);
   void close(uint32_t id) { sequences_.erase(id); }
+  /// Of every linear, since the last call; empty if no linear counts.
+  std::vector<Outliers> take_outliers() { return std::exchange(outliers_, {}); }
   size_t cache_bytes() const;
   size_t scratch_bytes() const { return arena_.size() * sizeof(float) + scratch_bytes_; }
   /// Gives back the room of a long step.
@@ -111,6 +124,11 @@ class Program {
 
  private:
   friend struct Stepper;
+  void check(const StepInput& input) const;
+  void count_outliers(size_t linear, const Product& product);
+
+  std::mutex counting_;
+  std::vector<Outliers> outliers_;
   std::unordered_map<uint32_t, std::vector<Cache>> sequences_;
   std::vector<float> arena_;
   size_t arena_start_[kRows] = {};

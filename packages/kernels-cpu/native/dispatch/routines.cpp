@@ -9,7 +9,9 @@ namespace lowbit {
 namespace {
 
 /// Groups of a chunk: some thousands of weights, so that a thread's share of a tile is several chunks.
-size_t groups_of_chunk(const TileWeights& w) { return std::max<size_t>(kGroupLanes, (size_t{1} << 14) / std::max<size_t>(1, w.size)); }
+size_t groups_of_chunk(const Pool& pool, const TileWeights& w) {
+  return std::max({size_t{kGroupLanes}, (size_t{1} << 14) / std::max<size_t>(1, w.size), w.groups / pool.most_chunks() + 1});
+}
 
 /// Runs body(first group, groups) over all groups on the pool.
 template <class F>
@@ -18,7 +20,7 @@ void each_chunk(Pool& pool, const TileWeights& w, F&& body) {
     F* body;
     size_t step, groups;
   };
-  const Work work{&body, groups_of_chunk(w), w.groups};
+  const Work work{&body, groups_of_chunk(pool, w), w.groups};
   const Stage stage{[](const void* context, size_t chunk, int) {
                       const Work& all = *static_cast<const Work*>(context);
                       const size_t first = chunk * all.step;

@@ -322,7 +322,7 @@ Napi::Value finish(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 1));
+  exports.Set("abi", Napi::Number::New(env, 2));
   exports.Set("isas", Napi::Function::New(env, isas));
   exports.Set("openMachine", Napi::Function::New(env, open_machine));
   exports.Set("closeMachine", Napi::Function::New(env, close_machine));

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <string>
+#include <type_traits>
 
 #include "handles.h"
 
@@ -31,12 +32,21 @@ inline size_t size_of(const Napi::Value& value) {
   return static_cast<size_t>(number);
 }
 
-/// Elements of a typed array, at least `count` of them; its memory may be shared between threads of JavaScript.
+/// The type that JavaScript must have given an array of T: numbers of the same size are not the same numbers.
+template <class T>
+constexpr napi_typedarray_type kTypeOf = std::is_same_v<T, float>      ? napi_float32_array
+                                         : std::is_same_v<T, double>   ? napi_float64_array
+                                         : std::is_same_v<T, uint32_t> ? napi_uint32_array
+                                                                       : napi_uint8_array;
+
+/// Elements of a typed array of just this type, at least `count` of them; its memory may be shared between threads of JavaScript.
 template <class T, class Array>
 T* elements(const Napi::Value& value, size_t count) {
   if (!value.IsTypedArray()) fail(value.Env(), "an array is missing");
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, uint32_t> || std::is_same_v<T, uint8_t>);
+  if (value.As<Napi::TypedArray>().TypedArrayType() != kTypeOf<T>) fail(value.Env(), "an array is of another type");
   const Array array = value.As<Array>();
-  if (array.ElementLength() < count || array.ElementSize() != sizeof(T)) fail(value.Env(), "an array is too short");
+  if (array.ElementLength() < count) fail(value.Env(), "an array is too short");
   return reinterpret_cast<T*>(const_cast<Array&>(array).Data());
 }
 

@@ -171,7 +171,8 @@ struct StepJob {
   StepInput input;
   napi_deferred deferred = nullptr;
   napi_async_work work = nullptr;
-  bool out_of_memory = false;
+  const char* code = nullptr;  // of what went wrong
+  std::string message;
 };
 
 void run_step(napi_env, void* data) {
@@ -179,7 +180,15 @@ void run_step(napi_env, void* data) {
   try {
     job.held->program.step(job.input, *job.held->machine->kernels, *job.held->machine->pool);
   } catch (const std::bad_alloc&) {
-    job.out_of_memory = true;
+    job.code = "ERR_OUT_OF_MEMORY";
+  } catch (const std::out_of_range& error) {
+    job.code = "ERR_BAD_ARGUMENT";
+    job.message = error.what();
+  } catch (const std::exception& error) {
+    job.code = "ERR_NATIVE";
+    job.message = error.what();
+  } catch (...) {
+    job.code = "ERR_NATIVE";
   }
 }
 
@@ -189,10 +198,11 @@ void end_of_step(napi_env env, napi_status, void* data) {
   napi_handle_scope scope;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
   napi_value value = nullptr;
-  if (job->out_of_memory) {
+  if (job->code != nullptr) {
     napi_value code = nullptr, message = nullptr;
-    napi_create_string_utf8(env, "ERR_OUT_OF_MEMORY", NAPI_AUTO_LENGTH, &code);
-    napi_create_string_utf8(env, "kernels-cpu: out of memory", NAPI_AUTO_LENGTH, &message);
+    const std::string text = "kernels-cpu: " + (job->message.empty() ? std::string("a step could not be done") : job->message);
+    napi_create_string_utf8(env, job->code, NAPI_AUTO_LENGTH, &code);
+    napi_create_string_utf8(env, text.c_str(), text.size(), &message);
     if (napi_create_error(env, code, message, &value) == napi_ok) napi_reject_deferred(env, job->deferred, value);
   } else if (napi_get_undefined(env, &value) == napi_ok) {
     napi_resolve_deferred(env, job->deferred, value);
@@ -214,6 +224,19 @@ Napi::Value step_program(const Napi::CallbackInfo& info) {
     check(env, napi_queue_async_work(env, job->work) == napi_ok, "no step can be queued");
     job.release();  // end_of_step deletes it
     return {env, promise};
+  });
+}
+
+/// takeOutliers(program): products and columns of every linear since the last call, one after another; none if no linear counts
+Napi::Value take_outliers(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const std::vector<Outliers> counts = state(info).programs.at(info[0]).program.take_outliers();
+    Napi::Float64Array numbers = Napi::Float64Array::New(info.Env(), 2 * counts.size());
+    for (size_t i = 0; i < counts.size(); ++i) {
+      numbers.Data()[2 * i] = static_cast<double>(counts[i].products);
+      numbers.Data()[2 * i + 1] = static_cast<double>(counts[i].columns);
+    }
+    return numbers;
   });
 }
 
@@ -264,6 +287,7 @@ Napi::Value free_program(const Napi::CallbackInfo& info) {
 void add_program_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("compileProgram", Napi::Function::New(env, compile_program));
   exports.Set("stepProgram", Napi::Function::New(env, step_program));
+  exports.Set("takeOutliers", Napi::Function::New(env, take_outliers));
   exports.Set("readTensor", Napi::Function::New(env, read_tensor));
   exports.Set("endStep", Napi::Function::New(env, end_step));
   exports.Set("forkSequence", Napi::Function::New(env, fork_sequence));

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -381,6 +383,110 @@ void test_routines() {
   }
 }
 
+/// More rows than a stage may have chunks: they go into longer chunks, and the numbers are those of one chunk after another.
+void test_long_stages() {
+  constexpr size_t kRowsOf = 300, kHeads = 4, kDim = 8, kWidth = kHeads * kDim;
+  const std::vector<float> values = random_floats(kRowsOf * kWidth, -1, 2);
+  std::vector<float> first;
+  for (const uint32_t most : {kMostChunks, 1u, 7u, 64u}) {
+    for (const int threads : {1, 2}) {
+      Pool pool(threads, most);
+      Program program;
+      for (size_t i = 0; i < 3; ++i) program.tensors.push_back({Rows::tokens, kWidth, kWidth * i});
+      program.arena_width[0] = 3 * kWidth;
+      program.ops.resize(3);
+      program.ops[0].kind = OpKind::input;
+      program.ops[0].out = 0;
+      Op& attend = program.ops[1];
+      attend.kind = OpKind::attend;
+      attend.out = 1;
+      attend.x = attend.y = attend.z = 0;
+      attend.heads = attend.kv_heads = kHeads;
+      attend.key_dim = attend.value_dim = kDim;
+      Op& scale = program.ops[2];
+      scale.out = 2;
+      scale.x = 1;
+      scale.factor = 0.5;
+      StepInput in;
+      in.tokens.resize(kRowsOf);
+      in.rows[0] = kRowsOf;
+      Share share;
+      share.id = 1;
+      share.length = share.count[0] = kRowsOf;
+      in.shares = {share};
+      in.inputs.emplace(0, values);
+      program.step(in, *scalar_kernels(), pool);
+      const float* out = program.tensor(2);
+      const std::vector<float> got(out, out + kRowsOf * kWidth);
+      if (first.empty()) first = got;
+      expect(got == first, "long stages give other numbers: most chunks, threads", static_cast<long>(most), threads);
+    }
+  }
+}
+
+template <class F>
+bool refuses(F&& body) {
+  try {
+    body();
+  } catch (const std::out_of_range&) {
+    return true;
+  }
+  return false;
+}
+
+/// Indices beyond their rows are refused before anything is read with them.
+void test_bounds() {
+  constexpr size_t kWidth = 8, kVocab = 5;
+  Weight table;
+  table.out = kVocab;
+  table.inp = kWidth;
+  expect(plan_layout(table) == Status::ok, "plan_layout");
+  const std::vector<float> rows = random_floats(kVocab * kWidth, -1, 2);
+  table.data = reinterpret_cast<const uint8_t*>(rows.data());
+  Pool pool(2);
+  Program program;
+  program.tensors = {{Rows::tokens, kWidth, 0}, {Rows::tokens, kWidth, kWidth}, {Rows::outputs, kWidth, 0}};
+  program.arena_width[0] = 2 * kWidth;
+  program.arena_width[1] = kWidth;
+  program.linears = {&table};
+  program.thresholds = {0};
+  program.ops.resize(3);
+  program.ops[0].kind = OpKind::embed;
+  program.ops[0].linear = 0;
+  program.ops[1].kind = OpKind::inject;
+  program.ops[2].kind = OpKind::select;
+  for (int i = 0; i < 3; ++i) {
+    program.ops[static_cast<size_t>(i)].out = i;
+    program.ops[static_cast<size_t>(i)].x = i - 1;
+  }
+  const auto step = [&](auto&& edit) {
+    StepInput in;
+    in.tokens = {1, kVocab - 1};
+    in.rows[0] = 2;
+    in.rows[1] = 1;
+    Share share;
+    share.id = 1;
+    share.length = 2;
+    share.count[0] = 2;
+    share.count[1] = 1;
+    share.wanted = {1};
+    in.shares = {share};
+    in.injections.emplace(1, std::make_pair(std::vector<uint32_t>{1}, std::vector<float>(kWidth, 3)));
+    edit(in);
+    program.step(in, *scalar_kernels(), pool);
+  };
+  expect(!refuses([&] { step([](StepInput&) {}); }), "a step is refused");
+  expect(program.tensor(2)[0] == 3, "the injected row is not there");
+  expect(refuses([&] { step([](StepInput& in) { in.tokens[0] = kVocab; }); }), "a token outside of the vocabulary");
+  expect(refuses([&] { step([](StepInput& in) { in.tokens[0] = 0xffffffffu; }); }), "a token that was negative");
+  expect(refuses([&] { step([](StepInput& in) { in.tokens.pop_back(); }); }), "a token too few");
+  expect(refuses([&] { step([](StepInput& in) { in.shares[0].wanted[0] = 2; }); }), "a wanted row outside of the tokens");
+  expect(refuses([&] { step([](StepInput& in) { in.shares[0].wanted.clear(); }); }), "a wanted row too few");
+  expect(refuses([&] { step([](StepInput& in) { in.shares[0].from[0] = 1; }); }), "a share outside of the rows");
+  expect(refuses([&] { step([](StepInput& in) { in.injections[1].first[0] = 2; }); }), "an injection outside of the rows");
+  expect(refuses([&] { step([](StepInput& in) { in.injections[1].second.pop_back(); }); }), "an injection of another size");
+}
+
 struct Counting {
   std::atomic<uint32_t> ran{0};
   const std::atomic<uint32_t>* before = nullptr;
@@ -419,11 +525,54 @@ void test_pool() {
   }
 }
 
+/// What a chunk throws comes out of run, once; what comes after it in the list is passed over, and the next list runs as ever.
+void test_failures() {
+  struct Failing {
+    std::atomic<uint32_t> ran{0};
+    bool fails = false;
+  };
+  for (const int threads : {1, 2, 4}) {
+    Pool pool(threads, 100);
+    for (int round = 0; round < 200; ++round) {
+      Failing bad, after;
+      bad.fails = round % 2 == 0;
+      const auto run = [](const void* context, size_t chunk, int) {
+        Failing& self = *const_cast<Failing*>(static_cast<const Failing*>(context));
+        self.ran.fetch_add(1);
+        if (self.fails && chunk % 5 == 3) throw std::bad_alloc();
+      };
+      const Stage stages[] = {{run, &bad, 20}, {run, &after, 9}};
+      bool thrown = false;
+      try {
+        pool.run(stages, 2);
+      } catch (const std::bad_alloc&) {
+        thrown = true;
+      }
+      expect(thrown == bad.fails, "an exception of a chunk is lost or made up: threads", threads);
+      expect(after.ran == (bad.fails ? 0u : 9u), "a stage after a failure runs, or one after none does not: threads", threads);
+      expect(bad.fails || bad.ran == 20, "a chunk is passed over: threads", threads);
+    }
+    Failing long_one;
+    const Stage too_long{[](const void* context, size_t, int) { const_cast<Failing*>(static_cast<const Failing*>(context))->ran.fetch_add(1); },
+                         &long_one, 101};
+    bool refused = false;
+    try {
+      pool.run(&too_long, 1);
+    } catch (const std::length_error&) {
+      refused = true;
+    }
+    expect(refused && long_one.ran == 0, "a stage of too many chunks is begun: threads", threads);
+  }
+}
+
 }  // namespace
 
 int main() {
   test_f16();
   test_pool();
+  test_failures();
+  test_long_stages();
+  test_bounds();
   test_tiles();
   test_rows();
   test_int8();
