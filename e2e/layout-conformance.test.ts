@@ -1,17 +1,21 @@
 // The conformance kit on every layout of hub, with what the methods make.
 
 import { fp4, int8, nf4 } from '@lowbit/bnb';
-import { quantize } from '@lowbit/core';
+import { type DType, quantize } from '@lowbit/core';
+import { higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
-import { bitsAndBytesLayout, hqqLayout, hqqNestedLayout, hqqSafetensorsLayout } from '@lowbit/hub';
+import { bitsAndBytesLayout, higgsLayout, hqqLayout, hqqNestedLayout, hqqSafetensorsLayout } from '@lowbit/hub';
 import { type LayoutSample, layoutConformance, seededTensor } from '@lowbit/testing';
 import { describe, it } from 'vitest';
 
 const runner = { describe, it };
 /** Of 128 KiB of codes at 4 bits. */
 const weight = seededTensor(1, [256, 1024], 0.1);
-const samples = async (methods: Readonly<Record<string, Parameters<typeof quantize>[1]>>): Promise<LayoutSample[]> =>
-  Promise.all(Object.entries(methods).map(async ([name, use]) => ({ name, use, weight: await quantize(weight, use) })));
+const samples = async (
+  methods: Readonly<Record<string, Parameters<typeof quantize>[1]>>,
+  metaDtype: DType = 'f32',
+): Promise<LayoutSample[]> =>
+  Promise.all(Object.entries(methods).map(async ([name, use]) => ({ name, use, weight: await quantize(weight, use, { metaDtype }) })));
 
 const plain = await samples({
   '4 bits': hqq({ bits: 4, groupSize: 64 }),
@@ -28,5 +32,13 @@ layoutConformance(
 layoutConformance(
   bitsAndBytesLayout,
   await samples({ nf4: nf4(), 'fp4, double quantization': fp4({ doubleQuant: true }), int8: int8() }),
+  runner,
+);
+layoutConformance(
+  higgsLayout,
+  await samples(
+    { 'tiles of FLUTE': higgs(), 'scalars of 2 bits': higgs({ bits: 2, p: 1 }), 'the portable form': higgs({ bits: 3 }) },
+    'f16',
+  ),
   runner,
 );

@@ -73,7 +73,7 @@ function written(layout: CheckpointLayout, sample: LayoutSample, model: JsonObje
       tensorsOf(layout, site).map((tensor): [string, HostTensor] => {
         const data = layoutBytes(tensor, parts).slice();
         const { dtype, shape } = tensor.spec;
-        return [tensor.name, { dtype, shape: 'late' in tensor.content ? [data.byteLength] : shape, data }];
+        return [tensor.name, { dtype, shape: 'late' in tensor.content && !tensor.content.exact ? [data.byteLength] : shape, data }];
       }),
     ),
   );
@@ -153,7 +153,9 @@ export function layoutCases(
               check(bytes === byteLength(spec), `${name} has ${bytes} bytes, announced ${byteLength(spec)}`);
               continue;
             }
-            check(spec.dtype === 'u8' && spec.shape.length === 1, `${name} is late, and ${spec.dtype} [${spec.shape.join(', ')}]`);
+            if (content.exact)
+              check(layoutBytes({ name, spec, content }, parts).byteLength === byteLength(spec), `${name} is exact, and has other bytes`);
+            else check(spec.dtype === 'u8' && spec.shape.length === 1, `${name} is late, and ${spec.dtype} [${spec.shape.join(', ')}]`);
             for (const part of content.late)
               check((parts[part]?.data.byteLength ?? Infinity) <= SMALL, `${name} is made of ${part}, no small part`);
             const only = Object.fromEntries(content.late.map((part) => [part, parts[part]!]));
