@@ -1,7 +1,7 @@
 // Which modules transformers leaves unquantized, given `llm_int8_skip_modules`. Its releases 4 and 5 match names in different ways.
 
 import { checkOptionNames, type Quantizer, type Rule } from '@lowbit/core';
-import { type SkipReader, skipTest } from '@lowbit/core/layouts';
+import { type SkipReader, skippingRules, skipTest } from '@lowbit/core/layouts';
 import { isNames, refusal, shown } from './refuse.ts';
 
 /** Major release of transformers. */
@@ -83,8 +83,5 @@ export function skipRules(
 ): Rule[] {
   const defaults = defaultSkipModules(options);
   const list = modules ?? defaults;
-  const skipped = [...paths].filter(skippedBy(list, options.release ?? 5));
-  const rules: Rule[] = [{ match: '**', use: quantizer }];
-  if (skipped.length > 0) rules.push({ match: skipped, use: 'keep' });
-  return rules;
+  return skippingRules(paths, quantizer, skippedBy(list, options.release ?? 5));
 }

@@ -2,7 +2,7 @@
 // a regular expression at the start of a name, by which `model.layers.1` is `model.layers.10`, too. Here it has to match whole components.
 
 import type { Quantizer, Rule } from '@lowbit/core';
-import { skipTest } from '@lowbit/core/layouts';
+import { skippingRules, skipTest } from '@lowbit/core/layouts';
 import { checkNames, isNames, refusal, shown } from './refuse.ts';
 
 export interface SkipOptions {
@@ -63,8 +63,5 @@ export function skipRules(
     throw refusal('rules', `paths cannot be ${shown(all ?? paths)}`, hint, {});
   }
   const list = modules ?? [...new Set([...tied, output])];
-  const skipped = all.filter(skippedBy(list));
-  const rules: Rule[] = [{ match: '**', use: quantizer }];
-  if (skipped.length > 0) rules.push({ match: skipped, use: 'keep' });
-  return rules;
+  return skippingRules(all, quantizer, skippedBy(list));
 }

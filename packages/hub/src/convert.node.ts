@@ -11,6 +11,7 @@ import {
   prepareModel,
   type QuantizationPlan,
   type QuantizationReport,
+  WRITE_OPTIONS,
   type WriteModelOptions,
   writeModel,
 } from './write-model.node.ts';
@@ -39,19 +40,7 @@ const PLAN = { flute: true, adapters: true, layouts: true, codecs: true, shardSi
   true
 >;
 const PLAN_OPTIONS = Object.keys(PLAN);
-const CONVERT_OPTIONS = Object.keys({
-  ...PLAN,
-  out: true,
-  resume: true,
-  overwrite: true,
-  maxMemory: true,
-  concurrency: true,
-  threads: true,
-  runtime: true,
-  allowNonFinite: true,
-  signal: true,
-  onProgress: true,
-} satisfies Record<keyof ConvertCheckpointOptions, true>);
+const CONVERT_OPTIONS = Object.keys({ ...PLAN, ...WRITE_OPTIONS });
 
 /** As planned; weights are the same, so there are no errors of them. */
 export type ConversionReport = Omit<QuantizationReport, 'linears' | 'weightError'>;

@@ -8,6 +8,7 @@ import {
   prepareModel,
   type QuantizationPlan,
   type QuantizationReport,
+  WRITE_OPTIONS,
   type WriteModelOptions,
   writeModel,
 } from './write-model.node.ts';
@@ -33,19 +34,7 @@ const PLAN = {
   shardSize: true,
 } satisfies Record<keyof PlanQuantizationOptions, true>;
 const PLAN_OPTIONS = Object.keys(PLAN);
-const QUANTIZE_OPTIONS = Object.keys({
-  ...PLAN,
-  out: true,
-  resume: true,
-  overwrite: true,
-  maxMemory: true,
-  concurrency: true,
-  threads: true,
-  runtime: true,
-  allowNonFinite: true,
-  signal: true,
-  onProgress: true,
-} satisfies Record<keyof QuantizeCheckpointOptions, true>);
+const QUANTIZE_OPTIONS = Object.keys({ ...PLAN, ...WRITE_OPTIONS });
 
 /**
  * Plans without reading weights or writing anything. The sizes are those of the files that `quantizeCheckpoint` then writes, to the byte; with double

@@ -43,6 +43,20 @@ export interface WriteModelOptions extends ExecuteOptions {
   readonly overwrite?: boolean | undefined;
 }
 
+/** Names of those options, for checks. */
+export const WRITE_OPTIONS: Readonly<Record<keyof WriteModelOptions, true>> = {
+  out: true,
+  resume: true,
+  overwrite: true,
+  maxMemory: true,
+  concurrency: true,
+  threads: true,
+  runtime: true,
+  allowNonFinite: true,
+  signal: true,
+  onProgress: true,
+};
+
 /** A plan, and what its files are made of. */
 export interface Prepared {
   readonly planned: QuantizationPlan;

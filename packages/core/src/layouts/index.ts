@@ -36,6 +36,6 @@ export { readHqqSettings, type StoredHqqSettings } from './hqq-settings.ts';
 export { acceptsHqq, encodeHqqLinear, type HqqLinearRecord, hqqSettings, hqqTensors } from './hqq-write.ts';
 export { layoutBytes } from './layout-bytes.ts';
 export { specText } from './names.ts';
-export { type SkipReader, skipTest } from './skipped-modules.ts';
+export { type SkipReader, skippingRules, skipTest } from './skipped-modules.ts';
 export { layerEntries, type StateDict } from './state-dict.ts';
 export { readStoredLinear, type StoredLinearOptions } from './stored-linear.ts';

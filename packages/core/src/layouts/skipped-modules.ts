@@ -10,6 +10,8 @@
 //
 // Lists come from strangers' files: an expression is followed by a machine of our own, in time that grows with entry times path.
 
+import type { Quantizer, Rule } from '../spec/quantizer.ts';
+
 export type SkipReader = 'ends' | 'components' | 'transformers 4' | 'transformers 5' | 'vLLM';
 
 const MOST_CHARACTERS = 256;
@@ -26,6 +28,12 @@ export function skipTest(entry: string, reader: SkipReader): ((path: string) => 
   const steps = expression(entry);
   const whole = reader === 'components';
   return steps && ((path) => path.endsWith(entry) || matchesStart(steps, path, { whole }));
+}
+
+/** Rules that keep the linears of `paths` that `skips` names, and treat all others with `quantizer`: `lm_head`, too, which is kept by default. */
+export function skippingRules(paths: Iterable<string>, quantizer: Quantizer, skips: (path: string) => boolean): Rule[] {
+  const skipped = [...paths].filter(skips);
+  return [{ match: '**', use: quantizer }, ...(skipped.length > 0 ? [{ match: skipped, use: 'keep' } as const] : [])];
 }
 
 const lastName = (path: string): string => path.slice(path.lastIndexOf('.') + 1);
