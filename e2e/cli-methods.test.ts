@@ -140,6 +140,7 @@ it('--allow-non-finite takes what is not finite, and says so', async () => {
       /NaN, infinity +64 weights of model\.layers\.2\.mlp\.up_proj are stored as NaN or infinity, and not in the weight error/,
     ),
   ]);
+  expect(made.stdout).toMatch(/Next: lowbit inspect/); // what it would generate is NaN
   await using checkpoint = await openCheckpoint(at('nan-nf4'));
   const spoilt = toFloat32(dequantize(await checkpoint.linear('model.layers.2.mlp.up_proj'))).filter(Number.isNaN);
   expect(spoilt.length).toBe(64);

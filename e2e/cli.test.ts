@@ -79,6 +79,11 @@ describe('help, version and usage', () => {
       /--bits is for hqq, higgs, not for int8\nhint: int8 takes --threshold, --allow-non-finite\./,
     ],
     ['a threshold for fp4', ['quantize', TINY, '-o', 'x', '-m', 'fp4', '--threshold', '6'], /--threshold is for int8, not for fp4/],
+    [
+      'scales of 32 bits for higgs',
+      ['quantize', TINY, '-o', 'x', '-m', 'higgs', '--dtype', 'f32'],
+      /16 bits, so --dtype cannot be f32\nhint: Use --dtype bf16 or f16/,
+    ],
     ['double quantization for hqq', ['quantize', TINY, '-o', 'x', '--double-quant'], /--double-quant is for nf4, fp4, not for hqq/],
     ['an empty model path', ['generate', '', '-p', 'x'], /argument 'model'.*not a path/],
     ['an empty output path', ['quantize', TINY, '-o', ''], /--out <dir>' argument ''.*not a path/],

@@ -217,6 +217,12 @@ describe('allocateModel', () => {
     await expect(allocated({ targetBits: Number.NaN, ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /targetBits/));
     await expect(allocated({ choices: [], ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /no quantizer/));
     await expect(allocated({ choices: makeChoices(['keep']), ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /no quantizer/));
+    for (const wrong of [5, [null], [hqq({ bits: 4 })]]) {
+      await expect(allocated({ choices: wrong as never, ...unmeasured })).rejects.toThrow(
+        refused('ERR_BAD_ARGUMENT', /no list|without a name/),
+      );
+    }
+    expect(() => makeChoices('hqq:b3' as never)).toThrow(refused('ERR_BAD_ARGUMENT', /no list of names/));
     await expect(allocated({ choices: [...choices, choices[0]!], ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /twice/));
     const mixed = makeChoices(['hqq:b4:g64', 'nf4']);
     await expect(allocated({ choices: mixed, ...unmeasured })).rejects.toThrow(refused('ERR_UNSUPPORTED_FORMAT', /in one model/));

@@ -137,8 +137,11 @@ function checkChoices(choices: readonly ModelChoice[]): Quantizer {
       hint: "A choice is { name: '4 bits', use: hqq({ bits: 4 }) }.",
       details: { choices: choices.map((choice) => choice?.name) },
     });
-  const wrong = choices.find(({ name, use }) => typeof name !== 'string' || !(use === 'keep' || isQuantizer(use)));
-  if (wrong) throw bad(`hold ${JSON.stringify(wrong)}`);
+  if (!Array.isArray(choices)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'choices are no list', { hint: "A choice is { name: '4 bits', use: hqq({ bits: 4 }) }." });
+  }
+  const isWrong = (choice: ModelChoice): boolean => typeof choice?.name !== 'string' || !(choice.use === 'keep' || isQuantizer(choice.use));
+  if (choices.some(isWrong)) throw bad(`hold one without a name or a use, ${String(JSON.stringify(choices.find(isWrong))).slice(0, 80)}`);
   if (new Set(choices.map(({ name }) => name)).size !== choices.length) throw bad('have a name twice');
   const quantizer = choices.find(({ use }) => use !== 'keep')?.use;
   if (quantizer === undefined || quantizer === 'keep') throw bad('hold no quantizer');

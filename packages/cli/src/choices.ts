@@ -42,6 +42,9 @@ export function defaultChoices(method: MethodName, { group }: MethodSettings = {
 
 /** What the names stand for. What they leave out is as in `defaults`, the flags of the command. */
 export function makeChoices(names: readonly string[], defaults: MethodSettings = {}): readonly ModelChoice[] {
+  if (!Array.isArray(names)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'choices are no list of names', { hint: "Pass ['hqq:b3', 'hqq:b4']." });
+  }
   return names.map((name): ModelChoice => {
     const use: RuleUse = parseUse(name);
     if (use === 'keep') return { name, use };

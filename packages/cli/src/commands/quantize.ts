@@ -83,9 +83,15 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
   const solvers = [options.solver, ...uses.map((use) => (use === 'keep' ? undefined : use.solver))];
   if (options.importance !== 'none' && !solvers.includes('least-squares')) {
-    throw new UsageError(`--importance ${options.importance} needs --solver least-squares`, 'The hqq solver has no use for it.');
+    throw new UsageError(`--importance ${options.importance} needs --solver least-squares`, 'Nothing else has a use for it.');
   }
   const settings = settingsOf(options);
+  if (options.dtype === 'f32' && [options.method, ...uses.map((use) => (use === 'keep' ? undefined : use.method))].includes('higgs')) {
+    throw new UsageError(
+      'higgs stores scales and tables in 16 bits, so --dtype cannot be f32',
+      'Use --dtype bf16 or f16, or leave it out.',
+    );
+  }
   // Read first: a wrong file should not cost the work before.
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
   const { targetBits, dtype, layout } = options;
@@ -224,7 +230,9 @@ function renderReport(report: QuantizeModelReport, out: string, { preset }: Quan
   }
   facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
-  const next = hasTokenizer ? `lowbit generate ${quoted(out)} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}`;
+  // A model with NaN in it gives NaN.
+  const runs = hasTokenizer && !report.linears.some(({ nonFinite = 0 }) => nonFinite > 0);
+  const next = runs ? `lowbit generate ${quoted(out)} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}`;
   return [`Wrote ${bold(plain(report.out))}`, pairs(facts), loads(report, bold), `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
 }
 
