@@ -35,6 +35,7 @@ export {
 } from './dtype.ts';
 export { memoryFootprint } from './footprint.ts';
 export { glob } from './glob.ts';
+export { checkLinearUse, HostSlots } from './host-slots.ts';
 export { collectImportance, type ImportanceOptions } from './importance.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';

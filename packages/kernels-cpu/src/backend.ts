@@ -4,10 +4,12 @@ import {
   type Backend,
   byteLength,
   type CompileOptions,
+  checkLinearUse,
   type DeviceTensor,
+  disposedError,
   type Executable,
-  elements,
   type FormatCodec,
+  HostSlots,
   type HostTensor,
   isLowbitError,
   type LinearRequest,
@@ -19,14 +21,12 @@ import {
   type QuantizedLinear,
   type QuantizedTensor,
   type Routine,
-  type Slot,
   type Support,
   type TensorSpec,
   validateProgram,
   validateQuantized,
 } from '@lowbit/core';
 import type { CpuBinding, Isa, Machine } from './binding.ts';
-import { disposedError } from './disposed.ts';
 import { CpuExecutable } from './executable.ts';
 import { planLayout } from './layout.ts';
 import { CpuLinear, type LinearHome } from './linear.ts';
@@ -79,11 +79,10 @@ export class CpuBackend implements Backend {
   readonly #codecs: readonly FormatCodec[];
   readonly #machine: Machine;
   readonly #home: LinearHome;
-  readonly #slots = new Map<Slot, { readonly spec: TensorSpec; readonly data: Uint8Array }>();
+  readonly #slots: HostSlots;
   readonly #owned = new Set<CpuLinear>();
   readonly #executables = new Set<CpuExecutable>();
   #held = 0;
-  #nextSlot = 1;
   #disposed = false;
 
   constructor(binding: CpuBinding, settings: CpuSettings, memory: number) {
@@ -101,12 +100,17 @@ export class CpuBackend implements Backend {
       this.#check();
       return this.#machine;
     });
+    const owner = `backend '${name}'`;
+    this.#slots = new HostSlots(owner);
     this.#home = {
-      owner: `backend '${name}'`,
+      owner,
       binding,
       machine: this.#machine,
       planes: (rows) => (precision === 'exact' ? 3 : rows <= TWO_PLANES ? 2 : 1),
-      values: (tensor) => this.#floats(tensor),
+      values: (tensor) => {
+        this.#check();
+        return this.#slots.floats(tensor);
+      },
       release: (linear) => {
         this.#held -= linear.bytes;
         this.#owned.delete(linear);
@@ -179,36 +183,26 @@ export class CpuBackend implements Backend {
 
   alloc(spec: TensorSpec): DeviceTensor {
     this.#check();
-    const slot = this.#nextSlot++ as Slot;
-    const data = new Uint8Array(byteLength(spec));
-    this.#slots.set(slot, { spec, data });
-    this.#held += data.byteLength;
-    return { dtype: spec.dtype, shape: spec.shape, slot };
+    return this.#slots.alloc(spec);
   }
 
   free(tensor: DeviceTensor): void {
-    const { data } = this.#tensor(tensor);
-    this.#slots.delete(tensor.slot);
-    this.#held -= data.byteLength;
+    this.#check();
+    this.#slots.free(tensor);
   }
 
   write(tensor: DeviceTensor, data: Uint8Array): void {
-    const held = this.#tensor(tensor);
-    if (data.byteLength !== held.data.byteLength) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `a tensor of ${held.data.byteLength} bytes cannot take ${data.byteLength}`, {
-        hint: 'Write whole tensors, of the dtype they were allocated with.',
-      });
-    }
-    held.data.set(data);
+    this.#check();
+    this.#slots.write(tensor, data);
   }
 
   async read(tensor: DeviceTensor): Promise<HostTensor> {
-    const { spec, data } = this.#tensor(tensor);
-    return { dtype: spec.dtype, shape: spec.shape, data: data.slice() };
+    this.#check();
+    return this.#slots.read(tensor);
   }
 
   allocated(): number {
-    let bytes = this.#held;
+    let bytes = this.#held + this.#slots.bytes;
     for (const executable of this.#executables) bytes += executable.bytes;
     return bytes;
   }
@@ -217,7 +211,6 @@ export class CpuBackend implements Backend {
     if (this.#disposed) return;
     for (const executable of [...this.#executables]) executable[Symbol.dispose]();
     for (const linear of [...this.#owned]) linear[Symbol.dispose]();
-    for (const { data } of this.#slots.values()) this.#held -= data.byteLength;
     this.#slots.clear();
     this.#disposed = true;
     this.#binding.closeMachine(this.#machine);
@@ -225,34 +218,8 @@ export class CpuBackend implements Backend {
 
   /** The linear as one of this backend's that fits its place. */
   #own(use: LinearUse, linear: QuantizedLinear): CpuLinear {
-    const where = `${use.path} [${use.shape.join(', ')}]`;
-    const details = { path: use.path };
-    if (!(linear instanceof CpuLinear && this.#owned.has(linear))) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear that this backend does not hold`, {
-        hint: 'Prepare it with the backend that compiles the program. An adapter around a linear is written as operations of the program.',
-        details,
-      });
-    }
-    if (linear.shape[0] !== use.shape[0] || linear.shape[1] !== use.shape[1]) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear [${linear.shape.join(', ')}]`, { details });
-    }
-    if (use.bias !== undefined && !linear.bias) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} has a bias, its linear was prepared without`, { details });
-    }
-    return linear;
-  }
-
-  #floats(tensor: DeviceTensor): Float32Array {
-    const { spec, data } = this.#tensor(tensor);
-    if (spec.dtype !== 'f32') throw new LowbitError('ERR_BAD_ARGUMENT', `a tensor of ${spec.dtype} where f32 is needed`);
-    return elements({ dtype: 'f32', data });
-  }
-
-  #tensor(tensor: DeviceTensor): { readonly spec: TensorSpec; readonly data: Uint8Array } {
-    this.#check();
-    const held = this.#slots.get(tensor.slot);
-    if (!held) throw disposedError(`tensor ${tensor.slot} of ${this.#home.owner}`);
-    return held;
+    checkLinearUse(use, linear, { own: linear instanceof CpuLinear && this.#owned.has(linear) });
+    return linear as CpuLinear;
   }
 
   #check(): void {

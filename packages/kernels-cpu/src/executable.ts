@@ -4,6 +4,7 @@ import {
   type CompileOptions,
   DEFAULT_MAX_SEQUENCES,
   type Demands,
+  disposedError,
   type Executable,
   elements,
   type HostTensor,
@@ -21,7 +22,6 @@ import {
   toFloat32,
 } from '@lowbit/core';
 import type { CpuBinding, NativeStep, ProgramHandle } from './binding.ts';
-import { disposedError } from './disposed.ts';
 import type { CpuLinear } from './linear.ts';
 import { nativeError } from './prepare.ts';
 

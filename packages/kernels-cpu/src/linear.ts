@@ -2,6 +2,7 @@
 
 import {
   type DeviceTensor,
+  disposedError,
   type Format,
   type HostTensor,
   LowbitError,
@@ -10,7 +11,6 @@ import {
   type QuantizedLinear,
 } from '@lowbit/core';
 import type { CpuBinding, Machine, WeightHandle } from './binding.ts';
-import { disposedError } from './disposed.ts';
 
 /** What a linear needs of the backend that made it. */
 export interface LinearHome {

@@ -2,7 +2,9 @@
 // It defines what a program computes; other backends are compared with it. It is single-threaded and allocates freely, but holds weights compactly.
 
 import { disposedError } from '../disposed.ts';
-import { byteLength, elements, toFloat32 } from '../dtype.ts';
+import { byteLength, toFloat32 } from '../dtype.ts';
+import { checkLinearUse, HostSlots } from '../host-slots.ts';
+import { checkOptionNames } from '../option-names.ts';
 import { validateProgram } from '../program/validate.ts';
 import { validateQuantized } from '../quantized.ts';
 import type {
@@ -14,7 +16,6 @@ import type {
   LinearRequest,
   PrepareOptions,
   QuantizedLinear,
-  Slot,
   Support,
 } from '../spec/backend.ts';
 import { isLowbitError, LowbitError } from '../spec/errors.ts';
@@ -57,6 +58,7 @@ const OPS: ReadonlySet<OpName> = new Set<OpName>([
 
 /** The reference backend: runs everything, everywhere JavaScript runs, slowly. */
 export function referenceBackend(options: ReferenceOptions = {}): BackendProvider {
+  checkOptionNames('referenceBackend', options, ['codecs', 'name']);
   const { name = 'reference', codecs = [] } = options;
   return {
     spec: 1,
@@ -73,14 +75,14 @@ class ReferenceBackend implements Backend {
   readonly ops = OPS;
   readonly #codecs: readonly FormatCodec[];
   readonly #memory: Memory = createMemory();
-  readonly #slots = new Map<Slot, { readonly spec: TensorSpec; readonly data: Uint8Array }>();
+  readonly #slots: HostSlots;
   readonly #owned = new Set<Disposable>();
-  #nextSlot = 1;
   #disposed = false;
 
   constructor(name: string, codecs: readonly FormatCodec[]) {
     this.name = name;
     this.#codecs = codecs;
+    this.#slots = new HostSlots(this.#owner());
   }
 
   supports(request: LinearRequest): Support {
@@ -110,7 +112,10 @@ class ReferenceBackend implements Backend {
       {
         owner: this.#owner(),
         memory: this.#memory,
-        values: (tensor) => this.#floats(tensor),
+        values: (tensor) => {
+          this.#check();
+          return this.#slots.floats(tensor);
+        },
         forget: (disposed) => this.#owned.delete(disposed),
       },
     );
@@ -137,74 +142,39 @@ class ReferenceBackend implements Backend {
 
   alloc(spec: TensorSpec): DeviceTensor {
     this.#check();
-    const bytes = byteLength(spec);
-    const slot = this.#nextSlot++ as Slot;
-    this.#slots.set(slot, { spec, data: new Uint8Array(bytes) });
-    this.#memory.take(bytes);
-    return { dtype: spec.dtype, shape: spec.shape, slot };
+    return this.#slots.alloc(spec);
   }
 
   free(tensor: DeviceTensor): void {
-    const { data } = this.#held(tensor);
-    this.#slots.delete(tensor.slot);
-    this.#memory.give(data.byteLength);
+    this.#check();
+    this.#slots.free(tensor);
   }
 
   write(tensor: DeviceTensor, data: Uint8Array): void {
-    const held = this.#held(tensor);
-    if (data.byteLength !== held.data.byteLength) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `a tensor of ${held.data.byteLength} bytes cannot take ${data.byteLength}`);
-    }
-    held.data.set(data);
+    this.#check();
+    this.#slots.write(tensor, data);
   }
 
   async read(tensor: DeviceTensor): Promise<HostTensor> {
-    const { spec, data } = this.#held(tensor);
-    return { dtype: spec.dtype, shape: spec.shape, data: data.slice() };
+    this.#check();
+    return this.#slots.read(tensor);
   }
 
   allocated(): number {
-    return this.#memory.allocated();
+    return this.#memory.allocated() + this.#slots.bytes;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     for (const owned of [...this.#owned]) owned[Symbol.dispose]();
-    for (const { data } of this.#slots.values()) this.#memory.give(data.byteLength);
     this.#slots.clear();
     this.#disposed = true;
   }
 
   /** The linear as one of this backend's that fits its place. */
   #own(use: LinearUse, linear: QuantizedLinear): ReferenceLinear {
-    const where = `${use.path} [${use.shape.join(', ')}]`;
-    const details = { path: use.path };
-    if (!(linear instanceof ReferenceLinear && this.#owned.has(linear))) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear that this backend does not hold`, {
-        hint: 'Prepare it with the backend that compiles the program. An adapter around a linear is written as operations of the program.',
-        details,
-      });
-    }
-    if (linear.shape[0] !== use.shape[0] || linear.shape[1] !== use.shape[1]) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} got a linear [${linear.shape.join(', ')}]`, { details });
-    }
-    if (use.bias !== undefined && !linear.bias) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `${where} has a bias, its linear was prepared without`, { details });
-    }
-    return linear;
-  }
-
-  #floats(tensor: DeviceTensor): Float32Array {
-    const { spec, data } = this.#held(tensor);
-    if (spec.dtype !== 'f32') throw new LowbitError('ERR_BAD_ARGUMENT', `a tensor of ${spec.dtype} where f32 is needed`);
-    return elements({ dtype: 'f32', data });
-  }
-
-  #held(tensor: DeviceTensor): { readonly spec: TensorSpec; readonly data: Uint8Array } {
-    this.#check();
-    const held = this.#slots.get(tensor.slot);
-    if (!held) throw disposedError(`tensor ${tensor.slot} of ${this.#owner()}`);
-    return held;
+    checkLinearUse(use, linear, { own: linear instanceof ReferenceLinear && this.#owned.has(linear) });
+    return linear as ReferenceLinear;
   }
 
   #check(): void {
