@@ -3,6 +3,7 @@
 import { disposeAll } from './dispose.ts';
 import { disposedError } from './disposed.ts';
 import { linearBackend } from './linear-module.ts';
+import { checkOptionNames } from './option-names.ts';
 import { answerOf, type BackendReport, type Explanation, fits, formatExplanation, missingOps } from './runtime/explain.ts';
 import { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram } from './runtime/load.ts';
 import type { Backend, BackendProvider, LinearRequest, PrepareOptions, Probe, QuantizedLinear } from './spec/backend.ts';
@@ -77,9 +78,18 @@ interface Candidate {
  * await using runtime = await createRuntime({ backends: [referenceBackend()] });
  */
 export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
+  checkOptionNames('createRuntime', options, ['backends', 'codecs', 'allowDequant']);
   const { backends, codecs = [], allowDequant = false } = options;
+  if (!Array.isArray(backends)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'createRuntime needs a list of backends', {
+      hint: 'Pass { backends: [referenceBackend()] }.',
+    });
+  }
   const names = backends.map(({ name }) => name);
-  if (new Set(names).size !== names.length) throw new LowbitError('ERR_BAD_ARGUMENT', `two backends have one name: ${names.join(', ')}`);
+  if (new Set(names).size !== names.length)
+    throw new LowbitError('ERR_BAD_ARGUMENT', `two backends have one name: ${names.join(', ')}`, {
+      hint: 'Give one of them another, as in referenceBackend({ name }).',
+    });
   const candidates: Candidate[] = [];
   for (const provider of backends) candidates.push({ provider, probe: await probe(provider) });
   const runtime = new BackendRuntime(candidates, codecs, allowDequant);

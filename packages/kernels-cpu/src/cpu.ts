@@ -1,6 +1,6 @@
 // The provider: options checked, the addon found when a backend is probed or opened, not when this module is imported.
 
-import { availableThreads, type BackendProvider, type FormatCodec, LowbitError } from '@lowbit/core';
+import { availableThreads, type BackendProvider, checkOptionNames, type FormatCodec, LowbitError } from '@lowbit/core';
 import { CpuBackend } from './backend.ts';
 import type { CpuBinding, Isa } from './binding.ts';
 import { hostFacts } from './host.node.ts';
@@ -49,11 +49,14 @@ function chosenIsa(binding: CpuBinding, wanted: Isa | 'auto'): Isa {
  * const runtime = await createRuntime({ backends: [cpu(), referenceBackend()] });
  */
 export function cpu(options: CpuOptions = {}): BackendProvider {
+  checkOptionNames('cpu', options, ['threads', 'isa', 'precision', 'binding', 'codecs', 'name']);
   const { threads = availableThreads(), isa = 'auto', precision = 'exact', binding, codecs = [], name = 'cpu' } = options;
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024)
     throw badOption('threads', threads, 'Pass a whole number from 1 to 1024.');
   if (!ISAS.includes(isa)) throw badOption('isa', isa, `Use one of ${ISAS.join(', ')}.`);
   if (precision !== 'exact' && precision !== 'fast') throw badOption('precision', precision, 'Use exact or fast.');
+  if (typeof name !== 'string' || name === '') throw badOption('name', name, 'Pass a word.');
+  if (!Array.isArray(codecs)) throw badOption('codecs', codecs, 'Pass a list of codecs.');
   if (binding !== undefined && typeof binding !== 'string') checkBinding(binding);
   const find = (): CpuBinding => (typeof binding === 'object' ? binding : loadBinding({ path: binding }));
   return {

@@ -98,7 +98,10 @@ describe('cpu', () => {
     await expect(provider.open()).rejects.toMatchObject({ code: 'ERR_BACKEND_UNAVAILABLE', details: { usable: ['scalar'] } });
   });
 
-  it.each([{ threads: 0 }, { threads: 1.5 }, { threads: 2000 }, { isa: 'sse9' }, { precision: 'low' }])('refuses %o', (options) => {
+  it.each([
+    ...[{ threads: 0 }, { threads: 1.5 }, { threads: 2000 }, { isa: 'sse9' }, { precision: 'low' }],
+    ...[null, 5, { Threads: 2 }, { name: '' }, { name: 5 }, { codecs: 5 }],
+  ])('refuses %o', (options) => {
     expect(() => cpu(options as never)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', hint: expect.any(String) }));
   });
 });

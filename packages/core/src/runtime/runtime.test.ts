@@ -572,3 +572,20 @@ describe('load', () => {
     expect(read).toEqual([['hidden.1'], [], ['hidden.1'], []]);
   });
 });
+
+describe('what is none', () => {
+  it.each([
+    ['no options', null],
+    ['a misspelt name', { backend: [] }],
+    ['another', { backends: [referenceBackend()], allowDequantize: true }],
+    ['backends that are no list', { backends: 5 }],
+    ['two backends of one name', { backends: [referenceBackend(), referenceBackend()] }],
+  ])('%s: an error with a hint', async (_, options) => {
+    await expect(createRuntime(options as never)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', hint: expect.stringMatching(/\w/) });
+  });
+
+  it('an option of the reference backend that there is not', () => {
+    expect(() => referenceBackend({ Threads: 2 } as never)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+    expect(() => referenceBackend(null as never)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+});
