@@ -3,7 +3,7 @@
 import type { ProgramSpec } from './program.ts';
 
 /** An instruction set with kernels of its own. `scalar` runs on every machine. */
-export type Isa = 'avx512' | 'avx2' | 'scalar';
+export type Isa = 'amx' | 'avx512' | 'avx2' | 'scalar';
 
 export type Machine = number & { readonly __machine: never };
 export type ProgramHandle = number & { readonly __program: never };

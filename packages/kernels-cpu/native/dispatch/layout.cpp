@@ -137,6 +137,26 @@ void fill_tile(const Weight& w, size_t row, float* out) {
   }
 }
 
+/// Of all numbers of steps from half of `limit` up to it that the largest number may have, the one whose multiples come closest to the table.
+int steps_for(const float* table, float most, int limit) {
+  int found = limit;
+  double best = INFINITY;
+  for (int steps = limit; steps > limit / 2 && best > 0; --steps) {
+    double error = 0;
+    for (int i = 0; i < 16; ++i) {
+      const double exact = static_cast<double>(table[i]) / most * steps;
+      const double off = (exact - std::nearbyint(exact)) / steps;
+      error += off * off;
+    }
+    if (error < 1e-20) error = 0;  // the table is of multiples, but for the rounding of their division
+    if (error < best) {
+      best = error;
+      found = steps;
+    }
+  }
+  return found;
+}
+
 }  // namespace
 
 size_t unit_inputs(Codes codes) {
@@ -235,28 +255,16 @@ void set_table(Weight& w, const float* table) {
   float most = 0;
   for (int i = 0; i < 16; ++i) most = std::fmax(most, std::fabs(table[i]));
   if (!(most > 0)) most = 1;
-  // Of all steps between 2^-15 and 2^-14 of the largest number, the one whose multiples come closest to the table.
-  double best = INFINITY;
-  double largest = 32767;
-  for (int steps = 32767; steps > 16384 && best > 0; --steps) {
-    double error = 0;
-    for (int i = 0; i < 16; ++i) {
-      const double exact = static_cast<double>(table[i]) / most * steps;
-      const double off = (exact - std::nearbyint(exact)) / steps;
-      error += off * off;
-    }
-    if (error < 1e-20) error = 0;  // the table is of multiples, but for the rounding of their division
-    if (error < best) {
-      best = error;
-      largest = steps;
-    }
-  }
+  const double wide = steps_for(table, most, 32767);
+  const double narrow = steps_for(table, most, 127);
   for (int i = 0; i < 16; ++i) {
-    const int value = static_cast<int>(std::nearbyint(static_cast<double>(table[i]) / most * largest)) + 32768;
+    const int value = static_cast<int>(std::nearbyint(static_cast<double>(table[i]) / most * wide)) + 32768;
     w.table_low[i] = static_cast<uint8_t>(value & 255);
     w.table_high[i] = static_cast<uint8_t>(value >> 8);
+    w.table_rounded[i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(static_cast<double>(table[i]) / most * narrow)) + 128);
   }
-  w.table_factor = static_cast<float>(most / largest);
+  w.table_factor = static_cast<float>(most / wide);
+  w.rounded_factor = static_cast<float>(most / narrow);
 }
 
 uint16_t to_f16(float value) {

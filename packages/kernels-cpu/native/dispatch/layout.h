@@ -31,7 +31,8 @@ void put_numbers(const Weight& weight, uint8_t* data, size_t row, size_t block, 
 /// Row `row` as f32: the codec's own numbers, (q - zero) * scale with each step rounded, or table[q] * scale.
 void fill_row(const Kernels& kernels, const Weight& weight, size_t row, float* out);
 
-/// Sets table_low, table_high and table_factor from 16 numbers, as multiples of one step: exact where they are (FP4), else within 2^-16 of the largest.
+/// Sets table_low, table_high and table_factor from 16 numbers, as multiples of one step: exact where they are (FP4), else within 2^-16 of the largest;
+/// and table_rounded, rounded_factor likewise, within 2^-8.
 void set_table(Weight& weight, const float* table);
 
 /// The tile of a row, and its lane there.

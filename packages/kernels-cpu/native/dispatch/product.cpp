@@ -16,12 +16,31 @@ constexpr size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 constexpr size_t kChunkBytes = size_t{256} << 10;
 /// Chunks per thread: enough that a slow one takes less.
 constexpr size_t kChunksPerThread = 8;
+/// Expanding codes to bytes pays from more rows than these on.
+constexpr size_t kFewRows = 6;
+/// Of the expanded codes of a chunk: with a panel of activations they stay in the second-level cache.
+constexpr size_t kStripBytes = size_t{384} << 10;
 
 /// Items of a chunk: several chunks a thread, none larger than the cache.
 size_t chunk_items(size_t items, size_t item_bytes, int threads, size_t multiple) {
   const size_t even = divide_up(items, static_cast<size_t>(threads) * kChunksPerThread);
   const size_t cached = std::max<size_t>(1, kChunkBytes / std::max<size_t>(1, item_bytes));
   return std::max<size_t>(1, divide_up(std::min(even, cached), multiple)) * multiple;
+}
+
+size_t strip_bytes(const Weight& w) { return w.blocks * divide_up(w.block, kPanelInputs) * kPanelInputs * kTileRows; }
+
+/// How a call of a kernel gets its memory.
+QuantizeCall quantize_call(const float* x, size_t inp, const Weight& w, int tokens) {
+  return {x, inp, tokens, w.inp, w.block, w.blocks, nullptr, nullptr, nullptr, nullptr, nullptr};
+}
+template <class To>
+QuantizeCall into(QuantizeCall call, const To& to) {
+  call.codes = reinterpret_cast<uint8_t*>(const_cast<void*>(static_cast<const void*>(to.codes)));
+  call.scale = const_cast<float*>(to.scale);
+  call.sum = const_cast<float*>(to.sum);
+  call.plane_sum = const_cast<int32_t*>(to.plane_sum);
+  return call;
 }
 
 bool is_tiles(const Weight& w) { return w.kind == Kind::tiles || w.kind == Kind::int8; }
@@ -67,6 +86,23 @@ Activations Quantized::group(size_t index) const {
   return a;
 }
 
+size_t Panels::code_bytes() const {
+  return blocks * divide_up(block, kPanelInputs) * static_cast<size_t>(planes) * kPanelRows * kPanelInputs;
+}
+
+size_t Panels::panel_bytes() const { return align(code_bytes() + blocks * kPanelRows * 4 * (2 + static_cast<size_t>(planes))); }
+
+Panel Panels::panel(size_t index) const {
+  Panel p;
+  const uint8_t* at = memory + index * panel_bytes();
+  p.tokens = static_cast<int>(std::min(kPanelRows, rows - index * kPanelRows));
+  p.codes = at;
+  p.scale = reinterpret_cast<const float*>(at + code_bytes());
+  p.sum = p.scale + blocks * kPanelRows;
+  p.plane_sum = reinterpret_cast<const int32_t*>(p.sum + blocks * kPanelRows);
+  return p;
+}
+
 Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_t rows, int threads)
     : kernels_(kernels), weight_(weight), planes_(weight.kind == Kind::int8 ? 1 : planes), rows_(rows), threads_(threads) {
   const Weight& w = weight_;
@@ -75,6 +111,17 @@ Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_
     thread_bytes_ = align(4 * w.inp * sizeof(float));
     return;
   }
+  strips_ = w.codes == Codes::table4 && planes_ > 1 ? 2 : 1;
+  if (w.kind == Kind::tiles && w.scale == nullptr && rows > kFewRows && kernels.panel[strips_ - 1][planes_ - 1] != nullptr) {
+    panels_ = {w.inp, w.block, w.blocks, planes_, rows, nullptr};
+    const size_t bytes = strip_bytes(w) * static_cast<size_t>(strips_);
+    const size_t even = divide_up(w.class_tiles, static_cast<size_t>(threads) * kChunksPerThread);
+    const size_t most = std::max<size_t>(2, std::min(even, kStripBytes / bytes));
+    chunk_items_ = std::min(divide_up(w.class_tiles, 2), divide_up(most, 2)) * 2;
+    thread_bytes_ = align(bytes * chunk_items_);
+    return;
+  }
+  strips_ = 0;
   quantized_ = {w.inp, w.block, w.blocks, planes_, cut_rows(kernels, w, planes_, rows), nullptr};
   if (w.scale != nullptr && w.kind == Kind::tiles) {
     chunk_items_ = chunk_items(w.classes, w.class_tiles * tile_bytes(w), threads, 1);
@@ -87,10 +134,16 @@ Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_
 
 size_t Product::scratch_bytes() const {
   const size_t own = thread_bytes_ * static_cast<size_t>(threads_);
+  if (strips_ > 0) return panels_.count() * panels_.panel_bytes() + own;
   return is_tiles(weight_) && thread_bytes_ == 0 ? align(rows_ * quantized_.token_bytes()) : own;
 }
 
 bool Product::shares(const Product& other) const {
+  if (strips_ > 0 || other.strips_ > 0) {
+    const Panels& a = panels_;
+    const Panels& b = other.panels_;
+    return strips_ > 0 && other.strips_ > 0 && a.rows == b.rows && a.inp == b.inp && a.block == b.block && a.planes == b.planes;
+  }
   const auto plain = [](const Product& p) { return p.weight_.kind == Kind::tiles && p.thread_bytes_ == 0; };
   const Quantized& a = quantized_;
   const Quantized& b = other.quantized_;
@@ -107,6 +160,16 @@ void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<S
     scratch_ = scratch;
     add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_rows(chunk, thread); },
         divide_up(w.out, chunk_items_));
+    return;
+  }
+  if (strips_ > 0) {
+    panels_.memory = scratch;
+    scratch_ = scratch + panels_.count() * panels_.panel_bytes();
+    if (!quantized) {
+      add([](const void* p, size_t panel, int) { static_cast<const Product*>(p)->quantize_panel(panel); }, panels_.count());
+    }
+    add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_panels(chunk, thread); },
+        divide_up(w.class_tiles, chunk_items_));
     return;
   }
   if (thread_bytes_ > 0) {
@@ -134,26 +197,71 @@ void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<S
 
 void Product::quantize(size_t group) const {
   const Activations a = quantized_.group(group);
-  kernels_.quantize(x_ + quantized_.cut.start(group) * weight_.inp, weight_.inp, a.tokens, planes_, weight_.inp, weight_.block,
-                    weight_.blocks, nullptr, const_cast<int32_t*>(a.codes), const_cast<float*>(a.scale), const_cast<float*>(a.sum),
-                    const_cast<int32_t*>(a.plane_sum));
+  const float* x = x_ + quantized_.cut.start(group) * weight_.inp;
+  kernels_.quantize[planes_ - 1](into(quantize_call(x, weight_.inp, weight_, a.tokens), a));
 }
 
-/// Sums [token][16] of a tile to their rows of out, with table factor, offsets [token] and bias.
-void Product::finish_tile(size_t tile, size_t group, const float* sums, const float* offsets) const {
+void Product::quantize_panel(size_t index) const {
+  const Panel p = panels_.panel(index);
+  const float* x = x_ + index * kPanelRows * weight_.inp;
+  kernels_.quantize_panel[planes_ - 1](into(quantize_call(x, weight_.inp, weight_, p.tokens), p));
+}
+
+/// Many rows: the codes of a few tiles are expanded to bytes once, and stay in the cache while all panels pass by.
+void Product::multiply_panels(size_t chunk, int thread) const {
+  const Weight& w = weight_;
+  const size_t from = chunk * chunk_items_;
+  const size_t tiles = std::min(w.class_tiles, from + chunk_items_) - from;
+  const size_t stride = tile_bytes(w);
+  const size_t bytes = strip_bytes(w);
+  uint8_t* strips = scratch_ + static_cast<size_t>(thread) * thread_bytes_;
+  const auto expand = kernels_.expand[static_cast<int>(w.codes)];
+  for (size_t i = 0; i < tiles; ++i) {
+    const uint8_t* tile = w.data + (from + i) * stride;
+    if (strips_ == 2) {
+      expand(w, tile, Part::low, strips + 2 * i * bytes);
+      expand(w, tile, Part::high, strips + (2 * i + 1) * bytes);
+    } else {
+      expand(w, tile, w.codes == Codes::table4 ? Part::rounded : Part::codes, strips + i * bytes);
+    }
+  }
+  const auto multiply = kernels_.panel[strips_ - 1][planes_ - 1];
+  const size_t step = strips_ == 2 ? 1 : 2;
+  alignas(64) float sums[2 * kPanelRows * kTileRows];
+  for (size_t index = 0; index < panels_.count(); ++index) {
+    const Panel panel = panels_.panel(index);
+    for (size_t i = 0; i < tiles; i += step) {
+      const bool two = step == 2 && i + 1 < tiles;
+      // One tile of a pair: its strip serves twice, what comes of the second is dropped.
+      multiply({&w, w.data + (from + i) * stride, two ? stride : 0, strips + i * static_cast<size_t>(strips_) * bytes,
+                two || strips_ == 2 ? bytes : 0, &panel, sums});
+      finish_tile(from + i, index * kPanelRows, panel.tokens, sums, nullptr);
+      if (two) finish_tile(from + i + 1, index * kPanelRows, panel.tokens, sums + kPanelRows * kTileRows, nullptr);
+    }
+  }
+}
+
+/// Sums [token][16] of a tile to rows `token` and following of out, with table factor, offsets [token] and bias.
+void Product::finish_tile(size_t tile, size_t token, int tokens, const float* sums, const float* offsets) const {
   const Weight& w = weight_;
   const size_t of_class = tile / w.class_tiles;
   const size_t first = tile % w.class_tiles * kTileRows;
   const size_t rows = std::min(kTileRows, w.out / w.classes - first);
-  const size_t token = quantized_.cut.start(group);
-  const int tokens = quantized_.cut.tokens(group);
-  const bool table = w.codes == Codes::table4;
-  for (int m = 0; m < tokens; ++m) {
+  const float factor = w.codes != Codes::table4 ? 1.0f : planes_ == 1 ? w.rounded_factor : w.table_factor;
+  for (int m = 0; m < tokens; ++m, sums += kTileRows) {
     float* out = out_ + (token + static_cast<size_t>(m)) * w.out;
+    if (w.classes == 1 && rows == kTileRows && offsets == nullptr) {
+      float y[kTileRows];
+      for (size_t lane = 0; lane < kTileRows; ++lane) y[lane] = sums[lane] * factor;
+      if (w.bias != nullptr) {
+        for (size_t lane = 0; lane < kTileRows; ++lane) y[lane] += w.bias[first + lane];
+      }
+      std::memcpy(out + first, y, sizeof(y));
+      continue;
+    }
     for (size_t lane = 0; lane < rows; ++lane) {
       const size_t row = (first + lane) * w.classes + of_class;
-      float y = sums[static_cast<size_t>(m) * kTileRows + lane];
-      if (table) y *= w.table_factor;
+      float y = sums[lane] * factor;
       if (offsets != nullptr) y -= offsets[m];
       if (w.bias != nullptr) y += w.bias[row];
       out[row] = y;
@@ -171,16 +279,17 @@ void Product::multiply_tiles(size_t chunk) const {
   for (size_t group = 0; group < quantized_.cut.groups(); ++group) {
     const Activations a = quantized_.group(group);
     const auto pair = a.tokens == 1 ? kernels_.pair[codes][planes_ - 1] : nullptr;
+    const size_t token = quantized_.cut.start(group);
     for (size_t tile = from; tile < to;) {
       const TileCall call{&w, w.data + tile * stride, stride, &a, sums};
       if (pair != nullptr && tile + 2 <= to) {
         pair(call);
-        finish_tile(tile, group, sums, nullptr);
-        finish_tile(tile + 1, group, sums + kTileRows, nullptr);
+        finish_tile(tile, token, a.tokens, sums, nullptr);
+        finish_tile(tile + 1, token, a.tokens, sums + kTileRows, nullptr);
         tile += 2;
       } else {
         kernels_.tile[codes][planes_ - 1][a.tokens - 1](call);
-        finish_tile(tile, group, sums, nullptr);
+        finish_tile(tile, token, a.tokens, sums, nullptr);
         ++tile;
       }
     }
@@ -207,12 +316,13 @@ void Product::multiply_classes(size_t chunk, int thread) const {
       const size_t token = quantized_.cut.start(group);
       own.cut = Cut{1, quantized_.cut.tokens(group), {}, 0};
       const Activations a = own.group(0);
-      kernels_.quantize(x_ + token * w.inp, w.inp, a.tokens, planes_, w.inp, w.block, w.blocks, scale, const_cast<int32_t*>(a.codes),
-                        const_cast<float*>(a.scale), const_cast<float*>(a.sum), const_cast<int32_t*>(a.plane_sum));
+      QuantizeCall call = into(quantize_call(x_ + token * w.inp, w.inp, w, a.tokens), a);
+      call.column = scale;
+      kernels_.quantize[planes_ - 1](call);
       for (size_t i = 0; i < w.class_tiles; ++i) {
         const size_t tile = c * w.class_tiles + i;
         kernels_.tile[static_cast<int>(w.codes)][planes_ - 1][a.tokens - 1]({&w, w.data + tile * stride, stride, &a, sums});
-        finish_tile(tile, group, sums, offsets + token);
+        finish_tile(tile, token, a.tokens, sums, offsets + token);
       }
     }
   }

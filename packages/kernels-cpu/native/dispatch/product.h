@@ -37,6 +37,19 @@ struct Quantized {
   Activations group(size_t index) const;
 };
 
+/// The same for panels of kPanelRows rows, see lowbit_cpu.h.
+struct Panels {
+  size_t inp, block, blocks;
+  int planes;
+  size_t rows;
+  uint8_t* memory;
+
+  size_t count() const { return (rows + kPanelRows - 1) / kPanelRows; }
+  size_t code_bytes() const;
+  size_t panel_bytes() const;
+  Panel panel(size_t index) const;
+};
+
 /// One product: `out` [rows, weight.out] = x [rows, weight.inp] W^T + bias. Everything it needs while it runs.
 class Product {
  public:
@@ -59,12 +72,14 @@ class Product {
  private:
   void quantize(size_t group) const;
   void multiply_tiles(size_t chunk) const;
+  void quantize_panel(size_t index) const;
+  void multiply_panels(size_t chunk, int thread) const;
   void multiply_classes(size_t chunk, int thread) const;
   void multiply_rows(size_t chunk, int thread) const;
   void find_outliers();
   void quantize_int8(size_t group) const;
   void multiply_int8(size_t chunk) const;
-  void finish_tile(size_t tile, size_t group, const float* sums, const float* offsets) const;
+  void finish_tile(size_t tile, size_t token, int tokens, const float* sums, const float* offsets) const;
 
   const Kernels& kernels_;
   const Weight& weight_;
@@ -72,6 +87,8 @@ class Product {
   size_t rows_;
   int threads_;
   Quantized quantized_{};
+  Panels panels_{};  // in place of quantized_, if strips_ is not 0
+  int strips_ = 0;   // of a tile
   size_t chunk_items_ = 1;  // tiles, classes or rows of a chunk
   const float* x_ = nullptr;
   float* out_ = nullptr;

@@ -15,9 +15,9 @@ enum class Status : int {
   unsupported = 3,
 };
 
-/// Instruction sets with kernels of their own. scalar: portable C++, for every machine.
-enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2 };
-constexpr int kIsaCount = 3;
+/// Instruction sets with kernels of their own. scalar: portable C++, for every machine. amx: avx512, and many rows at once by AMX.
+enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2, amx = 3 };
+constexpr int kIsaCount = 4;
 
 /// dense: rows of floats. grouped: packed codes with any grouping. tiles: 16 rows interleaved, for integer dot products. int8: LLM.int8 in such tiles.
 enum class Kind : int { dense = 0, grouped = 1, tiles = 2, int8 = 3 };
@@ -25,7 +25,7 @@ enum class Kind : int { dense = 0, grouped = 1, tiles = 2, int8 = 3 };
 /// Dtypes of stored floats; none: there are no scales.
 enum class Float : int { none = 0, f32 = 1, f16 = 2, bf16 = 3 };
 
-/// How 16 x n codes lie in a tile. table4: 4-bit codes that index a table of 16 numbers, held as 16-bit integers.
+/// How 16 x n codes lie in a tile. table4: 4-bit codes that index a table of 16 numbers, held as 16-bit integers, and rounded to 8 bits.
 enum class Codes : int { c8 = 0, c4 = 1, c3 = 2, c2 = 3, c1 = 4, table4 = 5 };
 constexpr int kCodesCount = 6;
 
@@ -71,6 +71,8 @@ struct Weight {
   uint8_t table_low[16] = {};
   uint8_t table_high[16] = {};
   float table_factor = 1;  // table[i] = (256 high + low - 32768) * table_factor
+  uint8_t table_rounded[16] = {};
+  float rounded_factor = 1;  // table[i] = about (rounded - 128) * rounded_factor: for activations of one plane
 };
 
 /// Activations of up to kMaxTokens rows, quantized per block of inputs: x = scale * (65536 p0 + 256 p1 + p2), fewer planes likewise.
@@ -90,6 +92,48 @@ struct TileCall {
   size_t stride;  // bytes from one tile to the next
   const Activations* x;
   float* out;  // [tile][token][16]
+};
+
+/// What a quantization of rows reads and writes: `tokens` rows of x, `stride` floats apart, times column[k] if there is one, to what `Activations` or
+/// `Panel` points to.
+struct QuantizeCall {
+  const float* x;
+  size_t stride;
+  int tokens;
+  size_t inp;
+  size_t block;
+  size_t blocks;
+  const float* column;
+  uint8_t* codes;
+  float* scale;
+  float* sum;
+  int32_t* plane_sum;
+};
+
+/// Many rows at once: activations of up to kPanelRows rows, for weights whose codes were expanded to bytes. Rows that are not there are zeros.
+constexpr size_t kPanelRows = 16;
+/// Inputs of a unit: a block is padded to whole ones.
+constexpr size_t kPanelInputs = 64;
+struct Panel {
+  int tokens = 0;
+  const uint8_t* codes = nullptr;      // [block][unit][plane][kPanelRows][kPanelInputs], signed
+  const float* scale = nullptr;        // [block][kPanelRows]
+  const float* sum = nullptr;          // [block][kPanelRows]
+  const int32_t* plane_sum = nullptr;  // [block][plane][kPanelRows]
+};
+
+/// Which bytes stand for a tile's codes: themselves; of a table's numbers the lower or the upper byte, or one rounded to 8 bits.
+enum class Part : int { codes = 0, low = 1, high = 2, rounded = 3 };
+
+/// One call of a panel kernel: two tiles of one strip each, or one tile of two (low and high), times a panel.
+struct PanelCall {
+  const Weight* weight;
+  const uint8_t* tile;    // for scales and zeros
+  size_t stride;          // to the next tile; 0: there is none, and the second one's results are not used
+  const uint8_t* strips;  // expanded codes, one strip after another
+  size_t strip_bytes;
+  const Panel* x;
+  float* out;  // [tile][kPanelRows][16]
 };
 
 /// int8: sums of w * a over blocks [from, to), exact while they are below 2^31.
@@ -112,12 +156,14 @@ struct Kernels {
   void (*int8[kMaxTokens])(const Int8Call&);
   /// Most tokens of one call, by planes - 1.
   int most[kMaxPlanes];
-  /**
-   * Quantizes `tokens` rows of x, `stride` floats apart, times column[k] if there is one. Writes what `Activations` points to. A row whose block has
-   * NaN or infinity gets the scale NaN; a block below 2^-100 counts as zero.
-   */
-  void (*quantize)(const float* x, size_t stride, int tokens, int planes, size_t inp, size_t block, size_t blocks, const float* column,
-                   int32_t* codes, float* scale, float* sum, int32_t* plane_sum);
+  /// By planes - 1. A row whose block has NaN or infinity gets the scale NaN; a block below 2^-100 counts as zero.
+  void (*quantize[kMaxPlanes])(const QuantizeCall&);
+  /// The same for a panel; `column` is not used.
+  void (*quantize_panel[kMaxPlanes])(const QuantizeCall&);
+  /// Writes a tile's codes as bytes, [block][unit][16][64]: the codes themselves, or one of the table's bytes for each.
+  void (*expand[kCodesCount])(const Weight&, const uint8_t* tile, Part part, uint8_t* strip);
+  /// [strips a tile has - 1][planes - 1]; null where this instruction set has none: then `tile` serves.
+  void (*panel[2][kMaxPlanes])(const PanelCall&);
   /// out[i] = number i of a row of stored floats.
   void (*widen)(const uint8_t* data, Float dtype, size_t count, float* out);
   /// out[t * out_stride + r] = x[t] . w[r] for `rows` (at most 4) rows w [rows, n] and `tokens` rows of x.
@@ -139,5 +185,6 @@ struct Kernels {
 const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
+const Kernels* amx_kernels();
 
 }  // namespace lowbit

@@ -17,6 +17,8 @@ struct V {
   using Table = __m256i;
 
   static constexpr bool kChains = false;
+  /// Whether panels pay: not where registers are too few.
+  static constexpr bool kPanels = false;
   static constexpr bool kPairs = false;
   static constexpr int kMost[kMaxPlanes] = {4, 2, 1};
   static constexpr int kTableSums = 6;
@@ -24,6 +26,10 @@ struct V {
 
   ALWAYS_INLINE __m256i half(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   ALWAYS_INLINE Bytes load(const uint8_t* p) { return {half(p), half(p + 32)}; }
+  ALWAYS_INLINE void store_bytes(uint8_t* p, Bytes v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v.a);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), v.b);
+  }
   ALWAYS_INLINE Bytes mask(Bytes v, int byte) {
     const __m256i m = _mm256_set1_epi8(static_cast<char>(byte));
     return {_mm256_and_si256(v.a, m), _mm256_and_si256(v.b, m)};
@@ -77,6 +83,7 @@ struct V {
   ALWAYS_INLINE Floats multiply_add(Floats v, Floats w, Floats c) {
     return {_mm256_fmadd_ps(v.a, w.a, c.a), _mm256_fmadd_ps(v.b, w.b, c.b)};
   }
+  ALWAYS_INLINE Floats fused(Floats v, Floats w, Floats c) { return multiply_add(v, w, c); }
   ALWAYS_INLINE Floats load_f32(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
   ALWAYS_INLINE Floats load_part(const float* p, size_t n) {
     float v[16] = {};
@@ -95,7 +102,9 @@ struct V {
 };
 
 #include "tiles.h"
+#include "panels.h"
 #include "rows.h"
+#include "quantize.h"
 #include "groups.h"
 #include "table.h"
 

@@ -13,12 +13,15 @@ struct V {
   using Table = __m512i;
 
   static constexpr bool kChains = true;
+  /// Whether panels pay: not where registers are too few.
+  static constexpr bool kPanels = true;
   static constexpr bool kPairs = true;
   static constexpr int kMost[kMaxPlanes] = {12, 6, 4};
   static constexpr int kTableSums = 12;
   static constexpr int kDotTokens = 4;
 
   ALWAYS_INLINE Bytes load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  ALWAYS_INLINE void store_bytes(uint8_t* p, Bytes v) { _mm512_storeu_si512(p, v); }
   ALWAYS_INLINE Bytes mask(Bytes v, int byte) { return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(byte))); }
   ALWAYS_INLINE Bytes either(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
   template <int N>
@@ -39,7 +42,9 @@ struct V {
   ALWAYS_INLINE Bytes look_up(Table table, Bytes codes) { return _mm512_shuffle_epi8(table, codes); }
   template <bool WIDE>
   ALWAYS_INLINE Ints dot(Ints sum, Bytes codes, int32_t a) {
-    return _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(a));
+    // Written out: from the intrinsic GCC 12 makes copies of every sum around every dot product.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(_mm512_set1_epi32(a)));
+    return sum;
   }
   ALWAYS_INLINE Ints integers(int32_t v) { return _mm512_set1_epi32(v); }
   ALWAYS_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
@@ -51,6 +56,7 @@ struct V {
   ALWAYS_INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
   ALWAYS_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   ALWAYS_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  ALWAYS_INLINE Floats fused(Floats a, Floats b, Floats c) { return multiply_add(a, b, c); }
   ALWAYS_INLINE Floats load_f32(const float* p) { return _mm512_loadu_ps(p); }
   ALWAYS_INLINE Floats load_part(const float* p, size_t n) {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
@@ -64,7 +70,9 @@ struct V {
 };
 
 #include "tiles.h"
+#include "panels.h"
 #include "rows.h"
+#include "quantize.h"
 #include "groups.h"
 #include "table.h"
 

@@ -1,4 +1,4 @@
-// Products with rows of floats, widening of stored floats, and quantization of activations: one body for all instruction sets, see tiles.h.
+// Products with rows of floats, and widening of stored floats: one body for all instruction sets, see tiles.h.
 
 /// Adds 16 lanes in a fixed order.
 ALWAYS_INLINE float total(V::Floats lanes) {
@@ -96,67 +96,4 @@ void widen(const uint8_t* data, Float dtype, size_t count, float* out) {
   __builtin_memcpy(rest, data + i * width, (count - i) * width);
   V::store(lanes, load_meta(rest, dtype));
   __builtin_memcpy(out + i, lanes, (count - i) * sizeof(float));
-}
-
-/// Bits of the largest magnitude: NaN is above infinity, infinity above every number.
-ALWAYS_INLINE uint32_t largest_bits(const float* x, size_t n) {
-  uint32_t most = 0;
-  for (size_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, x + i, 4);
-    bits &= 0x7fffffffu;
-    most = bits > most ? bits : most;
-  }
-  return most;
-}
-
-/// The largest code of so many planes; of three a little less, as the product that makes it may round up by one.
-constexpr float kLargest[kMaxPlanes] = {127.0f, 127.0f * 256 + 127, (127.0f * 256 + 127) * 256 + 125};
-
-void quantize(const float* x, size_t stride, int tokens, int planes, size_t inp, size_t block, size_t blocks, const float* column,
-              int32_t* codes, float* scale, float* sum, int32_t* plane_sum) {
-  constexpr size_t kMost = 128;  // see layout.h: no block is longer
-  alignas(64) float v[kMost];
-  alignas(64) int32_t q[kMost];
-  const size_t step = static_cast<size_t>(tokens) * planes;
-  for (size_t b = 0; b < blocks; ++b) {
-    const size_t from = b * block;
-    const size_t n = from >= inp ? 0 : inp - from < block ? inp - from : block;
-    for (int m = 0; m < tokens; ++m) {
-      const float* row = x + m * stride + from;
-      if (column == nullptr) {
-        for (size_t i = 0; i < n; ++i) v[i] = row[i];
-      } else {
-        for (size_t i = 0; i < n; ++i) v[i] = row[i] * column[from + i];
-      }
-      for (size_t i = n; i < block; ++i) v[i] = 0;
-      const uint32_t bits = largest_bits(v, block);
-      float most;
-      __builtin_memcpy(&most, &bits, 4);
-      const bool finite = bits < 0x7f800000u;
-      const bool tiny = bits < 0x0d800000u;  // 2^-100: its inverse times the largest code is still a float
-      const float up = !finite || tiny ? 0.0f : kLargest[planes - 1] / most;
-      const float down = !finite ? __builtin_nanf("") : tiny ? 0.0f : most / kLargest[planes - 1];
-      if (finite) {
-        for (size_t i = 0; i < block; ++i) q[i] = static_cast<int32_t>(__builtin_rintf(v[i] * up));
-      } else {
-        for (size_t i = 0; i < block; ++i) q[i] = 0;
-      }
-      int64_t whole = 0;
-      for (size_t i = 0; i < block; ++i) whole += q[i];
-      scale[b * tokens + m] = down;
-      sum[b * tokens + m] = static_cast<float>(whole) * down;
-      uint8_t* to = reinterpret_cast<uint8_t*>(codes + b * (block / 4) * step + static_cast<size_t>(m) * planes);
-      for (int p = planes - 1; p >= 0; --p) {
-        int32_t plane = 0;
-        for (size_t i = 0; i < block; ++i) {
-          const int32_t byte = static_cast<int8_t>(static_cast<uint8_t>(q[i]));  // signed: the next plane gets what it lacks
-          q[i] = (q[i] - byte) >> 8;
-          plane += byte;
-          to[(i / 4) * step * 4 + p * 4 + i % 4] = static_cast<uint8_t>(byte);
-        }
-        plane_sum[(b * tokens + m) * planes + p] = plane;
-      }
-    }
-  }
 }

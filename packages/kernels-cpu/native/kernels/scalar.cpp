@@ -19,6 +19,8 @@ struct V {
   };
 
   static constexpr bool kChains = false;
+  /// Whether panels pay: not where registers are too few.
+  static constexpr bool kPanels = false;
   static constexpr bool kPairs = false;
   static constexpr int kMost[kMaxPlanes] = {1, 1, 1};
   static constexpr int kTableSums = 6;
@@ -35,6 +37,7 @@ struct V {
     __builtin_memcpy(r.v, p, 64);
     return r;
   }
+  ALWAYS_INLINE void store_bytes(uint8_t* p, Bytes v) { __builtin_memcpy(p, v.v, 64); }
   ALWAYS_INLINE Bytes mask(Bytes v, int byte) {
     return lanes<Bytes>([&](size_t i) { return static_cast<uint8_t>(v.v[i] & byte); });
   }
@@ -95,6 +98,10 @@ struct V {
   ALWAYS_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
     return lanes<Floats>([&](size_t i) { return a.v[i] * b.v[i] + c.v[i]; });
   }
+  /// Rounded once, like the instruction that others have.
+  ALWAYS_INLINE Floats fused(Floats a, Floats b, Floats c) {
+    return lanes<Floats>([&](size_t i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
+  }
   ALWAYS_INLINE Floats load_f32(const float* p) {
     Floats r;
     __builtin_memcpy(r.v, p, sizeof(r.v));
@@ -143,7 +150,9 @@ struct V {
 };
 
 #include "tiles.h"
+#include "panels.h"
 #include "rows.h"
+#include "quantize.h"
 #include "groups.h"
 #include "table.h"
 

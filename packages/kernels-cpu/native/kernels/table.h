@@ -5,7 +5,7 @@ constexpr bool built(int tokens) { return tokens <= 4 || tokens == 6 || tokens =
 
 template <Codes C, int P, int M>
 constexpr auto tile_of() -> void (*)(const TileCall&) {
-  if constexpr (built(M) && M <= V::kMost[P - 1] && !(C == Codes::table4 && 2 * M * P > V::kTableSums)) return tile_product<C, 1, M, P>;
+  if constexpr (built(M) && M <= V::kMost[P - 1] && !(C == Codes::table4 && P > 1 && 2 * M * P > V::kTableSums)) return tile_product<C, 1, M, P>;
   return nullptr;
 }
 
@@ -19,6 +19,7 @@ void fill_codes(Kernels& k) {
   fill_tokens<C, 1>(k, first<kMaxTokens>());
   fill_tokens<C, 2>(k, first<kMaxTokens>());
   fill_tokens<C, 3>(k, first<kMaxTokens>());
+  k.expand[static_cast<int>(C)] = expand<C>;
   if constexpr (V::kPairs) {
     k.pair[static_cast<int>(C)][0] = tile_product<C, 2, 1, 1>;
     k.pair[static_cast<int>(C)][1] = tile_product<C, 2, 1, 2>;
@@ -48,7 +49,17 @@ Kernels make_kernels(Isa isa) {
   fill_codes<Codes::table4>(k);
   fill_int8(k, first<kMaxTokens>());
   for (int p = 0; p < kMaxPlanes; ++p) k.most[p] = V::kMost[p];
-  k.quantize = quantize;
+  if constexpr (V::kPanels) {
+    k.panel[0][0] = panel_product<1, 1>;
+    k.panel[0][2] = panel_product<1, 3>;
+    k.panel[1][2] = panel_product<2, 3>;
+  }
+  k.quantize_panel[0] = quantize_panel<1>;
+  k.quantize_panel[1] = quantize_panel<2>;
+  k.quantize_panel[2] = quantize_panel<3>;
+  k.quantize[0] = quantize_planes<1>;
+  k.quantize[1] = quantize_planes<2>;
+  k.quantize[2] = quantize_planes<3>;
   k.widen = widen;
   k.dot = dot;
   k.dot_plain = dot_plain;

@@ -2,8 +2,8 @@
 //
 // A tile's block is 16 rows x `block` inputs. Its codes come in units, 64 bytes of one or more bit planes that make vectors of four consecutive inputs
 // of 16 rows: byte 4 r + t of vector i is the code of row r and input 4 i + t. So a dot product of four bytes per 32-bit lane keeps one sum per row, and
-// nothing is ever added across lanes. Sums of a block are exact integers; every operation after them rounds to f32, in the order written here, on all
-// instruction sets alike: the same bytes whatever the machine.
+// nothing is ever added across lanes. Sums of a block are exact integers; what follows them is products and fused products with f32 results, in the
+// order written here, on all instruction sets alike: the same bytes whatever the machine.
 //
 // Included by one file per instruction set, after it has defined V; everything is in its anonymous namespace, so that no function built for one
 // instruction set can be linked into another's.
@@ -104,17 +104,17 @@ ALWAYS_INLINE V::Floats join(const V::Ints* s) {
 template <Codes C, int T, int M, int P>
 void tile_product(const TileCall& call) {
   using U = Unit<C>;
-  constexpr int B = C == Codes::table4 ? 2 : 1;
+  // Activations of one plane are rounded to 8 bits, so numbers of a table are, too.
+  constexpr bool kTable = C == Codes::table4;
+  constexpr int B = kTable && P > 1 ? 2 : 1;
   constexpr int S = V::kChains && T * M * P * B <= 4 && U::kVectors % 2 == 0 ? 2 : 1;
   const Weight& w = *call.weight;
   const Activations& x = *call.x;
   const size_t units = w.code_bytes / U::kBytes;
   const size_t meta = meta_bytes(w.meta);
   V::Table low{}, high{};
-  if constexpr (B == 2) {
-    low = V::load_table(w.table_low);
-    high = V::load_table(w.table_high);
-  }
+  if constexpr (kTable) low = V::load_table(B == 2 ? w.table_low : w.table_rounded);
+  if constexpr (B == 2) high = V::load_table(w.table_high);
   V::Floats f[T][M];
   UNROLL for (int t = 0; t < T; ++t) UNROLL for (int m = 0; m < M; ++m) f[t][m] = V::set(0.0f);
   const uint8_t* block = call.tile;
@@ -123,8 +123,8 @@ void tile_product(const TileCall& call) {
     V::Ints sums[T][M][P][B][S];
     UNROLL for (int t = 0; t < T; ++t) UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
       UNROLL for (int s = 0; s < S; ++s) UNROLL for (int i = 0; i < B; ++i) sums[t][m][p][i][s] = V::integers(0);
-      // The upper bytes of table numbers are held with 128 added.
-      if constexpr (B == 2) sums[t][m][p][1][0] = V::integers(-128 * x.plane_sum[(b * M + m) * P + p]);
+      // The upper (or only) bytes of table numbers are held with 128 added.
+      if constexpr (kTable) sums[t][m][p][B - 1][0] = V::integers(-128 * x.plane_sum[(b * M + m) * P + p]);
     }
     const uint8_t* q = block;
     for (size_t u = 0; u < units; ++u, q += U::kBytes, a += U::kVectors * M * P) {
@@ -132,7 +132,8 @@ void tile_product(const TileCall& call) {
       each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
         constexpr int i = decltype(index)::value;
         UNROLL for (int t = 0; t < T; ++t) {
-          const V::Bytes codes = U::template get<i>(q + t * call.stride);
+          V::Bytes codes = U::template get<i>(q + t * call.stride);
+          if constexpr (kTable && B == 1) codes = V::look_up(low, codes);
           const int32_t* at = a + i * M * P;
           if constexpr (B == 2) {
             const V::Bytes lower = V::look_up(low, codes);
@@ -152,7 +153,7 @@ void tile_product(const TileCall& call) {
     UNROLL for (int t = 0; t < T; ++t) {
       const uint8_t* numbers = block + t * call.stride + w.code_bytes;
       const V::Floats scale = w.meta == Float::none ? V::set(1.0f) : load_meta(numbers, w.meta);
-      const V::Floats zero = w.zeros ? load_meta(numbers + meta, w.meta) : V::set(0.0f);
+      const V::Floats shift = w.zeros ? V::mul(V::sub(V::set(0.0f), load_meta(numbers + meta, w.meta)), scale) : V::set(0.0f);
       UNROLL for (int m = 0; m < M; ++m) {
         V::Ints planes[P];
         UNROLL for (int p = 0; p < P; ++p) {
@@ -163,9 +164,9 @@ void tile_product(const TileCall& call) {
           }
           planes[p] = B == 2 ? V::add(V::left8(whole[B - 1]), whole[0]) : whole[0];
         }
-        V::Floats y = V::mul(join<P, B == 1>(planes), V::set(x.scale[b * M + m]));
-        if (w.zeros) y = V::sub(y, V::mul(zero, V::set(x.sum[b * M + m])));
-        f[t][m] = V::add(f[t][m], V::mul(y, scale));
+        const V::Floats y = V::mul(join<P, B == 1>(planes), V::set(x.scale[b * M + m]));
+        f[t][m] = V::fused(y, scale, f[t][m]);
+        if (w.zeros) f[t][m] = V::fused(shift, V::set(x.sum[b * M + m]), f[t][m]);
       }
     }
   }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,19 @@ using namespace lowbit;
 
 namespace {
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+bool processor_time = false;
+
+/// Seconds: of one thread, processor time where there is a clock for it, so that other processes on the machine count less.
+double now() {
+#ifdef CLOCK_PROCESS_CPUTIME_ID
+  if (processor_time) {
+    timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+  }
+#endif
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -161,7 +174,15 @@ int main(int argc, char** argv) {
   const int rounds = argc > 4 ? std::atoi(argv[4]) : 9;
   const int most_threads = argc > 5 ? std::atoi(argv[5]) : 2;
   const std::string only = argc > 6 ? argv[6] : "";
-  const Kernels& kernels = *best_kernels();
+  const size_t only_rows = argc > 7 ? std::strtoull(argv[7], nullptr, 10) : 0;
+  const int only_planes = argc > 8 ? std::atoi(argv[8]) : 0;
+  const std::string isa = argc > 9 ? argv[9] : "";
+  const Kernels* chosen = best_kernels();
+  for (int i = 0; i < kIsaCount; ++i) {
+    const Kernels* found = usable_kernels(static_cast<Isa>(i));
+    if (found != nullptr && isa == isa_name(static_cast<Isa>(i))) chosen = found;
+  }
+  const Kernels& kernels = *chosen;
   float table[16];
   for (int i = 0; i < 16; ++i) table[i] = static_cast<float>(i - 7) / 8.1f;
   for (const char* name : {"hqq4", "nf4", "hqq4-axis0", "hqq8", "int8", "hqq3", "hqq2", "hqq1"}) {
@@ -174,18 +195,25 @@ int main(int argc, char** argv) {
       uint32_t seed = static_cast<uint32_t>(l);
       for (size_t i = 0; i + 4 <= w.data_bytes; i += 4) {
         seed = seed * 1664525u + 1013904223u;
-        const uint32_t bits = seed & 0x37ffffff;  // as f16 or f32 no NaN and nothing large
-        std::memcpy(data.back() + i, &bits, 4);
+        std::memcpy(data.back() + i, &seed, 4);
+      }
+      if (w.meta == Float::none) continue;
+      for (size_t row = 0; row < out; ++row) {
+        for (size_t b = 0; b < w.blocks; ++b) {
+          put_numbers(w, data.back(), row, b, 0.01f + static_cast<float>((row + b) % 7) * 0.001f, 7.5f);
+        }
       }
     }
     for (int threads = 1; threads <= most_threads; ++threads) {
       Pool pool(threads);
-      for (const size_t rows : {size_t{1}, size_t{4}, size_t{128}}) {
+      processor_time = threads == 1;
+      for (const size_t rows : {size_t{1}, size_t{4}, size_t{128}, size_t{512}}) {
+        if (only_rows != 0 && rows != only_rows) continue;
         std::vector<float> x(rows * inp, 0.5f), y(rows * out);
         for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 37 % 255) / 127.0f - 1;
         for (const int planes : {1, 2, 3}) {
-          if (w.kind == Kind::int8 && planes > 1) continue;
-          const size_t used = rows == 128 ? 1 : layers;
+          if ((w.kind == Kind::int8 && planes > 1) || (only_planes != 0 && planes != only_planes)) continue;
+          const size_t used = rows >= 128 ? 1 : layers;
           const auto run = [&] {
             for (size_t l = 0; l < used; ++l) {
               w.data = data[l];

@@ -153,7 +153,7 @@ void test_tiles() {
       w.codes = codes;
       w.meta = meta;
       w.zeros = meta != Float::none && codes != Codes::table4;
-      w.block = meta == Float::f16 ? unit_inputs(codes) * (codes == Codes::c8 ? 2 : 1) : 64;
+      w.block = meta == Float::f16 ? unit_inputs(codes) * (codes == Codes::c8 ? 2 : 1) : meta == Float::bf16 ? 128 : 64;
       w.inp = meta == Float::none ? 101 : w.block * 3;
       expect(plan_layout(w) == Status::ok, "plan_layout");
       const float unit = 1.0f / static_cast<float>(levels(codes));

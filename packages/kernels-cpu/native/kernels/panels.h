@@ -1,0 +1,111 @@
+// Products of many rows at once: codes are expanded to bytes once for all rows, then multiplied with panels of 16 rows. See tiles.h for the arithmetic,
+// which is the same here, number by number.
+
+/// A strip has room for whole units of a block; inputs beyond it are zeros.
+constexpr size_t unit_count(size_t block) { return (block + kPanelInputs - 1) / kPanelInputs; }
+constexpr size_t kUnitBytes = kPanelRows * kPanelInputs;
+
+/// Writes the bytes of a tile's codes, or those that `table` has for them.
+template <Codes C, bool TABLE>
+ALWAYS_INLINE void expand_blocks(const Weight& w, const uint8_t* tile, const uint8_t* table, uint8_t* strip) {
+  using U = Unit<C>;
+  const size_t units = w.code_bytes / U::kBytes;
+  const size_t padding = unit_count(w.block) * kUnitBytes - w.block * kTileRows;
+  V::Table numbers{};
+  if constexpr (TABLE) numbers = V::load_table(table);
+  for (size_t b = 0; b < w.blocks; ++b, tile += w.block_bytes) {
+    const uint8_t* q = tile;
+    for (size_t u = 0; u < units; ++u, q += U::kBytes) {
+      each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
+        V::Bytes codes = U::template get<decltype(index)::value>(q);
+        if constexpr (TABLE) codes = V::look_up(numbers, codes);
+        V::store_bytes(strip, codes);
+        strip += 64;
+      });
+    }
+    __builtin_memset(strip, 0, padding);
+    strip += padding;
+  }
+}
+
+template <Codes C>
+void expand(const Weight& w, const uint8_t* tile, Part part, uint8_t* strip) {
+  if constexpr (C == Codes::table4) {
+    expand_blocks<C, true>(w, tile, part == Part::low ? w.table_low : part == Part::high ? w.table_high : w.table_rounded, strip);
+  } else {
+    expand_blocks<C, false>(w, tile, nullptr, strip);
+  }
+}
+
+/// Two strips, P planes: of two tiles (B = 1), or the low and high bytes of one tile's numbers (B = 2). ZEROS: the tiles have zeros.
+template <int B, int P, bool ZEROS>
+ALWAYS_INLINE void strip_products(const PanelCall& call) {
+  constexpr int T = B == 1 ? 2 : 1;
+  constexpr int M = P == 1 ? 8 : 4;
+  const Weight& w = *call.weight;
+  const Panel& x = *call.x;
+  const size_t block = w.block, blocks = w.blocks, block_bytes = w.block_bytes, units = unit_count(block), second = call.strip_bytes;
+  const Float dtype = w.meta;
+  const size_t meta = meta_bytes(dtype);
+  const int32_t held = w.codes == Codes::table4 ? -128 : 0;  // what table numbers have too much
+  for (int first = 0; first < x.tokens; first += M) {
+    V::Floats f[T][M];
+    UNROLL for (int t = 0; t < T; ++t) UNROLL for (int m = 0; m < M; ++m) f[t][m] = V::set(0.0f);
+    const uint8_t* a = x.codes + static_cast<size_t>(first) * kPanelInputs;
+    const uint8_t* strip = call.strips;
+    const uint8_t* numbers = call.tile + w.code_bytes;
+    const float* row_scale = x.scale + first;
+    const float* row_sum = x.sum + first;
+    const int32_t* plane_sum = x.plane_sum + first;
+    for (size_t b = 0; b < blocks; ++b) {
+      V::Ints sums[2][M][P];
+      UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
+        const V::Ints start = V::integers(held * plane_sum[static_cast<size_t>(p) * kPanelRows + m]);
+        sums[0][m][p] = B == 1 ? start : V::integers(0);
+        sums[1][m][p] = start;
+      }
+      for (size_t u = 0; u < units; ++u, a += P * kUnitBytes, strip += kUnitBytes) {
+        const size_t left = block - u * kPanelInputs;
+        const size_t inputs = left < kPanelInputs ? left : kPanelInputs;
+        for (size_t k = 0; k < inputs; k += 4) {
+          const V::Bytes one = V::load(strip + 16 * k), two = V::load(strip + second + 16 * k);
+          UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
+            int32_t four;
+            __builtin_memcpy(&four, a + p * kUnitBytes + m * kPanelInputs + k, 4);
+            sums[0][m][p] = V::template dot<true>(sums[0][m][p], one, four);
+            sums[1][m][p] = V::template dot<true>(sums[1][m][p], two, four);
+          }
+        }
+      }
+      UNROLL for (int t = 0; t < T; ++t) {
+        const uint8_t* own = numbers + t * call.stride;
+        const V::Floats scale = dtype == Float::none ? V::set(1.0f) : load_meta(own, dtype);
+        V::Floats shift = V::set(0.0f);
+        if constexpr (ZEROS) shift = V::mul(V::sub(shift, load_meta(own + meta, dtype)), scale);
+        UNROLL for (int m = 0; m < M; ++m) {
+          V::Ints planes[P];
+          UNROLL for (int p = 0; p < P; ++p) planes[p] = B == 1 ? sums[t][m][p] : V::add(V::left8(sums[1][m][p]), sums[0][m][p]);
+          const V::Floats y = V::mul(join<P, B == 1>(planes), V::set(row_scale[m]));
+          f[t][m] = V::fused(y, scale, f[t][m]);
+          if constexpr (ZEROS) f[t][m] = V::fused(shift, V::set(row_sum[m]), f[t][m]);
+        }
+      }
+      numbers += block_bytes;
+      row_scale += kPanelRows;
+      row_sum += kPanelRows;
+      plane_sum += P * kPanelRows;
+    }
+    UNROLL for (int t = 0; t < T; ++t) UNROLL for (int m = 0; m < M; ++m) {
+      V::store(call.out + (t * kPanelRows + static_cast<size_t>(first) + m) * 16, f[t][m]);
+    }
+  }
+}
+
+template <int B, int P>
+void panel_product(const PanelCall& call) {
+  if (call.weight->zeros) {
+    strip_products<B, P, true>(call);
+  } else {
+    strip_products<B, P, false>(call);
+  }
+}
