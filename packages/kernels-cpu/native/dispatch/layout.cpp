@@ -285,6 +285,13 @@ uint16_t to_f16(float value) {
   return static_cast<uint16_t>(sign | (kept + (rest > half || (rest == half && (kept & 1) == 1) ? 1 : 0)));
 }
 
+uint16_t to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 float from_f16(uint16_t bits) {
   const int exponent = bits >> 10 & 0x1f;
   const int mantissa = bits & 0x3ff;

@@ -49,5 +49,7 @@ inline size_t tile_bytes(const Weight& weight) { return weight.blocks * weight.b
 /// f16 bits of a float, to nearest, ties to even, and back.
 uint16_t to_f16(float value);
 float from_f16(uint16_t bits);
+/// bf16 bits of a float, to nearest, ties to even; NaN stays NaN.
+uint16_t to_bf16(float value);
 
 }  // namespace lowbit

@@ -334,13 +334,13 @@ void Product::multiply_rows(size_t chunk, int thread) const {
   const size_t to = std::min(w.out, (chunk + 1) * chunk_items_);
   for (size_t row = chunk * chunk_items_; row < to; row += 4) {
     const size_t count = std::min<size_t>(4, to - row);
-    const float* rows = wide;
-    if (w.kind == Kind::dense && w.dtype == Float::f32) {
-      rows = reinterpret_cast<const float*>(w.data + row * w.row_bytes);
-    } else {
+    // Few rows of x: as stored, so that no more than the weight's own bytes are read. Many: widened once for all of them.
+    const bool stored = w.kind == Kind::dense && (w.dtype == Float::f32 || rows_ <= kFewRows);
+    if (!stored) {
       for (size_t i = 0; i < count; ++i) fill_row(kernels_, w, row + i, wide + i * w.inp);
     }
-    kernels_.dot(rows, count, w.inp, x_, w.inp, rows_, out_ + row, w.out);
+    const uint8_t* from = stored ? w.data + row * w.row_bytes : reinterpret_cast<const uint8_t*>(wide);
+    kernels_.dot(from, stored ? w.dtype : Float::f32, count, w.inp, x_, w.inp, rows_, out_ + row, w.out);
     if (w.bias == nullptr) continue;
     for (size_t t = 0; t < rows_; ++t) {
       for (size_t i = 0; i < count; ++i) out_[t * w.out + row + i] += w.bias[row + i];

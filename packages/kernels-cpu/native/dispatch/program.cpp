@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <new>
 #include <stdexcept>
+#include <tuple>
 
 #include "elementwise.h"
 #include "layout.h"
@@ -13,6 +15,23 @@
 #include "product.h"
 
 namespace lowbit {
+namespace {
+
+size_t number_bytes(Float dtype) { return dtype == Float::f32 ? 4 : 2; }
+
+/// Numbers of a row in the dtype of a cache, `stride` bytes apart.
+void narrow(const float* from, size_t count, Float dtype, uint8_t* to, size_t stride) {
+  for (size_t i = 0; i < count; ++i, to += stride) {
+    if (dtype == Float::f32) {
+      std::memcpy(to, from + i, 4);
+    } else {
+      const uint16_t half = dtype == Float::f16 ? to_f16(from[i]) : to_bf16(from[i]);
+      std::memcpy(to, &half, 2);
+    }
+  }
+}
+
+}  // namespace
 
 /// One run of a step: contexts of its stages live here.
 struct Stepper {
@@ -27,6 +46,12 @@ struct Stepper {
     size_t rows;
     size_t rows_of_chunk;
   };
+  /// Queries that attend to the same keys, at once: several rows of one head, or several heads of one row.
+  struct Queries {
+    size_t row, head;
+    int rows, heads;
+    int count() const { return rows * heads; }
+  };
   struct Run {  // stages of one chunk, one after another
     std::vector<Stage> stages;
   };
@@ -38,7 +63,8 @@ struct Stepper {
   std::vector<const Share*> share_of[kRows];  // tokens, outputs, encoder
   std::vector<size_t> position_of[kRows];
   std::vector<std::vector<Cache>*> caches_of;  // by share
-  std::vector<float> scores;                   // by thread
+  std::vector<float> scores;                   // by thread and query
+  std::map<std::tuple<size_t, size_t, size_t>, std::vector<Queries>> queries;  // by heads, heads of keys, domain
   size_t longest = 0;
   // cos and sin of every row, by rope and domain: [row][pair][2]
   std::unordered_map<int, std::vector<double>> turns;
@@ -64,7 +90,10 @@ struct Stepper {
 
   void run_rows(const Op& op, size_t from, size_t to, int thread) const;
   void append(const Op& op, int k, int v, Rows rows) const;
-  void attend(const Op& op, size_t row, size_t head, float* scores) const;
+  const std::vector<Queries>& queries_of(const Op& op);
+  void attend(const Op& op, const Queries& queries, float* scores) const;
+  void bend_scores(const Op& op, size_t head, int64_t distance, size_t count, float* p) const;
+  size_t score_stride() const { return (longest + 2 * kKeys - 1) / kKeys * kKeys; }
   void expert(const Op& op, size_t row) const;
 };
 
@@ -93,20 +122,23 @@ void Stepper::grow_caches() {
       cache.rows = use.encoder ? (share.remembers ? cache.rows : 0) : share.start;
       const size_t more = share.count[static_cast<size_t>(use.encoder ? Rows::encoder : Rows::tokens)];
       const size_t rows = cache.rows + more;
-      if (rows * use.key_width > cache.k.size() || rows * use.value_width > cache.v.size()) {
+      const size_t number = number_bytes(program.cache_dtype);
+      const size_t key_bytes = kKeys * use.key_width * number, value_bytes = use.value_width * number;
+      if ((rows + kKeys - 1) / kKeys * key_bytes > cache.k.size() || rows * value_bytes > cache.v.size()) {
         const size_t limit = use.encoder ? rows : program.context_length;
         const size_t room = std::max(rows, std::min({limit, 2 * cache.rows, cache.rows + 1024}));
-        cache.k.reserve(room * use.key_width);
-        cache.v.reserve(room * use.value_width);
-        cache.k.resize(room * use.key_width);
-        cache.v.resize(room * use.value_width);
+        const size_t blocks = (room + kKeys - 1) / kKeys;
+        cache.k.reserve(blocks * key_bytes);
+        cache.v.reserve(room * value_bytes);
+        cache.k.resize(blocks * key_bytes);
+        cache.v.resize(room * value_bytes);
       }
       longest = std::max(longest, rows);
     }
     caches_of.push_back(&caches);
     longest = std::max({longest, share.count[0], share.count[3]});
   }
-  scores.resize(longest * static_cast<size_t>(pool.threads()));
+  scores.resize(score_stride() * kMostQueries * static_cast<size_t>(pool.threads()));
 }
 
 /// cos and sin for the rows of a rotation's domain, once a step.
@@ -140,64 +172,133 @@ void Stepper::append(const Op& op, int k, int v, Rows rows) const {
     if (count == 0) continue;
     Cache& cache = (*caches_of[share_index(&share)])[static_cast<size_t>(op.cache)];
     const size_t key = width(k), value = width(v);
-    std::memcpy(cache.k.data() + cache.rows * key, at(k) + share.from[d] * key, count * key * sizeof(float));
-    std::memcpy(cache.v.data() + cache.rows * value, at(v) + share.from[d] * value, count * value * sizeof(float));
+    const Float dtype = program.cache_dtype;
+    const size_t number = number_bytes(dtype);
+    for (size_t i = 0; i < count; ++i) {
+      const size_t position = cache.rows + i;
+      uint8_t* to = cache.k.data() + (position / kKeys * key * kKeys + position % kKeys) * number;
+      narrow(at(k) + (share.from[d] + i) * key, key, dtype, to, kKeys * number);
+      narrow(at(v) + (share.from[d] + i) * value, value, dtype, cache.v.data() + position * value * number, number);
+    }
     cache.rows += count;
   }
 }
 
-/// One head of one row, as packages/core/src/reference/attention.ts.
-void Stepper::attend(const Op& op, size_t row, size_t head, float* p) const {
+const std::vector<Stepper::Queries>& Stepper::queries_of(const Op& op) {
   const size_t d = static_cast<size_t>(domain(op.out));
-  const Share& share = *share_of[d][row];
-  const int64_t position = static_cast<int64_t>(position_of[d][row]);
-  const float* k;
-  const float* v;
-  size_t count;
-  int64_t from = 0;
+  std::vector<Queries>& list = queries[{op.heads, op.kv_heads, d}];
+  if (!list.empty()) return list;
+  const size_t share_heads = op.heads % op.kv_heads == 0 ? op.heads / op.kv_heads : 1;
+  constexpr size_t kMost = kMostQueries;
+  for (size_t row = 0; row < in.rows[d];) {
+    size_t end = row;
+    while (end < in.rows[d] && end - row < kMost && share_of[d][end] == share_of[d][row]) ++end;
+    const size_t rows = end - row;
+    if (rows == 1) {
+      for (size_t first = 0; first < op.heads; first += share_heads) {
+        for (size_t head = 0; head < share_heads; head += kMost) {
+          list.push_back({row, first + head, 1, static_cast<int>(std::min(kMost, share_heads - head))});
+        }
+      }
+    } else {
+      for (size_t head = 0; head < op.heads; ++head) list.push_back({row, head, static_cast<int>(rows), 1});
+    }
+    row = end;
+  }
+  return list;
+}
+
+/// As packages/core/src/reference/attention.ts, for queries with the same keys.
+void Stepper::attend(const Op& op, const Queries& queries, float* buffer) const {
+  const size_t d = static_cast<size_t>(domain(op.out));
+  const Share& share = *share_of[d][queries.row];
   const size_t key_width = op.kv_heads * op.key_dim, value_width = op.kv_heads * op.value_dim;
-  if (op.cache >= 0) {
-    const Cache& cache = (*caches_of[share_index(&share)])[static_cast<size_t>(op.cache)];
-    k = cache.k.data();
-    v = cache.v.data();
-    count = cache.rows;
+  const size_t kv_head = queries.head * op.kv_heads / op.heads;
+  const Cache* cache = op.cache < 0 ? nullptr : &(*caches_of[share_index(&share)])[static_cast<size_t>(op.cache)];
+  const size_t count = cache != nullptr ? cache->rows : share.count[d];
+  const int64_t from = cache != nullptr || d == 3 ? 0 : static_cast<int64_t>(share.start);
+  const Float dtype = cache != nullptr ? program.cache_dtype : Float::f32;
+  const size_t number = number_bytes(dtype);
+  const uint8_t* v = cache != nullptr ? cache->v.data() : reinterpret_cast<const uint8_t*>(at(op.z) + share.from[d] * value_width);
+  v += kv_head * op.value_dim * number;
+
+  const int n = queries.count();
+  const float* q[kMostQueries];
+  float* out[kMostQueries];
+  float* p[kMostQueries];
+  size_t first[kMostQueries], end[kMostQueries];
+  size_t least = SIZE_MAX, most = 0, common_first = 0, common_end = SIZE_MAX;
+  for (int i = 0; i < n; ++i) {
+    const size_t row = queries.row + static_cast<size_t>(queries.rows > 1 ? i : 0);
+    const size_t head = queries.head + static_cast<size_t>(queries.rows > 1 ? 0 : i);
+    const int64_t position = static_cast<int64_t>(position_of[d][row]);
+    q[i] = at(op.x) + (row * op.heads + head) * op.key_dim;
+    out[i] = at(op.out) + (row * op.heads + head) * op.value_dim;
+    p[i] = buffer + static_cast<size_t>(i) * score_stride();
+    const int64_t low = op.window == 0 ? 0 : std::max<int64_t>(0, position - static_cast<int64_t>(op.window) + 1 - from);
+    const int64_t high = op.causal ? std::min(static_cast<int64_t>(count), position + 1 - from) : static_cast<int64_t>(count);
+    first[i] = static_cast<size_t>(low);
+    end[i] = static_cast<size_t>(std::max(low, high));
+    least = std::min(least, first[i]);
+    most = std::max(most, end[i]);
+    common_first = std::max(common_first, first[i]);
+    common_end = std::min(common_end, end[i]);
+    std::fill(out[i], out[i] + op.value_dim, 0.0f);
+  }
+  // Scores of keys from a whole block on: p[i][j] is that of key start + j.
+  const size_t start = cache != nullptr ? least / kKeys * kKeys : least;
+  if (most <= start) return;
+  if (cache != nullptr) {
+    const size_t stride = key_width * kKeys * number;
+    const uint8_t* k = cache->k.data() + start / kKeys * stride + kv_head * op.key_dim * kKeys * number;
+    kernels.score_blocks(q, n, k, dtype, stride, op.key_dim, (most - start + kKeys - 1) / kKeys, p);
   } else {
-    k = at(op.y) + share.from[d] * key_width;
-    v = at(op.z) + share.from[d] * value_width;
-    count = share.count[d];
-    from = d == 3 ? 0 : static_cast<int64_t>(share.start);
+    const float* k = at(op.y) + (share.from[d] + start) * key_width + kv_head * op.key_dim;
+    for (int i = 0; i < n; ++i) kernels.scores(q[i], k, key_width, op.key_dim, most - start, p[i]);
   }
-  float* out = at(op.out) + row * op.heads * op.value_dim + head * op.value_dim;
-  const int64_t first = op.window == 0 ? 0 : std::max<int64_t>(0, position - static_cast<int64_t>(op.window) + 1 - from);
-  const int64_t end = op.causal ? std::min(static_cast<int64_t>(count), position + 1 - from) : static_cast<int64_t>(count);
-  if (end <= first) {
-    std::fill(out, out + op.value_dim, 0.0f);
-    return;
+  float inverse[kMostQueries];
+  for (int i = 0; i < n; ++i) {
+    const size_t keys = end[i] - first[i];
+    float* own = p[i] + (first[i] - start);
+    float factor = static_cast<float>(op.factor);
+    if (op.softcap > 0 || !op.slopes.empty() || op.buckets > 0) {
+      const size_t row = queries.row + static_cast<size_t>(queries.rows > 1 ? i : 0);
+      const size_t head = queries.head + static_cast<size_t>(queries.rows > 1 ? 0 : i);
+      bend_scores(op, head, from + static_cast<int64_t>(first[i]) - static_cast<int64_t>(position_of[d][row]), keys, own);
+      factor = 1;
+    }
+    inverse[i] = keys == 0 ? 0.0f : static_cast<float>(1 / kernels.soften(own, keys, factor));
   }
-  const size_t n = static_cast<size_t>(end - first);
-  const size_t kv_head = head * op.kv_heads / op.heads;
-  kernels.scores(at(op.x) + row * op.heads * op.key_dim + head * op.key_dim, k + static_cast<size_t>(first) * key_width + kv_head * op.key_dim,
-                 key_width, op.key_dim, n, p);
-  float most = -INFINITY;
-  for (size_t j = 0; j < n; ++j) {
+  // Values of the keys that all of them see at once, those before and after one by one: a key that is not seen must not matter, whatever it holds.
+  const auto mix = [&](int i, int queries_of_call, size_t a, size_t b) {
+    if (a >= b) return;
+    const float* weights[kMostQueries];
+    for (int j = 0; j < queries_of_call; ++j) weights[j] = p[i + j] + (a - start);
+    kernels.mix_rows(weights, queries_of_call, v + a * value_width * number, dtype, value_width * number, op.value_dim, b - a, out + i);
+  };
+  if (common_first < common_end) {
+    for (int i = 0; i < n; ++i) mix(i, 1, first[i], common_first);
+    mix(0, n, common_first, common_end);
+    for (int i = 0; i < n; ++i) mix(i, 1, common_end, end[i]);
+  } else {
+    for (int i = 0; i < n; ++i) mix(i, 1, first[i], end[i]);
+  }
+  for (int i = 0; i < n; ++i) {
+    for (size_t k = 0; k < op.value_dim; ++k) out[i][k] *= inverse[i];
+  }
+}
+
+/// Scores of consecutive keys, the first `distance` after the query (or before, where negative): factor, softcap, and what is added by distance.
+void Stepper::bend_scores(const Op& op, size_t head, int64_t distance, size_t count, float* p) const {
+  for (size_t j = 0; j < count; ++j, ++distance) {
     float score = p[j] * static_cast<float>(op.factor);
     if (op.softcap > 0) score = static_cast<float>(op.softcap * std::tanh(static_cast<double>(score) / op.softcap));
-    const int64_t distance = from + first + static_cast<int64_t>(j) - position;
     if (!op.slopes.empty()) score += static_cast<float>(op.slopes[head] * static_cast<double>(distance));
     if (op.buckets > 0) {
       score += (*constant(op.constant))[relative_bucket(distance, op.buckets, op.max_distance, op.bidirectional) * op.heads + head];
     }
     p[j] = score;
-    most = std::max(most, score);
   }
-  double total = 0;
-  for (size_t j = 0; j < n; ++j) {
-    p[j] = std::exp(p[j] - most);
-    total += static_cast<double>(p[j]);
-  }
-  kernels.mix(v + static_cast<size_t>(first) * value_width + kv_head * op.value_dim, value_width, op.value_dim, n, p, out);
-  const float inverse = static_cast<float>(1 / total);
-  for (size_t i = 0; i < op.value_dim; ++i) out[i] *= inverse;
 }
 
 struct Give {
@@ -225,7 +326,7 @@ void Stepper::expert(const Op& op, size_t row) const {
   program.count_outliers(linear, product);
 }
 
-/// Rows [from, to) of an operation; of attend, pairs of a row and a head.
+/// Rows [from, to) of an operation; of attend, groups of queries.
 void Stepper::run_rows(const Op& op, size_t from, size_t to, int thread) const {
   const size_t n = op.out >= 0 ? width(op.out) : 0;
   const size_t d = op.out >= 0 ? static_cast<size_t>(domain(op.out)) : 0;
@@ -280,18 +381,27 @@ void Stepper::run_rows(const Op& op, size_t from, size_t to, int thread) const {
       }
       break;
     }
-    case OpKind::attend:
-      for (size_t pair = from; pair < to; ++pair) {
-        attend(op, pair / op.heads, pair % op.heads, const_cast<float*>(scores.data()) + static_cast<size_t>(thread) * longest);
-      }
+    case OpKind::attend: {
+      const std::vector<Queries>& list = queries.at({op.heads, op.kv_heads, d});
+      float* buffer = const_cast<float*>(scores.data()) + static_cast<size_t>(thread) * kMostQueries * score_stride();
+      for (size_t i = from; i < to; ++i) attend(op, list[i], buffer);
       break;
+    }
     case OpKind::activate:
+      if (op.activation == Activation::silu) {
+        kernels.silu(at(op.x) + from * n, nullptr, (to - from) * n, out + from * n);
+        break;
+      }
       for (size_t i = from * n; i < to * n; ++i) out[i] = activate(op.activation, at(op.x)[i]);
       break;
     case OpKind::gate: {
       const bool one = width(op.y) == 1;
       const float* gate = at(op.y);
       const float* x = at(op.x);
+      if (!one && op.activation == Activation::silu) {
+        kernels.silu(gate + from * n, x + from * n, (to - from) * n, out + from * n);
+        break;
+      }
       for (size_t row = from; row < to; ++row) {
         const float shared = one ? activate(op.activation, gate[row]) : 0;
         for (size_t i = row * n; i < (row + 1) * n; ++i) out[i] = (one ? shared : activate(op.activation, gate[i])) * x[i];
@@ -421,7 +531,7 @@ void Stepper::add_stages() {
                             },
                             &tasks.back(), 1});
         }
-        if (op.kind == OpKind::attend) add_rows(op, rows(op.out) * op.heads, longest * (op.key_dim + op.value_dim) / 4);
+        if (op.kind == OpKind::attend && rows(op.out) > 0) add_rows(op, queries_of(op).size(), longest * (op.key_dim + op.value_dim) / 4);
         break;
       }
       case OpKind::input:
@@ -513,7 +623,7 @@ void Program::check(const StepInput& input) const {
 
 void Program::step(const StepInput& input, const Kernels& kernels, Pool& pool) {
   check(input);
-  Stepper stepper{*this, input, kernels, pool, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}};
+  Stepper stepper{*this, input, kernels, pool, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}};
   size_t floats = 0;
   for (int d = 0; d < kRows; ++d) {
     rows_[d] = input.rows[d];
@@ -543,20 +653,23 @@ void Program::fork(uint32_t from, uint32_t to) {
   std::vector<Cache> copy;
   for (size_t i = 0; i < found->second.size(); ++i) {
     const Cache& cache = found->second[i];
-    const auto part = [&](const std::vector<float>& values, size_t width) {
-      return std::vector<float>(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(cache.rows * width));
+    const size_t number = number_bytes(cache_dtype);
+    const auto part = [](const std::vector<uint8_t>& bytes, size_t count) {
+      return std::vector<uint8_t>(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(count));
     };
-    copy.push_back({part(cache.k, caches[i].key_width), part(cache.v, caches[i].value_width), cache.rows});
+    const size_t blocks = (cache.rows + kKeys - 1) / kKeys;
+    copy.push_back({part(cache.k, blocks * kKeys * caches[i].key_width * number), part(cache.v, cache.rows * caches[i].value_width * number),
+                    cache.rows});
   }
   sequences_[to] = std::move(copy);
 }
 
 size_t Program::cache_bytes() const {
-  size_t floats = 0;
+  size_t bytes = 0;
   for (const auto& [id, caches] : sequences_) {
-    for (const Cache& cache : caches) floats += cache.k.size() + cache.v.size();
+    for (const Cache& cache : caches) bytes += cache.k.size() + cache.v.size();
   }
-  return floats * sizeof(float);
+  return bytes;
 }
 
 void Program::trim() {

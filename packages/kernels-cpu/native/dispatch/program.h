@@ -62,8 +62,9 @@ struct CacheUse {
   size_t key_width = 0, value_width = 0;
 };
 
+/// Keys in blocks of kKeys positions, [block][channel][kKeys], values in rows; numbers of the program's cache dtype.
 struct Cache {
-  std::vector<float> k, v;
+  std::vector<uint8_t> k, v;
   size_t rows = 0;
 };
 
@@ -106,6 +107,7 @@ class Program {
   std::vector<const Weight*> linears;
   std::vector<float> thresholds;
   size_t context_length = 0;
+  Float cache_dtype = Float::f32;
 
   /// Runs a step. Throws std::out_of_range for indices outside of their rows, before anything is changed; std::bad_alloc where there is no memory:
   /// what the caches have then is as long as JavaScript says at the next step.

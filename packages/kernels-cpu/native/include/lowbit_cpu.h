@@ -33,6 +33,9 @@ constexpr size_t kTileRows = 16;
 /// Most 8-bit planes that activations are cut into, and most rows of activations that one kernel call takes.
 constexpr int kMaxPlanes = 3;
 constexpr int kMaxTokens = 12;
+/// Most queries of an attention kernel's call; keys of a block.
+constexpr int kMostQueries = 4;
+constexpr size_t kKeys = 16;
 /// Groups that one call of a quantizer's step takes.
 constexpr int kGroupLanes = 16;
 
@@ -166,13 +169,23 @@ struct Kernels {
   void (*panel[2][kMaxPlanes])(const PanelCall&);
   /// out[i] = number i of a row of stored floats.
   void (*widen)(const uint8_t* data, Float dtype, size_t count, float* out);
-  /// out[t * out_stride + r] = x[t] . w[r] for `rows` (at most 4) rows w [rows, n] and `tokens` rows of x.
-  void (*dot)(const float* w, size_t rows, size_t n, const float* x, size_t x_stride, size_t tokens, float* out, size_t out_stride);
+  /// out[t * out_stride + r] = x[t] . w[r] for `rows` (at most 4) rows w [rows, n] of stored floats and `tokens` rows of x.
+  void (*dot)(const uint8_t* w, Float dtype, size_t rows, size_t n, const float* x, size_t x_stride, size_t tokens, float* out,
+              size_t out_stride);
   /// out[t] = x[t] . w without fused operations: the same bytes on every instruction set.
   void (*dot_plain)(const float* w, size_t n, const float* x, size_t x_stride, size_t tokens, float* out);
-  /// Attention of one head: out[j] = q . k[j], and out = sum over j of weights[j] v[j], rows `stride` floats apart, keys in order.
+  /// Attention, see attention.h. out[j] = q . k[j], rows `stride` floats apart.
   void (*scores)(const float* q, const float* k, size_t stride, size_t dim, size_t count, float* out);
-  void (*mix)(const float* v, size_t stride, size_t dim, size_t count, const float* weights, float* out);
+  /// out[n][16 b + l] = q[n] . key l of block b, for up to kMostQueries queries; blocks are [dim][16], `stride` bytes apart.
+  void (*score_blocks)(const float* const* q, int queries, const uint8_t* k, Float dtype, size_t stride, size_t dim, size_t blocks,
+                       float* const* out);
+  /// out[n] += sum over j, in order, of weights[n][j] v[j], rows `stride` bytes apart.
+  void (*mix_rows)(const float* const* weights, int queries, const uint8_t* v, Float dtype, size_t stride, size_t dim, size_t count,
+                   float* const* out);
+  /// p[i] = e^(factor p[i] - their largest); gives the sum.
+  double (*soften)(float* p, size_t count, float factor);
+  /// out[i] = x[i] / (1 + e^-x[i]), times y[i] unless y is null.
+  void (*silu)(const float* x, const float* y, size_t count, float* out);
   /// Routines of quantizers, see groups.h.
   void (*min_max)(const float* w, size_t groups, size_t size, float* low, float* high);
   void (*proximal_step)(const float* const* w, size_t size, float top, const float* inverse, const float* zero, double* error,

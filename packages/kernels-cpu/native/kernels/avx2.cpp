@@ -22,6 +22,9 @@ struct V {
   static constexpr bool kPairs = false;
   static constexpr int kMost[kMaxPlanes] = {4, 2, 1};
   static constexpr int kTableSums = 6;
+  /// Of attention, by queries - 1: what registers hold.
+  static constexpr int kKeyBlocks[kMostQueries] = {4, 2, 1, 1};
+  static constexpr int kValueVectors[kMostQueries] = {4, 2, 1, 1};
   static constexpr int kDotTokens = 1;
 
   ALWAYS_INLINE __m256i half(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
@@ -105,6 +108,7 @@ struct V {
 #include "panels.h"
 #include "rows.h"
 #include "quantize.h"
+#include "attention.h"
 #include "groups.h"
 #include "table.h"
 

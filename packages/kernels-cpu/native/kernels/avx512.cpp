@@ -18,6 +18,9 @@ struct V {
   static constexpr bool kPairs = true;
   static constexpr int kMost[kMaxPlanes] = {12, 6, 4};
   static constexpr int kTableSums = 12;
+  /// Of attention, by queries - 1: what registers hold.
+  static constexpr int kKeyBlocks[kMostQueries] = {4, 4, 4, 4};
+  static constexpr int kValueVectors[kMostQueries] = {4, 4, 4, 4};
   static constexpr int kDotTokens = 4;
 
   ALWAYS_INLINE Bytes load(const uint8_t* p) { return _mm512_loadu_si512(p); }
@@ -73,6 +76,7 @@ struct V {
 #include "panels.h"
 #include "rows.h"
 #include "quantize.h"
+#include "attention.h"
 #include "groups.h"
 #include "table.h"
 

@@ -24,6 +24,9 @@ struct V {
   static constexpr bool kPairs = false;
   static constexpr int kMost[kMaxPlanes] = {1, 1, 1};
   static constexpr int kTableSums = 6;
+  /// Of attention, by queries - 1: what registers hold.
+  static constexpr int kKeyBlocks[kMostQueries] = {1, 1, 1, 1};
+  static constexpr int kValueVectors[kMostQueries] = {1, 1, 1, 1};
   static constexpr int kDotTokens = 1;
 
   template <class R, class F>
@@ -153,6 +156,7 @@ struct V {
 #include "panels.h"
 #include "rows.h"
 #include "quantize.h"
+#include "attention.h"
 #include "groups.h"
 #include "table.h"
 

@@ -64,7 +64,10 @@ Kernels make_kernels(Isa isa) {
   k.dot = dot;
   k.dot_plain = dot_plain;
   k.scores = scores;
-  k.mix = mix;
+  k.score_blocks = score_blocks;
+  k.mix_rows = mix_rows;
+  k.soften = soften;
+  k.silu = silu;
   k.min_max = min_max;
   k.proximal_step = proximal_step;
   k.assign_codes = assign_codes;
