@@ -61,6 +61,9 @@ class Product {
   /// Appends what is to be done. This object, x, out and scratch stay where they are until it has run.
   /// `quantized`: the scratch holds the rows of x already, from a product that `shares` them.
   void stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to, bool quantized = false);
+  /// Of scratch, for each thread; products that run side by side in one scratch are given the same, the largest of theirs.
+  size_t thread_bytes() const { return thread_bytes_; }
+  void set_thread_bytes(size_t bytes) { thread_bytes_ = bytes; }
   /// Whether the quantized rows of another product with the same x and scratch, run just before, serve this one.
   bool shares(const Product& other) const;
   /// int8, after a run: columns computed in floating point.

@@ -52,12 +52,16 @@ struct Stepper {
     int rows, heads;
     int count() const { return rows * heads; }
   };
+  struct Joined {  // stages whose chunks run side by side
+    std::vector<Stage> stages;
+  };
   struct Run {  // stages of one chunk, one after another
     std::vector<Stage> stages;
   };
 
   std::deque<Task> tasks;
   std::deque<Product> products;
+  std::deque<Joined> joined;
   std::deque<Run> runs;
   std::vector<Stage> stages;
   std::vector<const Share*> share_of[kRows];  // tokens, outputs, encoder
@@ -86,6 +90,7 @@ struct Stepper {
   void add_stages();
   void add_rows(const Op& op, size_t count, size_t work);
   void add_linear(const Op& op);
+  void join(size_t first);
   void merge();
 
   void run_rows(const Op& op, size_t from, size_t to, int thread) const;
@@ -495,6 +500,24 @@ void Stepper::add_stages() {
   for (const Op& op : program.ops) {
     if (op.kind == OpKind::linear) add_linear(op);
   }
+  // q, k and v, gate and up: products of the same rows share one quantization of them, and run side by side.
+  std::vector<size_t> alike(products.size(), 0);  // how many products, from the first on
+  size_t index = 0;
+  for (size_t i = 0; i < program.ops.size(); ++i) {
+    const Op& op = program.ops[i];
+    if (op.kind != OpKind::linear || rows(op.x) == 0) continue;
+    const Op* before = i == 0 ? nullptr : &program.ops[i - 1];
+    const bool same = index > 0 && before->kind == OpKind::linear && at(before->x) == at(op.x) && products[index].shares(products[index - 1]);
+    alike[index] = same ? alike[index - 1] + 1 : 0;
+    ++index;
+  }
+  for (size_t end = products.size(); end-- > 0;) {
+    const size_t first = end - alike[end];
+    size_t most = 0;
+    for (size_t i = first; i <= end; ++i) most = std::max(most, products[i].thread_bytes());
+    for (size_t i = first; i <= end; ++i) products[i].set_thread_bytes(most);
+    end = first;
+  }
   size_t bytes = 0;
   for (const Product& product : products) bytes = std::max(bytes, product.scratch_bytes());
   if (program.scratch_bytes_ < bytes) {
@@ -504,19 +527,18 @@ void Stepper::add_stages() {
     if (program.scratch_ == nullptr) throw std::bad_alloc();
     program.scratch_bytes_ = bytes;
   }
-  auto product = products.begin();
-  const Product* before = nullptr;
-  const float* before_x = nullptr;
+  index = 0;
+  size_t group = 0;  // where the stages of the products begin that run side by side
   for (const Op& op : program.ops) {
     switch (op.kind) {
       case OpKind::linear: {
         if (rows(op.x) == 0) break;
-        const float* x = at(op.x);
-        // q, k and v, gate and up: one quantization of their common rows.
-        const bool shared = before != nullptr && before_x == x && product->shares(*before);
-        product->stages(x, at(op.out), program.scratch_, stages, shared);
-        before = &*product++;
-        before_x = x;
+        Product& product = products[index];
+        if (alike[index] == 0) group = stages.size() + 1;  // after the quantization
+        product.stages(at(op.x), at(op.out), program.scratch_, stages, alike[index] > 0);
+        const bool last = index + 1 == products.size() || alike[index + 1] == 0;
+        if (last && alike[index] > 0) join(group);
+        ++index;
         continue;
       }
       case OpKind::remember:
@@ -553,9 +575,25 @@ void Stepper::add_stages() {
         add_rows(op, rows(op.out), width(op.out));
         break;
     }
-    before = nullptr;
   }
   merge();
+}
+
+/// Stages from `first` on become one.
+void Stepper::join(size_t first) {
+  const auto from = stages.begin() + static_cast<std::ptrdiff_t>(first);
+  size_t chunks = 0;
+  for (auto stage = from; stage != stages.end(); ++stage) chunks += stage->chunks;
+  if (chunks > pool.most_chunks()) return;
+  joined.push_back({std::vector<Stage>(from, stages.end())});
+  stages.erase(from, stages.end());
+  stages.push_back({[](const void* context, size_t chunk, int thread) {
+                      for (const Stage& stage : static_cast<const Joined*>(context)->stages) {
+                        if (chunk < stage.chunks) return stage.run(stage.context, chunk, thread);
+                        chunk -= stage.chunks;
+                      }
+                    },
+                    &joined.back(), static_cast<uint32_t>(chunks)});
 }
 
 /// Stages of one chunk in a row become one: a step of one token has many of them, and each boundary costs a meeting of all threads.
@@ -623,7 +661,7 @@ void Program::check(const StepInput& input) const {
 
 void Program::step(const StepInput& input, const Kernels& kernels, Pool& pool) {
   check(input);
-  Stepper stepper{*this, input, kernels, pool, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}};
+  Stepper stepper{*this, input, kernels, pool, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}};
   size_t floats = 0;
   for (int d = 0; d < kRows; ++d) {
     rows_[d] = input.rows[d];

@@ -270,6 +270,19 @@ describe('patching', () => {
     },
   };
 
+  test('the output layer is quantized as it is loaded', async () => {
+    const ids = [5, 6, 7];
+    await using same = await loadModel(memoryCheckpoint(contents), { runtime, head: halves });
+    expect(toFloat32(await same.logits(ids))).toEqual(toFloat32(await model.logits(ids)));
+    await using rough = await loadModel(memoryCheckpoint(contents), { runtime, head: coarse });
+    const before = toFloat32(await model.logits(ids));
+    const after = toFloat32(await rough.logits(ids));
+    const off = after.map((value, i) => Math.abs(value - before[i]!));
+    expect(Math.max(...off)).toBeGreaterThan(0);
+    expect(Math.max(...off)).toBeLessThan(0.05 * Math.max(...before.map(Math.abs)));
+    await expect(loadModel(memoryCheckpoint(contents), { runtime, head: 8 as never })).rejects.toThrow(code('ERR_BAD_ARGUMENT'));
+  });
+
   test('patchLinears replaces linears by tag, in place', async () => {
     const contents = goldenContents(golden, 'llama-bias');
     await using own = await loadModel(memoryCheckpoint(contents), { runtime, dtype: 'f32' });

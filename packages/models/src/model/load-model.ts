@@ -7,8 +7,10 @@ import {
   checkOptionNames,
   isLowbitError,
   type LoadOptions,
+  type LoadWeight,
   LowbitError,
   type ModelAdapter,
+  type Quantizer,
   type Runtime,
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
@@ -16,6 +18,7 @@ import { generationDefaults } from '../sampling/settings.ts';
 import { jsonFile } from '../text/files.ts';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { LanguageModel } from './language-model.ts';
+import { checkHead, headFormat, outputLinear, quantizeHead } from './output-layer.ts';
 import { Runner } from './runner.ts';
 import { castDense, logicalModel, readLinear, readLogical, storedFormat } from './stored.ts';
 
@@ -31,6 +34,11 @@ export interface LoadModelOptions extends CallOptions {
   readonly maxSequences?: number;
   /** Holds weights that are not quantized in this dtype; default as stored. */
   readonly dtype?: 'f32' | 'f16' | 'bf16';
+  /**
+   * Quantizes the output layer as it is loaded, such as `hqq({ bits: 8 })`: checkpoints store it dense, mostly as the table of embeddings, and in a small
+   * model it is half of what a token reads. A tied table gives embeddings rounded alike. Default: as stored.
+   */
+  readonly head?: Quantizer;
   /** Which backend runs which layers; see `Runtime.load`. */
   readonly cut?: LoadOptions['cut'];
   /** Backends by module, tag or pattern, or `auto`; see `LoadOptions` of core. */
@@ -52,6 +60,7 @@ const OPTIONS = Object.keys({
   contextLength: true,
   maxSequences: true,
   dtype: true,
+  head: true,
   cut: true,
   deviceMap: true,
   maxMemory: true,
@@ -68,7 +77,7 @@ const DEFAULT_CHUNK = 512;
  * Loads a model. The checkpoint is not needed afterwards and stays the caller's to dispose.
  *
  * Throws ERR_UNSUPPORTED_ARCH (no adapter for its model_type, an unknown rope_type), ERR_BAD_CHECKPOINT (an unusable value in config.json or
- * generation_config.json), ERR_TENSOR_MISMATCH (a tensor missing or of another shape), ERR_LIMIT (`contextLength` over the model's), and what the runtime
+ * generation_config.json), ERR_BAD_ARGUMENT (`head` for an output layer that is quantized already), ERR_TENSOR_MISMATCH (a tensor missing or of another shape), ERR_LIMIT (`contextLength` over the model's), and what the runtime
  * throws. A missing tokenizer is an error only when text is asked for.
  *
  * @example
@@ -98,8 +107,15 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   const eosId = defaults.eosIds.length === 0 && !isLowbitError(tokenizer) ? tokenizer.eosId : undefined;
 
   const { program } = description;
-  const formats = program.linears.map(({ path }) => storedFormat(checkpoint, path, dtype));
-  const loaded = await runtime.load(program, async (use) => ({ weight: castDense(await readLinear(checkpoint, use, signal), dtype) }), {
+  const stored = program.linears.map(({ path }) => storedFormat(checkpoint, path, dtype));
+  const output = options.head === undefined ? undefined : { index: outputLinear(program), quantizer: checkHead(options.head) };
+  const formats = stored.map((format, i) => (i === output?.index ? headFormat(format, program.linears[i]!, output.quantizer) : format));
+  const loadWeight: LoadWeight = async (use, index) => {
+    const weight = await readLinear(checkpoint, use, signal);
+    if (index !== output?.index) return { weight: castDense(weight, dtype) };
+    return { weight: await quantizeHead(weight, output.quantizer, { runtime, signal, onProgress }) };
+  };
+  const loaded = await runtime.load(program, loadWeight, {
     contextLength,
     formats,
     cut,

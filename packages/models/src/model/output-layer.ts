@@ -1,0 +1,49 @@
+// Quantizing the output layer while it is loaded.
+
+import {
+  type CallOptions,
+  type Format,
+  isQuantizer,
+  type LinearUse,
+  LowbitError,
+  type Program,
+  type QuantizedTensor,
+  type Quantizer,
+  quantize,
+  type Runtime,
+} from '@lowbit/core';
+
+/** Scales and zeros of 16 bits: their rounding is far below that of codes. */
+const META = 'f16';
+
+/** Throws ERR_BAD_ARGUMENT for what is no quantizer. */
+export function checkHead(head: unknown): Quantizer {
+  if (isQuantizer(head)) return head;
+  throw new LowbitError('ERR_BAD_ARGUMENT', 'loadModel: head is no quantizer', {
+    hint: 'Pass what a method returns, such as hqq({ bits: 8 }).',
+  });
+}
+
+/** The linear whose product is the last of the program: that of the logits. Throws ERR_BAD_ARGUMENT for a program without linears. */
+export function outputLinear(program: Program): number {
+  const last = program.ops.findLast(({ op }) => op === 'linear');
+  if (last?.op === 'linear') return last.weight;
+  throw new LowbitError('ERR_BAD_ARGUMENT', 'loadModel: head is for models with an output layer', { hint: 'Leave it out.' });
+}
+
+/** The format that the output layer, stored as `format`, is given. Throws ERR_BAD_ARGUMENT if it is quantized, and what the quantizer throws. */
+export function headFormat(format: Format, { path, shape }: LinearUse, quantizer: Quantizer): Format {
+  if (format.kind === 'dense') return quantizer.format(shape, META);
+  throw new LowbitError('ERR_BAD_ARGUMENT', `loadModel: ${path} is quantized already (${format.kind}), so head has nothing to do`, {
+    hint: 'Leave head out, or start from the checkpoint that was not quantized.',
+    details: { path, format },
+  });
+}
+
+export function quantizeHead(
+  weight: QuantizedTensor,
+  quantizer: Quantizer,
+  options: CallOptions & { readonly runtime: Runtime },
+): Promise<QuantizedTensor> {
+  return quantize(weight.parts.weight!, quantizer, { ...options, metaDtype: META });
+}
