@@ -22,7 +22,7 @@ const manifest = (fields: object): string => JSON.stringify({ name: 'x', version
 const FILES: Readonly<Record<string, string>> = {
   'default.mjs': `export default ${provider("'default'")};`,
   'named.mjs': `export const backend = ${provider("'named'")}; export default 5;`,
-  'factory.mjs': `export default async (settings) => (${provider('`factory ${JSON.stringify(settings)}`')});`,
+  'factory.mjs': `export default async (settings) => (${provider("'factory ' + JSON.stringify(settings)")});`,
   'common.cjs': `exports.backend = ${provider("'common'")};`,
   'broken.mjs': "throw new Error('boom\\nmore');",
   'lacking.mjs': "import 'a-package-that-is-not-there';",

@@ -100,8 +100,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const { targetBits, dtype, layout } = options;
   const { signal, progress } = context;
   // A plan needs headers alone.
-  await using place =
-    dryRun && targetBits === undefined ? undefined : await openBackend({ backend: options.backend, threads: options.threads }, context);
+  await using place = dryRun && targetBits === undefined ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
   const importance =
     options.importance === 'none' || !place ? undefined : await randomImportance(dir, { runtime, signal, onProgress: progress.report });
@@ -155,6 +154,11 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   }
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
   await context.print(`${above}${below}${renderReport(report, { ...options, out, threads, backend }, context)}\n`);
+}
+
+/** Threads are those of workers, too: backends that have no such setting are not bothered with it. */
+function backendFlags({ backend = 'auto', threads }: QuantizeOptions): BackendFlags {
+  return { backend, ...(backend === 'auto' || backend === 'cpu' ? { threads } : {}) };
 }
 
 /** A backend's routines, with the names of those that are asked for and found. */
