@@ -47,8 +47,8 @@ it('says which backend took a model, and in one line why not the one before', as
   });
   const use = await ranOn(lesser('no attention'));
   expect(use).toEqual({ ...reference, why: 'lesser does not run attend' });
-  expect(noteOf(use)).toBe('lesser does not run attend: running in plain TypeScript, slowly.');
-  expect(noteOf({ ...use, name: 'other' })).toBe('lesser does not run attend: running on other.');
+  expect(noteOf(use)).toBe('lesser does not run attend; running in plain TypeScript, slowly.');
+  expect(noteOf({ ...use, name: 'other' })).toBe('lesser does not run attend; running on other.');
   expect(noteOf({ ...use, why: null })).toBeUndefined();
 });
 
@@ -59,7 +59,7 @@ it('tells a caller of the library once that the native backend cannot be had', a
   for (let i = 0; i < 2; i++) await (await loadModel(TINY, { runtime: own.runtime }))[Symbol.asyncDispose]();
   expect(notes).toEqual([
     expect.stringMatching(
-      /^cpu is not available: .* could not be loaded: path: \/nowhere\/lowbit\.node: .*: running in plain TypeScript, slowly\.$/,
+      /^cpu is not available: .* could not be loaded: path: \/nowhere\/lowbit\.node: .*; running in plain TypeScript, slowly\.$/,
     ),
   ]);
   expect(notes[0]).not.toContain('\n');

@@ -25,7 +25,7 @@ export interface RunsOn {
 /** A remark about a backend that had to be passed over; undefined where none was. */
 export function noteOf({ name, why }: BackendUse): string | undefined {
   if (why === null) return undefined;
-  return `${why}: ${name === 'reference' ? 'running in plain TypeScript, slowly' : `running on ${name}`}.`;
+  return `${why}; ${name === 'reference' ? 'running in plain TypeScript, slowly' : `running on ${name}`}.`;
 }
 
 interface RuntimeInUse extends AsyncDisposable {

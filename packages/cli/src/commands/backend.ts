@@ -48,7 +48,8 @@ export async function openBackend(flags: BackendFlags, context: Pick<Context, 'n
   const tell = (use: BackendUse): void => {
     last = use;
     const note = noteOf(use);
-    if (note !== undefined && note !== said) context.note(note);
+    const more = choice === 'auto' && use.why?.startsWith('cpu is not available') ? ' --backend cpu says where it was looked for.' : '';
+    if (note !== undefined && note !== said) context.note(note + more);
     said = note;
   };
   try {
