@@ -1,6 +1,6 @@
-// What `npm install @lowbit/core @lowbit/hqq` puts on disk. The goal is 300,000 bytes; docs/benchmarks.md says what is over it. Needs the build.
+// What installing puts on disk. The goal for `npm install @lowbit/core @lowbit/hqq` is 300,000 bytes; docs/benchmarks.md says what is over it. Needs the build.
 
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
@@ -22,4 +22,23 @@ it('core and hqq take less than 400,000 bytes', (context) => {
   const total = [...files, join(root, 'LICENSE'), join(root, 'LICENSE')].reduce((sum, file) => sum + bytes(file), 0);
   expect(total).toBeGreaterThan(50_000);
   expect(total).toBeLessThan(400_000);
+});
+
+it('kernels-cpu, which the command depends on, takes less than 400,000 bytes without an addon, and runs nothing at install', (context) => {
+  const folder = join(root, 'packages/kernels-cpu');
+  needs(context, 'build', existsSync(join(folder, 'dist')), 'the packages are not built');
+  const { files, scripts } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+    readonly files: readonly string[];
+    readonly scripts: Readonly<Record<string, string>>;
+  };
+  const own = files.filter((name) => name !== 'LICENSE').map((name) => join(folder, name));
+  const total = [...own, join(folder, 'package.json'), join(root, 'LICENSE')].reduce((sum, file) => sum + bytes(file), 0);
+  expect(total).toBeGreaterThan(50_000);
+  expect(total).toBeLessThan(400_000);
+  // npm builds what has a binding.gyp even where no script says so.
+  expect([Object.keys(scripts).filter((name) => /install|prepare/.test(name)), existsSync(join(folder, 'binding.gyp'))]).toEqual([
+    [],
+    false,
+  ]);
+  expect(files.some((name) => /build\/|\.node$/.test(name))).toBe(false);
 });

@@ -34,6 +34,9 @@ const controller = new AbortController();
 const { signal } = controller;
 process.once('SIGINT', () => controller.abort(new Error('interrupted')));
 
+/** @type {Record<string, string>} */
+const BACKENDS = { cpu: 'native code', reference: 'plain TypeScript on one core' };
+
 /** @param {number} bytes */
 const mb = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
 
@@ -66,7 +69,10 @@ try {
   const layers = `${report.summary.quantizedLinears} of ${report.summary.linears} linear layers`;
   console.log(`  ${layers} in ${(report.ms / 1000).toFixed(1)} s, weight error ${report.weightError.toFixed(4)}`);
 
-  for (const path of [source, out]) models.push(await loadModel(path, { signal }));
+  /** @type {Set<string>} */
+  const notes = new Set();
+  for (const path of [source, out]) models.push(await loadModel(path, { signal, onNote: (note) => notes.add(note) }));
+  for (const note of notes) console.log(note);
   const [original, quantized] = models;
   const { tokenizer } = original;
   const text = await readFile(join(source, 'eval.txt'), 'utf8');
@@ -97,7 +103,9 @@ try {
   for (const [i, { text: continuation }] of continuations.entries()) {
     console.log(`\n  [${['bf16', 'HQQ 4-bit'][i]}] ${`${prompt}${continuation}`.replaceAll(/\n+/g, '\n  ')}`);
   }
-  console.log(`\nDone in ${((performance.now() - started) / 1000).toFixed(0)} s. The reference backend is plain TypeScript on one core.`);
+  const backends = [...new Set(models.flatMap((model) => model.placement.map(({ backend }) => backend)))];
+  const seconds = ((performance.now() - started) / 1000).toFixed(0);
+  console.log(`\nDone in ${seconds} s on ${backends.map((name) => `${name} (${BACKENDS[name] ?? 'a backend'})`).join(', ')}.`);
 } catch (error) {
   console.error(`demo: ${error instanceof Error ? error.message : String(error)}`);
   process.exitCode = signal.aborted ? 130 : 1;

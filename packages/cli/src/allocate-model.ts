@@ -295,7 +295,7 @@ async function errorsOf(
   site: LinearSite,
   choices: readonly Fitting[],
   importance: Importance | undefined,
-  { dtype = 'f16', codecs, threads, signal }: AllocateModelOptions,
+  { dtype = 'f16', codecs, runtime, threads, signal }: AllocateModelOptions,
   step: () => void,
 ): Promise<readonly number[]> {
   const read = async () => {
@@ -310,7 +310,8 @@ async function errorsOf(
     else if (choice.error && !importance) errors.push(choice.error(site.shape));
     else {
       weight ??= read();
-      errors.push(await choiceError(await weight, use, { metaDtype: dtype, importance, threads, signal, ...(codecs ? { codecs } : {}) }));
+      const made = { metaDtype: dtype, importance, runtime, threads, signal, ...(codecs ? { codecs } : {}) };
+      errors.push(await choiceError(await weight, use, made));
     }
     step();
   }

@@ -16,6 +16,9 @@ export { type HiggsOptions, higgs } from '@lowbit/higgs';
 export { type HqqOptions, hqq } from '@lowbit/hqq';
 export { openCheckpoint } from '@lowbit/hub';
 export {
+  type BenchOptions,
+  type BenchResult,
+  benchModel,
   type ChatMessage,
   type GenerateOptions,
   type GenerateResult,
@@ -25,7 +28,9 @@ export {
   type TokenEvent,
 } from '@lowbit/models';
 export { type AllocatedLinear, type AllocateModelOptions, allocateModel, type ModelAllocation } from './allocate-model.ts';
+export { type BackendSettings, type FindBackendsOptions, findBackends } from './backends.ts';
 export { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
+export type { BenchRow } from './commands/bench-rows.ts';
 export type { InspectReport } from './commands/inspect.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
 export {
@@ -48,5 +53,6 @@ export {
   type QuantizeModelReport,
   quantizeModel,
 } from './quantize-model.ts';
+export type { BackendUse, RunsOn } from './running-on.ts';
 export { SENSITIVITY_TOKENS, type SensitivityOptions, type TestedOn, type TestedSensitivities } from './sensitivity.ts';
 export type { TagRow } from './tags.ts';

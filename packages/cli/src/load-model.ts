@@ -1,20 +1,16 @@
 // A model folder to a model that runs: hub's folders, models' adapters, and a runtime.
 
-import { type BackendProvider, createRuntime, type Runtime, referenceBackend } from '@lowbit/core';
 import { type LanguageModel, loadModel as loadFromCheckpoint, type LoadModelOptions as ModelOptions } from '@lowbit/models';
 import { openModelFolder } from './open.ts';
+import { type RunsOn, runtimeOf } from './running-on.ts';
 
-export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'disposeRuntime'> {
-  /** Where the model runs; stays the caller's to dispose. Default: a runtime of its own over `backends`, disposed with the model. */
-  readonly runtime?: Runtime;
-  /** Backends in order of preference, where no `runtime` is given. Default: the reference backend, which runs everything, slowly. */
-  readonly backends?: readonly BackendProvider[];
-  /** Called with what was noticed while reading layers, such as a damaged table that was mended. */
-  readonly onNote?: ((note: string) => void) | undefined;
-}
+/** `onNote` is also called with what was noticed while reading layers, such as a damaged table that was mended. */
+export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'disposeRuntime'>, RunsOn {}
 
 /**
  * Loads a model folder, quantized or not. Dispose the model to give its memory back.
+ * It runs on the native CPU backend where its addon can be loaded and takes the formats, else on the reference backend; `onNote` is told why. `backends` or
+ * `runtime` choose others, and `placement` of the model says who runs what.
  * @throws what `openModelFolder`, core's `createRuntime` and models' `loadModel` throw
  *
  * @example
@@ -22,14 +18,13 @@ export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'dispos
  * for await (const { text } of model.stream({ prompt: 'Once upon a time', seed: 1 })) process.stdout.write(text);
  */
 export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
-  const { runtime, backends = [referenceBackend()], onNote, ...rest } = options;
+  const { runtime: given, backends, onNote, ...rest } = options;
   const checkpoint = await openModelFolder(path, { signal: options.signal });
   try {
     for (const note of checkpoint.notes) onNote?.(note);
-    if (runtime) return await loadFromCheckpoint(checkpoint, { ...rest, runtime });
-    const own = await createRuntime({ backends });
+    const own = await runtimeOf({ runtime: given, backends, onNote });
     try {
-      return await loadFromCheckpoint(checkpoint, { ...rest, runtime: own, disposeRuntime: true });
+      return await loadFromCheckpoint(checkpoint, { ...rest, runtime: own.runtime, disposeRuntime: given === undefined });
     } catch (error) {
       await own[Symbol.asyncDispose]();
       throw error;

@@ -1,8 +1,8 @@
 // What quantizing did to a model: the next-token distributions of two folders compared over a text.
 
-import { createRuntime, referenceBackend } from '@lowbit/core';
 import { klDivergence, type LanguageModel } from '@lowbit/models';
 import { type LoadModelOptions, loadModel } from './load-model.ts';
+import { type RunsOn, runtimeOf } from './running-on.ts';
 import { encodeText, type TextFile, usualWindows } from './texts.ts';
 
 /** Of a model against the one that it was made of. */
@@ -18,10 +18,11 @@ export async function measureLoss(
   original: string,
   path: string,
   file: TextFile,
-  options: Pick<LoadModelOptions, 'backends' | 'adapters' | 'signal' | 'onProgress'> = {},
+  options: RunsOn & Pick<LoadModelOptions, 'adapters' | 'signal' | 'onProgress'> = {},
 ): Promise<MeasuredLoss> {
-  const { backends = [referenceBackend()], signal, onProgress, ...rest } = options;
-  await using runtime = await createRuntime({ backends });
+  const { runtime: givenRuntime, backends, onNote, signal, onProgress, ...rest } = options;
+  await using own = await runtimeOf({ runtime: givenRuntime, backends, onNote });
+  const { runtime } = own;
   await using reference: LanguageModel = await loadModel(original, { ...rest, runtime, signal, onProgress });
   await using model: LanguageModel = await loadModel(path, { ...rest, runtime, signal, onProgress });
   const given = 'ids' in file ? file.ids : encodeText(reference.tokenizer, file.text);

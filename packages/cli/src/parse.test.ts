@@ -1,6 +1,18 @@
 import { isLowbitError } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
-import { parseAxis, parseBits, parseChoice, parseGroup, parseMemory, parseNumber, parsePath, parseRule, parseSize } from './parse.ts';
+import {
+  parseAxis,
+  parseBits,
+  parseChoice,
+  parseCounts,
+  parseGroup,
+  parseMemory,
+  parseNumber,
+  parsePair,
+  parsePath,
+  parseRule,
+  parseSize,
+} from './parse.ts';
 
 const codeOf = (run: () => unknown): string => {
   try {
@@ -42,6 +54,14 @@ describe('numbers', () => {
 
   it.each(['', ' ', '1.5', '-1', '11', '0x10', 'ten', 'Infinity', '1,000', '1_0'])('refuses %j and says what is allowed', (text) => {
     expect(codeOf(() => parseNumber(text, { min: 0, max: 10, whole: true }))).toContain('is not a whole number from 0 to 10');
+  });
+
+  it('knows lists and pairs of counts', () => {
+    expect([parseCounts('512', { min: 0 }), parseCounts('0,128', { min: 0 }), parsePair('512,128')]).toEqual([[512], [0, 128], [512, 128]]);
+    for (const text of ['', ',', '1,', '1;2', '-1', '1.5'])
+      expect(codeOf(() => parseCounts(text, { min: 0 }))).toContain('whole number from 0');
+    for (const text of ['512', '1,2,3']) expect(codeOf(() => parsePair(text))).toContain('two numbers such as 512,128');
+    expect(codeOf(() => parsePair('0,5'))).toContain('from 1');
   });
 
   it('knows bits, groups, axes and words', () => {

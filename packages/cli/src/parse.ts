@@ -47,6 +47,10 @@ export type QuantZero = (typeof QUANT_ZERO)[number];
 export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes', 'higgs'] as const;
 export type LayoutName = (typeof LAYOUTS)[number];
 
+/** What `lowbit bench --output` takes. */
+export const BENCH_FORMATS = ['md', 'csv', 'json', 'jsonl'] as const;
+export type BenchFormat = (typeof BENCH_FORMATS)[number];
+
 /** What `--flute` takes: tiles of FLUTE's packing, the portable form, or tiles of 32 where they fit. */
 export const FLUTE = ['32', '64', 'portable', 'auto'] as const;
 
@@ -137,6 +141,18 @@ export function parseNumber(text: string, { min, max, whole = false }: NumberBou
   const inside = Number.isFinite(value) && value >= min && value <= (max ?? Number.MAX_SAFE_INTEGER);
   if (inside && (!whole || Number.isInteger(value))) return value;
   throw bad(text, `a ${whole ? 'whole ' : ''}number ${max === undefined ? `of ${min} or more` : `from ${min} to ${max}`}`);
+}
+
+/** Whole numbers within bounds, with commas between them. Throws ERR_BAD_ARGUMENT. */
+export function parseCounts(text: string, { min, max = 2 ** 31 }: NumberBounds): readonly number[] {
+  return text.split(',').map((part) => parseNumber(part, { min, max, whole: true }));
+}
+
+/** Two counts from 1. Throws ERR_BAD_ARGUMENT. */
+export function parsePair(text: string): readonly [number, number] {
+  if (text.split(',').length !== 2) throw bad(text, 'two numbers such as 512,128');
+  const [first, second] = parseCounts(text, { min: 1 });
+  return [first!, second!];
 }
 
 /** One of a list of words. Throws ERR_BAD_ARGUMENT. */

@@ -4,6 +4,7 @@
 import { isLowbitError } from '@lowbit/core';
 import { Command, InvalidArgumentError } from 'commander';
 import { parseChoices } from './choices.ts';
+import type { BenchFlags } from './commands/bench.ts';
 import type { ChatOptions } from './commands/chat.ts';
 import type { ConvertOptions } from './commands/convert.ts';
 import type { GenerateOptions } from './commands/generate.ts';
@@ -12,6 +13,7 @@ import type { PerplexityOptions } from './commands/perplexity.ts';
 import type { QuantizeOptions } from './commands/quantize.ts';
 import type { CommonOptions, Context } from './context.ts';
 import {
+  BENCH_FORMATS,
   DTYPES,
   FLUTE,
   IMPORTANCE,
@@ -21,6 +23,7 @@ import {
   parseAxis,
   parseBits,
   parseChoice,
+  parseCounts,
   parseDimension,
   parseFlute,
   parseGlob,
@@ -28,6 +31,7 @@ import {
   parseHadamardSize,
   parseMemory,
   parseNumber,
+  parsePair,
   parsePath,
   parseRule,
   parseSize,
@@ -62,6 +66,7 @@ export function createProgram(start: Start): Command {
   addGenerate(program, start);
   addChat(program, start);
   addPerplexity(program, start);
+  addBench(program, start);
   addInspect(program, start);
   return program;
 }
@@ -177,6 +182,7 @@ function addQuantize(program: Command, start: Start): void {
       'threads to compute with (default: as many as this machine has, at most 8); changes no byte of the result',
       number({ min: 1, max: 1024, whole: true }),
     )
+    .option('--backend <name>', `what runs the model to test it, and brings faster routines: ${BACKEND_HELP}`, path)
     .option('--shard-size <size>', 'most bytes per safetensors file (default: 5GB)', arg(parseSize))
     .option('--dry-run', 'print every file and size, write nothing')
     .option('--resume', 'go on where an interrupted run of the same job stopped')
@@ -212,7 +218,7 @@ function addConvert(program: Command, start: Start): void {
 }
 
 function addGenerate(program: Command, start: Start): void {
-  sampling(verb(program, 'generate', 'continue a text'))
+  computing(sampling(verb(program, 'generate', 'continue a text')))
     .argument('<model>', 'model folder, quantized or not', path)
     .requiredOption('-p, --prompt <text>', 'text to continue; - reads it from stdin')
     .addHelpText('after', '\nExample:\n  lowbit generate ./model-hqq4 -p "It was a fine morning, and" --max-tokens 60 --seed 1')
@@ -224,12 +230,14 @@ function addGenerate(program: Command, start: Start): void {
 }
 
 function addChat(program: Command, start: Start): void {
-  sampling(
-    verb(
-      program,
-      'chat',
-      'talk with a model; without a terminal, one answer per line of stdin',
-      'JSON Lines on stdout: one value per answer; no progress',
+  computing(
+    sampling(
+      verb(
+        program,
+        'chat',
+        'talk with a model; without a terminal, one answer per line of stdin',
+        'JSON Lines on stdout: one value per answer; no progress',
+      ),
     ),
   )
     .argument('<model>', 'model folder with a chat template', path)
@@ -243,7 +251,7 @@ function addChat(program: Command, start: Start): void {
 }
 
 function addPerplexity(program: Command, start: Start): void {
-  verb(program, 'perplexity', 'measure how well a model predicts a text')
+  computing(verb(program, 'perplexity', 'measure how well a model predicts a text'))
     .argument('<model>', 'model folder, quantized or not', path)
     .option('--data <file>', 'text file', path)
     .option('--ids <file>', 'JSON file of token ids: one list, or a list of lists that are scored on their own', path)
@@ -261,6 +269,37 @@ function addPerplexity(program: Command, start: Start): void {
     });
 }
 
+function addBench(program: Command, start: Start): void {
+  const counts = (text: string, before: readonly number[] | undefined): readonly number[] => [
+    ...(before ?? []),
+    ...arg((list: string) => parseCounts(list, { min: 0 }))(text),
+  ];
+  computing(verb(program, 'bench', 'time reading prompts and writing tokens, as llama-bench does', 'short for --output json'), '<list>')
+    .argument('<model>', 'model folder, quantized or not', path)
+    .option('-p, --n-prompt <list>', 'tokens of a prompt to read; of several each is a test, 0 is none (default: 512)', counts)
+    .option('-n, --n-gen <list>', 'tokens to write one by one; of several each is a test, 0 is none (default: 128)', counts)
+    .option(
+      '--pg <p,n>',
+      'read p tokens, then write n, timed as one; may be repeated',
+      (text, before: readonly (readonly [number, number])[] | undefined) => [...(before ?? []), arg(parsePair)(text)],
+    )
+    .option('-d, --n-depth <list>', 'tokens in the cache before a test begins (default: 0)', counts)
+    .option('-r, --repetitions <n>', 'timed runs of each test', number({ min: 1, max: 10_000, whole: true }), 5)
+    .option('-b, --batch-size <n>', 'most tokens of a prompt in one step', number({ min: 1, max: 2 ** 20, whole: true }), 512)
+    .option('--no-warmup', 'leave out the run before each test that does not count')
+    .option(
+      '-o, --output <format>',
+      `${BENCH_FORMATS.join(', ')} (default: md)`,
+      arg((text) => parseChoice(text, BENCH_FORMATS)),
+    )
+    .addHelpText('after', '\nExample:\n  lowbit bench ./model-hqq4 -p 512 -n 128 -t 1,2')
+    .action(async (model: string, options: BenchFlags) => {
+      const context = start({ ...options, json: options.json === true || options.output === 'json' || options.output === 'jsonl' });
+      const { benchCommand } = await import('./commands/bench.ts');
+      await benchCommand(model, options, context);
+    });
+}
+
 function addInspect(program: Command, start: Start): void {
   verb(program, 'inspect', 'show what is in a model folder, without reading weights')
     .argument('<dir>', 'model folder', path)
@@ -274,6 +313,27 @@ function addInspect(program: Command, start: Start): void {
 
 function verb(program: Command, name: string, description: string, json = 'one JSON value on stdout, no progress'): Command {
   return program.command(name).description(description).option('--json', json).option('-q, --quiet', 'no progress and no remarks');
+}
+
+const BACKEND_HELP =
+  'auto (default: native code where it can be had, else TypeScript), cpu (native), reference (TypeScript), ./module.mjs or a package';
+
+/** Flags of what runs a model; with `<list>` it is run for each number of threads. */
+function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command {
+  const bounds = { min: 1, max: 1024, whole: true };
+  return command
+    .option('--backend <name>', `what runs the model: ${BACKEND_HELP}`, path)
+    .option(
+      `-t, --threads ${threads}`,
+      'threads of the native backend (default: as many as this machine has); changes no byte of the result',
+      arg((text): number | readonly number[] => (threads === '<n>' ? parseNumber(text, bounds) : parseCounts(text, bounds))),
+    )
+    .option(
+      '--precision <how>',
+      'activations of the native backend: exact (default), or fast, in 16 or 8 bits',
+      arg((text) => parseChoice(text, ['exact', 'fast'] as const)),
+    )
+    .option('--isa <name>', 'with --backend cpu: instructions to use, such as avx2 or scalar (default: the best there are)');
 }
 
 function sampling(command: Command): Command {

@@ -47,6 +47,7 @@ const LABELS: Readonly<Record<string, string>> = {
   evaluate: 'Evaluating',
   prefill: 'Reading the prompt',
   generate: 'Generating',
+  bench: 'Timing',
 };
 
 /** Milliseconds between redraws. */

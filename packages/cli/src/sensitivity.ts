@@ -1,14 +1,6 @@
 // Where sensitivities come from: measured on random tokens or on a text, or read from a file that an earlier run saved.
 
-import {
-  type BackendProvider,
-  type CallOptions,
-  type Checkpoint,
-  createRuntime,
-  LowbitError,
-  type Runtime,
-  referenceBackend,
-} from '@lowbit/core';
+import { type CallOptions, type Checkpoint, LowbitError, type Runtime } from '@lowbit/core';
 import {
   loadModel,
   type MeasureSensitivitiesOptions,
@@ -16,6 +8,7 @@ import {
   randomTokens,
   type Sensitivities,
 } from '@lowbit/models';
+import { type RunsOn, runtimeOf } from './running-on.ts';
 
 /** Tokens that sensitivities are measured on unasked. */
 export const SENSITIVITY_TOKENS = 128;
@@ -32,6 +25,7 @@ export interface TestedSensitivities extends Sensitivities {
 
 export interface SensitivityOptions
   extends CallOptions,
+    RunsOn,
     Partial<Pick<MeasureSensitivitiesOptions, 'metric' | 'levels' | 'seed' | 'adapters'>> {
   /**
    * A text as token ids, or several; the first `tokens` of them are used. Without any data: `random` (default), uniformly random ids, or `generated`,
@@ -40,8 +34,6 @@ export interface SensitivityOptions
   readonly ids?: readonly ArrayLike<number>[] | 'random' | 'generated' | undefined;
   /** Most tokens to run; default 128. More make the numbers steadier and take as much longer. */
   readonly tokens?: number | undefined;
-  /** Backends in order of preference; default the reference backend. */
-  readonly backends?: readonly BackendProvider[] | undefined;
 }
 
 /** Samples of at most `SAMPLE` tokens, `tokens` altogether. */
@@ -64,7 +56,7 @@ export async function sensitivitiesOf(
   linears: readonly string[],
   options: SensitivityOptions,
 ): Promise<TestedSensitivities> {
-  const { ids = 'random', tokens = SENSITIVITY_TOKENS, backends = [referenceBackend()], ...rest } = options;
+  const { ids = 'random', tokens = SENSITIVITY_TOKENS, runtime: givenRuntime, backends, onNote, ...rest } = options;
   if (ids === 'random' && options.metric === 'perplexity') {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a perplexity of random tokens means nothing', {
       hint: "Pass ids of a text, 'generated', or metric: 'kl'.",
@@ -72,7 +64,8 @@ export async function sensitivitiesOf(
   }
   const { vocab_size: size } = checkpoint.config;
   const vocab = typeof size === 'number' ? size : Number.NaN;
-  await using runtime = await createRuntime({ backends });
+  await using own = await runtimeOf({ runtime: givenRuntime, backends, onNote });
+  const { runtime } = own;
   let given: readonly ArrayLike<number>[];
   if (ids === 'random') given = [randomTokens(vocab, tokens, options.seed)];
   else given = ids === 'generated' ? await generated(checkpoint, runtime, vocab, tokens, options) : ids;

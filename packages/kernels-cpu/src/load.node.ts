@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { isLowbitError, LowbitError } from '@lowbit/core';
 import { BINDING_ABI, BINDING_FUNCTIONS, type CpuBinding } from './binding.ts';
+import { builtFor } from './built-for.node.ts';
 
 const require = createRequire(import.meta.url);
 const LOCAL_BUILD = fileURLToPath(new URL('../build/Release/lowbit_cpu.node', import.meta.url));
@@ -57,8 +58,21 @@ function attempt(rung: Rung['rung'], tried: string, remedy: string, load: (id: s
     const problem = flaw(loaded);
     return problem === undefined ? (loaded as CpuBinding) : { rung, tried, problem, remedy };
   } catch (error) {
-    return { rung, tried, problem: messageOf(error), remedy };
+    return { rung, tried, problem: foreign(tried) ?? messageOf(error), remedy };
   }
+}
+
+/** That a file is for another machine, if it is. */
+function foreign(id: string): string | undefined {
+  const here = `${process.platform}-${process.arch}`;
+  let file = id;
+  try {
+    file = require.resolve(id);
+  } catch {
+    // What is not there has another problem.
+  }
+  const other = builtFor(file);
+  return other === undefined || other === here ? undefined : `it is built for ${other}, and this is ${here}`;
 }
 
 export interface LoadOptions {

@@ -4,6 +4,7 @@ export { defaultAdapters } from './adapters/index.ts';
 export { llama } from './adapters/llama.ts';
 export { type DecoderFamily, decoderAdapter } from './decoder/adapter.ts';
 export type * from './decoder/spec.ts';
+export { type BenchOptions, type BenchResult, benchModel } from './evaluate/bench.ts';
 export { type CheckpointImportanceOptions, checkpointImportance } from './evaluate/importance.ts';
 export { type Divergence, klDivergence } from './evaluate/kl-divergence.ts';
 export { type Perplexity, type PerplexityOptions, perplexity, type Scorer, summarize } from './evaluate/perplexity.ts';

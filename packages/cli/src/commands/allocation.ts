@@ -54,7 +54,7 @@ export function checkFlags(flags: AllocationFlags & { readonly bits?: unknown; r
   }
 }
 
-interface AllocationSettings extends Pick<AllocateModelOptions, 'rules' | 'dtype' | 'layout' | 'threads'> {
+interface AllocationSettings extends Pick<AllocateModelOptions, 'rules' | 'dtype' | 'layout' | 'threads' | 'runtime'> {
   readonly method: MethodName;
   readonly settings: MethodSettings;
   readonly importance: ReadonlyMap<string, Importance> | undefined;

@@ -6,16 +6,20 @@ import type { ChatMessage, GenerateResult, LanguageModel } from '@lowbit/models'
 import type { Context } from '../context.ts';
 import { Interrupted } from '../errors.ts';
 import { loadModel } from '../load-model.ts';
+import type { BackendUse } from '../running-on.ts';
+import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
-export interface ChatOptions extends SamplingOptions {
+export interface ChatOptions extends SamplingOptions, BackendFlags {
   readonly system?: string;
 }
 
 /** Runs the command. */
 export async function chatCommand(path: string, options: ChatOptions, context: Context): Promise<void> {
   const { signal, progress } = context;
-  const model = await loadModel(path, { signal, onProgress: progress.report, onNote: context.note });
+  checkBackendFlags(options);
+  await using place = await openBackend(options, context);
+  const model = await loadModel(path, { runtime: place.runtime, signal, onProgress: progress.report, onNote: context.note });
   try {
     progress.clear();
     if (model.tokenizer.chatTemplates.length === 0) {
@@ -23,13 +27,13 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
         hint: `It is likely a base model, which continues text: lowbit generate ${path} -p "Once upon a time"`,
       });
     }
-    await converse(model, options, context);
+    await converse(model, options, place.used(), context);
   } finally {
     await model[Symbol.asyncDispose]();
   }
 }
 
-async function converse(model: LanguageModel, options: ChatOptions, context: Context): Promise<void> {
+async function converse(model: LanguageModel, options: ChatOptions, backend: BackendUse, context: Context): Promise<void> {
   const { stdin, stdout } = process;
   const interactive = stdin.isTTY === true && stdout.isTTY === true && !context.json;
   const opening: ChatMessage[] = options.system === undefined ? [] : [{ role: 'system', content: options.system }];
@@ -50,7 +54,7 @@ async function converse(model: LanguageModel, options: ChatOptions, context: Con
         const answer = await interrupts.answering((signal) => stream(model, { messages: asked, ...samplingOf(options), signal }, context));
         if (answer) {
           messages = [...asked, { role: 'assistant', content: answer.text }];
-          await show(answer, context, interactive);
+          await show(answer, backend, context, interactive);
         }
       }
       if (interactive) lines.prompt();
@@ -67,11 +71,11 @@ async function converse(model: LanguageModel, options: ChatOptions, context: Con
   }
 }
 
-async function show(answer: GenerateResult, context: Context, interactive: boolean): Promise<void> {
+async function show(answer: GenerateResult, backend: BackendUse, context: Context, interactive: boolean): Promise<void> {
   const { text, ids, finishReason, usage, timings, seed } = answer;
   // One line per answer: a conversation has no end that a single JSON value could wait for.
-  if (context.json) await context.print(`${JSON.stringify({ text, ids, finishReason, usage, timings, seed })}\n`);
-  else if (interactive) context.note(context.dim(statistics(answer)));
+  if (context.json) await context.print(`${JSON.stringify({ text, ids, finishReason, usage, timings, seed, backend })}\n`);
+  else if (interactive) context.note(context.dim(statistics(answer, backend)));
 }
 
 interface ChatInterrupts {

@@ -4,9 +4,10 @@ import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { readStdin } from '../files.ts';
 import { loadModel } from '../load-model.ts';
+import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
-export interface GenerateOptions extends SamplingOptions {
+export interface GenerateOptions extends SamplingOptions, BackendFlags {
   /** `-` for stdin. */
   readonly prompt: string;
 }
@@ -14,15 +15,17 @@ export interface GenerateOptions extends SamplingOptions {
 /** Runs the command. */
 export async function generateCommand(path: string, options: GenerateOptions, context: Context): Promise<void> {
   const { signal, progress } = context;
+  checkBackendFlags(options);
   const prompt = await promptOf(options.prompt, context);
-  const model = await loadModel(path, { signal, onProgress: progress.report, onNote: context.note });
+  await using place = await openBackend(options, context);
+  const model = await loadModel(path, { runtime: place.runtime, signal, onProgress: progress.report, onNote: context.note });
   try {
     progress.clear();
     const result = await stream(model, { prompt, ...samplingOf(options), signal }, context);
     if (result === undefined) return;
     const { text, ids, finishReason, usage, timings, seed } = result;
-    if (context.json) await context.emit({ text, ids, finishReason, usage, timings, seed });
-    else context.note(context.dim(statistics(result)));
+    if (context.json) await context.emit({ text, ids, finishReason, usage, timings, seed, backend: place.used() });
+    else context.note(context.dim(statistics(result, place.used())));
   } finally {
     await model[Symbol.asyncDispose]();
   }

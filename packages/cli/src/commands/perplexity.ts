@@ -9,11 +9,13 @@ import { UsageError } from '../errors.ts';
 import { readJsonFile, readTextFile } from '../files.ts';
 import { type IdTexts, parseIds } from '../ids-file.ts';
 import { loadModel } from '../load-model.ts';
+import type { BackendUse } from '../running-on.ts';
 import { pairs } from '../table.ts';
 import { encodeText, usualWindows } from '../texts.ts';
 import { countText, durationText } from '../units.ts';
+import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 
-export interface PerplexityOptions extends CommonOptions {
+export interface PerplexityOptions extends CommonOptions, BackendFlags {
   readonly data?: string;
   readonly ids?: string;
   readonly ctx?: number;
@@ -34,6 +36,7 @@ export interface PerplexityReport {
   /** Put in front of every window and not scored. */
   readonly startToken: number | null;
   readonly ms: number;
+  readonly backend: BackendUse;
 }
 
 /** Runs the command. */
@@ -45,12 +48,16 @@ export async function perplexityCommand(path: string, options: PerplexityOptions
       'Give either --data FILE (text) or --ids FILE (token ids as JSON).',
     );
   }
+  checkBackendFlags(options);
   // Read first: a wrong file should not cost loading a model.
   const text = data === undefined ? undefined : await readTextFile(data, '--data');
   const given = ids === undefined ? undefined : parseIds(await readJsonFile(ids, '--ids'), ids);
-  const model = await loadModel(path, { signal: context.signal, onProgress: context.progress.report, onNote: context.note });
+  await using place = await openBackend(options, context);
+  const { signal, progress, note } = context;
+  const model = await loadModel(path, { runtime: place.runtime, signal, onProgress: progress.report, onNote: note });
   try {
-    const report = await measure(model, given ?? encodeText(model.tokenizer, text!), options, context);
+    const measured = await measure(model, given ?? encodeText(model.tokenizer, text!), options, context);
+    const report: PerplexityReport = { ...measured, backend: place.used() };
     context.progress.clear();
     await (context.json ? context.emit(report) : context.print(`${render(report)}\n`));
   } finally {
@@ -63,7 +70,7 @@ async function measure(
   given: IdTexts,
   options: PerplexityOptions,
   { signal, progress }: Context,
-): Promise<PerplexityReport> {
+): Promise<Omit<PerplexityReport, 'backend'>> {
   const { texts, prefixIds, dropPartial } = given;
   const started = performance.now();
   const windows = { ...usualWindows(given, model, options), dropPartial };
@@ -127,5 +134,6 @@ function render(report: PerplexityReport): string {
     ['tokens', `${countText(report.tokens)} scored`],
     ['windows', `${report.contextLength} tokens, moving on by ${report.stride}${start}`],
     ['time', `${durationText(report.ms)} (${Math.round((1000 * report.tokens) / report.ms)} tokens/s)`],
+    ['backend', `${report.backend.name} (${report.backend.device})`],
   ]);
 }

@@ -1,6 +1,6 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it.
 
-import { availableThreads } from '@lowbit/core';
+import { availableThreads, type Runtime } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { randomImportance } from '../importance.ts';
@@ -25,13 +25,15 @@ import {
 import { filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
 import { PRESET, type PresetName } from '../presets.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
+import type { BackendUse } from '../running-on.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
 import { readTexts } from '../texts.ts';
 import { bitsText, countText, durationText } from '../units.ts';
 import { type AllocationFlags, allocate, allocationJson, checkFlags, choiceNames, renderAllocation, renderMeasured } from './allocation.ts';
+import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 
-export interface QuantizeOptions extends CommonOptions, AllocationFlags {
+export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'> {
   readonly out?: string;
   readonly method: MethodName;
   readonly bits?: Bits;
@@ -80,6 +82,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     );
   }
   checkFlags(options);
+  checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
   const solvers = [options.solver, ...uses.map((use) => (use === 'keep' ? undefined : use.solver))];
   if (options.importance !== 'none' && !solvers.includes('least-squares')) {
@@ -95,10 +98,12 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   // Read first: a wrong file should not cost the work before.
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
   const { targetBits, dtype, layout } = options;
+  const { signal, progress } = context;
+  // A plan needs headers alone.
+  await using place = dryRun && targetBits === undefined ? undefined : await openBackend(backendFlags(options), context);
+  const runtime = place?.runtime;
   const importance =
-    options.importance === 'none' || (dryRun && targetBits === undefined)
-      ? undefined
-      : await randomImportance(dir, { signal: context.signal, onProgress: context.progress.report });
+    options.importance === 'none' || !place ? undefined : await randomImportance(dir, { runtime, signal, onProgress: progress.report });
   const given = makeRules(options.rules, settings);
   const allocation =
     targetBits === undefined
@@ -106,7 +111,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       : await allocate(
           dir,
           { ...options, targetBits },
-          { method: options.method, settings, rules: given, dtype, layout, threads, importance },
+          { method: options.method, settings, rules: given, dtype, layout, threads, runtime, importance },
           context,
         );
   const what: PlanModelOptions = {
@@ -115,20 +120,22 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     dtype,
     layout,
     shardSize: options.shardSize,
-    signal: context.signal,
+    signal,
   };
   const shown = allocation ? { allocation: allocationJson(allocation) } : {};
   const above = allocation ? `${renderAllocation(allocation, context)}\n\n` : '';
-  if (dryRun || out === undefined) {
+  if (dryRun || out === undefined || !place) {
     const plan = await planModel(dir, what);
-    if (allocation) context.progress.clear();
+    if (allocation) progress.clear();
     await (context.json
       ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
       : context.print(`${above}${renderPlan(plan, context)}\n`));
     return;
   }
+  const routines = new Set<string>();
   const report = await quantizeModel(dir, {
     ...what,
+    runtime: countedRoutines(place.runtime, routines),
     importance,
     out,
     maxMemory,
@@ -136,16 +143,33 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     resume,
     overwrite,
     allowNonFinite: options.allowNonFinite,
-    onProgress: context.progress.report,
+    onProgress: progress.report,
   });
-  const measured = text && (await measureLoss(dir, out, text, { signal: context.signal, onProgress: context.progress.report }));
-  context.progress.clear();
+  const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
+  progress.clear();
+  const backend = { ...place.used(), routines: [...routines].sort() };
   if (context.json) {
-    await context.emit({ dryRun: false, ...report, totalBytes: total(report), ...shown, ...(measured ? { measured } : {}) });
+    await context.emit({ dryRun: false, ...report, totalBytes: total(report), ...shown, ...(measured ? { measured } : {}), backend });
     return;
   }
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
-  await context.print(`${above}${below}${renderReport(report, out, options, context)}\n`);
+  await context.print(`${above}${below}${renderReport(report, { ...options, out, threads, backend }, context)}\n`);
+}
+
+/** Threads are those of workers, too: backends that have no such setting are not bothered with it. */
+function backendFlags({ backend = 'auto', threads }: QuantizeOptions): BackendFlags {
+  return { backend, ...(backend === 'auto' || backend === 'cpu' ? { threads } : {}) };
+}
+
+/** A backend's routines, with the names of those that are asked for and found. */
+function countedRoutines(runtime: Pick<Runtime, 'routine'>, names: Set<string>): Pick<Runtime, 'routine'> {
+  return {
+    routine(name) {
+      const found = runtime.routine(name);
+      if (found) names.add(name);
+      return found;
+    },
+  };
 }
 
 /** What a preset sets, where a flag does not say otherwise. */
@@ -214,7 +238,14 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
     .join('\n\n');
 }
 
-function renderReport(report: QuantizeModelReport, out: string, { preset }: QuantizeOptions, { bold }: Context): string {
+interface ReportSettings {
+  readonly out: string;
+  readonly preset?: PresetName;
+  readonly threads: number;
+  readonly backend: BackendUse & { readonly routines: readonly string[] };
+}
+
+function renderReport(report: QuantizeModelReport, { out, preset, threads, backend }: ReportSettings, { bold }: Context): string {
   const { summary, weightError } = report;
   const facts: [string, string][] = [
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized, ${countText(summary.quantizedWeights)} weights`],
@@ -229,11 +260,18 @@ function renderReport(report: QuantizeModelReport, out: string, { preset }: Quan
     if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
   }
   facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
+  facts.push(['computed by', computedBy(backend, threads)]);
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
   // A model with NaN in it gives NaN.
   const runs = hasTokenizer && !report.linears.some(({ nonFinite = 0 }) => nonFinite > 0);
   const next = runs ? `lowbit generate ${quoted(out)} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}`;
   return [`Wrote ${bold(plain(report.out))}`, pairs(facts), loads(report, bold), `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
+}
+
+/** What the routines of the methods ran on; the bytes are the same. */
+function computedBy({ name, device, routines }: ReportSettings['backend'], threads: number): string {
+  if (routines.length > 0) return `backend ${name} (${device}): ${routines.join(', ')}`;
+  return threads === 1 ? 'TypeScript, one thread' : `TypeScript, ${threads} threads`;
 }
 
 /** 10 log10(sum w^2 / sum error^2). */

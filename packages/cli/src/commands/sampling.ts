@@ -2,6 +2,8 @@
 
 import type { GenerateOptions, GenerateResult, LanguageModel } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
+import type { BackendUse } from '../running-on.ts';
+import { plain } from '../table.ts';
 
 /** Sampling flags; what is absent follows generation_config.json. */
 export interface SamplingOptions extends CommonOptions {
@@ -48,13 +50,14 @@ function printable(text: string): string {
   return process.stdout.isTTY ? text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '') : text;
 }
 
-/** Counts and speeds of a generation in one line. */
-export function statistics({ usage, timings, seed, finishReason }: GenerateResult): string {
+/** Counts and speeds of a generation in one line, and what computed it. */
+export function statistics({ usage, timings, seed, finishReason }: GenerateResult, { name, device }: BackendUse): string {
   const rate = (perSecond: number): string => (perSecond > 0 ? ` (${perSecond.toFixed(1)}/s)` : '');
   return [
     `${usage.promptTokens} prompt tokens${rate(timings.prefillTokensPerSecond)}`,
     `${usage.completionTokens} tokens${rate(timings.tokensPerSecond)}`,
     finishReason === 'stop' ? 'ended by itself' : 'stopped at the limit',
     `seed ${seed}`,
+    plain(`backend ${name} (${device})`),
   ].join(', ');
 }

@@ -52,6 +52,9 @@ export interface LanguageModelParts {
 const ROWS_BYTES = 128 * 2 ** 20;
 const FORWARD_BYTES = 2 ** 31;
 
+/** What a model was made of, for measurements in this package. Throws ERR_BAD_ARGUMENT for what is no model of this package. */
+export let partsOf: (model: LanguageModel) => LanguageModelParts;
+
 /** A loaded model. Make one with `loadModel`; give its memory back with `await model[Symbol.asyncDispose]()` or `await using`. */
 export class LanguageModel implements LinearHost, AsyncDisposable {
   /** config.json. */
@@ -62,6 +65,13 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   readonly contextLength: number;
   readonly #parts: LanguageModelParts;
   readonly #host: GenerationHost;
+
+  static {
+    partsOf = (model) => {
+      if (typeof model === 'object' && model !== null && #parts in model) return model.#parts;
+      throw new LowbitError('ERR_BAD_ARGUMENT', 'this is no model that can be measured', { hint: 'Pass what loadModel gives.' });
+    };
+  }
 
   constructor(parts: LanguageModelParts) {
     this.#parts = parts;

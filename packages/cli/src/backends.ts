@@ -1,0 +1,47 @@
+// Which backends a word names: the native one, the reference, or those of a module that somebody else wrote.
+
+import { type BackendProvider, LowbitError, referenceBackend } from '@lowbit/core';
+import type { CpuOptions } from '@lowbit/kernels-cpu';
+import { backendOfModule } from './backend-module.ts';
+
+/** Settings of backends that have them: the native one, and modules that export a function. */
+export type BackendSettings = Pick<CpuOptions, 'threads' | 'precision' | 'isa'>;
+
+export interface FindBackendsOptions extends BackendSettings {
+  /** Folder that paths and names of packages are looked up from; default the current one. */
+  readonly from?: string;
+}
+
+/**
+ * The backends of a choice, in order of preference, for `createRuntime` and `loadModel`:
+ *
+ * - `auto`: the native CPU backend, and after it the reference, for machines where the addon cannot be loaded and formats that it does not take
+ * - `cpu` (native) or `reference`: that one alone
+ * - anything else: a path such as `./my-backend.mjs` or the name of an installed package, whose default export, or export `backend`, is a
+ *   `BackendProvider` or a function that makes one of the settings given. The module is executed.
+ *
+ * Nothing is probed yet. Throws ERR_BAD_ARGUMENT (a setting that the backend does not have, an export that is no backend), ERR_NOT_FOUND (no such module),
+ * ERR_BACKEND_UNAVAILABLE (a module that fails while it is loaded).
+ *
+ * @example
+ * const model = await loadModel('./model-hqq4', { backends: await findBackends('cpu', { threads: 2 }) });
+ */
+export async function findBackends(choice = 'auto', options: FindBackendsOptions = {}): Promise<readonly BackendProvider[]> {
+  const { from = process.cwd(), ...given } = options;
+  const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as BackendSettings;
+  if (choice === 'auto') return [await native(settings), referenceBackend()];
+  if (choice === 'cpu') return [await native(settings)];
+  if (choice !== 'reference') return [await backendOfModule(choice, settings, from)];
+  const [setting] = Object.keys(settings);
+  if (setting === undefined) return [referenceBackend()];
+  throw new LowbitError('ERR_BAD_ARGUMENT', `the reference backend has no setting ${setting}`, {
+    hint: 'It is plain TypeScript on one thread. Leave the setting out, or choose cpu.',
+    details: { setting },
+  });
+}
+
+/** Imported when it is wanted: what runs no model, and whoever chose another backend, needs none of it. */
+async function native(settings: BackendSettings): Promise<BackendProvider> {
+  const { cpu } = await import('@lowbit/kernels-cpu');
+  return cpu(settings);
+}

@@ -1,0 +1,83 @@
+// Flags that say where a model runs, and the runtime that follows from them.
+
+import { createRuntime, isLowbitError, LowbitError, type Runtime } from '@lowbit/core';
+import { type BackendSettings, findBackends } from '../backends.ts';
+import type { Context } from '../context.ts';
+import { UsageError } from '../errors.ts';
+import { type BackendUse, noteOf, useOf, watchRuntime } from '../running-on.ts';
+
+export interface BackendFlags {
+  readonly backend?: string | undefined;
+  readonly threads?: number | undefined;
+  readonly precision?: 'exact' | 'fast' | undefined;
+  readonly isa?: string | undefined;
+}
+
+export interface OpenBackend extends AsyncDisposable {
+  readonly runtime: Runtime;
+  /** The backend of the last model that was loaded; before that the first that is available. */
+  used(): BackendUse;
+}
+
+/** Throws a UsageError for settings of the native backend without it. */
+export function checkBackendFlags({ backend = 'auto', threads, precision, isa }: BackendFlags): void {
+  if (backend === 'reference') {
+    const given = threads !== undefined ? '--threads' : precision !== undefined ? '--precision' : isa === undefined ? undefined : '--isa';
+    if (given) {
+      throw new UsageError(
+        `${given} is not for --backend reference`,
+        'It is plain TypeScript, exact, on one thread. Leave the flag out, or choose --backend cpu.',
+      );
+    }
+  }
+  if (isa !== undefined && backend === 'auto') {
+    throw new UsageError('--isa needs --backend cpu', 'It names instructions of the native backend, which auto may have to do without.');
+  }
+}
+
+/**
+ * A runtime as the flags say. A backend that has to be passed over is a remark, once.
+ * Throws ERR_BACKEND_UNAVAILABLE where none can be had, and what `findBackends` throws.
+ */
+export async function openBackend(flags: BackendFlags, context: Pick<Context, 'note'>): Promise<OpenBackend> {
+  const { backend: choice = 'auto', threads, precision, isa } = flags;
+  const settings = { threads, precision, isa } as BackendSettings; // an isa that there is not is refused there
+  const runtime = await withWayOut(choice, createRuntime({ backends: await findBackends(choice, settings) }));
+  let last: BackendUse;
+  let said: string | undefined;
+  const tell = (use: BackendUse): void => {
+    last = use;
+    const note = noteOf(use);
+    const more = choice === 'auto' && use.why?.startsWith('cpu is not available') ? ' --backend cpu says where it was looked for.' : '';
+    if (note !== undefined && note !== said) context.note(note + more);
+    said = note;
+  };
+  try {
+    tell(await useOf(runtime));
+  } catch (error) {
+    await runtime[Symbol.asyncDispose]();
+    throw error;
+  }
+  const watched = watchRuntime(runtime, tell);
+  return {
+    runtime: { ...watched, load: (...args) => withWayOut(choice, watched.load(...args)) },
+    used: () => last,
+    [Symbol.asyncDispose]: () => runtime[Symbol.asyncDispose](),
+  };
+}
+
+/** Hints of the library speak of functions; here it is a flag that helps. */
+async function withWayOut<T>(choice: string, result: Promise<T>): Promise<T> {
+  try {
+    return await result;
+  } catch (error) {
+    // With its table of backends: files that nothing reads are another matter.
+    if (choice === 'auto' || choice === 'reference' || !isLowbitError(error) || error.details.explanation === undefined) throw error;
+    const first = choice === 'cpu' && error.code === 'ERR_BACKEND_UNAVAILABLE' ? 'Follow one of the remedies, or use' : 'Use';
+    throw new LowbitError(error.code, error.message, {
+      hint: `${first} --backend auto, which takes the reference backend where another cannot be had: everything runs there, slowly.`,
+      details: error.details,
+      cause: error,
+    });
+  }
+}
