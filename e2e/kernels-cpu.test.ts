@@ -144,6 +144,31 @@ describe('models on the native backend', () => {
     }
   });
 
+  it('keys and values of 16 bits take half the memory and change logits a little', async (context) => {
+    addon(context);
+    const ids = Array.from({ length: 40 }, (_, i) => 40 + 7 * i);
+    const found: { logits: Float32Array; bytes: number }[] = [];
+    for (const kvDtype of ['f32', 'f16', 'bf16'] as const) {
+      await using runtime = await createRuntime({ backends: [cpu({ threads: 2, kvDtype })] });
+      await using checkpoint = await openCheckpoint(folder);
+      await using model = await loadModel(checkpoint, { runtime, contextLength: 64 });
+      let bytes = 0;
+      for await (const _ of model.stream({ ids, maxTokens: 3, temperature: 0, ignoreEos: true })) {
+        bytes = Math.max(bytes, model.memory().kvCache);
+      }
+      found.push({ logits: toFloat32(await model.logits(ids)).slice(), bytes });
+    }
+    const [plain, ...rounded] = found;
+    const largest = plain!.logits.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    for (const [i, { logits, bytes }] of rounded.entries()) {
+      expect(bytes).toBe(plain!.bytes / 2);
+      const off = logits.reduce((most, value, j) => Math.max(most, Math.abs(value - plain!.logits[j]!)), 0);
+      expect(off).toBeGreaterThan(0);
+      expect(off / largest).toBeLessThan(i === 0 ? 2e-3 : 2e-2);
+    }
+    expect(() => cpu({ kvDtype: 'int8' as never })).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+
   it('lets the event loop run during a step, one step at a time, and ends cleanly when it is disposed meanwhile', async (context) => {
     addon(context);
     const backend = await cpu({ threads: 2 }).open();

@@ -64,7 +64,7 @@ describe('the addon', () => {
     const b = new ProgramBuilder({ layers: 0 });
     const x = b.inject(b.embed(b.addLinear('e', [5, 8], { use: 'embedding' })), 'image');
     b.output('out', b.select(x));
-    const program = native.compileProgram(machine, programSpec(b.build(), [table], 16));
+    const program = native.compileProgram(machine, programSpec(b.build(), [table], { contextLength: 16, kvDtype: 'f32' }));
     const share = { id: 1, start: 0, length: 2, remembers: false, from: [0, 0, 0, 0], count: [2, 1, 0, 0], wanted: Uint32Array.of(1) };
     const injection = { op: 1, at: Uint32Array.of(1), values: new Float32Array(8).fill(3) };
     const step: NativeStep = {

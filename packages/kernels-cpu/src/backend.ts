@@ -26,7 +26,7 @@ import {
   validateProgram,
   validateQuantized,
 } from '@lowbit/core';
-import type { CpuBinding, Isa, Machine } from './binding.ts';
+import type { CpuBinding, Isa, Machine, StoredFloat } from './binding.ts';
 import { CpuExecutable } from './executable.ts';
 import { planLayout } from './layout.ts';
 import { CpuLinear, type LinearHome } from './linear.ts';
@@ -40,6 +40,7 @@ export interface CpuSettings {
   readonly isa: Isa;
   readonly threads: number;
   readonly precision: 'exact' | 'fast';
+  readonly kvDtype: StoredFloat;
   readonly codecs: readonly FormatCodec[];
 }
 
@@ -78,6 +79,7 @@ export class CpuBackend implements Backend {
   readonly #binding: CpuBinding;
   readonly #codecs: readonly FormatCodec[];
   readonly #machine: Machine;
+  readonly #kvDtype: StoredFloat;
   readonly #home: LinearHome;
   readonly #slots: HostSlots;
   readonly #owned = new Set<CpuLinear>();
@@ -86,7 +88,8 @@ export class CpuBackend implements Backend {
   #disposed = false;
 
   constructor(binding: CpuBinding, settings: CpuSettings, memory: number) {
-    const { name, isa, threads, precision, codecs } = settings;
+    const { name, isa, threads, precision, kvDtype, codecs } = settings;
+    this.#kvDtype = kvDtype;
     this.name = name;
     this.device = { label: `CPU, ${isa}, ${threads === 1 ? 'one thread' : `${threads} threads`}`, memory, features: [isa, precision] };
     this.#binding = binding;
@@ -163,7 +166,7 @@ export class CpuBackend implements Backend {
     }
     const owned = program.linears.map((use, i) => this.#own(use, linears[i]!));
     const handles = owned.map(({ handle }) => handle);
-    const spec = programSpec(program, handles, options.contextLength);
+    const spec = programSpec(program, handles, { contextLength: options.contextLength, kvDtype: this.#kvDtype });
     try {
       const handle = this.#binding.compileProgram(this.#machine, spec);
       const constantBytes = spec.constants.reduce((sum, { byteLength }) => sum + byteLength, 0);

@@ -2,7 +2,7 @@
 
 import { availableThreads, type BackendProvider, checkOptionNames, type FormatCodec, LowbitError } from '@lowbit/core';
 import { CpuBackend } from './backend.ts';
-import type { CpuBinding, Isa } from './binding.ts';
+import type { CpuBinding, Isa, StoredFloat } from './binding.ts';
 import { hostFacts } from './host.node.ts';
 import { checkBinding, loadBinding, whyNot } from './load.node.ts';
 
@@ -16,6 +16,8 @@ export interface CpuOptions {
    * for more. See the README for bounds. Dense weights and LLM.int8 are computed alike in both.
    */
   readonly precision?: 'exact' | 'fast';
+  /** In which dtype keys and values of sequences are kept; default `f32`. The others halve their memory and round each number. */
+  readonly kvDtype?: StoredFloat;
   /** The addon, or a path to it, for bundlers and Electron. Default: see the README. */
   readonly binding?: CpuBinding | string;
   /** Codecs of custom formats. */
@@ -49,12 +51,13 @@ function chosenIsa(binding: CpuBinding, wanted: Isa | 'auto'): Isa {
  * const runtime = await createRuntime({ backends: [cpu(), referenceBackend()] });
  */
 export function cpu(options: CpuOptions = {}): BackendProvider {
-  checkOptionNames('cpu', options, ['threads', 'isa', 'precision', 'binding', 'codecs', 'name']);
-  const { threads = availableThreads(), isa = 'auto', precision = 'exact', binding, codecs = [], name = 'cpu' } = options;
+  checkOptionNames('cpu', options, ['threads', 'isa', 'precision', 'kvDtype', 'binding', 'codecs', 'name']);
+  const { threads = availableThreads(), isa = 'auto', precision = 'exact', kvDtype = 'f32', binding, codecs = [], name = 'cpu' } = options;
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024)
     throw badOption('threads', threads, 'Pass a whole number from 1 to 1024.');
   if (!ISAS.includes(isa)) throw badOption('isa', isa, `Use one of ${ISAS.join(', ')}.`);
   if (precision !== 'exact' && precision !== 'fast') throw badOption('precision', precision, 'Use exact or fast.');
+  if (!['f32', 'f16', 'bf16'].includes(kvDtype)) throw badOption('kvDtype', kvDtype, 'Use f32, f16 or bf16.');
   if (typeof name !== 'string' || name === '') throw badOption('name', name, 'Pass a word.');
   if (!Array.isArray(codecs)) throw badOption('codecs', codecs, 'Pass a list of codecs.');
   if (binding !== undefined && typeof binding !== 'string') checkBinding(binding);
@@ -75,7 +78,7 @@ export function cpu(options: CpuOptions = {}): BackendProvider {
     },
     async open(opened) {
       const found = find();
-      const settings = { name, isa: chosenIsa(found, isa), threads, precision, codecs: [...codecs, ...(opened?.codecs ?? [])] };
+      const settings = { name, isa: chosenIsa(found, isa), threads, precision, kvDtype, codecs: [...codecs, ...(opened?.codecs ?? [])] };
       return new CpuBackend(found, settings, hostFacts().memory);
     },
   };

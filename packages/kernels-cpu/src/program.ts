@@ -1,7 +1,7 @@
 // A program as the addon takes it: operations with the names of native/dispatch/program.h, and a place in one arena for every tensor.
 
 import { type Op, opConstants, opInputs, opResults, type Program, type Rope, type RowDomain, toFloat32 } from '@lowbit/core';
-import type { WeightHandle } from './binding.ts';
+import type { StoredFloat, WeightHandle } from './binding.ts';
 
 /** In the order of `Rows` in program.h. */
 const DOMAINS: readonly RowDomain[] = ['tokens', 'outputs', 'routed', 'encoder'];
@@ -19,9 +19,10 @@ export interface ProgramSpec {
   readonly constants: readonly Float32Array[];
   readonly linears: readonly WeightHandle[];
   readonly contextLength: number;
+  readonly kvDtype: StoredFloat;
 }
 
-export function programSpec(program: Program, linears: readonly WeightHandle[], contextLength: number): ProgramSpec {
+export function programSpec(program: Program, linears: readonly WeightHandle[], settings: Pick<ProgramSpec, 'contextLength' | 'kvDtype'>): ProgramSpec {
   const used = new Set(program.ops.flatMap(opConstants));
   return {
     ...placeTensors(program),
@@ -34,7 +35,7 @@ export function programSpec(program: Program, linears: readonly WeightHandle[], 
     })),
     constants: program.constants.map((constant, id) => (used.has(id) ? toFloat32(constant) : new Float32Array(0))),
     linears,
-    contextLength,
+    ...settings,
   };
 }
 

@@ -95,6 +95,14 @@ Op op_of(const Napi::Object& from) {
   return op;
 }
 
+Float kv_dtype(const Napi::Object& spec) {
+  const std::string name = spec.Get("kvDtype").ToString().Utf8Value();
+  if (name == "f16") return Float::f16;
+  if (name == "bf16") return Float::bf16;
+  if (name != "f32") fail(spec.Env(), "no such dtype of keys and values");
+  return Float::f32;
+}
+
 /// compileProgram(machine, spec): program. The linears stay alive as long as it does.
 Napi::Value compile_program(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
@@ -131,6 +139,7 @@ Napi::Value compile_program(const Napi::CallbackInfo& info) {
       program.thresholds.push_back(held->linears.back()->threshold);
     }
     program.context_length = size(spec, "contextLength");
+    program.cache_dtype = kv_dtype(spec);
     return Napi::Number::New(info.Env(), state(info).programs.add(std::move(held)));
   });
 }
