@@ -70,6 +70,14 @@ Activations Quantized::group(size_t index) const {
 Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_t rows, int threads)
     : kernels_(kernels), weight_(weight), planes_(weight.kind == Kind::int8 ? 1 : planes), rows_(rows), threads_(threads) {
   const Weight& w = weight_;
+  rounded_ = w.kind == Kind::tiles && w.round != Float::none && planes == kMaxPlanes;
+  if (w.rotate != 0 || (is_pairs(w.codes) && !rounded_)) prepared_bytes_ = align(rows * w.inp * sizeof(float));
+  prepared_rows_ = std::max<size_t>(1, (size_t{1} << 13) / w.inp);
+  if (rounded_) {
+    chunk_items_ = chunk_items(w.class_tiles, tile_bytes(w), threads, 1);
+    thread_bytes_ = align(strip_inputs(w) * kTileRows * sizeof(float)) + align(rows * kTileRows * sizeof(float));
+    return;
+  }
   if (!is_tiles(w)) {
     chunk_items_ = chunk_items(w.out, w.inp * sizeof(float), threads, 4);
     thread_bytes_ = align(4 * w.inp * sizeof(float));
@@ -87,11 +95,16 @@ Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_
 
 size_t Product::scratch_bytes() const {
   const size_t own = thread_bytes_ * static_cast<size_t>(threads_);
-  return is_tiles(weight_) && thread_bytes_ == 0 ? align(rows_ * quantized_.token_bytes()) : own;
+  return prepared_bytes_ + (is_tiles(weight_) && thread_bytes_ == 0 ? align(rows_ * quantized_.token_bytes()) : own);
 }
 
 bool Product::shares(const Product& other) const {
   const auto plain = [](const Product& p) { return p.weight_.kind == Kind::tiles && p.thread_bytes_ == 0; };
+  const Weight& v = other.weight_;
+  if (rows_ != other.rows_ || weight_.rotate != v.rotate || weight_.features != v.features) return false;
+  // Prepared rows in the order of the inputs, at the same place.
+  if (prepared_bytes_ > 0 && thread_bytes_ > 0) return other.prepared_bytes_ == prepared_bytes_ && other.thread_bytes_ > 0;
+  if (is_pairs(weight_.codes) != is_pairs(v.codes)) return false;
   const Quantized& a = quantized_;
   const Quantized& b = other.quantized_;
   return plain(*this) && plain(other) && rows_ == other.rows_ && a.inp == b.inp && a.block == b.block && a.planes == b.planes &&
@@ -101,16 +114,31 @@ bool Product::shares(const Product& other) const {
 void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to, bool quantized) {
   x_ = x;
   out_ = out;
+  scratch_ = scratch;
   const auto add = [&](auto run, size_t chunks) { to.push_back({run, this, static_cast<uint32_t>(chunks)}); };
   const Weight& w = weight_;
+  if (prepared_bytes_ > 0) {
+    given_ = x;
+    x_ = reinterpret_cast<const float*>(scratch);
+    scratch_ = scratch += prepared_bytes_;
+    // Where rows are quantized, that stage prepares them.
+    const auto run = [](const void* p, size_t chunk, int) {
+      const Product& self = *static_cast<const Product*>(p);
+      self.prepare_rows(chunk * self.prepared_rows_, std::min(self.rows_, (chunk + 1) * self.prepared_rows_));
+    };
+    if (!quantized && thread_bytes_ > 0) add(run, divide_up(rows_, prepared_rows_));
+  }
+  if (rounded_) {
+    add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_rounded(chunk, thread); },
+        divide_up(w.class_tiles, chunk_items_));
+    return;
+  }
   if (!is_tiles(w)) {
-    scratch_ = scratch;
     add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_rows(chunk, thread); },
         divide_up(w.out, chunk_items_));
     return;
   }
   if (thread_bytes_ > 0) {
-    scratch_ = scratch;
     add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_classes(chunk, thread); },
         divide_up(w.classes, chunk_items_));
     return;
@@ -134,7 +162,9 @@ void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<S
 
 void Product::quantize(size_t group) const {
   const Activations a = quantized_.group(group);
-  kernels_.quantize(x_ + quantized_.cut.start(group) * weight_.inp, weight_.inp, a.tokens, planes_, weight_.inp, weight_.block,
+  const size_t first = quantized_.cut.start(group);
+  if (prepared_bytes_ > 0) prepare_rows(first, first + static_cast<size_t>(a.tokens));
+  kernels_.quantize(x_ + first * weight_.inp, weight_.inp, a.tokens, planes_, weight_.inp, weight_.block,
                     weight_.blocks, nullptr, const_cast<int32_t*>(a.codes), const_cast<float*>(a.scale), const_cast<float*>(a.sum),
                     const_cast<int32_t*>(a.plane_sum));
 }
@@ -147,7 +177,7 @@ void Product::finish_tile(size_t tile, size_t group, const float* sums, const fl
   const size_t rows = std::min(kTileRows, w.out / w.classes - first);
   const size_t token = quantized_.cut.start(group);
   const int tokens = quantized_.cut.tokens(group);
-  const bool table = w.codes == Codes::table4;
+  const bool table = is_table(w.codes);
   for (int m = 0; m < tokens; ++m) {
     float* out = out_ + (token + static_cast<size_t>(m)) * w.out;
     for (size_t lane = 0; lane < rows; ++lane) {
@@ -228,7 +258,7 @@ void Product::multiply_rows(size_t chunk, int thread) const {
     if (w.kind == Kind::dense && w.dtype == Float::f32) {
       rows = reinterpret_cast<const float*>(w.data + row * w.row_bytes);
     } else {
-      for (size_t i = 0; i < count; ++i) fill_row(kernels_, w, row + i, wide + i * w.inp);
+      for (size_t i = 0; i < count; ++i) fill_stored_row(kernels_, w, row + i, wide + i * w.inp);
     }
     kernels_.dot(rows, count, w.inp, x_, w.inp, rows_, out_ + row, w.out);
     if (w.bias == nullptr) continue;

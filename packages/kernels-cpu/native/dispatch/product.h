@@ -37,7 +37,7 @@ struct Quantized {
   Activations group(size_t index) const;
 };
 
-/// One product: `out` [rows, weight.out] = x [rows, weight.inp] W^T + bias. Everything it needs while it runs.
+/// One product: `out` [rows, weight.out] = x [rows, weight.features] W^T + bias. Everything it needs while it runs.
 class Product {
  public:
   /// planes: 1 to 3, of tiles; other kinds have their own arithmetic.
@@ -57,10 +57,12 @@ class Product {
   float threshold = 0;
 
  private:
+  void prepare_rows(size_t from, size_t to) const;
   void quantize(size_t group) const;
   void multiply_tiles(size_t chunk) const;
   void multiply_classes(size_t chunk, int thread) const;
   void multiply_rows(size_t chunk, int thread) const;
+  void multiply_rounded(size_t chunk, int thread) const;
   void find_outliers();
   void quantize_int8(size_t group) const;
   void multiply_int8(size_t chunk) const;
@@ -74,6 +76,10 @@ class Product {
   Quantized quantized_{};
   size_t chunk_items_ = 1;  // tiles, classes or rows of a chunk
   const float* x_ = nullptr;
+  bool rounded_ = false;        // by the codec's rounded products, in f32: see rounded.cpp
+  size_t prepared_bytes_ = 0;   // of rows of x filled up, rotated or in another order, at the start of the scratch
+  size_t prepared_rows_ = 0;    // of a chunk
+  const float* given_ = nullptr;
   float* out_ = nullptr;
   uint8_t* scratch_ = nullptr;  // after the quantized rows
   size_t thread_bytes_ = 0;

@@ -16,6 +16,7 @@
 #include "pool.h"
 #include "product.h"
 #include "program.h"
+#include "rotation.h"
 #include "routines.h"
 #include "select.h"
 
@@ -49,7 +50,10 @@ struct Exact {
 int levels(Codes codes) {
   switch (codes) {
     case Codes::c8:
+    case Codes::pairs8:
       return 256;
+    case Codes::pairs6:
+      return 64;
     case Codes::c3:
       return 8;
     case Codes::c2:
@@ -71,22 +75,24 @@ void run_product(const Kernels& kernels, Pool& pool, const Weight& w, int planes
   give_memory(scratch, bytes);
 }
 
-/// Compares with float rows of the weight in double, and results with those of the first instruction set.
-void check_weight(Weight& w, const std::vector<uint8_t>& codes, Pool& pool, std::vector<std::vector<float>>& firsts, const Kernels& kernels) {
+/// Compares with float rows of the weight in double, and results with the first ones: of any instruction set, or of the same one where products are in f32.
+void check_weight(Weight& w, const std::vector<uint8_t>& codes, Pool& pool, std::vector<std::vector<float>>& firsts,
+                  std::vector<std::vector<float>>& own, const Kernels& kernels) {
   uint8_t* data = take_memory(w.data_bytes);
   std::memcpy(data, w.data, w.data_bytes);  // dense and numbers were put there
   const uint8_t* given = w.data;
   w.data = data;
   if (!codes.empty()) {
     const size_t half = w.out / 2;
-    expect(put_codes(w, data, half, w.out - half, codes.data() + half * w.inp) == Status::ok, "put_codes");
+    expect(put_codes(w, data, half, w.out - half, codes.data() + half * code_columns(w)) == Status::ok, "put_codes");
     expect(put_codes(w, data, 0, half, codes.data()) == Status::ok, "put_codes");
   }
-  std::vector<std::vector<float>> dense(w.out, std::vector<float>(w.inp));
+  const size_t inp = w.features;
+  std::vector<std::vector<float>> dense(w.out, std::vector<float>(inp));
   for (size_t i = 0; i < w.out; ++i) fill_row(kernels, w, i, dense[i].data());
   size_t at = 0;
   for (const size_t rows : {size_t{1}, size_t{2}, size_t{3}, size_t{7}, size_t{26}}) {
-    Exact<float> x(rows * w.inp), out(rows * w.out);
+    Exact<float> x(rows * inp), out(rows * w.out);
     seed = static_cast<uint32_t>(rows);
     for (size_t i = 0; i < x.count; ++i) x.data[i] = number();
     for (int planes = 1; planes <= 3; ++planes, ++at) {
@@ -96,20 +102,28 @@ void check_weight(Weight& w, const std::vector<uint8_t>& codes, Pool& pool, std:
       for (size_t r = 0; r < rows; ++r) {
         for (size_t i = 0; i < w.out; ++i) {
           double sum = 0;
-          for (size_t k = 0; k < w.inp; ++k) sum += static_cast<double>(x.data[r * w.inp + k]) * dense[i][k];
+          for (size_t k = 0; k < inp; ++k) sum += static_cast<double>(x.data[r * inp + k]) * dense[i][k];
           if (w.bias != nullptr) sum += w.bias[i];
           const double error = std::fabs(sum - out.data[r * w.out + i]);
           worst = error <= worst ? worst : error;  // NaN counts
         }
       }
-      const double bounds[] = {0.5, 3e-3, 3e-4};
+      const double bounds[] = {0.5, w.round == Float::none ? 3e-3 : 3e-2, 3e-4};
       expect(worst < (w.kind == Kind::int8 ? 0.3 : bounds[planes - 1]), "far from the plain loop: kind, planes, rows",
              static_cast<long>(w.kind), planes, static_cast<long>(rows));
-      if (w.kind == Kind::tiles || w.kind == Kind::int8) {
-        std::vector<float> got(out.data, out.data + out.count);
-        if (firsts.size() <= at) firsts.push_back(got);
-        expect(firsts[at] == got, "other bytes than the first instruction set gives: kind, isa, planes", static_cast<long>(w.kind),
-               static_cast<long>(kernels.isa), planes);
+      const std::vector<float> got(out.data, out.data + out.count);
+      if (firsts.size() <= at) firsts.push_back(got);
+      if (own.size() <= at) own.push_back(got);
+      expect(own[at] == got, "other bytes with other threads: kind, isa, planes", static_cast<long>(w.kind), static_cast<long>(kernels.isa), planes);
+      const bool integers = (w.kind == Kind::tiles && (w.round == Float::none || planes < kMaxPlanes)) || w.kind == Kind::int8;
+      expect(!integers || firsts[at] == got, "other bytes than the first instruction set gives: kind, isa, planes", static_cast<long>(w.kind),
+             static_cast<long>(kernels.isa), planes);
+      // The last row by itself.
+      if (w.kind != Kind::int8) {
+        Exact<float> alone(w.out);
+        run_product(kernels, pool, w, planes, 1, x.data + (rows - 1) * inp, alone.data);
+        expect(std::equal(alone.data, alone.data + w.out, got.end() - static_cast<std::ptrdiff_t>(w.out)), "a row depends on its batch: kind, isa, planes",
+               static_cast<long>(w.kind), static_cast<long>(kernels.isa), planes);
       }
     }
   }
@@ -122,9 +136,10 @@ void each_machine(Weight& w, const std::vector<uint8_t>& codes) {
   for (int isa = 0; isa < kIsaCount; ++isa) {
     const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
     if (kernels == nullptr) continue;
+    std::vector<std::vector<float>> own;
     for (const int threads : {1, 3}) {
       Pool pool(threads);
-      check_weight(w, codes, pool, firsts, *kernels);
+      check_weight(w, codes, pool, firsts, own, *kernels);
     }
   }
 }
@@ -144,6 +159,7 @@ std::vector<float> random_floats(size_t count, float low, float span) {
 void test_tiles() {
   for (int c = 0; c < kCodesCount; ++c) {
     const Codes codes = static_cast<Codes>(c);
+    if (is_pairs(codes)) continue;
     for (const Float meta : {Float::f32, Float::f16, Float::bf16, Float::none}) {
       if (codes == Codes::table4 && meta == Float::none) continue;
       Weight w;
@@ -179,6 +195,163 @@ void test_tiles() {
         set_table(w, table.data());
       }
       each_machine(w, random_codes(w.out * w.inp, levels(codes)));
+    }
+  }
+}
+
+/// Codebooks of numbers and of pairs, rotated and not, with rounded products and without, of numbers that are f16 and of others.
+void test_codebooks() {
+  struct Turn {
+    size_t rotate, blocks, filling;  // of a row
+  };
+  for (const Codes codes : {Codes::table4, Codes::pairs8, Codes::pairs6, Codes::pairs4}) {
+    for (const Float round : {Float::none, Float::f16, Float::bf16}) {
+      for (const Turn turn : {Turn{0, 3, 0}, Turn{unit_inputs(codes), 5, 3}, Turn{256, 2, 130}, Turn{512, 1, 0}}) {
+        Weight w;
+        w.kind = Kind::tiles;
+        w.out = 37;
+        w.codes = codes;
+        w.meta = round == Float::none ? Float::f32 : round;
+        w.round = round;
+        w.dim = is_pairs(codes) ? 2 : 1;
+        w.rotate = turn.rotate;
+        w.block = turn.rotate == 0 ? 96 : std::min<size_t>(turn.rotate, 128);
+        w.inp = turn.blocks * (turn.rotate == 0 ? w.block : turn.rotate);
+        w.features = w.inp - turn.filling;
+        expect(plan_layout(w) == Status::ok, "plan_layout");
+        const bool halves = turn.rotate != 256;
+        std::vector<float> table = random_floats(static_cast<size_t>(levels(codes)) * w.dim, -1, 2);
+        for (float& number : table) number = halves ? from_f16(to_f16(number)) : number;
+        table[0] = 0;
+        const std::vector<float> bias = random_floats(w.out, -1, 2);
+        w.bias = bias.data();
+        w.table = table.data();
+        std::vector<uint8_t> data(w.data_bytes), bytes(4 * pair_entries(codes)), bits(bytes.size());
+        w.data = data.data();
+        for (size_t row = 0; row < w.out; ++row) {
+          for (size_t b = 0; b < w.blocks; ++b) {
+            put_numbers(w, data.data(), row, b, round_to(round, 0.04f + 0.001f * static_cast<float>((row * 7 + b) % 31)), 0);
+          }
+        }
+        if (is_pairs(codes)) {
+          set_pair_table(w, table.data(), bytes.data(), bits.data());
+          expect((w.pair_halves != nullptr) == halves, "a table of f16 numbers is taken for another, or the reverse");
+        } else {
+          set_table(w, table.data());
+        }
+        each_machine(w, random_codes(w.out * code_columns(w), levels(codes)));
+      }
+    }
+  }
+  // What no tile takes: groups across rows, rows of any length.
+  for (const size_t dim : {size_t{1}, size_t{2}}) {
+    for (const int bits : {2, 4, 8}) {
+      for (const size_t rotate : {size_t{0}, size_t{4}, size_t{32}}) {
+        Weight w;
+        w.kind = Kind::grouped;
+        w.out = 13;
+        w.inp = rotate == 0 ? 26 : 3 * rotate;
+        w.features = rotate == 0 ? w.inp : w.inp - 1;
+        w.rotate = rotate;
+        w.bits = bits;
+        w.dim = dim;
+        w.group = 10;
+        w.groups = (w.out * w.inp + 9) / 10;
+        w.round = rotate == 0 ? Float::none : dim == 1 ? Float::f16 : Float::bf16;
+        expect(plan_layout(w) == Status::ok, "plan_layout");
+        const std::vector<float> scale = random_floats(w.groups, 0.04f, 0.04f);
+        const std::vector<float> table = random_floats((size_t{1} << bits) * dim, -1, 2);
+        w.scale = scale.data();
+        w.table = table.data();
+        std::vector<uint8_t> data(w.data_bytes);
+        w.data = data.data();
+        each_machine(w, random_codes(w.out * code_columns(w), 1 << bits));
+      }
+    }
+  }
+  Weight w;
+  w.kind = Kind::tiles;
+  w.out = 16;
+  w.inp = w.block = 64;
+  w.codes = Codes::pairs8;
+  w.meta = w.round = Float::f16;
+  w.dim = 2;
+  const auto refused = [&](auto&& edit) {
+    Weight bad = w;
+    edit(bad);
+    return plan_layout(bad) == Status::bad_argument;
+  };
+  expect(!refused([](Weight&) {}), "a codebook of pairs is refused");
+  expect(refused([](Weight& bad) { bad.dim = 1; }), "pairs of one");
+  expect(refused([](Weight& bad) { bad.inp = 72; }), "a short block of pairs");
+  expect(refused([](Weight& bad) { bad.rotate = 24; }), "a Hadamard block of 24");
+  expect(refused([](Weight& bad) { bad.rotate = 128; }), "a Hadamard block longer than the row");
+  expect(refused([](Weight& bad) { bad.features = 60; }), "filling without a rotation");
+  expect(refused([](Weight& bad) { bad.features = 65; bad.rotate = 64; }), "more features than inputs");
+  expect(refused([](Weight& bad) { bad.round = Float::bf16; }), "products rounded to another dtype than the scales have");
+  expect(refused([](Weight& bad) { bad.meta = bad.round = Float::none; }), "pairs without scales");
+}
+
+/// Rows in the rotated basis are those of the double sums, whatever the block; roundings to 16 bits are those of the scalar functions.
+void test_rotation() {
+  for (int isa = 0; isa < kIsaCount; ++isa) {
+    const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
+    if (kernels == nullptr) continue;
+    for (const size_t block : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096}) {
+      const size_t columns = 3 * block, features = columns - (block > 1 ? block / 2 + 1 : 0);
+      Exact<float> x(features), out(columns), mixed(columns);
+      for (size_t i = 0; i < features; ++i) x.data[i] = number();
+      std::vector<float> plain(x.data, x.data + features);
+      plain.resize(columns);
+      hadamard(plain.data(), columns, block);
+      kernels->rotate(x.data, features, columns, block, false, out.data);
+      double worst = 0;
+      for (size_t i = 0; i < columns; ++i) worst = std::max(worst, std::fabs(static_cast<double>(out.data[i]) - plain[i]));
+      expect(worst < 1e-6, "a rotation is far from that in double: isa, block", isa, static_cast<long>(block));
+      kernels->rotate(x.data, features, columns, block, true, mixed.data);
+      for (size_t i = 0; i < columns; ++i) {
+        const size_t from = i / 8 * 8 + 8 <= columns ? i / 8 * 8 + i % 4 * 2 + i % 8 / 4 : i;
+        expect(mixed.data[i] == out.data[from], "evens and odds: isa, block", isa, static_cast<long>(block));
+      }
+    }
+    // Products of every scale's fraction with all numbers of a table, by a product with one row of x that picks a column.
+    for (const Float round : {Float::f16, Float::bf16}) {
+      Weight w;
+      w.kind = Kind::tiles;
+      w.out = 2048;
+      w.inp = w.block = 8;
+      w.codes = Codes::pairs8;
+      w.dim = 2;
+      w.meta = w.round = round;
+      expect(plan_layout(w) == Status::ok, "plan_layout");
+      std::vector<float> table = random_floats(512, -4, 8);
+      for (size_t i = 0; i < 512; ++i) {
+        const float smaller = i < 64 ? table[i] * std::ldexp(1.0f, -static_cast<int>(i % 16)) : table[i];
+        table[i] = std::fabs(smaller) < 1e-4f ? 0 : round_to(round, smaller);
+      }
+      std::vector<uint8_t> data(w.data_bytes), bytes(1024), bits(1024);
+      w.data = data.data();
+      w.table = table.data();
+      set_pair_table(w, table.data(), bytes.data(), bits.data());
+      expect(w.pair_halves != nullptr, "a table is not of f16 numbers");
+      const std::vector<uint8_t> codes = random_codes(w.out * 4, 256);
+      expect(put_codes(w, data.data(), 0, w.out, codes.data()) == Status::ok, "put_codes");
+      for (const int exponent : {0, -6, -14}) {  // the last one: products below the normal numbers of f16
+        for (size_t row = 0; row < w.out; ++row) {
+          const float scale = std::ldexp(1.0f + static_cast<float>(row % 1024) / 1024, exponent);
+          put_numbers(w, data.data(), row, 0, round_to(round, row < 1024 ? scale : -scale), 0);
+        }
+        for (size_t tile = 0; tile < w.class_tiles; ++tile) {
+          Exact<float> strip(8 * kTileRows);
+          kernels->expand[static_cast<int>(w.codes)](w, data.data() + tile * tile_bytes(w), 0, 1, strip.data);
+          for (size_t lane = 0; lane < kTileRows; ++lane) {
+            float row[8];
+            fill_stored_row(*kernels, w, tile * kTileRows + lane, row);
+            for (size_t k = 0; k < 8; ++k) expect(strip.data[k * kTileRows + lane] == row[k], "a rounded product: isa, dtype, exponent", isa,
+                                                  static_cast<long>(round), exponent);
+          }
+        }
+      }
     }
   }
 }
@@ -574,6 +747,8 @@ int main() {
   test_long_stages();
   test_bounds();
   test_tiles();
+  test_codebooks();
+  test_rotation();
   test_rows();
   test_int8();
   test_program();
