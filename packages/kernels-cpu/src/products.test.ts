@@ -159,7 +159,8 @@ describe('products', () => {
       const dense = toFloat32(codecFor(format).dequantize(weight));
       const codec = codecFor(format).numbers(weight)!;
       const largestEntry = Math.max(...(codec.table ?? [0]).map(Math.abs));
-      const widest = Math.max(...codec.scale.map(Math.abs)) * (format.kind === 'affine' ? (format as { levels: number }).levels : 2 * largestEntry);
+      const widest =
+        Math.max(...codec.scale.map(Math.abs)) * (format.kind === 'affine' ? (format as { levels: number }).levels : 2 * largestEntry);
       const table = format.kind === 'codebook' ? 2 ** -16 + (precision === 'fast' ? unrounded(format) : 0) : 0;
       for (let row = 0; row < rows; row++) {
         const spread = Math.sqrt((format as Codebook).rotate?.block ?? 1); // a rotation makes numbers larger by so much at most

@@ -142,7 +142,7 @@ struct Kernels {
   void (*rotate)(const float* x, size_t features, size_t columns, size_t block, bool evens_first, float* out);
   /// Blocks [from, to) of a tile of a codebook with `round`, as floats: out [input][16], the codec's rounded products. Null for other codes.
   void (*expand[kCodesCount])(const Weight& weight, const uint8_t* tile, size_t from, size_t to, float* out);
-  /// sums [token][16] += strip [n][16] times `tokens` rows of x, `stride` floats apart; n is even. By tokens - 1; null where a caller must take fewer.
+  /// sums [token][16] += strip [n][16] times `tokens` rows of x, `stride` floats apart; n is a multiple of 4. By tokens - 1; null where a caller must take fewer.
   void (*strip[kMaxTokens])(const float* strip, size_t n, const float* x, size_t stride, float* sums);
   /// out[i] = number i of a row of stored floats.
   void (*widen)(const uint8_t* data, Float dtype, size_t count, float* out);

@@ -23,7 +23,8 @@ struct V {
   static constexpr int kMost[kMaxPlanes] = {4, 2, 1};
   static constexpr int kTableSums = 6;
   static constexpr int kDotTokens = 1;
-  static constexpr int kStripTokens = 2;
+  static constexpr int kStripTokens = 1;
+  static constexpr bool kHalves = false;
 
   ALWAYS_INLINE __m256i half(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   ALWAYS_INLINE Bytes load(const uint8_t* p) { return {half(p), half(p + 32)}; }

@@ -144,23 +144,65 @@ void expand_to(const Weight& w, const uint8_t* tile, size_t from, size_t to, flo
   }
 }
 
-template <Codes C>
-void expand(const Weight& w, const uint8_t* tile, size_t from, size_t to, float* out) {
-  if (w.round == Float::f16) return expand_to<C, Float::f16>(w, tile, from, to, out);
-  expand_to<C, Float::bf16>(w, tile, from, to, out);
-}
-
-/// Two chains of sums a token whatever the tokens, so that a row's sums are the same beside any others.
-template <int T>
-void strip_product(const float* strip, size_t n, const float* x, size_t stride, float* sums) {
-  V::Floats s[T][2];
-  UNROLL for (int t = 0; t < T; ++t) s[t][0] = s[t][1] = V::set(0.0f);
-  for (size_t k = 0; k < n; k += 2, strip += 32) {
-    const V::Floats a = V::load_f32(strip), b = V::load_f32(strip + 16);
-    UNROLL for (int t = 0; t < T; ++t) {
-      s[t][0] = V::multiply_add(a, V::set(x[t * stride + k]), s[t][0]);
-      s[t][1] = V::multiply_add(b, V::set(x[t * stride + k + 1]), s[t][1]);
+/// The same by bytes of f16 bits, where vectors of bytes are looked up at once and the table is of such numbers. W: V, where it has these operations.
+template <class W, Codes C, Float R>
+void expand_halves(const Weight& w, const uint8_t* tile, size_t from, size_t to, float* out) {
+  using U = Unit<C>;
+  constexpr size_t kEntries = pair_entries(C);
+  const size_t units = w.code_bytes / U::kBytes;
+  ByteTable<C> tables[4];
+  for (size_t i = 0; i < 4; ++i) ByteTable<C>::load(tables[i], w.pair_halves + i * kEntries);
+  for (size_t b = from; b < to; ++b) {
+    const uint8_t* q = tile + b * w.block_bytes;
+    const V::Floats scale = V::mul(load_meta(q + w.code_bytes, R), V::set(0x1p112f));
+    for (size_t u = 0; u < units; ++u, q += U::kBytes) {
+      V::prefetch(q + 4096);
+      each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
+        const V::Bytes codes = W::halves_order(U::template get<decltype(index)::value>(q));
+        UNROLL for (int j = 0; j < 2; ++j) {
+          const V::Bytes low = ByteTable<C>::look_up(tables[2 * j], codes);
+          const V::Bytes high = ByteTable<C>::look_up(tables[2 * j + 1], codes);
+          const V::Ints first = W::halves_low(low, high), last = W::halves_high(low, high);
+          float* to_pair = out + 16 * j;
+          V::store(to_pair, rounded<R>(V::mul(W::template half_at<0>(first), scale)));
+          V::store(to_pair + 32, rounded<R>(V::mul(W::template half_at<1>(first), scale)));
+          V::store(to_pair + 64, rounded<R>(V::mul(W::template half_at<0>(last), scale)));
+          V::store(to_pair + 96, rounded<R>(V::mul(W::template half_at<1>(last), scale)));
+        }
+        out += 128;
+      });
     }
   }
-  UNROLL for (int t = 0; t < T; ++t) V::store(sums + 16 * t, V::add(V::load_f32(sums + 16 * t), V::add(s[t][0], s[t][1])));
+}
+
+template <Codes C, Float R>
+void expand_by(const Weight& w, const uint8_t* tile, size_t from, size_t to, float* out) {
+  if constexpr (V::kHalves && is_pairs(C) && pair_entries(C) > 16) {
+    if (w.pair_halves != nullptr) return expand_halves<V, C, R>(w, tile, from, to, out);
+  }
+  expand_to<C, R>(w, tile, from, to, out);
+}
+
+template <Codes C>
+void expand(const Weight& w, const uint8_t* tile, size_t from, size_t to, float* out) {
+  if (w.round == Float::f16) return expand_by<C, Float::f16>(w, tile, from, to, out);
+  expand_by<C, Float::bf16>(w, tile, from, to, out);
+}
+
+/// Four chains of sums a token whatever the tokens, so that a row's sums are the same beside any others.
+template <int T>
+void strip_product(const float* strip, size_t n, const float* x, size_t stride, float* sums) {
+  constexpr int kChains = 4;
+  V::Floats s[T][kChains];
+  UNROLL for (int t = 0; t < T; ++t) UNROLL for (int i = 0; i < kChains; ++i) s[t][i] = V::set(0.0f);
+  for (size_t k = 0; k < n; k += kChains, strip += 16 * kChains) {
+    UNROLL for (int i = 0; i < kChains; ++i) {
+      const V::Floats w = V::load_f32(strip + 16 * i);
+      UNROLL for (int t = 0; t < T; ++t) s[t][i] = V::multiply_add(w, V::set(x[t * stride + k + i]), s[t][i]);
+    }
+  }
+  UNROLL for (int t = 0; t < T; ++t) {
+    const V::Floats sum = V::add(V::add(s[t][0], s[t][1]), V::add(s[t][2], s[t][3]));
+    V::store(sums + 16 * t, V::add(V::load_f32(sums + 16 * t), sum));
+  }
 }

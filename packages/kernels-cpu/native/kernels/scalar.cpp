@@ -25,7 +25,8 @@ struct V {
   static constexpr int kMost[kMaxPlanes] = {1, 1, 1};
   static constexpr int kTableSums = 6;
   static constexpr int kDotTokens = 1;
-  static constexpr int kStripTokens = 2;
+  static constexpr int kStripTokens = 1;
+  static constexpr bool kHalves = false;
 
   template <class R, class F>
   ALWAYS_INLINE R lanes(F f) {
