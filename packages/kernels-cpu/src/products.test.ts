@@ -65,7 +65,7 @@ const hqq = (levels: number, packing: string, group: number, axis: 0 | 1 = 1): F
 });
 const nf4: Format = { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' };
 
-const hadamard = (block: number): Codebook['rotate'] => ({ kind: 'hadamard', block });
+const hadamard = (block: number): NonNullable<Codebook['rotate']> => ({ kind: 'hadamard', block });
 const higgs = (bits: number, dim: 1 | 2, group: number, scale: 'f16' | 'bf16', block: number): Codebook => ({
   kind: 'codebook',
   bits,
