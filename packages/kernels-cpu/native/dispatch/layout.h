@@ -3,7 +3,7 @@
 // dense     rows of floats as they come
 // grouped   rows of packed codes, low bits first, beside f32 scales and zeros (or a table) of any grouping: what no tile takes
 // tiles     [class][16 rows][block] { codes; scales; zeros }, see kernels/tiles.h: codes of a block come first, then f[16] scales and f[16] zeros. Rows
-//           and inputs are padded: rows with zeros everywhere, inputs with code 0, which meet activations of 0
+//           and inputs are padded: rows with zeros everywhere, inputs with code 0, which meet activations of 0. A code of pairs takes the place of two inputs
 // int8      the same with 8-bit codes, 128 added, and no numbers inside
 //
 // The same weight gives the same bytes, in whatever pieces its codes come.

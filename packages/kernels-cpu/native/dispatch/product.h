@@ -48,7 +48,7 @@ class Product {
   /// Appends what is to be done. This object, x, out and scratch stay where they are until it has run.
   /// `quantized`: the scratch holds the rows of x already, from a product that `shares` them.
   void stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to, bool quantized = false);
-  /// Whether the quantized rows of another product with the same x and scratch, run just before, serve this one.
+  /// Whether the quantized (or rotated) rows of another product with the same x and scratch, run just before, serve this one.
   bool shares(const Product& other) const;
   /// int8, after a run: columns computed in floating point.
   size_t outlier_columns() const { return outliers_.size(); }

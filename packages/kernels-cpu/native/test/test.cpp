@@ -292,6 +292,75 @@ void test_codebooks() {
   expect(refused([](Weight& bad) { bad.meta = bad.round = Float::none; }), "pairs without scales");
 }
 
+/// Products of one x share its rotated rows, if they have the same blocks; the results are those of each alone.
+void test_sharing() {
+  constexpr size_t kFeatures = 200;
+  const auto weight = [](Codes codes, Float round, size_t rotate, size_t features, std::vector<uint8_t>& data, std::vector<float>& table,
+                         std::vector<uint8_t>& bytes) {
+    Weight w;
+    w.kind = Kind::tiles;
+    w.out = 40;
+    w.codes = codes;
+    w.dim = is_pairs(codes) ? 2 : 1;
+    w.meta = Float::f16;
+    w.round = round;
+    w.rotate = rotate;
+    w.inp = 256;
+    w.features = features;
+    w.block = 64;
+    expect(plan_layout(w) == Status::ok, "plan_layout");
+    data.resize(w.data_bytes);
+    w.data = data.data();
+    table = random_floats(static_cast<size_t>(levels(codes)) * w.dim, -1, 2);
+    w.table = table.data();
+    bytes.resize(8 * pair_entries(codes));
+    if (is_pairs(codes)) {
+      set_pair_table(w, w.table, bytes.data(), bytes.data() + 4 * pair_entries(codes));
+    } else {
+      set_table(w, w.table);
+    }
+    expect(put_codes(w, data.data(), 0, w.out, random_codes(w.out * code_columns(w), levels(codes)).data()) == Status::ok, "put_codes");
+    for (size_t row = 0; row < w.out; ++row) {
+      for (size_t b = 0; b < w.blocks; ++b) put_numbers(w, data.data(), row, b, 0.5f, 0);
+    }
+    return w;
+  };
+  std::vector<uint8_t> data[6], bytes[6];
+  std::vector<float> table[6];
+  const Weight weights[] = {weight(Codes::pairs8, Float::f16, 64, kFeatures, data[0], table[0], bytes[0]),
+                            weight(Codes::pairs6, Float::f16, 64, kFeatures, data[1], table[1], bytes[1]),
+                            weight(Codes::table4, Float::f16, 64, kFeatures, data[2], table[2], bytes[2]),
+                            weight(Codes::pairs8, Float::none, 64, kFeatures, data[3], table[3], bytes[3]),
+                            weight(Codes::pairs8, Float::f16, 128, kFeatures, data[4], table[4], bytes[4]),
+                            weight(Codes::pairs8, Float::f16, 64, kFeatures + 1, data[5], table[5], bytes[5])};
+  const Kernels& kernels = *best_kernels();
+  Pool pool(2);
+  constexpr size_t kRowsOf = 5;
+  const std::vector<float> x = random_floats(kRowsOf * (kFeatures + 1), -1, 2);
+  for (const int planes : {2, 3}) {
+    for (size_t a = 0; a < 6; ++a) {
+      for (size_t b = 0; b < 6; ++b) {
+        Product first(kernels, weights[a], planes, kRowsOf, pool.threads()), second(kernels, weights[b], planes, kRowsOf, pool.threads());
+        const bool shared = second.shares(first);
+        // With three planes the rounded ones take rows in their order; with two, pairs take them in another than single codes.
+        const auto kind = [&](size_t i) { return i > 3 ? i : planes == 3 ? i == 3 : i == 2; };
+        expect(shared == (kind(a) == kind(b)), "what shares rows: planes, first, second", planes, static_cast<long>(a), static_cast<long>(b));
+        if (!shared) continue;
+        std::vector<float> out(kRowsOf * 40), alone(out);
+        const size_t scratch_bytes = std::max(first.scratch_bytes(), second.scratch_bytes());
+        uint8_t* scratch = take_memory(scratch_bytes);
+        std::vector<Stage> stages;
+        first.stages(x.data(), out.data(), scratch, stages);
+        second.stages(x.data(), out.data(), scratch, stages, true);
+        pool.run(stages.data(), stages.size());
+        give_memory(scratch, scratch_bytes);
+        run_product(kernels, pool, weights[b], planes, kRowsOf, x.data(), alone.data());
+        expect(out == alone, "shared rows give other results: planes, first, second", planes, static_cast<long>(a), static_cast<long>(b));
+      }
+    }
+  }
+}
+
 /// Rows in the rotated basis are those of the double sums, whatever the block; roundings to 16 bits are those of the scalar functions.
 void test_rotation() {
   for (int isa = 0; isa < kIsaCount; ++isa) {
@@ -749,6 +818,7 @@ int main() {
   test_tiles();
   test_codebooks();
   test_rotation();
+  test_sharing();
   test_rows();
   test_int8();
   test_program();
