@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import {
+  type BackendProvider,
   type Codebook,
   castFloat,
   codecFor,
@@ -21,9 +22,11 @@ import {
 } from '@lowbit/core';
 import { type ConvertCheckpointOptions, convertCheckpoint, openCheckpoint, planConversion } from '@lowbit/hub';
 import { planFile } from '@lowbit/hub/safetensors';
+import { cpu } from '@lowbit/kernels-cpu';
 import { llama, loadModel } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goldenJson, goldenPath, goldenTensors } from '../fixtures/golden.ts';
+import { needs } from '../fixtures/needs.ts';
 
 type Tensors = ReadonlyMap<string, HostTensor>;
 
@@ -32,6 +35,7 @@ const expected = goldenTensors('higgs/tiny-llama/expected.safetensors');
 const tensors: Tensors = goldenTensors('higgs/tiny-llama/model.safetensors');
 const config = goldenJson<JsonObject>('higgs/tiny-llama/config.json');
 const firstGeneration = goldenJson<JsonObject>('higgs/tiny-llama/config-first-generation.json');
+const probe = await cpu().probe();
 const Q = 'model.layers.0.self_attn.q_proj';
 
 let work: string;
@@ -87,17 +91,18 @@ function expectSame(got: Tensors, want: Tensors): void {
   }
 }
 
-async function logitsOf(folder: string): Promise<Float32Array> {
+async function logitsOf(folder: string, backend: BackendProvider = referenceBackend()): Promise<Float32Array> {
   const ids = Array.from(elements({ dtype: 'i64', data: expected.get('input_ids')!.data }), Number);
   await using checkpoint = await openCheckpoint(folder);
-  await using runtime = await createRuntime({ backends: [referenceBackend()] });
+  await using runtime = await createRuntime({ backends: [backend] });
   await using model = await loadModel(checkpoint, { runtime });
   return Float32Array.from([...toFloat32(await model.logits(ids.slice(0, 12))), ...toFloat32(await model.logits(ids.slice(12)))]);
 }
 
 describe('the golden folder', () => {
-  it("has Python's logits", async () => {
-    const got = await logitsOf(GOLDEN);
+  it.for(['reference', 'native'])("has Python's logits, by the %s backend", async (backend, context) => {
+    if (backend === 'native') needs(context, 'kernels-cpu', probe.ok, probe.ok ? '' : probe.reason);
+    const got = await logitsOf(GOLDEN, backend === 'native' ? cpu({ threads: 2 }) : referenceBackend());
     const want = toFloat32(expected.get('logits')!);
     let [squares, norm] = [0, 0];
     for (const [i, value] of want.entries()) {

@@ -15,6 +15,7 @@ import {
   toFloat32,
   writeFloat32,
 } from '@lowbit/core';
+import { higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
 import { openCheckpoint, quantizeCheckpoint } from '@lowbit/hub';
 import { cpu } from '@lowbit/kernels-cpu';
@@ -123,12 +124,21 @@ describe('models on the native backend', () => {
     return ids;
   }
 
-  it('generate what the reference generates: dense, HQQ at several widths, NF4, int8', async (context) => {
+  it('generate what the reference generates: dense, HQQ at several widths, NF4, int8, HIGGS', async (context) => {
     addon(context);
     const out = mkdtempSync(join(tmpdir(), 'lowbit-kernels-cpu-'));
     try {
       const paths = [folder];
-      const quantizers = { hqq4: hqq(), hqq2: hqq({ bits: 2, groupSize: 16 }), hqq3: hqq({ bits: 3, axis: 0 }), nf4: nf4(), int8: int8() };
+      const quantizers = {
+        hqq4: hqq(),
+        hqq2: hqq({ bits: 2, groupSize: 16 }),
+        hqq3: hqq({ bits: 3, axis: 0 }),
+        nf4: nf4(),
+        int8: int8(),
+        higgs4: higgs(), // rows are filled up to Hadamard blocks of 512
+        higgs3: higgs({ bits: 3, p: 1, hadamardSize: 64, groupSize: 64 }),
+        higgs2: higgs({ bits: 2, hadamardSize: 128, groupSize: 128, packing: 'portable' }),
+      };
       for (const [name, quantizer] of Object.entries(quantizers)) {
         await using source = await openCheckpoint(folder);
         await quantizeCheckpoint(source, { out: join(out, name), quantizer, adapters: [llama] });

@@ -113,7 +113,7 @@ async function relativeWeightError(checkpoint: FolderCheckpoint, quantizer: Quan
 
 /**
  * Every linear of the decoder blocks by its quantized weight, expanded to float32. Of LLM.int8 the figure is for the weights alone: a backend would
- * round activations, too. Formats that the backend does not run, as those of HIGGS on kernels-cpu, are measured in this way as well.
+ * round activations, too. Formats that the backend does not run are measured in this way as well.
  */
 async function expandLinears(model: LanguageModel, quantizer: Quantizer, runtime: Runtime): Promise<void> {
   for (const { path } of [...model.linears()].filter(({ path }) => linearTag(path) !== 'lm_head')) {

@@ -11,10 +11,20 @@ export type WeightHandle = number & { readonly __weight: never };
 
 export type StoredFloat = 'f32' | 'f16' | 'bf16';
 
-/** How a weight lies in the backend's memory: see native/dispatch/layout.h. */
+/** What a codebook has beside its kind of layout. */
+export interface CodebookSpec {
+  /** Weights of a code; default 1. `pairs8`, `pairs6` and `pairs4` have 2. */
+  readonly dim?: 1 | 2;
+  /** What products of table and scale are rounded to; default f32. */
+  readonly round?: 'f16' | 'bf16';
+  /** Rows of x have `features` numbers and are filled up to `inp`, then multiplied by the Hadamard matrix in runs of `block`. */
+  readonly rotation?: { readonly block: number; readonly features: number };
+}
+
+/** How a weight lies in the backend's memory: see native/dispatch/layout.h. `inp` is the length of its rows as they are stored. */
 export type WeightSpec =
   | { readonly kind: 'dense'; readonly out: number; readonly inp: number; readonly dtype: StoredFloat }
-  | {
+  | (CodebookSpec & {
       readonly kind: 'grouped';
       readonly out: number;
       readonly inp: number;
@@ -22,14 +32,14 @@ export type WeightSpec =
       readonly axis: 0 | 1;
       readonly group: number;
       readonly groups: number;
-      /** Codes index a table of 2^bits numbers. */
+      /** Codes index a table of 2^bits numbers, or pairs of them. */
       readonly table: boolean;
-    }
-  | {
+    })
+  | (CodebookSpec & {
       readonly kind: 'tiles';
       readonly out: number;
       readonly inp: number;
-      readonly codes: 'c8' | 'c4' | 'c3' | 'c2' | 'c1' | 'table4';
+      readonly codes: 'c8' | 'c4' | 'c3' | 'c2' | 'c1' | 'table4' | 'pairs8' | 'pairs6' | 'pairs4';
       /** Dtype of the scales and zeros of each row and block; none: of each column and class. */
       readonly meta: StoredFloat | 'none';
       readonly zeros: boolean;
@@ -37,7 +47,7 @@ export type WeightSpec =
       readonly block: number;
       /** Row i is of class i % classes. */
       readonly classes: number;
-    }
+    })
   | { readonly kind: 'int8'; readonly out: number; readonly inp: number; readonly block: number; readonly threshold: number };
 
 /** Floats of a weight. tiles with numbers inside: scale, zero [out, blocks]; of columns: [classes, inp]; grouped: [groups]; int8: scale [out]. */
@@ -85,7 +95,7 @@ export interface CpuBinding {
   putDense(weight: WeightHandle, at: number, bytes: Uint8Array): void;
   /** A second time does nothing. */
   freeWeight(weight: WeightHandle): void;
-  /** out [rows, out] = x [rows, inp] W^T + bias. Result: columns of x that int8 computed in floating point. */
+  /** out [rows, out] = x [rows, features] W^T + bias. Result: columns of x that int8 computed in floating point. */
   multiply(machine: Machine, weight: WeightHandle, planes: 1 | 2 | 3, rows: number, x: Float32Array, out: Float32Array): number;
   /** Numbers of rows [from, from + rows) of the weight. */
   fillRows(machine: Machine, weight: WeightHandle, from: number, rows: number, out: Float32Array): void;
@@ -146,7 +156,7 @@ export interface TilePacking {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 2;
+export const BINDING_ABI = 3;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [

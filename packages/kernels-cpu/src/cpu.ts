@@ -13,7 +13,8 @@ export interface CpuOptions {
   readonly isa?: Isa | 'auto';
   /**
    * How activations go into integer products. `exact` (default): 24 bits of the largest in each block, always. `fast`: 16 bits for up to 4 rows, 8 bits
-   * for more. See the README for bounds. Dense weights and LLM.int8 are computed alike in both.
+   * for more. See the README for bounds. Dense weights and LLM.int8 are computed alike in both; HIGGS by the codec's rounded weights in f32 (`exact`), or
+   * without that rounding (`fast`).
    */
   readonly precision?: 'exact' | 'fast';
   /** In which dtype keys and values of sequences are kept; default `f32`. The others halve their memory and round each number. */

@@ -15,8 +15,10 @@ import {
   type Int8,
   LowbitError,
   type Matrix,
+  productDtype,
+  storedColumns,
 } from '@lowbit/core';
-import type { StoredFloat, WeightNumbers, WeightSpec } from './binding.ts';
+import type { CodebookSpec, StoredFloat, WeightNumbers, WeightSpec } from './binding.ts';
 
 /** A layout, and how the codec's numbers go into it. */
 export interface LayoutPlan {
@@ -30,7 +32,9 @@ export interface LayoutPlan {
 type TileCodes = Extract<WeightSpec, { kind: 'tiles' }>['codes'];
 
 /** Inputs of a unit of codes: blocks are multiples of it. */
-const UNIT: Readonly<Record<TileCodes, number>> = { c8: 4, c4: 8, c3: 32, c2: 16, c1: 32, table4: 8 };
+const UNIT: Readonly<Record<TileCodes, number>> = { c8: 4, c4: 8, c3: 32, c2: 16, c1: 32, table4: 8, pairs8: 8, pairs6: 32, pairs4: 16 };
+/** Entries of the tables of codebooks in tiles. */
+const ENTRIES = { table4: 16, pairs8: 256, pairs6: 64, pairs4: 16 } as const;
 /** As in native/dispatch/layout.h. */
 const LONGEST_BLOCK = 128;
 const SHORTEST_BLOCK = 8;
@@ -133,26 +137,42 @@ function planAffine(format: Affine, shape: Matrix): LayoutPlan {
   };
 }
 
-function planCodebook({ bits, dim, group, rotate, scale: stored }: Codebook, [out, inp]: Matrix): LayoutPlan {
-  if (dim !== 1) throw unsupported(`codebooks of ${dim} weights a code are not multiplied here yet`, 'Use another backend for them.');
-  if (rotate) throw unsupported('rotated codebooks are not multiplied here yet', 'Use another backend for them.');
-  if (bits > 8) throw unsupported(`codebooks of ${bits} bits are not multiplied here`, 'Use up to 8 bits.');
-  const codes = 2 ** bits;
-  const block = bits <= 4 && inp % group === 0 ? blockOf('table4', group) : undefined;
-  if (block !== undefined) {
+/** Kinds of codes for a table of so many entries, the smallest first. */
+function tableCodes(dim: 1 | 2, entries: number): readonly (keyof typeof ENTRIES)[] {
+  const kinds = dim === 1 ? (['table4'] as const) : (['pairs4', 'pairs6', 'pairs8'] as const);
+  return kinds.filter((codes) => ENTRIES[codes] >= entries);
+}
+
+/** Rotated ones as the plain codebooks that they are in the rotated basis: rows of x are filled up and rotated on the way in. */
+function planCodebook(format: Codebook, shape: Matrix): LayoutPlan {
+  const { bits, dim, group, rotate, scale: stored } = format;
+  const [out, features] = shape;
+  const inp = storedColumns(format, shape);
+  const width = bits * dim;
+  if (width > 8) throw unsupported(`codebooks with codes of ${width} bits are not multiplied here`, 'Use codes of up to 8 bits.');
+  const product = productDtype(format);
+  const held: CodebookSpec = {
+    ...(dim === 2 ? { dim } : {}),
+    ...(product === 'f32' ? {} : { round: product }),
+    ...(rotate ? { rotation: { block: rotate.block, features } } : {}),
+  };
+  const codes = 2 ** width;
+  for (const kind of inp % group === 0 ? tableCodes(dim, codes) : []) {
+    const block = blockOf(kind, group);
+    if (block === undefined) continue;
     return {
-      spec: { kind: 'tiles', out, inp, codes: 'table4', meta: metaOf(stored), zeros: false, block, classes: 1 },
+      spec: { kind: 'tiles', out, inp, codes: kind, meta: metaOf(stored), zeros: false, block, classes: 1, ...held },
       level: 'repack',
       codes,
-      numbers: ({ scale, table }) => ({ scale: perBlock(scale, group, block), table: padded(table!, 16) }),
+      numbers: ({ scale, table }) => ({ scale: perBlock(scale, group, block), table: padded(table!, ENTRIES[kind] * dim) }),
     };
   }
-  const width = bits <= 1 ? 1 : bits <= 2 ? 2 : bits <= 4 ? 4 : 8;
+  const wide = width <= 1 ? 1 : width <= 2 ? 2 : width <= 4 ? 4 : 8;
   return {
-    spec: { kind: 'grouped', out, inp, bits: width, axis: 1, group, groups: Math.ceil((out * inp) / group), table: true },
+    spec: { kind: 'grouped', out, inp, bits: wide, axis: 1, group, groups: Math.ceil((out * inp) / group), table: true, ...held },
     level: 'repack',
     codes,
-    numbers: ({ scale, table }) => ({ scale, table: padded(table!, 2 ** width) }),
+    numbers: ({ scale, table }) => ({ scale, table: padded(table!, 2 ** wide * dim) }),
   };
 }
 

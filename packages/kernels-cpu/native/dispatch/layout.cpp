@@ -2,6 +2,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <vector>
+
+#include "rotation.h"
 
 namespace lowbit {
 namespace {
@@ -12,7 +15,10 @@ size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 int code_bits(Codes codes) {
   switch (codes) {
     case Codes::c8:
+    case Codes::pairs8:
       return 8;
+    case Codes::pairs6:
+      return 6;
     case Codes::c3:
       return 3;
     case Codes::c2:
@@ -24,20 +30,29 @@ int code_bits(Codes codes) {
   }
 }
 
-/// Where the code of lane `lane` and input `k` of a block is: in up to two bytes.
+/// Where the code of lane `lane` and input (or pair) `k` of a block is: in up to two bytes.
 struct Spot {
   size_t byte;
   int shift;
-  size_t high_byte;  // c3 alone: of the highest bit
+  size_t high_byte;  // c3 and pairs6 alone: of the highest bits
   int high_shift;
 };
+
+/// Bits in the first of two bytes.
+int low_bits(Codes codes) { return codes == Codes::c3 ? 2 : codes == Codes::pairs6 ? 4 : code_bits(codes); }
 
 Spot spot(Codes codes, size_t lane, size_t k) {
   const size_t column = 4 * lane + k % 4;
   const size_t vector = k / 4;
   switch (codes) {
     case Codes::c8:
+    case Codes::pairs8:
       return {vector * 64 + column, 0, 0, 0};
+    case Codes::pairs6: {
+      const size_t unit = vector / 4 * 192;
+      const size_t i = vector % 4;
+      return {unit + i / 2 * 64 + column, static_cast<int>(4 * (i % 2)), unit + 128 + column, static_cast<int>(2 * i)};
+    }
     case Codes::c2:
       return {vector / 4 * 64 + column, static_cast<int>(2 * (vector % 4)), 0, 0};
     case Codes::c1:
@@ -58,8 +73,10 @@ uint8_t* block_at(const Weight& w, uint8_t* data, Place place, size_t block) {
 
 int code_at(const Weight& w, const uint8_t* block, size_t lane, size_t k) {
   const Spot at = spot(w.codes, lane, k);
-  if (w.codes == Codes::c3) return (block[at.byte] >> at.shift & 3) | (block[at.high_byte] >> at.high_shift & 1) << 2;
-  return block[at.byte] >> at.shift & ((1 << code_bits(w.codes)) - 1);
+  const int bits = low_bits(w.codes);
+  const int low = block[at.byte] >> at.shift & ((1 << bits) - 1);
+  const int high = code_bits(w.codes) - bits;
+  return high == 0 ? low : low | (block[at.high_byte] >> at.high_shift & ((1 << high) - 1)) << bits;
 }
 
 void write_float(Float dtype, uint8_t* to, float value) {
@@ -93,14 +110,15 @@ float read_float(Float dtype, const uint8_t* from) {
 void fill_grouped(const Weight& w, size_t row, float* out) {
   const uint8_t* codes = w.data + row * w.row_bytes;
   const int mask = (1 << w.bits) - 1;
-  const int per_byte = 8 / w.bits;
+  const size_t per_byte = 8 / static_cast<size_t>(w.bits);
   size_t flat = row * w.inp;
   size_t group = w.axis == 1 ? flat / w.group : flat % w.groups;
   size_t left = w.axis == 1 ? w.group - flat % w.group : 1;
   for (size_t k = 0; k < w.inp; ++k) {
-    const int q = codes[k / per_byte] >> static_cast<int>(k % per_byte) * w.bits & mask;
+    const size_t code = k / w.dim;
+    const int q = codes[code / per_byte] >> static_cast<int>(code % per_byte) * w.bits & mask;
     if (w.table != nullptr) {
-      out[k] = w.table[q] * w.scale[group];
+      out[k] = round_to(w.round, w.table[static_cast<size_t>(q) * w.dim + k % w.dim] * w.scale[group]);
     } else {
       out[k] = (static_cast<float>(q) - w.zero[group]) * w.scale[group];
     }
@@ -123,11 +141,11 @@ void fill_tile(const Weight& w, size_t row, float* out) {
     const float scale = w.meta == Float::none ? 1.0f : read_float(w.meta, numbers);
     const float zero = w.zeros ? read_float(w.meta, numbers + kTileRows * width) : 0.0f;
     for (size_t i = 0, k = b * w.block; i < w.block && k < w.inp; ++i, ++k) {
-      const int q = code_at(w, block, place.lane, i);
+      const int q = code_at(w, block, place.lane, i / w.dim);
       if (w.kind == Kind::int8) {
         out[k] = static_cast<float>(q - 128) * w.scale[row] * (1.0f / 127.0f);
-      } else if (w.codes == Codes::table4) {
-        out[k] = w.table[q] * scale;
+      } else if (is_table(w.codes)) {
+        out[k] = round_to(w.round, w.table[static_cast<size_t>(q) * w.dim + i % w.dim] * scale);
       } else if (w.scale != nullptr) {
         out[k] = (static_cast<float>(q) - w.zero[column + k]) * w.scale[column + k];
       } else {
@@ -164,9 +182,11 @@ size_t unit_inputs(Codes codes) {
     case Codes::c8:
       return 4;
     case Codes::c2:
+    case Codes::pairs4:
       return 16;
     case Codes::c1:
     case Codes::c3:
+    case Codes::pairs6:
       return 32;
     default:
       return 8;
@@ -177,6 +197,12 @@ Status plan_layout(Weight& w) {
   if (w.out == 0 || w.inp == 0) return Status::bad_argument;
   // Sizes in bytes must not wrap: no element takes more than 8 of them, and a tile has 16 rows.
   if (w.out > SIZE_MAX / 64 / (w.inp + kLongestBlock)) return Status::bad_argument;
+  if (w.features == 0) w.features = w.inp;
+  if (w.features > w.inp || (w.rotate == 0 ? w.features < w.inp : (w.rotate & (w.rotate - 1)) != 0 || w.inp % w.rotate != 0)) {
+    return Status::bad_argument;
+  }
+  if (w.dim != (w.kind == Kind::tiles && is_pairs(w.codes) ? 2 : 1) && !(w.kind == Kind::grouped && w.dim == 2)) return Status::bad_argument;
+  if (w.inp % w.dim != 0) return Status::bad_argument;
   switch (w.kind) {
     case Kind::dense:
       if (w.dtype == Float::none) return Status::bad_argument;
@@ -186,7 +212,8 @@ Status plan_layout(Weight& w) {
     case Kind::grouped:
       if (w.bits != 1 && w.bits != 2 && w.bits != 4 && w.bits != 8) return Status::bad_argument;
       if (w.groups == 0 || (w.axis == 1 && w.group == 0)) return Status::bad_argument;
-      w.row_bytes = divide_up(w.inp * static_cast<size_t>(w.bits), 8);
+      if (w.axis == 1 && w.group % w.dim != 0) return Status::bad_argument;
+      w.row_bytes = divide_up(code_columns(w) * static_cast<size_t>(w.bits), 8);
       w.data_bytes = w.out * w.row_bytes;
       return Status::ok;
     case Kind::tiles:
@@ -195,9 +222,11 @@ Status plan_layout(Weight& w) {
   }
   if (w.block == 0 || w.block > kLongestBlock || w.block % unit_inputs(w.codes) != 0 || w.block % 4 != 0) return Status::bad_argument;
   if (w.classes == 0 || w.out % w.classes != 0 || (w.kind == Kind::int8 && w.codes != Codes::c8)) return Status::bad_argument;
-  if (w.zeros && w.meta == Float::none) return Status::bad_argument;
+  if ((w.zeros || is_pairs(w.codes)) && w.meta == Float::none) return Status::bad_argument;
+  if (w.round != Float::none && (w.round != w.meta || w.round == Float::f32 || !is_table(w.codes))) return Status::bad_argument;
+  if ((w.round != Float::none || is_pairs(w.codes)) && w.inp % w.block != 0) return Status::bad_argument;
   w.blocks = divide_up(w.inp, w.block);
-  w.code_bytes = w.block * kTileRows * static_cast<size_t>(code_bits(w.codes)) / 8;
+  w.code_bytes = w.block / w.dim * kTileRows * static_cast<size_t>(code_bits(w.codes)) / 8;
   w.block_bytes = w.code_bytes + kTileRows * float_bytes(w.meta) * (w.zeros ? 2 : 1);
   w.class_tiles = divide_up(w.out / w.classes, kTileRows);
   w.data_bytes = w.classes * w.class_tiles * tile_bytes(w);
@@ -206,27 +235,28 @@ Status plan_layout(Weight& w) {
 
 Status put_codes(const Weight& w, uint8_t* data, size_t from, size_t rows, const uint8_t* codes) {
   if (from > w.out || rows > w.out - from) return Status::bad_argument;
-  for (size_t row = from; row < from + rows; ++row, codes += w.inp) {
+  const size_t columns = code_columns(w);
+  for (size_t row = from; row < from + rows; ++row, codes += columns) {
     if (w.kind == Kind::dense) return Status::bad_argument;
     if (w.kind == Kind::grouped) {
       uint8_t* to = data + row * w.row_bytes;
       const int per_byte = 8 / w.bits;
-      for (size_t k = 0; k < w.inp; ++k) {
+      for (size_t k = 0; k < columns; ++k) {
         to[k / per_byte] = static_cast<uint8_t>(to[k / per_byte] | codes[k] << static_cast<int>(k % per_byte) * w.bits);
       }
       continue;
     }
     const Place place = place_of(w, row);
     const int limit = 1 << code_bits(w.codes);
+    const int low = low_bits(w.codes);
     for (size_t b = 0, k = 0; b < w.blocks; ++b) {
       uint8_t* block = block_at(w, data, place, b);
-      for (size_t i = 0; i < w.block && k < w.inp; ++i, ++k) {
+      for (size_t i = 0; i < w.block / w.dim && k < columns; ++i, ++k) {
         const int q = w.kind == Kind::int8 ? static_cast<int8_t>(codes[k]) + 128 : codes[k];
         if (q >= limit) return Status::bad_argument;
         const Spot at = spot(w.codes, place.lane, i);
-        const int low = w.codes == Codes::c3 ? q & 3 : q;
-        block[at.byte] = static_cast<uint8_t>(block[at.byte] | low << at.shift);
-        if (w.codes == Codes::c3) block[at.high_byte] = static_cast<uint8_t>(block[at.high_byte] | (q >> 2) << at.high_shift);
+        block[at.byte] = static_cast<uint8_t>(block[at.byte] | (q & ((1 << low) - 1)) << at.shift);
+        if (limit > 1 << low) block[at.high_byte] = static_cast<uint8_t>(block[at.high_byte] | (q >> low) << at.high_shift);
       }
     }
   }
@@ -241,7 +271,7 @@ void put_numbers(const Weight& w, uint8_t* data, size_t row, size_t block, float
   if (w.zeros) write_float(w.meta, to + kTileRows * width, zero);
 }
 
-void fill_row(const Kernels& kernels, const Weight& w, size_t row, float* out) {
+void fill_stored_row(const Kernels& kernels, const Weight& w, size_t row, float* out) {
   if (w.kind == Kind::dense) {
     kernels.widen(w.data + row * w.row_bytes, w.dtype, w.inp, out);
   } else if (w.kind == Kind::grouped) {
@@ -249,6 +279,44 @@ void fill_row(const Kernels& kernels, const Weight& w, size_t row, float* out) {
   } else {
     fill_tile(w, row, out);
   }
+}
+
+void fill_row(const Kernels& kernels, const Weight& w, size_t row, float* out) {
+  if (w.rotate == 0) return fill_stored_row(kernels, w, row, out);
+  std::vector<float> stored(w.inp);
+  fill_stored_row(kernels, w, row, stored.data());
+  hadamard(stored.data(), w.inp, w.rotate);
+  std::memcpy(out, stored.data(), w.features * sizeof(float));
+}
+
+void set_pair_table(Weight& w, const float* table, uint8_t* memory) {
+  const size_t entries = pair_entries(w.codes);
+  uint8_t* bytes = memory;
+  uint8_t* halves = memory + 6 * entries;
+  float most = 0;
+  for (size_t i = 0; i < 2 * entries; ++i) most = std::fmax(most, std::fabs(table[i]));
+  if (!(most > 0)) most = 1;
+  bool exact = true;
+  for (size_t i = 0; i < entries; ++i) {
+    for (size_t j = 0; j < 2; ++j) {
+      const float number = table[2 * i + j];
+      const int value = static_cast<int>(std::nearbyint(static_cast<double>(number) / most * 32767)) + 32768;
+      const uint16_t half = to_f16(number);
+      uint8_t* to = bytes + 2 * j * entries + i;
+      to[0] = static_cast<uint8_t>(value & 255);
+      to[entries] = static_cast<uint8_t>(value >> 8);
+      bytes[(4 + j) * entries + i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(static_cast<double>(number) / most * 127)) + 128);
+      to = halves + 2 * j * entries + i;
+      to[0] = static_cast<uint8_t>(half & 255);
+      to[entries] = static_cast<uint8_t>(half >> 8);
+      // Neither infinite nor below the normal numbers: kernels shift the bits into those of an f32.
+      exact = exact && from_f16(half) == number && (half & 0x7c00) != 0x7c00 && ((half & 0x7c00) != 0 || (half & 0x7fff) == 0);
+    }
+  }
+  w.table_factor = static_cast<float>(static_cast<double>(most) / 32767);
+  w.rounded_factor = static_cast<float>(static_cast<double>(most) / 127);
+  w.pair_bytes = bytes;
+  w.pair_halves = exact ? halves : nullptr;
 }
 
 void set_table(Weight& w, const float* table) {

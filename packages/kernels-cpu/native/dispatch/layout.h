@@ -3,7 +3,7 @@
 // dense     rows of floats as they come
 // grouped   rows of packed codes, low bits first, beside f32 scales and zeros (or a table) of any grouping: what no tile takes
 // tiles     [class][16 rows][block] { codes; scales; zeros }, see kernels/tiles.h: codes of a block come first, then f[16] scales and f[16] zeros. Rows
-//           and inputs are padded: rows with zeros everywhere, inputs with code 0, which meet activations of 0
+//           and inputs are padded: rows with zeros everywhere, inputs with code 0, which meet activations of 0. A code of pairs takes the place of two inputs
 // int8      the same with 8-bit codes, 128 added, and no numbers inside
 //
 // The same weight gives the same bytes, in whatever pieces its codes come.
@@ -13,27 +13,42 @@
 
 namespace lowbit {
 
+/// Codes of a row.
+inline size_t code_columns(const Weight& weight) { return weight.inp / weight.dim; }
+
 /// Longest block: 128 inputs, so that 256 times a sum of 8-bit codes and activations fits an int32.
 constexpr size_t kLongestBlock = 128;
 
-/// Fills in the sizes of a weight whose kind, shape and format fields are set: row_bytes, or blocks, block_bytes, code_bytes, class_tiles; data_bytes.
+/// Fills in the sizes of a weight whose kind, shape and format fields are set: row_bytes, or blocks, block_bytes, code_bytes, class_tiles; data_bytes; and
+/// features, where there are none yet.
 Status plan_layout(Weight& weight);
 
 /// Inputs that a unit of codes spans: a block is a multiple of it.
 size_t unit_inputs(Codes codes);
 
-/// Places rows [from, from + rows) of codes [rows, inp], one byte each (int8: signed), into `data`, which was zero.
+/// Places rows [from, from + rows) of codes [rows, code_columns], one byte each (int8: signed), into `data`, which was zero.
 Status put_codes(const Weight& weight, uint8_t* data, size_t from, size_t rows, const uint8_t* codes);
 
 /// tiles: places scale (and zero) of `row` and `block`.
 void put_numbers(const Weight& weight, uint8_t* data, size_t row, size_t block, float scale, float zero);
 
-/// Row `row` as f32: the codec's own numbers, (q - zero) * scale with each step rounded, or table[q] * scale.
+/// Row `row` [inp] as f32: (q - zero) * scale with each step rounded, or table[q] * scale; of a rotated weight as it is stored.
+void fill_stored_row(const Kernels& kernels, const Weight& weight, size_t row, float* out);
+
+/// Row `row` [features] as f32: the codec's own numbers. As above where there is no rotation. Throws std::bad_alloc.
 void fill_row(const Kernels& kernels, const Weight& weight, size_t row, float* out);
 
 /// Sets table_low, table_high and table_factor from 16 numbers, as multiples of one step: exact where they are (FP4), else within 2^-16 of the largest;
 /// and table_rounded, rounded_factor likewise, within 2^-8.
 void set_table(Weight& weight, const float* table);
+
+/// The same of pairs, from a table [pair_entries][2]: the factors, and what pair_bytes and pair_halves point to, in pair_table_bytes of memory.
+/// Steps are 2^-15 and 2^-7 of the largest.
+void set_pair_table(Weight& weight, const float* table, uint8_t* memory);
+inline size_t pair_table_bytes(Codes codes) { return 10 * pair_entries(codes); }
+
+/// Inputs that `Kernels::expand` makes floats of at a time, of a weight with `round`: whole blocks, few enough for the first-level cache.
+inline size_t strip_inputs(const Weight& weight) { return (weight.block < 256 ? 256 / weight.block : 1) * weight.block; }
 
 /// The tile of a row, and its lane there.
 struct Place {

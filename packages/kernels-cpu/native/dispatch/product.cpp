@@ -106,12 +106,20 @@ Panel Panels::panel(size_t index) const {
 Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_t rows, int threads)
     : kernels_(kernels), weight_(weight), planes_(weight.kind == Kind::int8 ? 1 : planes), rows_(rows), threads_(threads) {
   const Weight& w = weight_;
+  rounded_ = w.kind == Kind::tiles && w.round != Float::none && planes == kMaxPlanes;
+  if (w.rotate != 0 || (is_pairs(w.codes) && !rounded_)) prepared_bytes_ = align(rows * w.inp * sizeof(float));
+  prepared_rows_ = std::max<size_t>(1, (size_t{1} << 13) / w.inp);
+  if (rounded_) {
+    chunk_items_ = chunk_items(w.class_tiles, tile_bytes(w), threads, 1);
+    thread_bytes_ = align(strip_inputs(w) * kTileRows * sizeof(float)) + align(rows * kTileRows * sizeof(float));
+    return;
+  }
   if (!is_tiles(w)) {
     chunk_items_ = chunk_items(w.out, w.inp * sizeof(float), threads, 4);
     thread_bytes_ = align(4 * w.inp * sizeof(float));
     return;
   }
-  strips_ = w.codes == Codes::table4 && planes_ > 1 ? 2 : 1;
+  strips_ = is_table(w.codes) && planes_ > 1 ? 2 : 1;
   if (w.kind == Kind::tiles && w.scale == nullptr && rows > kFewRows && kernels.panel[strips_ - 1][planes_ - 1] != nullptr) {
     panels_ = {w.inp, w.block, w.blocks, planes_, rows, nullptr};
     const size_t bytes = strip_bytes(w) * static_cast<size_t>(strips_);
@@ -134,17 +142,22 @@ Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_
 
 size_t Product::scratch_bytes() const {
   const size_t own = thread_bytes_ * static_cast<size_t>(threads_);
-  if (strips_ > 0) return panels_.count() * panels_.panel_bytes() + own;
-  return is_tiles(weight_) && thread_bytes_ == 0 ? align(rows_ * quantized_.token_bytes()) : own;
+  if (strips_ > 0) return prepared_bytes_ + panels_.count() * panels_.panel_bytes() + own;
+  return prepared_bytes_ + (is_tiles(weight_) && thread_bytes_ == 0 ? align(rows_ * quantized_.token_bytes()) : own);
 }
 
 bool Product::shares(const Product& other) const {
+  const auto plain = [](const Product& p) { return p.weight_.kind == Kind::tiles && p.thread_bytes_ == 0; };
+  const Weight& v = other.weight_;
+  if (rows_ != other.rows_ || weight_.rotate != v.rotate || weight_.features != v.features || prepared_bytes_ != other.prepared_bytes_) return false;
+  // Rotated rows in the order of the inputs, at the same place.
+  if (prepared_bytes_ > 0 && rounded_) return other.rounded_;
+  if (is_pairs(weight_.codes) != is_pairs(v.codes)) return false;
   if (strips_ > 0 || other.strips_ > 0) {
     const Panels& a = panels_;
     const Panels& b = other.panels_;
-    return strips_ > 0 && other.strips_ > 0 && a.rows == b.rows && a.inp == b.inp && a.block == b.block && a.planes == b.planes;
+    return strips_ > 0 && other.strips_ > 0 && a.inp == b.inp && a.block == b.block && a.planes == b.planes;
   }
-  const auto plain = [](const Product& p) { return p.weight_.kind == Kind::tiles && p.thread_bytes_ == 0; };
   const Quantized& a = quantized_;
   const Quantized& b = other.quantized_;
   return plain(*this) && plain(other) && rows_ == other.rows_ && a.inp == b.inp && a.block == b.block && a.planes == b.planes &&
@@ -154,10 +167,26 @@ bool Product::shares(const Product& other) const {
 void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<Stage>& to, bool quantized) {
   x_ = x;
   out_ = out;
+  scratch_ = scratch;
   const auto add = [&](auto run, size_t chunks) { to.push_back({run, this, static_cast<uint32_t>(chunks)}); };
   const Weight& w = weight_;
+  if (prepared_bytes_ > 0) {
+    given_ = x;
+    x_ = reinterpret_cast<const float*>(scratch);
+    scratch_ = scratch += prepared_bytes_;
+    // Where rows are quantized, that stage prepares them.
+    const auto run = [](const void* p, size_t chunk, int) {
+      const Product& self = *static_cast<const Product*>(p);
+      self.prepare_rows(chunk * self.prepared_rows_, std::min(self.rows_, (chunk + 1) * self.prepared_rows_));
+    };
+    if (!quantized && thread_bytes_ > 0 && strips_ == 0) add(run, divide_up(rows_, prepared_rows_));
+  }
+  if (rounded_) {
+    add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_rounded(chunk, thread); },
+        divide_up(w.class_tiles, chunk_items_));
+    return;
+  }
   if (!is_tiles(w)) {
-    scratch_ = scratch;
     add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_rows(chunk, thread); },
         divide_up(w.out, chunk_items_));
     return;
@@ -173,7 +202,6 @@ void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<S
     return;
   }
   if (thread_bytes_ > 0) {
-    scratch_ = scratch;
     add([](const void* p, size_t chunk, int thread) { static_cast<const Product*>(p)->multiply_classes(chunk, thread); },
         divide_up(w.classes, chunk_items_));
     return;
@@ -197,12 +225,14 @@ void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<S
 
 void Product::quantize(size_t group) const {
   const Activations a = quantized_.group(group);
-  const float* x = x_ + quantized_.cut.start(group) * weight_.inp;
-  kernels_.quantize[planes_ - 1](into(quantize_call(x, weight_.inp, weight_, a.tokens), a));
+  const size_t first = quantized_.cut.start(group);
+  if (prepared_bytes_ > 0) prepare_rows(first, first + static_cast<size_t>(a.tokens));
+  kernels_.quantize[planes_ - 1](into(quantize_call(x_ + first * weight_.inp, weight_.inp, weight_, a.tokens), a));
 }
 
 void Product::quantize_panel(size_t index) const {
   const Panel p = panels_.panel(index);
+  if (prepared_bytes_ > 0) prepare_rows(index * kPanelRows, index * kPanelRows + static_cast<size_t>(p.tokens));
   const float* x = x_ + index * kPanelRows * weight_.inp;
   kernels_.quantize_panel[planes_ - 1](into(quantize_call(x, weight_.inp, weight_, p.tokens), p));
 }
@@ -215,14 +245,14 @@ void Product::multiply_panels(size_t chunk, int thread) const {
   const size_t stride = tile_bytes(w);
   const size_t bytes = strip_bytes(w);
   uint8_t* strips = scratch_ + static_cast<size_t>(thread) * thread_bytes_;
-  const auto expand = kernels_.expand[static_cast<int>(w.codes)];
+  const auto widen = kernels_.widen_codes[static_cast<int>(w.codes)];
   for (size_t i = 0; i < tiles; ++i) {
     const uint8_t* tile = w.data + (from + i) * stride;
     if (strips_ == 2) {
-      expand(w, tile, Part::low, strips + 2 * i * bytes);
-      expand(w, tile, Part::high, strips + (2 * i + 1) * bytes);
+      widen(w, tile, Part::low, strips + 2 * i * bytes);
+      widen(w, tile, Part::high, strips + (2 * i + 1) * bytes);
     } else {
-      expand(w, tile, w.codes == Codes::table4 ? Part::rounded : Part::codes, strips + i * bytes);
+      widen(w, tile, is_table(w.codes) ? Part::rounded : Part::codes, strips + i * bytes);
     }
   }
   const auto multiply = kernels_.panel[strips_ - 1][planes_ - 1];
@@ -247,7 +277,7 @@ void Product::finish_tile(size_t tile, size_t token, int tokens, const float* su
   const size_t of_class = tile / w.class_tiles;
   const size_t first = tile % w.class_tiles * kTileRows;
   const size_t rows = std::min(kTileRows, w.out / w.classes - first);
-  const float factor = w.codes != Codes::table4 ? 1.0f : planes_ == 1 ? w.rounded_factor : w.table_factor;
+  const float factor = !is_table(w.codes) ? 1.0f : planes_ == 1 ? w.rounded_factor : w.table_factor;
   for (int m = 0; m < tokens; ++m, sums += kTileRows) {
     float* out = out_ + (token + static_cast<size_t>(m)) * w.out;
     if (w.classes == 1 && rows == kTileRows && offsets == nullptr) {
@@ -337,7 +367,7 @@ void Product::multiply_rows(size_t chunk, int thread) const {
     // Few rows of x: as stored, so that no more than the weight's own bytes are read. Many: widened once for all of them.
     const bool stored = w.kind == Kind::dense && (w.dtype == Float::f32 || rows_ <= kFewRows);
     if (!stored) {
-      for (size_t i = 0; i < count; ++i) fill_row(kernels_, w, row + i, wide + i * w.inp);
+      for (size_t i = 0; i < count; ++i) fill_stored_row(kernels_, w, row + i, wide + i * w.inp);
     }
     const uint8_t* from = stored ? w.data + row * w.row_bytes : reinterpret_cast<const uint8_t*>(wide);
     kernels_.dot(from, stored ? w.dtype : Float::f32, count, w.inp, x_, w.inp, rows_, out_ + row, w.out);

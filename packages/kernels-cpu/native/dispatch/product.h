@@ -50,7 +50,7 @@ struct Panels {
   Panel panel(size_t index) const;
 };
 
-/// One product: `out` [rows, weight.out] = x [rows, weight.inp] W^T + bias. Everything it needs while it runs.
+/// One product: `out` [rows, weight.out] = x [rows, weight.features] W^T + bias. Everything it needs while it runs.
 class Product {
  public:
   /// planes: 1 to 3, of tiles; other kinds have their own arithmetic.
@@ -64,7 +64,7 @@ class Product {
   /// Of scratch, for each thread; products that run side by side in one scratch are given the same, the largest of theirs.
   size_t thread_bytes() const { return thread_bytes_; }
   void set_thread_bytes(size_t bytes) { thread_bytes_ = bytes; }
-  /// Whether the quantized rows of another product with the same x and scratch, run just before, serve this one.
+  /// Whether the quantized (or rotated) rows of another product with the same x and scratch, run just before, serve this one.
   bool shares(const Product& other) const;
   /// int8, after a run: columns computed in floating point.
   size_t outlier_columns() const { return outliers_.size(); }
@@ -73,12 +73,14 @@ class Product {
   float threshold = 0;
 
  private:
+  void prepare_rows(size_t from, size_t to) const;
   void quantize(size_t group) const;
   void multiply_tiles(size_t chunk) const;
   void quantize_panel(size_t index) const;
   void multiply_panels(size_t chunk, int thread) const;
   void multiply_classes(size_t chunk, int thread) const;
   void multiply_rows(size_t chunk, int thread) const;
+  void multiply_rounded(size_t chunk, int thread) const;
   void find_outliers();
   void quantize_int8(size_t group) const;
   void multiply_int8(size_t chunk) const;
@@ -94,6 +96,10 @@ class Product {
   int strips_ = 0;   // of a tile
   size_t chunk_items_ = 1;  // tiles, classes or rows of a chunk
   const float* x_ = nullptr;
+  bool rounded_ = false;        // by the codec's rounded products, in f32: see rounded.cpp
+  size_t prepared_bytes_ = 0;   // of rows of x filled up, rotated or in another order, at the start of the scratch
+  size_t prepared_rows_ = 0;    // of a chunk
+  const float* given_ = nullptr;
   float* out_ = nullptr;
   uint8_t* scratch_ = nullptr;  // after the quantized rows
   size_t thread_bytes_ = 0;

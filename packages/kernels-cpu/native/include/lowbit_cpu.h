@@ -25,9 +25,12 @@ enum class Kind : int { dense = 0, grouped = 1, tiles = 2, int8 = 3 };
 /// Dtypes of stored floats; none: there are no scales.
 enum class Float : int { none = 0, f32 = 1, f16 = 2, bf16 = 3 };
 
-/// How 16 x n codes lie in a tile. table4: 4-bit codes that index a table of 16 numbers, held as 16-bit integers, and rounded to 8 bits.
-enum class Codes : int { c8 = 0, c4 = 1, c3 = 2, c2 = 3, c1 = 4, table4 = 5 };
-constexpr int kCodesCount = 6;
+/// How 16 x n codes lie in a tile. table4: 4-bit codes that index a table of 16 numbers, held as 16-bit integers, and rounded to 8 bits. pairs: codes of 8,
+/// 6 or 4 bits that index a table of pairs of such numbers, for two consecutive inputs.
+enum class Codes : int { c8 = 0, c4 = 1, c3 = 2, c2 = 3, c1 = 4, table4 = 5, pairs8 = 6, pairs6 = 7, pairs4 = 8 };
+constexpr int kCodesCount = 9;
+static constexpr bool is_pairs(Codes codes) { return codes == Codes::pairs8 || codes == Codes::pairs6 || codes == Codes::pairs4; }
+static constexpr bool is_table(Codes codes) { return codes == Codes::table4 || is_pairs(codes); }
 
 constexpr size_t kTileRows = 16;
 /// Most 8-bit planes that activations are cut into, and most rows of activations that one kernel call takes.
@@ -47,6 +50,14 @@ struct Weight {
   const uint8_t* data = nullptr;
   size_t data_bytes = 0;
   const float* bias = nullptr;  // f32 [out]
+
+  // codebooks: a code stands for `dim` consecutive weights; `round`: products of table and scale are rounded to it (f16 or bf16; none: f32)
+  size_t dim = 1;
+  Float round = Float::none;
+  // rotated weights (HIGGS): rows of x have `features` numbers, are filled up with zeros to `inp` and multiplied by the Hadamard matrix in runs of
+  // `rotate`; 0: no rotation, and features = inp
+  size_t rotate = 0;
+  size_t features = 0;
 
   // dense: row-major [out, inp]; grouped: numbers of groups
   Float dtype = Float::f32;
@@ -76,13 +87,20 @@ struct Weight {
   float table_factor = 1;  // table[i] = (256 high + low - 32768) * table_factor
   uint8_t table_rounded[16] = {};
   float rounded_factor = 1;  // table[i] = about (rounded - 128) * rounded_factor: for activations of one plane
+  // pairs: such bytes of all entries, [low and high of the first of a pair, of the second; rounded ones of both][entry]; and f16 bits [first, second][low,
+  // high][entry], null if the table is not of f16 numbers
+  const uint8_t* pair_bytes = nullptr;
+  const uint8_t* pair_halves = nullptr;
 };
+
+/// Entries of a table of pairs.
+static constexpr size_t pair_entries(Codes codes) { return codes == Codes::pairs8 ? 256 : codes == Codes::pairs6 ? 64 : 16; }
 
 /// Activations of up to kMaxTokens rows, quantized per block of inputs: x = scale * (65536 p0 + 256 p1 + p2), fewer planes likewise.
 struct Activations {
   int tokens = 0;
   int planes = 0;
-  const int32_t* codes = nullptr;  // [inputs / 4][token][plane]: four signed bytes of consecutive inputs
+  const int32_t* codes = nullptr;  // [inputs / 4][token][plane]: four signed bytes of consecutive inputs; for pairs see `rotate`
   const float* scale = nullptr;    // [block][token]
   const float* sum = nullptr;      // [block][token]: of the quantized numbers
   const int32_t* plane_sum = nullptr;  // [block][token][plane]: of the signed bytes
@@ -163,10 +181,19 @@ struct Kernels {
   void (*quantize[kMaxPlanes])(const QuantizeCall&);
   /// The same for a panel; `column` is not used.
   void (*quantize_panel[kMaxPlanes])(const QuantizeCall&);
-  /// Writes a tile's codes as bytes, [block][unit][16][64]: the codes themselves, or one of the table's bytes for each.
-  void (*expand[kCodesCount])(const Weight&, const uint8_t* tile, Part part, uint8_t* strip);
+  /// Writes a tile's codes as bytes, [block][unit][16][64]: the codes themselves, or one of the table's bytes for each weight.
+  void (*widen_codes[kCodesCount])(const Weight&, const uint8_t* tile, Part part, uint8_t* strip);
   /// [strips a tile has - 1][planes - 1]; null where this instruction set has none: then `tile` serves.
   void (*panel[2][kMaxPlanes])(const PanelCall&);
+  /**
+   * One row of x for a rotated weight, or one of pairs: out [columns] = x [features] filled up with zeros, times the normalised Hadamard matrix in runs of
+   * `block` (0: none). `evens_first`: of every 8 numbers those at 0, 2, 4, 6, then the others, as the tiles of pairs have them.
+   */
+  void (*rotate)(const float* x, size_t features, size_t columns, size_t block, bool evens_first, float* out);
+  /// Blocks [from, to) of a tile of a codebook with `round`, as floats: out [input][16], the codec's rounded products. Null for other codes.
+  void (*expand[kCodesCount])(const Weight& weight, const uint8_t* tile, size_t from, size_t to, float* out);
+  /// sums [token][16] += strip [n][16] times `tokens` rows of x, `stride` floats apart; n is a multiple of 4. By tokens - 1; null where a caller must take fewer.
+  void (*strip[kMaxTokens])(const float* strip, size_t n, const float* x, size_t stride, float* sums);
   /// out[i] = number i of a row of stored floats.
   void (*widen)(const uint8_t* data, Float dtype, size_t count, float* out);
   /// out[t * out_stride + r] = x[t] . w[r] for `rows` (at most 4) rows w [rows, n] of stored floats and `tokens` rows of x.

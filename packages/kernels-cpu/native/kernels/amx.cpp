@@ -188,7 +188,7 @@ template <int B, int P>
 void panel_product(const PanelCall& call) {
   _tile_loadconfig(&kShapes);
   const Weight& w = *call.weight;
-  if (w.codes == Codes::table4) {
+  if (is_table(w.codes)) {
     tile_panels<B, P, true, false>(call);
   } else if constexpr (B == 1) {
     if (w.zeros) {

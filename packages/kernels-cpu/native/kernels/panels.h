@@ -7,7 +7,7 @@ constexpr size_t kUnitBytes = kPanelRows * kPanelInputs;
 
 /// Writes the bytes of a tile's codes, or those that `table` has for them.
 template <Codes C, bool TABLE>
-ALWAYS_INLINE void expand_blocks(const Weight& w, const uint8_t* tile, const uint8_t* table, uint8_t* strip) {
+ALWAYS_INLINE void widen_blocks(const Weight& w, const uint8_t* tile, const uint8_t* table, uint8_t* strip) {
   using U = Unit<C>;
   const size_t units = w.code_bytes / U::kBytes;
   const size_t padding = unit_count(w.block) * kUnitBytes - w.block * kTileRows;
@@ -28,12 +28,41 @@ ALWAYS_INLINE void expand_blocks(const Weight& w, const uint8_t* tile, const uin
   }
 }
 
+/// The same for pairs: the weights of even inputs of eight, then those of odd ones.
 template <Codes C>
-void expand(const Weight& w, const uint8_t* tile, Part part, uint8_t* strip) {
-  if constexpr (C == Codes::table4) {
-    expand_blocks<C, true>(w, tile, part == Part::low ? w.table_low : part == Part::high ? w.table_high : w.table_rounded, strip);
+ALWAYS_INLINE void widen_pairs(const Weight& w, const uint8_t* tile, const uint8_t* first, const uint8_t* second, uint8_t* strip) {
+  using U = Unit<C>;
+  const size_t units = w.code_bytes / U::kBytes;
+  const size_t padding = unit_count(w.block) * kUnitBytes - w.block * kTileRows;
+  ByteTable<C> evens, odds;
+  ByteTable<C>::load(evens, first);
+  ByteTable<C>::load(odds, second);
+  for (size_t b = 0; b < w.blocks; ++b, tile += w.block_bytes) {
+    const uint8_t* q = tile;
+    for (size_t u = 0; u < units; ++u, q += U::kBytes) {
+      each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
+        const V::Bytes codes = U::template get<decltype(index)::value>(q);
+        V::store_bytes(strip, ByteTable<C>::look_up(evens, codes));
+        V::store_bytes(strip + 64, ByteTable<C>::look_up(odds, codes));
+        strip += 128;
+      });
+    }
+    __builtin_memset(strip, 0, padding);
+    strip += padding;
+  }
+}
+
+template <Codes C>
+void widen_codes(const Weight& w, const uint8_t* tile, Part part, uint8_t* strip) {
+  if constexpr (is_pairs(C)) {
+    constexpr size_t kEntries = pair_entries(C);
+    const uint8_t* first = w.pair_bytes + (part == Part::low ? 0 : part == Part::high ? 1 : 4) * kEntries;
+    const uint8_t* second = part == Part::rounded ? first + kEntries : first + 2 * kEntries;
+    widen_pairs<C>(w, tile, first, second, strip);
+  } else if constexpr (C == Codes::table4) {
+    widen_blocks<C, true>(w, tile, part == Part::low ? w.table_low : part == Part::high ? w.table_high : w.table_rounded, strip);
   } else {
-    expand_blocks<C, false>(w, tile, nullptr, strip);
+    widen_blocks<C, false>(w, tile, nullptr, strip);
   }
 }
 
@@ -47,7 +76,7 @@ ALWAYS_INLINE void strip_products(const PanelCall& call) {
   const size_t block = w.block, blocks = w.blocks, block_bytes = w.block_bytes, units = unit_count(block), second = call.strip_bytes;
   const Float dtype = w.meta;
   const size_t meta = meta_bytes(dtype);
-  const int32_t held = w.codes == Codes::table4 ? -128 : 0;  // what table numbers have too much
+  const int32_t held = is_table(w.codes) ? -128 : 0;  // what table numbers have too much
   for (int first = 0; first < x.tokens; first += M) {
     V::Floats f[T][M];
     UNROLL for (int t = 0; t < T; ++t) UNROLL for (int m = 0; m < M; ++m) f[t][m] = V::set(0.0f);

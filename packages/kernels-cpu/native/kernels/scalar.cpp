@@ -17,6 +17,8 @@ struct V {
   struct Table {
     uint8_t v[16];
   };
+  using Table64 = const uint8_t*;
+  using Table256 = const uint8_t*;
 
   static constexpr bool kChains = false;
   /// Whether panels pay: not where registers are too few.
@@ -28,6 +30,8 @@ struct V {
   static constexpr int kKeyBlocks[kMostQueries] = {1, 1, 1, 1};
   static constexpr int kValueVectors[kMostQueries] = {1, 1, 1, 1};
   static constexpr int kDotTokens = 1;
+  static constexpr int kStripTokens = 1;
+  static constexpr bool kHalves = false;
 
   template <class R, class F>
   ALWAYS_INLINE R lanes(F f) {
@@ -62,6 +66,12 @@ struct V {
   }
   ALWAYS_INLINE Bytes look_up(const Table& table, Bytes codes) {
     return lanes<Bytes>([&](size_t i) { return table.v[codes.v[i]]; });
+  }
+  ALWAYS_INLINE Table64 load_table64(const uint8_t* p) { return p; }
+  ALWAYS_INLINE Table256 load_table256(const uint8_t* p) { return p; }
+  ALWAYS_INLINE Bytes look_up64(Table64 table, Bytes codes) { return look_up256(table, codes); }
+  ALWAYS_INLINE Bytes look_up256(Table256 table, Bytes codes) {
+    return lanes<Bytes>([&](size_t i) { return table[codes.v[i]]; });
   }
   template <bool WIDE>
   ALWAYS_INLINE Ints dot(Ints sum, Bytes codes, int32_t a) {
@@ -148,12 +158,57 @@ struct V {
       return value;
     });
   }
+  /// Byte T of each 32-bit lane.
+  template <int T>
+  ALWAYS_INLINE Ints byte_of(Bytes v) {
+    return lanes<Ints>([&](size_t i) { return v.v[4 * i + T]; });
+  }
+  ALWAYS_INLINE Floats gather(const float* base, Ints at) {
+    return lanes<Floats>([&](size_t i) { return base[at.v[i]]; });
+  }
+  ALWAYS_INLINE Floats pick(const Floats& table, Ints at) {
+    return lanes<Floats>([&](size_t i) { return table.v[at.v[i]]; });
+  }
+  ALWAYS_INLINE uint32_t bits_of(float v) {
+    uint32_t u;
+    __builtin_memcpy(&u, &v, 4);
+    return u;
+  }
+  ALWAYS_INLINE float float_of(uint32_t u) {
+    float v;
+    __builtin_memcpy(&v, &u, 4);
+    return v;
+  }
+  /// To nearest, ties to even: a number that is so much larger has the last bit that f16 has, so that adding and taking it away rounds.
+  ALWAYS_INLINE Floats round_f16(Floats v) {
+    return lanes<Floats>([&](size_t i) {
+      const uint32_t u = bits_of(v.v[i]);
+      const uint32_t magnitude = u & 0x7fffffffu;
+      if (magnitude >= 0x477ff000u) return magnitude > 0x7f800000u ? v.v[i] : float_of((u & 0x80000000u) | 0x7f800000u);
+      const uint32_t exponent = (magnitude < 0x38800000u ? 0x38800000u : magnitude) & 0x7f800000u;
+      const float far = float_of(exponent + (13u << 23));
+      return float_of(bits_of((float_of(magnitude) + far) - far) | (u & 0x80000000u));
+    });
+  }
+  ALWAYS_INLINE Floats round_bf16(Floats v) {
+    return lanes<Floats>([&](size_t i) {
+      const uint32_t u = bits_of(v.v[i]);
+      return float_of((u + (u >> 16 & 1) + 0x7fff) & 0xffff0000u);
+    });
+  }
+  /// Of lanes H apart: sums in the lower one, differences in the upper.
+  template <int H>
+  ALWAYS_INLINE Floats butterfly(Floats v) {
+    return lanes<Floats>([&](size_t i) { return (i & H) == 0 ? v.v[i] + v.v[i + H] : v.v[i - H] - v.v[i]; });
+  }
   ALWAYS_INLINE void store(float* p, Floats v) { __builtin_memcpy(p, v.v, sizeof(v.v)); }
   ALWAYS_INLINE void prefetch(const uint8_t*) {}
 };
 
 #include "tiles.h"
+#include "pairs.h"
 #include "panels.h"
+#include "hadamard.h"
 #include "rows.h"
 #include "quantize.h"
 #include "attention.h"

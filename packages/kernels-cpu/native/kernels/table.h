@@ -19,12 +19,38 @@ void fill_codes(Kernels& k) {
   fill_tokens<C, 1>(k, first<kMaxTokens>());
   fill_tokens<C, 2>(k, first<kMaxTokens>());
   fill_tokens<C, 3>(k, first<kMaxTokens>());
-  k.expand[static_cast<int>(C)] = expand<C>;
+  k.widen_codes[static_cast<int>(C)] = widen_codes<C>;
   if constexpr (V::kPairs) {
     k.pair[static_cast<int>(C)][0] = tile_product<C, 2, 1, 1>;
     k.pair[static_cast<int>(C)][1] = tile_product<C, 2, 1, 2>;
     k.pair[static_cast<int>(C)][2] = tile_product<C, 2, 1, 3>;
   }
+}
+
+template <Codes C, int P, int M>
+constexpr auto pairs_of() -> void (*)(const TileCall&) {
+  if constexpr (built(M) && M <= V::kMost[P - 1] && (M == 1 || 2 * M * P <= V::kTableSums)) return pair_product<C, M, P>;
+  return nullptr;
+}
+
+template <Codes C, int... M>
+void fill_pairs(Kernels& k, ints<M...>) {
+  ((k.tile[static_cast<int>(C)][0][M] = pairs_of<C, 1, M + 1>()), ...);
+  ((k.tile[static_cast<int>(C)][1][M] = pairs_of<C, 2, M + 1>()), ...);
+  ((k.tile[static_cast<int>(C)][2][M] = pairs_of<C, 3, M + 1>()), ...);
+  k.expand[static_cast<int>(C)] = expand<C>;
+  k.widen_codes[static_cast<int>(C)] = widen_codes<C>;
+}
+
+template <int T>
+constexpr auto strip_of() -> void (*)(const float*, size_t, const float*, size_t, float*) {
+  if constexpr (built(T) && T <= V::kStripTokens) return strip_product<T>;
+  return nullptr;
+}
+
+template <int... T>
+void fill_strips(Kernels& k, ints<T...>) {
+  ((k.strip[T] = strip_of<T + 1>()), ...);
 }
 
 template <int M>
@@ -47,6 +73,11 @@ Kernels make_kernels(Isa isa) {
   fill_codes<Codes::c2>(k);
   fill_codes<Codes::c1>(k);
   fill_codes<Codes::table4>(k);
+  fill_pairs<Codes::pairs8>(k, first<kMaxTokens>());
+  fill_pairs<Codes::pairs6>(k, first<kMaxTokens>());
+  fill_pairs<Codes::pairs4>(k, first<kMaxTokens>());
+  k.expand[static_cast<int>(Codes::table4)] = expand<Codes::table4>;
+  fill_strips(k, first<kMaxTokens>());
   fill_int8(k, first<kMaxTokens>());
   for (int p = 0; p < kMaxPlanes; ++p) k.most[p] = V::kMost[p];
   if constexpr (V::kPanels) {
@@ -60,6 +91,7 @@ Kernels make_kernels(Isa isa) {
   k.quantize[0] = quantize_planes<1>;
   k.quantize[1] = quantize_planes<2>;
   k.quantize[2] = quantize_planes<3>;
+  k.rotate = rotate;
   k.widen = widen;
   k.dot = dot;
   k.dot_plain = dot_plain;

@@ -73,6 +73,15 @@ Weight planned(const Napi::Value& value) {
   w.kind = choice<Kind>(spec, "kind", {{"dense", Kind::dense}, {"grouped", Kind::grouped}, {"tiles", Kind::tiles}, {"int8", Kind::int8}});
   w.out = size("out");
   w.inp = size("inp");
+  if (spec.Has("rotation")) {
+    const Napi::Object rotation = spec.Get("rotation").As<Napi::Object>();
+    w.rotate = size_of(rotation.Get("block"));
+    w.features = size_of(rotation.Get("features"));
+    check(value.Env(), w.rotate > 0 && w.features > 0, "a rotation needs a block and features");
+  }
+  if (spec.Has("dim")) w.dim = size("dim");
+  if (spec.Has("round")) w.round = float_of(spec, "round");
+  check(value.Env(), w.dim == 1 || w.dim == 2, "a code stands for 1 or 2 weights");
   switch (w.kind) {
     case Kind::dense:
       w.dtype = float_of(spec, "dtype");
@@ -86,7 +95,8 @@ Weight planned(const Napi::Value& value) {
     case Kind::tiles:
       w.codes = choice<Codes>(spec, "codes",
                               {{"c8", Codes::c8}, {"c4", Codes::c4}, {"c3", Codes::c3}, {"c2", Codes::c2}, {"c1", Codes::c1},
-                               {"table4", Codes::table4}});
+                               {"table4", Codes::table4}, {"pairs8", Codes::pairs8}, {"pairs6", Codes::pairs6},
+                               {"pairs4", Codes::pairs4}});
       w.meta = float_of(spec, "meta");
       w.zeros = spec.Get("zeros").ToBoolean();
       w.block = size("block");
@@ -106,6 +116,7 @@ struct Extras {
   size_t scale = 0;
   size_t zero = 0;
   size_t table = 0;
+  size_t pairs = 0;  // bytes of set_pair_table
 };
 
 Extras extras(const Weight& w, bool table) {
@@ -113,19 +124,20 @@ Extras extras(const Weight& w, bool table) {
     case Kind::dense:
       return {};
     case Kind::grouped:
-      return {w.groups, table ? 0 : w.groups, table ? size_t{1} << w.bits : 0};
+      return {w.groups, table ? 0 : w.groups, table ? (size_t{1} << w.bits) * w.dim : 0};
     case Kind::int8:
-      return {w.out, 0, 0};
+      return {w.out};
     default:
       break;
   }
+  if (is_pairs(w.codes)) return {0, 0, 2 * pair_entries(w.codes), pair_table_bytes(w.codes)};
   if (w.meta != Float::none) return {0, 0, static_cast<size_t>(w.codes == Codes::table4 ? 16 : 0)};
-  return {w.classes * w.inp, w.classes * w.inp, 0};
+  return {w.classes * w.inp, w.classes * w.inp};
 }
 
 size_t held_bytes(const Weight& w, bool table) {
   const Extras extra = extras(w, table);
-  return w.data_bytes + (extra.scale + extra.zero + extra.table) * sizeof(float);
+  return w.data_bytes + (extra.scale + extra.zero + extra.table) * sizeof(float) + extra.pairs;
 }
 
 bool has_table(const Napi::Value& spec) { return spec.As<Napi::Object>().Get("table").ToBoolean(); }
@@ -171,18 +183,22 @@ Napi::Value create_weight(const Napi::CallbackInfo& info) {
         for (size_t b = 0; b < w.blocks; ++b, ++i) put_numbers(w, data, row, b, scale[i], zero == nullptr ? 0.0f : zero[i]);
       }
       if (w.codes == Codes::table4) set_table(w, w.table);
+      if (is_pairs(w.codes)) {
+        held->blocks.emplace_back(extra.pairs);
+        set_pair_table(w, w.table, held->blocks.back().data());
+      }
     }
     Napi::MemoryManagement::AdjustExternalMemory(info.Env(), static_cast<int64_t>(held->bytes()));
     return Napi::Number::New(info.Env(), state(info).weights.add(std::move(held)));
   });
 }
 
-/// putCodes(weight, from, rows, codes): canonical codes [rows, inp], a byte each; a row once at most
+/// putCodes(weight, from, rows, codes): canonical codes [rows, inp / dim], a byte each; a row once at most
 Napi::Value put_codes_of(const Napi::CallbackInfo& info) {
   const HeldWeight& held = state(info).weights.at(info[0]);
   const size_t rows = size_of(info[2]);
   check(info.Env(), rows <= held.weight.out, "too many rows");
-  const uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[3], rows * held.weight.inp);
+  const uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[3], rows * code_columns(held.weight));
   check(info.Env(), put_codes(held.weight, held.blocks[0].data(), size_of(info[1]), rows, codes));
   return info.Env().Undefined();
 }
@@ -217,7 +233,7 @@ Napi::Value multiply(const Napi::CallbackInfo& info) {
     const size_t rows = size_of(info[3]);
     check(info.Env(), planes >= 1 && planes <= kMaxPlanes, "1 to 3 planes");
     check(info.Env(), rows <= SIZE_MAX / 64 / (w.inp + w.out), "too many rows");
-    const float* x = elements<float, Napi::Float32Array>(info[4], rows * w.inp);
+    const float* x = elements<float, Napi::Float32Array>(info[4], rows * w.features);
     float* out = elements<float, Napi::Float32Array>(info[5], rows * w.out);
     if (rows == 0) return Napi::Number::New(info.Env(), 0);
     Product product(*machine.kernels, w, static_cast<int>(planes), rows, machine.pool->threads());
@@ -232,16 +248,18 @@ Napi::Value multiply(const Napi::CallbackInfo& info) {
   });
 }
 
-/// fillRows(machine, weight, from, rows, out): numbers of rows of the weight, f32 [rows, inp]
+/// fillRows(machine, weight, from, rows, out): numbers of rows of the weight, f32 [rows, features]
 Napi::Value fill_rows(const Napi::CallbackInfo& info) {
-  const Machine& machine = state(info).machines.at(info[0]);
-  const Weight& w = state(info).weights.at(info[1]).weight;
-  const size_t from = size_of(info[2]);
-  const size_t rows = size_of(info[3]);
-  check(info.Env(), from <= w.out && rows <= w.out - from, "rows outside of the weight");
-  float* out = elements<float, Napi::Float32Array>(info[4], rows * w.inp);
-  for (size_t i = 0; i < rows; ++i) fill_row(*machine.kernels, w, from + i, out + i * w.inp);
-  return info.Env().Undefined();
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Machine& machine = state(info).machines.at(info[0]);
+    const Weight& w = state(info).weights.at(info[1]).weight;
+    const size_t from = size_of(info[2]);
+    const size_t rows = size_of(info[3]);
+    check(info.Env(), from <= w.out && rows <= w.out - from, "rows outside of the weight");
+    float* out = elements<float, Napi::Float32Array>(info[4], rows * w.features);
+    for (size_t i = 0; i < rows; ++i) fill_row(*machine.kernels, w, from + i, out + i * w.features);
+    return info.Env().Undefined();
+  });
 }
 
 TileWeights tile_weights(const Napi::CallbackInfo& info, size_t at) {
@@ -322,7 +340,7 @@ Napi::Value finish(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 2));
+  exports.Set("abi", Napi::Number::New(env, 3));
   exports.Set("isas", Napi::Function::New(env, isas));
   exports.Set("openMachine", Napi::Function::New(env, open_machine));
   exports.Set("closeMachine", Napi::Function::New(env, close_machine));

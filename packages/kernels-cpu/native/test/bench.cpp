@@ -125,7 +125,13 @@ struct Layer {
   uint8_t* data;
 };
 
-Weight format(const std::string& name, size_t out, size_t inp, std::vector<float>& columns, const float* table) {
+/// Tables of pairs.
+struct Pairs {
+  std::vector<float> table;
+  std::vector<uint8_t> bytes;
+};
+
+Weight format(const std::string& name, size_t out, size_t inp, std::vector<float>& columns, const float* table, Pairs& pairs) {
   Weight w;
   w.out = out;
   w.inp = inp;
@@ -161,6 +167,20 @@ Weight format(const std::string& name, size_t out, size_t inp, std::vector<float
     columns.assign(out, 0.01f);
     w.scale = columns.data();
   }
+  if (name.rfind("higgs", 0) == 0) {  // groups of 256, Hadamard blocks of 512, or the largest that divide the row
+    w.codes = name == "higgs4" ? Codes::pairs8 : name == "higgs3" ? Codes::pairs6 : Codes::pairs4;
+    w.zeros = false;
+    w.dim = 2;
+    w.round = Float::f16;
+    for (w.rotate = 512; inp % w.rotate != 0;) w.rotate /= 2;
+    w.block = std::min<size_t>(128, w.rotate);
+    const size_t entries = pair_entries(w.codes);
+    pairs.table.resize(2 * entries);
+    pairs.bytes.resize(pair_table_bytes(w.codes));
+    for (size_t i = 0; i < 2 * entries; ++i) pairs.table[i] = from_f16(to_f16(static_cast<float>(i * 37 % 509) / 90 - 2.8f));
+    w.table = pairs.table.data();
+    set_pair_table(w, w.table, pairs.bytes.data());
+  }
   if (plan_layout(w) != Status::ok) std::exit(2);
   return w;
 }
@@ -185,10 +205,11 @@ int main(int argc, char** argv) {
   const Kernels& kernels = *chosen;
   float table[16];
   for (int i = 0; i < 16; ++i) table[i] = static_cast<float>(i - 7) / 8.1f;
-  for (const char* name : {"hqq4", "nf4", "hqq4-axis0", "hqq8", "int8", "hqq3", "hqq2", "hqq1"}) {
+  for (const char* name : {"hqq4", "nf4", "hqq4-axis0", "hqq8", "int8", "hqq3", "hqq2", "hqq1", "higgs4", "higgs3", "higgs2"}) {
     if (!only.empty() && only != name) continue;
     std::vector<float> columns;
-    Weight w = format(name, out, inp, columns, table);
+    Pairs pairs;
+    Weight w = format(name, out, inp, columns, table, pairs);
     std::vector<uint8_t*> data;
     for (size_t l = 0; l < layers; ++l) {
       data.push_back(take_memory(w.data_bytes));

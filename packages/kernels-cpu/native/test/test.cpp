@@ -16,6 +16,7 @@
 #include "pool.h"
 #include "product.h"
 #include "program.h"
+#include "rotation.h"
 #include "routines.h"
 #include "select.h"
 
@@ -49,7 +50,10 @@ struct Exact {
 int levels(Codes codes) {
   switch (codes) {
     case Codes::c8:
+    case Codes::pairs8:
       return 256;
+    case Codes::pairs6:
+      return 64;
     case Codes::c3:
       return 8;
     case Codes::c2:
@@ -71,22 +75,24 @@ void run_product(const Kernels& kernels, Pool& pool, const Weight& w, int planes
   give_memory(scratch, bytes);
 }
 
-/// Compares with float rows of the weight in double, and results with those of the first instruction set.
-void check_weight(Weight& w, const std::vector<uint8_t>& codes, Pool& pool, std::vector<std::vector<float>>& firsts, const Kernels& kernels) {
+/// Compares with float rows of the weight in double, and results with the first ones: of any instruction set, or of the same one where products are in f32.
+void check_weight(Weight& w, const std::vector<uint8_t>& codes, Pool& pool, std::vector<std::vector<float>>& firsts,
+                  std::vector<std::vector<float>>& own, const Kernels& kernels) {
   uint8_t* data = take_memory(w.data_bytes);
   std::memcpy(data, w.data, w.data_bytes);  // dense and numbers were put there
   const uint8_t* given = w.data;
   w.data = data;
   if (!codes.empty()) {
     const size_t half = w.out / 2;
-    expect(put_codes(w, data, half, w.out - half, codes.data() + half * w.inp) == Status::ok, "put_codes");
+    expect(put_codes(w, data, half, w.out - half, codes.data() + half * code_columns(w)) == Status::ok, "put_codes");
     expect(put_codes(w, data, 0, half, codes.data()) == Status::ok, "put_codes");
   }
-  std::vector<std::vector<float>> dense(w.out, std::vector<float>(w.inp));
+  const size_t inp = w.features;
+  std::vector<std::vector<float>> dense(w.out, std::vector<float>(inp));
   for (size_t i = 0; i < w.out; ++i) fill_row(kernels, w, i, dense[i].data());
   size_t at = 0;
   for (const size_t rows : {size_t{1}, size_t{2}, size_t{3}, size_t{7}, size_t{26}}) {
-    Exact<float> x(rows * w.inp), out(rows * w.out);
+    Exact<float> x(rows * inp), out(rows * w.out);
     seed = static_cast<uint32_t>(rows);
     for (size_t i = 0; i < x.count; ++i) x.data[i] = number();
     for (int planes = 1; planes <= 3; ++planes, ++at) {
@@ -96,20 +102,28 @@ void check_weight(Weight& w, const std::vector<uint8_t>& codes, Pool& pool, std:
       for (size_t r = 0; r < rows; ++r) {
         for (size_t i = 0; i < w.out; ++i) {
           double sum = 0;
-          for (size_t k = 0; k < w.inp; ++k) sum += static_cast<double>(x.data[r * w.inp + k]) * dense[i][k];
+          for (size_t k = 0; k < inp; ++k) sum += static_cast<double>(x.data[r * inp + k]) * dense[i][k];
           if (w.bias != nullptr) sum += w.bias[i];
           const double error = std::fabs(sum - out.data[r * w.out + i]);
           worst = error <= worst ? worst : error;  // NaN counts
         }
       }
-      const double bounds[] = {0.5, 3e-3, 3e-4};
+      const double bounds[] = {0.5, w.round == Float::none ? 3e-3 : 3e-2, 3e-4};
       expect(worst < (w.kind == Kind::int8 ? 0.3 : bounds[planes - 1]), "far from the plain loop: kind, planes, rows",
              static_cast<long>(w.kind), planes, static_cast<long>(rows));
-      if (w.kind == Kind::tiles || w.kind == Kind::int8) {
-        std::vector<float> got(out.data, out.data + out.count);
-        if (firsts.size() <= at) firsts.push_back(got);
-        expect(firsts[at] == got, "other bytes than the first instruction set gives: kind, isa, planes", static_cast<long>(w.kind),
-               static_cast<long>(kernels.isa), planes);
+      const std::vector<float> got(out.data, out.data + out.count);
+      if (firsts.size() <= at) firsts.push_back(got);
+      if (own.size() <= at) own.push_back(got);
+      expect(own[at] == got, "other bytes with other threads: kind, isa, planes", static_cast<long>(w.kind), static_cast<long>(kernels.isa), planes);
+      const bool integers = (w.kind == Kind::tiles && (w.round == Float::none || planes < kMaxPlanes)) || w.kind == Kind::int8;
+      expect(!integers || firsts[at] == got, "other bytes than the first instruction set gives: kind, isa, planes", static_cast<long>(w.kind),
+             static_cast<long>(kernels.isa), planes);
+      // The last row by itself.
+      if (w.kind != Kind::int8) {
+        Exact<float> alone(w.out);
+        run_product(kernels, pool, w, planes, 1, x.data + (rows - 1) * inp, alone.data);
+        expect(std::equal(alone.data, alone.data + w.out, got.end() - static_cast<std::ptrdiff_t>(w.out)), "a row depends on its batch: kind, isa, planes",
+               static_cast<long>(w.kind), static_cast<long>(kernels.isa), planes);
       }
     }
   }
@@ -122,9 +136,10 @@ void each_machine(Weight& w, const std::vector<uint8_t>& codes) {
   for (int isa = 0; isa < kIsaCount; ++isa) {
     const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
     if (kernels == nullptr) continue;
+    std::vector<std::vector<float>> own;
     for (const int threads : {1, 3}) {
       Pool pool(threads);
-      check_weight(w, codes, pool, firsts, *kernels);
+      check_weight(w, codes, pool, firsts, own, *kernels);
     }
   }
 }
@@ -144,6 +159,7 @@ std::vector<float> random_floats(size_t count, float low, float span) {
 void test_tiles() {
   for (int c = 0; c < kCodesCount; ++c) {
     const Codes codes = static_cast<Codes>(c);
+    if (is_pairs(codes)) continue;
     for (const Float meta : {Float::f32, Float::f16, Float::bf16, Float::none}) {
       if (codes == Codes::table4 && meta == Float::none) continue;
       Weight w;
@@ -228,6 +244,8 @@ void test_rows() {
     }
   }
 }
+
+#include "codebooks.h"
 
 void test_int8() {
   Weight w;
@@ -574,6 +592,9 @@ int main() {
   test_long_stages();
   test_bounds();
   test_tiles();
+  test_codebooks();
+  test_rotation();
+  test_sharing();
   test_rows();
   test_int8();
   test_program();
