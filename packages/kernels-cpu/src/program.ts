@@ -22,7 +22,11 @@ export interface ProgramSpec {
   readonly kvDtype: StoredFloat;
 }
 
-export function programSpec(program: Program, linears: readonly WeightHandle[], settings: Pick<ProgramSpec, 'contextLength' | 'kvDtype'>): ProgramSpec {
+export function programSpec(
+  program: Program,
+  linears: readonly WeightHandle[],
+  settings: Pick<ProgramSpec, 'contextLength' | 'kvDtype'>,
+): ProgramSpec {
   const used = new Set(program.ops.flatMap(opConstants));
   return {
     ...placeTensors(program),
