@@ -1,5 +1,6 @@
 // Speed against node-llama-cpp (whole models) and onnxruntime-node (products of 4-bit weights) on this machine, in interleaved rounds.
 //   node bench/peers.mjs MODEL [--gguf FILE] [--threads 1,2] [--rounds 9] [--precision fast] [--head 8] [--only model|products] [--json]
+// --clock processor compares processor time, for one thread on a machine that others use, too (what comes before a test is in it, so long ones are better).
 // MODEL is a folder of `lowbit quantize` with a llama-like config.json. The peer runs FILE, the same model in GGUF, or else random weights of the same shapes in
 // Q4_0. Peers are installed into bench/peers/installed on first use, without their install scripts; nothing in this repository depends on them.
 // The table has, for each test, the median of the rounds' ratios (peer's time over ours) with the lowest and highest, for the better number of threads of each.
@@ -25,6 +26,7 @@ const { values, positionals } = parseArgs({
     precision: { type: 'string', default: 'fast' },
     head: { type: 'string', default: '8' },
     only: { type: 'string' },
+    clock: { type: 'string', default: 'elapsed' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -79,7 +81,7 @@ async function compare(name, questions, ours, theirs) {
   }
 }
 
-const labelled = async (label, ...args) => Object.assign(await start(...args), { label });
+const labelled = async (label, ...args) => Object.assign(await start(...args, values.clock), { label });
 
 try {
   if (values.only !== 'products') {

@@ -4,14 +4,17 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-/** Answers `{ test, ... }` lines on stdin with `{ ms }`, by the functions of `tests`. */
+/** Answers `{ test, ... }` lines on stdin with `{ ms, processor }`, by the functions of `tests`: elapsed, and processor time of all threads around it. */
 export async function compete(tests) {
   const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
   say({ ready: true });
   for await (const line of createInterface({ input: process.stdin })) {
     const { test, ...options } = JSON.parse(line);
     try {
-      say({ ms: await tests[test](options) });
+      const before = process.cpuUsage();
+      const ms = await tests[test](options);
+      const { user, system } = process.cpuUsage(before);
+      say({ ms, processor: (user + system) / 1000 });
     } catch (error) {
       say({ error: String(error) });
     }
@@ -19,12 +22,11 @@ export async function compete(tests) {
   process.exit(0);
 }
 
-/** Starts `script` of this folder. `ask` gives milliseconds. */
-export async function start(script, args, env = {}) {
+/** Starts `script` of this folder. `ask` gives milliseconds: elapsed, or of the processor. */
+export async function start(script, args, clock = 'elapsed') {
   const path = fileURLToPath(new URL(script, import.meta.url));
   const child = spawn(process.execPath, [path, ...args.map(String)], {
     stdio: ['pipe', 'pipe', 'inherit'],
-    env: { ...process.env, ...env },
   });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => {
@@ -41,7 +43,8 @@ export async function start(script, args, env = {}) {
   return {
     async ask(question) {
       child.stdin.write(`${JSON.stringify(question)}\n`);
-      return (await next()).ms;
+      const { ms, processor } = await next();
+      return clock === 'processor' ? processor : ms;
     },
     end: () => child.stdin.end(),
   };
