@@ -102,6 +102,8 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   const loaded = await runtime.load(program, async (use) => ({ weight: castDense(await readLinear(checkpoint, use, signal), dtype) }), {
     contextLength,
     formats,
+    // What a backend would keep of a checkpoint that is not quantized is a copy of it.
+    origins: checkpoint.layout === undefined ? undefined : program.linears.map(({ path }) => checkpoint.origin?.(path)),
     cut,
     deviceMap,
     maxMemory,
