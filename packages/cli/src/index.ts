@@ -26,6 +26,7 @@ export {
 } from '@lowbit/models';
 export { type AllocatedLinear, type AllocateModelOptions, allocateModel, type ModelAllocation } from './allocate-model.ts';
 export { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
+export type { CachedModelFacts, CacheReport, RemovedReport } from './commands/cache.ts';
 export type { InspectReport } from './commands/inspect.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
 export {
