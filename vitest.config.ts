@@ -25,6 +25,8 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
   resolve: { alias: aliases() },
   esbuild: { target: 'node20' },
   test: {
+    // Tests of the packed cache name a folder of their own.
+    env: { LOWBIT_CACHE: 'off' },
     reporters: ['default', './tools/summary-reporter.mjs'],
     projects: [
       {

@@ -31,6 +31,7 @@ export { type AllocatedLinear, type AllocateModelOptions, allocateModel, type Mo
 export { type BackendSettings, type FindBackendsOptions, findBackends } from './backends.ts';
 export { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 export type { BenchRow } from './commands/bench-rows.ts';
+export type { CachedModelFacts, CacheReport, RemovedReport } from './commands/cache.ts';
 export type { InspectReport } from './commands/inspect.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
 export {

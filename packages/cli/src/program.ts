@@ -5,6 +5,7 @@ import { isLowbitError } from '@lowbit/core';
 import { Command, InvalidArgumentError } from 'commander';
 import { parseChoices } from './choices.ts';
 import type { BenchFlags } from './commands/bench.ts';
+import type { RemoveCachedOptions } from './commands/cache.ts';
 import type { ChatOptions } from './commands/chat.ts';
 import type { ConvertOptions } from './commands/convert.ts';
 import type { GenerateOptions } from './commands/generate.ts';
@@ -68,6 +69,7 @@ export function createProgram(start: Start): Command {
   addPerplexity(program, start);
   addBench(program, start);
   addInspect(program, start);
+  addCache(program, start);
   return program;
 }
 
@@ -308,6 +310,31 @@ function addInspect(program: Command, start: Start): void {
       const context = start(options);
       const { inspectCommand } = await import('./commands/inspect.ts');
       await inspectCommand(dir, options, context);
+    });
+}
+
+function addCache(program: Command, start: Start): void {
+  const list = async (options: CommonOptions): Promise<void> => {
+    const context = start(options);
+    const { listCacheCommand } = await import('./commands/cache.ts');
+    await listCacheCommand(context);
+  };
+  const cache = verb(program, 'cache', 'list the packed weights that the native backend keeps on disk')
+    .addHelpText(
+      'after',
+      '\nThe place is LOWBIT_CACHE or the cache folder of the system, the size LOWBIT_CACHE_SIZE or 20GiB; LOWBIT_CACHE=off keeps none.',
+    )
+    .action(list);
+  verb(cache, 'ls', 'the same').action((_options: unknown, command: Command) => list(command.optsWithGlobals<CommonOptions>()));
+  verb(cache, 'rm', 'remove models from the cache; programs that run them go on, and a model that is loaded again is packed again')
+    .argument('[names...]', 'names of models in the cache, beginnings of names, or model folders')
+    .option('-a, --all', 'all of them')
+    .option('-y, --yes', 'with --all: do not ask')
+    .action(async (names: string[], _options: unknown, command: Command) => {
+      const options = command.optsWithGlobals<RemoveCachedOptions>();
+      const context = start(options);
+      const { removeCachedCommand } = await import('./commands/cache.ts');
+      await removeCachedCommand(names, options, context);
     });
 }
 

@@ -1,5 +1,6 @@
 // A checkpoint folder as Hugging Face models have it: config.json, safetensors (or PyTorch files where there are none), and small files.
 
+import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
@@ -11,6 +12,7 @@ import {
   type Matrix,
   quote,
   type StoredLinear,
+  type WeightOrigin,
 } from '@lowbit/core';
 import { isObject, readStoredLinear, toJson } from '@lowbit/core/layouts';
 import { checkWeightMap, type Folder, findWeights, openFolder, readInside, readJsonInside, resolveInside } from './folder.node.ts';
@@ -96,6 +98,7 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
       linear: (path, { signal } = {}) =>
         readStoredLinear(source, quantized.get(path) ?? plainLinear(source, path), { path, codecs, signal }),
       tensor: (name, read) => source.read(name, read),
+      origin: (path) => linearOrigin(folder.path, source, path, quantized.get(path)),
       [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
     };
   } catch (error) {
@@ -146,6 +149,21 @@ async function readConfig(folder: Folder): Promise<JsonObject> {
     });
   }
   return toJson(tree) as JsonObject;
+}
+
+/** Another one when anything changes that the numbers of a linear are read from: its files, or which of their tensors it takes and how. */
+function linearOrigin(folder: string, source: FileSource, path: string, stored: StoredLinear | undefined): WeightOrigin | undefined {
+  if (source.state === undefined) return undefined;
+  const constants = Object.entries(stored?.constants ?? {}).map(([part, { data }]) => [part, Buffer.from(data).toString('base64')]);
+  return {
+    label: folder,
+    model: digest(source.state),
+    weight: `${path} ${digest(JSON.stringify([stored?.parts ?? 'as it is', constants]))}`,
+  };
+}
+
+function digest(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
 }
 
 /** A weight that is stored as it is. */

@@ -1,7 +1,8 @@
 // A TensorSource over files on disk, whatever their format: the format says which tensors a file has and reads elements of one.
 
+import type { BigIntStats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { basename, resolve } from 'node:path';
 import {
   disposedError,
   type Entries,
@@ -28,6 +29,8 @@ export interface RegularFile {
   readonly name: string;
   /** Bytes when it was opened. */
   readonly size: number;
+  /** See `FileSource`. */
+  readonly state: string | undefined;
 }
 
 /** What a format knows of an open file. */
@@ -56,6 +59,7 @@ export async function openFileSource<F extends SourceFile>(
   const label = given ?? list[0] ?? 'no files';
   const handles: FileHandle[] = [];
   const files: F[] = [];
+  const states: (string | undefined)[] = [];
   const entries = new Map<string, TensorSpec>();
   const holders = new Map<string, { readonly holder: ReadFile<F>; readonly name: string }>();
   let closed = false;
@@ -77,6 +81,7 @@ export async function openFileSource<F extends SourceFile>(
         entries.set(tensor, { dtype, shape });
       }
       files.push(holder.file);
+      states.push(regular.state);
     }
   } catch (error) {
     await dispose();
@@ -93,7 +98,8 @@ export async function openFileSource<F extends SourceFile>(
     return { dtype: spec.dtype, shape: range === undefined ? spec.shape : [to - from], data };
   }
 
-  return { label, entries, files, read, [Symbol.asyncDispose]: dispose };
+  const state = states.includes(undefined) ? undefined : states.join('\n');
+  return { label, entries, files, state, read, [Symbol.asyncDispose]: dispose };
 }
 
 /** Opens a file for reading. Throws ERR_NOT_FOUND, and ERR_IO for what is no regular file. */
@@ -106,10 +112,21 @@ export async function openRegular(path: string, signal?: AbortSignal): Promise<R
   }
   const handle = await guarded('open', path, () => open(path, 'r'));
   try {
-    const { size } = await guarded('read', path, () => handle.stat());
-    return { handle, path, name: basename(path), size };
+    const facts = await guarded('read', path, () => handle.stat({ bigint: true }));
+    return { handle, path, name: basename(path), size: Number(facts.size), state: stateOf(path, facts) };
   } catch (error) {
     await handle.close();
     throw error;
   }
+}
+
+/** Clocks of file systems tick up to this much later than others' (FAT and network shares have whole seconds). */
+const TICK_MS = 100;
+const COARSE_TICK_MS = 2100;
+
+function stateOf(path: string, { size, ino, mtimeNs, ctimeNs }: BigIntStats): string | undefined {
+  const coarse = mtimeNs % 1_000_000_000n === 0n && ctimeNs % 1_000_000_000n === 0n;
+  const changed = Number((mtimeNs > ctimeNs ? mtimeNs : ctimeNs) / 1_000_000n);
+  if (Date.now() - changed < (coarse ? COARSE_TICK_MS : TICK_MS)) return undefined;
+  return JSON.stringify([resolve(path), ...[size, ino, mtimeNs, ctimeNs].map(String)]);
 }

@@ -12,6 +12,11 @@ export interface SourceFile {
 /** Tensors of files on disk, in whatever form they are stored. */
 export interface FileSource extends TensorSource {
   readonly files: readonly SourceFile[];
+  /**
+   * Another one when any of the files changes: their paths, lengths, and when each was last changed, as the system says. Undefined for files that were
+   * changed so short a time before that a further change might look the same.
+   */
+  readonly state: string | undefined;
 }
 
 /** The ERR_TENSOR_MISMATCH for a name that a source does not have. */

@@ -15,18 +15,22 @@ import {
   type LinearRequest,
   type LinearUse,
   LowbitError,
+  type Matrix,
   type OpName,
   type PrepareOptions,
   type Program,
   type QuantizedLinear,
   type QuantizedTensor,
+  type RecallRequest,
   type Routine,
   type Support,
   type TensorSpec,
+  toFloat32,
   validateProgram,
   validateQuantized,
 } from '@lowbit/core';
-import type { CpuBinding, Isa, Machine, StoredFloat } from './binding.ts';
+import type { CpuBinding, Isa, Machine, StoredFloat, WeightHandle } from './binding.ts';
+import { PackedStore, type StoreOptions } from './cache/store.node.ts';
 import { CpuExecutable } from './executable.ts';
 import { planLayout } from './layout.ts';
 import { CpuLinear, type LinearHome } from './linear.ts';
@@ -42,6 +46,8 @@ export interface CpuSettings {
   readonly precision: 'exact' | 'fast';
   readonly kvDtype: StoredFloat;
   readonly codecs: readonly FormatCodec[];
+  /** Where packed weights are kept; default nowhere. */
+  readonly cache?: StoreOptions | undefined;
 }
 
 const OPS: ReadonlySet<OpName> = new Set<OpName>([
@@ -82,13 +88,14 @@ export class CpuBackend implements Backend {
   readonly #kvDtype: StoredFloat;
   readonly #home: LinearHome;
   readonly #slots: HostSlots;
+  readonly #store: PackedStore | undefined;
   readonly #owned = new Set<CpuLinear>();
   readonly #executables = new Set<CpuExecutable>();
   #held = 0;
   #disposed = false;
 
   constructor(binding: CpuBinding, settings: CpuSettings, memory: number) {
-    const { name, isa, threads, precision, kvDtype, codecs } = settings;
+    const { name, isa, threads, precision, kvDtype, codecs, cache } = settings;
     this.#kvDtype = kvDtype;
     this.name = name;
     this.device = { label: `CPU, ${isa}, ${threads === 1 ? 'one thread' : `${threads} threads`}`, memory, features: [isa, precision] };
@@ -99,6 +106,7 @@ export class CpuBackend implements Backend {
     } catch (error) {
       throw nativeError(error);
     }
+    this.#store = cache && new PackedStore(binding, this.#machine, cache);
     this.routines = hqqRoutines(binding, () => {
       this.#check();
       return this.#machine;
@@ -133,25 +141,55 @@ export class CpuBackend implements Backend {
     }
   }
 
-  async prepare(weight: QuantizedTensor, { bias, signal }: PrepareOptions = {}): Promise<QuantizedLinear> {
+  async prepare(weight: QuantizedTensor, { bias, origin, signal }: PrepareOptions = {}): Promise<QuantizedLinear> {
     this.#check();
     signal?.throwIfAborted();
     const { format, shape } = weight;
     const plan = planLayout(format, shape, this.#codecs);
     validateQuantized(weight, { codecs: this.#codecs });
-    if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.data.byteLength !== byteLength(bias))) {
-      throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`, {
-        hint: `Pass ${shape[0]} floats.`,
-        details: { bias: bias.shape, shape },
-      });
-    }
+    checkBias(bias, shape);
     const bytes = this.#binding.weightBytes(plan.spec) + (bias ? 4 * shape[0] : 0);
-    const handle = await holdWeight(this.#binding, weight, plan, { bias, codecs: this.#codecs, signal });
+    const handle = await holdWeight(this.#home, weight, plan, { bias, codecs: this.#codecs, signal });
     if (this.#disposed) {
       this.#binding.freeWeight(handle);
       throw disposedError(this.#home.owner);
     }
-    const linear = new CpuLinear(handle, { format, shape }, bytes, bias !== undefined, this.#home);
+    const linear = this.#adopt(handle, weight, bytes, bias !== undefined);
+    if (origin && plan.level !== 'dequant') await this.#store?.keep(handle, { spec: plan.spec, format, shape, origin }, bytes);
+    return linear;
+  }
+
+  /** Weights from the cache on disk. */
+  async recall(
+    requests: readonly RecallRequest[],
+    { signal }: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<readonly (QuantizedLinear | undefined)[]> {
+    this.#check();
+    signal?.throwIfAborted();
+    const store = this.#store;
+    if (!store) return requests.map(() => undefined);
+    const wanted = requests.flatMap(({ format, shape, origin, bias }, index) => {
+      const support = this.supports({ format, shape, use: 'linear' });
+      if (support.level === 'none' || support.level === 'dequant') return [];
+      checkBias(bias, shape);
+      const { spec } = planLayout(format, shape, this.#codecs);
+      return [{ index, kept: { spec, format, shape, origin }, bytes: support.bytes, bias: bias && toFloat32(bias) }];
+    });
+    const handles = await store.recall(wanted, signal);
+    const linears: (QuantizedLinear | undefined)[] = requests.map(() => undefined);
+    for (const [i, { index, kept, bytes, bias }] of wanted.entries()) {
+      const handle = handles[i];
+      if (handle === undefined) continue;
+      if (this.#disposed) this.#binding.freeWeight(handle);
+      else linears[index] = this.#adopt(handle, kept, bytes + (bias ? 4 * kept.shape[0] : 0), bias !== undefined);
+    }
+    if (this.#disposed) throw disposedError(this.#home.owner);
+    return linears;
+  }
+
+  #adopt(handle: WeightHandle, weight: Pick<QuantizedTensor, 'format' | 'shape'>, bytes: number, bias: boolean): CpuLinear {
+    const { format, shape } = weight;
+    const linear = new CpuLinear(handle, { format, shape }, bytes, bias, this.#home);
     this.#held += bytes;
     this.#owned.add(linear);
     return linear;
@@ -216,6 +254,7 @@ export class CpuBackend implements Backend {
     for (const linear of [...this.#owned]) linear[Symbol.dispose]();
     this.#slots.clear();
     this.#disposed = true;
+    await this.#store?.settle();
     this.#binding.closeMachine(this.#machine);
   }
 
@@ -228,4 +267,13 @@ export class CpuBackend implements Backend {
   #check(): void {
     if (this.#disposed) throw disposedError(this.#home.owner);
   }
+}
+
+/** Throws ERR_TENSOR_MISMATCH. */
+function checkBias(bias: HostTensor | undefined, shape: Matrix): void {
+  if (!bias || (bias.shape.length === 1 && bias.shape[0] === shape[0] && bias.data.byteLength === byteLength(bias))) return;
+  throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`, {
+    hint: `Pass ${shape[0]} floats.`,
+    details: { bias: bias.shape, shape },
+  });
 }

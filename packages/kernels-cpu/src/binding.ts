@@ -50,7 +50,7 @@ export type WeightSpec =
     })
   | { readonly kind: 'int8'; readonly out: number; readonly inp: number; readonly block: number; readonly threshold: number };
 
-/** Floats of a weight. tiles with numbers inside: scale, zero [out, blocks]; of columns: [classes, inp]; grouped: [groups]; int8: scale [out]. */
+/** Floats of a weight. tiles with numbers inside: scale, zero [out, blocks], unless packWeight brings them; of columns: [classes, inp]; grouped: [groups]; int8: scale [out]. */
 export interface WeightNumbers {
   readonly scale?: Float32Array | undefined;
   readonly zero?: Float32Array | undefined;
@@ -77,6 +77,37 @@ export interface NativeStep {
   readonly injections: readonly { readonly op: number; readonly at: Uint32Array; readonly values: Float32Array }[];
 }
 
+/** Codes of a file, and numbers that go into tiles as they are: see native/dispatch/repack.h. `bytes` of a dense weight are its numbers. */
+export interface StoredWeight {
+  readonly order: 'bytes' | 'nibbles' | 'lanes';
+  readonly data: Uint8Array;
+  readonly wordBytes?: 1 | 4;
+  readonly bits?: number;
+  readonly lanes?: number;
+  /** Elements of a lane. */
+  readonly lane?: number;
+  /** Codes from there on are refused; default 256. A power of two. */
+  readonly entries?: number;
+  /** In the dtype of the tiles, one for `repeat` blocks. */
+  readonly scale?: Uint8Array;
+  readonly zero?: Uint8Array;
+  /** Where there is no `zero`. */
+  readonly zeroValue?: number;
+  readonly repeat?: number;
+}
+
+/** A packed weight on disk. */
+export interface PackedFile {
+  readonly spec: WeightSpec;
+  readonly path: string;
+  /** 32 bytes. */
+  readonly key: Uint8Array;
+  readonly bias?: Float32Array | undefined;
+}
+
+/** Why a weight does not come from disk. `foreign`: a file of something else; `damaged`: not what was written. */
+export type PackedVerdict = 'missing' | 'unreadable' | 'foreign' | 'damaged';
+
 export interface CpuBinding {
   /** Version of these functions. */
   readonly abi: number;
@@ -93,6 +124,14 @@ export interface CpuBinding {
   putCodes(weight: WeightHandle, from: number, rows: number, codes: Uint8Array): void;
   /** Bytes of a dense weight from byte `at`. */
   putDense(weight: WeightHandle, at: number, bytes: Uint8Array): void;
+  /** Off this thread, with the machine's. Whether every code has a place; arrays stay as they are until then. Once for a weight. */
+  packWeight(machine: Machine, weight: WeightHandle, stored: StoredWeight): Promise<boolean>;
+  /** Writes a weight, without its bias, to a new file, off this thread; it may be freed meanwhile. Rejects with ERR_IO, and then leaves none. */
+  saveWeight(weight: WeightHandle, path: string, key: Uint8Array, text: string): Promise<void>;
+  /** Off this thread, with the machine's. `mapped` weights stay in their files. */
+  loadWeights(machine: Machine, files: readonly PackedFile[], mapped: boolean): Promise<readonly (WeightHandle | PackedVerdict)[]>;
+  /** Bytes that V8 has been told of, by this addon in this thread: weights (mapped ones apart), activations, caches. */
+  externalBytes(): number;
   /** A second time does nothing. */
   freeWeight(weight: WeightHandle): void;
   /** out [rows, out] = x [rows, features] W^T + bias. Result: columns of x that int8 computed in floating point. */
@@ -167,6 +206,10 @@ export const BINDING_FUNCTIONS = [
   'createWeight',
   'putCodes',
   'putDense',
+  'packWeight',
+  'saveWeight',
+  'loadWeights',
+  'externalBytes',
   'freeWeight',
   'multiply',
   'fillRows',

@@ -3,8 +3,17 @@
 import { availableThreads, type BackendProvider, checkOptionNames, type FormatCodec, LowbitError } from '@lowbit/core';
 import { CpuBackend } from './backend.ts';
 import type { CpuBinding, Isa, StoredFloat } from './binding.ts';
-import { hostFacts } from './host.node.ts';
+import { type CacheOptions, cacheSettings, chosenCache } from './cache/settings.node.ts';
+import { hostFacts, warnOnce } from './host.node.ts';
 import { checkBinding, loadBinding, whyNot } from './load.node.ts';
+
+/** The cache as a backend uses it. */
+export interface CpuCacheOptions extends CacheOptions {
+  /** `map` (default): weights stay in the files, shared by all processes that run the model. `read`: into memory of this process. See the README. */
+  readonly how?: 'read' | 'map';
+  /** Told why weights are not kept, or not brought back; loading goes on without. Default: `process.emitWarning`, once for each kind. */
+  readonly onProblem?: (problem: LowbitError) => void;
+}
 
 export interface CpuOptions {
   /** Threads of each backend that is opened; default all that the machine offers. Results do not depend on it. */
@@ -21,6 +30,11 @@ export interface CpuOptions {
   readonly kvDtype?: StoredFloat;
   /** The addon, or a path to it, for bundlers and Electron. Default: see the README. */
   readonly binding?: CpuBinding | string;
+  /**
+   * Packed weights of quantized checkpoints are kept on disk and brought back when the same files are loaded again. Default: on, unless the variable
+   * LOWBIT_CACHE is `off`; see the README for the place and the size. `false`: neither read nor written.
+   */
+  readonly cache?: false | CpuCacheOptions;
   /** Codecs of custom formats. */
   readonly codecs?: readonly FormatCodec[];
   /** Default `cpu`; another name tells two of them apart across a cut. */
@@ -52,8 +66,17 @@ function chosenIsa(binding: CpuBinding, wanted: Isa | 'auto'): Isa {
  * const runtime = await createRuntime({ backends: [cpu(), referenceBackend()] });
  */
 export function cpu(options: CpuOptions = {}): BackendProvider {
-  checkOptionNames('cpu', options, ['threads', 'isa', 'precision', 'kvDtype', 'binding', 'codecs', 'name']);
-  const { threads = availableThreads(), isa = 'auto', precision = 'exact', kvDtype = 'f32', binding, codecs = [], name = 'cpu' } = options;
+  checkOptionNames('cpu', options, ['threads', 'isa', 'precision', 'kvDtype', 'binding', 'cache', 'codecs', 'name']);
+  const {
+    threads = availableThreads(),
+    isa = 'auto',
+    precision = 'exact',
+    kvDtype = 'f32',
+    binding,
+    cache,
+    codecs = [],
+    name = 'cpu',
+  } = options;
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024)
     throw badOption('threads', threads, 'Pass a whole number from 1 to 1024.');
   if (!ISAS.includes(isa)) throw badOption('isa', isa, `Use one of ${ISAS.join(', ')}.`);
@@ -61,6 +84,11 @@ export function cpu(options: CpuOptions = {}): BackendProvider {
   if (!['f32', 'f16', 'bf16'].includes(kvDtype)) throw badOption('kvDtype', kvDtype, 'Use f32, f16 or bf16.');
   if (typeof name !== 'string' || name === '') throw badOption('name', name, 'Pass a word.');
   if (!Array.isArray(codecs)) throw badOption('codecs', codecs, 'Pass a list of codecs.');
+  const chosen = chosenCache(cache);
+  const { how = 'map', onProblem = warnOnce() } = (chosen ?? {}) as CpuCacheOptions;
+  if (how !== 'read' && how !== 'map') throw badOption('cache.how', how, 'Use read or map.');
+  if (typeof onProblem !== 'function') throw badOption('cache.onProblem', onProblem, 'Pass a function.');
+  const store = chosen && { ...cacheSettings(chosen), how, onProblem };
   if (binding !== undefined && typeof binding !== 'string') checkBinding(binding);
   const find = (): CpuBinding => (typeof binding === 'object' ? binding : loadBinding({ path: binding }));
   return {
@@ -79,7 +107,15 @@ export function cpu(options: CpuOptions = {}): BackendProvider {
     },
     async open(opened) {
       const found = find();
-      const settings = { name, isa: chosenIsa(found, isa), threads, precision, kvDtype, codecs: [...codecs, ...(opened?.codecs ?? [])] };
+      const settings = {
+        name,
+        isa: chosenIsa(found, isa),
+        threads,
+        precision,
+        kvDtype,
+        cache: store,
+        codecs: [...codecs, ...(opened?.codecs ?? [])],
+      };
       return new CpuBackend(found, settings, hostFacts().memory);
     },
   };

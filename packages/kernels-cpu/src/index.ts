@@ -1,3 +1,5 @@
 export type { CpuBinding, Isa } from './binding.ts';
-export { type CpuOptions, cpu } from './cpu.ts';
+export { type CachedModel, type CacheListing, listCache, removeCached } from './cache/models.node.ts';
+export type { CacheOptions } from './cache/settings.node.ts';
+export { type CpuCacheOptions, type CpuOptions, cpu } from './cpu.ts';
 export { platformPackage } from './load.node.ts';

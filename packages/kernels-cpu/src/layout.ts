@@ -27,6 +27,8 @@ export interface LayoutPlan {
   /** Codes that a table has entries for, where the packing has room for more. */
   readonly codes?: number;
   numbers(found: FormatNumbers): WeightNumbers;
+  /** Numbers of tiles that can go in as the file has them: names of the parts, or the zero of all groups; blocks that share one. */
+  readonly asStored?: { readonly scale: string; readonly zero: string | number; readonly repeat: number };
 }
 
 type TileCodes = Extract<WeightSpec, { kind: 'tiles' }>['codes'];
@@ -116,6 +118,9 @@ function planAffine(format: Affine, shape: Matrix): LayoutPlan {
         spec: { kind: 'tiles', out, inp, codes, meta, zeros: true, block, classes: 1 },
         level: 'repack',
         numbers: ({ scale, zero }) => ({ scale: perBlock(scale, group, block), zero: perBlock(zero!, group, block) }),
+        ...(meta === format.scale && (format.zero === 'none' || format.zero === meta)
+          ? { asStored: { scale: 'scale', zero: format.zero === 'none' ? levels / 2 : 'zero', repeat: group / block } }
+          : {}),
       };
     }
   }

@@ -10,8 +10,9 @@ import {
   type QuantizedTensor,
   toFloat32,
 } from '@lowbit/core';
-import type { CpuBinding, WeightHandle } from './binding.ts';
+import type { CpuBinding, Machine, WeightHandle } from './binding.ts';
 import type { LayoutPlan } from './layout.ts';
+import { storedWeight } from './stored.ts';
 
 /** Weights unpacked at a time. */
 const PIECE = 1 << 20;
@@ -29,9 +30,12 @@ export function nativeError(error: unknown): unknown {
   return code === 'ERR_BAD_ARGUMENT' || code === 'ERR_NATIVE' ? new LowbitError(code, message ?? code, { cause: error }) : error;
 }
 
-/** The handle of the weight as `plan` holds it. Rejects with the signal's reason, or with what is wrong with the weight; then nothing is held. */
+/**
+ * The handle of the weight as `plan` holds it: packed by the addon from parts that it can read, else from what the codec makes of them, in the same bytes.
+ * Rejects with the signal's reason, or with what is wrong with the weight; then nothing is held.
+ */
 export async function holdWeight(
-  binding: CpuBinding,
+  { binding, machine }: { readonly binding: CpuBinding; readonly machine: Machine },
   weight: QuantizedTensor,
   plan: LayoutPlan,
   options: { readonly bias: HostTensor | undefined; readonly codecs: readonly FormatCodec[]; readonly signal: AbortSignal | undefined },
@@ -40,7 +44,8 @@ export async function holdWeight(
   const codec = codecFor(weight.format, codecs);
   const [out, inp] = weight.shape;
   const { spec } = plan;
-  const found = spec.kind === 'dense' ? undefined : codec.numbers(weight);
+  const stored = storedWeight(weight, plan);
+  const found = spec.kind === 'dense' || stored?.scale ? undefined : codec.numbers(weight);
   let handle: WeightHandle;
   try {
     handle = binding.createWeight(spec, { ...(found ? plan.numbers(found) : {}), bias: bias && toFloat32(bias) });
@@ -50,6 +55,12 @@ export async function holdWeight(
   const breathe = breather();
   const rows = Math.max(1, Math.floor(PIECE / inp));
   try {
+    if (stored) {
+      const fits = await binding.packWeight(machine, handle, stored);
+      signal?.throwIfAborted();
+      if (fits) return handle;
+      // A code has no place: the codec's way finds it and says which.
+    }
     for (let from = 0; from < out; from += rows) {
       await breathe();
       signal?.throwIfAborted();

@@ -4,7 +4,16 @@ import { cutProgram, type PlacedPiece, type ProgramPiece } from '../program/cut.
 import { validateProgram } from '../program/validate.ts';
 import { isPlainRecord } from '../record.ts';
 import type { Runtime } from '../runtime.ts';
-import type { Backend, LinearRequest, QuantizedLinear, SequenceId, StepOptions, StepOutputs, StepSequence } from '../spec/backend.ts';
+import type {
+  Backend,
+  LinearRequest,
+  QuantizedLinear,
+  SequenceId,
+  StepOptions,
+  StepOutputs,
+  StepSequence,
+  WeightOrigin,
+} from '../spec/backend.ts';
 import { isLowbitError, LowbitError } from '../spec/errors.ts';
 import type { Format, QuantizedTensor } from '../spec/format.ts';
 import type { LinearUse, Program } from '../spec/program.ts';
@@ -34,10 +43,12 @@ export interface LoadOptions extends CallOptions {
   /** With `auto`: bytes of weights that backends may hold, by name. Default what a backend says its device has. */
   readonly maxMemory?: Readonly<Record<string, number>> | undefined;
   /**
-   * Formats of the weights, if known before they are read: the backend is then chosen first. Otherwise it is chosen as they are read, and
-   * loading starts again on the next backend at the first weight that the one chosen does not support.
+   * Formats of the weights, if known before they are read: the backend is then chosen first. Otherwise loading starts again on the
+   * next backend at the first weight that the one chosen does not support.
    */
   readonly formats?: readonly Format[] | undefined;
+  /** With `formats`: what a backend has kept comes back without `loadWeight`, with the program's bias. */
+  readonly origins?: readonly (WeightOrigin | undefined)[] | undefined;
   /** Keep scales, zeros and tables of all weights in host memory; see `LinearRequest`. Default false. */
   readonly offloadMeta?: boolean | undefined;
 }
@@ -232,24 +243,46 @@ async function loadPlaces(
   options: LoadOptions,
   runtime: Runtime,
 ): Promise<LoadedProgram> {
-  const { signal, onProgress, offloadMeta = false } = options;
+  const { signal, onProgress, offloadMeta = false, formats, origins } = options;
   const backends = [...new Set(places.map(({ backend }) => backend))];
   const prepared = new Map<Backend, QuantizedLinear[]>(backends.map((backend) => [backend, []]));
   const release = (): void => {
     for (const linears of prepared.values()) for (const linear of Object.values(linears)) linear[Symbol.dispose]();
   };
+  const biasOf = (index: number, use: LinearUse['use']): HostTensor | undefined =>
+    use === 'embedding' ? undefined : program.constants[program.linears[index]!.bias ?? -1];
   try {
+    for (const backend of backends) {
+      const kept = program.linears.flatMap(({ shape }, index) => {
+        const use = useOn(backend, index, places);
+        const [format, origin] = [formats?.[index], origins?.[index]];
+        return use && format && origin ? [{ index, format, shape, use, offloadMeta, origin, bias: biasOf(index, use) }] : [];
+      });
+      const found = kept.length > 0 ? await backend.recall?.(kept, { signal }) : undefined;
+      for (const [i, { index }] of kept.entries()) {
+        const linear = found?.[i];
+        if (linear) prepared.get(backend)![index] = linear;
+      }
+    }
     for (const [index, use] of program.linears.entries()) {
       signal?.throwIfAborted();
-      const loaded = await loadWeight(use, index);
-      signal?.throwIfAborted();
-      checkShape(use, loaded.weight);
-      for (const backend of backends) {
-        const as = useOn(backend, index, places);
-        if (!as) continue;
-        checkSupport(backend, use.path, { format: loaded.weight.format, shape: use.shape, use: as, offloadMeta }, runtime);
-        const bias = as === 'embedding' ? undefined : (loaded.bias ?? (use.bias === undefined ? undefined : program.constants[use.bias]));
-        prepared.get(backend)![index] = await backend.prepare(loaded.weight, { use: as, bias, offloadMeta, signal });
+      const needy = backends.filter((backend) => !prepared.get(backend)![index] && useOn(backend, index, places));
+      if (needy.length > 0) {
+        const { weight, bias } = await loadWeight(use, index);
+        signal?.throwIfAborted();
+        checkShape(use, weight);
+        for (const backend of needy) {
+          const as = useOn(backend, index, places)!;
+          checkSupport(backend, use.path, { format: weight.format, shape: use.shape, use: as, offloadMeta }, runtime);
+          const own = as === 'embedding' ? undefined : (bias ?? biasOf(index, as));
+          prepared.get(backend)![index] = await backend.prepare(weight, {
+            use: as,
+            bias: own,
+            offloadMeta,
+            origin: origins?.[index],
+            signal,
+          });
+        }
       }
       onProgress?.({ phase: 'load', done: index + 1, total: program.linears.length, unit: 'tensors', item: use.path });
     }

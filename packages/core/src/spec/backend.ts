@@ -36,6 +36,15 @@ export type Support =
   | { readonly level: 'native' | 'repack' | 'dequant'; readonly bytes: number }
   | { readonly level: 'none'; readonly reason: string };
 
+/** Whose numbers a weight has: equal origin, format and shape promise equal parts. */
+export interface WeightOrigin {
+  /** Of the model, for people. */
+  readonly label: string;
+  /** Changes with its files. */
+  readonly model: string;
+  readonly weight: string;
+}
+
 export interface PrepareOptions {
   /** What the linear will be used for; default `linear`. */
   readonly use?: LinearUse['use'];
@@ -43,8 +52,14 @@ export interface PrepareOptions {
   readonly bias?: HostTensor | undefined;
   /** See `LinearRequest`. */
   readonly offloadMeta?: boolean;
+  /** Lets a backend keep it for `recall`. */
+  readonly origin?: WeightOrigin | undefined;
   /** Rejects with its reason; nothing stays on the device then. */
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface RecallRequest extends LinearRequest, Pick<PrepareOptions, 'bias'> {
+  readonly origin: WeightOrigin;
 }
 
 /** How often a format that treats outliers apart (int8) met some. */
@@ -149,6 +164,8 @@ export interface Backend extends AsyncDisposable {
    * Throws ERR_UNSUPPORTED_FORMAT where `supports` says none, ERR_TENSOR_MISMATCH for parts or a bias that do not fit.
    */
   prepare(weight: QuantizedTensor, options?: PrepareOptions): Promise<QuantizedLinear>;
+  /** Kept weights as `prepare` would give them, undefined where it must. */
+  recall?(requests: readonly RecallRequest[], options?: Pick<PrepareOptions, 'signal'>): Promise<readonly (QuantizedLinear | undefined)[]>;
   /**
    * `linears[i]` serves `program.linears[i]`; the executable uses them but does not own them. Each was prepared by this same backend, for that use:
    * an executable reads device memory, it calls no `forward`, so a wrapper of the caller's cannot stand in. (An adapter such as LoRA is a rewrite of

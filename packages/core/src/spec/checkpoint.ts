@@ -1,5 +1,6 @@
 // Storage: where tensors come from, where they go, and how a quantized weight is laid out in a checkpoint's files.
 
+import type { WeightOrigin } from './backend.ts';
 import type { Format, QuantizedTensor } from './format.ts';
 import type { Entries, LinearSite } from './model.ts';
 import type { Quantizer } from './quantizer.ts';
@@ -148,4 +149,6 @@ export interface Checkpoint extends AsyncDisposable {
   /** The weight of a linear in its stored format; dense when it is not quantized. */
   linear(path: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<QuantizedTensor>;
   tensor(name: string, options?: ReadOptions): Promise<HostTensor>;
+  /** Of `linear(path)`; undefined if unknown, as of a file that changed a moment ago. */
+  origin?(path: string): WeightOrigin | undefined;
 }

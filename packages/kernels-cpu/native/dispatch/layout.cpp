@@ -79,20 +79,6 @@ int code_at(const Weight& w, const uint8_t* block, size_t lane, size_t k) {
   return high == 0 ? low : low | (block[at.high_byte] >> at.high_shift & ((1 << high) - 1)) << bits;
 }
 
-void write_float(Float dtype, uint8_t* to, float value) {
-  if (dtype == Float::f32) {
-    std::memcpy(to, &value, 4);
-  } else if (dtype == Float::f16) {
-    const uint16_t bits = to_f16(value);
-    std::memcpy(to, &bits, 2);
-  } else {
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    const uint16_t half = static_cast<uint16_t>(bits >> 16);  // exact: the value came from a bf16
-    std::memcpy(to, &half, 2);
-  }
-}
-
 float read_float(Float dtype, const uint8_t* from) {
   float value;
   if (dtype == Float::f32) {
@@ -267,8 +253,8 @@ void put_numbers(const Weight& w, uint8_t* data, size_t row, size_t block, float
   const Place place = place_of(w, row);
   const size_t width = float_bytes(w.meta);
   uint8_t* to = block_at(w, data, place, block) + w.code_bytes + place.lane * width;
-  write_float(w.meta, to, scale);
-  if (w.zeros) write_float(w.meta, to + kTileRows * width, zero);
+  write_number(w.meta, to, scale);
+  if (w.zeros) write_number(w.meta, to + kTileRows * width, zero);
 }
 
 void fill_stored_row(const Kernels& kernels, const Weight& w, size_t row, float* out) {
@@ -333,6 +319,20 @@ void set_table(Weight& w, const float* table) {
   }
   w.table_factor = static_cast<float>(most / wide);
   w.rounded_factor = static_cast<float>(most / narrow);
+}
+
+void write_number(Float dtype, uint8_t* to, float value) {
+  if (dtype == Float::f32) {
+    std::memcpy(to, &value, 4);
+  } else if (dtype == Float::f16) {
+    const uint16_t bits = to_f16(value);
+    std::memcpy(to, &bits, 2);
+  } else {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    const uint16_t half = static_cast<uint16_t>(bits >> 16);  // exact: the value came from a bf16
+    std::memcpy(to, &half, 2);
+  }
 }
 
 uint16_t to_f16(float value) {

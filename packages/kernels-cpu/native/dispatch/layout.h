@@ -61,6 +61,9 @@ inline Place place_of(const Weight& weight, size_t row) {
 }
 inline size_t tile_bytes(const Weight& weight) { return weight.blocks * weight.block_bytes; }
 
+/// A stored float of that dtype; bf16 alone truncates: the value came from one.
+void write_number(Float dtype, uint8_t* to, float value);
+
 /// f16 bits of a float, to nearest, ties to even, and back.
 uint16_t to_f16(float value);
 float from_f16(uint16_t bits);

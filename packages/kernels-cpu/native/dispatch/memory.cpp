@@ -6,6 +6,7 @@
 
 #if defined(__linux__) || defined(__APPLE__)
 #include <sys/mman.h>
+#include <unistd.h>
 #define LOWBIT_MMAP 1
 #endif
 
@@ -32,6 +33,18 @@ uint8_t* take_memory(size_t bytes) {
   void* memory = ::operator new(rounded, std::align_val_t{64}, std::nothrow);
   if (memory != nullptr) std::memset(memory, 0, rounded);
   return static_cast<uint8_t*>(memory);
+}
+
+void give_pages(uint8_t* memory, size_t bytes) {
+#if defined(LOWBIT_MMAP) && defined(MADV_DONTNEED)
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t from = (reinterpret_cast<uintptr_t>(memory) + page - 1) / page * page;
+  const uintptr_t to = (reinterpret_cast<uintptr_t>(memory) + bytes) / page * page;
+  if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+#else
+  (void)memory;
+  (void)bytes;
+#endif
 }
 
 void give_memory(uint8_t* memory, size_t bytes) {

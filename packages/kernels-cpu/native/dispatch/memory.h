@@ -10,5 +10,7 @@ namespace lowbit {
 uint8_t* take_memory(size_t bytes);
 /// `bytes` as they were taken. Null does nothing.
 void give_memory(uint8_t* memory, size_t bytes);
+/// Gives the whole pages in a part of such memory back to the system, which stays taken: its numbers are gone. Small pieces keep theirs.
+void give_pages(uint8_t* memory, size_t bytes);
 
 }  // namespace lowbit

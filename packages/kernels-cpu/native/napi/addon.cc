@@ -10,6 +10,7 @@
 #include "product.h"
 #include "routines.h"
 #include "select.h"
+#include "weights.h"
 
 namespace lowbit {
 namespace {
@@ -48,7 +49,7 @@ Napi::Value open_machine(const Napi::CallbackInfo& info) {
 
 /// closeMachine(machine): its threads end
 Napi::Value close_machine(const Napi::CallbackInfo& info) {
-  state(info).machines.remove(info[0]);
+  if (const auto machine = state(info).machines.remove(info[0])) machine->reported.set(info.Env(), 0);
   return info.Env().Undefined();
 }
 
@@ -65,7 +66,8 @@ Float float_of(const Napi::Object& spec, const char* name) {
   return choice<Float>(spec, name, {{"none", Float::none}, {"f32", Float::f32}, {"f16", Float::f16}, {"bf16", Float::bf16}});
 }
 
-/// The sizes of a weight, without its memory.
+}  // namespace
+
 Weight planned(const Napi::Value& value) {
   const Napi::Object spec = value.As<Napi::Object>();
   const auto size = [&](const char* name) { return size_of(spec.Get(name)); };
@@ -111,15 +113,8 @@ Weight planned(const Napi::Value& value) {
   return w;
 }
 
-/// Floats beside the codes: scales, zeros, table.
-struct Extras {
-  size_t scale = 0;
-  size_t zero = 0;
-  size_t table = 0;
-  size_t pairs = 0;  // bytes of set_pair_table
-};
-
-Extras extras(const Weight& w, bool table) {
+Extras extras(const Weight& w, const Napi::Value& spec) {
+  const bool table = spec.As<Napi::Object>().Get("table").ToBoolean();
   switch (w.kind) {
     case Kind::dense:
       return {};
@@ -135,16 +130,35 @@ Extras extras(const Weight& w, bool table) {
   return {w.classes * w.inp, w.classes * w.inp};
 }
 
-size_t held_bytes(const Weight& w, bool table) {
-  const Extras extra = extras(w, table);
-  return w.data_bytes + (extra.scale + extra.zero + extra.table) * sizeof(float) + extra.pairs;
+void make_tables(HeldWeight& held, const HeldWeight* like) {
+  Weight& w = held.weight;
+  if (w.kind != Kind::tiles || !is_table(w.codes)) return;
+  const size_t count = is_pairs(w.codes) ? 2 * pair_entries(w.codes) : 16;
+  const bool same = like != nullptr && like->weight.codes == w.codes && std::memcmp(like->weight.table, w.table, count * sizeof(float)) == 0;
+  if (is_pairs(w.codes)) {
+    // Quick: made anew.
+    held.made = Block(pair_table_bytes(w.codes));
+    set_pair_table(w, w.table, held.made.data());
+  } else if (same) {
+    const Weight& from = like->weight;
+    std::memcpy(w.table_low, from.table_low, sizeof w.table_low);
+    std::memcpy(w.table_high, from.table_high, sizeof w.table_high);
+    std::memcpy(w.table_rounded, from.table_rounded, sizeof w.table_rounded);
+    w.table_factor = from.table_factor;
+    w.rounded_factor = from.rounded_factor;
+  } else {
+    set_table(w, w.table);
+  }
 }
 
-bool has_table(const Napi::Value& spec) { return spec.As<Napi::Object>().Get("table").ToBoolean(); }
+namespace {
 
 /// weightBytes(spec): bytes that a weight without a bias takes
 Napi::Value weight_bytes(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(held_bytes(planned(info[0]), has_table(info[0]))));
+  const Weight w = planned(info[0]);
+  const Extras extra = extras(w, info[0]);
+  const size_t floats = (extra.scale + extra.zero + extra.table) * sizeof(float);
+  return Napi::Number::New(info.Env(), static_cast<double>(w.data_bytes + floats + extra.pairs));
 }
 
 const float* copied(HeldWeight& held, const Napi::Value& array, size_t count) {
@@ -156,46 +170,48 @@ const float* copied(HeldWeight& held, const Napi::Value& array, size_t count) {
 }
 
 /**
- * createWeight(spec, { scale?, zero?, table?, bias? }): weight. Floats are copied. Codes come with putCodes, rows of floats with putDense. For tiles
- * with numbers inside, scale and zero are [out, blocks].
+ * createWeight(spec, { scale?, zero?, table?, bias? }): weight. Floats are copied. Codes come with putCodes or packWeight, rows of floats with putDense.
+ * For tiles with numbers inside, scale and zero are [out, blocks]; without them they come with packWeight.
  */
 Napi::Value create_weight(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     auto held = std::make_unique<HeldWeight>();
     Weight& w = held->weight;
     w = planned(info[0]);
-    const bool table = has_table(info[0]);
     const Napi::Object spec = info[0].As<Napi::Object>();
     const Napi::Object numbers = info[1].As<Napi::Object>();
     if (w.kind == Kind::int8) held->threshold = spec.Get("threshold").ToNumber().FloatValue();
     held->blocks.emplace_back(w.data_bytes);
     uint8_t* data = held->blocks.back().data();
     w.data = data;
-    const Extras extra = extras(w, table);
+    const Extras extra = extras(w, info[0]);
     w.scale = copied(*held, numbers.Get("scale"), extra.scale);
     w.zero = copied(*held, numbers.Get("zero"), extra.zero);
     w.table = copied(*held, numbers.Get("table"), extra.table);
     if (numbers.Get("bias").IsTypedArray()) w.bias = copied(*held, numbers.Get("bias"), w.out);
-    if (w.kind == Kind::tiles && w.meta != Float::none) {
+    make_tables(*held);
+    if (w.kind == Kind::tiles && w.meta != Float::none && numbers.Get("scale").IsTypedArray()) {
       const float* scale = elements<float, Napi::Float32Array>(numbers.Get("scale"), w.out * w.blocks);
       const float* zero = w.zeros ? elements<float, Napi::Float32Array>(numbers.Get("zero"), w.out * w.blocks) : nullptr;
       for (size_t row = 0, i = 0; row < w.out; ++row) {
         for (size_t b = 0; b < w.blocks; ++b, ++i) put_numbers(w, data, row, b, scale[i], zero == nullptr ? 0.0f : zero[i]);
       }
-      if (w.codes == Codes::table4) set_table(w, w.table);
-      if (is_pairs(w.codes)) {
-        held->blocks.emplace_back(extra.pairs);
-        set_pair_table(w, w.table, held->blocks.back().data());
-      }
     }
-    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), static_cast<int64_t>(held->bytes()));
+    held->reported.set(info.Env(), held->bytes());
     return Napi::Number::New(info.Env(), state(info).weights.add(std::move(held)));
   });
 }
 
+/// A weight that can be written to.
+const HeldWeight& own_weight(const Napi::CallbackInfo& info) {
+  const HeldWeight& held = state(info).weights.at(info[0]);
+  check(info.Env(), held.home == nullptr, "a weight that came from disk is not written to");
+  return held;
+}
+
 /// putCodes(weight, from, rows, codes): canonical codes [rows, inp / dim], a byte each; a row once at most
 Napi::Value put_codes_of(const Napi::CallbackInfo& info) {
-  const HeldWeight& held = state(info).weights.at(info[0]);
+  const HeldWeight& held = own_weight(info);
   const size_t rows = size_of(info[2]);
   check(info.Env(), rows <= held.weight.out, "too many rows");
   const uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[3], rows * code_columns(held.weight));
@@ -205,7 +221,7 @@ Napi::Value put_codes_of(const Napi::CallbackInfo& info) {
 
 /// putDense(weight, at, bytes): bytes of the row-major weight from byte `at`
 Napi::Value put_dense(const Napi::CallbackInfo& info) {
-  const HeldWeight& held = state(info).weights.at(info[0]);
+  const HeldWeight& held = own_weight(info);
   const size_t at = size_of(info[1]);
   const Napi::Uint8Array bytes = info[2].As<Napi::Uint8Array>();
   const size_t count = bytes.ElementLength();
@@ -217,9 +233,7 @@ Napi::Value put_dense(const Napi::CallbackInfo& info) {
 
 /// freeWeight(weight): a second time does nothing
 Napi::Value free_weight(const Napi::CallbackInfo& info) {
-  if (const auto held = state(info).weights.remove(info[0])) {
-    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), -static_cast<int64_t>(held->bytes()));
-  }
+  if (const auto held = state(info).weights.remove(info[0])) held->reported.set(info.Env(), 0);
   return info.Env().Undefined();
 }
 
@@ -244,6 +258,7 @@ Napi::Value multiply(const Napi::CallbackInfo& info) {
     machine.pool->run(stages.data(), stages.size());
     // Scratch of a long prompt is not kept for the short steps after it.
     if (machine.scratch.bytes() > (size_t{16} << 20)) machine.scratch = Block();
+    machine.reported.set(info.Env(), machine.scratch.bytes());
     return Napi::Number::New(info.Env(), static_cast<double>(product.outlier_columns()));
   });
 }
@@ -352,6 +367,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("multiply", Napi::Function::New(env, multiply));
   exports.Set("fillRows", Napi::Function::New(env, fill_rows));
   add_program_functions(env, exports);
+  add_packing_functions(env, exports);
   exports.Set("hqqMinMax", Napi::Function::New(env, min_max));
   exports.Set("hqqProximalStep", Napi::Function::New(env, proximal_step));
   exports.Set("hqqFinish", Napi::Function::New(env, finish));

@@ -43,14 +43,36 @@ class Block {
   size_t bytes_ = 0;
 };
 
+/// What V8 is told of memory that it does not see: it collects garbage sooner where there is much. On the thread of JavaScript alone.
+class Reported {
+ public:
+  void set(napi_env env, size_t bytes) {
+    const int64_t change = static_cast<int64_t>(bytes) - bytes_;
+    int64_t after = 0;
+    if (change == 0 || napi_adjust_external_memory(env, change, &after) != napi_ok) return;
+    bytes_ += change;
+    in_all += change;
+  }
+
+  /// By this thread of JavaScript. V8's own count has array buffers in it.
+  inline static thread_local int64_t in_all = 0;
+
+ private:
+  int64_t bytes_ = 0;
+};
+
 /// A weight and the memory it points to.
 struct HeldWeight {
   Weight weight;
   float threshold = 0;
-  std::vector<Block> blocks;  // the first is `weight.data`
+  std::vector<Block> blocks;  // the first is `weight.data`, if it is not elsewhere; the last the bias, if there is one
+  Block made;                 // of the table, for kernels
+  std::shared_ptr<const void> home;  // of a weight that came from disk
+  size_t home_bytes = 0;             // 0 of a mapped one: those pages are the system's
+  Reported reported;
 
   size_t bytes() const {
-    size_t sum = 0;
+    size_t sum = home_bytes + made.bytes();
     for (const Block& block : blocks) sum += block.bytes();
     return sum;
   }
@@ -61,6 +83,7 @@ struct Machine {
   const Kernels* kernels;
   std::unique_ptr<Pool> pool;
   Block scratch;
+  Reported reported;
 };
 
 template <class T>
@@ -95,6 +118,11 @@ struct HeldProgram {
   Program program;
   std::vector<std::shared_ptr<HeldWeight>> linears;
   std::shared_ptr<Machine> machine;
+  size_t constant_bytes = 0;
+  Reported reported;
+
+  /// Tells V8 what it takes now: not while a step runs.
+  void report(napi_env env) { reported.set(env, program.scratch_bytes() + program.cache_bytes() + constant_bytes); }
 };
 
 struct State {

@@ -140,6 +140,8 @@ Napi::Value compile_program(const Napi::CallbackInfo& info) {
     }
     program.context_length = size(spec, "contextLength");
     program.cache_dtype = kv_dtype(spec);
+    for (const std::vector<float>& constant : program.constants) held->constant_bytes += constant.size() * sizeof(float);
+    held->report(info.Env());
     return Napi::Number::New(info.Env(), state(info).programs.add(std::move(held)));
   });
 }
@@ -261,19 +263,25 @@ Napi::Value read_tensor(const Napi::CallbackInfo& info) {
 
 /// endStep(program): room of a long step is given back
 Napi::Value end_step(const Napi::CallbackInfo& info) {
-  state(info).programs.at(info[0]).program.trim();
+  HeldProgram& held = state(info).programs.at(info[0]);
+  held.program.trim();
+  held.report(info.Env());
   return info.Env().Undefined();
 }
 
 Napi::Value fork_sequence(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    state(info).programs.at(info[0]).program.fork(static_cast<uint32_t>(size_of(info[1])), static_cast<uint32_t>(size_of(info[2])));
+    HeldProgram& held = state(info).programs.at(info[0]);
+    held.program.fork(static_cast<uint32_t>(size_of(info[1])), static_cast<uint32_t>(size_of(info[2])));
+    held.report(info.Env());
     return info.Env().Undefined();
   });
 }
 
 Napi::Value close_sequence(const Napi::CallbackInfo& info) {
-  state(info).programs.at(info[0]).program.close(static_cast<uint32_t>(size_of(info[1])));
+  HeldProgram& held = state(info).programs.at(info[0]);
+  held.program.close(static_cast<uint32_t>(size_of(info[1])));
+  held.report(info.Env());
   return info.Env().Undefined();
 }
 
@@ -287,7 +295,7 @@ Napi::Value program_bytes(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value free_program(const Napi::CallbackInfo& info) {
-  state(info).programs.remove(info[0]);
+  if (const auto held = state(info).programs.remove(info[0])) held->reported.set(info.Env(), 0);
   return info.Env().Undefined();
 }
 

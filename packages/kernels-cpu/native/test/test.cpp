@@ -13,6 +13,7 @@
 
 #include "layout.h"
 #include "memory.h"
+#include "packing.h"
 #include "pool.h"
 #include "product.h"
 #include "program.h"
@@ -599,6 +600,7 @@ int main() {
   test_int8();
   test_program();
   test_routines();
+  failures += test_packing();
   if (failures > 0) return 1;
   std::puts("native tests: ok");
   return 0;

@@ -18,7 +18,7 @@ import { generationDefaults } from '../sampling/settings.ts';
 import { jsonFile } from '../text/files.ts';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { LanguageModel } from './language-model.ts';
-import { checkHead, headFormat, outputLinear, quantizeHead } from './output-layer.ts';
+import { checkHead, headFormat, outputLinear, quantizedOrigin, quantizeHead } from './output-layer.ts';
 import { Runner } from './runner.ts';
 import { castDense, logicalModel, readLinear, readLogical, storedFormat } from './stored.ts';
 
@@ -118,6 +118,11 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   const loaded = await runtime.load(program, loadWeight, {
     contextLength,
     formats,
+    // What a backend would keep of a weight that is not quantized is a copy of it.
+    origins: program.linears.map(({ path }, i) => {
+      if (i === output?.index) return quantizedOrigin(checkpoint.origin?.(path), output.quantizer);
+      return checkpoint.layout === undefined ? undefined : checkpoint.origin?.(path);
+    }),
     cut,
     deviceMap,
     maxMemory,

@@ -11,6 +11,7 @@ import {
   type Quantizer,
   quantize,
   type Runtime,
+  type WeightOrigin,
 } from '@lowbit/core';
 
 /** Scales and zeros of 16 bits: their rounding is far below that of codes. */
@@ -38,6 +39,11 @@ export function headFormat(format: Format, { path, shape }: LinearUse, quantizer
     hint: 'Leave head out, or start from the checkpoint that was not quantized.',
     details: { path, format },
   });
+}
+
+/** Of the quantized layer: with another quantizer it is another weight. */
+export function quantizedOrigin(origin: WeightOrigin | undefined, { method, identity }: Quantizer): WeightOrigin | undefined {
+  return origin && { ...origin, weight: `${origin.weight} by ${method}: ${identity}` };
 }
 
 export function quantizeHead(

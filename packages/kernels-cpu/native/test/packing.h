@@ -1,0 +1,4 @@
+#pragma once
+
+/// Number of failures.
+int test_packing();
