@@ -15,9 +15,9 @@ enum class Status : int {
   unsupported = 3,
 };
 
-/// Instruction sets with kernels of their own. scalar: portable C++, for every machine.
-enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2 };
-constexpr int kIsaCount = 3;
+/// Instruction sets with kernels of their own, those of one processor from the least to the best. scalar: portable C++, for every machine; neon: every arm64.
+enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2, neon = 3, dotprod = 4, i8mm = 5 };
+constexpr int kIsaCount = 6;
 
 /// dense: rows of floats. grouped: packed codes with any grouping. tiles: 16 rows interleaved, for integer dot products. int8: LLM.int8 in such tiles.
 enum class Kind : int { dense = 0, grouped = 1, tiles = 2, int8 = 3 };
@@ -139,5 +139,8 @@ struct Kernels {
 const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
+const Kernels* neon_kernels();
+const Kernels* dotprod_kernels();
+const Kernels* i8mm_kernels();
 
 }  // namespace lowbit

@@ -17,6 +17,7 @@ struct V {
   using Table = __m256i;
 
   static constexpr bool kChains = false;
+  static constexpr bool kSigned = false;
   static constexpr bool kPairs = false;
   static constexpr int kMost[kMaxPlanes] = {4, 2, 1};
   static constexpr int kTableSums = 6;

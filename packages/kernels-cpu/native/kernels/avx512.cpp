@@ -13,6 +13,7 @@ struct V {
   using Table = __m512i;
 
   static constexpr bool kChains = true;
+  static constexpr bool kSigned = false;
   static constexpr bool kPairs = true;
   static constexpr int kMost[kMaxPlanes] = {12, 6, 4};
   static constexpr int kTableSums = 12;

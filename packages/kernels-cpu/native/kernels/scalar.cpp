@@ -19,6 +19,7 @@ struct V {
   };
 
   static constexpr bool kChains = false;
+  static constexpr bool kSigned = false;
   static constexpr bool kPairs = false;
   static constexpr int kMost[kMaxPlanes] = {1, 1, 1};
   static constexpr int kTableSums = 6;
