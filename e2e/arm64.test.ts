@@ -23,11 +23,11 @@ beforeAll(async () => {
   });
 });
 
-describe('arm64', () => {
+describe('arm64', { timeout: 600_000 }, () => {
   it('builds the addon and the C++ tests', async (context) => {
     needs(context, 'arm64', reason === '', reason);
     expect(await run('build')).toContain('lowbit_cpu.node');
-  }, 600_000);
+  });
 
   it.for([
     ['max', 'i8mm, dotprod, neon, scalar'],
@@ -36,5 +36,5 @@ describe('arm64', () => {
   ] as const)('on %s: %s, the same bytes as here', async ([processor, isas], context) => {
     needs(context, 'arm64', reason === '', reason);
     expect(await run(processor)).toMatch(new RegExp(`^${processor}: ok \\(${isas}; [1-9]\\d+ hashes`));
-  }, 600_000);
+  });
 });
