@@ -101,8 +101,10 @@ struct Neon {
   ALWAYS_INLINE Floats multiply_add(Floats v, Floats w, Floats c) {
     return four<Floats>([&](int i) ALWAYS_INLINE_LAMBDA { return vfmaq_f32(c.v[i], v.v[i], w.v[i]); });
   }
+  /// By bytes: stored floats may lie anywhere.
   ALWAYS_INLINE Floats load_f32(const float* p) {
-    return four<Floats>([&](int i) ALWAYS_INLINE_LAMBDA { return vld1q_f32(p + 4 * i); });
+    const Bytes bytes = load(reinterpret_cast<const uint8_t*>(p));
+    return four<Floats>([&](int i) ALWAYS_INLINE_LAMBDA { return vreinterpretq_f32_u8(bytes.v[i]); });
   }
   ALWAYS_INLINE Floats load_part(const float* p, size_t n) {
     float v[16] = {};
