@@ -2,8 +2,8 @@
 
 import type { ProgramSpec } from './program.ts';
 
-/** An instruction set with kernels of its own. `scalar` runs on every machine. */
-export type Isa = 'amx' | 'avx512' | 'avx2' | 'scalar';
+/** An instruction set with kernels of its own: three of x64, three of arm64, and `scalar`, which runs on every machine. */
+export type Isa = 'amx' | 'avx512' | 'avx2' | 'i8mm' | 'dotprod' | 'neon' | 'scalar';
 
 export type Machine = number & { readonly __machine: never };
 export type ProgramHandle = number & { readonly __program: never };

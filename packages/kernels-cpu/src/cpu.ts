@@ -41,7 +41,7 @@ export interface CpuOptions {
   readonly name?: string;
 }
 
-const ISAS: readonly string[] = ['auto', 'amx', 'avx512', 'avx2', 'scalar'];
+const ISAS: readonly string[] = ['auto', 'amx', 'avx512', 'avx2', 'i8mm', 'dotprod', 'neon', 'scalar'] satisfies readonly (Isa | 'auto')[];
 
 function badOption(option: string, value: unknown, hint: string): LowbitError {
   return new LowbitError('ERR_BAD_ARGUMENT', `cpu: ${option} cannot be ${String(value)}`, { hint, details: { option, value } });

@@ -3,7 +3,9 @@ import type { LowbitError } from '@lowbit/core';
 
 /** Bytes of memory of this machine, and the name of its processor. */
 export function hostFacts(): { readonly memory: number; readonly processor: string } {
-  return { memory: totalmem(), processor: cpus()[0]?.model.trim() ?? process.arch };
+  const model = cpus()[0]?.model.trim() ?? '';
+  // Linux on arm64 tells no model.
+  return { memory: totalmem(), processor: model === '' || model === 'unknown' ? process.arch : model };
 }
 
 /** A listener that makes a warning of the process of the first failure with each code. */

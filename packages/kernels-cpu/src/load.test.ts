@@ -88,11 +88,11 @@ describe('cpu', () => {
     expect(() => cpu({ binding: {} as never })).toThrow(LowbitError);
   });
 
-  it('names an instruction set that the processor lacks, and those that it has', async () => {
-    const provider = cpu({ binding: whole as never, isa: 'avx512' });
+  it.each(['avx512', 'avx2', 'i8mm', 'dotprod', 'neon'] as const)('names %s where the processor lacks it, and what it has', async (isa) => {
+    const provider = cpu({ binding: whole as never, isa });
     expect(await provider.probe()).toMatchObject({
       ok: false,
-      reason: expect.stringContaining('avx512'),
+      reason: expect.stringContaining(isa),
       hint: expect.stringContaining('scalar'),
     });
     await expect(provider.open()).rejects.toMatchObject({ code: 'ERR_BACKEND_UNAVAILABLE', details: { usable: ['scalar'] } });

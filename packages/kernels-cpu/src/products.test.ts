@@ -20,7 +20,7 @@ import { needs } from '../../../fixtures/needs.ts';
 import { type CpuOptions, cpu } from './cpu.ts';
 import { loadBinding } from './load.node.ts';
 
-let isas: readonly ('amx' | 'avx512' | 'avx2' | 'scalar')[] = [];
+let isas: ReturnType<ReturnType<typeof loadBinding>['isas']> = [];
 let reason = '';
 try {
   isas = loadBinding().isas();

@@ -5,6 +5,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #define LOWBIT_AMX 1
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace lowbit {
@@ -26,6 +30,42 @@ bool amx_granted() {
 
 }  // namespace
 
+#if defined(__aarch64__)
+namespace {
+
+struct Features {
+  bool dotprod = false;
+  bool i8mm = false;
+};
+
+/// What the operating system says; without an answer the baseline of arm64 runs.
+Features read_features() {
+  Features features;
+#if defined(__linux__)
+  constexpr unsigned long kDotprod = 1ul << 20;  // HWCAP_ASIMDDP
+  constexpr unsigned long kI8mm = 1ul << 13;     // HWCAP2_I8MM
+  features.dotprod = (getauxval(AT_HWCAP) & kDotprod) != 0;
+  features.i8mm = (getauxval(AT_HWCAP2) & kI8mm) != 0;
+#elif defined(__APPLE__)
+  const auto has = [](const char* name) {
+    int value = 0;
+    size_t bytes = sizeof(value);
+    return sysctlbyname(name, &value, &bytes, nullptr, 0) == 0 && value != 0;
+  };
+  features.dotprod = has("hw.optional.arm.FEAT_DotProd");
+  features.i8mm = has("hw.optional.arm.FEAT_I8MM");
+#endif
+  return features;
+}
+
+const Features& features() {
+  static const Features found = read_features();
+  return found;
+}
+
+}  // namespace
+#endif
+
 const Kernels* usable_kernels(Isa isa) {
   switch (isa) {
     case Isa::scalar:
@@ -40,6 +80,13 @@ const Kernels* usable_kernels(Isa isa) {
                      __builtin_cpu_supports("avx512vbmi")
                  ? avx512_kernels()
                  : nullptr;
+#elif defined(__aarch64__)
+    case Isa::neon:
+      return neon_kernels();
+    case Isa::dotprod:
+      return features().dotprod ? dotprod_kernels() : nullptr;
+    case Isa::i8mm:
+      return features().dotprod && features().i8mm ? i8mm_kernels() : nullptr;
 #endif
 #ifdef LOWBIT_AMX
     case Isa::amx:
@@ -51,9 +98,9 @@ const Kernels* usable_kernels(Isa isa) {
 }
 
 const Kernels* best_kernels() {
-  if (const Kernels* found = usable_kernels(Isa::amx)) return found;
-  if (const Kernels* found = usable_kernels(Isa::avx512)) return found;
-  if (const Kernels* found = usable_kernels(Isa::avx2)) return found;
+  for (int isa = kIsaCount - 1; isa > 0; --isa) {
+    if (const Kernels* found = usable_kernels(static_cast<Isa>(isa))) return found;
+  }
   return scalar_kernels();
 }
 
@@ -65,6 +112,12 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::avx2:
       return "avx2";
+    case Isa::neon:
+      return "neon";
+    case Isa::dotprod:
+      return "dotprod";
+    case Isa::i8mm:
+      return "i8mm";
     default:
       return "scalar";
   }

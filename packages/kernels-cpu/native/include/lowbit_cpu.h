@@ -15,9 +15,10 @@ enum class Status : int {
   unsupported = 3,
 };
 
-/// Instruction sets with kernels of their own. scalar: portable C++, for every machine. amx: avx512, and many rows at once by AMX.
-enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2, amx = 3 };
-constexpr int kIsaCount = 4;
+/// Instruction sets with kernels of their own, those of one processor from the least to the best. scalar: portable C++, for every machine; amx: avx512, and
+/// many rows at once by AMX; neon: every arm64.
+enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2, amx = 3, neon = 4, dotprod = 5, i8mm = 6 };
+constexpr int kIsaCount = 7;
 
 /// dense: rows of floats. grouped: packed codes with any grouping. tiles: 16 rows interleaved, for integer dot products. int8: LLM.int8 in such tiles.
 enum class Kind : int { dense = 0, grouped = 1, tiles = 2, int8 = 3 };
@@ -226,5 +227,8 @@ const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* amx_kernels();
+const Kernels* neon_kernels();
+const Kernels* dotprod_kernels();
+const Kernels* i8mm_kernels();
 
 }  // namespace lowbit

@@ -17,6 +17,7 @@ struct V {
   };
 
   static constexpr bool kChains = true;
+  static constexpr bool kSigned = false;
   /// Whether panels pay: not where registers are too few.
   static constexpr bool kPanels = true;
   static constexpr bool kPairs = true;

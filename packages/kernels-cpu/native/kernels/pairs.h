@@ -66,8 +66,9 @@ void pair_product(const TileCall& call) {
   for (size_t b = 0; b < w.blocks; ++b, block += w.block_bytes) {
     V::Ints sums[M][P][B];
     UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
-      sums[m][p][0] = V::integers(0);
-      sums[m][p][B - 1] = V::integers(-128 * x.plane_sum[(b * M + m) * P + p]);
+      const int32_t plane_sum = x.plane_sum[(b * M + m) * P + p];
+      sums[m][p][0] = V::integers(kShift * plane_sum);
+      sums[m][p][B - 1] = V::integers((kShift - 128) * plane_sum);
     }
     const uint8_t* q = block;
     for (size_t u = 0; u < units; ++u, q += U::kBytes, a += 2 * U::kVectors * M * P) {
@@ -78,9 +79,9 @@ void pair_product(const TileCall& call) {
         UNROLL for (int odd = 0; odd < 2; ++odd) {
           const int32_t* at = a + (2 * i + odd) * M * P;
           UNROLL for (int i = 0; i < B; ++i) {
-            const V::Bytes bytes = ByteTable<C>::look_up(tables[B * odd + i], codes);
+            const V::Bytes bytes = shifted<true>(ByteTable<C>::look_up(tables[B * odd + i], codes));
             UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
-              sums[m][p][i] = V::template dot<true>(sums[m][p][i], bytes, at[m * P + p]);
+              sums[m][p][i] = add_dot<true>(sums[m][p][i], bytes, at[m * P + p]);
             }
           }
         }

@@ -89,20 +89,21 @@ ALWAYS_INLINE void strip_products(const PanelCall& call) {
     for (size_t b = 0; b < blocks; ++b) {
       V::Ints sums[2][M][P];
       UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
-        const V::Ints start = V::integers(held * plane_sum[static_cast<size_t>(p) * kPanelRows + m]);
-        sums[0][m][p] = B == 1 ? start : V::integers(0);
+        const int32_t sum = plane_sum[static_cast<size_t>(p) * kPanelRows + m];
+        const V::Ints start = V::integers((held + kShift) * sum);
+        sums[0][m][p] = B == 1 ? start : V::integers(kShift * sum);
         sums[1][m][p] = start;
       }
       for (size_t u = 0; u < units; ++u, a += P * kUnitBytes, strip += kUnitBytes) {
         const size_t left = block - u * kPanelInputs;
         const size_t inputs = left < kPanelInputs ? left : kPanelInputs;
         for (size_t k = 0; k < inputs; k += 4) {
-          const V::Bytes one = V::load(strip + 16 * k), two = V::load(strip + second + 16 * k);
+          const V::Bytes one = shifted<true>(V::load(strip + 16 * k)), two = shifted<true>(V::load(strip + second + 16 * k));
           UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
             int32_t four;
             __builtin_memcpy(&four, a + p * kUnitBytes + m * kPanelInputs + k, 4);
-            sums[0][m][p] = V::template dot<true>(sums[0][m][p], one, four);
-            sums[1][m][p] = V::template dot<true>(sums[1][m][p], two, four);
+            sums[0][m][p] = add_dot<true>(sums[0][m][p], one, four);
+            sums[1][m][p] = add_dot<true>(sums[1][m][p], two, four);
           }
         }
       }

@@ -21,6 +21,7 @@ struct V {
   using Table256 = const uint8_t*;
 
   static constexpr bool kChains = false;
+  static constexpr bool kSigned = false;
   /// Whether panels pay: not where registers are too few.
   static constexpr bool kPanels = false;
   static constexpr bool kPairs = false;

@@ -71,6 +71,31 @@ struct Unit<Codes::c3> {
 template <Codes C>
 constexpr bool kWide = C == Codes::c8 || C == Codes::table4;
 
+/// Where V multiplies signed bytes alone, wide ones go in with 128 taken off, and 128 times the sum of the activations goes to their dots.
+constexpr int32_t kShift = V::kSigned ? 128 : 0;
+
+template <bool WIDE, class W = V>
+ALWAYS_INLINE typename W::Bytes shifted(typename W::Bytes codes) {
+  if constexpr (WIDE && W::kSigned) return W::flip(codes);
+  return codes;
+}
+
+ALWAYS_INLINE V::Table load_shifted(const uint8_t* numbers) {
+  uint8_t bytes[16];
+  for (int i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(numbers[i] - kShift);
+  return V::load_table(bytes);
+}
+
+/// sum + dots of four bytes, which are shifted where they are wide.
+template <bool WIDE, class W = V>
+ALWAYS_INLINE typename W::Ints add_dot(typename W::Ints sum, typename W::Bytes codes, int32_t a) {
+  if constexpr (WIDE && W::kSigned) {
+    return W::dot_signed(sum, codes, a);
+  } else {
+    return W::template dot<WIDE>(sum, codes, a);
+  }
+}
+
 ALWAYS_INLINE V::Floats load_meta(const uint8_t* p, Float dtype) {
   switch (dtype) {
     case Float::f16:
@@ -100,6 +125,23 @@ ALWAYS_INLINE V::Floats join(const V::Ints* s) {
   }
 }
 
+/// A block's sums s, [token][plane], as they go to the totals of the rows, [token]. numbers: the scales and zeros.
+template <int M, int P, bool FITS>
+ALWAYS_INLINE void add_block(const TileCall& call, size_t b, const uint8_t* numbers, const V::Ints (&s)[M][P], V::Floats (&f)[M]) {
+  const Weight& w = *call.weight;
+  const Activations& x = *call.x;
+  const V::Floats scale = w.meta == Float::none ? V::set(1.0f) : load_meta(numbers, w.meta);
+  V::Floats shift = V::set(0.0f);
+  if (w.zeros) shift = V::mul(V::sub(shift, load_meta(numbers + meta_bytes(w.meta), w.meta)), scale);
+  UNROLL for (int m = 0; m < M; ++m) {
+    f[m] = V::fused(V::mul(join<P, FITS>(s[m]), V::set(x.scale[b * M + m])), scale, f[m]);
+    if (w.zeros) f[m] = V::fused(shift, V::set(x.sum[b * M + m]), f[m]);
+  }
+}
+
+/// Bytes from a read to what is fetched meanwhile.
+constexpr size_t kAhead = 4096;
+
 /// T tiles x M tokens x P planes. S independent chains of sums where there are few, for the latency of the dot product.
 template <Codes C, int T, int M, int P>
 void tile_product(const TileCall& call) {
@@ -111,10 +153,9 @@ void tile_product(const TileCall& call) {
   const Weight& w = *call.weight;
   const Activations& x = *call.x;
   const size_t units = w.code_bytes / U::kBytes;
-  const size_t meta = meta_bytes(w.meta);
   V::Table low{}, high{};
-  if constexpr (kTable) low = V::load_table(B == 2 ? w.table_low : w.table_rounded);
-  if constexpr (B == 2) high = V::load_table(w.table_high);
+  if constexpr (kTable) low = load_shifted(B == 2 ? w.table_low : w.table_rounded);
+  if constexpr (B == 2) high = load_shifted(w.table_high);
   V::Floats f[T][M];
   UNROLL for (int t = 0; t < T; ++t) UNROLL for (int m = 0; m < M; ++m) f[t][m] = V::set(0.0f);
   const uint8_t* block = call.tile;
@@ -123,51 +164,48 @@ void tile_product(const TileCall& call) {
     V::Ints sums[T][M][P][B][S];
     UNROLL for (int t = 0; t < T; ++t) UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
       UNROLL for (int s = 0; s < S; ++s) UNROLL for (int i = 0; i < B; ++i) sums[t][m][p][i][s] = V::integers(0);
+      const int32_t plane_sum = x.plane_sum[(b * M + m) * P + p];
+      if constexpr (kWide<C>) sums[t][m][p][0][0] = V::integers(kShift * plane_sum);
       // The upper (or only) bytes of table numbers are held with 128 added.
-      if constexpr (kTable) sums[t][m][p][B - 1][0] = V::integers(-128 * x.plane_sum[(b * M + m) * P + p]);
+      if constexpr (kTable) sums[t][m][p][B - 1][0] = V::integers((kShift - 128) * plane_sum);
     }
+    // What comes next to each stream: near its end that is in the tiles after the T of this call.
+    const size_t ahead = kAhead + (b * w.block_bytes + kAhead < call.stride ? 0 : (T - 1) * call.stride);
     const uint8_t* q = block;
     for (size_t u = 0; u < units; ++u, q += U::kBytes, a += U::kVectors * M * P) {
-      UNROLL for (int t = 0; t < T; ++t) V::prefetch(q + t * call.stride + 4096);
+      UNROLL for (int t = 0; t < T; ++t) V::prefetch(q + t * call.stride + ahead);
       each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
         constexpr int i = decltype(index)::value;
         UNROLL for (int t = 0; t < T; ++t) {
-          V::Bytes codes = U::template get<i>(q + t * call.stride);
+          V::Bytes codes = shifted<C == Codes::c8>(U::template get<i>(q + t * call.stride));
           if constexpr (kTable && B == 1) codes = V::look_up(low, codes);
           const int32_t* at = a + i * M * P;
           if constexpr (B == 2) {
             const V::Bytes lower = V::look_up(low, codes);
             const V::Bytes upper = V::look_up(high, codes);
             UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
-              sums[t][m][p][0][i % S] = V::template dot<true>(sums[t][m][p][0][i % S], lower, at[m * P + p]);
-              sums[t][m][p][1][i % S] = V::template dot<true>(sums[t][m][p][1][i % S], upper, at[m * P + p]);
+              sums[t][m][p][0][i % S] = add_dot<kWide<C>>(sums[t][m][p][0][i % S], lower, at[m * P + p]);
+              sums[t][m][p][1][i % S] = add_dot<kWide<C>>(sums[t][m][p][1][i % S], upper, at[m * P + p]);
             }
           } else {
             UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
-              sums[t][m][p][0][i % S] = V::template dot<kWide<C>>(sums[t][m][p][0][i % S], codes, at[m * P + p]);
+              sums[t][m][p][0][i % S] = add_dot<kWide<C>>(sums[t][m][p][0][i % S], codes, at[m * P + p]);
             }
           }
         }
       });
     }
     UNROLL for (int t = 0; t < T; ++t) {
-      const uint8_t* numbers = block + t * call.stride + w.code_bytes;
-      const V::Floats scale = w.meta == Float::none ? V::set(1.0f) : load_meta(numbers, w.meta);
-      const V::Floats shift = w.zeros ? V::mul(V::sub(V::set(0.0f), load_meta(numbers + meta, w.meta)), scale) : V::set(0.0f);
-      UNROLL for (int m = 0; m < M; ++m) {
-        V::Ints planes[P];
-        UNROLL for (int p = 0; p < P; ++p) {
-          V::Ints whole[B];
-          UNROLL for (int i = 0; i < B; ++i) {
-            whole[i] = sums[t][m][p][i][0];
-            if constexpr (S == 2) whole[i] = V::add(whole[i], sums[t][m][p][i][1]);
-          }
-          planes[p] = B == 2 ? V::add(V::left8(whole[B - 1]), whole[0]) : whole[0];
+      V::Ints whole[M][P];
+      UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
+        V::Ints part[B];
+        UNROLL for (int i = 0; i < B; ++i) {
+          part[i] = sums[t][m][p][i][0];
+          if constexpr (S == 2) part[i] = V::add(part[i], sums[t][m][p][i][1]);
         }
-        const V::Floats y = V::mul(join<P, B == 1>(planes), V::set(x.scale[b * M + m]));
-        f[t][m] = V::fused(y, scale, f[t][m]);
-        if (w.zeros) f[t][m] = V::fused(shift, V::set(x.sum[b * M + m]), f[t][m]);
+        whole[m][p] = B == 2 ? V::add(V::left8(part[B - 1]), part[0]) : part[0];
       }
+      add_block<M, P, B == 1>(call, b, block + t * call.stride + w.code_bytes, whole, f[t]);
     }
   }
   UNROLL for (int t = 0; t < T; ++t) UNROLL for (int m = 0; m < M; ++m) V::store(call.out + (t * M + m) * 16, f[t][m]);
@@ -184,10 +222,10 @@ void int8_product(const Int8Call& call) {
   const uint8_t* q = call.tile + call.from * w.block_bytes;
   const int32_t* a = x.codes + call.from * vectors * M;
   for (size_t b = call.from; b < call.to; ++b) {
-    UNROLL for (int m = 0; m < M; ++m) sums[m] = V::add(sums[m], V::integers(-128 * x.plane_sum[b * M + m]));
+    UNROLL for (int m = 0; m < M; ++m) sums[m] = V::add(sums[m], V::integers((kShift - 128) * x.plane_sum[b * M + m]));
     for (size_t i = 0; i < vectors; ++i, q += 64, a += M) {
-      const V::Bytes codes = V::load(q);
-      UNROLL for (int m = 0; m < M; ++m) sums[m] = V::template dot<true>(sums[m], codes, a[m]);
+      const V::Bytes codes = shifted<true>(V::load(q));
+      UNROLL for (int m = 0; m < M; ++m) sums[m] = add_dot<true>(sums[m], codes, a[m]);
     }
   }
   UNROLL for (int m = 0; m < M; ++m) V::store_ints(call.out + 16 * m, sums[m]);

@@ -141,7 +141,7 @@ void test_repack() {
     if (c.bits < 8) {
       PackedCodes packed;
       std::vector<uint8_t> wide = codes;
-      wide.back() = static_cast<uint8_t>(1 << c.bits);
+      if (!wide.empty()) wide.back() = static_cast<uint8_t>(1 << c.bits);
       const std::vector<uint8_t> bytes = in_order(wide, packed, PackedCodes::Order::bytes, c.bits);
       Pool pool(2);
       std::vector<uint8_t> data(w.data_bytes, 0);

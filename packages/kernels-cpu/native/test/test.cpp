@@ -1,5 +1,7 @@
 // Products of every layout against plain loops, on every instruction set, with memory of exactly the size that is asked for: built with sanitizers, a
-// read beyond it ends the test. Also the pool under many short lists. Run by run.mjs.
+// read beyond it ends the test. Also the pool under many short lists. Run by run.mjs, for arm64 by run-arm64.mjs.
+//
+// --hashes prints what the products and routines of each case gave, for a comparison between machines; --isas the instruction sets that run here.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -8,9 +10,11 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "extremes.h"
 #include "layout.h"
 #include "memory.h"
 #include "packing.h"
@@ -47,6 +51,15 @@ struct Exact {
   T* data;
   size_t count;
 };
+
+bool print_hashes = false;
+
+/// FNV-1a.
+template <class T>
+uint64_t hash_of(const std::vector<T>& values, uint64_t hash = 0xcbf29ce484222325u) {
+  for (size_t i = 0; i < values.size() * sizeof(T); ++i) hash = (hash ^ reinterpret_cast<const uint8_t*>(values.data())[i]) * 0x100000001b3u;
+  return hash;
+}
 
 int levels(Codes codes) {
   switch (codes) {
@@ -143,6 +156,11 @@ void each_machine(Weight& w, const std::vector<uint8_t>& codes) {
       check_weight(w, codes, pool, firsts, own, *kernels);
     }
   }
+  if (!print_hashes || firsts.empty()) return;
+  uint64_t hash = 0;
+  for (const std::vector<float>& first : firsts) hash = hash_of(first, hash);
+  std::printf("kind %d, codes %d, numbers %d, block %zu: %016llx\n", static_cast<int>(w.kind), static_cast<int>(w.codes), static_cast<int>(w.meta),
+              w.block, static_cast<unsigned long long>(hash));
 }
 
 std::vector<uint8_t> random_codes(size_t count, int below) {
@@ -170,7 +188,8 @@ void test_tiles() {
       w.codes = codes;
       w.meta = meta;
       w.zeros = meta != Float::none && codes != Codes::table4;
-      w.block = meta == Float::f16 ? unit_inputs(codes) * (codes == Codes::c8 ? 2 : 1) : meta == Float::bf16 ? 128 : 64;
+      // f16 and 8 bits: 12, an odd number of vectors
+      w.block = meta == Float::f16 ? unit_inputs(codes) * (codes == Codes::c8 ? 3 : 1) : meta == Float::bf16 ? 128 : 64;
       w.inp = meta == Float::none ? 101 : w.block * 3;
       expect(plan_layout(w) == Status::ok, "plan_layout");
       const float unit = 1.0f / static_cast<float>(levels(codes));
@@ -249,20 +268,29 @@ void test_rows() {
 #include "codebooks.h"
 
 void test_int8() {
-  Weight w;
-  w.kind = Kind::int8;
-  w.codes = Codes::c8;
-  w.out = 33;
-  w.inp = 131;
-  w.block = 64;
-  expect(plan_layout(w) == Status::ok, "plan_layout");
-  const std::vector<float> scale = random_floats(w.out, 0.5f, 0.5f);
-  w.scale = scale.data();
-  std::vector<uint8_t> data(w.data_bytes);
-  w.data = data.data();
-  std::vector<uint8_t> codes = random_codes(w.out * w.inp, 255);
-  for (uint8_t& code : codes) code = static_cast<uint8_t>(code - 127);
-  each_machine(w, codes);
+  for (const size_t block : {size_t{64}, size_t{12}}) {
+    Weight w;
+    w.kind = Kind::int8;
+    w.codes = Codes::c8;
+    w.out = 33;
+    w.inp = 131;
+    w.block = block;
+    expect(plan_layout(w) == Status::ok, "plan_layout");
+    const std::vector<float> scale = random_floats(w.out, 0.5f, 0.5f);
+    w.scale = scale.data();
+    std::vector<uint8_t> data(w.data_bytes);
+    w.data = data.data();
+    std::vector<uint8_t> codes = random_codes(w.out * w.inp, 255);
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(code - 127);
+    each_machine(w, codes);
+  }
+}
+
+void test_extremes() {
+  for (int isa = 0; isa < kIsaCount; ++isa) {
+    const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
+    if (kernels != nullptr) expect(wrong_extremes(*kernels) == 0, "wrong sums of extreme bytes: isa", isa);
+  }
 }
 
 void test_f16() {
@@ -399,6 +427,10 @@ void test_routines() {
       first_words = got;
     }
     expect(zero == first_zero && got == first_words, "routines differ between instruction sets", isa);
+  }
+  if (print_hashes) {
+    std::printf("routines: %016llx %016llx\n", static_cast<unsigned long long>(hash_of(first_zero)),
+                static_cast<unsigned long long>(hash_of(first_words)));
   }
 }
 
@@ -586,7 +618,21 @@ void test_failures() {
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
+  for (int i = 1; i < count; ++i) {
+    const std::string argument = arguments[i];
+    if (argument == "--isas") {
+      for (int isa = kIsaCount - 1; isa >= 0; --isa) {
+        if (usable_kernels(static_cast<Isa>(isa)) != nullptr) std::printf("%s\n", isa_name(static_cast<Isa>(isa)));
+      }
+      return 0;
+    }
+    if (argument != "--hashes") {
+      std::fprintf(stderr, "usage: lowbit_test [--isas | --hashes]\n");
+      return 2;
+    }
+    print_hashes = true;
+  }
   test_f16();
   test_pool();
   test_failures();
@@ -598,10 +644,11 @@ int main() {
   test_sharing();
   test_rows();
   test_int8();
+  test_extremes();
   test_program();
   test_routines();
   failures += test_packing();
   if (failures > 0) return 1;
-  std::puts("native tests: ok");
+  if (!print_hashes) std::puts("native tests: ok");
   return 0;
 }
