@@ -83,7 +83,7 @@ describe('quantizing with native routines', () => {
       },
     };
     await quantize(weightOf(64, 128, 'f32'), hqq(), { runtime: watched });
-    expect([...called]).toEqual(['hqq.min-max', 'hqq.proximal-step', 'hqq.finish']);
+    expect([...called].sort()).toEqual(['hqq.finish', 'hqq.min-max', 'hqq.proximal-steps']);
   });
 });
 

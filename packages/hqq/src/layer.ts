@@ -11,9 +11,14 @@ export interface Layer {
   readonly store: TileStore;
   readonly tiling: Tiling;
   readonly levels: number;
+  /** True for a routine that a backend runs. */
+  backed(name: RoutineName): boolean;
   /** Runs a routine on one tile: a backend's if it has one; else `weights`, how many there are to look at, decides whether another thread is worth the way. */
   call(name: RoutineName, inputs: readonly HostTensor[], params: TileParams, weights: number): Promise<readonly HostTensor[]>;
 }
+
+/** Tiles under way where a backend does the work: it has the next when one is done, and one can be read meanwhile. */
+const AT_BACKEND = 3;
 
 /** Weights that a call must be for to go to another thread: about a tenth of a millisecond of work. */
 const WORTH_A_THREAD = 1 << 15;
@@ -21,10 +26,12 @@ const WORTH_A_THREAD = 1 << 15;
 export function openLayer(weight: WeightReader, format: Affine, context: Pick<QuantizeContext, 'budget' | 'workers' | 'routine'>): Layer {
   const t = tiling(format, weight.shape);
   const workers = t.tiles.length > 1 ? context.workers : undefined; // of a single tile there is nothing to share out
+  const backed = (name: RoutineName): boolean => context.routine?.(name) !== undefined;
   return {
-    store: new TileStore(weight, t, { budget: context.budget, workers }),
+    store: new TileStore(weight, t, { budget: context.budget, workers, atOnce: backed('hqq.finish') ? AT_BACKEND : undefined }),
     tiling: t,
     levels: format.levels,
+    backed,
     async call(name, inputs, params, weights) {
       const faster = context.routine?.(name);
       if (faster) return faster(inputs, params);

@@ -25,6 +25,8 @@ export interface StoreOptions {
   readonly budget: number;
   /** Threads that tiles are worked on by; absent: the one that calls. */
   readonly workers?: RoutinePool | undefined;
+  /** Most tiles to work on at a time; default: one a thread. */
+  readonly atOnce?: number | undefined;
 }
 
 /** Neighbouring tiles that are read together. */
@@ -57,7 +59,7 @@ export class TileStore {
   readonly #breathe = breather();
   #reading: Promise<unknown> = Promise.resolve();
 
-  constructor(weight: WeightReader, tiling: Tiling, { budget, workers }: StoreOptions) {
+  constructor(weight: WeightReader, tiling: Tiling, { budget, workers, atOnce = workers?.threads ?? 1 }: StoreOptions) {
     const { name, shape, dtype } = weight;
     assertRoom(tiling, name, budget);
     this.#weight = weight;
@@ -70,10 +72,7 @@ export class TileStore {
     const keeping = DTYPE_BYTES[this.#dtype] * weights;
     this.#kept = keeping <= budget;
     const room = this.#kept ? budget - keeping : budget / 2;
-    this.atOnce = Math.max(
-      1,
-      Math.min(workers?.threads ?? 1, tiling.tiles.length, Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile))),
-    );
+    this.atOnce = Math.max(1, Math.min(atOnce, tiling.tiles.length, Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile))));
     // Two bands may be in memory at a time: one being finished, the next being worked on.
     this.#bandTiles = bandTiles(tiling, this.#kept ? Number.POSITIVE_INFINITY : Math.floor(budget / 2 / (8 * tile)));
     this.#arena = new Arena(workers, this.#kept ? keeping + 8 * tiling.tiles.length : 4 * tile * this.#bandTiles);

@@ -34,7 +34,7 @@ export interface Importance {
 }
 
 /**
- * A named numerical kernel of a quantizer (`hqq.proximal-step`) that a backend may bring in a faster version. Tensors in, tensors out;
+ * A named numerical kernel of a quantizer (`hqq.proximal-steps`) that a backend may bring in a faster version. Tensors in, tensors out;
  * the quantizer that names it says what they are, and holds the normative version.
  */
 export type Routine = (inputs: readonly HostTensor[], params: JsonObject) => Promise<readonly HostTensor[]>;

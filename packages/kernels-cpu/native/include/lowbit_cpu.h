@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "quantizer_kernels.h"
+
 namespace lowbit {
 
 enum class Status : int {
@@ -33,8 +35,6 @@ constexpr size_t kTileRows = 16;
 /// Most 8-bit planes that activations are cut into, and most rows of activations that one kernel call takes.
 constexpr int kMaxPlanes = 3;
 constexpr int kMaxTokens = 12;
-/// Groups that one call of a quantizer's step takes.
-constexpr int kGroupLanes = 16;
 
 /// A weight as the kernels see it. Pointers are to memory of the binding's, 64-byte aligned.
 struct Weight {
@@ -127,12 +127,7 @@ struct Kernels {
   /// Attention of one head: out[j] = q . k[j], and out = sum over j of weights[j] v[j], rows `stride` floats apart, keys in order.
   void (*scores)(const float* q, const float* k, size_t stride, size_t dim, size_t count, float* out);
   void (*mix)(const float* v, size_t stride, size_t dim, size_t count, const float* weights, float* out);
-  /// Routines of quantizers, see groups.h.
-  void (*min_max)(const float* w, size_t groups, size_t size, float* low, float* high);
-  void (*proximal_step)(const float* const* w, size_t size, float top, const float* inverse, const float* zero, double* error,
-                        double* zero_sum, float* largest);
-  void (*assign_codes)(const float* w, size_t size, float top, float scale, float zero, bool solved, float inverse, float z, uint8_t* codes,
-                       double* error);
+  QuantizerKernels quantizers;
 };
 
 /// Null where this build has no kernels for it.

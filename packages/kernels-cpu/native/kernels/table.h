@@ -54,8 +54,6 @@ Kernels make_kernels(Isa isa) {
   k.dot_plain = dot_plain;
   k.scores = scores;
   k.mix = mix;
-  k.min_max = min_max;
-  k.proximal_step = proximal_step;
-  k.assign_codes = assign_codes;
+  k.quantizers = quantizer_kernels();
   return k;
 }

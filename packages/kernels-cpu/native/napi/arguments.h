@@ -66,5 +66,7 @@ Napi::Value guarded(Napi::Env env, F&& body) {
 
 /// compile, step and the rest: program.cc.
 void add_program_functions(Napi::Env env, Napi::Object exports);
+/// Routines of quantizers: routines-hqq.cc.
+void add_hqq_functions(Napi::Env env, Napi::Object exports);
 
 }  // namespace lowbit
