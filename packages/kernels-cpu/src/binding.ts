@@ -131,7 +131,26 @@ export interface CpuBinding {
     machine: Machine,
     ...rest: [...TileArguments, levels: number, grid: readonly Float32Array[], packing: TilePacking, words: Uint8Array, sums: Float64Array]
   ): Promise<void>;
+  /** Writes absmax [blocks]. */
+  bnbAbsmax(machine: Machine, ...rest: [...RunArguments, absmax: Float32Array]): Promise<void>;
+  /** Writes packed [ceil(count / 2)] and errors [3, blocks]; without scale also absmax [blocks], which are the scales then. */
+  bnbFourBit(
+    machine: Machine,
+    ...rest: [
+      ...RunArguments,
+      cuts: Float32Array,
+      codes: Uint8Array,
+      values: Float32Array,
+      absmax: Float32Array,
+      scale: Float32Array | undefined,
+      packed: Uint8Array,
+      errors: Float64Array,
+    ]
+  ): Promise<void>;
 }
+
+/** Weights [count] as bytes, in blocks of `size`; `divides`: the last one, if it is short. */
+export type RunArguments = [weights: Uint8Array, dtype: StoredFloat, count: number, size: number, divides: boolean];
 
 /** Weights of a tile [groups, size], as bytes. */
 export type TileArguments = [weights: Uint8Array, dtype: StoredFloat, groups: number, size: number];
@@ -174,4 +193,6 @@ export const BINDING_FUNCTIONS = [
   'hqqMinMax',
   'hqqProximalSteps',
   'hqqFinish',
+  'bnbAbsmax',
+  'bnbFourBit',
 ] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];

@@ -41,6 +41,22 @@ void each_chunk(Pool& pool, size_t total, size_t step, F&& body) {
   pool.run(&stage, 1);
 }
 
+/// Up to kGroupLanes groups as the kernels take them: lanes without one repeat the last.
+struct LaneGroups {
+  const uint32_t* groups;  // counted from the first of a chunk
+  int count;
+  const float* weights[kGroupLanes];
+
+  LaneGroups(const uint32_t* list, size_t left, const float* chunk, size_t size)
+      : groups(list), count(static_cast<int>(std::min<size_t>(left, kGroupLanes))) {
+    for (int l = 0; l < kGroupLanes; ++l) weights[l] = chunk + of(l) * size;
+  }
+  size_t of(int lane) const { return groups[std::min(lane, count - 1)]; }
+  void gather(const float* values, float* lanes) const {
+    for (int l = 0; l < kGroupLanes; ++l) lanes[l] = values[of(l)];
+  }
+};
+
 /// Groups of a chunk, in whole vectors of them: some thousands of weights, which stay in a core's caches, and several chunks a thread.
 inline size_t groups_of_chunk(size_t size) {
   const size_t groups = std::max<size_t>(1, (size_t{1} << 14) / std::max<size_t>(1, size));

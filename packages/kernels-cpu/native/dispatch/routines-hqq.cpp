@@ -36,22 +36,6 @@ float shrunk_zero(const float* w, size_t size, float top, float s, float z, doub
   return static_cast<float>(sum / static_cast<double>(size));
 }
 
-/// Up to kGroupLanes groups as the kernels take them: lanes without one repeat the last.
-struct LaneGroups {
-  const uint32_t* groups;  // counted from the first of a chunk
-  int count;
-  const float* weights[kGroupLanes];
-
-  LaneGroups(const uint32_t* list, size_t left, const float* chunk, size_t size)
-      : groups(list), count(static_cast<int>(std::min<size_t>(left, kGroupLanes))) {
-    for (int l = 0; l < kGroupLanes; ++l) weights[l] = chunk + of(l) * size;
-  }
-  size_t of(int lane) const { return groups[std::min(lane, count - 1)]; }
-  void gather(const float* values, float* lanes) const {
-    for (int l = 0; l < kGroupLanes; ++l) lanes[l] = values[of(l)];
-  }
-};
-
 /// The steps of some groups. All arrays begin with the first of them.
 struct StepsOfChunk {
   const Kernels& kernels;

@@ -25,6 +25,21 @@ struct AssignCall {
   double* largest;
 };
 
+/// Blocks of kGroupLanes times `size` weights (an even number) into codes of 4 bits.
+struct FourBitCall {
+  const float* const* weights;  // by lane, [size]
+  size_t size;
+  const float* cuts;    // [15], ascending
+  const float* values;  // [16]: of each cell
+  const float* codes;   // [16]: of each cell
+  const float* factor;  // by lane: what weights are multiplied by before they are compared
+  const float* scale;   // by lane: what a reader multiplies by
+  uint8_t* pairs;       // pair i of lane l is at [i * kGroupLanes + l]
+  double* squared_error;  // by lane, as are these
+  double* squared_weight;
+  double* largest;
+};
+
 struct QuantizerKernels {
   /// Smallest and largest of every group [groups, size]; of zeros of both signs the first one.
   void (*min_max)(const float* w, size_t groups, size_t size, float* low, float* high);
@@ -34,6 +49,9 @@ struct QuantizerKernels {
   void (*assign_codes)(const AssignCall& call);
   /// Bytes [size, 16] as 16 rows of `size`, `stride` bytes apart; the first `lanes` of them.
   void (*turn_bytes)(const uint8_t* from, size_t size, int lanes, uint8_t* into, size_t stride);
+  /// Largest magnitudes of blocks [blocks, size], NaN where one is.
+  void (*block_absmax)(const float* w, size_t blocks, size_t size, float* absmax);
+  void (*four_bit)(const FourBitCall& call);
 };
 
 }  // namespace lowbit

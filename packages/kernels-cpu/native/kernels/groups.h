@@ -120,11 +120,15 @@ void assign_lanes(const AssignCall& call) {
 
 void assign_codes(const AssignCall& call) { call.inverse != nullptr ? assign_lanes<true>(call) : assign_lanes<false>(call); }
 
+#include "blocks.h"
+
 constexpr QuantizerKernels quantizer_kernels() {
   QuantizerKernels k{};
   k.min_max = min_max;
   k.proximal_step = proximal_step;
   k.assign_codes = assign_codes;
   k.turn_bytes = turn_bytes;
+  k.block_absmax = block_absmax;
+  k.four_bit = four_bit;
   return k;
 }

@@ -258,6 +258,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("fillRows", Napi::Function::New(env, fill_rows));
   add_program_functions(env, exports);
   add_hqq_functions(env, exports);
+  add_bnb_functions(env, exports);
   return exports;
 }
 

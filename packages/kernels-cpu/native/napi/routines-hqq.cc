@@ -13,8 +13,7 @@ namespace lowbit {
 namespace {
 
 TileWeights tile_weights(const Napi::CallbackInfo& info, size_t at) {
-  const std::string dtype = info[at + 1].As<Napi::String>().Utf8Value();
-  const Float type = dtype == "f32" ? Float::f32 : dtype == "f16" ? Float::f16 : Float::bf16;
+  const Float type = stored_float(info[at + 1]);
   const size_t groups = size_of(info[at + 2]);
   const size_t size = size_of(info[at + 3]);
   const size_t width = type == Float::f32 ? 4 : 2;
