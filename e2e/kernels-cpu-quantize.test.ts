@@ -67,6 +67,8 @@ describe('quantizing with native routines', () => {
     ['4 bits', { bits: 4 }, [640, 1088], 'f32'],
     ['4 bits of bf16', { bits: 4 }, [96, 320], 'bf16'],
     ['4 bits, axis 0', { bits: 4, axis: 0 }, [192, 144], 'f16'],
+    ['4 bits, axis 0, several tiles', { bits: 4, axis: 0 }, [512, 1040], 'bf16'],
+    ['one grid for all', { bits: 8, groupSize: null, axis: 0 }, [200, 8], 'bf16'],
     ['8 bits, a group per row', { bits: 8, groupSize: null }, [40, 100], 'f32'],
     ['3 bits', { bits: 3 }, [74, 128], 'f32'],
     ['3 bits, axis 0', { bits: 3, axis: 0 }, [128, 66], 'f32'],
@@ -107,10 +109,12 @@ describe('quantizing with native routines', () => {
           for (const dtype of ['f32', 'f16', 'bf16'] as const) {
             const weight = { dtype, shape: [30, 100], data: writeFloat32(dtype, values) };
             await sameEverywhere(nf4({ doubleQuant, allowNonFinite: true }), weight);
-            const failure = async (options: object) => quantize(weight, nf4({ doubleQuant }), options).catch((error: Error) => error);
             await using runtime = await runtimeOf('auto', 2);
-            expect(await failure({ runtime })).toEqual(await failure({}));
-            expect(await failure({ runtime })).toMatchObject({ code: 'ERR_NON_FINITE' });
+            for (const quantizer of [nf4({ doubleQuant }), hqq({ groupSize: 20 }), hqq({ groupSize: 30, axis: 0, optimize: false })]) {
+              const failure = async (options: object) => quantize(weight, quantizer, options).catch((error: Error) => error);
+              expect(await failure({ runtime })).toEqual(await failure({}));
+              expect(await failure({ runtime })).toMatchObject({ code: 'ERR_NON_FINITE' });
+            }
           }
         }
       }

@@ -30,7 +30,7 @@ export function hqq(options: HqqOptions = {}): Quantizer {
     async quantize(weight, format, out, context) {
       const affine = format as Affine;
       const { scale, zero } = affine;
-      const layer = openLayer(weight, affine, context);
+      const layer = openLayer(weight, affine, context, { looks: solver.looks });
       using _ = layer.store;
       const { tiling: t } = layer;
       const { signal, importance } = context;

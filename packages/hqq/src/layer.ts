@@ -23,12 +23,20 @@ const AT_BACKEND = 3;
 /** Weights that a call must be for to go to another thread: about a tenth of a millisecond of work. */
 const WORTH_A_THREAD = 1 << 15;
 
-export function openLayer(weight: WeightReader, format: Affine, context: Pick<QuantizeContext, 'budget' | 'workers' | 'routine'>): Layer {
+/** `looks`: the solver calls `hqq.min-max`, where a backend finds NaN and infinity. */
+export function openLayer(
+  weight: WeightReader,
+  format: Affine,
+  context: Pick<QuantizeContext, 'budget' | 'workers' | 'routine'>,
+  { looks = false }: { readonly looks?: boolean } = {},
+): Layer {
   const t = tiling(format, weight.shape);
   const workers = t.tiles.length > 1 ? context.workers : undefined; // of a single tile there is nothing to share out
   const backed = (name: RoutineName): boolean => context.routine?.(name) !== undefined;
+  const backend = looks ? context.routine?.('hqq.min-max') : undefined;
+  const atOnce = backed('hqq.finish') ? AT_BACKEND : undefined;
   return {
-    store: new TileStore(weight, t, { budget: context.budget, workers, atOnce: backed('hqq.finish') ? AT_BACKEND : undefined }),
+    store: new TileStore(weight, t, { budget: context.budget, workers, backend, atOnce }),
     tiling: t,
     levels: format.levels,
     backed,

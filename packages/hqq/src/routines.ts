@@ -43,7 +43,7 @@ function floats(values: Float32Array): HostTensor {
 }
 
 export const ROUTINES = {
-  /** Weights -> inverse scale, zero: f32 [groups]. */
+  /** Weights -> inverse scale, zero: f32 [groups]. A backend's gives an inverse scale of NaN where a group has NaN or infinity; here there are none. */
   'hqq.min-max': ([weights]: readonly HostTensor[], rules: MinMaxRules) => {
     const block = blockOf(weights!);
     const inverse = new Float32Array(block.groups);

@@ -7,6 +7,7 @@ import {
   elements,
   type HostTensor,
   LowbitError,
+  type Routine,
   type RoutinePool,
   type WeightReader,
 } from '@lowbit/core';
@@ -27,6 +28,8 @@ export interface StoreOptions {
   readonly workers?: RoutinePool | undefined;
   /** Most tiles to work on at a time; default: one a thread. */
   readonly atOnce?: number | undefined;
+  /** A backend's routine that works on the tiles: they are kept as they are stored, if that can be had, and memory is used again as long as it lives. */
+  readonly backend?: Routine | undefined;
 }
 
 /** Neighbouring tiles that are read together. */
@@ -50,6 +53,7 @@ export class TileStore {
   readonly #tiling: Tiling;
   readonly #dtype: DType;
   readonly #kept: boolean;
+  readonly #stored: boolean;
   readonly #bandTiles: number;
   readonly #bands = new Map<number, Band>();
   readonly #arena: Arena;
@@ -59,7 +63,7 @@ export class TileStore {
   readonly #breathe = breather();
   #reading: Promise<unknown> = Promise.resolve();
 
-  constructor(weight: WeightReader, tiling: Tiling, { budget, workers, atOnce = workers?.threads ?? 1 }: StoreOptions) {
+  constructor(weight: WeightReader, tiling: Tiling, { budget, workers, backend, atOnce = workers?.threads ?? 1 }: StoreOptions) {
     const { name, shape, dtype } = weight;
     assertRoom(tiling, name, budget);
     this.#weight = weight;
@@ -68,14 +72,15 @@ export class TileStore {
     const tile = tiling.size * Math.max(...tiling.tiles.map(({ groups }) => groups));
     // One tile's work is not counted when it is decided what to keep: small budgets are for small weights.
     const narrow = dtype === 'f16' || dtype === 'bf16';
-    this.#dtype = narrow && 4 * weights > budget && 2 * weights <= budget ? dtype : 'f32';
+    this.#stored = backend !== undefined && weight.readStored !== undefined && (narrow || dtype === 'f32');
+    this.#dtype = narrow && (this.#stored || (4 * weights > budget && 2 * weights <= budget)) ? dtype : 'f32';
     const keeping = DTYPE_BYTES[this.#dtype] * weights;
     this.#kept = keeping <= budget;
     const room = this.#kept ? budget - keeping : budget / 2;
     this.atOnce = Math.max(1, Math.min(atOnce, tiling.tiles.length, Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile))));
     // Two bands may be in memory at a time: one being finished, the next being worked on.
     this.#bandTiles = bandTiles(tiling, this.#kept ? Number.POSITIVE_INFINITY : Math.floor(budget / 2 / (8 * tile)));
-    this.#arena = new Arena(workers, this.#kept ? keeping + 8 * tiling.tiles.length : 4 * tile * this.#bandTiles);
+    this.#arena = new Arena(backend ?? workers, this.#kept ? keeping + 8 * tiling.tiles.length : 4 * tile * this.#bandTiles);
   }
 
   /** The weights of a tile, [groups, size] f32, f16 or bf16; valid until `release`. Lets the event loop run now and then. */
@@ -135,8 +140,14 @@ export class TileStore {
       band.members,
       tensors.map((tensor) => elements(tensor) as TileElements),
       this.#scratch,
+      { stored: this.#stored },
     );
     return tensors;
+  }
+
+  /** Throws ERR_NON_FINITE for a tile with NaN or infinity: for those that a backend found in what nobody had looked at. */
+  async refuse(tile: Tile): Promise<void> {
+    await loadTiles(this.#weight, this.#tiling, [tile], [new Float32Array(tile.groups * this.#tiling.size)], this.#scratch);
   }
 }
 

@@ -41,7 +41,7 @@ struct FourBitCall {
 };
 
 struct QuantizerKernels {
-  /// Smallest and largest of every group [groups, size]; of zeros of both signs the first one.
+  /// Smallest and largest of every group [groups, size]: of zeros of both signs the first one, NaN where a number is NaN or infinite.
   void (*min_max)(const float* w, size_t groups, size_t size, float* low, float* high);
   /// Sums of one half-quadratic step over kGroupLanes groups.
   void (*proximal_step)(const float* const* w, size_t size, float top, const float* inverse, const float* zero, double* error,

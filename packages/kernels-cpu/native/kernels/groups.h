@@ -6,13 +6,17 @@
 void min_max(const float* w, size_t groups, size_t size, float* low, float* high) {
   for (size_t g = 0; g < groups; ++g, w += size) {
     float lo = w[0], hi = w[0];
+    int32_t farthest = read_as<int32_t>(w) & 0x7fffffff;
     size_t i = 1;
     if (size >= kLanes) {
       Floats least = read_as<Floats>(w), most = least;
+      Ints bits = (Ints)least & 0x7fffffff;
       for (i = kLanes; i + kLanes <= size; i += kLanes) {
         const Floats v = read_as<Floats>(w + i);
         least = smaller(v, least);
         most = larger(v, most);
+        const Ints more = (Ints)v & 0x7fffffff;
+        bits = more > bits ? more : bits;
       }
       float lows[kLanes], highs[kLanes];
       write_to(lows, least);
@@ -20,12 +24,16 @@ void min_max(const float* w, size_t groups, size_t size, float* low, float* high
       for (int l = 0; l < kLanes; ++l) {
         lo = lows[l] < lo ? lows[l] : lo;
         hi = highs[l] > hi ? highs[l] : hi;
+        farthest = bits[l] > farthest ? bits[l] : farthest;
       }
     }
     for (; i < size; ++i) {
       lo = w[i] < lo ? w[i] : lo;
       hi = w[i] > hi ? w[i] : hi;
+      const int32_t more = read_as<int32_t>(w + i) & 0x7fffffff;
+      farthest = more > farthest ? more : farthest;
     }
+    if (farthest >= 0x7f800000) lo = hi = __builtin_nanf("");
     // Zeros are equal whatever their sign: the first one counts.
     if (lo == 0 || hi == 0) {
       for (i = size; i-- > 0;) {
