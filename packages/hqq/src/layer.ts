@@ -2,7 +2,7 @@
 //
 // Everything that takes time is a routine of one tile, and results are put together in tile order: what runs where changes no byte. decisions/010.
 
-import type { Affine, HostTensor, QuantizeContext, WeightReader } from '@lowbit/core';
+import type { Affine, HostTensor, QuantizeContext, Routine, WeightReader } from '@lowbit/core';
 import { callHere, type RoutineName, type TileParams } from './routines.ts';
 import { TileStore } from './store.ts';
 import { type Tile, type Tiling, tiling } from './tiles.ts';
@@ -17,26 +17,21 @@ export interface Layer {
   call(name: RoutineName, inputs: readonly HostTensor[], params: TileParams, weights: number): Promise<readonly HostTensor[]>;
 }
 
-/** Tiles under way where a backend does the work: it has the next when one is done, and one can be read meanwhile. */
-const AT_BACKEND = 3;
-
 /** Weights that a call must be for to go to another thread: about a tenth of a millisecond of work. */
 const WORTH_A_THREAD = 1 << 15;
 
-/** `looks`: the solver calls `hqq.min-max`, where a backend finds NaN and infinity. */
+/** `backend`: its version of `hqq.min-max`, if the solver begins with that. */
 export function openLayer(
   weight: WeightReader,
   format: Affine,
   context: Pick<QuantizeContext, 'budget' | 'workers' | 'routine'>,
-  { looks = false }: { readonly looks?: boolean } = {},
+  backend?: Routine,
 ): Layer {
   const t = tiling(format, weight.shape);
   const workers = t.tiles.length > 1 ? context.workers : undefined; // of a single tile there is nothing to share out
   const backed = (name: RoutineName): boolean => context.routine?.(name) !== undefined;
-  const backend = looks ? context.routine?.('hqq.min-max') : undefined;
-  const atOnce = backed('hqq.finish') ? AT_BACKEND : undefined;
   return {
-    store: new TileStore(weight, t, { budget: context.budget, workers, backend, atOnce }),
+    store: new TileStore(weight, t, { budget: context.budget, workers, backend }),
     tiling: t,
     levels: format.levels,
     backed,

@@ -38,16 +38,12 @@ export interface SolveContext extends Pick<QuantizeContext, 'signal'> {
 /** Solves whole weights: groups depend on one another. */
 export interface LayerSolver {
   readonly kind: 'layer';
-  /** It begins with the grid of `hqq.min-max`. */
-  readonly looks: boolean;
   solve(layer: Layer, context: SolveContext): Promise<Grid>;
 }
 
 /** Solves group by group. `begin` is called once a weight, the function it gives once a tile. */
 export interface GroupSolver {
   readonly kind: 'groups';
-  /** It begins with the grid of `hqq.min-max`. */
-  readonly looks: boolean;
   begin(layer: Layer, context: SolveContext): (weights: HostTensor, tile: Tile) => Promise<Grid>;
 }
 

@@ -21,14 +21,15 @@ export type TileElements = Float32Array | Uint16Array;
 /** Bytes a weight that work on a tile takes besides the tile: it as f32, its codes, those in the order of the packing, and the packed words. */
 const WORK = 8;
 
+/** Tiles under way where a backend does the work: it has the next when one is done, and one can be read meanwhile. */
+const AT_BACKEND = 3;
+
 export interface StoreOptions {
   /** Bytes to hold at once. */
   readonly budget: number;
   /** Threads that tiles are worked on by; absent: the one that calls. */
   readonly workers?: RoutinePool | undefined;
-  /** Most tiles to work on at a time; default: one a thread. */
-  readonly atOnce?: number | undefined;
-  /** A backend's routine that works on the tiles: they are kept as they are stored, if that can be had, and memory is used again as long as it lives. */
+  /** A backend's routine that looks at the tiles first: they are kept as they are stored, if that can be had, and memory is used again as long as it lives. */
   readonly backend?: Routine | undefined;
 }
 
@@ -63,7 +64,7 @@ export class TileStore {
   readonly #breathe = breather();
   #reading: Promise<unknown> = Promise.resolve();
 
-  constructor(weight: WeightReader, tiling: Tiling, { budget, workers, backend, atOnce = workers?.threads ?? 1 }: StoreOptions) {
+  constructor(weight: WeightReader, tiling: Tiling, { budget, workers, backend }: StoreOptions) {
     const { name, shape, dtype } = weight;
     assertRoom(tiling, name, budget);
     this.#weight = weight;
@@ -77,7 +78,14 @@ export class TileStore {
     const keeping = DTYPE_BYTES[this.#dtype] * weights;
     this.#kept = keeping <= budget;
     const room = this.#kept ? budget - keeping : budget / 2;
-    this.atOnce = Math.max(1, Math.min(atOnce, tiling.tiles.length, Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile))));
+    this.atOnce = Math.max(
+      1,
+      Math.min(
+        backend ? AT_BACKEND : (workers?.threads ?? 1),
+        tiling.tiles.length,
+        Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile)),
+      ),
+    );
     // Two bands may be in memory at a time: one being finished, the next being worked on.
     this.#bandTiles = bandTiles(tiling, this.#kept ? Number.POSITIVE_INFINITY : Math.floor(budget / 2 / (8 * tile)));
     this.#arena = new Arena(backend ?? workers, this.#kept ? keeping + 8 * tiling.tiles.length : 4 * tile * this.#bandTiles);

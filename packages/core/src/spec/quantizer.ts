@@ -14,10 +14,7 @@ export interface WeightReader {
   readonly dtype: DType;
   /** Fills `into` (from index `at`, default 0) with the flat row-major elements [from, to) widened to f32. `nonFinite` is `refuse` by default. */
   read(from: number, to: number, into: Float32Array, at?: number, nonFinite?: NonFinite): Promise<void>;
-  /**
-   * The same elements as they are stored, in `dtype`, without a look at NaN and infinity: for routines of a backend, which widen and look themselves. They may
-   * be a view of the weight, at any byte offset: not to be written to. Absent: use `read`.
-   */
+  /** The elements as they are stored, unchecked, for backends, which look at them themselves: maybe a view, at any byte offset. */
   readStored?(from: number, to: number): Promise<Uint8Array>;
 }
 

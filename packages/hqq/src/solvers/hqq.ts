@@ -33,5 +33,5 @@ export async function solveHqq(
  * the newest zero stands.
  */
 export function hqqSolver(s: Settings, options: Extract<SolverSettings, { name: 'hqq' }>): LayerSolver {
-  return { kind: 'layer', looks: true, solve: async (layer, context) => (await solveHqq(s, options, layer, context)).grid };
+  return { kind: 'layer', solve: async (layer, context) => (await solveHqq(s, options, layer, context)).grid };
 }

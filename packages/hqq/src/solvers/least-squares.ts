@@ -37,7 +37,6 @@ export type Fit = {
 export function leastSquares({ alternations }: Extract<SolverSettings, { name: 'least-squares' }>): GroupSolver {
   return {
     kind: 'groups',
-    looks: false,
     begin(layer, { shape, importance, dtype }) {
       const { levels, tiling } = layer;
       const fit: Fit = { levels, alternations, dtype };

@@ -13,7 +13,7 @@ function minMaxRules(s: Settings, levels: number): MinMaxRules {
 }
 
 export function minMax(s: Settings): GroupSolver {
-  return { kind: 'groups', looks: true, begin: (layer) => (weights, tile) => tileGrid(s, layer, weights, tile) };
+  return { kind: 'groups', begin: (layer) => (weights, tile) => tileGrid(s, layer, weights, tile) };
 }
 
 async function tileGrid(s: Settings, layer: Layer, weights: HostTensor, tile: Tile) {
