@@ -1,6 +1,6 @@
 // Routines of @lowbit/bnb: packages/bnb/src/coder.ts says what goes in and comes out.
 
-import { elements, type HostTensor, hostTensor, toFloat32 } from '@lowbit/core';
+import { elements, type HostTensor, hostTensor, LowbitError, toFloat32 } from '@lowbit/core';
 import type { RunArguments } from './binding.ts';
 import { type NativeRoutine, runOf } from './routines.ts';
 
@@ -14,6 +14,9 @@ function blocksOf(
   { size, shortBlock }: BlockParams,
 ): { readonly run: RunArguments; readonly blocks: number } {
   const [data, dtype, count] = runOf(weights);
+  if (!Number.isSafeInteger(size) || size < 2 || size % 2 !== 0) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `kernels-cpu: blocks of ${size} weights`, { hint: 'Blocks have an even number of weights.' });
+  }
   return { run: [data, dtype, count, size, shortBlock === 'divide'], blocks: Math.ceil(count / size) };
 }
 

@@ -63,7 +63,7 @@ export function tileOf(weights: HostTensor | undefined): TileArguments {
 /** Weights [n] as the binding takes them. Throws ERR_BAD_ARGUMENT. */
 export function runOf(weights: HostTensor | undefined): readonly [data: Uint8Array, dtype: StoredFloat, count: number] {
   const [count, ...more] = weights?.shape ?? [];
-  if (isStoredFloat(weights?.dtype) && count !== undefined && more.length === 0)
+  if (isStoredFloat(weights?.dtype) && count !== undefined && count <= weights!.data.length && more.length === 0)
     return [weights!.data, weights!.dtype as StoredFloat, count];
   throw badWeights(weights, '[n]');
 }

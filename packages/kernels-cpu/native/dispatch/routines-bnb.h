@@ -1,7 +1,7 @@
 // The routines of @lowbit/bnb on a run of blocks, on the threads of a pool: the same numbers as packages/bnb/src, bit for bit.
 #pragma once
 
-#include "groups.h"
+#include "chunks.h"
 
 namespace lowbit {
 

@@ -1,7 +1,7 @@
 // The routines of @lowbit/hqq on one tile, on the threads of a pool: the same numbers as packages/hqq/src/routines.ts, bit for bit.
 #pragma once
 
-#include "groups.h"
+#include "chunks.h"
 
 namespace lowbit {
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "power.h"
+#include "routines-bnb.h"
 #include "routines-hqq.h"
 #include "select.h"
 
@@ -131,6 +132,43 @@ void test_hqq() {
   }
 }
 
+void test_bnb() {
+  const uint8_t codes[16] = {15, 14, 13, 12, 11, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7};
+  float values[16], cuts[15];
+  for (int i = 0; i < 16; ++i) values[i] = static_cast<float>(i - 8) / 8;
+  for (int i = 0; i < 15; ++i) cuts[i] = (values[i] + values[i + 1]) / 2;
+  for (const size_t size : {size_t{32}, size_t{64}, size_t{4096}}) {
+    for (const size_t count : {size_t{1}, size_t{63}, size_t{64}, size_t{65}, size_t{17 * 64 + 31}, size_t{70000}}) {
+      for (const bool broken : {false, true}) {
+        std::vector<float> weights = weights_of(count, 3);
+        if (broken) weights[count / 2] = count % 2 == 0 ? NAN : -INFINITY;
+        const OddBytes bytes(weights.data(), count * 4);
+        const BlockRun run{bytes.data, Float::f32, count, size, count % 3 == 0};
+        same_everywhere("bnb", [&](const Kernels& kernels, Pool& pool) {
+          std::vector<float> absmax(run.blocks());
+          std::vector<uint8_t> packed((count + 1) / 2), all;
+          std::vector<double> errors(3 * run.blocks());
+          bnb_absmax(kernels, pool, run, absmax.data());
+          bnb_four_bit(kernels, pool, run, {cuts, codes, values}, absmax.data(), absmax.data(), packed.data(), errors.data());
+          for (size_t b = 0; b < run.blocks(); ++b) {
+            float largest = 0;
+            for (size_t i = b * size; i < std::min(count, (b + 1) * size); ++i) {
+              largest = std::isnan(weights[i]) || std::fabs(weights[i]) > largest ? std::fabs(weights[i]) : largest;
+              if (std::isnan(weights[i])) break;
+            }
+            expect(absmax[b] == largest || (std::isnan(absmax[b]) && std::isnan(largest)), "absmax", static_cast<long>(b));
+            expect(!std::isfinite(absmax[b]) || errors[2 * run.blocks() + b] <= 0.126 * static_cast<double>(largest), "an error of 4 bits");
+          }
+          append(all, absmax.data(), absmax.size());
+          append(all, packed.data(), packed.size());
+          append(all, errors.data(), errors.size());
+          return all;
+        });
+      }
+    }
+  }
+}
+
 /// The bits that packages/hqq/src/solvers/power.test.ts has.
 void test_power() {
   const struct {
@@ -149,6 +187,7 @@ void test_power() {
 
 int test_quantizers() {
   test_hqq();
+  test_bnb();
   test_power();
   return failures;
 }
