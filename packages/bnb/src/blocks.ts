@@ -31,7 +31,8 @@ export function largestMagnitude(values: Float32Array, from: number, to: number)
 export function blockAbsmax(values: Float32Array, size: number, shortBlock: ShortBlock, absmax: Float32Array): void {
   for (let block = 0, from = 0; from < values.length; block++, from += size) {
     const largest = largestMagnitude(values, from, Math.min(from + size, values.length));
-    absmax[block] = shortBlock === 'divide' && from + size > values.length ? Math.max(largest, LEAST_ABSMAX) : largest;
+    const least = shortBlock === 'divide' && from + size > values.length ? LEAST_ABSMAX : 0;
+    absmax[block] = Number.isNaN(largest) ? Number.NaN : Math.max(largest, least); // NaN has a sign in memory: that of the constant, always
   }
 }
 
@@ -58,28 +59,31 @@ export interface BlockRun {
 }
 
 /**
- * Codes of a run, two a byte, the first in the high nibble, into `packed` [ceil(length / 2)]; a nibble left over holds the code of 0. Adds the error of
- * what a reader will find to `total`, but that of blocks whose scale is NaN or infinite, whose weights are counted there.
+ * Codes of a run, two a byte, the first in the high nibble, into `packed` [ceil(length / 2)]; a nibble left over holds the code of 0. The error of what a
+ * reader will find goes to `errors` [3, blocks]: squared errors, squared weights and the largest error of each block, 0 where the scale is NaN or infinite.
  */
 export function packBlocks(
   { values, size, shortBlock, absmax, scale }: BlockRun,
   finder: CellFinder,
   packed: Uint8Array,
-  total: ErrorSums,
+  errors: Float64Array,
 ): void {
   const { first, cuts, codes, values: cellValues } = finder;
   const buckets = BUCKETS; // a module's variable would be loaded for every weight
   const length = values.length;
-  let [squaredError, squaredWeight, maxAbs] = [total.squaredError, total.squaredWeight, total.maxAbs];
+  const blocks = scale.length;
   for (let block = 0, from = 0; from < length; block++, from += size) {
     const to = Math.min(from + size, length);
     const largest = absmax[block]!;
     const divide = shortBlock === 'divide' && to - from < size;
     const factor = divide ? largest : Math.fround(1 / Math.max(largest, LEAST_ABSMAX));
     const s = scale[block]!;
+    let squaredError = 0;
+    let squaredWeight = 0;
+    let maxAbs = 0;
     if (!Number.isFinite(s)) {
       packNonFinite(values, from, to, { factor, divide }, finder, packed);
-      total.nonFinite += to - from;
+      errors[block] = errors[blocks + block] = errors[2 * blocks + block] = 0;
       continue;
     }
     for (let i = from; i < to; i += 2) {
@@ -99,10 +103,34 @@ export function packBlocks(
       squaredWeight += x * x + y * y;
       maxAbs = Math.max(maxAbs, e, f);
     }
+    errors[block] = squaredError;
+    errors[blocks + block] = squaredWeight;
+    errors[2 * blocks + block] = maxAbs;
   }
-  total.squaredError = squaredError;
-  total.squaredWeight = squaredWeight;
-  total.maxAbs = maxAbs;
+}
+
+/** Adds the errors of blocks, in their order, to a total; the weights of blocks whose scale is not finite are counted there. */
+export function addErrors(total: ErrorSums, { scale, errors, size, count }: CodedErrors): void {
+  const blocks = scale.length;
+  let { squaredError, squaredWeight, maxAbs } = total;
+  for (let block = 0; block < blocks; block++) {
+    if (!Number.isFinite(scale[block]!)) total.nonFinite += Math.min(size, count - block * size);
+    squaredError += errors[block]!;
+    squaredWeight += errors[blocks + block]!;
+    maxAbs = Math.max(maxAbs, errors[2 * blocks + block]!);
+  }
+  Object.assign(total, { squaredError, squaredWeight, maxAbs });
+}
+
+/** Errors of a run of blocks, the last of which may be short. */
+export interface CodedErrors {
+  /** One per block, as is stored. */
+  readonly scale: Float32Array;
+  /** [3, blocks], as `packBlocks` gives them. */
+  readonly errors: Float64Array;
+  readonly size: number;
+  /** Weights. */
+  readonly count: number;
 }
 
 /** Codes of one block that no reader can restore. What scales to NaN is sorted behind all numbers, as in PyTorch. */

@@ -3,8 +3,9 @@
 // Everything but the codes follows from the mean of all magnitudes and, for each 256 of them, the largest and the smallest. So a first pass over the
 // weight keeps those alone, and a second one codes each block as it comes.
 
-import { blockAbsmax, LEAST_ABSMAX, type ShortBlock } from './blocks.ts';
+import { LEAST_ABSMAX } from './blocks.ts';
 import type { Chunks } from './chunks.ts';
+import type { BlockCoder } from './coder.ts';
 import { dynamicMap } from './dynamic-map.ts';
 import { mapBounds, nearestEntry } from './nearest.ts';
 
@@ -14,16 +15,13 @@ const fround = Math.fround;
 export const NESTED_BLOCK = 256;
 
 /** The first pass: mean and ranges of the magnitudes of all blocks of `size` weights. */
-export async function nestedScales(chunks: Chunks, count: number, size: number, shortBlock: ShortBlock): Promise<NestedScales> {
+export async function nestedScales(chunks: Chunks, coder: BlockCoder, count: number, size: number): Promise<NestedScales> {
   const blocks = Math.ceil(count / size);
   const lowest = new Float32Array(Math.ceil(blocks / NESTED_BLOCK)).fill(Number.POSITIVE_INFINITY);
   const highest = new Float32Array(lowest.length);
-  const absmax = new Float32Array(Math.ceil(chunks.size / size));
   let sum = 0;
-  await chunks.each((values, from) => {
-    blockAbsmax(values, size, shortBlock, absmax);
-    const end = Math.ceil((from + values.length) / size);
-    for (let block = from / size, i = 0; block < end; block++, i++) {
+  await chunks.each(coder.absmax, (absmax, { from }) => {
+    for (let block = from / size, i = 0; i < absmax.length; block++, i++) {
       const group = Math.floor(block / NESTED_BLOCK);
       const largest = absmax[i]!;
       sum += largest;
@@ -31,7 +29,8 @@ export async function nestedScales(chunks: Chunks, count: number, size: number, 
       highest[group] = Math.max(highest[group]!, largest);
     }
   });
-  return new NestedScales(blocks, fround(sum / blocks), lowest, highest);
+  const mean = fround(sum / blocks);
+  return new NestedScales(blocks, Number.isNaN(mean) ? Number.NaN : mean, lowest, highest); // the constant, whose sign in memory is known
 }
 
 /** Magnitudes as 8-bit codes. */

@@ -1,10 +1,10 @@
 // NF4 and FP4: settings in, a quantizer out.
 
-import { type Codebook, FP4_TABLE, NF4_TABLE, type Quantizer, writeFloat32 } from '@lowbit/core';
-import { blockAbsmax, noError, packBlocks, type ShortBlock, weightError } from './blocks.ts';
-import { cellFinder } from './cells.ts';
+import { type Codebook, FP4_TABLE, NF4_TABLE, type PartWriter, type Quantizer, writeFloat32 } from '@lowbit/core';
+import { addErrors, noError, type ShortBlock, weightError } from './blocks.ts';
 import { Chunks } from './chunks.ts';
-import { NESTED_BLOCK, nestedScales } from './double-quant.ts';
+import { blockCoder } from './coder.ts';
+import { NESTED_BLOCK, type NestedScales, nestedScales } from './double-quant.ts';
 import { type FourBitSettings, type Fp4Options, fourBitConfig, fp4Settings, type Nf4Options, nf4Settings } from './options.ts';
 import { FP4_CELLS, FP4_CUDA_CELLS, NF4_CELLS } from './tables.ts';
 
@@ -36,7 +36,7 @@ const ALGORITHM_VERSION = 1;
 function fourBit(s: FourBitSettings): Quantizer {
   const table = s.type === 'nf4' ? NF4_TABLE : FP4_TABLE;
   const cuda = s.thresholds === 'cuda';
-  const finder = cellFinder(s.type === 'nf4' ? NF4_CELLS : cuda ? FP4_CUDA_CELLS : FP4_CELLS);
+  const cells = s.type === 'nf4' ? NF4_CELLS : cuda ? FP4_CUDA_CELLS : FP4_CELLS;
   const { nonFinite, ...bytesFollowFrom } = s; // a run that was refused may go on with allowNonFinite
   const shortBlock: ShortBlock = cuda ? 'multiply' : 'divide';
   return {
@@ -48,8 +48,9 @@ function fourBit(s: FourBitSettings): Quantizer {
     async quantize(weight, format, out, context) {
       const size = (format as Codebook).group;
       const count = weight.shape[0] * weight.shape[1];
-      const chunks = new Chunks(weight, size, 5, context, nonFinite);
-      const nested = s.doubleQuant ? await nestedScales(chunks, count, size, shortBlock) : undefined;
+      const coder = blockCoder(cells, { name: weight.name, size, shortBlock, nonFinite }, context);
+      const chunks = new Chunks(weight, { unit: size, bytesPerWeight: 5, nonFinite, backed: coder.backed }, context);
+      const nested = s.doubleQuant ? await nestedScales(chunks, coder, count, size) : undefined;
       await out.write('table', 0, f32Bytes(table));
       if (nested) {
         await out.write('scale.table', 0, f32Bytes(nested.map));
@@ -57,33 +58,33 @@ function fourBit(s: FourBitSettings): Quantizer {
         await out.write('scale.offset', 0, f32Bytes(Float32Array.of(nested.offset)));
       }
 
-      const blocks = Math.ceil(chunks.size / size);
-      const buffers = {
-        absmax: new Float32Array(blocks),
-        scale: new Float32Array(nested ? blocks : 0),
-        scaleCodes: new Uint8Array(nested ? blocks : 0),
-        packed: new Uint8Array(Math.ceil(chunks.size / 2)),
-      };
       const total = noError();
-      await chunks.each(async (values, from) => {
-        const first = from / size;
-        const absmax = buffers.absmax.subarray(0, Math.ceil(values.length / size));
-        blockAbsmax(values, size, shortBlock, absmax);
-        let scale = absmax;
-        if (nested) {
-          const codes = buffers.scaleCodes.subarray(0, absmax.length);
-          scale = buffers.scale.subarray(0, absmax.length);
-          nested.code(first, absmax, codes, scale);
-          await out.write('scale.codes', first, codes);
-        } else await out.write('scale', first, f32Bytes(absmax));
-        const packed = buffers.packed.subarray(0, Math.ceil(values.length / 2));
-        packBlocks({ values, size, shortBlock, absmax, scale }, finder, packed, total);
-        await out.write('codes', from / 2, packed);
-        context.onWeights?.(values.length);
-      });
+      await chunks.each(
+        async (piece) => {
+          const first = piece.from / size;
+          const scales = nested && (await nestedOf(nested, first, await coder.absmax(piece), out));
+          const coded = await coder.code(piece, scales);
+          if (!nested) await out.write('scale', first, f32Bytes(coded.absmax));
+          await out.write('codes', piece.from / 2, coded.packed);
+          return coded;
+        },
+        (coded, { count }) => {
+          addErrors(total, { ...coded, size, count });
+          context.onWeights?.(count);
+        },
+      );
       return weightError(total);
     },
   };
+}
+
+/** Writes the codes of magnitudes of blocks from `first` on; what a reader makes of them, beside the magnitudes. */
+async function nestedOf(nested: NestedScales, first: number, absmax: Float32Array, out: PartWriter) {
+  const codes = new Uint8Array(absmax.length);
+  const scale = new Float32Array(absmax.length);
+  nested.code(first, absmax, codes, scale);
+  await out.write('scale.codes', first, codes);
+  return { absmax, scale };
 }
 
 /** Blocks of the flat weight, whatever its shape. */

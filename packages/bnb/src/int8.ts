@@ -1,6 +1,6 @@
 // LLM.int8: rows of 8-bit codes in units of the row's largest magnitude over 127.
 
-import { assertFinite, type DType, type Int8, LowbitError, type Quantizer, roundTo, writeFloat32 } from '@lowbit/core';
+import { assertFinite, type DType, type Int8, LowbitError, type Quantizer, roundTo, toFloat32, writeFloat32 } from '@lowbit/core';
 import { noError, weightError } from './blocks.ts';
 import { CHUNK_WEIGHTS, Chunks } from './chunks.ts';
 import { float32Of, INFINITY_BITS, largestBits, RowCoder } from './int8-row.ts';
@@ -27,30 +27,34 @@ export function int8(options: Int8Options = {}): Quantizer {
     async quantize(weight, _format, out, context) {
       const [, inp] = weight.shape;
       if (inp > CHUNK_WEIGHTS && BYTES_PER_WEIGHT * inp > context.budget) throw rowTooLong(weight.name, inp, context.budget);
-      const chunks = new Chunks(weight, inp, BYTES_PER_WEIGHT, context, 'keep');
+      const chunks = new Chunks(weight, { unit: inp, bytesPerWeight: BYTES_PER_WEIGHT, nonFinite: 'keep', backed: false }, context);
       const codes = new Int8Array(chunks.size);
       const scale = new Float32Array(chunks.size / inp);
       const coder = new RowCoder(weight.dtype, weight.shape[0] * inp);
       const total = noError();
-      await chunks.each(async (values, from) => {
-        const rows = values.length / inp;
-        const run = { values, words: new Int32Array(values.buffer, values.byteOffset, values.length), codes };
-        for (let row = 0; row < rows; row++) {
-          const bits = largestBits(run.words, row * inp, (row + 1) * inp);
-          if (bits >= INFINITY_BITS && nonFinite === 'refuse') assertFinite(weight.name, values, 0, values.length, from);
-          const largest = roundTo('f16', float32Of(bits));
-          scale[row] = largest;
-          if (largest <= LARGEST_HALF) coder.code(run, row * inp, (row + 1) * inp, largest, total);
-          else if (bits < INFINITY_BITS && nonFinite === 'refuse') throw overflow(weight.name, from / inp + row, weight.dtype);
-          else {
-            codes.fill(0, row * inp, (row + 1) * inp); // PyTorch's conversion of NaN and of 0
-            total.nonFinite += inp;
+      await chunks.each(
+        async ({ weights, from }) => {
+          const values = toFloat32(weights);
+          const rows = values.length / inp;
+          const run = { values, words: new Int32Array(values.buffer, values.byteOffset, values.length), codes };
+          for (let row = 0; row < rows; row++) {
+            const bits = largestBits(run.words, row * inp, (row + 1) * inp);
+            if (bits >= INFINITY_BITS && nonFinite === 'refuse') assertFinite(weight.name, values, 0, values.length, from);
+            const largest = roundTo('f16', float32Of(bits));
+            scale[row] = largest;
+            if (largest <= LARGEST_HALF) coder.code(run, row * inp, (row + 1) * inp, largest, total);
+            else if (bits < INFINITY_BITS && nonFinite === 'refuse') throw overflow(weight.name, from / inp + row, weight.dtype);
+            else {
+              codes.fill(0, row * inp, (row + 1) * inp); // PyTorch's conversion of NaN and of 0
+              total.nonFinite += inp;
+            }
           }
-        }
-        await out.write('codes', from, new Uint8Array(codes.buffer, 0, values.length));
-        await out.write('scale', from / inp, writeFloat32('f32', scale.subarray(0, rows)));
-        context.onWeights?.(values.length);
-      });
+          await out.write('codes', from, new Uint8Array(codes.buffer, 0, values.length));
+          await out.write('scale', from / inp, writeFloat32('f32', scale.subarray(0, rows)));
+          context.onWeights?.(values.length);
+        },
+        () => {},
+      );
       return weightError(total);
     },
   };

@@ -274,6 +274,7 @@ export function sourceReader(source: TensorSource, name: string, shape: readonly
       readFloat32(dtype, piece.data, into, at);
       if (nonFinite !== 'keep') assertFinite(name, into, at, at + to - from, from);
     },
+    readStored: async (from, to) => (await source.read(name, { range: [from, to], signal })).data,
   };
 }
 

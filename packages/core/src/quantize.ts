@@ -97,6 +97,7 @@ export function memoryReader(name: string, weight: HostTensor): WeightReader {
       readFloat32(weight.dtype, weight.data.subarray(from * width, to * width), into, at);
       if (nonFinite !== 'keep') assertFinite(name, into, at, at + to - from, from);
     },
+    readStored: async (from, to) => weight.data.subarray(from * width, to * width),
   };
 }
 

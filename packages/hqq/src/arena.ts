@@ -1,24 +1,27 @@
 // Memory for tiles. What threads share is not counted by any of their garbage collectors and goes only when all of them have let go of it, so it is
 // taken in large pieces and used again for the next weight, for as long as the threads live.
 
-import { type RoutinePool, sharedBytes } from '@lowbit/core';
+import { type Routine, type RoutinePool, sharedBytes } from '@lowbit/core';
 
 /** Bytes of a piece; memory that is never touched costs nothing. */
 const PIECE = 32 << 20;
 
-/** Pieces that are free for the next weight, by the threads that know them. */
-const free = new WeakMap<RoutinePool, Uint8Array[]>();
+/** Who works on the memory: threads, or a backend by its routine. */
+type Owner = RoutinePool | Routine;
+
+/** Pieces that are free for the next weight, by whom they are known to. */
+const free = new WeakMap<Owner, Uint8Array[]>();
 
 /** Memory of one weight. Dispose it when no thread works on it any more. */
 export class Arena {
-  readonly #pool: RoutinePool | undefined;
+  readonly #pool: Owner | undefined;
   readonly #pieces: Uint8Array[] = [];
   #piece: Uint8Array = new Uint8Array(0);
   #used = 0;
   #expected: number;
 
   /** @param expected bytes that will be taken in all */
-  constructor(pool: RoutinePool | undefined, expected: number) {
+  constructor(pool: Owner | undefined, expected: number) {
     this.#pool = pool;
     this.#expected = expected;
   }

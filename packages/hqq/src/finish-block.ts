@@ -21,7 +21,8 @@ interface StoredGrid {
 }
 
 /**
- * Codes of a tile as packed words, and sums over its weights: squared errors of the stored numbers, squared weights, and the largest error.
+ * Codes of a tile as packed words, and sums over its weights (group by group, then of the groups): squared errors of the stored numbers, squared weights,
+ * and the largest error.
  *
  * With a solved grid codes are clamp(round(w * inverse + zero), 0, levels - 1), multiply and add rounded to float32 apart. Without, they are the nearest
  * to what is stored: clamp(round(w / scale + zero), 0, levels - 1) in float64.
@@ -47,6 +48,8 @@ export function finishBlock(
     if (tabulate) for (let q = 0; q <= top; q++) numbers[q] = fround(fround(q - zero) * scale);
     const inverse = solved ? solved.inverse[g]! : 1 / scale;
     const z = solved ? solved.zero[g]! : zero;
+    let squares = 0; // of the errors and weights of the group
+    let squaredWeights = 0;
     for (let i = at; i < at + size; i++) {
       const w = weights[i]!;
       const x = solved ? fround(fround(w * inverse) + z) : w * inverse + z;
@@ -56,11 +59,13 @@ export function finishBlock(
       const q = rounded | 0;
       codes[i] = q;
       const error = w - (tabulate ? numbers[q]! : fround(fround(q - zero) * scale));
-      squaredError += error * error;
-      squaredWeight += w * w;
+      squares += error * error;
+      squaredWeights += w * w;
       const magnitude = Math.abs(error);
       if (magnitude > maxAbs) maxAbs = magnitude;
     }
+    squaredError += squares;
+    squaredWeight += squaredWeights;
   }
   return { words: packTile(codes, tile) as Uint8Array<ArrayBuffer>, error: Float64Array.of(squaredError, squaredWeight, maxAbs) };
 }

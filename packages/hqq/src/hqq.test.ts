@@ -242,8 +242,8 @@ describe('a backend may take over routines', () => {
       };
     };
     const accelerated = await quantize(weight, hqq(), { runtime: { routine } });
-    expect([...calls.keys()]).toEqual(['hqq.min-max', 'hqq.proximal-step']);
-    expect(calls.get('hqq.proximal-step')).toBeGreaterThan(1);
+    expect([...calls.keys()]).toEqual(['hqq.min-max', 'hqq.proximal-steps']);
+    expect(calls.get('hqq.proximal-steps')).toBeGreaterThan(1);
     expect(accelerated).toEqual(await quantize(weight, hqq()));
   });
 });

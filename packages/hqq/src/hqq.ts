@@ -4,7 +4,7 @@ import type { Affine, DType, PartWriter, Quantizer } from '@lowbit/core';
 import { finishTile, gridOfTile, type Stored, scalesOf, storePlain } from './finish.ts';
 import { byGroup, byTile, eachTile, type Layer, ofTile, openLayer } from './layer.ts';
 import { quantizeMeta } from './meta.ts';
-import { type HqqOptions, hqqFormat, settings, weightQuantParams } from './options.ts';
+import { type HqqOptions, hqqFormat, type Settings, settings, weightQuantParams } from './options.ts';
 import { type Grid, type GroupSolver, type SolveContext, type StorageDtype, solverOf } from './solver.ts';
 
 /**
@@ -30,7 +30,7 @@ export function hqq(options: HqqOptions = {}): Quantizer {
     async quantize(weight, format, out, context) {
       const affine = format as Affine;
       const { scale, zero } = affine;
-      const layer = openLayer(weight, affine, context);
+      const layer = openLayer(weight, affine, context, startsWithRange(s) ? context.routine?.('hqq.min-max') : undefined);
       using _ = layer.store;
       const { tiling: t } = layer;
       const { signal, importance } = context;
@@ -70,8 +70,13 @@ export function hqq(options: HqqOptions = {}): Quantizer {
 /** The module that serves this package's routines in worker threads, beside this one in the build. */
 const WORKER = new URL('./worker.js', import.meta.url);
 
+/** A solver that begins with the ranges of all groups: there a backend meets NaN and infinity first. */
+function startsWithRange({ optimize, solver }: Settings): boolean {
+  return !optimize || solver.name !== 'least-squares';
+}
+
 /** Goes up when the same settings would give other bytes. */
-const ALGORITHM_VERSION = 2;
+const ALGORITHM_VERSION = 3;
 
 /** Dtype that a solver should round to: none narrower than f32 where the numbers are quantized themselves. */
 function plainDtype(stored: Affine['scale'] | Affine['zero']): StorageDtype {

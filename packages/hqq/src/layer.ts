@@ -2,7 +2,7 @@
 //
 // Everything that takes time is a routine of one tile, and results are put together in tile order: what runs where changes no byte. decisions/010.
 
-import type { Affine, HostTensor, QuantizeContext, WeightReader } from '@lowbit/core';
+import type { Affine, HostTensor, QuantizeContext, Routine, WeightReader } from '@lowbit/core';
 import { callHere, type RoutineName, type TileParams } from './routines.ts';
 import { TileStore } from './store.ts';
 import { type Tile, type Tiling, tiling } from './tiles.ts';
@@ -11,6 +11,8 @@ export interface Layer {
   readonly store: TileStore;
   readonly tiling: Tiling;
   readonly levels: number;
+  /** True for a routine that a backend runs. */
+  backed(name: RoutineName): boolean;
   /** Runs a routine on one tile: a backend's if it has one; else `weights`, how many there are to look at, decides whether another thread is worth the way. */
   call(name: RoutineName, inputs: readonly HostTensor[], params: TileParams, weights: number): Promise<readonly HostTensor[]>;
 }
@@ -18,13 +20,21 @@ export interface Layer {
 /** Weights that a call must be for to go to another thread: about a tenth of a millisecond of work. */
 const WORTH_A_THREAD = 1 << 15;
 
-export function openLayer(weight: WeightReader, format: Affine, context: Pick<QuantizeContext, 'budget' | 'workers' | 'routine'>): Layer {
+/** `backend`: its version of `hqq.min-max`, if the solver begins with that. */
+export function openLayer(
+  weight: WeightReader,
+  format: Affine,
+  context: Pick<QuantizeContext, 'budget' | 'workers' | 'routine'>,
+  backend?: Routine,
+): Layer {
   const t = tiling(format, weight.shape);
   const workers = t.tiles.length > 1 ? context.workers : undefined; // of a single tile there is nothing to share out
+  const backed = (name: RoutineName): boolean => context.routine?.(name) !== undefined;
   return {
-    store: new TileStore(weight, t, { budget: context.budget, workers }),
+    store: new TileStore(weight, t, { budget: context.budget, workers, backend }),
     tiling: t,
     levels: format.levels,
+    backed,
     async call(name, inputs, params, weights) {
       const faster = context.routine?.(name);
       if (faster) return faster(inputs, params);

@@ -8,13 +8,23 @@ import { finishBlock } from './finish-block.ts';
 import { type GroupBlock, type MinMaxRules, minMaxGrid } from './grid.ts';
 import { tileWeights, type WeighedTile } from './importance.ts';
 import { type Fit, fitBlock } from './solvers/least-squares.ts';
-import { proximalStep, type Shrinkage } from './solvers/proximal-step.ts';
+import { proximalStep } from './solvers/proximal-step.ts';
 import { searchBlock } from './solvers/scale-search.ts';
 import type { PackedTile } from './tiles.ts';
 
 /** Parameters of a routine: plain data. */
 export type TileParams = JsonObject;
 type TileRoutine = (inputs: readonly HostTensor[], params: never) => HostTensor[];
+
+/** Parameters of `hqq.proximal-steps`. */
+export type Steps = {
+  readonly levels: number;
+  readonly norm: number;
+  /** Of the steps to take. */
+  readonly betas: readonly number[];
+  /** The largest that beta will become, in this call or later. */
+  readonly lastBeta: number;
+};
 
 let widened = new Float32Array(0);
 
@@ -33,7 +43,7 @@ function floats(values: Float32Array): HostTensor {
 }
 
 export const ROUTINES = {
-  /** Weights -> inverse scale, zero: f32 [groups]. */
+  /** Weights -> inverse scale, zero: f32 [groups]. A backend's gives an inverse scale of NaN where a group has NaN or infinity; here there are none. */
   'hqq.min-max': ([weights]: readonly HostTensor[], rules: MinMaxRules) => {
     const block = blockOf(weights!);
     const inverse = new Float32Array(block.groups);
@@ -41,13 +51,29 @@ export const ROUTINES = {
     minMaxGrid(block, rules, inverse, zero);
     return [floats(inverse), floats(zero)];
   },
-  /** Weights, inverse scale, zero, settled u8 [groups] -> zero, settled, error sums and the number of groups left f64 [3]. */
-  'hqq.proximal-step': ([weights, inverse, zero, settled]: readonly HostTensor[], params: Shrinkage & { readonly levels: number }) => {
-    const newZero = toFloat32(zero!).slice();
+  /**
+   * Weights, inverse scale, zero, settled u8 [groups] -> a step for every beta: zeros after each f32 [steps, groups], settled after the last, error sums
+   * (moving, stopped) and the number of groups left after each f64 [steps, 3].
+   */
+  'hqq.proximal-steps': ([weights, inverse, zero, settled]: readonly HostTensor[], params: Steps) => {
+    const { levels, norm, betas, lastBeta } = params;
+    const block = blockOf(weights!);
     const newSettled = new Uint8Array(settled!.data);
-    const { moving, stopped, left } = proximalStep(blockOf(weights!), params.levels, toFloat32(inverse!), newZero, params, newSettled);
-    const { length } = newSettled;
-    return [floats(newZero), hostTensor('u8', [length], newSettled), hostTensor('f64', [3], Float64Array.of(moving, stopped, left))];
+    const zeros = new Float32Array(betas.length * block.groups);
+    const sums = new Float64Array(betas.length * 3);
+    let before = toFloat32(zero!);
+    for (const [i, beta] of betas.entries()) {
+      const newZero = zeros.subarray(i * block.groups, (i + 1) * block.groups);
+      newZero.set(before);
+      const { moving, stopped, left } = proximalStep(block, levels, toFloat32(inverse!), newZero, { norm, beta, lastBeta }, newSettled);
+      sums.set([moving, stopped, left], 3 * i);
+      before = newZero;
+    }
+    return [
+      hostTensor('f32', [betas.length, block.groups], zeros),
+      hostTensor('u8', [newSettled.length], newSettled),
+      hostTensor('f64', [betas.length, 3], sums),
+    ];
   },
   /** Weights, inverse scale, zero -> inverse scale. */
   'hqq.scale-search': ([weights, inverse, zero]: readonly HostTensor[], params: { readonly levels: number; readonly range: number }) => {

@@ -7,6 +7,7 @@ import {
   elements,
   type HostTensor,
   LowbitError,
+  type Routine,
   type RoutinePool,
   type WeightReader,
 } from '@lowbit/core';
@@ -20,11 +21,16 @@ export type TileElements = Float32Array | Uint16Array;
 /** Bytes a weight that work on a tile takes besides the tile: it as f32, its codes, those in the order of the packing, and the packed words. */
 const WORK = 8;
 
+/** Tiles under way where a backend does the work: it has the next when one is done, and one can be read meanwhile. */
+const AT_BACKEND = 3;
+
 export interface StoreOptions {
   /** Bytes to hold at once. */
   readonly budget: number;
   /** Threads that tiles are worked on by; absent: the one that calls. */
   readonly workers?: RoutinePool | undefined;
+  /** A backend's routine that looks at the tiles first: they are kept as they are stored, if that can be had, and memory is used again as long as it lives. */
+  readonly backend?: Routine | undefined;
 }
 
 /** Neighbouring tiles that are read together. */
@@ -48,6 +54,7 @@ export class TileStore {
   readonly #tiling: Tiling;
   readonly #dtype: DType;
   readonly #kept: boolean;
+  readonly #stored: boolean;
   readonly #bandTiles: number;
   readonly #bands = new Map<number, Band>();
   readonly #arena: Arena;
@@ -57,7 +64,7 @@ export class TileStore {
   readonly #breathe = breather();
   #reading: Promise<unknown> = Promise.resolve();
 
-  constructor(weight: WeightReader, tiling: Tiling, { budget, workers }: StoreOptions) {
+  constructor(weight: WeightReader, tiling: Tiling, { budget, workers, backend }: StoreOptions) {
     const { name, shape, dtype } = weight;
     assertRoom(tiling, name, budget);
     this.#weight = weight;
@@ -66,17 +73,22 @@ export class TileStore {
     const tile = tiling.size * Math.max(...tiling.tiles.map(({ groups }) => groups));
     // One tile's work is not counted when it is decided what to keep: small budgets are for small weights.
     const narrow = dtype === 'f16' || dtype === 'bf16';
-    this.#dtype = narrow && 4 * weights > budget && 2 * weights <= budget ? dtype : 'f32';
+    this.#stored = backend !== undefined && weight.readStored !== undefined && (narrow || dtype === 'f32');
+    this.#dtype = narrow && (this.#stored || (4 * weights > budget && 2 * weights <= budget)) ? dtype : 'f32';
     const keeping = DTYPE_BYTES[this.#dtype] * weights;
     this.#kept = keeping <= budget;
     const room = this.#kept ? budget - keeping : budget / 2;
     this.atOnce = Math.max(
       1,
-      Math.min(workers?.threads ?? 1, tiling.tiles.length, Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile))),
+      Math.min(
+        backend ? AT_BACKEND : (workers?.threads ?? 1),
+        tiling.tiles.length,
+        Math.floor(room / ((this.#kept ? WORK : WORK + 4) * tile)),
+      ),
     );
     // Two bands may be in memory at a time: one being finished, the next being worked on.
     this.#bandTiles = bandTiles(tiling, this.#kept ? Number.POSITIVE_INFINITY : Math.floor(budget / 2 / (8 * tile)));
-    this.#arena = new Arena(workers, this.#kept ? keeping + 8 * tiling.tiles.length : 4 * tile * this.#bandTiles);
+    this.#arena = new Arena(backend ?? workers, this.#kept ? keeping + 8 * tiling.tiles.length : 4 * tile * this.#bandTiles);
   }
 
   /** The weights of a tile, [groups, size] f32, f16 or bf16; valid until `release`. Lets the event loop run now and then. */
@@ -136,8 +148,14 @@ export class TileStore {
       band.members,
       tensors.map((tensor) => elements(tensor) as TileElements),
       this.#scratch,
+      { stored: this.#stored },
     );
     return tensors;
+  }
+
+  /** Throws ERR_NON_FINITE for a tile with NaN or infinity: for those that a backend found in what nobody had looked at. */
+  async refuse(tile: Tile): Promise<void> {
+    await loadTiles(this.#weight, this.#tiling, [tile], [new Float32Array(tile.groups * this.#tiling.size)], this.#scratch);
   }
 }
 

@@ -36,7 +36,7 @@ import { planLayout } from './layout.ts';
 import { CpuLinear, type LinearHome } from './linear.ts';
 import { holdWeight, nativeError } from './prepare.ts';
 import { programSpec } from './program.ts';
-import { hqqRoutines } from './routines.ts';
+import { nativeRoutines } from './routines.ts';
 
 /** What `cpu()` decided. */
 export interface CpuSettings {
@@ -80,7 +80,7 @@ export class CpuBackend implements Backend {
   readonly name: string;
   readonly device: Backend['device'];
   readonly ops = OPS;
-  /** Those of @lowbit/hqq: `quantize(weight, hqq(), { runtime })` with a runtime that has opened this backend takes them. */
+  /** Those of quantizers: `quantize(weight, hqq(), { runtime })` with a runtime that has opened this backend takes them. */
   readonly routines: ReadonlyMap<string, Routine>;
   readonly #binding: CpuBinding;
   readonly #codecs: readonly FormatCodec[];
@@ -107,9 +107,12 @@ export class CpuBackend implements Backend {
       throw nativeError(error);
     }
     this.#store = cache && new PackedStore(binding, this.#machine, cache);
-    this.routines = hqqRoutines(binding, () => {
-      this.#check();
-      return this.#machine;
+    this.routines = nativeRoutines({
+      binding,
+      machine: () => {
+        this.#check();
+        return this.#machine;
+      },
     });
     const owner = `backend '${name}'`;
     this.#slots = new HostSlots(owner);

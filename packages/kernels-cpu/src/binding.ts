@@ -153,37 +153,58 @@ export interface CpuBinding {
   programBytes(program: ProgramHandle): readonly [scratch: number, cache: number];
   /** While a step runs its memory stays until that has ended. A second time does nothing. */
   freeProgram(program: ProgramHandle): void;
+  // Routines of quantizers work off this thread. Until the promise settles nobody else may write to their arrays.
   /** Writes inverse and zero [groups]. */
   hqqMinMax(
     machine: Machine,
     ...rest: [...TileArguments, levels: number, roundZero: boolean, smallRange: boolean, inverse: Float32Array, zero: Float32Array]
-  ): void;
-  /** Updates zero and settled [groups]; writes sums [3]. */
-  hqqProximalStep(
+  ): Promise<void>;
+  /** A step for every beta: writes zeros [steps, groups] and sums [steps, 3], updates settled [groups]. */
+  hqqProximalSteps(
     machine: Machine,
     ...rest: [
       ...TileArguments,
       levels: number,
       norm: number,
-      beta: number,
+      betas: Float64Array,
       lastBeta: number,
       inverse: Float32Array,
       zero: Float32Array,
+      zeros: Float32Array,
       settled: Uint8Array,
       sums: Float64Array,
     ]
-  ): void;
-  /** Writes words, which are zero before, and sums [3]. The grid is scale and zero as stored, and where codes are solved inverse and zero as solved. */
+  ): Promise<void>;
+  /** Writes words and sums [3]. The grid is scale and zero as stored, and where codes are solved inverse and zero as solved. */
   hqqFinish(
     machine: Machine,
     ...rest: [...TileArguments, levels: number, grid: readonly Float32Array[], packing: TilePacking, words: Uint8Array, sums: Float64Array]
-  ): void;
+  ): Promise<void>;
+  /** Writes absmax [blocks]. */
+  bnbAbsmax(machine: Machine, ...rest: [...RunArguments, absmax: Float32Array]): Promise<void>;
+  /** Writes packed [ceil(count / 2)] and errors [3, blocks]; without scale also absmax [blocks], which are the scales then. */
+  bnbFourBit(
+    machine: Machine,
+    ...rest: [
+      ...RunArguments,
+      cuts: Float32Array,
+      codes: Uint8Array,
+      values: Float32Array,
+      absmax: Float32Array,
+      scale: Float32Array | undefined,
+      packed: Uint8Array,
+      errors: Float64Array,
+    ]
+  ): Promise<void>;
 }
+
+/** Weights [count] as bytes, in blocks of `size`; `divides`: the last one, if it is short. */
+export type RunArguments = [weights: Uint8Array, dtype: StoredFloat, count: number, size: number, divides: boolean];
 
 /** Weights of a tile [groups, size], as bytes. */
 export type TileArguments = [weights: Uint8Array, dtype: StoredFloat, groups: number, size: number];
 
-/** Where the codes of a tile go: see native/dispatch/routines.h. */
+/** Where the codes of a tile go: see native/dispatch/routines-hqq.h. */
 export interface TilePacking {
   readonly bits: number;
   readonly lanes: number;
@@ -223,6 +244,8 @@ export const BINDING_FUNCTIONS = [
   'programBytes',
   'freeProgram',
   'hqqMinMax',
-  'hqqProximalStep',
+  'hqqProximalSteps',
   'hqqFinish',
+  'bnbAbsmax',
+  'bnbFourBit',
 ] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];

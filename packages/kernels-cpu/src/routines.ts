@@ -1,112 +1,79 @@
-// Routines of @lowbit/hqq in native code, by the names that package gives them: packages/hqq/src/routines.ts says what goes in and comes out. The bytes are
-// the same. What this version does not know (weights of another dtype, a packing without lanes) is an error: nothing is computed elsewhere instead.
+// Routines of quantizers in native code, by the names that their packages give them. The bytes are the same. What a routine does not know (weights of another
+// dtype, a packing without lanes) is an error: nothing is computed elsewhere instead.
 
-import {
-  DTYPE_BYTES,
-  elements,
-  type HostTensor,
-  hostTensor,
-  isLanePacking,
-  type JsonObject,
-  LowbitError,
-  packing,
-  type Routine,
-  toFloat32,
-} from '@lowbit/core';
-import type { CpuBinding, Machine, StoredFloat, TileArguments, TilePacking } from './binding.ts';
+import { type DType, type HostTensor, LowbitError, type Routine } from '@lowbit/core';
+import type { CpuBinding, Machine, StoredFloat, TileArguments } from './binding.ts';
 import { nativeError } from './prepare.ts';
+import { bnbRoutines } from './routines-bnb.ts';
+import { hqqRoutines } from './routines-hqq.ts';
 
-/** Settings of all three. */
-interface HqqParams {
-  readonly levels: number;
-  readonly roundZero: boolean;
-  readonly smallRange: boolean;
-  readonly norm: number;
-  readonly beta: number;
-  readonly lastBeta: number;
-  readonly tile: {
-    readonly packing: string;
-    readonly axis: 0 | 1;
-    readonly size: number;
-    readonly wordRows: number;
-    readonly extent: number;
-    readonly laneGroups: readonly number[];
+/** What the routines of a backend work with. `machine` throws ERR_DISPOSED when the backend is gone. */
+export interface RoutineHome {
+  readonly binding: CpuBinding;
+  readonly machine: () => Machine;
+}
+
+/** A routine as it is written here: allocates what it gives, and calls the binding, which works on threads of its own. */
+export type NativeRoutine = (home: RoutineHome, inputs: readonly HostTensor[], params: never) => Promise<readonly HostTensor[]>;
+
+/**
+ * Calls under way at a time: one that works, and one that begins as soon as that is done. Each holds a thread that Node has for files, too, so there are no
+ * more; other calls wait here.
+ */
+const AT_ONCE = 2;
+
+/** All routines of a backend. */
+export function nativeRoutines(home: RoutineHome): ReadonlyMap<string, Routine> {
+  const waiting: (() => void)[] = [];
+  let running = 0;
+  const turn = async (): Promise<void> => {
+    if (running === AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running++;
   };
-}
-
-function tileOf(weights: HostTensor | undefined): TileArguments {
-  const [groups, size] = weights?.shape ?? [];
-  const dtype = weights?.dtype;
-  if ((dtype === 'f32' || dtype === 'f16' || dtype === 'bf16') && groups !== undefined && size !== undefined) {
-    return [weights!.data, dtype satisfies StoredFloat, groups, size];
-  }
-  throw new LowbitError('ERR_BAD_ARGUMENT', `kernels-cpu: a tile of ${dtype} [${weights?.shape.join(', ')}]`, {
-    hint: 'Pass weights [groups, size] in f32, f16 or bf16.',
-  });
-}
-
-function floats(values: Float32Array): HostTensor {
-  return hostTensor('f32', [values.length], values);
-}
-
-function packingOf({ packing: name, axis, wordRows, extent, laneGroups }: HqqParams['tile']): TilePacking {
-  const found = packing(name);
-  if (!isLanePacking(found)) throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `kernels-cpu: cannot write the packing ${name}`);
-  const { bitsPerLane: bits, lanes, dtype } = found;
-  return { bits, lanes, wordBytes: DTYPE_BYTES[dtype] as 1 | 4, axis, wordRows, extent, laneGroups };
-}
-
-/** `machine` throws ERR_DISPOSED when the backend is gone. */
-export function hqqRoutines(binding: CpuBinding, machine: () => Machine): ReadonlyMap<string, Routine> {
-  const native =
-    (run: (inputs: readonly HostTensor[], params: HqqParams) => readonly HostTensor[]): Routine =>
-    async (inputs, params: JsonObject) => {
+  const done = (): void => {
+    const next = waiting.shift();
+    if (next) next();
+    else running--;
+  };
+  const routine = (run: NativeRoutine): Routine => {
+    return async (inputs, params) => {
+      await turn();
       try {
-        return run(inputs, params as unknown as HqqParams);
+        const outputs = await run(home, inputs, params as never);
+        home.machine(); // a backend that was disposed meanwhile gives nothing any more
+        return outputs;
       } catch (error) {
         throw nativeError(error);
+      } finally {
+        done();
       }
     };
-  return new Map([
-    [
-      'hqq.min-max',
-      native(([weights], { levels, roundZero, smallRange }) => {
-        const tile = tileOf(weights);
-        const [inverse, zero] = [new Float32Array(tile[2]), new Float32Array(tile[2])];
-        binding.hqqMinMax(machine(), ...tile, levels, roundZero, smallRange, inverse, zero);
-        return [floats(inverse), floats(zero)];
-      }),
-    ],
-    [
-      'hqq.proximal-step',
-      native(([weights, inverse, zero, settled], { levels, norm, beta, lastBeta }) => {
-        const tile = tileOf(weights);
-        const newZero = toFloat32(zero!).slice();
-        const newSettled = new Uint8Array(settled!.data);
-        const sums = new Float64Array(3);
-        binding.hqqProximalStep(machine(), ...tile, levels, norm, beta, lastBeta, toFloat32(inverse!), newZero, newSettled, sums);
-        return [floats(newZero), hostTensor('u8', [newSettled.length], newSettled), hostTensor('f64', [3], sums)];
-      }),
-    ],
-    [
-      'hqq.finish',
-      native(([weights, ...grid], { levels, tile: given }) => {
-        const tile = tileOf(weights);
-        const target = packingOf(given);
-        const words = target.axis === 1 ? target.extent * tile[3] : target.wordRows * target.extent;
-        const packed = new Uint8Array(words * target.wordBytes);
-        const sums = new Float64Array(3);
-        binding.hqqFinish(
-          machine(),
-          ...tile,
-          levels,
-          grid.map((values) => elements({ dtype: 'f32', data: values.data })),
-          target,
-          packed,
-          sums,
-        );
-        return [hostTensor('u8', [packed.length], packed), hostTensor('f64', [3], sums)];
-      }),
-    ],
-  ]);
+  };
+  return new Map(Object.entries({ ...hqqRoutines, ...bnbRoutines }).map(([name, run]) => [name, routine(run)]));
+}
+
+/** Weights [groups, size] as the binding takes them. Throws ERR_BAD_ARGUMENT. */
+export function tileOf(weights: HostTensor | undefined): TileArguments {
+  const [groups, size] = weights?.shape ?? [];
+  if (isStoredFloat(weights?.dtype) && groups !== undefined && size !== undefined)
+    return [weights!.data, weights!.dtype as StoredFloat, groups, size];
+  throw badWeights(weights, '[groups, size]');
+}
+
+/** Weights [n] as the binding takes them. Throws ERR_BAD_ARGUMENT. */
+export function runOf(weights: HostTensor | undefined): readonly [data: Uint8Array, dtype: StoredFloat, count: number] {
+  const [count, ...more] = weights?.shape ?? [];
+  if (isStoredFloat(weights?.dtype) && count !== undefined && count <= weights!.data.length && more.length === 0)
+    return [weights!.data, weights!.dtype as StoredFloat, count];
+  throw badWeights(weights, '[n]');
+}
+
+function isStoredFloat(dtype: DType | undefined): dtype is StoredFloat {
+  return dtype === 'f32' || dtype === 'f16' || dtype === 'bf16';
+}
+
+function badWeights(weights: HostTensor | undefined, shape: string): LowbitError {
+  return new LowbitError('ERR_BAD_ARGUMENT', `kernels-cpu: weights cannot be ${weights?.dtype} [${weights?.shape.join(', ')}]`, {
+    hint: `Pass ${shape} in f32, f16 or bf16.`,
+  });
 }

@@ -14,6 +14,8 @@ export interface WeightReader {
   readonly dtype: DType;
   /** Fills `into` (from index `at`, default 0) with the flat row-major elements [from, to) widened to f32. `nonFinite` is `refuse` by default. */
   read(from: number, to: number, into: Float32Array, at?: number, nonFinite?: NonFinite): Promise<void>;
+  /** The elements as they are stored, unchecked, for backends, which look at them themselves: maybe a view, at any byte offset. */
+  readStored?(from: number, to: number): Promise<Uint8Array>;
 }
 
 /** Where the parts of one quantized weight go. Ranges may be written in any order, each element exactly once. */
@@ -34,7 +36,7 @@ export interface Importance {
 }
 
 /**
- * A named numerical kernel of a quantizer (`hqq.proximal-step`) that a backend may bring in a faster version. Tensors in, tensors out;
+ * A named numerical kernel of a quantizer (`hqq.proximal-steps`) that a backend may bring in a faster version. Tensors in, tensors out;
  * the quantizer that names it says what they are, and holds the normative version.
  */
 export type Routine = (inputs: readonly HostTensor[], params: JsonObject) => Promise<readonly HostTensor[]>;

@@ -9,6 +9,7 @@
 // Most groups settle after a few of the 20 steps, and need not be looked at again.
 
 import { type GroupBlock, ROUND } from '../grid.ts';
+import { power } from './power.ts';
 
 const fround = Math.fround;
 const round = ROUND; // a local: this is the hot loop, and some module loaders make every use of an import a property access
@@ -33,14 +34,14 @@ export interface StepResult {
 
 /** |x| up to which shrink(x) is zero: the root of x = x^(p-1) / beta, that is beta^(-1 / (2 - p)), with room for rounding. */
 function deadZone(norm: number, beta: number): number {
-  return norm === 1 ? 0.99 / beta : 0.99 * beta ** (-1 / (2 - norm));
+  return norm === 1 ? 0.99 / beta : 0.99 * power(beta, -1 / (2 - norm));
 }
 
 /** sign(x) max(|x| - |x|^(p-1) / beta, 0), every operation rounded to float32. */
 function shrink(x: number, p: number, inverseBeta: number): number {
   const magnitude = Math.abs(x);
   if (magnitude === 0) return 0;
-  const cut = p === 1 ? inverseBeta : fround(inverseBeta * fround(magnitude ** (p - 1)));
+  const cut = p === 1 ? inverseBeta : fround(inverseBeta * fround(power(magnitude, p - 1)));
   const rest = fround(magnitude - cut);
   return rest > 0 ? (x < 0 ? -rest : rest) : 0;
 }

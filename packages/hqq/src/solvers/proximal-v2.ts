@@ -12,6 +12,7 @@ export function proximalV2(s: Settings, options: Extract<SolverSettings, { name:
   const { iterations, norm, kappa, tolerance, earlyStop, scaleSearch } = options;
   return {
     kind: 'layer',
+
     async solve(layer, context) {
       const grid = await startingGrid(s, layer, context.signal);
       if (scaleSearch) await searchScales(layer, grid, context.signal);

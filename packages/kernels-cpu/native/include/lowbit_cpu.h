@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "quantizer_kernels.h"
+
 namespace lowbit {
 
 enum class Status : int {
@@ -40,8 +42,6 @@ constexpr int kMaxTokens = 12;
 /// Most queries of an attention kernel's call; keys of a block.
 constexpr int kMostQueries = 4;
 constexpr size_t kKeys = 16;
-/// Groups that one call of a quantizer's step takes.
-constexpr int kGroupLanes = 16;
 
 /// A weight as the kernels see it. Pointers are to memory of the binding's, 64-byte aligned.
 struct Weight {
@@ -214,12 +214,7 @@ struct Kernels {
   double (*soften)(float* p, size_t count, float factor);
   /// out[i] = x[i] / (1 + e^-x[i]), times y[i] unless y is null.
   void (*silu)(const float* x, const float* y, size_t count, float* out);
-  /// Routines of quantizers, see groups.h.
-  void (*min_max)(const float* w, size_t groups, size_t size, float* low, float* high);
-  void (*proximal_step)(const float* const* w, size_t size, float top, const float* inverse, const float* zero, double* error,
-                        double* zero_sum, float* largest);
-  void (*assign_codes)(const float* w, size_t size, float top, float scale, float zero, bool solved, float inverse, float z, uint8_t* codes,
-                       double* error);
+  QuantizerKernels quantizers;
 };
 
 /// Null where this build has no kernels for it.

@@ -100,8 +100,6 @@ Kernels make_kernels(Isa isa) {
   k.mix_rows = mix_rows;
   k.soften = soften;
   k.silu = silu;
-  k.min_max = min_max;
-  k.proximal_step = proximal_step;
-  k.assign_codes = assign_codes;
+  k.quantizers = quantizer_kernels();
   return k;
 }

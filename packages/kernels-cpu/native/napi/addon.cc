@@ -8,7 +8,6 @@
 #include "arguments.h"
 #include "handles.h"
 #include "product.h"
-#include "routines.h"
 #include "select.h"
 #include "weights.h"
 
@@ -277,82 +276,6 @@ Napi::Value fill_rows(const Napi::CallbackInfo& info) {
   });
 }
 
-TileWeights tile_weights(const Napi::CallbackInfo& info, size_t at) {
-  const std::string dtype = info[at + 1].As<Napi::String>().Utf8Value();
-  const Float type = dtype == "f32" ? Float::f32 : dtype == "f16" ? Float::f16 : Float::bf16;
-  const size_t groups = size_of(info[at + 2]);
-  const size_t size = size_of(info[at + 3]);
-  const size_t width = type == Float::f32 ? 4 : 2;
-  const size_t bytes = info[at].As<Napi::Uint8Array>().ElementLength();
-  check(info.Env(), size > 0 && groups <= bytes / width / size, "an array is too short");
-  return {elements<uint8_t, Napi::Uint8Array>(info[at], bytes), type, groups, size};
-}
-
-int levels_of(const Napi::Value& value) {
-  const size_t levels = size_of(value);
-  check(value.Env(), levels >= 2 && levels <= 256, "2 to 256 levels");
-  return static_cast<int>(levels);
-}
-
-double double_of(const Napi::Value& value) { return value.As<Napi::Number>().DoubleValue(); }
-
-/// hqqMinMax(machine, weights, dtype, groups, size, levels, roundZero, smallRange, inverse, zero)
-Napi::Value min_max(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&]() -> Napi::Value {
-    const Machine& machine = state(info).machines.at(info[0]);
-    const TileWeights w = tile_weights(info, 1);
-    const MinMaxRules rules{levels_of(info[5]), info[6].ToBoolean(), info[7].ToBoolean()};
-    hqq_min_max(*machine.kernels, *machine.pool, w, rules, elements<float, Napi::Float32Array>(info[8], w.groups),
-                elements<float, Napi::Float32Array>(info[9], w.groups));
-    return info.Env().Undefined();
-  });
-}
-
-/// hqqProximalStep(machine, weights, dtype, groups, size, levels, norm, beta, lastBeta, inverse, zero, settled, sums)
-Napi::Value proximal_step(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&]() -> Napi::Value {
-    const Machine& machine = state(info).machines.at(info[0]);
-    const TileWeights w = tile_weights(info, 1);
-    const Shrinkage shrinkage{levels_of(info[5]), double_of(info[6]), double_of(info[7]), double_of(info[8])};
-    hqq_proximal_step(*machine.kernels, *machine.pool, w, shrinkage, elements<float, Napi::Float32Array>(info[9], w.groups),
-                      elements<float, Napi::Float32Array>(info[10], w.groups), elements<uint8_t, Napi::Uint8Array>(info[11], w.groups),
-                      elements<double, Napi::Float64Array>(info[12], 3));
-    return info.Env().Undefined();
-  });
-}
-
-/// hqqFinish(machine, weights, dtype, groups, size, levels, [scale, zero, inverse, solved], packing, words, sums)
-Napi::Value finish(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&]() -> Napi::Value {
-    const Machine& machine = state(info).machines.at(info[0]);
-    const TileWeights w = tile_weights(info, 1);
-    const Napi::Array grid = info[6].As<Napi::Array>();
-    const float* numbers[4] = {};
-    for (uint32_t i = 0; i < 4; ++i) {
-      const Napi::Value values = grid.Get(i);
-      if (values.IsTypedArray()) numbers[i] = elements<float, Napi::Float32Array>(values, w.groups);
-    }
-    check(info.Env(), numbers[0] != nullptr && numbers[1] != nullptr && (numbers[2] == nullptr) == (numbers[3] == nullptr), "no grid");
-    const Napi::Object given = info[7].As<Napi::Object>();
-    const auto size = [&](const char* name) { return size_of(given.Get(name)); };
-    std::vector<size_t> lane_groups;
-    const Napi::Array lanes = given.Get("laneGroups").As<Napi::Array>();
-    for (uint32_t i = 0; i < lanes.Length(); ++i) lane_groups.push_back(size_of(lanes.Get(i)));
-    TilePacking packing{static_cast<int>(size("bits")), static_cast<int>(size("lanes")), static_cast<int>(size("wordBytes")),
-                        static_cast<int>(size("axis")), size("wordRows"), size("extent"), lane_groups.data()};
-    const bool known = packing.bits >= 1 && packing.lanes >= 1 && packing.bits * packing.lanes <= 8 * packing.word_bytes &&
-                       (packing.word_bytes == 1 || packing.word_bytes == 4) && packing.axis <= 1 && packing.word_rows <= (size_t{1} << 48) &&
-                       packing.extent <= (size_t{1} << 48);
-    check(info.Env(), known && (packing.axis == 0 || lane_groups.size() == static_cast<size_t>(packing.lanes)), "an unusable packing");
-    const size_t most = SIZE_MAX / 8 / std::max<size_t>(1, packing.extent);
-    check(info.Env(), (packing.axis == 1 ? w.size : packing.word_rows) <= most, "an unusable packing");
-    uint8_t* words = elements<uint8_t, Napi::Uint8Array>(info[8], packing.words(w.size) * static_cast<size_t>(packing.word_bytes));
-    check(info.Env(), hqq_finish(*machine.kernels, *machine.pool, w, levels_of(info[5]), numbers[0], numbers[1], numbers[2], numbers[3],
-                                 packing, words, elements<double, Napi::Float64Array>(info[9], 3)));
-    return info.Env().Undefined();
-  });
-}
-
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
   exports.Set("abi", Napi::Number::New(env, 3));
@@ -368,9 +291,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("fillRows", Napi::Function::New(env, fill_rows));
   add_program_functions(env, exports);
   add_packing_functions(env, exports);
-  exports.Set("hqqMinMax", Napi::Function::New(env, min_max));
-  exports.Set("hqqProximalStep", Napi::Function::New(env, proximal_step));
-  exports.Set("hqqFinish", Napi::Function::New(env, finish));
+  add_hqq_functions(env, exports);
+  add_bnb_functions(env, exports);
   return exports;
 }
 

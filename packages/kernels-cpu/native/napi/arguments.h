@@ -50,6 +50,13 @@ T* elements(const Napi::Value& value, size_t count) {
   return reinterpret_cast<T*>(const_cast<Array&>(array).Data());
 }
 
+/// A dtype of weights.
+inline Float stored_float(const Napi::Value& value) {
+  const std::string name = value.As<Napi::String>().Utf8Value();
+  if (name != "f32" && name != "f16" && name != "bf16") fail(value.Env(), "weights cannot be " + name);
+  return name == "f32" ? Float::f32 : name == "f16" ? Float::f16 : Float::bf16;
+}
+
 /// Runs `body`; what the standard library throws becomes an error with a code.
 template <class F>
 Napi::Value guarded(Napi::Env env, F&& body) {
@@ -66,5 +73,8 @@ Napi::Value guarded(Napi::Env env, F&& body) {
 
 /// compile, step and the rest: program.cc.
 void add_program_functions(Napi::Env env, Napi::Object exports);
+/// Routines of quantizers: routines-*.cc.
+void add_hqq_functions(Napi::Env env, Napi::Object exports);
+void add_bnb_functions(Napi::Env env, Napi::Object exports);
 
 }  // namespace lowbit

@@ -4,10 +4,13 @@
 
 #include <napi.h>
 
+#include <functional>
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -50,6 +53,8 @@ class Job {
       job.run();
     } catch (const std::bad_alloc&) {
       job.fail("ERR_OUT_OF_MEMORY", "out of memory");
+    } catch (const std::invalid_argument& error) {
+      job.fail("ERR_BAD_ARGUMENT", error.what());
     } catch (const std::exception& error) {
       job.fail("ERR_NATIVE", error.what());
     } catch (...) {
@@ -84,5 +89,26 @@ class Job {
   const char* code_ = nullptr;  // of what went wrong
   std::string message_ = "the work was stopped";
 };
+
+/// Work that gives nothing but its end.
+class Body : public Job {
+ public:
+  explicit Body(std::function<void()> body) : body_(std::move(body)) {}
+  void run() override { body_(); }
+  napi_value value(napi_env env) override {
+    napi_value result = nullptr;
+    return napi_get_undefined(env, &result) == napi_ok ? result : nullptr;
+  }
+
+ private:
+  std::function<void()> body_;
+};
+
+/// A promise that resolves to undefined when `body` has run on another thread. `kept` are the arrays that it reads and writes: they stay until then.
+inline Napi::Value run_job(Napi::Env env, const char* name, std::initializer_list<Napi::Value> kept, std::function<void()> body) {
+  auto job = std::make_unique<Body>(std::move(body));
+  for (const Napi::Value& array : kept) job->keep(array);
+  return Job::start(env, std::move(job), name);
+}
 
 }  // namespace lowbit

@@ -107,14 +107,25 @@ int wrong_extremes(const Kernels& kernels) {
     w.out = kTileRows;
     w.block = w.codes == Codes::c8 ? 12 : kLongestBlock;  // 12: an odd number of vectors
     w.inp = 3 * w.block;
+    if (is_pairs(w.codes)) {
+      w.dim = 2;
+      w.meta = Float::f32;
+    }
     if (plan_layout(w) != Status::ok) return 1;
     std::vector<uint8_t> data(w.data_bytes);
     // Whole bytes make codes of lower bits that are all zeros or all ones, too. A table is extreme itself.
-    for (uint8_t& byte : data) byte = static_cast<uint8_t>(w.codes == Codes::table4 ? next() : next() % 4 == 0 ? 0xff : 0);
+    for (uint8_t& byte : data) byte = static_cast<uint8_t>(is_table(w.codes) ? next() : next() % 4 == 0 ? 0xff : 0);
     w.data = data.data();
     for (int i = 0; i < 16; ++i) {
       w.table_low[i] = next() % 2 == 0 ? 0 : 255;
       w.table_high[i] = next() % 2 == 0 ? 0 : 255;
+      w.table_rounded[i] = next() % 2 == 0 ? 0 : 255;
+    }
+    std::vector<uint8_t> pairs(pair_table_bytes(w.codes));
+    for (uint8_t& byte : pairs) byte = next() % 2 == 0 ? 0 : 255;
+    w.pair_bytes = pairs.data();
+    for (size_t row = 0; row < w.out && w.meta != Float::none; ++row) {
+      for (size_t b = 0; b < w.blocks; ++b) put_numbers(w, data.data(), row, b, 1, 0);
     }
     wrong += int8 ? wrong_int8(kernels, w) : wrong_tiles(kernels, w);
   }

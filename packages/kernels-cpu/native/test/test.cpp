@@ -22,10 +22,12 @@
 #include "product.h"
 #include "program.h"
 #include "rotation.h"
-#include "routines.h"
 #include "select.h"
 
 using namespace lowbit;
+
+/// Routines of quantizers: test_quantizers.cpp. Gives the number of failures.
+int test_quantizers();
 
 namespace {
 
@@ -394,46 +396,6 @@ void test_program() {
   }
 }
 
-/// The routines of hqq on odd tiles: the same bytes on all instruction sets; words hold the codes.
-void test_routines() {
-  constexpr size_t kGroups = 37, kSize = 19;
-  const std::vector<float> values = random_floats(kGroups * kSize, -1, 2);
-  Exact<uint8_t> bytes(values.size() * 4 + 1);
-  std::memcpy(bytes.data + 1, values.data(), values.size() * 4);  // no float lies where a float may
-  const TileWeights w{bytes.data + 1, Float::f32, kGroups, kSize};
-  std::vector<float> first_zero;
-  std::vector<uint8_t> first_words;
-  for (int isa = 0; isa < kIsaCount; ++isa) {
-    const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
-    if (kernels == nullptr) continue;
-    Pool pool(3);
-    std::vector<float> inverse(kGroups), zero(kGroups);
-    std::vector<uint8_t> settled(kGroups);
-    double sums[3];
-    hqq_min_max(*kernels, pool, w, {16, false, true}, inverse.data(), zero.data());
-    for (int i = 0; i < 6; ++i) hqq_proximal_step(*kernels, pool, w, {16, 0.7, 10, 10}, inverse.data(), zero.data(), settled.data(), sums);
-    std::vector<float> scale(kGroups);
-    for (size_t g = 0; g < kGroups; ++g) scale[g] = 1 / inverse[g];
-    const size_t lanes[] = {19, 18};
-    const TilePacking packing{4, 2, 1, 1, 19, 19, lanes};
-    Exact<uint8_t> words(packing.words(kSize));
-    std::memset(words.data, 0, words.count);
-    expect(hqq_finish(*kernels, pool, w, 16, scale.data(), zero.data(), inverse.data(), zero.data(), packing, words.data, sums) == Status::ok,
-           "hqq_finish");
-    expect(sums[2] <= 0.6 * 2 / 15 + 0.2, "the error of 4 bits is large");
-    const std::vector<uint8_t> got(words.data, words.data + words.count);
-    if (first_zero.empty()) {
-      first_zero = zero;
-      first_words = got;
-    }
-    expect(zero == first_zero && got == first_words, "routines differ between instruction sets", isa);
-  }
-  if (print_hashes) {
-    std::printf("routines: %016llx %016llx\n", static_cast<unsigned long long>(hash_of(first_zero)),
-                static_cast<unsigned long long>(hash_of(first_words)));
-  }
-}
-
 /// More rows than a stage may have chunks: they go into longer chunks, and the numbers are those of one chunk after another.
 void test_long_stages() {
   constexpr size_t kRowsOf = 300, kHeads = 4, kDim = 8, kWidth = kHeads * kDim;
@@ -646,7 +608,7 @@ int main(int count, char** arguments) {
   test_int8();
   test_extremes();
   test_program();
-  test_routines();
+  failures += test_quantizers();
   failures += test_packing();
   if (failures > 0) return 1;
   if (!print_hashes) std::puts("native tests: ok");

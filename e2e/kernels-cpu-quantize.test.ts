@@ -1,0 +1,175 @@
+// Quantizing with the routines of the native CPU backend: the bytes and the reported errors of the TypeScript, on every instruction set and with 1 to 3
+// threads.
+import { fp4, nf4 } from '@lowbit/bnb';
+import {
+  createRuntime,
+  float32Tensor,
+  type HostTensor,
+  type QuantizeOptions,
+  type Quantizer,
+  quantize,
+  toFloat32,
+  type WeightError,
+  writeFloat32,
+} from '@lowbit/core';
+import { hqq } from '@lowbit/hqq';
+import { cpu, type Isa } from '@lowbit/kernels-cpu';
+import { seeded } from '@lowbit/testing';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { needs } from '../fixtures/needs.ts';
+
+const probe = await cpu().probe();
+const addon = (context: { skip(reason: string): void }): void => needs(context, 'kernels-cpu', probe.ok, probe.ok ? '' : probe.reason);
+
+/** Instruction sets of this machine, each with another number of threads. */
+const machines: (readonly [Isa, number])[] = [];
+for (const isa of ['avx512', 'avx2', 'scalar'] as const) {
+  if ((await cpu({ isa }).probe()).ok) machines.push([isa, 3 - machines.length]);
+}
+
+/** Bell-shaped weights with a few large ones, so that the shrinkage acts. */
+function weightOf(out: number, inp: number, dtype: 'f32' | 'f16' | 'bf16'): HostTensor {
+  const next = seeded(out * inp);
+  const values = Float32Array.from({ length: out * inp }, (_, i) => (next() + next() + next() - 1.5) * (i % 331 === 0 ? 6 : 0.3));
+  return { dtype, shape: [out, inp], data: writeFloat32(dtype, values) };
+}
+
+describe('quantizing with native routines', () => {
+  const runtimeOf = async (isa: Isa | 'auto', threads: number) => {
+    const runtime = await createRuntime({ backends: [cpu({ isa, threads })] });
+    await runtime.backend('cpu'); // routines are those of opened backends
+    return runtime;
+  };
+
+  const sameEverywhere = async (quantizer: Quantizer, weight: HostTensor): Promise<void> => {
+    const run = async (options: QuantizeOptions) => {
+      let error: WeightError | undefined;
+      const watched = {
+        ...quantizer,
+        quantize: async (...given: Parameters<Quantizer['quantize']>) => (error = await quantizer.quantize(...given)),
+      };
+      return { ...(await quantize(weight, watched, options)), error };
+    };
+    const expected = await run({});
+    for (const [isa, threads] of machines) {
+      await using runtime = await runtimeOf(isa, threads);
+      const { parts, ...rest } = await run({ runtime });
+      expect(rest).toEqual({ format: expected.format, shape: expected.shape, error: expected.error });
+      expect(Object.keys(parts)).toEqual(Object.keys(expected.parts));
+      for (const [name, part] of Object.entries(expected.parts)) {
+        expect(Buffer.compare(parts[name]!.data, part.data), `${name}, ${isa}, ${threads} threads`).toBe(0);
+      }
+    }
+  };
+
+  it.for([
+    ['4 bits', { bits: 4 }, [640, 1088], 'f32'],
+    ['4 bits of bf16', { bits: 4 }, [96, 320], 'bf16'],
+    ['4 bits, axis 0', { bits: 4, axis: 0 }, [192, 144], 'f16'],
+    ['4 bits, axis 0, several tiles', { bits: 4, axis: 0 }, [512, 1040], 'bf16'],
+    ['one grid for all', { bits: 8, groupSize: null, axis: 0 }, [200, 8], 'bf16'],
+    ['8 bits, a group per row', { bits: 8, groupSize: null }, [40, 100], 'f32'],
+    ['3 bits', { bits: 3 }, [74, 128], 'f32'],
+    ['3 bits, axis 0', { bits: 3, axis: 0 }, [128, 66], 'f32'],
+    ['2 bits in groups of 16', { bits: 2, groupSize: 16 }, [60, 80], 'f32'],
+    ['1.58 bits', { bits: 1.58, groupSize: 64 }, [48, 192], 'f32'],
+    ['1 bit in groups of 200', { bits: 1, groupSize: 200 }, [64, 200], 'f32'],
+    ['without the solver', { bits: 4, optimize: false }, [64, 128], 'f32'],
+    ['rules of 0.1.8', { bits: 4, release: '0.1.8' }, [64, 128], 'f32'],
+    ['proximal-v2', { bits: 4, solver: 'proximal-v2' }, [64, 128], 'f32'],
+    ['least squares, whose routines stay in TypeScript', { bits: 4, solver: 'least-squares' }, [32, 128], 'f32'],
+  ] as const)('%s: the bytes of the TypeScript', async ([, options, shape, dtype], context) => {
+    addon(context);
+    await sameEverywhere(hqq(options as never), weightOf(shape[0], shape[1], dtype));
+  });
+
+  it.for([
+    ['NF4', nf4(), [96, 320], 'f32'],
+    ['NF4 of bf16', nf4(), [700, 900], 'bf16'],
+    ['NF4, a short last block of an odd length', nf4({ blockSize: 128 }), [9, 101], 'f16'],
+    ['NF4, less than a block', nf4(), [3, 5], 'f32'],
+    ['NF4, double quantization', nf4({ doubleQuant: true }), [700, 900], 'f32'],
+    ['NF4, double quantization, short', nf4({ doubleQuant: true }), [7, 11], 'bf16'],
+    ['FP4', fp4({ blockSize: 4096 }), [130, 333], 'bf16'],
+    ['FP4 by the thresholds of CUDA', fp4({ thresholds: 'cuda', blockSize: 32 }), [33, 77], 'f32'],
+  ] as const)('%s: the bytes and the error of the TypeScript', async ([, quantizer, shape, dtype], context) => {
+    addon(context);
+    await sameEverywhere(quantizer, weightOf(shape[0], shape[1], dtype));
+    await sameEverywhere(quantizer, { dtype, shape, data: new Uint8Array(weightOf(shape[0], shape[1], dtype).data.length) }); // zeros
+  });
+
+  it('NaN and infinity: refused with the same words, or the same bytes', async (context) => {
+    addon(context);
+    for (const doubleQuant of [false, true]) {
+      for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+        for (const at of [0, 77, 64 * 40, 2999]) {
+          const values = toFloat32(weightOf(30, 100, 'f32')).slice();
+          values[at] = value;
+          for (const dtype of ['f32', 'f16', 'bf16'] as const) {
+            const weight = { dtype, shape: [30, 100], data: writeFloat32(dtype, values) };
+            await sameEverywhere(nf4({ doubleQuant, allowNonFinite: true }), weight);
+            await using runtime = await runtimeOf('auto', 2);
+            for (const quantizer of [nf4({ doubleQuant }), hqq({ groupSize: 20 }), hqq({ groupSize: 30, axis: 0, optimize: false })]) {
+              const failure = async (options: object) => quantize(weight, quantizer, options).catch((error: Error) => error);
+              expect(await failure({ runtime })).toEqual(await failure({}));
+              expect(await failure({ runtime })).toMatchObject({ code: 'ERR_NON_FINITE' });
+            }
+          }
+        }
+      }
+    }
+  });
+
+  it('any weights: the same bytes and errors', async (context) => {
+    addon(context);
+    const number = fc.oneof(
+      fc.float({ noNaN: true, noDefaultInfinity: true, min: -1000, max: 1000 }),
+      fc.constantFrom(0, -0, 1e-38, -(2 ** -149), 1, 0.5, -0.25),
+    );
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(number, { minLength: 1, maxLength: 700 }),
+        fc.constantFrom(...[nf4({ blockSize: 32 }), fp4(), fp4({ thresholds: 'cuda' }), nf4({ doubleQuant: true, blockSize: 32 })]),
+        async (numbers, quantizer) => {
+          await sameEverywhere(quantizer, float32Tensor([1, numbers.length], Float32Array.from(numbers)));
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+
+  it('gives the event loop its turns, stops when it is told to, and a backend that is disposed meanwhile ends it', async (context) => {
+    addon(context);
+    const weight = weightOf(2048, 1024, 'f32'); // eight pieces, three under way
+    for (const quantizer of [hqq(), nf4()]) {
+      const controller = new AbortController();
+      await using runtime = await runtimeOf('auto', 2);
+      let pieces = 0;
+      const onProgress = () => {
+        if (++pieces === 2) controller.abort(new Error('enough'));
+      };
+      await expect(quantize(weight, quantizer, { runtime, signal: controller.signal, onProgress })).rejects.toThrow('enough');
+      expect(pieces).toBeLessThan(8);
+      const gone = quantize(weight, quantizer, { runtime });
+      const backend = await runtime.backend('cpu');
+      setImmediate(() => void backend[Symbol.asyncDispose]());
+      await expect(gone).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
+    }
+  });
+
+  it('calls them', async (context) => {
+    addon(context);
+    await using runtime = await runtimeOf('auto', 2);
+    const called = new Set<string>();
+    const watched = {
+      routine: (name: string) => {
+        const found = runtime.routine(name);
+        if (found) called.add(name);
+        return found;
+      },
+    };
+    await quantize(weightOf(64, 128, 'f32'), hqq(), { runtime: watched });
+    expect([...called].sort()).toEqual(['hqq.finish', 'hqq.min-max', 'hqq.proximal-steps']);
+  });
+});

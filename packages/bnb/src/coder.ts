@@ -1,0 +1,99 @@
+// Blocks into codes: here, or by a backend that has the routines. The bytes and the reported errors are the same.
+//
+// Routines: `bnb.absmax`, weights [n] in f32, f16 or bf16 -> the largest magnitude of each block of `size`, f32 [blocks]; NaN if one is.
+// `bnb.four-bit`, weights, the bounds of the 16 cells f32 [15], their codes u8 [16] and values f32 [16], where scales are stored in another way than as the
+// magnitudes also those, f32 [blocks] -> codes packed as nibbles u8 [ceil(n / 2)], magnitudes f32 [blocks], and of each block the squared errors, squared
+// weights and largest error, f64 [3, blocks], all 0 where the scale is not finite. What each computes is said at `blockAbsmax` and `packBlocks`.
+
+import { assertFinite, elements, type HostTensor, hostTensor, type QuantizeContext, type Routine, toFloat32 } from '@lowbit/core';
+import { blockAbsmax, packBlocks, type ShortBlock } from './blocks.ts';
+import { cellFinder } from './cells.ts';
+import type { Piece } from './chunks.ts';
+import type { Cells } from './tables.ts';
+
+/** Results of a piece; the arrays are new. */
+export interface CodedBlocks {
+  /** [ceil(count / 2)]. */
+  readonly packed: Uint8Array;
+  readonly absmax: Float32Array;
+  /** What a reader multiplies by. */
+  readonly scale: Float32Array;
+  /** [3, blocks], see `packBlocks`. */
+  readonly errors: Float64Array;
+}
+
+export interface BlockCoder {
+  /** Pieces go to a backend. */
+  readonly backed: boolean;
+  /** Largest magnitudes of a piece's blocks: exact, but that a short last block which is divided has at least 1e-38. */
+  absmax(piece: Piece): Promise<Float32Array>;
+  /** `scales`: what a reader multiplies by, where it is not the magnitudes. */
+  code(piece: Piece, scales?: { readonly absmax: Float32Array; readonly scale: Float32Array }): Promise<CodedBlocks>;
+}
+
+export interface CoderSettings {
+  /** Of the weight, for messages. */
+  readonly name: string;
+  /** Weights of a block. */
+  readonly size: number;
+  readonly shortBlock: ShortBlock;
+  readonly nonFinite: 'refuse' | 'keep';
+}
+
+/** The coder of a table's cells. */
+export function blockCoder(cells: Cells, settings: CoderSettings, { routine }: Pick<QuantizeContext, 'routine'>): BlockCoder {
+  const [absmax, code] = [routine?.('bnb.absmax'), routine?.('bnb.four-bit')];
+  return absmax && code ? backedCoder(cells, settings, { absmax, code }) : coderHere(cells, settings);
+}
+
+function coderHere(cells: Cells, { size, shortBlock }: CoderSettings): BlockCoder {
+  const finder = cellFinder(cells);
+  const absmaxOf = ({ weights, count }: Piece): Float32Array => {
+    const absmax = new Float32Array(Math.ceil(count / size));
+    blockAbsmax(toFloat32(weights), size, shortBlock, absmax);
+    return absmax;
+  };
+  return {
+    backed: false,
+    absmax: async (piece) => absmaxOf(piece),
+    async code(piece, scales) {
+      const absmax = scales?.absmax ?? absmaxOf(piece);
+      const scale = scales?.scale ?? absmax;
+      const packed = new Uint8Array(Math.ceil(piece.count / 2));
+      const errors = new Float64Array(3 * absmax.length);
+      packBlocks({ values: toFloat32(piece.weights), size, shortBlock, absmax, scale }, finder, packed, errors);
+      return { packed, absmax, scale, errors };
+    },
+  };
+}
+
+function backedCoder(
+  { cuts, codes, values }: Cells,
+  { name, size, shortBlock, nonFinite }: CoderSettings,
+  routines: { readonly absmax: Routine; readonly code: Routine },
+): BlockCoder {
+  const tables = [hostTensor('f32', [15], Float32Array.from(cuts)), hostTensor('u8', [16], codes), floats(values)];
+  const params = { size, shortBlock };
+  /** What was read as it is stored has not been looked at: a magnitude tells. */
+  const check = (absmax: Float32Array, { weights, from, count }: Piece): Float32Array => {
+    if (nonFinite === 'refuse' && !absmax.every(Number.isFinite)) assertFinite(name, toFloat32(weights), 0, count, from);
+    return absmax;
+  };
+  return {
+    backed: true,
+    async absmax(piece) {
+      const [absmax] = await routines.absmax([piece.weights], params);
+      return check(toFloat32(absmax!), piece);
+    },
+    async code(piece, scales) {
+      const given = scales ? [floats(scales.absmax), floats(scales.scale)] : [];
+      const [packed, absmax, errors] = await routines.code([piece.weights, ...tables, ...given], params);
+      const found = check(toFloat32(absmax!), piece);
+      return { packed: packed!.data, absmax: found, scale: scales?.scale ?? found, errors: elements({ dtype: 'f64', data: errors!.data }) };
+    },
+  };
+}
+
+function floats(values: Float32Array): HostTensor {
+  return hostTensor('f32', [values.length], values);
+}

@@ -1,0 +1,64 @@
+// The routines of @lowbit/bnb: each checks its arrays on the thread of JavaScript and works on another. src/binding.ts has the types.
+#include <napi.h>
+
+#include <vector>
+
+#include "arguments.h"
+#include "jobs.h"
+#include "routines-bnb.h"
+
+namespace lowbit {
+namespace {
+
+/// weights, dtype, count, size, divides
+BlockRun block_run(const Napi::CallbackInfo& info, size_t at) {
+  const Float type = stored_float(info[at + 1]);
+  const size_t count = size_of(info[at + 2]);
+  const size_t size = size_of(info[at + 3]);
+  check(info.Env(), size >= 2 && size % 2 == 0 && size <= (size_t{1} << 40), "blocks of an even number of weights");
+  check(info.Env(), info[at].IsTypedArray(), "an array is missing");
+  const size_t bytes = info[at].As<Napi::Uint8Array>().ElementLength();
+  check(info.Env(), count <= bytes / (type == Float::f32 ? 4 : 2), "an array is too short");
+  return {elements<uint8_t, Napi::Uint8Array>(info[at], bytes), type, count, size, info[at + 4].ToBoolean()};
+}
+
+/// bnbAbsmax(machine, weights, dtype, count, size, divides, absmax)
+Napi::Value absmax(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const std::shared_ptr<Machine> machine = state(info).machines.shared(info[0]);
+    const BlockRun run = block_run(info, 1);
+    float* found = elements<float, Napi::Float32Array>(info[6], run.blocks());
+    return run_job(info.Env(), "lowbit bnb.absmax", {info[1], info[6]},
+                   [=] { bnb_absmax(*machine->kernels, *machine->pool, run, found); });
+  });
+}
+
+/// bnbFourBit(machine, weights, dtype, count, size, divides, cuts, codes, values, absmax, scale, packed, errors): no scale, and absmax is found first
+Napi::Value four_bit(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const std::shared_ptr<Machine> machine = state(info).machines.shared(info[0]);
+    const BlockRun run = block_run(info, 1);
+    const float* cuts = elements<float, Napi::Float32Array>(info[6], 15);
+    const uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[7], 16);
+    const float* values = elements<float, Napi::Float32Array>(info[8], 16);
+    for (int i = 0; i < 16; ++i) check(info.Env(), codes[i] < 16, "a code of more than 4 bits");
+    float* magnitudes = elements<float, Napi::Float32Array>(info[9], run.blocks());
+    const bool given = info[10].IsTypedArray();
+    const float* scale = given ? elements<float, Napi::Float32Array>(info[10], run.blocks()) : magnitudes;
+    uint8_t* packed = elements<uint8_t, Napi::Uint8Array>(info[11], (run.count + 1) / 2);
+    double* errors = elements<double, Napi::Float64Array>(info[12], 3 * run.blocks());
+    return run_job(info.Env(), "lowbit bnb.four-bit", {info[1], info[6], info[7], info[8], info[9], info[10], info[11], info[12]}, [=] {
+      if (!given) bnb_absmax(*machine->kernels, *machine->pool, run, magnitudes);
+      bnb_four_bit(*machine->kernels, *machine->pool, run, {cuts, codes, values}, magnitudes, scale, packed, errors);
+    });
+  });
+}
+
+}  // namespace
+
+void add_bnb_functions(Napi::Env env, Napi::Object exports) {
+  exports.Set("bnbAbsmax", Napi::Function::New(env, absmax));
+  exports.Set("bnbFourBit", Napi::Function::New(env, four_bit));
+}
+
+}  // namespace lowbit

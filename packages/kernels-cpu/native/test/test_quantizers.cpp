@@ -1,0 +1,193 @@
+// Routines of quantizers on odd sizes, at odd addresses and with memory of exactly the size that is asked for: the same bytes on all instruction sets and
+// with any number of threads. That these are the bytes of the TypeScript is tested where both can be called: src/routines-*.test.ts.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#include "power.h"
+#include "routines-bnb.h"
+#include "routines-hqq.h"
+#include "select.h"
+
+using namespace lowbit;
+
+int test_quantizers();
+
+namespace {
+
+int failures = 0;
+
+void expect(bool condition, const char* what, long a = 0, long b = 0) {
+  if (condition) return;
+  std::fprintf(stderr, "FAILED: %s (%ld, %ld)\n", what, a, b);
+  ++failures;
+}
+
+/// Memory of exactly so many bytes, and no float lies where a float may.
+struct OddBytes {
+  explicit OddBytes(const void* from, size_t count) : memory(static_cast<uint8_t*>(std::malloc(count + 1))), data(memory + 1) {
+    std::memcpy(data, from, count);
+  }
+  ~OddBytes() { std::free(memory); }
+  OddBytes(const OddBytes&) = delete;
+  OddBytes& operator=(const OddBytes&) = delete;
+  uint8_t* memory;
+  uint8_t* data;
+};
+
+/// Bell-shaped numbers, a few of them large, so that the shrinkage acts.
+std::vector<float> weights_of(size_t count, uint32_t seed) {
+  std::vector<float> values(count);
+  for (size_t i = 0; i < count; ++i) {
+    float sum = 0;
+    for (int k = 0; k < 3; ++k) {
+      seed = seed * 1664525u + 1013904223u;
+      sum += static_cast<float>(seed >> 8) / 16777216.0f - 0.5f;
+    }
+    values[i] = sum * (i % 331 == 0 ? 6.0f : 0.3f);
+  }
+  return values;
+}
+
+/// What `run` gives must be the same for all instruction sets and 1 to 3 threads.
+void same_everywhere(const char* what, const std::function<std::vector<uint8_t>(const Kernels&, Pool&)>& run) {
+  std::vector<uint8_t> first;
+  for (int isa = 0; isa < kIsaCount; ++isa) {
+    const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
+    if (kernels == nullptr) continue;
+    for (int threads = 1; threads <= 3; ++threads) {
+      Pool pool(threads);
+      const std::vector<uint8_t> got = run(*kernels, pool);
+      if (first.empty()) first = got;
+      expect(got == first, what, isa, threads);
+    }
+  }
+}
+
+template <class T>
+void append(std::vector<uint8_t>& bytes, const T* values, size_t count) {
+  const auto* from = reinterpret_cast<const uint8_t*>(values);
+  bytes.insert(bytes.end(), from, from + count * sizeof(T));
+}
+
+struct HqqCase {
+  size_t groups, size;
+  int bits, lanes, word_bytes, axis;
+  size_t word_rows, extent;
+  std::vector<size_t> lane_groups;
+  bool solved;
+};
+
+void test_hqq() {
+  const HqqCase cases[] = {
+      {37, 19, 4, 2, 1, 1, 19, 19, {19, 18}, true},   {37, 19, 4, 2, 1, 1, 19, 19, {19, 18}, false},
+      {1, 1, 8, 1, 1, 1, 1, 1, {1}, true},            {600, 64, 4, 2, 1, 1, 300, 300, {300, 300}, true},
+      {21, 64, 3, 10, 4, 1, 3, 3, {3, 3, 3, 3, 3, 3, 3, 0, 0, 0}, true},
+      {45, 130, 4, 2, 1, 0, 65, 45, {}, true},        {7, 20, 3, 10, 4, 0, 2, 7, {}, false},
+      {19, 16, 1, 8, 1, 0, 2, 19, {}, true},
+  };
+  for (const HqqCase& c : cases) {
+    const std::vector<float> values = weights_of(c.groups * c.size, 7);
+    const OddBytes bytes(values.data(), values.size() * 4);
+    const TileWeights w{bytes.data, Float::f32, c.groups, c.size};
+    const TilePacking packing{c.bits, c.lanes, c.word_bytes, c.axis, c.word_rows, c.extent, c.lane_groups.data()};
+    const int levels = 1 << c.bits;
+    same_everywhere("hqq", [&](const Kernels& kernels, Pool& pool) {
+      std::vector<uint8_t> all, settled(c.groups);
+      std::vector<float> inverse(c.groups), zero(c.groups), scale(c.groups), zeros(5 * c.groups);
+      double sums[15];
+      hqq_min_max(kernels, pool, w, {levels, false, true}, inverse.data(), zero.data());
+      const double betas[] = {10, 11, 12, 13, 14};
+      for (int i = 0; i < 3; ++i) {
+        hqq_proximal_steps(kernels, pool, w, {levels, 0.7, betas, 5, 14}, inverse.data(), zero.data(), zeros.data(), settled.data(), sums);
+        std::copy(zeros.end() - static_cast<std::ptrdiff_t>(c.groups), zeros.end(), zero.begin());
+        append(all, zeros.data(), zeros.size());
+        append(all, sums, 15);
+      }
+      append(all, settled.data(), settled.size());
+      for (size_t g = 0; g < c.groups; ++g) scale[g] = 1 / inverse[g];
+      std::vector<uint8_t> words(packing.words(c.size) * static_cast<size_t>(c.word_bytes), 0xff);
+      const OddBytes target(words.data(), words.size());
+      const TileGrid grid{scale.data(), zero.data(), c.solved ? inverse.data() : nullptr, c.solved ? zero.data() : nullptr};
+      expect(hqq_finish(kernels, pool, w, levels, grid, packing, target.data, sums) == Status::ok, "hqq_finish");
+      append(all, target.data, words.size());
+      append(all, sums, 3);
+      return all;
+    });
+    Pool pool(1);
+    std::vector<uint8_t> words(packing.words(c.size + 1) * 4);
+    std::vector<float> ones(c.groups + 1, 1.0f);
+    double sums[3];
+    TilePacking wrong = packing;
+    wrong.extent += c.axis == 0 ? 1 : 0;
+    std::vector<size_t> more = c.lane_groups;
+    if (c.axis == 1) more[0] += 1;
+    wrong.lane_groups = more.data();
+    expect(hqq_finish(*usable_kernels(Isa::scalar), pool, w, levels, {ones.data(), ones.data(), nullptr, nullptr}, wrong, words.data(), sums) ==
+               Status::bad_argument,
+           "a packing that does not fit is refused");
+  }
+}
+
+void test_bnb() {
+  const uint8_t codes[16] = {15, 14, 13, 12, 11, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7};
+  float values[16], cuts[15];
+  for (int i = 0; i < 16; ++i) values[i] = static_cast<float>(i - 8) / 8;
+  for (int i = 0; i < 15; ++i) cuts[i] = (values[i] + values[i + 1]) / 2;
+  for (const size_t size : {size_t{32}, size_t{64}, size_t{4096}}) {
+    for (const size_t count : {size_t{1}, size_t{63}, size_t{64}, size_t{65}, size_t{17 * 64 + 31}, size_t{70000}}) {
+      for (const bool broken : {false, true}) {
+        std::vector<float> weights = weights_of(count, 3);
+        if (broken) weights[count / 2] = count % 2 == 0 ? NAN : -INFINITY;
+        const OddBytes bytes(weights.data(), count * 4);
+        const BlockRun run{bytes.data, Float::f32, count, size, count % 3 == 0};
+        same_everywhere("bnb", [&](const Kernels& kernels, Pool& pool) {
+          std::vector<float> absmax(run.blocks());
+          std::vector<uint8_t> packed((count + 1) / 2), all;
+          std::vector<double> errors(3 * run.blocks());
+          bnb_absmax(kernels, pool, run, absmax.data());
+          bnb_four_bit(kernels, pool, run, {cuts, codes, values}, absmax.data(), absmax.data(), packed.data(), errors.data());
+          for (size_t b = 0; b < run.blocks(); ++b) {
+            float largest = 0;
+            for (size_t i = b * size; i < std::min(count, (b + 1) * size); ++i) {
+              largest = std::isnan(weights[i]) || std::fabs(weights[i]) > largest ? std::fabs(weights[i]) : largest;
+              if (std::isnan(weights[i])) break;
+            }
+            expect(absmax[b] == largest || (std::isnan(absmax[b]) && std::isnan(largest)), "absmax", static_cast<long>(b));
+            expect(!std::isfinite(absmax[b]) || errors[2 * run.blocks() + b] <= 0.126 * static_cast<double>(largest), "an error of 4 bits");
+          }
+          append(all, absmax.data(), absmax.size());
+          append(all, packed.data(), packed.size());
+          append(all, errors.data(), errors.size());
+          return all;
+        });
+      }
+    }
+  }
+}
+
+/// The bits that packages/hqq/src/solvers/power.test.ts has.
+void test_power() {
+  const struct {
+    double x, y;
+    uint64_t bits;
+  } cases[] = {{0.1708, -0.3, 0x3ffb3011d71ca096}, {52.982025146484375, -0.1, 0x3fe583c9508e2e53}, {1.4e-45, -0.99, 0x4926ce43ee25fbac}, {3.4e38, -0.7, 0x3a551fd893949d0c}};
+  for (const auto& c : cases) {
+    const double got = power(c.x, c.y);
+    uint64_t bits;
+    std::memcpy(&bits, &got, 8);
+    expect(bits == c.bits, "power");
+  }
+}
+
+}  // namespace
+
+int test_quantizers() {
+  test_hqq();
+  test_bnb();
+  test_power();
+  return failures;
+}

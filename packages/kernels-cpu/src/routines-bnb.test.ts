@@ -1,0 +1,51 @@
+// The native routines against those of @lowbit/bnb: e2e/kernels-cpu-quantize.test.ts quantizes with both. Here is what a routine refuses.
+import { float32Tensor, hostTensor } from '@lowbit/core';
+import { describe, expect, it } from 'vitest';
+import { needs } from '../../../fixtures/needs.ts';
+import { cpu } from './cpu.ts';
+import { loadBinding } from './load.node.ts';
+
+let reason = '';
+try {
+  loadBinding();
+} catch (error) {
+  reason = (error as Error).message;
+}
+
+describe('routines of bnb', () => {
+  it('refuse weights, blocks and tables that cannot be, and a backend that is gone', async (context) => {
+    needs(context, 'kernels-cpu', reason === '', reason);
+    const backend = await cpu({ threads: 2 }).open();
+    const weights = float32Tensor([99], new Float32Array(99).fill(0.5));
+    const params = { size: 64, shortBlock: 'divide' };
+    const absmax = backend.routines!.get('bnb.absmax')!;
+    const fourBit = backend.routines!.get('bnb.four-bit')!;
+    const bad = { code: 'ERR_BAD_ARGUMENT' };
+    expect([...new Float32Array((await absmax([weights], params))[0]!.data.buffer)]).toEqual([0.5, 0.5]);
+    await expect(absmax([], params)).rejects.toMatchObject(bad);
+    await expect(absmax([hostTensor('i32', [99], new Int32Array(99))], params)).rejects.toMatchObject(bad);
+    await expect(absmax([{ ...weights, shape: [9, 11] }], params)).rejects.toMatchObject(bad);
+    await expect(absmax([{ ...weights, shape: [100] }], params)).rejects.toMatchObject(bad);
+    for (const size of [0, 1, 63, -64, Number.NaN])
+      await expect(absmax([weights], { ...params, size }), `${size}`).rejects.toMatchObject(bad);
+    const cuts = float32Tensor(
+      [15],
+      Array.from({ length: 15 }, (_, i) => (i - 7) / 8),
+    );
+    const values = float32Tensor(
+      [16],
+      Array.from({ length: 16 }, (_, i) => (i - 7.5) / 8),
+    );
+    const codes = hostTensor('u8', [16], new Uint8Array(16).fill(15));
+    const [packed] = await fourBit([weights, cuts, codes, values], params);
+    expect([...packed!.data]).toEqual(new Array(50).fill(255));
+    const short = float32Tensor([3], [1, 2, 3]);
+    await expect(fourBit([weights, short, codes, values], params)).rejects.toMatchObject(bad);
+    await expect(fourBit([weights, cuts, codes, short], params)).rejects.toMatchObject(bad);
+    await expect(fourBit([weights, cuts, hostTensor('u8', [16], new Uint8Array(16).fill(16)), values], params)).rejects.toMatchObject(bad);
+    const one = float32Tensor([1], [1]);
+    await expect(fourBit([weights, cuts, codes, values, one, one], params)).rejects.toMatchObject(bad);
+    await backend[Symbol.asyncDispose]();
+    await expect(absmax([weights], params)).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
+  });
+});

@@ -1,0 +1,43 @@
+// Routines of @lowbit/bnb: packages/bnb/src/coder.ts says what goes in and comes out.
+
+import { elements, type HostTensor, hostTensor, LowbitError, toFloat32 } from '@lowbit/core';
+import type { RunArguments } from './binding.ts';
+import { type NativeRoutine, runOf } from './routines.ts';
+
+interface BlockParams {
+  readonly size: number;
+  readonly shortBlock: 'divide' | 'multiply';
+}
+
+function blocksOf(
+  weights: HostTensor | undefined,
+  { size, shortBlock }: BlockParams,
+): { readonly run: RunArguments; readonly blocks: number } {
+  const [data, dtype, count] = runOf(weights);
+  if (!Number.isSafeInteger(size) || size < 2 || size % 2 !== 0) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `kernels-cpu: blocks of ${size} weights`, { hint: 'Blocks have an even number of weights.' });
+  }
+  return { run: [data, dtype, count, size, shortBlock === 'divide'], blocks: Math.ceil(count / size) };
+}
+
+function floats(values: Float32Array): HostTensor {
+  return hostTensor('f32', [values.length], values);
+}
+
+export const bnbRoutines: Readonly<Record<string, NativeRoutine>> = {
+  'bnb.absmax': async ({ binding, machine }, [weights], params: BlockParams) => {
+    const { run, blocks } = blocksOf(weights, params);
+    const absmax = new Float32Array(blocks);
+    await binding.bnbAbsmax(machine(), ...run, absmax);
+    return [floats(absmax)];
+  },
+  'bnb.four-bit': async ({ binding, machine }, [weights, cuts, codes, values, given, scale], params: BlockParams) => {
+    const { run, blocks } = blocksOf(weights, params);
+    const absmax = given ? toFloat32(given).slice() : new Float32Array(blocks);
+    const packed = new Uint8Array(Math.ceil(run[2] / 2));
+    const errors = new Float64Array(3 * blocks);
+    const tables = [toFloat32(cuts!), elements({ dtype: 'u8', data: codes!.data }), toFloat32(values!)] as const;
+    await binding.bnbFourBit(machine(), ...run, ...tables, absmax, scale && toFloat32(scale), packed, errors);
+    return [hostTensor('u8', [packed.length], packed), floats(absmax), hostTensor('f64', [3, blocks], errors)];
+  },
+};
