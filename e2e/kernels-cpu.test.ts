@@ -163,7 +163,7 @@ describe('models on the native backend', () => {
       const weight = native.createWeight({ kind: 'dense', out: 512, inp: 512, dtype: 'f32' }, {});
       const program = native.compileProgram(machine, {
         tensors: [{ rows: 0, width: 512, offset: 0 }, { rows: 0, width: 512, offset: 512 }], arena: [1024, 0, 0, 0],
-        ops: [{ op: 'input', out: 0 }, { op: 'linear', x: 0, out: 1, linear: 0 }], ropes: [], caches: [], constants: [], linears: [weight], contextLength: 4096,
+        ops: [{ op: 'input', out: 0 }, { op: 'linear', x: 0, out: 1, linear: 0 }], ropes: [], caches: [], constants: [], linears: [weight], contextLength: 4096, kvDtype: 'f32',
       });
       const rows = 2000;
       native.stepProgram(program, {

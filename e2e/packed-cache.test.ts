@@ -129,6 +129,7 @@ describe('threads of JavaScript that end meanwhile', () => {
     new Worker(
       `const { parentPort, workerData } = require('node:worker_threads');
        const native = require(${JSON.stringify(addonPath)});
+       setInterval(() => {}, 1000); // it does not end by itself, however quick the work is
        const machine = native.openMachine('scalar', 2);
        const spec = { kind: 'tiles', out: 4096, inp: 2048, codes: 'c4', meta: 'f16', zeros: true, block: 64, classes: 1 };
        const pack = () => {

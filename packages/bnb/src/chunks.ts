@@ -71,7 +71,9 @@ export class Chunks {
         this.#signal?.throwIfAborted();
         await this.#breathe();
         const piece = await this.#piece(from, Math.min(from + this.#size, count));
-        running.push({ piece, result: visit(piece) });
+        const result = visit(piece);
+        result.catch(() => {}); // awaited below, perhaps after it has failed
+        running.push({ piece, result });
         if (running.length === this.#atOnce) await takeOldest();
       }
       while (running.length > 0) await takeOldest();

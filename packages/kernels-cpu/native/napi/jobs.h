@@ -107,7 +107,9 @@ class Body : public Job {
 /// A promise that resolves to undefined when `body` has run on another thread. `kept` are the arrays that it reads and writes: they stay until then.
 inline Napi::Value run_job(Napi::Env env, const char* name, std::initializer_list<Napi::Value> kept, std::function<void()> body) {
   auto job = std::make_unique<Body>(std::move(body));
-  for (const Napi::Value& array : kept) job->keep(array);
+  for (const Napi::Value& array : kept) {
+    if (array.IsObject()) job->keep(array);
+  }
   return Job::start(env, std::move(job), name);
 }
 
