@@ -61,7 +61,7 @@ describe('with the native backend', () => {
     addon(context);
     const { json } = await lowbitJson<Quantized>(['quantize', TINY, '-o', at('native'), '--backend', 'cpu']);
     expect(json.backend).toMatchObject({ name: 'cpu', why: null });
-    expect(json.backend.routines).toContain('hqq.proximal-step');
+    expect(json.backend.routines).toContain('hqq.proximal-steps');
     const { stdout } = await lowbit(['quantize', TINY, '-o', at('plain'), '--backend', 'reference', '--threads', '2']);
     expect(stdout).toMatch(/^computed by +TypeScript, 2 threads$/m);
     expect(digests(at('native'))).toEqual(digests(at('plain')));

@@ -72,7 +72,7 @@ const OPS: ReadonlySet<OpName> = new Set<OpName>([
   'combine',
 ]);
 
-/** Rows up to which `fast` takes two planes: there the weights' bytes set the pace. */
+/** Rows up to which `fast` takes two planes: there the weights' bytes set the pace. With AMX it takes two always: products are the smaller part there. */
 const TWO_PLANES = 4;
 
 export class CpuBackend implements Backend {
@@ -120,7 +120,7 @@ export class CpuBackend implements Backend {
       owner,
       binding,
       machine: this.#machine,
-      planes: (rows) => (precision === 'exact' ? 3 : rows <= TWO_PLANES ? 2 : 1),
+      planes: (rows) => (precision === 'exact' ? 3 : rows <= TWO_PLANES || isa === 'amx' ? 2 : 1),
       values: (tensor) => {
         this.#check();
         return this.#slots.floats(tensor);

@@ -16,7 +16,7 @@ const FEWEST_SMS = 84;
 export function higgsLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
   const layers = surveyHiggs(linears);
   const portable = layers.filter(({ packing }) => packing === 'portable');
-  const sentences = ['lowbit, on the reference backend: the native one has no rotated weights yet.'];
+  const sentences = ['lowbit, on every backend.'];
   if (portable.length > 0) sentences.push(`${names(portable)}: in the portable form, which lowbit alone reads. ${whyPortable(portable)}`);
   const reasons = obstacles(linears, layers, portable);
   if (reasons.length > 0) sentences.push(...reasons.map((reason) => `Not transformers: ${reason}.`));

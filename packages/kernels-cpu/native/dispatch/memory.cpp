@@ -1,8 +1,11 @@
 #include "memory.h"
 
 #include <cstdlib>
+#include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <new>
+#include <vector>
 
 #if defined(__linux__) || defined(__APPLE__)
 #include <sys/mman.h>
@@ -57,5 +60,61 @@ void give_memory(uint8_t* memory, size_t bytes) {
 #endif
   ::operator delete(memory, std::align_val_t{64});
 }
+
+#if defined(LOWBIT_MMAP) && !defined(__SANITIZE_ADDRESS__)
+namespace {
+
+constexpr size_t kSlab = 8 * kHugePage;
+/// Below this a weight costs more by its place in a piece than it gains.
+constexpr size_t kSmall = size_t{32} << 10;
+
+/// A piece of memory that weights share: taken from front to back, given back as a whole.
+struct Slab {
+  uint8_t* mapping;
+  uint8_t* base;  // aligned to a huge page
+  size_t used;
+  size_t live;
+};
+
+std::mutex slabs_in_use;
+std::vector<Slab> slabs;
+
+constexpr size_t aligned(size_t bytes) { return (bytes + 63) & ~size_t{63}; }
+
+}  // namespace
+
+uint8_t* take_weight_memory(size_t bytes) {
+  if (bytes < kSmall || bytes >= kHugePage) return take_memory(bytes);
+  const std::lock_guard lock(slabs_in_use);
+  if (slabs.empty() || kSlab - slabs.back().used < aligned(bytes)) {
+    uint8_t* mapping = take_memory(kSlab + kHugePage);
+    if (mapping == nullptr) return nullptr;
+    const uintptr_t at = reinterpret_cast<uintptr_t>(mapping);
+    slabs.push_back({mapping, mapping + ((at + kHugePage - 1) / kHugePage * kHugePage - at), 0, 0});
+  }
+  Slab& slab = slabs.back();
+  uint8_t* memory = slab.base + slab.used;
+  slab.used += aligned(bytes);
+  ++slab.live;
+  return memory;
+}
+
+void give_weight_memory(uint8_t* memory, size_t bytes) {
+  if (memory == nullptr || bytes < kSmall || bytes >= kHugePage) return give_memory(memory, bytes);
+  const std::lock_guard lock(slabs_in_use);
+  for (size_t i = 0; i < slabs.size(); ++i) {
+    Slab& slab = slabs[i];
+    if (memory < slab.base || memory >= slab.base + kSlab) continue;
+    if (--slab.live > 0) return;
+    give_memory(slab.mapping, kSlab + kHugePage);
+    slabs.erase(slabs.begin() + static_cast<std::ptrdiff_t>(i));
+    return;
+  }
+}
+#else
+// Sanitizers see the bounds of each weight by itself.
+uint8_t* take_weight_memory(size_t bytes) { return take_memory(bytes); }
+void give_weight_memory(uint8_t* memory, size_t bytes) { give_memory(memory, bytes); }
+#endif
 
 }  // namespace lowbit

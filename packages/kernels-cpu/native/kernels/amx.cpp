@@ -53,6 +53,22 @@ constexpr size_t kBatch = P == 1 ? 4 : B == 1 ? 2 : 1;
     }                                         \
   } while (0)
 
+#define LOWBIT_SUMS_2(c, d, bytes)            \
+  do {                                        \
+    _tile_zero(c);                            \
+    _tile_zero(d);                            \
+    const uint8_t* a = o.a;                   \
+    for (size_t u = 0; u < o.units; ++u) {    \
+      _tile_loadd(7, bytes, 64);              \
+      _tile_loadd(6, a, 64);                  \
+      _tile_dpbsud(c, 6, 7);                  \
+      _tile_loadd(5, a + kUnitBytes, 64);     \
+      _tile_dpbsud(d, 5, 7);                  \
+      a += 2 * kUnitBytes;                    \
+      bytes += kUnitBytes;                    \
+    }                                         \
+  } while (0)
+
 #define LOWBIT_SUMS_3(c, d, e)                \
   do {                                        \
     _tile_zero(c);                            \
@@ -83,6 +99,24 @@ ALWAYS_INLINE void batch_sums(Operands& o, size_t blocks, int32_t* sums) {
     if (blocks > 1) _tile_stored(1, sums + 256, 64);
     if (blocks > 2) _tile_stored(2, sums + 512, 64);
     if (blocks > 3) _tile_stored(3, sums + 768, 64);
+  } else if constexpr (P == 2) {
+    LOWBIT_SUMS_2(0, 1, o.low);
+    if constexpr (B == 2) {
+      LOWBIT_SUMS_2(2, 3, o.high);
+      o.a += 2 * o.units * kUnitBytes;
+    } else {
+      o.a += 2 * o.units * kUnitBytes;
+      if (blocks > 1) {
+        LOWBIT_SUMS_2(2, 3, o.low);
+        o.a += 2 * o.units * kUnitBytes;
+      }
+    }
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + 256, 64);
+    if (B == 2 || blocks > 1) {
+      _tile_stored(2, sums + 512, 64);
+      _tile_stored(3, sums + 768, 64);
+    }
   } else if constexpr (B == 1) {
     LOWBIT_SUMS_3(0, 1, 2);
     if (blocks > 1) LOWBIT_SUMS_3(3, 4, 5);
@@ -158,6 +192,8 @@ ALWAYS_INLINE void tile_panel(const PanelCall& call, const uint8_t* tile, const 
       __m512 all;
       if constexpr (P == 1) {
         all = _mm512_cvtepi32_ps(planes[0]);
+      } else if constexpr (B == 1 && P == 2) {
+        all = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(planes[0], 8), planes[1]));
       } else if constexpr (B == 1) {
         const __m512 lower = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(planes[1], 8), planes[2]));
         all = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(planes[0]), _mm512_set1_ps(65536.0f)), lower);
@@ -207,7 +243,9 @@ const Kernels* amx_kernels() {
     Kernels k = *avx512_kernels();
     k.isa = Isa::amx;
     k.panel[0][0] = panel_product<1, 1>;
+    k.panel[0][1] = panel_product<1, 2>;
     k.panel[0][2] = panel_product<1, 3>;
+    k.panel[1][1] = panel_product<2, 2>;
     k.panel[1][2] = panel_product<2, 3>;
     return k;
   }();

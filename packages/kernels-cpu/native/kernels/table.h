@@ -82,7 +82,9 @@ Kernels make_kernels(Isa isa) {
   for (int p = 0; p < kMaxPlanes; ++p) k.most[p] = V::kMost[p];
   if constexpr (V::kPanels) {
     k.panel[0][0] = panel_product<1, 1>;
+    k.panel[0][1] = panel_product<1, 2>;
     k.panel[0][2] = panel_product<1, 3>;
+    k.panel[1][1] = panel_product<2, 2>;
     k.panel[1][2] = panel_product<2, 3>;
   }
   k.quantize_panel[0] = quantize_panel<1>;

@@ -180,7 +180,7 @@ Napi::Value create_weight(const Napi::CallbackInfo& info) {
     const Napi::Object spec = info[0].As<Napi::Object>();
     const Napi::Object numbers = info[1].As<Napi::Object>();
     if (w.kind == Kind::int8) held->threshold = spec.Get("threshold").ToNumber().FloatValue();
-    held->blocks.emplace_back(w.data_bytes);
+    held->blocks.push_back(Block::of_weight(w.data_bytes));
     uint8_t* data = held->blocks.back().data();
     w.data = data;
     const Extras extra = extras(w, info[0]);

@@ -20,27 +20,33 @@ namespace lowbit {
 class Block {
  public:
   Block() = default;
-  explicit Block(size_t bytes) : memory_(take_memory(bytes)), bytes_(bytes) {
-    if (memory_ == nullptr) throw std::bad_alloc();
-  }
-  Block(Block&& other) noexcept : memory_(other.memory_), bytes_(other.bytes_) {
+  explicit Block(size_t bytes) : Block(bytes, take_memory, give_memory) {}
+  /// For a weight's codes, see memory.h.
+  static Block of_weight(size_t bytes) { return {bytes, take_weight_memory, give_weight_memory}; }
+  Block(Block&& other) noexcept : memory_(other.memory_), bytes_(other.bytes_), give_(other.give_) {
     other.memory_ = nullptr;
     other.bytes_ = 0;
   }
   Block& operator=(Block&& other) noexcept {
     std::swap(memory_, other.memory_);
     std::swap(bytes_, other.bytes_);
+    std::swap(give_, other.give_);
     return *this;
   }
-  ~Block() { give_memory(memory_, bytes_); }
+  ~Block() { give_(memory_, bytes_); }
 
   uint8_t* data() const { return memory_; }
   float* floats() const { return reinterpret_cast<float*>(memory_); }
   size_t bytes() const { return bytes_; }
 
  private:
+  Block(size_t bytes, uint8_t* (*take)(size_t), void (*give)(uint8_t*, size_t)) : memory_(take(bytes)), bytes_(bytes), give_(give) {
+    if (memory_ == nullptr) throw std::bad_alloc();
+  }
+
   uint8_t* memory_ = nullptr;
   size_t bytes_ = 0;
+  void (*give_)(uint8_t*, size_t) = give_memory;
 };
 
 /// What V8 is told of memory that it does not see: it collects garbage sooner where there is much. On the thread of JavaScript alone.
