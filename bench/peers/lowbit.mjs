@@ -8,7 +8,7 @@ import { benchModel, loadModel } from '../../packages/models/dist/index.js';
 import { compete } from './contestant.mjs';
 
 const [folder, threads, precision, headBits] = process.argv.slice(2);
-const runtime = await createRuntime({ backends: [cpu({ threads: Number(threads), precision })] });
+const runtime = await createRuntime({ backends: [cpu({ threads: Number(threads), precision, cache: false })] });
 await runtime.backend('cpu');
 const checkpoint = await openCheckpoint(folder);
 const model = await loadModel(checkpoint, { runtime, ...(Number(headBits) > 0 ? { head: hqq({ bits: Number(headBits) }) } : {}) });
