@@ -127,6 +127,8 @@ describe('products', () => {
         for (const isa of isas) {
           // Rounded products are multiplied in f32, with fused operations where there are some.
           if (precision === 'exact' && unrounded(format) > 0) first = undefined;
+          // `amx` comes first; for many rows its `fast` takes a plane more than that of the others.
+          if (precision === 'fast' && rows > 4 && isa === isas[isas.indexOf('amx') + 1]) first = undefined;
           for (const threads of [1, 3]) {
             const subject = await cpu({ isa, threads, precision }).open();
             const y = await product(subject, weight, x);
@@ -243,6 +245,32 @@ describe('products', () => {
       { products: 3, columns: 6 },
       { products: 3, columns: 6 },
     ]);
+  });
+
+  it('a result that nobody reads does not meet the one after it', async (context) => {
+    const subject = await backend(context, { threads: 3 });
+    const b = new ProgramBuilder({ layers: 0 });
+    const x = b.input('x', { width: 256 });
+    b.linear(x, b.addLinear('unread', [96, 256]));
+    b.output('out', b.linear(x, b.addLinear('read', [96, 256])));
+    const program = b.build();
+    const format = hqq(16, '4bit_u8', 64);
+    using unread = await subject.prepare(sampleWeight(format, [96, 256], 1));
+    const weight = sampleWeight(format, [96, 256], 2);
+    using read = await subject.prepare(weight);
+    using executable = await subject.compile(program, [unread, read], { contextLength: 2048 });
+    for (const rows of [1, 40]) {
+      const values = random(rows, rows, 256);
+      const expected = await product(subject, weight, values);
+      for (let round = 0; round < 20; round++) {
+        const id = executable.open();
+        const input = { dtype: 'f32', shape: [rows, 256], data: new Uint8Array(values.buffer) } as const;
+        const wanted = Uint32Array.from({ length: rows }, (_, i) => i);
+        const { out } = await executable.step([{ id, tokens: new Uint32Array(rows), wanted, inputs: { x: input } }]);
+        expect(toFloat32(out!), `${rows} rows`).toEqual(expected);
+        executable.close(id);
+      }
+    }
   });
 
   it('what a signal was aborted with comes back as it is, null too', async (context) => {

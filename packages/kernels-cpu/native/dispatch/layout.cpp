@@ -197,7 +197,8 @@ Status plan_layout(Weight& w) {
       return Status::ok;
     case Kind::grouped:
       if (w.bits != 1 && w.bits != 2 && w.bits != 4 && w.bits != 8) return Status::bad_argument;
-      if (w.groups == 0 || (w.axis == 1 && w.group == 0)) return Status::bad_argument;
+      if (w.groups == 0 || w.axis < 0 || w.axis > 1) return Status::bad_argument;
+      if (w.axis == 1 && (w.group == 0 || divide_up(w.out * w.inp, w.group) > w.groups)) return Status::bad_argument;
       if (w.axis == 1 && w.group % w.dim != 0) return Status::bad_argument;
       w.row_bytes = divide_up(code_columns(w) * static_cast<size_t>(w.bits), 8);
       w.data_bytes = w.out * w.row_bytes;
@@ -209,6 +210,7 @@ Status plan_layout(Weight& w) {
   if (w.block == 0 || w.block > kLongestBlock || w.block % unit_inputs(w.codes) != 0 || w.block % 4 != 0) return Status::bad_argument;
   if (w.classes == 0 || w.out % w.classes != 0 || (w.kind == Kind::int8 && w.codes != Codes::c8)) return Status::bad_argument;
   if ((w.zeros || is_pairs(w.codes)) && w.meta == Float::none) return Status::bad_argument;
+  if (w.classes > 1 && w.meta != Float::none) return Status::bad_argument;
   if (w.round != Float::none && (w.round != w.meta || w.round == Float::f32 || !is_table(w.codes))) return Status::bad_argument;
   if ((w.round != Float::none || is_pairs(w.codes)) && w.inp % w.block != 0) return Status::bad_argument;
   w.blocks = divide_up(w.inp, w.block);

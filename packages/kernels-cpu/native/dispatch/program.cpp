@@ -82,6 +82,12 @@ struct Stepper {
   Rows domain(int id) const { return program.tensors[static_cast<size_t>(id)].rows; }
   size_t rows(int id) const { return in.rows[static_cast<size_t>(domain(id))]; }
   const std::vector<float>* constant(int id) const { return id < 0 ? nullptr : &program.constants[static_cast<size_t>(id)]; }
+  /// Whether two tensors have no number in common.
+  bool apart(int a, int b) const {
+    const float* first = at(a);
+    const float* second = at(b);
+    return first + rows(a) * width(a) <= second || second + rows(b) * width(b) <= first;
+  }
   size_t share_index(const Share* share) const { return static_cast<size_t>(share - in.shares.data()); }
 
   void place_rows();
@@ -507,7 +513,9 @@ void Stepper::add_stages() {
     const Op& op = program.ops[i];
     if (op.kind != OpKind::linear || rows(op.x) == 0) continue;
     const Op* before = i == 0 ? nullptr : &program.ops[i - 1];
-    const bool same = index > 0 && before->kind == OpKind::linear && at(before->x) == at(op.x) && products[index].shares(products[index - 1]);
+    bool same = index > 0 && before->kind == OpKind::linear && before->x == op.x && products[index].shares(products[index - 1]);
+    // A result that nobody reads may share its place with the next one.
+    for (size_t j = 0; same && j <= alike[index - 1]; ++j) same = apart(program.ops[i - 1 - j].out, op.out);
     alike[index] = same ? alike[index - 1] + 1 : 0;
     ++index;
   }
@@ -685,6 +693,13 @@ const float* Program::tensor(int id) const {
   return arena_.data() + arena_start_[domain] + place.offset * rows_[domain];
 }
 
+size_t Program::tensor_bytes(int id) const {
+  const TensorPlace& place = tensors[static_cast<size_t>(id)];
+  const size_t domain = static_cast<size_t>(place.rows);
+  const size_t end = arena_start_[domain] + (place.offset + place.width) * rows_[domain];
+  return end > arena_.size() ? 0 : place.width * rows_[domain] * sizeof(float);
+}
+
 void Program::fork(uint32_t from, uint32_t to) {
   const auto found = sequences_.find(from);
   if (found == sequences_.end()) return;
@@ -717,7 +732,7 @@ void Program::trim() {
     scratch_ = nullptr;
     scratch_bytes_ = 0;
   }
-  if (arena_.size() * sizeof(float) > kKeep) arena_ = {};
+  if (arena_.size() * sizeof(float) > kKeep) std::vector<float>().swap(arena_);
 }
 
 Program::~Program() { give_memory(scratch_, scratch_bytes_); }

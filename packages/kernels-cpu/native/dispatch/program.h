@@ -114,6 +114,8 @@ class Program {
   void step(const StepInput& input, const Kernels& kernels, Pool& pool);
   /// Numbers of a tensor after a step, until the next.
   const float* tensor(int id) const;
+  /// Of a tensor that can be read now: 0 after `trim` has given its room back.
+  size_t tensor_bytes(int id) const;
 
   void fork(uint32_t from, uint32_t to);
   void close(uint32_t id) { sequences_.erase(id); }

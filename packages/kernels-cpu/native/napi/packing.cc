@@ -89,6 +89,7 @@ Napi::Value pack_weight(const Napi::CallbackInfo& info) {
     if (w.kind == Kind::dense) {
       check(env, codes.order == PackedCodes::Order::bytes && codes.bytes >= w.data_bytes, "an array is too short");
     } else {
+      check(env, w.dim == 1 && w.rotate == 0, "codes of pairs and of rotated weights come with putCodes");
       check(env, has_codes(codes, w.out * code_columns(w)), "an array is too short");
     }
     job->keep(from.Get("data"));

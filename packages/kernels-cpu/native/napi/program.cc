@@ -257,6 +257,7 @@ Napi::Value read_tensor(const Napi::CallbackInfo& info) {
   const size_t id = size_of(info[1]);
   check(info.Env(), id < program.tensors.size(), "no such tensor");
   const size_t bytes = info[2].As<Napi::Uint8Array>().ElementLength();
+  check(info.Env(), bytes <= program.tensor_bytes(static_cast<int>(id)), "a tensor is shorter than that");
   if (bytes > 0) std::memcpy(elements<uint8_t, Napi::Uint8Array>(info[2], bytes), program.tensor(static_cast<int>(id)), bytes);
   return info.Env().Undefined();
 }

@@ -92,7 +92,7 @@ Napi::Value finish(const Napi::CallbackInfo& info) {
     for (uint32_t i = 0; i < lanes.Length(); ++i) lane_groups.push_back(size_of(lanes.Get(i)));
     TilePacking packing{static_cast<int>(size("bits")), static_cast<int>(size("lanes")), static_cast<int>(size("wordBytes")),
                         static_cast<int>(size("axis")), size("wordRows"), size("extent"), nullptr};
-    const bool known = packing.bits >= 1 && packing.lanes >= 1 && packing.bits * packing.lanes <= 8 * packing.word_bytes &&
+    const bool known = packing.bits >= 1 && packing.lanes >= 1 && packing.bits <= 32 && packing.lanes <= 32 && packing.bits * packing.lanes <= 8 * packing.word_bytes &&
                        (packing.word_bytes == 1 || packing.word_bytes == 4) && packing.axis <= 1 && packing.word_rows <= (size_t{1} << 48) &&
                        packing.extent <= (size_t{1} << 48);
     check(env, known && (packing.axis == 0 || lane_groups.size() == static_cast<size_t>(packing.lanes)), "an unusable packing");

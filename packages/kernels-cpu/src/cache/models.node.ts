@@ -2,7 +2,7 @@
 // removed: the place may hold files of others.
 
 import { createHash, randomUUID } from 'node:crypto';
-import { lstat, mkdir, readdir, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, readdir, readFile, rename, rm, rmdir, utimes, writeFile } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { isPlainRecord, LowbitError, type WeightOrigin } from '@lowbit/core';
 import { type CacheOptions, cacheSettings } from './settings.node.ts';
@@ -120,15 +120,13 @@ export async function removeModel(dir: string, name: string): Promise<void> {
   const folder = join(dir, name);
   try {
     const files = await readdir(folder);
-    for (const file of files) {
-      if (WEIGHT.test(file) || PARTIAL.test(file) || file.startsWith(FACTS)) await rm(join(folder, file), { force: true });
-    }
-    if (files.every((file) => WEIGHT.test(file) || PARTIAL.test(file) || file.startsWith(FACTS))) {
-      await rm(folder, { recursive: true, force: true });
-    }
+    const isOurs = (file: string): boolean =>
+      WEIGHT.test(file) || PARTIAL.test(file) || file === FACTS || (file.startsWith(`${FACTS}.`) && file.endsWith('.partial'));
+    for (const file of files.filter(isOurs)) await rm(join(folder, file), { force: true });
+    if (files.every(isOurs)) await rmdir(folder);
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return;
+    if (code === 'ENOENT' || code === 'ENOTEMPTY') return; // gone, or somebody writes to it again
     throw new LowbitError('ERR_IO', `cannot remove ${folder} from the cache: ${(cause as Error).message}`, {
       hint: 'Check who may write to it.',
       details: { folder, errno: code },

@@ -123,7 +123,7 @@ export class PackedStore {
       if (typeof result === 'number' || result === 'missing') continue;
       // What is not whole is of no use to anybody; what cannot be read may be.
       if (result !== 'unreadable') await rm(wanted[i]!.path, { force: true }).catch(() => undefined);
-      this.#options.onProblem(
+      this.#tell(
         new LowbitError('ERR_IO', `a packed weight in the cache is ${result}: ${wanted[i]!.path}`, {
           hint: result === 'unreadable' ? 'Check who may read it.' : 'It was removed and is made again.',
           details: { path: wanted[i]!.path, verdict: result },
@@ -165,10 +165,17 @@ export class PackedStore {
     await Promise.all(this.#writing);
   }
 
+  /** What a listener throws is not a load's to fail with. */
+  #tell(problem: LowbitError): void {
+    try {
+      this.#options.onProblem(problem);
+    } catch {}
+  }
+
   #stop(error: unknown): void {
     if (this.#stopped) return;
     this.#stopped = true;
-    this.#options.onProblem(writeError(error, this.#options.dir));
+    this.#tell(writeError(error, this.#options.dir));
   }
 
   #folder(origin: WeightOrigin): Promise<string> {
