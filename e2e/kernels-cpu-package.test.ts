@@ -78,7 +78,7 @@ it('is made of what was built, installs without a network, and loads by the name
   if (process.platform === 'linux') expect(manifest.libc).toEqual([platformPackage().endsWith('-musl') ? 'musl' : 'glibc']);
   expect(manifest).not.toHaveProperty('scripts');
   expect(readdirSync(made).sort()).toEqual(['LICENSE', 'README.md', 'lowbit_cpu.node', 'package.json']);
-  expect(statSync(join(made, 'lowbit_cpu.node')).size).toBeLessThan(2 * 1024 * 1024);
+  expect(statSync(join(made, 'lowbit_cpu.node')).size).toBeLessThan(2_000_000);
 
   const pnpm = join(root, 'node_modules/.bin/pnpm');
   for (const folder of [join(root, 'packages/core'), home, made]) {

@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 const home = fileURLToPath(new URL('.', import.meta.url));
 const addon = join(home, 'build', 'Release', 'lowbit_cpu.node');
 /** An addon that is larger has something in it that does not belong there: symbols, another copy of the kernels. */
-const MOST_BYTES = 2 * 1024 * 1024;
+const MOST_BYTES = 2_000_000;
 
 /** The newest version of the C library that a file asks for, such as `2.34`; undefined where it asks for none by version. */
 function glibc(/** @type {string} */ file) {

@@ -176,8 +176,6 @@ struct Kernels {
   /// Two tiles at once for one token: hides the latency of a single chain.
   void (*pair[kCodesCount][kMaxPlanes])(const TileCall&);
   void (*int8[kMaxTokens])(const Int8Call&);
-  /// Most tokens of one call, by planes - 1.
-  int most[kMaxPlanes];
   /// By planes - 1. A row whose block has NaN or infinity gets the scale NaN; a block below 2^-100 counts as zero.
   void (*quantize[kMaxPlanes])(const QuantizeCall&);
   /// The same for a panel; `column` is not used.

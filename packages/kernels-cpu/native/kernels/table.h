@@ -5,7 +5,9 @@ constexpr bool built(int tokens) { return tokens <= 4 || tokens == 6 || tokens =
 
 template <Codes C, int P, int M>
 constexpr auto tile_of() -> void (*)(const TileCall&) {
-  if constexpr (built(M) && M <= V::kMost[P - 1] && !(C == Codes::table4 && P > 1 && 2 * M * P > V::kTableSums)) return tile_product<C, 1, M, P>;
+  // Of codebooks panels take more rows than these; affine codes may be of columns, which have none.
+  constexpr bool kMany = C == Codes::table4 && V::kPanels && M > 6;
+  if constexpr (built(M) && M <= V::kMost[P - 1] && !kMany && !(C == Codes::table4 && P > 1 && 2 * M * P > V::kTableSums)) return tile_product<C, 1, M, P>;
   return nullptr;
 }
 
@@ -19,7 +21,7 @@ void fill_codes(Kernels& k) {
   fill_tokens<C, 1>(k, first<kMaxTokens>());
   fill_tokens<C, 2>(k, first<kMaxTokens>());
   fill_tokens<C, 3>(k, first<kMaxTokens>());
-  k.widen_codes[static_cast<int>(C)] = widen_codes<C>;
+  if constexpr (V::kPanels) k.widen_codes[static_cast<int>(C)] = widen_codes<C>;
   if constexpr (V::kPairs) {
     k.pair[static_cast<int>(C)][0] = tile_product<C, 2, 1, 1>;
     k.pair[static_cast<int>(C)][1] = tile_product<C, 2, 1, 2>;
@@ -39,7 +41,7 @@ void fill_pairs(Kernels& k, ints<M...>) {
   ((k.tile[static_cast<int>(C)][1][M] = pairs_of<C, 2, M + 1>()), ...);
   ((k.tile[static_cast<int>(C)][2][M] = pairs_of<C, 3, M + 1>()), ...);
   k.expand[static_cast<int>(C)] = expand<C>;
-  k.widen_codes[static_cast<int>(C)] = widen_codes<C>;
+  if constexpr (V::kPanels) k.widen_codes[static_cast<int>(C)] = widen_codes<C>;
 }
 
 template <int T>
@@ -79,17 +81,16 @@ Kernels make_kernels(Isa isa) {
   k.expand[static_cast<int>(Codes::table4)] = expand<Codes::table4>;
   fill_strips(k, first<kMaxTokens>());
   fill_int8(k, first<kMaxTokens>());
-  for (int p = 0; p < kMaxPlanes; ++p) k.most[p] = V::kMost[p];
   if constexpr (V::kPanels) {
     k.panel[0][0] = panel_product<1, 1>;
     k.panel[0][1] = panel_product<1, 2>;
     k.panel[0][2] = panel_product<1, 3>;
     k.panel[1][1] = panel_product<2, 2>;
     k.panel[1][2] = panel_product<2, 3>;
+    k.quantize_panel[0] = quantize_panel<1>;
+    k.quantize_panel[1] = quantize_panel<2>;
+    k.quantize_panel[2] = quantize_panel<3>;
   }
-  k.quantize_panel[0] = quantize_panel<1>;
-  k.quantize_panel[1] = quantize_panel<2>;
-  k.quantize_panel[2] = quantize_panel<3>;
   k.quantize[0] = quantize_planes<1>;
   k.quantize[1] = quantize_planes<2>;
   k.quantize[2] = quantize_planes<3>;
