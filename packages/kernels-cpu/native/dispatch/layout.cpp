@@ -7,10 +7,6 @@
 #include "rotation.h"
 
 namespace lowbit {
-namespace {
-
-size_t float_bytes(Float dtype) { return dtype == Float::none ? 0 : dtype == Float::f32 ? 4 : 2; }
-size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
 int code_bits(Codes codes) {
   switch (codes) {
@@ -29,6 +25,10 @@ int code_bits(Codes codes) {
       return 4;
   }
 }
+
+namespace {
+
+size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /// Where the code of lane `lane` and input (or pair) `k` of a block is: in up to two bytes.
 struct Spot {
@@ -326,15 +326,10 @@ void set_table(Weight& w, const float* table) {
 void write_number(Float dtype, uint8_t* to, float value) {
   if (dtype == Float::f32) {
     std::memcpy(to, &value, 4);
-  } else if (dtype == Float::f16) {
-    const uint16_t bits = to_f16(value);
-    std::memcpy(to, &bits, 2);
-  } else {
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    const uint16_t half = static_cast<uint16_t>(bits >> 16);  // exact: the value came from a bf16
-    std::memcpy(to, &half, 2);
+    return;
   }
+  const uint16_t half = dtype == Float::f16 ? to_f16(value) : to_bf16(value);
+  std::memcpy(to, &half, 2);
 }
 
 uint16_t to_f16(float value) {

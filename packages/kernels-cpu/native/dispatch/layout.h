@@ -23,6 +23,9 @@ constexpr size_t kLongestBlock = 128;
 /// features, where there are none yet.
 Status plan_layout(Weight& weight);
 
+/// Bits of a code, in a tile.
+int code_bits(Codes codes);
+
 /// Inputs that a unit of codes spans: a block is a multiple of it.
 size_t unit_inputs(Codes codes);
 
@@ -61,8 +64,9 @@ inline Place place_of(const Weight& weight, size_t row) {
 }
 inline size_t tile_bytes(const Weight& weight) { return weight.blocks * weight.block_bytes; }
 
-/// A stored float of that dtype; bf16 alone truncates: the value came from one.
+/// A stored float of that dtype, to nearest, ties to even; and the bytes it takes.
 void write_number(Float dtype, uint8_t* to, float value);
+inline size_t float_bytes(Float dtype) { return dtype == Float::none ? 0 : dtype == Float::f32 ? 4 : 2; }
 
 /// f16 bits of a float, to nearest, ties to even, and back.
 uint16_t to_f16(float value);

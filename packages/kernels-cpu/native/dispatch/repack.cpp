@@ -10,21 +10,7 @@ namespace {
 /// Weights that a thread takes at a time.
 constexpr size_t kChunkWeights = size_t{1} << 18;
 
-size_t code_width(const Weight& w) {
-  if (w.kind == Kind::grouped) return static_cast<size_t>(w.bits);
-  switch (w.codes) {
-    case Codes::c8:
-      return 8;
-    case Codes::c3:
-      return 3;
-    case Codes::c2:
-      return 2;
-    case Codes::c1:
-      return 1;
-    default:
-      return 4;
-  }
-}
+size_t code_width(const Weight& w) { return static_cast<size_t>(w.kind == Kind::grouped ? w.bits : code_bits(w.codes)); }
 
 template <class Word>
 void unpack_lane(const uint8_t* words, size_t count, int shift, unsigned mask, uint8_t* out) {

@@ -98,7 +98,7 @@ Napi::Value pack_weight(const Napi::CallbackInfo& info) {
       numbers.repeat = size("repeat", 1);
       const bool inside = w.kind == Kind::tiles && w.meta != Float::none && w.blocks * w.block == w.inp;
       check(env, inside && numbers.repeat > 0 && w.blocks % numbers.repeat == 0, "this layout has no numbers inside");
-      const size_t needed = w.out * (w.blocks / numbers.repeat) * (w.meta == Float::f32 ? 4 : 2);
+      const size_t needed = w.out * (w.blocks / numbers.repeat) * float_bytes(w.meta);
       size_t count = 0;
       numbers.scale = bytes_of(from.Get("scale"), count);
       check(env, count >= needed, "an array is too short");

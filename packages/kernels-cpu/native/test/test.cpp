@@ -296,6 +296,32 @@ void test_extremes() {
   }
 }
 
+/// Weights of all sizes, taken and given back in another order by several threads: zero, aligned, and nobody else's while they are held.
+void test_memory() {
+  const auto work = [](uint8_t mark) {
+    for (int round = 0; round < 3; ++round) {
+      std::vector<std::pair<uint8_t*, size_t>> held;
+      for (const size_t bytes : {size_t{0}, size_t{100}, size_t{40000}, size_t{1} << 20, size_t{2000001}, size_t{3} << 20}) {
+        for (int i = 0; i < 9; ++i) {
+          uint8_t* memory = take_weight_memory(bytes);
+          expect(memory != nullptr && reinterpret_cast<uintptr_t>(memory) % 64 == 0, "memory of a weight is not aligned", static_cast<long>(bytes));
+          expect(std::all_of(memory, memory + bytes, [](uint8_t byte) { return byte == 0; }), "memory of a weight is not zero", static_cast<long>(bytes));
+          std::memset(memory, mark, bytes);
+          held.emplace_back(memory, bytes);
+        }
+      }
+      for (size_t i = 0; i < held.size(); ++i) {
+        const auto [memory, bytes] = held[i * 5 % held.size()];  // 5 and 54 have no divisor in common: each once
+        expect(std::all_of(memory, memory + bytes, [mark](uint8_t byte) { return byte == mark; }), "somebody wrote to a weight", static_cast<long>(bytes));
+        give_weight_memory(memory, bytes);
+      }
+    }
+  };
+  std::thread other(work, 1);
+  work(2);
+  other.join();
+}
+
 void test_f16() {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const float value = from_f16(static_cast<uint16_t>(bits));
@@ -601,6 +627,7 @@ int main(int count, char** arguments) {
   test_failures();
   test_long_stages();
   test_bounds();
+  test_memory();
   test_tiles();
   test_codebooks();
   test_rotation();

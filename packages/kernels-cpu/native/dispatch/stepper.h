@@ -1,0 +1,92 @@
+// One run of a step: what the operations of a program are to do, as stages of the pool, and what those stages share.
+//
+// stepper.cpp makes the stages and runs the operations; attention.cpp keeps the caches and attends to them.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+#include "product.h"
+#include "program.h"
+
+namespace lowbit {
+
+/// Contexts of the stages live here.
+struct Stepper {
+  Program& program;
+  const StepInput& in;
+  const Kernels& kernels;
+  Pool& pool;
+
+  struct Task {
+    const Stepper* self;
+    const Op* op;
+    size_t rows;
+    size_t rows_of_chunk;
+  };
+  /// Queries that attend to the same keys, at once: several rows of one head, or several heads of one row.
+  struct Queries {
+    size_t row, head;
+    int rows, heads;
+    int count() const { return rows * heads; }
+  };
+  struct Joined {  // stages whose chunks run side by side
+    std::vector<Stage> stages;
+  };
+  struct Run {  // stages of one chunk, one after another
+    std::vector<Stage> stages;
+  };
+
+  std::deque<Task> tasks;
+  std::deque<Product> products;
+  std::deque<Joined> joined;
+  std::deque<Run> runs;
+  std::vector<Stage> stages;
+  std::vector<const Share*> share_of[kRows];  // tokens, outputs, encoder
+  std::vector<size_t> position_of[kRows];
+  std::vector<std::vector<Cache>*> caches_of;  // by share
+  std::vector<float> scores;                   // by thread and query
+  std::map<std::tuple<size_t, size_t, size_t>, std::vector<Queries>> queries;  // by heads, heads of keys, domain
+  size_t longest = 0;
+  // cos and sin of every row, by rope and domain: [row][pair][2]
+  std::unordered_map<int, std::vector<double>> turns;
+
+  float* at(int id) const {
+    const TensorPlace& place = program.tensors[static_cast<size_t>(id)];
+    const size_t domain = static_cast<size_t>(place.rows);
+    return program.arena_.data() + program.arena_start_[domain] + place.offset * in.rows[domain];
+  }
+  size_t width(int id) const { return program.tensors[static_cast<size_t>(id)].width; }
+  Rows domain(int id) const { return program.tensors[static_cast<size_t>(id)].rows; }
+  size_t rows(int id) const { return in.rows[static_cast<size_t>(domain(id))]; }
+  const std::vector<float>* constant(int id) const { return id < 0 ? nullptr : &program.constants[static_cast<size_t>(id)]; }
+  /// Whether two tensors have no number in common.
+  bool apart(int a, int b) const {
+    const float* first = at(a);
+    const float* second = at(b);
+    return first + rows(a) * width(a) <= second || second + rows(b) * width(b) <= first;
+  }
+  size_t share_index(const Share* share) const { return static_cast<size_t>(share - in.shares.data()); }
+
+  void place_rows();
+  void grow_caches();
+  void turn(const Op& op);
+  void add_stages();
+  void add_rows(const Op& op, size_t count, size_t work);
+  void add_linear(const Op& op);
+  void join(size_t first);
+  void merge();
+
+  void run_rows(const Op& op, size_t from, size_t to, int thread) const;
+  void append(const Op& op, int k, int v, Rows rows) const;
+  const std::vector<Queries>& queries_of(const Op& op);
+  void attend(const Op& op, const Queries& queries, float* scores) const;
+  void bend_scores(const Op& op, size_t head, int64_t distance, size_t count, float* p) const;
+  size_t score_stride() const { return (longest + 2 * kKeys - 1) / kKeys * kKeys; }
+  void expert(const Op& op, size_t row) const;
+};
+
+}  // namespace lowbit
