@@ -4,7 +4,8 @@
 
 import { parseArgs } from 'node:util';
 import { fp4, int8, nf4 } from '../packages/bnb/dist/index.js';
-import { castFloat, float32Tensor, quantize } from '../packages/core/dist/index.js';
+import { quantize } from '../packages/core/dist/index.js';
+import { bellShaped } from './weights.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -17,13 +18,7 @@ const { values } = parseArgs({
 const size = Number(values.size);
 const rounds = Number(values.rounds);
 
-let state = 1;
-function uniform() {
-  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-  return (state + 0.5) / 2 ** 32;
-}
-const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()) * 0.02;
-const weight = castFloat(float32Tensor([size, size], Float32Array.from({ length: size * size }, normal)), values.dtype);
+const weight = bellShaped(size, values.dtype);
 
 const all = { nf4: nf4(), 'nf4-double': nf4({ doubleQuant: true }), fp4: fp4(), int8: int8() };
 const jobs = Object.entries(all).filter(([name]) => !values.jobs || values.jobs.split(',').includes(name));

@@ -6,10 +6,11 @@
 
 import { parseArgs } from 'node:util';
 import { fp4, int8, nf4 } from '../packages/bnb/dist/index.js';
-import { castFloat, createRuntime, float32Tensor, quantize } from '../packages/core/dist/index.js';
+import { createRuntime, quantize } from '../packages/core/dist/index.js';
 import { higgs } from '../packages/higgs/dist/index.js';
 import { hqq } from '../packages/hqq/dist/index.js';
 import { cpu } from '../packages/kernels-cpu/dist/index.js';
+import { bellShaped } from './weights.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -25,13 +26,7 @@ const { values } = parseArgs({
 const size = Number(values.size);
 const rounds = Number(values.rounds);
 
-let state = 1;
-function uniform() {
-  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-  return (state + 0.5) / 2 ** 32;
-}
-const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()) * 0.02;
-const weight = castFloat(float32Tensor([size, size], Float32Array.from({ length: size * size }, normal)), values.dtype);
+const weight = bellShaped(size, values.dtype);
 
 const all = {
   hqq4: hqq({ bits: 4 }),

@@ -80,6 +80,37 @@ void silu(const float* x, const float* y, size_t count, float* out) {
   }
 }
 
+template <Float D>
+struct float_of {
+  static constexpr Float value = D;
+};
+
+/// f(number of queries, dtype), both as types.
+template <int N, class F>
+ALWAYS_INLINE void with_dtype(Float dtype, F&& f) {
+  switch (dtype) {
+    case Float::f16:
+      return f(index_of<N>{}, float_of<Float::f16>{});
+    case Float::bf16:
+      return f(index_of<N>{}, float_of<Float::bf16>{});
+    default:
+      return f(index_of<N>{}, float_of<Float::f32>{});
+  }
+}
+template <class F>
+ALWAYS_INLINE void with_constants(int queries, Float dtype, F&& f) {
+  switch (queries) {
+    case 1:
+      return with_dtype<1>(dtype, f);
+    case 2:
+      return with_dtype<2>(dtype, f);
+    case 3:
+      return with_dtype<3>(dtype, f);
+    default:
+      return with_dtype<4>(dtype, f);
+  }
+}
+
 template <Float D, int N, int B>
 ALWAYS_INLINE void score_block(const float* const* q, const uint8_t* k, size_t stride, size_t dim, size_t at, float* const* out) {
   constexpr size_t line = 16 * (D == Float::f32 ? 4 : 2);
@@ -104,29 +135,10 @@ void score_blocks_of(const float* const* q, const uint8_t* k, size_t stride, siz
   for (; at < blocks; ++at) score_block<D, N, 1>(q, k, stride, dim, at, out);
 }
 
-template <Float D>
-void score_blocks_in(const float* const* q, int queries, const uint8_t* k, size_t stride, size_t dim, size_t blocks, float* const* out) {
-  switch (queries) {
-    case 1:
-      return score_blocks_of<D, 1>(q, k, stride, dim, blocks, out);
-    case 2:
-      return score_blocks_of<D, 2>(q, k, stride, dim, blocks, out);
-    case 3:
-      return score_blocks_of<D, 3>(q, k, stride, dim, blocks, out);
-    default:
-      return score_blocks_of<D, 4>(q, k, stride, dim, blocks, out);
-  }
-}
-
 void score_blocks(const float* const* q, int queries, const uint8_t* k, Float dtype, size_t stride, size_t dim, size_t blocks, float* const* out) {
-  switch (dtype) {
-    case Float::f16:
-      return score_blocks_in<Float::f16>(q, queries, k, stride, dim, blocks, out);
-    case Float::bf16:
-      return score_blocks_in<Float::bf16>(q, queries, k, stride, dim, blocks, out);
-    default:
-      return score_blocks_in<Float::f32>(q, queries, k, stride, dim, blocks, out);
-  }
+  with_constants(queries, dtype, [&](auto n, auto d) ALWAYS_INLINE_LAMBDA {
+    score_blocks_of<decltype(d)::value, decltype(n)::value>(q, k, stride, dim, blocks, out);
+  });
 }
 
 template <Float D, int N, int P>
@@ -164,28 +176,9 @@ void mix_rows_of(const float* const* weights, const uint8_t* v, size_t stride, s
   }
 }
 
-template <Float D>
-void mix_rows_in(const float* const* weights, int queries, const uint8_t* v, size_t stride, size_t dim, size_t count, float* const* out) {
-  switch (queries) {
-    case 1:
-      return mix_rows_of<D, 1>(weights, v, stride, dim, count, out);
-    case 2:
-      return mix_rows_of<D, 2>(weights, v, stride, dim, count, out);
-    case 3:
-      return mix_rows_of<D, 3>(weights, v, stride, dim, count, out);
-    default:
-      return mix_rows_of<D, 4>(weights, v, stride, dim, count, out);
-  }
-}
-
 void mix_rows(const float* const* weights, int queries, const uint8_t* v, Float dtype, size_t stride, size_t dim, size_t count,
               float* const* out) {
-  switch (dtype) {
-    case Float::f16:
-      return mix_rows_in<Float::f16>(weights, queries, v, stride, dim, count, out);
-    case Float::bf16:
-      return mix_rows_in<Float::bf16>(weights, queries, v, stride, dim, count, out);
-    default:
-      return mix_rows_in<Float::f32>(weights, queries, v, stride, dim, count, out);
-  }
+  with_constants(queries, dtype, [&](auto n, auto d) ALWAYS_INLINE_LAMBDA {
+    mix_rows_of<decltype(d)::value, decltype(n)::value>(weights, v, stride, dim, count, out);
+  });
 }
