@@ -66,7 +66,7 @@ describe('the addon', () => {
     b.output('out', b.select(x));
     const program = native.compileProgram(machine, programSpec(b.build(), [table], { contextLength: 16, kvDtype: 'f32' }));
     const share = { id: 1, start: 0, length: 2, remembers: false, from: [0, 0, 0, 0], count: [2, 1, 0, 0], wanted: Uint32Array.of(1) };
-    const injection = { op: 1, at: Uint32Array.of(1), values: new Float32Array(8).fill(3) };
+    const injection = { out: x, at: Uint32Array.of(1), values: new Float32Array(8).fill(3) };
     const step: NativeStep = {
       tokens: Uint32Array.of(1, 4),
       rows: [2, 1, 0, 0],
@@ -85,6 +85,7 @@ describe('the addon', () => {
       { shares: [{ ...share, count: [3, 1, 0, 0] }] },
       { injections: [{ ...injection, at: Uint32Array.of(2) }] },
       { injections: [{ ...injection, values: new Float32Array(7) }] },
+      { injections: [{ ...injection, out: 99 }] },
     ];
     for (const edit of bad) {
       await expect(native.stepProgram(program, { ...step, ...edit })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
@@ -94,6 +95,12 @@ describe('the addon', () => {
     const out = new Float32Array(8);
     native.readTensor(program, b.build().outputs.out!, new Uint8Array(out.buffer));
     expect([...out]).toEqual(new Array(8).fill(3));
+    const read = (count: number, values: number, ids: number) =>
+      native.readLargest(program, b.build().outputs.out!, count, new Uint8Array(values), new Uint8Array(ids));
+    expect(() => read(9, 36, 36)).toThrow('not so many');
+    expect(() => read(0, 36, 36)).toThrow('not so many');
+    expect(() => read(2, 7, 8)).toThrow('too short');
+    expect(() => read(2, 8, 7)).toThrow('too short');
     native.freeProgram(program);
     native.freeWeight(table);
     native.closeMachine(machine);

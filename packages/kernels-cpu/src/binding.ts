@@ -72,9 +72,9 @@ export interface NativeStep {
     readonly count: readonly number[];
     readonly wanted: Uint32Array;
   }[];
-  /** Rows handed in, by index of the operation. */
-  readonly inputs: readonly { readonly op: number; readonly values: Float32Array }[];
-  readonly injections: readonly { readonly op: number; readonly at: Uint32Array; readonly values: Float32Array }[];
+  /** Rows handed in, by the tensor they make. */
+  readonly inputs: readonly { readonly out: number; readonly values: Float32Array }[];
+  readonly injections: readonly { readonly out: number; readonly at: Uint32Array; readonly values: Float32Array }[];
 }
 
 /** Codes of a file, and numbers that go into tiles as they are: see native/dispatch/repack.h. `bytes` of a dense weight are its numbers. */
@@ -146,6 +146,8 @@ export interface CpuBinding {
   takeOutliers(program: ProgramHandle): Float64Array;
   /** Numbers of a tensor after a step, until the next. */
   readTensor(program: ProgramHandle, tensor: number, out: Uint8Array): void;
+  /** The `count` largest numbers of each row of an f32 tensor and their places, as bytes of f32 and i32 [rows, count]. */
+  readLargest(program: ProgramHandle, tensor: number, count: number, values: Uint8Array, ids: Uint8Array): void;
   /** Gives back the room of a long step. */
   endStep(program: ProgramHandle): void;
   forkSequence(program: ProgramHandle, from: number, to: number): void;
@@ -238,6 +240,7 @@ export const BINDING_FUNCTIONS = [
   'stepProgram',
   'takeOutliers',
   'readTensor',
+  'readLargest',
   'endStep',
   'forkSequence',
   'closeSequence',

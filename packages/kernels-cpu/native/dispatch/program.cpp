@@ -37,16 +37,16 @@ void Program::check(const StepInput& input) const {
     expect(share.wanted.size() == share.count[1], "there are not as many wanted rows as outputs");
     for (const uint32_t wanted : share.wanted) expect(wanted < share.count[0], "a wanted row is outside of the tokens");
   }
-  const auto of_op = [&](int id) {
-    expect(id >= 0 && static_cast<size_t>(id) < ops.size() && ops[static_cast<size_t>(id)].out >= 0, "there is no such operation");
-    return tensors[static_cast<size_t>(ops[static_cast<size_t>(id)].out)];
+  const auto place_of = [&](int id) {
+    expect(id >= 0 && static_cast<size_t>(id) < tensors.size(), "there is no such tensor");
+    return tensors[static_cast<size_t>(id)];
   };
   for (const auto& [id, values] : input.inputs) {
-    const TensorPlace place = of_op(id);
+    const TensorPlace place = place_of(id);
     expect(values.size() <= place.width * input.rows[static_cast<size_t>(place.rows)], "an input has too many numbers");
   }
   for (const auto& [id, given] : input.injections) {
-    const TensorPlace place = of_op(id);
+    const TensorPlace place = place_of(id);
     expect(given.second.size() == given.first.size() * place.width, "an injection has another number of rows than of places");
     for (const uint32_t at : given.first) expect(at < input.rows[static_cast<size_t>(place.rows)], "an injection is outside of the rows");
   }

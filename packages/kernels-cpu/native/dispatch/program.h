@@ -83,7 +83,7 @@ struct StepInput {
   std::vector<uint32_t> tokens;
   std::vector<Share> shares;
   size_t rows[kRows] = {};
-  std::unordered_map<int, std::vector<float>> inputs;  // by operation
+  std::unordered_map<int, std::vector<float>> inputs;  // by the tensor they make
   std::unordered_map<int, std::pair<std::vector<uint32_t>, std::vector<float>>> injections;
   int planes = 3;
 };

@@ -88,13 +88,13 @@ void Stepper::run_rows(const Op& op, size_t from, size_t to, int thread) const {
       }
       break;
     case OpKind::input: {
-      const auto given = in.inputs.find(static_cast<int>(&op - program.ops.data()));
+      const auto given = in.inputs.find(op.out);
       if (given != in.inputs.end()) std::memcpy(out, given->second.data(), given->second.size() * sizeof(float));
       break;
     }
     case OpKind::inject: {
       std::memcpy(out, at(op.x), in.rows[d] * n * sizeof(float));
-      const auto given = in.injections.find(static_cast<int>(&op - program.ops.data()));
+      const auto given = in.injections.find(op.out);
       if (given == in.injections.end()) break;
       const auto& [rows, values] = given->second;
       for (size_t i = 0; i < rows.size(); ++i) std::memcpy(out + rows[i] * n, values.data() + i * n, n * sizeof(float));

@@ -173,7 +173,7 @@ struct Kernels {
   Isa isa;
   /// [codes][planes - 1][tokens - 1]; null where a caller must take fewer tokens.
   void (*tile[kCodesCount][kMaxPlanes][kMaxTokens])(const TileCall&);
-  /// Two tiles at once for one token: hides the latency of a single chain.
+  /// Two tiles at once for one token, where two streams from memory are faster than one.
   void (*pair[kCodesCount][kMaxPlanes])(const TileCall&);
   void (*int8[kMaxTokens])(const Int8Call&);
   /// By planes - 1. A row whose block has NaN or infinity gets the scale NaN; a block below 2^-100 counts as zero.

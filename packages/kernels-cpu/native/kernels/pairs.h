@@ -72,7 +72,7 @@ void pair_product(const TileCall& call) {
     }
     const uint8_t* q = block;
     for (size_t u = 0; u < units; ++u, q += U::kBytes, a += 2 * U::kVectors * M * P) {
-      V::prefetch(q + 4096);
+      V::prefetch(q + kAhead<1>);
       each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
         constexpr int i = decltype(index)::value;
         const V::Bytes codes = U::template get<i>(q);
@@ -159,7 +159,7 @@ void expand_halves(const Weight& w, const uint8_t* tile, size_t from, size_t to,
     const uint8_t* q = tile + b * w.block_bytes;
     const V::Floats scale = V::mul(load_meta(q + w.code_bytes, R), V::set(0x1p112f));
     for (size_t u = 0; u < units; ++u, q += U::kBytes) {
-      V::prefetch(q + 4096);
+      V::prefetch(q + kAhead<1>);
       each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
         const V::Bytes codes = W::halves_order(U::template get<decltype(index)::value>(q));
         UNROLL for (int j = 0; j < 2; ++j) {

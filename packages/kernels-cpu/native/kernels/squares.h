@@ -101,7 +101,7 @@ void tile_squares(const TileCall& call) {
     int8x16_t columns[K / 2];
     const uint8_t* q = block;
     for (size_t u = 0; u < units; ++u, q += U::kBytes, a += U::kVectors * K) {
-      V::prefetch(q + 4096);
+      V::prefetch(q + kAhead<1>);
       each<U::kVectors / 2>([&](auto index) ALWAYS_INLINE_LAMBDA {
         constexpr int i = 2 * decltype(index)::value;
         const V::Bytes first = U::template get<i>(q), second = U::template get<i + 1>(q);

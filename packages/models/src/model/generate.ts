@@ -1,9 +1,18 @@
 // One continuation: prefill, then token by token until something ends it.
 
-import { checkOptionNames, type JsonObject, LowbitError, type ProgressEvent } from '@lowbit/core';
+import {
+  checkOptionNames,
+  elements,
+  type JsonObject,
+  LowbitError,
+  type ProgressEvent,
+  type StepOptions,
+  type StepOutputs,
+} from '@lowbit/core';
+import { logitsNeeded, pickCandidate } from '../sampling/candidates.ts';
 import { pickToken } from '../sampling/pick.ts';
 import type { SamplingSettings } from '../sampling/process.ts';
-import { createRandom, randomSeed } from '../sampling/random.ts';
+import { createRandom, type Random, randomSeed } from '../sampling/random.ts';
 import { type GenerationDefaults, samplingSettings } from '../sampling/settings.ts';
 import type { ChatMessage, ChatTemplateOptions } from '../text/chat-template.ts';
 import type { DecodeStream } from '../text/decode-stream.ts';
@@ -155,10 +164,15 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
   const started = performance.now();
   const sequence = await host.runner.open();
   try {
-    let logits = await prefill(host, sequence, prompt, options);
+    // What is read back of a step: the logits of the tokens that can come next.
+    const largest = (): StepOptions => {
+      const count = logitsNeeded(settings, context, host.vocab);
+      return { signal, ...(count > 0 ? { largest: { logits: count } } : {}) };
+    };
+    let outputs = await prefill(host, sequence, prompt, options, largest());
     const prefilled = performance.now();
     for (;;) {
-      const id = pickToken(logits, context, settings, random);
+      const id = nextToken(outputs, context, settings, random);
       ids.push(id);
       context.push(id);
       const ended = ends.has(id);
@@ -166,7 +180,7 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
       if (!ended && !piece.stopped && ids.length < limit) {
         shown.push(piece.text);
         yield { text: piece.text, id };
-        logits = outputValues(await host.runner.step([{ id: sequence, tokens: Uint32Array.of(id) }], signal), 'logits');
+        outputs = await host.runner.step([{ id: sequence, tokens: Uint32Array.of(id) }], largest());
         continue;
       }
       if (!piece.stopped) {
@@ -190,23 +204,29 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
   }
 }
 
+/** From what a step said about the logits of its last token. */
+function nextToken(outputs: StepOutputs, context: readonly number[], settings: SamplingSettings, random: Random): number {
+  const logits = outputValues(outputs, 'logits');
+  const ids = outputs['logits.ids'];
+  if (!ids) return pickToken(logits, context, settings, random);
+  return pickCandidate(logits, elements({ dtype: 'i32', data: ids.data }), context, settings, random);
+}
+
+/** Outputs of the last token. */
 async function prefill(
   host: GenerationHost,
   sequence: Parameters<Runner['close']>[0],
   prompt: Uint32Array,
   options: GenerateOptions,
-): Promise<Float32Array> {
+  step: StepOptions,
+): Promise<StepOutputs> {
   const last = prompt.length;
-  let logits = new Float32Array(0);
-  for await (const chunk of host.runner.feed(sequence, prompt, {
-    wanted: [last - 1, last],
-    chunk: host.prefillChunk,
-    signal: options.signal,
-  })) {
+  let outputs: StepOutputs = {};
+  for await (const chunk of host.runner.feed(sequence, prompt, { ...step, wanted: [last - 1, last], chunk: host.prefillChunk })) {
     options.onProgress?.({ phase: 'prefill', done: chunk.done, total: last, unit: 'tokens' });
-    if (chunk.done === last) logits = outputValues(chunk.outputs, 'logits') as Float32Array<ArrayBuffer>;
+    outputs = chunk.outputs;
   }
-  return logits;
+  return outputs;
 }
 
 function timings(started: number, prefilled: number, prompt: number, completion: number): GenerateResult['timings'] {

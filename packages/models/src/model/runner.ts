@@ -1,10 +1,17 @@
 // A loaded program shared by several callers: what they ask is done one after another, since a program runs one step at a time.
 
-import { elements, type LoadedProgram, LowbitError, type SequenceId, type StepOutputs, type StepSequence } from '@lowbit/core';
+import {
+  elements,
+  type LoadedProgram,
+  LowbitError,
+  type SequenceId,
+  type StepOptions,
+  type StepOutputs,
+  type StepSequence,
+} from '@lowbit/core';
 import { serial } from './serial.ts';
 
-interface FeedOptions {
-  readonly signal?: AbortSignal | undefined;
+interface FeedOptions extends StepOptions {
   /** Rows wanted of each token range [from, to) of the whole input. */
   readonly wanted: readonly [from: number, to: number];
   /** Most tokens of one step. */
@@ -50,22 +57,22 @@ export class Runner {
     });
   }
 
-  step(batch: readonly StepSequence[], signal?: AbortSignal): Promise<StepOutputs> {
+  step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
     return this.run((program) => {
-      signal?.throwIfAborted();
-      return program.step(batch, { signal });
+      options.signal?.throwIfAborted();
+      return program.step(batch, options);
     });
   }
 
   /** Steps through `ids` in chunks, so that activations stay bounded; the length of all of them counts as known from the start. */
   async *feed(id: SequenceId, ids: Uint32Array, options: FeedOptions): AsyncGenerator<FedChunk, void, undefined> {
-    const { chunk, signal } = options;
-    const [first, last] = options.wanted;
+    const { chunk, wanted: range, ...step } = options;
+    const [first, last] = range;
     for (let begin = 0; begin < last; begin += chunk) {
       const end = Math.min(begin + chunk, last);
       const from = Math.min(Math.max(first, begin), end);
       const wanted = Uint32Array.from({ length: end - from }, (_, i) => from - begin + i);
-      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length }], signal);
+      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length }], step);
       yield { from, to: end, done: end, outputs };
     }
   }

@@ -78,24 +78,31 @@ function keepTopK(scores: Float64Array, k: number): void {
   for (let i = 0; i < scores.length; i++) if (scores[i]! < last) scores[i] = OUT;
 }
 
+/** Scores within `range` of the best one, falling. */
+function scoresWithin(scores: Float64Array, top: number, range: number): Float64Array {
+  return scores.filter((score) => score >= top - range).sort((a, b) => b - a);
+}
+
 /** Keeps the tokens whose betters sum to less than `p`; among equals at the cut, those of lower index. */
 function keepTopP(scores: Float64Array, p: number): void {
-  const sorted = scores.filter((score) => score > OUT).sort();
-  const top = sorted.at(-1);
-  if (top === undefined) return;
+  const top = scores[argmax(scores)];
+  if (top === undefined || top === OUT) return;
   let total = 0;
-  for (const score of sorted) total += Math.exp(score - top);
-  let kept = 0;
-  let above = 0;
-  for (let i = sorted.length - 1; i >= 0 && (kept === 0 || above < p * total); i--) {
-    above += Math.exp(sorted[i]! - top);
-    kept++;
-  }
-  const cut = sorted[sorted.length - kept]!;
-  let ties = kept;
-  for (const score of sorted) if (score > cut) ties--;
-  for (let i = 0; i < scores.length; i++) {
-    if (scores[i]! < cut || (scores[i] === cut && --ties < 0)) scores[i] = OUT;
+  for (const score of scores) total += Math.exp(score - top);
+  // Most of the mass is near the top, and a vocabulary is long to sort: further down only where that is not enough.
+  for (const range of [4, 16, Number.POSITIVE_INFINITY]) {
+    const sorted = scoresWithin(scores, top, range);
+    let kept = 0;
+    let above = 0;
+    for (; kept < sorted.length && sorted[kept]! > OUT && (kept === 0 || above < p * total); kept++) above += Math.exp(sorted[kept]! - top);
+    if (kept === sorted.length && range < Number.POSITIVE_INFINITY) continue;
+    const cut = sorted[kept - 1]!;
+    let ties = kept;
+    for (let i = 0; sorted[i]! > cut; i++) ties--;
+    for (let i = 0; i < scores.length; i++) {
+      if (scores[i]! < cut || (scores[i] === cut && --ties < 0)) scores[i] = OUT;
+    }
+    return;
   }
 }
 

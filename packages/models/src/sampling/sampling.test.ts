@@ -1,6 +1,8 @@
-import { toFloat32 } from '@lowbit/core';
+import { largestOfRows, toFloat32 } from '@lowbit/core';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
+import { logitsNeeded, pickCandidate } from './candidates.ts';
 import { pickToken } from './pick.ts';
 import { argmax, NEUTRAL_SAMPLING, processLogits, softmax } from './process.ts';
 import { createRandom, xoshiro128 } from './random.ts';
@@ -92,6 +94,46 @@ describe('picking', () => {
       );
     }
     expect(argmax([])).toBe(-1);
+  });
+});
+
+describe('picking among the largest logits', () => {
+  const settings = fc.record({
+    temperature: fc.constantFrom(0, 0.5, 1.3),
+    topK: fc.constantFrom(1, 5, 20),
+    topP: fc.constantFrom(1, 0.8),
+    minP: fc.constantFrom(0, 0.05),
+    typicalP: fc.constantFrom(1, 0.9),
+    repetitionPenalty: fc.constantFrom(1, 1.2, 3),
+  });
+  test('gives the token that all of them give', () => {
+    fc.assert(
+      fc.property(settings, fc.integer(), fc.array(fc.nat(799), { maxLength: 60 }), (one, seed, context) => {
+        const noise = createRandom(Math.abs(seed));
+        // Coarse numbers, so that there are ties.
+        const logits = Float32Array.from({ length: 800 }, () => Math.round((noise() + noise() + noise()) * 40) / 8);
+        const count = logitsNeeded(one, context, logits.length);
+        expect(count).toBeGreaterThan(0);
+        const { values, ids } = largestOfRows(logits, logits.length, count);
+        const draw = noise();
+        expect(pickCandidate(values, ids, context, one, () => draw)).toBe(pickToken(logits, context, one, () => draw));
+      }),
+    );
+  });
+  test('all are needed where others than the largest can come next', () => {
+    const needed = (more: Partial<typeof NEUTRAL_SAMPLING>) => logitsNeeded({ ...NEUTRAL_SAMPLING, ...more }, [1, 2, 2], 50_000);
+    expect(needed({})).toBe(0);
+    expect(needed({ topP: 0.9 })).toBe(0);
+    expect(needed({ temperature: 0, repetitionPenalty: 0.9 })).toBe(0);
+    expect(needed({ temperature: 0 })).toBe(1);
+    expect(needed({ temperature: 0, repetitionPenalty: 1.1 })).toBe(3);
+    expect(needed({ topK: 40 })).toBe(104);
+    expect(logitsNeeded({ ...NEUTRAL_SAMPLING, topK: 40 }, [], 256)).toBe(0);
+  });
+  test('NaN logits are an error', () => {
+    const { values, ids } = largestOfRows(new Float32Array([Number.NaN, Number.NaN]), 2, 1);
+    const greedy = { ...NEUTRAL_SAMPLING, temperature: 0 };
+    expect(() => pickCandidate(values, ids, [], greedy, Math.random)).toThrow(expect.objectContaining({ code: 'ERR_NON_FINITE' }));
   });
 });
 
