@@ -209,8 +209,6 @@ void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<S
   quantized_.memory = scratch;
   const size_t chunks = divide_up(w.class_tiles, chunk_items_);
   if (w.kind == Kind::int8) {
-    is_outlier_.assign(w.inp, 0);
-    row_scale_.assign(rows_, 0);
     // The one stage that writes this object: nothing else runs beside it.
     add([](const void* p, size_t, int) { const_cast<Product*>(static_cast<const Product*>(p))->find_outliers(); }, 1);
     add([](const void* p, size_t group, int) { static_cast<const Product*>(p)->quantize_int8(group); }, quantized_.cut.groups());
@@ -381,6 +379,8 @@ void Product::multiply_rows(size_t chunk, int thread) const {
 /// Columns in which some row, rounded to f16, reaches the threshold; and the largest magnitude of each row outside its own outliers.
 void Product::find_outliers() {
   const size_t inp = weight_.inp;
+  is_outlier_.assign(inp, 0);
+  row_scale_.assign(rows_, 0);
   for (size_t row = 0; row < rows_; ++row) {
     float largest = 0;
     bool nan = false;

@@ -52,9 +52,8 @@ void Program::check(const StepInput& input) const {
   }
 }
 
-void Program::step(const StepInput& input, const Kernels& kernels, Pool& pool) {
+void Program::step(StepInput input, const Kernels& kernels, Pool& pool) {
   check(input);
-  Stepper stepper{*this, input, kernels, pool, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}};
   size_t floats = 0;
   for (int d = 0; d < kRows; ++d) {
     rows_[d] = input.rows[d];
@@ -62,13 +61,15 @@ void Program::step(const StepInput& input, const Kernels& kernels, Pool& pool) {
     floats += arena_width[d] * input.rows[d];
   }
   if (arena_.size() < floats) arena_.resize(floats);
-  stepper.place_rows();
-  stepper.grow_caches();
-  stepper.add_stages();
-  pool.run(stepper.stages.data(), stepper.stages.size());
-  auto product = stepper.products.begin();
+  const StepCut cut(input, kernels, pool, arena_.data());
+  if (stepper_ == nullptr || !(stepper_->cut == cut)) {
+    stepper_.reset();
+    stepper_ = std::make_unique<Stepper>(*this, cut, input);
+  }
+  stepper_->run(std::move(input));
+  auto product = stepper_->products.begin();
   for (const Op& op : ops) {
-    if (op.kind == OpKind::linear && stepper.rows(op.x) > 0) count_outliers(static_cast<size_t>(op.linear), *product++);
+    if (op.kind == OpKind::linear && stepper_->rows(op.x) > 0) count_outliers(static_cast<size_t>(op.linear), *product++);
   }
 }
 
@@ -113,13 +114,18 @@ size_t Program::cache_bytes() const {
 void Program::trim() {
   constexpr size_t kKeep = size_t{4} << 20;
   if (scratch_bytes_ > kKeep) {
+    stepper_.reset();  // its stages write there
     give_memory(scratch_, scratch_bytes_);
     scratch_ = nullptr;
     scratch_bytes_ = 0;
   }
-  if (arena_.size() * sizeof(float) > kKeep) std::vector<float>().swap(arena_);
+  if (arena_.size() * sizeof(float) > kKeep) {
+    stepper_.reset();
+    std::vector<float>().swap(arena_);
+  }
 }
 
+Program::Program() = default;
 Program::~Program() { give_memory(scratch_, scratch_bytes_); }
 
 }  // namespace lowbit

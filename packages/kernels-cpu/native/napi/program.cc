@@ -190,7 +190,7 @@ struct StepJob {
 void run_step(napi_env, void* data) {
   StepJob& job = *static_cast<StepJob*>(data);
   try {
-    job.held->program.step(job.input, *job.held->machine->kernels, *job.held->machine->pool);
+    job.held->program.step(std::move(job.input), *job.held->machine->kernels, *job.held->machine->pool);
   } catch (const std::bad_alloc&) {
     job.code = "ERR_OUT_OF_MEMORY";
   } catch (const std::out_of_range& error) {
