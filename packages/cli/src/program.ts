@@ -360,7 +360,12 @@ function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command
       'activations of the native backend: exact (default), or fast, in 16 or 8 bits',
       arg((text) => parseChoice(text, ['exact', 'fast'] as const)),
     )
-    .option('--isa <name>', 'with --backend cpu: instructions to use, such as avx2 or scalar (default: the best there are)');
+    .option('--isa <name>', 'with --backend cpu: instructions to use, such as avx2 or scalar (default: the best there are)')
+    .option(
+      '--head-bits <n>',
+      'hold an output layer that is not quantized in so many bits (hqq: 8 loses hardly anything, 4 is smaller): less to read for each token',
+      arg((text) => Number(parseChoice(text, ['8', '6', '5', '4', '3', '2', '1'] as const))),
+    );
 }
 
 function sampling(command: Command): Command {

@@ -7,7 +7,7 @@ import type { Context } from '../context.ts';
 import { Interrupted } from '../errors.ts';
 import { loadModel } from '../load-model.ts';
 import type { BackendUse } from '../running-on.ts';
-import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
+import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
 export interface ChatOptions extends SamplingOptions, BackendFlags {
@@ -19,7 +19,13 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
   const { signal, progress } = context;
   checkBackendFlags(options);
   await using place = await openBackend(options, context);
-  const model = await loadModel(path, { runtime: place.runtime, signal, onProgress: progress.report, onNote: context.note });
+  const model = await loadModel(path, {
+    ...headOf(options),
+    runtime: place.runtime,
+    signal,
+    onProgress: progress.report,
+    onNote: context.note,
+  });
   try {
     progress.clear();
     if (model.tokenizer.chatTemplates.length === 0) {
