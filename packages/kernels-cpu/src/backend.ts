@@ -158,7 +158,10 @@ export class CpuBackend implements Backend {
       throw disposedError(this.#home.owner);
     }
     const linear = this.#adopt(handle, weight, bytes, bias !== undefined);
-    if (origin && plan.level !== 'dequant') await this.#store?.keep(handle, { spec: plan.spec, format, shape, origin }, bytes);
+    if (origin && plan.level !== 'dequant') {
+      await this.#store?.keep(handle, { spec: plan.spec, format, shape, origin }, bytes, () => this.#owned.has(linear));
+      this.#check();
+    }
     return linear;
   }
 

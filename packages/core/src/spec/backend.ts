@@ -166,7 +166,7 @@ export interface Backend extends AsyncDisposable {
   supports(request: LinearRequest): Support;
   /**
    * Puts a weight on the device as `supports` announced for its format, shape and use: where that is `dequant`, expanded.
-   * Takes over nothing: the caller may drop the host tensors once the promise settles.
+   * Takes over nothing: the caller may drop the host tensors once the promise settles, and must neither change nor transfer them before.
    * Throws ERR_UNSUPPORTED_FORMAT where `supports` says none, ERR_TENSOR_MISMATCH for parts or a bias that do not fit.
    */
   prepare(weight: QuantizedTensor, options?: PrepareOptions): Promise<QuantizedLinear>;
