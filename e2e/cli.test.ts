@@ -390,6 +390,31 @@ describe('chat', () => {
     expect(answers[1]!.usage.promptTokens).toBeGreaterThan(answers[0]!.usage.promptTokens);
   });
 
+  it('/save writes the conversation, and never over a file', async () => {
+    const file = at('talk.json');
+    const input = `hello\n/save ${file}\n/save ${file}\n/save\nhow are you\n`;
+    const flags = ['--system', 'be kind', '--max-tokens', '4', '--temp', '0'];
+    const { code, stdout, stderr } = await lowbit(['chat', model, ...flags, '--json'], { input });
+    expect(code).toBe(0);
+    const answers = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as GenerateResult);
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toEqual({
+      messages: [
+        { role: 'system', content: 'be kind' },
+        { role: 'user', content: 'hello' },
+        { role: 'assistant', content: answers[0]!.text },
+      ],
+    });
+    expect(stderr).toBe('');
+    // All of the first prompt; where the answer's tokens begin depends on how its text is cut again.
+    expect(answers[1]!.usage.cachedTokens).toBeGreaterThanOrEqual(answers[0]!.usage.promptTokens - 1);
+    const loud = await lowbit(['chat', model, ...flags], { input });
+    expect(loud.stderr).toContain(`${file} exists already`);
+    expect(loud.stderr).toContain('/save needs the name of a file');
+  });
+
   it('refuses a template that would not end', async () => {
     const hostile = variant('hostile', [], { 'chat_template.jinja': '{% for i in range(300000000) %}{% endfor %}' });
     const { code, json } = await lowbitJson(['chat', hostile], { input: 'hello' });

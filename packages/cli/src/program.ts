@@ -244,7 +244,10 @@ function addChat(program: Command, start: Start): void {
   )
     .argument('<model>', 'model folder with a chat template', path)
     .option('--system <text>', 'system message')
-    .addHelpText('after', '\nIn the chat: /reset starts over, /exit leaves. Ctrl-C stops an answer; twice, it leaves.')
+    .addHelpText(
+      'after',
+      '\nIn the chat: /reset starts over, /save FILE writes the conversation as JSON, /exit leaves. Ctrl-C stops an answer; twice, it leaves.',
+    )
     .action(async (model: string, options: ChatOptions) => {
       const context = start(options);
       const { chatCommand } = await import('./commands/chat.ts');

@@ -17,10 +17,13 @@ export {
   type SensitivityMetric,
 } from './evaluate/sensitivity.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
-export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate.ts';
-export type { LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
+export type { BatchEvent, BatchRequest } from './model/batch.ts';
+export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate-options.ts';
+export type { BatchOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
 export { type LoadModelOptions, loadModel } from './model/load-model.ts';
-export { processLogits } from './sampling/process.ts';
+export type { PromptCache } from './model/prompt-cache.ts';
+export type { TokenHistory } from './sampling/history.ts';
+export { type LogitEdits, type LogitsProcessor, processLogits, type SamplingSettings } from './sampling/process.ts';
 export { createRandom, type Random } from './sampling/random.ts';
 export type * from './sampling/settings.ts';
 export type { ChatMessage } from './text/chat-template.ts';

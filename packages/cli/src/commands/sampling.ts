@@ -51,12 +51,14 @@ function printable(text: string): string {
 }
 
 /** Counts and speeds of a generation in one line, and what computed it. */
+const ENDS = { stop: 'ended by itself', length: 'stopped at the limit', context: 'stopped at the end of the context' } as const;
+
 export function statistics({ usage, timings, seed, finishReason }: GenerateResult, { name, device }: BackendUse): string {
   const rate = (perSecond: number): string => (perSecond > 0 ? ` (${perSecond.toFixed(1)}/s)` : '');
   return [
     `${usage.promptTokens} prompt tokens${rate(timings.prefillTokensPerSecond)}`,
     `${usage.completionTokens} tokens${rate(timings.tokensPerSecond)}`,
-    finishReason === 'stop' ? 'ended by itself' : 'stopped at the limit',
+    ENDS[finishReason],
     `seed ${seed}`,
     plain(`backend ${name} (${device})`),
   ].join(', ');

@@ -5,6 +5,7 @@ import {
   type CallOptions,
   type Checkpoint,
   checkOptionNames,
+  DEFAULT_MAX_SEQUENCES,
   isLowbitError,
   type LoadOptions,
   type LoadWeight,
@@ -87,7 +88,7 @@ const DEFAULT_CHUNK = 512;
 export async function loadModel(checkpoint: Checkpoint, options: LoadModelOptions): Promise<LanguageModel> {
   checkOptionNames('loadModel', options, OPTIONS);
   const { runtime, signal, onProgress, dtype, prefillChunk = DEFAULT_CHUNK } = options;
-  const { cut, deviceMap, maxMemory, maxSequences, offloadMeta } = options;
+  const { cut, deviceMap, maxMemory, maxSequences = DEFAULT_MAX_SEQUENCES, offloadMeta } = options;
   signal?.throwIfAborted();
   if (!Number.isInteger(prefillChunk) || prefillChunk < 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `prefillChunk is ${prefillChunk}, expected a whole number from 1`);
@@ -139,6 +140,7 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
     runner: new Runner(loaded),
     contextLength,
     prefillChunk,
+    maxSequences,
     defaults: eosId === undefined ? defaults : { ...defaults, eosIds: [eosId] },
     tokenizer,
     ownRuntime: options.disposeRuntime ? runtime : undefined,

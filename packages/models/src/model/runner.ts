@@ -16,6 +16,8 @@ interface FeedOptions extends StepOptions {
   readonly wanted: readonly [from: number, to: number];
   /** Most tokens of one step. */
   readonly chunk: number;
+  /** So many tokens the sequence has already; default 0. */
+  readonly from?: number;
 }
 
 /** Result of one chunk: the outputs of input positions [from, to) that were wanted (possibly none), after `done` tokens. */
@@ -66,9 +68,9 @@ export class Runner {
 
   /** Steps through `ids` in chunks, so that activations stay bounded; the length of all of them counts as known from the start. */
   async *feed(id: SequenceId, ids: Uint32Array, options: FeedOptions): AsyncGenerator<FedChunk, void, undefined> {
-    const { chunk, wanted: range, ...step } = options;
+    const { chunk, wanted: range, from: there = 0, ...step } = options;
     const [first, last] = range;
-    for (let begin = 0; begin < last; begin += chunk) {
+    for (let begin = there; begin < last; begin += chunk) {
       const end = Math.min(begin + chunk, last);
       const from = Math.min(Math.max(first, begin), end);
       const wanted = Uint32Array.from({ length: end - from }, (_, i) => from - begin + i);
