@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { GenerateResult, InspectReport, PerplexityReport, QuantizeModelReport } from 'lowbit';
+import type { EstimateReport, GenerateResult, InspectReport, PerplexityReport, QuantizeModelReport } from 'lowbit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ensureBuilt, lowbit, lowbitJson, main, type Outcome, TINY } from './cli-process.ts';
 
@@ -37,7 +37,7 @@ describe('help, version and usage', () => {
   it('answers --help and --version on stdout', async () => {
     const help = await lowbit(['--help']);
     expect(help).toMatchObject({ code: 0, stderr: '' });
-    for (const verb of ['quantize', 'generate', 'chat', 'perplexity', 'inspect']) {
+    for (const verb of ['quantize', 'generate', 'chat', 'perplexity', 'inspect', 'estimate']) {
       expect(help.stdout).toContain(verb);
       expect(await lowbit([verb, '--help'])).toMatchObject({ code: 0, stderr: '' });
     }
@@ -366,6 +366,32 @@ it('perplexity of a model that computes NaN is an error', async () => {
   const { code, json, stderr } = await lowbitJson(['perplexity', model, '--ids', at('few.json')]);
   expect(json.error).toMatchObject({ code: 'ERR_NON_FINITE', message: expect.stringContaining('window 0') });
   expect([code, stderr]).toEqual([1, '']);
+});
+
+describe('estimate', () => {
+  it('tells what a folder takes, and what it would if it were quantized', async () => {
+    const flags = ['--context', '128', '--backend', 'reference'];
+    const { json: plain, stderr } = await lowbitJson<EstimateReport>(['estimate', TINY, ...flags]);
+    expect(stderr).toBe('');
+    expect(plain).toMatchObject({ method: null, backend: 'reference', contextLength: 128, verdict: 'fits', quantizing: null });
+    expect(plain.disk).toBeGreaterThan(11e6);
+    const { json: four } = await lowbitJson<EstimateReport>(['estimate', TINY, ...flags, '-m', 'hqq', '-b', '4']);
+    expect(four).toMatchObject({ method: 'hqq', kvCache: plain.kvCache, quantizing: 192 * 2 ** 20 });
+    expect(four.weights).toBeLessThan(plain.weights / 2);
+    expect((await lowbit(['quantize', TINY, '-o', at('estimated'), '-m', 'hqq', '-b', '4', '--quiet'])).code).toBe(0);
+    const { json: done } = await lowbitJson<EstimateReport>(['estimate', at('estimated'), ...flags]);
+    expect(done).toMatchObject({ weights: four.weights, kvCache: four.kvCache, disk: four.disk });
+    const text = await lowbit(['estimate', TINY, ...flags]);
+    expect(text.stdout).toMatch(/verdict +fits/);
+  });
+
+  it.each<[string, readonly string[], RegExp]>([
+    ['bits without a method', ['-b', '4'], /--bits needs --method/],
+    ['a setting that the method has not', ['-m', 'nf4', '-b', '4'], /--bits is not a setting of nf4/],
+  ])('refuses %s', async (_, flags, message) => {
+    const { code, stderr } = await lowbit(['estimate', TINY, ...flags]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);
+  });
 });
 
 describe('chat', () => {

@@ -8,6 +8,7 @@ import type { BenchFlags } from './commands/bench.ts';
 import type { RemoveCachedOptions } from './commands/cache.ts';
 import type { ChatOptions } from './commands/chat.ts';
 import type { ConvertOptions } from './commands/convert.ts';
+import type { EstimateFlags } from './commands/estimate.ts';
 import type { GenerateOptions } from './commands/generate.ts';
 import type { InspectOptions } from './commands/inspect.ts';
 import type { PerplexityOptions } from './commands/perplexity.ts';
@@ -69,6 +70,7 @@ export function createProgram(start: Start): Command {
   addPerplexity(program, start);
   addBench(program, start);
   addInspect(program, start);
+  addEstimate(program, start);
   addCache(program, start);
   return program;
 }
@@ -313,6 +315,30 @@ function addInspect(program: Command, start: Start): void {
       const context = start(options);
       const { inspectCommand } = await import('./commands/inspect.ts');
       await inspectCommand(dir, options, context);
+    });
+}
+
+function addEstimate(program: Command, start: Start): void {
+  computing(verb(program, 'estimate', 'tell how much memory a model takes, before it is quantized or loaded'))
+    .argument('<dir>', 'model folder', path)
+    .option(
+      '-m, --method <name>',
+      `as if quantized by: ${METHODS.join(', ')} (default: as it is)`,
+      arg((text) => parseChoice(text, METHODS)),
+    )
+    .option('-b, --bits <n>', 'bits per weight of that method', arg(parseBits))
+    .option('-g, --group <n>', 'weights that share a scale', arg(parseGroup))
+    .option(
+      '--context <n>',
+      'tokens of a text (default: the most that the model takes, up to 4096)',
+      number({ min: 1, max: 2 ** 31, whole: true }),
+    )
+    .option('--sequences <n>', 'texts at once', number({ min: 1, max: 2 ** 20, whole: true }), 1)
+    .addHelpText('after', '\nExample:\n  lowbit estimate ./model -m hqq -b 4 --context 8192')
+    .action(async (dir: string, options: EstimateFlags) => {
+      const context = start(options);
+      const { estimateCommand } = await import('./commands/estimate.ts');
+      await estimateCommand(dir, options, context);
     });
 }
 

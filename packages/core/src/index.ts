@@ -36,7 +36,6 @@ export {
 export { memoryFootprint } from './footprint.ts';
 export { glob } from './glob.ts';
 export { checkLinearUse, HostSlots } from './host-slots.ts';
-export { collectImportance, type ImportanceOptions } from './importance.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
@@ -58,7 +57,7 @@ export {
   type TileRun,
 } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
-export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
+export { DEFAULT_MAX_MEMORY, type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
 export { adapterFor, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
 export { planRecoding, type Recoding, type RecodingOptions } from './plan-recoding.ts';
 export { type CheckpointPlan, type LinearWork, lateTensors, type PlannedTensor, type TensorOrigin } from './plan-tensors.ts';

@@ -25,7 +25,7 @@ export interface PlanOptions {
   /** Dtype of everything that is not quantized, and of scales and zeros. Default: tensors as in the source, scales and zeros f16. */
   readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
   readonly codecs?: readonly FormatCodec[] | undefined;
-  /** What an error in each linear costs, by path, for quantizers that can use it. From `collectImportance`. */
+  /** What an error in each linear costs, by path, for quantizers that can use it. From `collectImportance` of models. */
   readonly importance?: ReadonlyMap<string, Importance> | undefined;
 }
 

@@ -85,7 +85,7 @@ export class CpuBackend implements Backend {
   readonly #binding: CpuBinding;
   readonly #codecs: readonly FormatCodec[];
   readonly #machine: Machine;
-  readonly #kvDtype: StoredFloat;
+  readonly kvDtype: StoredFloat;
   readonly #home: LinearHome;
   readonly #slots: HostSlots;
   readonly #store: PackedStore | undefined;
@@ -96,7 +96,7 @@ export class CpuBackend implements Backend {
 
   constructor(binding: CpuBinding, settings: CpuSettings, memory: number) {
     const { name, isa, threads, precision, kvDtype, codecs, cache } = settings;
-    this.#kvDtype = kvDtype;
+    this.kvDtype = kvDtype;
     this.name = name;
     this.device = { label: `CPU, ${isa}, ${threads === 1 ? 'one thread' : `${threads} threads`}`, memory, features: [isa, precision] };
     this.#binding = binding;
@@ -210,7 +210,7 @@ export class CpuBackend implements Backend {
     }
     const owned = program.linears.map((use, i) => this.#own(use, linears[i]!));
     const handles = owned.map(({ handle }) => handle);
-    const spec = programSpec(program, handles, { contextLength: options.contextLength, kvDtype: this.#kvDtype });
+    const spec = programSpec(program, handles, { contextLength: options.contextLength, kvDtype: this.kvDtype });
     try {
       const handle = this.#binding.compileProgram(this.#machine, spec);
       const constantBytes = spec.constants.reduce((sum, { byteLength }) => sum + byteLength, 0);

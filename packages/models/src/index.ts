@@ -5,6 +5,7 @@ export { llama } from './adapters/llama.ts';
 export { type DecoderFamily, decoderAdapter } from './decoder/adapter.ts';
 export type * from './decoder/spec.ts';
 export { type BenchOptions, type BenchResult, benchModel } from './evaluate/bench.ts';
+export { collectImportance, type ImportanceOptions } from './evaluate/collect-importance.ts';
 export { type CheckpointImportanceOptions, checkpointImportance } from './evaluate/importance.ts';
 export { type Divergence, klDivergence } from './evaluate/kl-divergence.ts';
 export { type Perplexity, type PerplexityOptions, perplexity, type Scorer, summarize } from './evaluate/perplexity.ts';
@@ -18,6 +19,7 @@ export {
 } from './evaluate/sensitivity.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
 export type { BatchEvent, BatchRequest } from './model/batch.ts';
+export { type EstimateOptions, estimateMemory, type MemoryEstimate, type Verdict } from './model/estimate.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate-options.ts';
 export type { BatchOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
 export { type LoadModelOptions, loadModel } from './model/load-model.ts';

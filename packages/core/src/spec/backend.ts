@@ -158,6 +158,8 @@ export interface Backend extends AsyncDisposable {
   readonly spec: 1;
   readonly name: string;
   readonly device: { readonly label: string; readonly memory: number; readonly features: readonly string[] };
+  /** What it holds keys and values in; default f32. */
+  readonly kvDtype?: 'f32' | 'f16' | 'bf16';
   /** Operations it runs. `linear` alone is a valid, weights-only backend. */
   readonly ops: ReadonlySet<OpName>;
   /** Faster versions of quantizers' routines, by name. */

@@ -1,17 +1,10 @@
 // What an error in each linear of a checkpoint costs, measured by running sample tokens through it layer by layer.
 
-import {
-  adapterFor,
-  type CallOptions,
-  type Checkpoint,
-  collectImportance,
-  type Importance,
-  type ModelAdapter,
-  type Runtime,
-} from '@lowbit/core';
+import { adapterFor, type CallOptions, type Checkpoint, type Importance, type ModelAdapter, type Runtime } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
 import { tokenIds } from '../model/ids.ts';
 import { logicalModel, readLinear, readLogical } from '../model/stored.ts';
+import { collectImportance } from './collect-importance.ts';
 
 export interface CheckpointImportanceOptions extends CallOptions {
   readonly runtime: Pick<Runtime, 'load'>;

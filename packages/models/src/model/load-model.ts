@@ -72,7 +72,8 @@ const OPTIONS = Object.keys({
   onProgress: true,
 } satisfies Record<keyof LoadModelOptions, true>);
 
-const DEFAULT_CHUNK = 512;
+/** Default of `prefillChunk`. */
+export const DEFAULT_CHUNK = 512;
 
 /**
  * Loads a model. The checkpoint is not needed afterwards and stays the caller's to dispose.
@@ -147,7 +148,8 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   });
 }
 
-function boundedContext(asked: number | undefined, most: number): number {
+/** Throws ERR_BAD_ARGUMENT, and ERR_LIMIT for more than the model was made for. */
+export function boundedContext(asked: number | undefined, most: number): number {
   if (asked === undefined) return most;
   if (!Number.isInteger(asked) || asked < 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `contextLength is ${asked}, expected a whole number from 1`, {
