@@ -368,6 +368,14 @@ it('perplexity of a model that computes NaN is an error', async () => {
   expect([code, stderr]).toEqual([1, '']);
 });
 
+it('--prompt-lookup changes no text', async () => {
+  const asked = ['generate', TINY, '-p', 'the son of David, the son of Abraham, the son of', '--temp', '0', '--max-tokens', '24', '--json'];
+  const { json: plain } = await lowbitJson<GenerateResult>(asked);
+  const { json: guessed } = await lowbitJson<GenerateResult>([...asked, '--prompt-lookup']);
+  expect(guessed.ids).toEqual(plain.ids);
+  expect(guessed.usage.guessedTokens).toBeGreaterThan(0);
+});
+
 describe('estimate', () => {
   it('tells what a folder takes, and what it would if it were quantized', async () => {
     const flags = ['--context', '128', '--backend', 'reference'];

@@ -24,6 +24,7 @@ export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from '
 export type { BatchOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
 export { type LoadModelOptions, loadModel } from './model/load-model.ts';
 export type { PromptCache } from './model/prompt-cache.ts';
+export type { PromptLookup } from './model/prompt-lookup.ts';
 export type { TokenHistory } from './sampling/history.ts';
 export { type LogitEdits, type LogitsProcessor, processLogits, type SamplingSettings } from './sampling/process.ts';
 export { createRandom, type Random } from './sampling/random.ts';

@@ -1,13 +1,12 @@
 // Several continuations at once: their tokens share steps, so that weights are read once for all of them.
 
-import { elements, LowbitError, type SequenceId, type StepOutputs } from '@lowbit/core';
-import { Continuation, type GenerationHost, readingLogits } from './continuation.ts';
+import { LowbitError, type SequenceId, type StepOutputs } from '@lowbit/core';
+import { Continuation, type GenerationHost, readingLogits, rowOf } from './continuation.ts';
 import { prefill } from './generate.ts';
 import type { GenerateOptions, TokenEvent } from './generate-options.ts';
-import { outputValues } from './runner.ts';
 
 /** A continuation of a batch: what all of them share is said once, for the batch. */
-export type BatchRequest = Omit<GenerateOptions, 'signal' | 'onProgress' | 'promptCache'>;
+export type BatchRequest = Omit<GenerateOptions, 'signal' | 'onProgress' | 'promptCache' | 'promptLookup'>;
 
 /** A token of request `index`. */
 export interface BatchEvent extends TokenEvent {
@@ -31,10 +30,10 @@ export async function* generateBatch(
   { signal, onProgress, atOnce }: Pick<GenerateOptions, 'signal' | 'onProgress'> & { readonly atOnce: number },
 ): AsyncGenerator<BatchEvent, void, undefined> {
   const waiting = requests.map((request, index) => {
-    for (const name of ['signal', 'onProgress', 'promptCache']) {
+    for (const name of ['signal', 'onProgress', 'promptCache', 'promptLookup']) {
       if (!Object.hasOwn(request, name)) continue;
       throw new LowbitError('ERR_BAD_ARGUMENT', `request ${index} of the batch has ${name}`, {
-        hint: name === 'promptCache' ? 'A batch uses none.' : 'Pass it once, for the whole batch.',
+        hint: name.startsWith('prompt') ? 'A batch has none.' : 'Pass it once, for the whole batch.',
       });
     }
     return { index, one: new Continuation(host, request, `request ${index} of generateBatch`) };
@@ -73,18 +72,9 @@ export async function* generateBatch(
 
 /** One token of each. */
 async function step(host: GenerationHost, running: readonly Running[], signal: AbortSignal | undefined): Promise<void> {
-  const counts = running.map(({ one }) => one.logits);
+  const counts = running.map(({ one }) => one.logits());
   const count = counts.includes(0) ? 0 : Math.max(...counts);
   const batch = running.map(({ sequence, one }) => ({ id: sequence, tokens: Uint32Array.of(one.tokens.at(-1)!) }));
   const outputs = await host.runner.step(batch, readingLogits(count, signal));
-  const logits = outputValues(outputs, 'logits');
-  const ids = outputs['logits.ids'];
-  const width = logits.length / running.length;
-  for (const [row, entry] of running.entries()) {
-    const part = (numbers: Float32Array | Int32Array): Uint8Array => new Uint8Array(numbers.slice(row * width, (row + 1) * width).buffer);
-    entry.outputs = {
-      logits: { dtype: 'f32', shape: [1, width], data: part(logits) },
-      ...(ids ? { 'logits.ids': { dtype: 'i32', shape: [1, width], data: part(elements({ dtype: 'i32', data: ids.data })) } } : {}),
-    };
-  }
+  for (const [row, entry] of running.entries()) entry.outputs = rowOf(outputs, row, running.length);
 }

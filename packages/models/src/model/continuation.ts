@@ -1,6 +1,6 @@
 // One continuation: which token comes after which, the text of them, and when it ends. Who runs the steps is others' business.
 
-import { checkOptionNames, elements, LowbitError, type StepOptions, type StepOutputs } from '@lowbit/core';
+import { checkOptionNames, elements, type HostTensor, LowbitError, type StepOptions, type StepOutputs } from '@lowbit/core';
 import { logitsNeeded, pickCandidate } from '../sampling/candidates.ts';
 import { logitEdits } from '../sampling/edits.ts';
 import { pickToken } from '../sampling/pick.ts';
@@ -12,6 +12,7 @@ import { type StopWatcher, stopWatcher } from '../text/stop-strings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type FinishReason, GENERATE_OPTIONS, type GenerateOptions, type GenerateResult, type TokenEvent } from './generate-options.ts';
 import { tokenIds } from './ids.ts';
+import { guess, type PromptLookup, promptLookup } from './prompt-lookup.ts';
 import { outputValues, type Runner } from './runner.ts';
 
 /** What a continuation needs of its model. */
@@ -44,8 +45,10 @@ export class Continuation {
   readonly #tokens: number[];
   readonly #shown: string[] = [];
   readonly #started = performance.now();
+  readonly #lookup: Required<PromptLookup> | undefined;
   #prefilled = 0;
   #cached = 0;
+  #guessed = 0;
 
   /**
    * Throws ERR_BAD_ARGUMENT for unusable options, ERR_LIMIT for a prompt over the context, ERR_TOKENIZER where text is needed and there is no tokenizer.
@@ -65,6 +68,7 @@ export class Continuation {
     this.#random = createRandom(seed);
     this.prompt = promptIds(host, options);
     this.#maxTokens = maxTokens;
+    this.#lookup = promptLookup(options.promptLookup);
     const stops = typeof stop === 'string' ? [stop] : stop;
     if (stops.length > 0 && !host.hasTokenizer) host.tokenizer(); // throws: stop strings need text
     this.#text = textOf(host.hasTokenizer ? host.tokenizer().decodeStream() : undefined, stopWatcher(stops));
@@ -83,10 +87,23 @@ export class Continuation {
     this.#cached = cached;
   }
 
-  /** What the next step must read back: how many of the largest logits, 0 for all. */
-  get logits(): number {
+  /** Tokens that may follow the last one, to be stepped with it. */
+  guess(): readonly number[] {
+    if (!this.#lookup) return [];
+    const left = Math.min(this.#maxTokens - (this.#tokens.length - this.prompt.length), this.#host.contextLength - this.#tokens.length);
+    return guess(this.#tokens, this.#lookup, left);
+  }
+
+  /** Notes that a token was guessed right. */
+  guessedRight(): void {
+    this.#guessed++;
+  }
+
+  /** What the next step must read back: how many of the largest logits, 0 for all; `guesses` tokens go with the last one. */
+  logits(guesses = 0): number {
     const { bias, processors } = this.#edits;
-    return bias || processors ? 0 : logitsNeeded(this.#settings, this.#history, this.#host.vocab);
+    const count = bias || processors ? 0 : logitsNeeded(this.#settings, this.#history, this.#host.vocab);
+    return count === 0 ? 0 : Math.min(count + guesses, this.#host.vocab); // penalties may put guesses behind others, too
   }
 
   /** The next token, from what a step said of the last one; with `result` it is the last. Throws ERR_NON_FINITE. */
@@ -133,7 +150,7 @@ export class Continuation {
       ids,
       finishReason,
       seed: this.#seed,
-      usage: { promptTokens: prompt, cachedTokens: this.#cached, completionTokens: ids.length },
+      usage: { promptTokens: prompt, cachedTokens: this.#cached, completionTokens: ids.length, guessedTokens: this.#guessed },
       timings: {
         prefillMs,
         decodeMs,
@@ -147,6 +164,16 @@ export class Continuation {
 /** Options of a step that reads back so many logits. */
 export function readingLogits(count: number, signal: AbortSignal | undefined): StepOptions {
   return { signal, ...(count > 0 ? { largest: { logits: count } } : {}) };
+}
+
+/** The outputs of one row of a step. */
+export function rowOf(outputs: StepOutputs, row: number, rows: number): StepOutputs {
+  const part = (tensor: HostTensor): HostTensor => {
+    const bytes = tensor.data.byteLength / rows;
+    return { dtype: tensor.dtype, shape: [1, tensor.shape[1]!], data: tensor.data.slice(row * bytes, (row + 1) * bytes) };
+  };
+  const ids = outputs['logits.ids'];
+  return { logits: part(outputs.logits!), ...(ids ? { 'logits.ids': part(ids) } : {}) };
 }
 
 function promptIds(host: GenerationHost, options: GenerateOptions): Uint32Array {

@@ -4,6 +4,7 @@ import type { JsonObject, ProgressEvent } from '@lowbit/core';
 import type { LogitsProcessor, SamplingSettings } from '../sampling/process.ts';
 import type { ChatMessage, ChatTemplateOptions } from '../text/chat-template.ts';
 import type { PromptCache } from './prompt-cache.ts';
+import type { PromptLookup } from './prompt-lookup.ts';
 
 /** Exactly one of `prompt`, `messages` and `ids`; sampling options that are absent follow the checkpoint's generation_config.json. */
 export interface GenerateOptions extends Partial<SamplingSettings> {
@@ -22,6 +23,8 @@ export interface GenerateOptions extends Partial<SamplingSettings> {
   readonly logitsProcessors?: readonly LogitsProcessor[];
   /** What an earlier text has in common with this one is not computed again; see `LanguageModel.promptCache`. */
   readonly promptCache?: PromptCache | undefined;
+  /** Guesses tokens from what was said before and checks several in one step: the same text, faster where texts repeat themselves. Default false. */
+  readonly promptLookup?: boolean | PromptLookup;
   /** Most tokens to generate; default 256. The end of the context ends a text, too. */
   readonly maxTokens?: number;
   /** Same seed, model, backend and options: same tokens. Default random. */
@@ -46,8 +49,13 @@ export interface GenerateResult {
   readonly finishReason: FinishReason;
   /** The seed that repeats this. */
   readonly seed: number;
-  /** `cachedTokens` of the prompt came from `promptCache`. */
-  readonly usage: { readonly promptTokens: number; readonly cachedTokens: number; readonly completionTokens: number };
+  /** `cachedTokens` of the prompt came from `promptCache`; of the completion `guessedTokens` came from `promptLookup`. */
+  readonly usage: {
+    readonly promptTokens: number;
+    readonly cachedTokens: number;
+    readonly completionTokens: number;
+    readonly guessedTokens: number;
+  };
   /** Wall-clock milliseconds, and tokens per second of the prompt (without what was cached) and of the tokens after the first. */
   readonly timings: {
     readonly prefillMs: number;
@@ -83,6 +91,7 @@ export const GENERATE_OPTIONS = Object.keys({
   logitBias: true,
   logitsProcessors: true,
   promptCache: true,
+  promptLookup: true,
   seed: true,
   stop: true,
   ignoreEos: true,

@@ -1,7 +1,7 @@
 // One continuation after another: prefill, then token by token until something ends it.
 
 import type { SequenceId, StepOutputs } from '@lowbit/core';
-import { Continuation, type GenerationHost, readingLogits } from './continuation.ts';
+import { Continuation, type GenerationHost, readingLogits, rowOf } from './continuation.ts';
 import type { GenerateOptions, TokenEvent } from './generate-options.ts';
 
 /**
@@ -18,12 +18,26 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
     let outputs = await prefill(host, sequence, one, { ...options, from: length });
     stepped = one.prompt.length;
     one.read(length);
+    let event = one.take(outputs);
     for (;;) {
-      const event = one.take(outputs);
       yield event;
       if (event.result) return;
-      outputs = await host.runner.step([{ id: sequence, tokens: Uint32Array.of(event.id) }], readingLogits(one.logits, signal));
-      stepped++;
+      const guesses = one.guess();
+      const tokens = Uint32Array.of(event.id, ...guesses);
+      outputs = await host.runner.step(
+        [{ id: sequence, tokens, wanted: Uint32Array.from(tokens.keys()) }],
+        readingLogits(one.logits(guesses.length), signal),
+      );
+      // Each guess that is the token which comes is a step saved; the first that is not makes those after it worthless.
+      let used = 0;
+      for (;;) {
+        event = one.take(rowOf(outputs, used++, tokens.length));
+        if (event.result || event.id !== guesses[used - 1]) break;
+        one.guessedRight();
+        yield event;
+      }
+      stepped += used;
+      if (used < tokens.length) await host.runner.run((program) => program.truncate(sequence, stepped));
     }
   } finally {
     if (promptCache) await promptCache.keep(sequence, one.tokens.slice(0, stepped));
@@ -51,7 +65,7 @@ export async function prefill(
   const last = one.prompt.length;
   let outputs: StepOutputs = {};
   const chunks = host.runner.feed(sequence, one.prompt, {
-    ...readingLogits(one.logits, signal),
+    ...readingLogits(one.logits(), signal),
     from,
     wanted: [last - 1, last],
     chunk: host.prefillChunk,

@@ -39,7 +39,12 @@ describe('generating', () => {
     expect(result.text).toBe(model.tokenizer.decode(result.ids));
     expect(result.text).toMatch(/^ the \w+/);
     expect(result.finishReason).toBe('length');
-    expect(result.usage).toEqual({ promptTokens: model.tokenizer.encode(prompt).length, cachedTokens: 0, completionTokens: 40 });
+    expect(result.usage).toEqual({
+      promptTokens: model.tokenizer.encode(prompt).length,
+      cachedTokens: 0,
+      completionTokens: 40,
+      guessedTokens: 0,
+    });
     expect(result.timings.tokensPerSecond).toBeGreaterThan(0);
   });
 

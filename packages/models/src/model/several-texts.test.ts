@@ -5,8 +5,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as golden from '../../../../fixtures/golden.ts';
 import { goldenContents, memoryCheckpoint } from '../testing/memory-checkpoint.ts';
 import type { BatchRequest } from './batch.ts';
+import type { GenerateOptions } from './generate-options.ts';
 import type { LanguageModel } from './language-model.ts';
 import { loadModel } from './load-model.ts';
+import { guess } from './prompt-lookup.ts';
 
 const files = Object.fromEntries(
   ['tokenizer.json', 'tokenizer_config.json'].map((name) => [name, JSON.stringify(golden.goldenJson(`models/tokenizer-llama3/${name}`))]),
@@ -76,6 +78,51 @@ describe('a batch', () => {
     const batch = model.generateBatch(requests, { signal: controller.signal, onProgress: () => controller.abort(new Error('enough')) });
     await expect(batch).rejects.toThrow('enough');
     expect(model.memory().kvCache).toBe(0);
+  });
+});
+
+describe('prompt lookup', () => {
+  test('guesses what followed before', () => {
+    const lookup = { ngram: 2, tokens: 3 };
+    expect(guess([1, 2, 3, 4, 5, 1, 2], lookup, 9)).toEqual([3, 4, 5]);
+    expect(guess([1, 2, 3, 1, 2, 9, 1, 2], lookup, 9)).toEqual([9, 1, 2]);
+    expect(guess([1, 2, 3, 4, 5, 1, 2], lookup, 2)).toEqual([3, 4]);
+    expect(guess([7, 7, 7], lookup, 9)).toEqual([7]);
+    for (const none of [[], [1], [1, 2], [1, 2, 3], [2, 1, 3, 1, 2]]) expect(guess(none, lookup, 9)).toEqual([]);
+    expect(guess([1, 2, 3, 4, 5, 1, 2], lookup, 0)).toEqual([]);
+  });
+
+  test.each<[string, Partial<GenerateOptions>]>([
+    ['greedy', { temperature: 0 }],
+    ['sampled', { temperature: 0.7, topK: 3, seed: 5 }],
+    ['with penalties', { temperature: 0, frequencyPenalty: 0.4, repetitionPenalty: 1.05 }],
+    [
+      'with a processor',
+      { temperature: 0, logitsProcessors: [(scores, { tokens }) => void scores.fill(-1e9, tokens.at(-1)!, tokens.at(-1)! + 1)] },
+    ],
+    ['to the end of the context', { temperature: 0, maxTokens: 200 }],
+    ['up to a stop string', { temperature: 0, stop: ' and' }],
+  ])('gives the same text, %s', async (_, options) => {
+    const asked = { prompt: `${prompt} and the small river carries and the small`, maxTokens: 40, ignoreEos: true, ...options };
+    const plain = await model.generate(asked);
+    let guessed = 0;
+    for (const lookup of [true, { tokens: 8, ngram: 1 }]) {
+      const { text, ids, finishReason, usage } = await model.generate({ ...asked, promptLookup: lookup });
+      expect({ text, ids, finishReason }).toEqual({ text: plain.text, ids: plain.ids, finishReason: plain.finishReason });
+      guessed += usage.guessedTokens;
+    }
+    expect(plain.usage.guessedTokens).toBe(0);
+    if (Object.keys(options).join() === 'temperature') expect(guessed).toBeGreaterThan(0);
+  });
+
+  test('goes with a prompt cache, and refuses nonsense', async () => {
+    await using promptCache = model.promptCache();
+    const asked = { prompt, temperature: 0, maxTokens: 30, ignoreEos: true } as const;
+    const plain = await model.generate(asked);
+    for (let i = 0; i < 2; i++) expect((await model.generate({ ...asked, promptCache, promptLookup: true })).ids).toEqual(plain.ids);
+    for (const promptLookup of [{ tokens: 0 }, { ngram: 1.5 }, { tokens: 1000 }]) {
+      await expect(model.generate({ ...asked, promptLookup })).rejects.toThrow(code('ERR_BAD_ARGUMENT'));
+    }
   });
 });
 
