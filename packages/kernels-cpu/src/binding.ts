@@ -196,6 +196,28 @@ export interface CpuBinding {
       errors: Float64Array,
     ]
   ): Promise<void>;
+  /** Writes codes [blocks * block / dim], scales [blocks * block / group] and sums [3]; points and stored [size, dim], norms [size]. */
+  higgsCode(
+    machine: Machine,
+    weights: Uint8Array,
+    dtype: StoredFloat,
+    run: RotatedRun,
+    ...rest: [points: Float32Array, norms: Float32Array, stored: Float32Array, codes: Uint8Array, scales: Float32Array, sums: Float64Array]
+  ): Promise<void>;
+}
+
+/** Blocks of a rotated weight, and the grid for them: see native/dispatch/routines-higgs.h. */
+export interface RotatedRun {
+  readonly inp: number;
+  readonly first: number;
+  readonly blocks: number;
+  readonly block: number;
+  readonly group: number;
+  /** Dtype of the scales. */
+  readonly scale: StoredFloat;
+  readonly dim: 1 | 2;
+  /** Points of the grid. */
+  readonly size: number;
 }
 
 /** Weights [count] as bytes, in blocks of `size`; `divides`: the last one, if it is short. */
@@ -216,7 +238,7 @@ export interface TilePacking {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 3;
+export const BINDING_ABI = 4;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -248,4 +270,5 @@ export const BINDING_FUNCTIONS = [
   'hqqFinish',
   'bnbAbsmax',
   'bnbFourBit',
+  'higgsCode',
 ] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];

@@ -53,6 +53,12 @@ ALWAYS_INLINE Floats low_pairs(Floats a, Floats b) { return _mm512_unpacklo_ps(a
 ALWAYS_INLINE Floats high_pairs(Floats a, Floats b) { return _mm512_unpackhi_ps(a, b); }
 ALWAYS_INLINE Floats low_halves(Floats a, Floats b) { return (Floats)_mm512_unpacklo_pd((Doubles)a, (Doubles)b); }
 ALWAYS_INLINE Floats high_halves(Floats a, Floats b) { return (Floats)_mm512_unpackhi_pd((Doubles)a, (Doubles)b); }
+ALWAYS_INLINE Floats even_lanes(Floats a, Floats b) {
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+}
+ALWAYS_INLINE Floats odd_lanes(Floats a, Floats b) {
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
 #elif defined(__AVX__)
 ALWAYS_INLINE Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 ALWAYS_INLINE Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
@@ -69,6 +75,8 @@ ALWAYS_INLINE Floats low_pairs(Floats a, Floats b) { return _mm256_unpacklo_ps(a
 ALWAYS_INLINE Floats high_pairs(Floats a, Floats b) { return _mm256_unpackhi_ps(a, b); }
 ALWAYS_INLINE Floats low_halves(Floats a, Floats b) { return (Floats)_mm256_unpacklo_pd((Doubles)a, (Doubles)b); }
 ALWAYS_INLINE Floats high_halves(Floats a, Floats b) { return (Floats)_mm256_unpackhi_pd((Doubles)a, (Doubles)b); }
+ALWAYS_INLINE Floats even_lanes(Floats a, Floats b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
+ALWAYS_INLINE Floats odd_lanes(Floats a, Floats b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
 #else
 template <class T>
 ALWAYS_INLINE T smaller(T a, T b) {
@@ -87,6 +95,8 @@ ALWAYS_INLINE Floats low_pairs(Floats a, Floats b) { return __builtin_shufflevec
 ALWAYS_INLINE Floats high_pairs(Floats a, Floats b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
 ALWAYS_INLINE Floats low_halves(Floats a, Floats b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
 ALWAYS_INLINE Floats high_halves(Floats a, Floats b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
+ALWAYS_INLINE Floats even_lanes(Floats a, Floats b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
+ALWAYS_INLINE Floats odd_lanes(Floats a, Floats b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
 #endif
 
 ALWAYS_INLINE Floats all(float v) { return Floats{} + v; }
