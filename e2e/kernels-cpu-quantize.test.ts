@@ -1,6 +1,6 @@
 // Quantizing with the routines of the native CPU backend: the bytes and the reported errors of the TypeScript, on every instruction set and with 1 to 3
 // threads.
-import { fp4, nf4 } from '@lowbit/bnb';
+import { fp4, int8, nf4 } from '@lowbit/bnb';
 import {
   createRuntime,
   float32Tensor,
@@ -105,6 +105,44 @@ describe('quantizing with native routines', () => {
     addon(context);
     await sameEverywhere(quantizer, weightOf(shape[0], shape[1], dtype));
     await sameEverywhere(quantizer, { dtype, shape, data: new Uint8Array(weightOf(shape[0], shape[1], dtype).data.length) }); // zeros
+  });
+
+  it.for([
+    ['rows of several spans', [37, 9001], 'f32'],
+    ['bf16', [300, 1100], 'bf16'],
+    ['f16, several pieces', [700, 900], 'f16'],
+    ['a row longer than a piece', [2, 300_001], 'f32'],
+    ['rows of three weights', [9000, 3], 'f32'],
+    ['few weights', [16, 100], 'f32'],
+    ['one weight', [1, 1], 'bf16'],
+  ] as const)('LLM.int8, %s: the bytes and the error of the TypeScript', async ([, shape, dtype], context) => {
+    addon(context);
+    const weight = weightOf(shape[0], shape[1], dtype);
+    await sameEverywhere(int8(), weight);
+    await sameEverywhere(int8(), sparse(shape[0], shape[1], dtype));
+    for (const factor of [1e-5, 3e-6, 1e-40]) {
+      const small = toFloat32(weight).map((value) => value * factor); // rows whose magnitude is a subnormal float16, or none
+      await sameEverywhere(int8(), { ...weight, data: writeFloat32(dtype, small) });
+    }
+  });
+
+  it('LLM.int8: rows that float16 does not have are refused with the same words, or the same bytes', async (context) => {
+    addon(context);
+    await using runtime = await runtimeOf('auto', 2);
+    for (const value of [Number.NaN, -Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 65519, 65520, -1e6]) {
+      for (const at of [0, 1100 * 250 + 77, 1100 * 300 - 1]) {
+        for (const dtype of ['f32', 'bf16'] as const) {
+          const values = toFloat32(weightOf(300, 1100, 'f32')).slice();
+          values[at] = value;
+          values[1100 * 299] = 1e9; // another failure, in the last row
+          const weight = { dtype, shape: [300, 1100], data: writeFloat32(dtype, values) };
+          await sameEverywhere(int8({ allowNonFinite: true }), weight);
+          const failure = async (options: object) => quantize(weight, int8(), options).catch((error: Error) => error);
+          expect(await failure({ runtime })).toEqual(await failure({}));
+          expect(await failure({ runtime })).toBeInstanceOf(Error);
+        }
+      }
+    }
   });
 
   it.for([
@@ -215,7 +253,7 @@ describe('quantizing with native routines', () => {
   it('gives the event loop its turns, stops when it is told to, and a backend that is disposed meanwhile ends it', async (context) => {
     addon(context);
     const weight = weightOf(2048, 1024, 'f32'); // eight pieces, three under way
-    for (const quantizer of [hqq(), nf4(), higgs()]) {
+    for (const quantizer of [hqq(), nf4(), int8(), higgs()]) {
       const controller = new AbortController();
       await using runtime = await runtimeOf('auto', 2);
       let pieces = 0;
@@ -244,6 +282,7 @@ describe('quantizing with native routines', () => {
     };
     await quantize(weightOf(64, 128, 'f32'), hqq(), { runtime: watched });
     await quantize(weightOf(64, 128, 'f32'), higgs(), { runtime: watched });
-    expect([...called].sort()).toEqual(['higgs.code', 'hqq.finish', 'hqq.min-max', 'hqq.proximal-steps']);
+    await quantize(weightOf(64, 128, 'f32'), int8(), { runtime: watched });
+    expect([...called].sort()).toEqual(['bnb.int8', 'higgs.code', 'hqq.finish', 'hqq.min-max', 'hqq.proximal-steps']);
   });
 });

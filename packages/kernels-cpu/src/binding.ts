@@ -196,6 +196,11 @@ export interface CpuBinding {
       errors: Float64Array,
     ]
   ): Promise<void>;
+  /** Writes magnitudes [rows], codes [rows, size] and errors [3, rows]; weights are [rows, size]. */
+  bnbInt8(
+    machine: Machine,
+    ...rest: [...TileArguments, few: boolean, narrow: boolean, magnitudes: Float32Array, codes: Uint8Array, errors: Float64Array]
+  ): Promise<void>;
   /** Writes codes [blocks * block / dim], scales [blocks * block / group] and sums [3]; points and stored [size, dim], norms [size]. */
   higgsCode(
     machine: Machine,
@@ -270,5 +275,6 @@ export const BINDING_FUNCTIONS = [
   'hqqFinish',
   'bnbAbsmax',
   'bnbFourBit',
+  'bnbInt8',
   'higgsCode',
 ] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];

@@ -45,6 +45,13 @@ describe('routines of bnb', () => {
     await expect(fourBit([weights, cuts, hostTensor('u8', [16], new Uint8Array(16).fill(16)), values], params)).rejects.toMatchObject(bad);
     const one = float32Tensor([1], [1]);
     await expect(fourBit([weights, cuts, codes, values, one, one], params)).rejects.toMatchObject(bad);
+    const int8 = backend.routines!.get('bnb.int8')!;
+    const rows = { few: true, narrow: false };
+    expect([...(await int8([{ ...weights, shape: [9, 11] }], rows))[1]!.data]).toEqual(new Array(99).fill(127));
+    for (const shape of [[10, 10], [99], [9, 0], [2 ** 50, 8]]) {
+      await expect(int8([{ ...weights, shape }], rows), `${shape}`).rejects.toMatchObject(bad);
+    }
+    await expect(int8([hostTensor('i32', [9, 11], new Int32Array(99))], rows)).rejects.toMatchObject(bad);
     await backend[Symbol.asyncDispose]();
     await expect(absmax([weights], params)).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
   });

@@ -2,7 +2,12 @@
 
 import { elements, type HostTensor, hostTensor, LowbitError, toFloat32 } from '@lowbit/core';
 import type { RunArguments } from './binding.ts';
-import { type NativeRoutine, runOf } from './routines.ts';
+import { type NativeRoutine, runOf, tileOf } from './routines.ts';
+
+interface RowParams {
+  readonly few: boolean;
+  readonly narrow: boolean;
+}
 
 interface BlockParams {
   readonly size: number;
@@ -39,5 +44,14 @@ export const bnbRoutines: Readonly<Record<string, NativeRoutine>> = {
     const tables = [toFloat32(cuts!), elements({ dtype: 'u8', data: codes!.data }), toFloat32(values!)] as const;
     await binding.bnbFourBit(machine(), ...run, ...tables, absmax, scale && toFloat32(scale), packed, errors);
     return [hostTensor('u8', [packed.length], packed), floats(absmax), hostTensor('f64', [3, blocks], errors)];
+  },
+  'bnb.int8': async ({ binding, machine }, [weights], { few, narrow }: RowParams) => {
+    const tile = tileOf(weights);
+    const [, , rows, size] = tile;
+    if (rows * size > tile[0].length)
+      throw new LowbitError('ERR_BAD_ARGUMENT', `kernels-cpu: ${tile[0].length} bytes are not [${rows}, ${size}]`);
+    const [magnitudes, codes, errors] = [new Float32Array(rows), new Uint8Array(rows * size), new Float64Array(3 * rows)];
+    await binding.bnbInt8(machine(), ...tile, few, narrow, magnitudes, codes, errors);
+    return [floats(magnitudes), hostTensor('u8', [rows, size], codes), hostTensor('f64', [3, rows], errors)];
   },
 };

@@ -42,6 +42,21 @@ struct FourBitCall {
   double* largest;
 };
 
+/// kGroupLanes runs of `size` weights (a multiple of 4), each of a row, into codes of LLM.int8, as fixed-point numbers: packages/bnb/src/int8-row.ts.
+struct FixedPointCall {
+  const float* const* weights;  // by lane, [size]
+  size_t size;
+  const double* scale;  // by lane, as are all below: codes in units of 2^-15
+  const double* step;   // of a code
+  const float* factor;  // of a float16 weight
+  const int32_t* limit;  // squares above it are near the middle between two codes
+  uint8_t* codes;        // element i of lane l is at [i * kGroupLanes + l]
+  double* squared_error;   // in units of 2^-30 squared codes
+  double* squared_weight;
+  double* largest;  // error
+  double* nearest;  // largest error of those near the middle, -1 if there is none
+};
+
 /// Vectors [count, dim] of one or two numbers, and square cells on either axis, `side` of them from -extent to extent.
 struct CellCall {
   const float* vectors;
@@ -63,6 +78,7 @@ struct QuantizerKernels {
   /// Largest magnitudes of blocks [blocks, size], NaN where one is.
   void (*block_absmax)(const float* w, size_t blocks, size_t size, float* absmax);
   void (*four_bit)(const FourBitCall& call);
+  void (*fixed_point)(const FixedPointCall& call);
   /// Sums of the squares of kGroupLanes rows of `size` numbers, each in order.
   void (*squares)(const float* const* w, size_t size, double* sums);
   /// Blocks of a Hadamard transform in place, n a multiple of 16: v H / divisor, or of v times a scale, rounded as it is stored.

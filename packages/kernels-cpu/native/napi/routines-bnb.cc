@@ -6,6 +6,8 @@
 #include "arguments.h"
 #include "jobs.h"
 #include "routines-bnb.h"
+#include "routines-int8.h"
+#include "tile-weights.h"
 
 namespace lowbit {
 namespace {
@@ -54,11 +56,27 @@ Napi::Value four_bit(const Napi::CallbackInfo& info) {
   });
 }
 
+/// bnbInt8(machine, weights, dtype, rows, size, few, narrow, magnitudes, codes, errors)
+Napi::Value int8(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const std::shared_ptr<Machine> machine = state(info).machines.shared(info[0]);
+    const Int8Rows rows{tile_weights(info, 1), info[5].ToBoolean(), info[6].ToBoolean()};
+    const size_t count = rows.weights.groups;
+    check(info.Env(), count <= 0xffffffff, "too many rows");
+    float* magnitudes = elements<float, Napi::Float32Array>(info[7], count);
+    uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[8], count * rows.weights.size);
+    double* errors = elements<double, Napi::Float64Array>(info[9], 3 * count);
+    return run_job(info.Env(), "lowbit bnb.int8", {info[1], info[7], info[8], info[9]},
+                   [=] { bnb_int8(*machine->kernels, *machine->pool, rows, magnitudes, codes, errors); });
+  });
+}
+
 }  // namespace
 
 void add_bnb_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("bnbAbsmax", Napi::Function::New(env, absmax));
   exports.Set("bnbFourBit", Napi::Function::New(env, four_bit));
+  exports.Set("bnbInt8", Napi::Function::New(env, int8));
 }
 
 }  // namespace lowbit

@@ -8,10 +8,12 @@
 #include <functional>
 #include <vector>
 
+#include "layout.h"
 #include "power.h"
 #include "routines-bnb.h"
 #include "routines-higgs.h"
 #include "routines-hqq.h"
+#include "routines-int8.h"
 #include "select.h"
 
 using namespace lowbit;
@@ -171,6 +173,46 @@ void test_bnb() {
   }
 }
 
+/// Codes as bitsandbytes defines them: rounded to float16, times a factor, rounded to an integer.
+uint8_t int8_by_rule(float weight, float largest) {
+  const float factor = largest == 0 ? 0 : 1.0f / largest * 127.0f;
+  return static_cast<uint8_t>(static_cast<int>(std::nearbyint(from_f16(to_f16(weight)) * factor)));
+}
+
+void test_int8() {
+  const size_t shapes[][2] = {{1, 1}, {3, 2}, {17, 5}, {40, 4096}, {5, 9003}, {33, 700}};
+  for (const auto& [count, size] : shapes) {
+    for (const float factor : {1.0f, 3e-6f, 1e-40f}) {
+      for (const bool few : {false, true}) {
+        std::vector<float> weights = weights_of(count * size, 3);
+        for (float& x : weights) x *= factor;
+        if (count > 2) weights[2 * size] = few ? INFINITY : NAN;
+        const OddBytes bytes(weights.data(), weights.size() * 4);
+        const Int8Rows rows{{bytes.data, Float::f32, count, size}, few, false};
+        same_everywhere("int8", [&](const Kernels& kernels, Pool& pool) {
+          std::vector<float> magnitudes(count);
+          std::vector<uint8_t> codes(count * size), all;
+          std::vector<double> errors(3 * count);
+          bnb_int8(kernels, pool, rows, magnitudes.data(), codes.data(), errors.data());
+          for (size_t r = 0; r < count; ++r) {
+            const float largest = from_f16(to_f16(magnitudes[r]));
+            expect(std::isfinite(largest) == (r != 2), "a row that float16 has");
+            size_t wrong = 0;
+            for (size_t i = 0; i < size; ++i) wrong += codes[r * size + i] != (r == 2 ? 0 : int8_by_rule(weights[r * size + i], largest));
+            expect(wrong == 0, "codes by the rule", static_cast<long>(r), static_cast<long>(size));
+            const double most = static_cast<double>(magnitudes[r]) / 200 + 0x1p-24;  // half a code, and what float16 loses
+            expect(errors[2 * count + r] <= (r == 2 ? 0 : most), "an error of 8 bits");
+          }
+          append(all, magnitudes.data(), magnitudes.size());
+          append(all, codes.data(), codes.size());
+          append(all, errors.data(), errors.size());
+          return all;
+        });
+      }
+    }
+  }
+}
+
 struct MadeGrid {
   std::vector<float> points, norms;
   int dim;
@@ -317,6 +359,7 @@ void test_power() {
 int test_quantizers() {
   test_hqq();
   test_bnb();
+  test_int8();
   test_nearest();
   test_higgs();
   test_power();
