@@ -182,7 +182,7 @@ export interface CpuBinding {
   ): Promise<void>;
   /** Writes absmax [blocks]. */
   bnbAbsmax(machine: Machine, ...rest: [...RunArguments, absmax: Float32Array]): Promise<void>;
-  /** Writes packed [ceil(count / 2)] and errors [3, blocks]; without scale also absmax [blocks], which are the scales then. */
+  /** Writes absmax [blocks], packed [ceil(count / 2)] and errors [3, blocks]; where scales are nested, these too. */
   bnbFourBit(
     machine: Machine,
     ...rest: [
@@ -190,8 +190,8 @@ export interface CpuBinding {
       cuts: Float32Array,
       codes: Uint8Array,
       values: Float32Array,
+      nested: NestedArguments | undefined,
       absmax: Float32Array,
-      scale: Float32Array | undefined,
       packed: Uint8Array,
       errors: Float64Array,
     ]
@@ -227,6 +227,18 @@ export interface RotatedRun {
 
 /** Weights [count] as bytes, in blocks of `size`; `divides`: the last one, if it is short. */
 export type RunArguments = [weights: Uint8Array, dtype: StoredFloat, count: number, size: number, divides: boolean];
+
+/** Double quantization of a run's magnitudes: see native/dispatch/routines-bnb.h. `codes` and `scale` [blocks of the run] are written. */
+export interface NestedArguments {
+  readonly first: number;
+  readonly blocks: number;
+  readonly offset: number;
+  readonly magnitudes: Float32Array;
+  readonly map: Float32Array;
+  readonly bounds: Float32Array;
+  readonly codes: Uint8Array;
+  readonly scale: Float32Array;
+}
 
 /** Weights of a tile [groups, size], as bytes. */
 export type TileArguments = [weights: Uint8Array, dtype: StoredFloat, groups: number, size: number];

@@ -152,8 +152,7 @@ void test_bnb() {
           std::vector<float> absmax(run.blocks());
           std::vector<uint8_t> packed((count + 1) / 2), all;
           std::vector<double> errors(3 * run.blocks());
-          bnb_absmax(kernels, pool, run, absmax.data());
-          bnb_four_bit(kernels, pool, run, {cuts, codes, values}, absmax.data(), absmax.data(), packed.data(), errors.data());
+          bnb_four_bit(kernels, pool, run, {cuts, codes, values}, nullptr, absmax.data(), packed.data(), errors.data());
           for (size_t b = 0; b < run.blocks(); ++b) {
             float largest = 0;
             for (size_t i = b * size; i < std::min(count, (b + 1) * size); ++i) {
@@ -169,6 +168,40 @@ void test_bnb() {
           return all;
         });
       }
+    }
+  }
+}
+
+/// Scales of blocks that lie in the middle of a weight, or at its end, with a map that has its steps of 1 / 128.
+void test_nested() {
+  float map[256], bounds[255];
+  for (int i = 0; i < 256; ++i) map[i] = static_cast<float>(i - 127) / 128;
+  for (int i = 0; i < 255; ++i) bounds[i] = (map[i] + map[i + 1]) / 2;
+  const size_t size = 32, count = 300 * size - 5;
+  const std::vector<float> weights = weights_of(count, 9);
+  const OddBytes bytes(weights.data(), count * 4);
+  const BlockRun run{bytes.data, Float::f32, count, size, false};
+  const float magnitudes[] = {0.6f, 0.5f, 0.7f};
+  const uint8_t codes[16] = {};
+  const float none[16] = {};
+  for (const size_t all_blocks : {size_t{700}, size_t{768}}) {
+    for (const float offset : {0.25f, NAN}) {
+      same_everywhere("nested", [&](const Kernels& kernels, Pool& pool) {
+        std::vector<float> absmax(300), scale(300);
+        std::vector<uint8_t> packed((count + 1) / 2), nested_codes(300), all;
+        std::vector<double> errors(900);
+        const NestedScales nested{400, all_blocks, offset, magnitudes, map, bounds, nested_codes.data(), scale.data()};
+        bnb_four_bit(kernels, pool, run, {none, codes, none}, &nested, absmax.data(), packed.data(), errors.data());
+        for (size_t b = 0; b < 300; ++b) {
+          const float largest = magnitudes[(400 + b) / 256];
+          const bool near = std::fabs(scale[b] - std::min(absmax[b], offset + largest)) <= largest / 128;
+          expect(std::isnan(offset) ? std::isnan(scale[b]) && nested_codes[b] == 0 && errors[b] == 0 : near, "a scale of 8 bits", static_cast<long>(b));
+        }
+        append(all, nested_codes.data(), nested_codes.size());
+        append(all, scale.data(), scale.size());
+        append(all, packed.data(), packed.size());
+        return all;
+      });
     }
   }
 }
@@ -359,6 +392,7 @@ void test_power() {
 int test_quantizers() {
   test_hqq();
   test_bnb();
+  test_nested();
   test_int8();
   test_nearest();
   test_higgs();
