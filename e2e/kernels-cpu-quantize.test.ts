@@ -154,6 +154,10 @@ describe('quantizing with native routines', () => {
     ['3 bits, scalars, scales of f32', { bits: 3, p: 1 }, [9, 700], 'f32', 'f32'],
     ['2 bits', { bits: 2 }, [256, 512], 'f32', 'f32'],
     ['2 bits, scalars', { bits: 2, p: 1, packing: 'portable' }, [3, 5], 'f32', 'f16'],
+    ['3 bits, two tiles of 64', { bits: 3, tile: 64 }, [2048, 64], 'f32', 'f16'],
+    ['3 bits, scalars in tiles of 32', { bits: 3, p: 1 }, [1024, 64], 'f32', 'f16'],
+    ['2 bits, scalars in tiles of 64', { bits: 2, p: 1, tile: 64 }, [512, 70], 'f32', 'f16'],
+    ['2 bits, pairs in tiles of 64', { bits: 2, tile: 64 }, [1024, 70], 'bf16', 'bf16'],
     ['the smallest blocks', { hadamardSize: 8, groupSize: 2 }, [130, 77], 'f16', 'f16'],
     ['blocks of 16', { hadamardSize: 16, groupSize: 16, p: 1 }, [37, 40], 'f32', 'bf16'],
     ['the largest blocks', { hadamardSize: 32768, groupSize: 32768 }, [19, 40_000], 'f32', 'f16'],
@@ -281,8 +285,8 @@ describe('quantizing with native routines', () => {
       },
     };
     await quantize(weightOf(64, 128, 'f32'), hqq(), { runtime: watched });
-    await quantize(weightOf(64, 128, 'f32'), higgs(), { runtime: watched });
+    await quantize(weightOf(128, 128, 'f32'), higgs(), { runtime: watched });
     await quantize(weightOf(64, 128, 'f32'), int8(), { runtime: watched });
-    expect([...called].sort()).toEqual(['bnb.int8', 'higgs.code', 'hqq.finish', 'hqq.min-max', 'hqq.proximal-steps']);
+    expect([...called].sort()).toEqual(['bnb.int8', 'higgs.code', 'higgs.pack', 'hqq.finish', 'hqq.min-max', 'hqq.proximal-steps']);
   });
 });

@@ -209,6 +209,16 @@ export interface CpuBinding {
     run: RotatedRun,
     ...rest: [points: Float32Array, norms: Float32Array, stored: Float32Array, codes: Uint8Array, scales: Float32Array, sums: Float64Array]
   ): Promise<void>;
+  /** Writes all words of a tile of FLUTE's packing from codes [rows of the tile, columns]. */
+  flutePack(
+    machine: Machine,
+    bits: number,
+    dim: number,
+    tile: number,
+    codes: Uint8Array,
+    columns: number,
+    words: Uint32Array,
+  ): Promise<void>;
 }
 
 /** Blocks of a rotated weight, and the grid for them: see native/dispatch/routines-higgs.h. */
@@ -289,4 +299,5 @@ export const BINDING_FUNCTIONS = [
   'bnbFourBit',
   'bnbInt8',
   'higgsCode',
+  'flutePack',
 ] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];

@@ -1,4 +1,4 @@
-// The native routine against that of @lowbit/higgs: e2e/kernels-cpu-quantize.test.ts quantizes with both. Here is what it refuses.
+// The native routines against those of @lowbit/higgs: e2e/kernels-cpu-quantize.test.ts quantizes with both. Here is what they refuse.
 import { float32Tensor, hostTensor } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
@@ -12,8 +12,8 @@ try {
   reason = (error as Error).message;
 }
 
-describe('the routine of higgs', () => {
-  it('refuses weights, blocks and grids that cannot be, and a backend that is gone', async (context) => {
+describe('routines of higgs', () => {
+  it('refuse weights, blocks, grids and packings that cannot be, and a backend that is gone', async (context) => {
     needs(context, 'kernels-cpu', reason === '', reason);
     const backend = await cpu({ threads: 2 }).open();
     const weights = float32Tensor([30], new Float32Array(30).fill(0.5));
@@ -49,6 +49,19 @@ describe('the routine of higgs', () => {
     await expect(code([weights], run)).rejects.toMatchObject(bad);
     await expect(code([{ ...weights, shape: [5, 6] }, points, norms, points], run)).rejects.toMatchObject(bad);
     await expect(code([hostTensor('i32', [30], new Int32Array(30)), points, norms, points], run)).rejects.toMatchObject(bad);
+    const pack = backend.routines!.get('higgs.pack')!;
+    const codes4 = hostTensor('u8', [128, 6], new Uint8Array(768).fill(3));
+    expect((await pack([codes4], { packing: 'flute4_p1_t32' }))[0]!.data).toEqual(new Uint8Array(384).fill(51));
+    for (const [shape, name] of [
+      [[128, 6], 'flute2_p1_t32'],
+      [[128, 6], 'row_bits4'],
+      [[128, 5], 'flute4_p1_t32'],
+      [[128, 7], 'flute4_p2_t32'],
+      [[128, 0], 'flute4_p2_t32'],
+    ] as const) {
+      await expect(pack([{ ...codes4, shape }], { packing: name }), `${shape} ${name}`).rejects.toMatchObject(bad);
+    }
+    await expect(pack([codes4], { packing: 'flute5_p1_t32' })).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_FORMAT' });
     await backend[Symbol.asyncDispose]();
     await expect(code([weights, points, norms, points], run)).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
   });

@@ -1,6 +1,6 @@
-// The routine of @lowbit/higgs: packages/higgs/src/coder.ts says what goes in and comes out.
+// Routines of @lowbit/higgs: packages/higgs/src/coder.ts and bands.ts say what goes in and comes out.
 
-import { hostTensor, LowbitError, toFloat32 } from '@lowbit/core';
+import { elements, hostTensor, isTilePacking, LowbitError, packing, toFloat32 } from '@lowbit/core';
 import type { StoredFloat } from './binding.ts';
 import { type NativeRoutine, runOf } from './routines.ts';
 
@@ -36,5 +36,26 @@ export const higgsRoutines: Readonly<Record<string, NativeRoutine>> = {
     const tables = [toFloat32(points!), toFloat32(norms!), toFloat32(stored!)] as const;
     await binding.higgsCode(machine(), data, dtype, run, ...tables, codes, scales, sums);
     return [hostTensor('u8', [codes.length], codes), hostTensor('f32', [scales.length], scales), hostTensor('f64', [3], sums)];
+  },
+  'higgs.pack': async ({ binding, machine }, [codes], { packing: name }: { readonly packing: string }) => {
+    const [, bits, dim, tile] = /^flute([234])_p([12])_t(32|64)$/.exec(name) ?? [];
+    const pack = packing(name);
+    const [rows, columns = 0] = codes?.shape ?? [];
+    if (!tile || !isTilePacking(pack) || rows !== pack.tileRows || columns < 1 || rows * columns > codes!.data.length) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `kernels-cpu: codes [${codes?.shape.join(', ')}] are no tile of the packing ${name}`, {
+        hint: 'Pass the codes of one tile of a packing of FLUTE, [rows, columns].',
+      });
+    }
+    const words = new Uint32Array((rows * columns * pack.bits) / 32);
+    await binding.flutePack(
+      machine(),
+      Number(bits),
+      Number(dim),
+      Number(tile),
+      elements({ dtype: 'u8', data: codes!.data }),
+      columns,
+      words,
+    );
+    return [hostTensor('u8', [words.byteLength], words)];
   },
 };

@@ -126,4 +126,32 @@ void higgs_code(const Kernels& kernels, Pool& pool, const RotatedRun& run, const
   }
 }
 
+void flute_pack(Pool& pool, const FlutePacking& packing, const uint8_t* codes, size_t columns, uint32_t* words) {
+  const size_t fields = columns * packing.dim / 2;
+  const int width = 2 * packing.bits;
+  // Some bits of the fields of a row, at a place in a row of words.
+  const auto put = [&](size_t row, size_t word_row, int low, uint32_t mask, int shift) {
+    const uint8_t* from = codes + row * columns;
+    uint32_t* to = words + word_row * fields;
+    for (size_t j = 0; j < fields; ++j) {
+      const uint32_t field = packing.dim == 2 ? from[j] : static_cast<uint32_t>(from[2 * j] << packing.bits | from[2 * j + 1]);
+      to[j] |= (field >> low & mask) << shift;
+    }
+  };
+  const uint32_t whole = (1u << width) - 1;
+  each_chunk(pool, packing.tile, 1, [&](size_t first, size_t count) {
+    for (size_t t = first; t < first + count; ++t) {
+      const size_t second = packing.tile + t / 32 * 64 + t % 32;
+      const size_t at[] = {t, second, second + 32};
+      for (size_t plane = 0; plane < (packing.bits == 3 ? 3u : 1u); ++plane) std::fill_n(words + at[plane] * fields, fields, 0u);
+      if (packing.bits != 3) {
+        for (int c = 0; c * width < 32; ++c) put(static_cast<size_t>(c) * packing.tile + t, t, 0, whole, width * c);
+        continue;
+      }
+      for (size_t c = 0; c < 15; ++c) put(c * packing.tile + t, at[c % 3], 0, whole, width * static_cast<int>(c / 3));
+      for (int i = 0; i < 3; ++i) put(15 * packing.tile + t, at[i], 2 * i, 3, 30);
+    }
+  });
+}
+
 }  // namespace lowbit

@@ -32,4 +32,17 @@ struct RotatedRun {
 void higgs_code(const Kernels& kernels, Pool& pool, const RotatedRun& run, const Grid& grid, const float* stored, uint8_t* codes, float* scales,
                 double* sums);
 
+/// FLUTE's packing: core/src/pack/flute.ts.
+struct FlutePacking {
+  int bits;     // 2, 3 or 4
+  size_t dim;   // weights of a code
+  size_t tile;  // rows of words, 32 or 64
+
+  size_t rows() const { return tile * (bits == 4 ? 4 : bits == 2 ? 8 : 16); }
+  size_t words(size_t columns) const { return tile * (bits == 3 ? 3 : 1) * (columns * dim / 2); }
+};
+
+/// One tile: codes [rows, columns], columns * dim even, into its words, those of the first plane, then those of the second.
+void flute_pack(Pool& pool, const FlutePacking& packing, const uint8_t* codes, size_t columns, uint32_t* words);
+
 }  // namespace lowbit

@@ -35,8 +35,25 @@ Napi::Value code(const Napi::CallbackInfo& info) {
   });
 }
 
+/// flutePack(machine, bits, dim, tile, codes, columns, words)
+Napi::Value pack(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const std::shared_ptr<Machine> machine = state(info).machines.shared(info[0]);
+    const size_t bits = size_of(info[1]), dim = size_of(info[2]), tile = size_of(info[3]), columns = size_of(info[5]);
+    check(info.Env(), bits >= 2 && bits <= 4 && (dim == 1 || dim == 2) && (tile == 32 || tile == 64), "a packing that FLUTE does not have");
+    check(info.Env(), columns <= kLargest && columns * dim % 2 == 0, "an odd number of weights in a row");
+    const FlutePacking packing{static_cast<int>(bits), dim, tile};
+    const uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[4], packing.rows() * columns);
+    uint32_t* words = elements<uint32_t, Napi::Uint32Array>(info[6], packing.words(columns));
+    return run_job(info.Env(), "lowbit higgs.pack", {info[4], info[6]}, [=] { flute_pack(*machine->pool, packing, codes, columns, words); });
+  });
+}
+
 }  // namespace
 
-void add_higgs_functions(Napi::Env env, Napi::Object exports) { exports.Set("higgsCode", Napi::Function::New(env, code)); }
+void add_higgs_functions(Napi::Env env, Napi::Object exports) {
+  exports.Set("higgsCode", Napi::Function::New(env, code));
+  exports.Set("flutePack", Napi::Function::New(env, pack));
+}
 
 }  // namespace lowbit

@@ -373,6 +373,44 @@ void test_higgs() {
   }
 }
 
+/// The field of feature n as FLUTE's kernel finds it.
+uint32_t flute_field(const FlutePacking& p, const uint32_t* words, size_t fields, size_t n, size_t j) {
+  const size_t c = n / p.tile, t = n % p.tile;
+  const auto word = [&](size_t row) { return words[row * fields + j]; };
+  if (p.bits != 3) return word(t) >> (2 * static_cast<size_t>(p.bits) * c) & ((1u << 2 * p.bits) - 1);
+  const size_t upper = p.tile + 64 * (t / 32) + t % 32;
+  const uint32_t three[] = {word(t), word(upper), word(upper + 32)};
+  if (c < 15) return three[c % 3] >> (6 * (c / 3)) & 63;
+  return three[0] >> 30 | three[1] >> 30 << 2 | three[2] >> 30 << 4;
+}
+
+void test_flute() {
+  for (const int bits : {2, 3, 4}) {
+    for (const size_t dim : {size_t{1}, size_t{2}}) {
+      for (const size_t tile : {size_t{32}, size_t{64}}) {
+        const FlutePacking packing{bits, dim, tile};
+        const size_t columns = 14, rows = packing.rows(), fields = columns * dim / 2;
+        std::vector<uint8_t> codes(rows * columns);
+        for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 2654435761u >> 13 & ((1u << static_cast<size_t>(bits) * dim) - 1));
+        for (int threads = 1; threads <= 3; ++threads) {
+          Pool pool(threads);
+          std::vector<uint32_t> words(packing.words(columns), 0xdeadbeef);
+          flute_pack(pool, packing, codes.data(), columns, words.data());
+          size_t wrong = 0;
+          for (size_t n = 0; n < rows; ++n) {
+            for (size_t j = 0; j < fields; ++j) {
+              const uint8_t* code = codes.data() + n * columns + 2 * j / dim;
+              const uint32_t field = dim == 2 ? code[0] : static_cast<uint32_t>(code[0] << bits | code[1]);
+              wrong += flute_field(packing, words.data(), fields, n, j) != field;
+            }
+          }
+          expect(wrong == 0, "a field of FLUTE", bits, static_cast<long>(tile));
+        }
+      }
+    }
+  }
+}
+
 /// The bits that packages/hqq/src/solvers/power.test.ts has.
 void test_power() {
   const struct {
@@ -396,6 +434,7 @@ int test_quantizers() {
   test_int8();
   test_nearest();
   test_higgs();
+  test_flute();
   test_power();
   return failures;
 }
