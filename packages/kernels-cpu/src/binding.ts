@@ -108,11 +108,15 @@ export interface PackedFile {
 /** Why a weight does not come from disk. `foreign`: a file of something else; `damaged`: not what was written. */
 export type PackedVerdict = 'missing' | 'unreadable' | 'foreign' | 'damaged';
 
-export interface CpuBinding {
-  /** Version of these functions. */
+/** The addon, as those see it who bring it: its other functions are called by this package alone. */
+export interface CpuAddon {
+  /** Version of its functions. */
   readonly abi: number;
   /** What runs on this processor, the best first. */
   isas(): readonly Isa[];
+}
+
+export interface CpuBinding extends CpuAddon {
   /** Starts `threads - 1` threads: the caller of `multiply` is one more. */
   openMachine(isa: Isa, threads: number): Machine;
   closeMachine(machine: Machine): void;
