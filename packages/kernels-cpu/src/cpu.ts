@@ -9,7 +9,7 @@ import { checkBinding, loadBinding, whyNot } from './load.node.ts';
 
 /** The cache as a backend uses it. */
 export interface CpuCacheOptions extends CacheOptions {
-  /** `map` (default): weights stay in the files, shared by all processes that run the model. `read`: into memory of this process. See the README. */
+  /** `map` (default): weights stay in the files, shared by all processes that run the model. `read`: into memory of this process. See docs/native-cpu.md. */
   readonly how?: 'read' | 'map';
   /** Told why weights are not kept, or not brought back; loading goes on without. Default: `process.emitWarning`, once for each kind. */
   readonly onProblem?: (problem: LowbitError) => void;
