@@ -15,13 +15,13 @@ export class Bands {
 
   /**
    * @param rows of the whole weight
-   * @param routine a backend's `higgs.pack`
+   * @param routine a backend's `higgs.pack`, where the packing is one of FLUTE's
    */
   constructor(cut: Cutting, rows: number, out: PartWriter, routine?: Routine) {
     this.#cut = cut;
     this.#rows = rows;
     this.#out = out;
-    this.#routine = cut.packing.name.startsWith('flute') ? routine : undefined;
+    this.#routine = routine;
   }
 
   async add({ band: index, first, blocks }: Run, codes: Uint8Array): Promise<void> {

@@ -44,7 +44,8 @@ export function higgs(options: HiggsOptions = {}): Quantizer {
       };
       const most = Math.max(...cut.runs.map(({ from, to }) => to - from));
       using coder = backend ? backedCoder(weight, settings, most, backend) : coderHere(weight, settings, most, workers);
-      const bands = new Bands(cut, weight.shape[0], out, context.routine?.('higgs.pack'));
+      const pack = cut.packing.name.startsWith('flute') ? context.routine?.('higgs.pack') : undefined;
+      const bands = new Bands(cut, weight.shape[0], out, pack);
       const errors: Float64Array[] = [];
       await eachRun(cut.runs, atOnce, context.signal, async (run, index) => {
         const { codes, scales, error } = await coder.code(run);
