@@ -108,11 +108,15 @@ export interface PackedFile {
 /** Why a weight does not come from disk. `foreign`: a file of something else; `damaged`: not what was written. */
 export type PackedVerdict = 'missing' | 'unreadable' | 'foreign' | 'damaged';
 
-export interface CpuBinding {
-  /** Version of these functions. */
+/** The addon, as those see it who bring it: its other functions are called by this package alone. */
+export interface CpuAddon {
+  /** Version of its functions. */
   readonly abi: number;
   /** What runs on this processor, the best first. */
   isas(): readonly Isa[];
+}
+
+export interface CpuBinding extends CpuAddon {
   /** Starts `threads - 1` threads: the caller of `multiply` is one more. */
   openMachine(isa: Isa, threads: number): Machine;
   closeMachine(machine: Machine): void;
@@ -184,7 +188,7 @@ export interface CpuBinding {
   ): Promise<void>;
   /** Writes absmax [blocks]. */
   bnbAbsmax(machine: Machine, ...rest: [...RunArguments, absmax: Float32Array]): Promise<void>;
-  /** Writes packed [ceil(count / 2)] and errors [3, blocks]; without scale also absmax [blocks], which are the scales then. */
+  /** Writes absmax [blocks], packed [ceil(count / 2)] and errors [3, blocks]; where scales are nested, these too. */
   bnbFourBit(
     machine: Machine,
     ...rest: [
@@ -192,16 +196,65 @@ export interface CpuBinding {
       cuts: Float32Array,
       codes: Uint8Array,
       values: Float32Array,
+      nested: NestedArguments | undefined,
       absmax: Float32Array,
-      scale: Float32Array | undefined,
       packed: Uint8Array,
       errors: Float64Array,
     ]
   ): Promise<void>;
+  /** Writes magnitudes [rows], codes [rows, size] and errors [3, rows]; weights are [rows, size]. */
+  bnbInt8(
+    machine: Machine,
+    ...rest: [...TileArguments, few: boolean, narrow: boolean, magnitudes: Float32Array, codes: Uint8Array, errors: Float64Array]
+  ): Promise<void>;
+  /** Writes codes [blocks * block / dim], scales [blocks * block / group] and sums [3]; points and stored [size, dim], norms [size]. */
+  higgsCode(
+    machine: Machine,
+    weights: Uint8Array,
+    dtype: StoredFloat,
+    run: RotatedRun,
+    ...rest: [points: Float32Array, norms: Float32Array, stored: Float32Array, codes: Uint8Array, scales: Float32Array, sums: Float64Array]
+  ): Promise<void>;
+  /** Writes all words of a tile of FLUTE's packing from codes [rows of the tile, columns]. */
+  flutePack(
+    machine: Machine,
+    bits: number,
+    dim: number,
+    tile: number,
+    codes: Uint8Array,
+    columns: number,
+    words: Uint32Array,
+  ): Promise<void>;
+}
+
+/** Blocks of a rotated weight, and the grid for them: see native/dispatch/routines-higgs.h. */
+export interface RotatedRun {
+  readonly inp: number;
+  readonly first: number;
+  readonly blocks: number;
+  readonly block: number;
+  readonly group: number;
+  /** Dtype of the scales. */
+  readonly scale: StoredFloat;
+  readonly dim: 1 | 2;
+  /** Points of the grid. */
+  readonly size: number;
 }
 
 /** Weights [count] as bytes, in blocks of `size`; `divides`: the last one, if it is short. */
 export type RunArguments = [weights: Uint8Array, dtype: StoredFloat, count: number, size: number, divides: boolean];
+
+/** Double quantization of a run's magnitudes: see native/dispatch/routines-bnb.h. `codes` and `scale` [blocks of the run] are written. */
+export interface NestedArguments {
+  readonly first: number;
+  readonly blocks: number;
+  readonly offset: number;
+  readonly magnitudes: Float32Array;
+  readonly map: Float32Array;
+  readonly bounds: Float32Array;
+  readonly codes: Uint8Array;
+  readonly scale: Float32Array;
+}
 
 /** Weights of a tile [groups, size], as bytes. */
 export type TileArguments = [weights: Uint8Array, dtype: StoredFloat, groups: number, size: number];
@@ -218,7 +271,7 @@ export interface TilePacking {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 3;
+export const BINDING_ABI = 4;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -251,4 +304,7 @@ export const BINDING_FUNCTIONS = [
   'hqqFinish',
   'bnbAbsmax',
   'bnbFourBit',
+  'bnbInt8',
+  'higgsCode',
+  'flutePack',
 ] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];
