@@ -12,7 +12,7 @@ import { type StopWatcher, stopWatcher } from '../text/stop-strings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type FinishReason, GENERATE_OPTIONS, type GenerateOptions, type GenerateResult, type TokenEvent } from './generate-options.ts';
 import { tokenIds } from './ids.ts';
-import { guess, type PromptLookup, promptLookup } from './prompt-lookup.ts';
+import { guess, lookupOf, type PromptLookup } from './prompt-lookup.ts';
 import { outputValues, type Runner } from './runner.ts';
 
 /** What a continuation needs of its model. */
@@ -68,7 +68,7 @@ export class Continuation {
     this.#random = createRandom(seed);
     this.prompt = promptIds(host, options);
     this.#maxTokens = maxTokens;
-    this.#lookup = promptLookup(options.promptLookup);
+    this.#lookup = lookupOf(options);
     const stops = typeof stop === 'string' ? [stop] : stop;
     if (stops.length > 0 && !host.hasTokenizer) host.tokenizer(); // throws: stop strings need text
     this.#text = textOf(host.hasTokenizer ? host.tokenizer().decodeStream() : undefined, stopWatcher(stops));

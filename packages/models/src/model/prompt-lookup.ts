@@ -11,9 +11,9 @@ export interface PromptLookup {
 }
 
 /** Checked, with defaults; undefined for none. Throws ERR_BAD_ARGUMENT. */
-export function promptLookup(given: boolean | PromptLookup | undefined): Required<PromptLookup> | undefined {
-  if (given === undefined || given === false) return undefined;
-  const { tokens = 3, ngram = 2 } = given === true ? {} : given;
+export function lookupOf({ promptLookup = false }: { readonly promptLookup?: boolean | PromptLookup }): Required<PromptLookup> | undefined {
+  if (promptLookup === false) return undefined;
+  const { tokens = 3, ngram = 2 } = promptLookup === true ? {} : promptLookup;
   for (const [name, value, most] of [
     ['tokens', tokens, 64],
     ['ngram', ngram, 16],
