@@ -122,7 +122,8 @@ Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_
   words_ = planes_ == 2 && kernels.panel_words != nullptr;
   strips_ = is_table(w.codes) && !words_ ? 2 : 1;
   const bool built = words_ || kernels.panel[strips_ - 1][planes_ - 1] != nullptr;
-  if (w.kind == Kind::tiles && w.scale == nullptr && rows > kFewRows && built) {
+  const size_t few = words_ ? kernels.few_words[is_table(w.codes)] : kFewRows;
+  if (w.kind == Kind::tiles && w.scale == nullptr && rows > few && built) {
     panels_ = {w.inp, w.block, w.blocks, planes_, rows, nullptr};
     const size_t bytes = strip_bytes(w) * static_cast<size_t>(words_ ? 2 : strips_);
     const size_t even = divide_up(w.class_tiles, static_cast<size_t>(threads) * kChunksPerThread);

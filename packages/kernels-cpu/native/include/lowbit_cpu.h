@@ -212,6 +212,8 @@ struct Kernels {
   void (*quantize_words)(const QuantizeCall&);
   void (*widen_words[kCodesCount])(const Weight&, const uint8_t* tile, uint8_t* strip);
   void (*panel_words)(const PanelCall&);
+  /// Rows up to which `tile` is faster than these, of codes and of tables.
+  size_t few_words[2];
   /**
    * One row of x for a rotated weight, or one of pairs: out [columns] = x [features] filled up with zeros, times the normalised Hadamard matrix in runs of
    * `block` (0: none). `evens_first`: of every 8 numbers those at 0, 2, 4, 6, then the others, as the tiles of pairs have them.

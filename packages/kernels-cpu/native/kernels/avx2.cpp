@@ -25,6 +25,7 @@ struct V {
   /// Whether panels of words do, and how many tiles and rows of them registers hold.
   static constexpr bool kWords = true;
   static constexpr int kWordTiles = 1, kWordTokens = 4;
+  static constexpr size_t kFewWords[] = {6, 1};
   static constexpr bool kPairs = false;
   static constexpr int kMost[kMaxPlanes] = {4, 2, 1};
   static constexpr int kTableSums = 6;

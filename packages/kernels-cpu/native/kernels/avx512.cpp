@@ -23,6 +23,7 @@ struct V {
   /// Whether panels of words do, and how many tiles and rows of them registers hold.
   static constexpr bool kWords = true;
   static constexpr int kWordTiles = 2, kWordTokens = 8;
+  static constexpr size_t kFewWords[] = {6, 6};
   static constexpr bool kPairs = true;
   static constexpr int kMost[kMaxPlanes] = {12, 6, 4};
   static constexpr int kTableSums = 12;

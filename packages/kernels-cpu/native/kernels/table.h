@@ -70,6 +70,7 @@ void fill_words(Kernels& k) {
   if constexpr (W::kWords) {
     k.quantize_words = quantize_words;
     k.panel_words = word_panel<W>;
+    for (int i = 0; i < 2; ++i) k.few_words[i] = W::kFewWords[i];
   }
 }
 
