@@ -386,7 +386,7 @@ function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command
     )
     .option(
       '--precision <how>',
-      'activations of the native backend: exact (default), or fast, in 16 or 8 bits',
+      'activations of the native backend: exact (default), or fast, in 16 bits',
       arg((text) => parseChoice(text, ['exact', 'fast'] as const)),
     )
     .option('--isa <name>', 'with --backend cpu: instructions to use, such as avx2 or scalar (default: the best there are)')

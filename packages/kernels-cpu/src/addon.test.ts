@@ -39,20 +39,22 @@ describe('the addon', () => {
     expect(() => native.putCodes(weight, 0, 2, new Uint8Array(127))).toThrow('too short');
     expect(() => native.putCodes(weight, 0, 1, new Uint8Array(64).fill(16))).toThrow('does not fit');
     expect(() => native.putDense(weight, 0, new Uint8Array(1))).toThrow('outside');
-    expect(() => native.multiply(machine, weight, 1, 2, new Float32Array(127), new Float32Array(40))).toThrow('too short');
-    expect(() => native.multiply(machine, weight, 1, 2, new Float32Array(128), new Float32Array(39))).toThrow('too short');
-    expect(() => native.multiply(machine, weight, 4 as 3, 1, new Float32Array(64), new Float32Array(20))).toThrow('planes');
+    expect(() => native.multiply(machine, weight, 2, 2, new Float32Array(127), new Float32Array(40))).toThrow('too short');
+    expect(() => native.multiply(machine, weight, 2, 2, new Float32Array(128), new Float32Array(39))).toThrow('too short');
+    for (const planes of [1, 4]) {
+      expect(() => native.multiply(machine, weight, planes as 3, 1, new Float32Array(64), new Float32Array(20))).toThrow('planes');
+    }
     expect(() => native.fillRows(machine, weight, 20, 1, new Float32Array(64))).toThrow('outside');
     for (const [x, out] of [
       [new Int32Array(128), new Float32Array(40)],
       [new Float32Array(128), new Uint32Array(40)],
     ]) {
-      expect(() => native.multiply(machine, weight, 1, 2, x as never, out as never)).toThrow('another type');
+      expect(() => native.multiply(machine, weight, 2, 2, x as never, out as never)).toThrow('another type');
     }
     expect(() => native.putCodes(weight, 0, 1, new Int8Array(64) as never)).toThrow('another type');
     native.freeWeight(weight);
     native.freeWeight(weight);
-    expect(() => native.multiply(machine, weight, 1, 1, new Float32Array(64), new Float32Array(20))).toThrow('handle');
+    expect(() => native.multiply(machine, weight, 2, 1, new Float32Array(64), new Float32Array(20))).toThrow('handle');
     native.closeMachine(machine);
     expect(() => native.fillRows(machine, weight, 0, 1, new Float32Array(64))).toThrow('handle');
   });
@@ -80,6 +82,7 @@ describe('the addon', () => {
       { tokens: Uint32Array.of(1, -1) },
       { tokens: Uint32Array.of(1) },
       { planes: 4 as 3 },
+      { planes: 1 as 3 },
       { shares: [{ ...share, wanted: Uint32Array.of(2) }] },
       { shares: [{ ...share, wanted: new Uint32Array(0) }] },
       { shares: [{ ...share, count: [3, 1, 0, 0] }] },

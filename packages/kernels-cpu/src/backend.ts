@@ -72,9 +72,6 @@ const OPS: ReadonlySet<OpName> = new Set<OpName>([
   'combine',
 ]);
 
-/** Rows up to which `fast` takes two planes: there the weights' bytes set the pace. With AMX it takes two always: products are the smaller part there. */
-const TWO_PLANES = 4;
-
 export class CpuBackend implements Backend {
   readonly spec = 1;
   readonly name: string;
@@ -120,7 +117,7 @@ export class CpuBackend implements Backend {
       owner,
       binding,
       machine: this.#machine,
-      planes: (rows) => (precision === 'exact' ? 3 : rows <= TWO_PLANES || isa === 'amx' ? 2 : 1),
+      planes: precision === 'exact' ? 3 : 2,
       values: (tensor) => {
         this.#check();
         return this.#slots.floats(tensor);

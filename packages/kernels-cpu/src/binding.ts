@@ -62,7 +62,7 @@ export interface WeightNumbers {
 export interface NativeStep {
   readonly tokens: Uint32Array;
   readonly rows: readonly number[];
-  readonly planes: 1 | 2 | 3;
+  readonly planes: 2 | 3;
   readonly shares: readonly {
     readonly id: number;
     readonly start: number;
@@ -139,7 +139,7 @@ export interface CpuBinding extends CpuAddon {
   /** A second time does nothing. */
   freeWeight(weight: WeightHandle): void;
   /** out [rows, out] = x [rows, features] W^T + bias. Result: columns of x that int8 computed in floating point. */
-  multiply(machine: Machine, weight: WeightHandle, planes: 1 | 2 | 3, rows: number, x: Float32Array, out: Float32Array): number;
+  multiply(machine: Machine, weight: WeightHandle, planes: 2 | 3, rows: number, x: Float32Array, out: Float32Array): number;
   /** Numbers of rows [from, from + rows) of the weight. */
   fillRows(machine: Machine, weight: WeightHandle, from: number, rows: number, out: Float32Array): void;
   /** `spec` is trusted: it was made of a valid program. Linears stay alive as long as the program does. */

@@ -36,7 +36,7 @@ interface Sequence {
 export interface ExecutableHome {
   readonly owner: string;
   readonly binding: CpuBinding;
-  planes(rows: number): 1 | 2 | 3;
+  readonly planes: 2 | 3;
   release(executable: CpuExecutable): void;
 }
 
@@ -210,7 +210,7 @@ export class CpuExecutable implements Executable {
     return {
       tokens,
       rows: [rows.tokens, rows.outputs, routed, rows.encoder],
-      planes: this.#home.planes(rows.tokens),
+      planes: this.#home.planes,
       shares: shares.map((share) => ({
         id: share.given.id,
         start: share.sequence.length,

@@ -23,7 +23,7 @@ void Program::check(const StepInput& input) const {
   const auto expect = [](bool holds, const char* what) {
     if (!holds) throw std::out_of_range(what);
   };
-  expect(input.planes >= 1 && input.planes <= kMaxPlanes, "1 to 3 planes");
+  expect(input.planes >= kMinPlanes && input.planes <= kMaxPlanes, "2 or 3 planes");
   expect(input.tokens.size() == input.rows[0], "there are not as many tokens as rows");
   for (const Op& op : ops) {
     if (op.kind != OpKind::embed) continue;

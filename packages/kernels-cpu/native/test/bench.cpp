@@ -238,8 +238,8 @@ int main(int argc, char** argv) {
         if (only_rows != 0 && rows != only_rows) continue;
         std::vector<float> x(rows * inp, 0.5f), y(rows * out);
         for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 37 % 255) / 127.0f - 1;
-        for (const int planes : {1, 2, 3}) {
-          if ((w.kind == Kind::int8 && planes > 1) || (only_planes != 0 && planes != only_planes)) continue;
+        for (const int planes : {2, 3}) {
+          if ((w.kind == Kind::int8 && planes > kMinPlanes) || (only_planes != 0 && planes != only_planes)) continue;
           const size_t used = rows >= 128 ? 1 : layers;
           const auto run = [&] {
             for (size_t l = 0; l < used; ++l) {
