@@ -6,7 +6,7 @@
 import type { JsonObject, LinearSite, PlannedLinear } from '@lowbit/core';
 import { isFourBit, isInt8 } from '@lowbit/core/layouts';
 import { type BitsAndBytesSettings, bitsAndBytesSettings } from './bitsandbytes-settings.ts';
-import { FUSED, LOWBIT, some } from './loads.ts';
+import { FUSED, LOWBIT, some, splitExperts } from './loads.ts';
 import { type SkipList, skipList } from './skip-list.ts';
 
 interface SurveyedLinear {
@@ -48,7 +48,14 @@ export function bitsAndBytesConfig(linears: readonly PlannedLinear[]): JsonObjec
 export function bitsAndBytesLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
   const layers = survey(linears);
   const { unskippable } = skips(linears, layers[0]!.settings);
-  return [LOWBIT, ...thresholds(layers), ...transformers(layers, unskippable), vllm(layers, linears, unskippable), TGI];
+  return [
+    LOWBIT,
+    ...splitExperts(linears),
+    ...thresholds(layers),
+    ...transformers(layers, unskippable),
+    vllm(layers, linears, unskippable),
+    TGI,
+  ];
 }
 
 const TGI = 'Not TGI: it quantizes float checkpoints while loading, and reads no quantized ones of bitsandbytes.';
