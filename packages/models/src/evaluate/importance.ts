@@ -11,7 +11,7 @@ import {
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
 import { tokenIds } from '../model/ids.ts';
-import { logicalModel, readLinear, readLogical } from '../model/stored.ts';
+import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
 
 export interface CheckpointImportanceOptions extends CallOptions {
   readonly runtime: Pick<Runtime, 'load'>;
@@ -37,13 +37,15 @@ export async function checkpointImportance(
 ): Promise<ReadonlyMap<string, Importance>> {
   const { runtime, ids, kind = 'diagonal', adapters = [], signal, onProgress } = options;
   const adapter = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]);
+  const logical = logicalModel(checkpoint, adapter);
+  const readWeight = weightReader(checkpoint, logical);
   const model = await adapter.describe(checkpoint.config, {
-    entries: logicalModel(checkpoint, adapter).entries,
+    entries: logical.entries,
     read: (name) => readLogical(checkpoint, name, signal),
   });
   return collectImportance(model.program, {
     runtime,
-    loadWeight: async (use) => ({ weight: await readLinear(checkpoint, use, signal) }),
+    loadWeight: async (use) => ({ weight: await readWeight(use, signal) }),
     ids: ids.map((sample) => tokenIds(sample, model)),
     kind,
     signal,

@@ -20,7 +20,7 @@ import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { LanguageModel } from './language-model.ts';
 import { checkHead, headFormat, outputLinear, quantizedOrigin, quantizeHead } from './output-layer.ts';
 import { Runner } from './runner.ts';
-import { castDense, logicalModel, readLinear, readLogical, storedFormat } from './stored.ts';
+import { castDense, logicalModel, readLogical, storedFormats, weightReader } from './stored.ts';
 
 export interface LoadModelOptions extends CallOptions {
   readonly runtime: Runtime;
@@ -94,7 +94,8 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   }
   const { config } = checkpoint;
   const adapter = adapterFor(config, [...(options.adapters ?? []), ...defaultAdapters]);
-  const { sites, entries } = logicalModel(checkpoint, adapter);
+  const logical = logicalModel(checkpoint, adapter);
+  const { sites, entries } = logical;
   const description = await adapter.describe(config, {
     entries,
     read: (name) => readLogical(checkpoint, name, signal),
@@ -107,11 +108,12 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   const eosId = defaults.eosIds.length === 0 && !isLowbitError(tokenizer) ? tokenizer.eosId : undefined;
 
   const { program } = description;
-  const stored = program.linears.map(({ path }) => storedFormat(checkpoint, path, dtype));
+  const readWeight = weightReader(checkpoint, logical);
+  const stored = storedFormats(checkpoint, logical, program.linears, dtype);
   const output = options.head === undefined ? undefined : { index: outputLinear(program), quantizer: checkHead(options.head) };
   const formats = stored.map((format, i) => (i === output?.index ? headFormat(format, program.linears[i]!, output.quantizer) : format));
   const loadWeight: LoadWeight = async (use, index) => {
-    const weight = await readLinear(checkpoint, use, signal);
+    const weight = await readWeight(use, signal);
     if (index !== output?.index) return { weight: castDense(weight, dtype) };
     return { weight: await quantizeHead(weight, output.quantizer, { runtime, signal, onProgress }) };
   };
