@@ -20,10 +20,12 @@ import { higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
 import { createSafetensorsSink, openCheckpoint, quantizeCheckpoint } from '@lowbit/hub';
 import { cpu } from '@lowbit/kernels-cpu';
-import { defaultAdapters, type LanguageModel, loadModel } from '@lowbit/models';
+import { checkpointImportance, defaultAdapters, type LanguageModel, loadModel, measureSensitivities } from '@lowbit/models';
+import { allocateModel, openModelFolder, planModel, quantizeModel } from 'lowbit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as golden from '../fixtures/golden.ts';
 import { needs } from '../fixtures/needs.ts';
+import { inspect } from '../packages/cli/src/commands/inspect.ts';
 import { goldenModels } from '../packages/models/src/testing/golden-models.ts';
 import { fuseExperts, goldenContents } from '../packages/models/src/testing/memory-checkpoint.ts';
 import { difference, relativeDifference, TOLERANCE } from './families/run.ts';
@@ -196,5 +198,46 @@ describe('quantized, saved, loaded and run', () => {
     await using source = await openCheckpoint(folderOf('mixtral-fused'));
     const { loadsIn } = await quantizeCheckpoint(source, { out: join(dir, 'said'), quantizer: nf4(), adapters: defaultAdapters });
     expect(loadsIn.join('\n')).toMatch(/lowbit alone reads model\.layers\.0\.mlp\.experts\.0\.gate_up_proj.* and 13 more/);
+  });
+});
+
+describe('what else looks at linears', () => {
+  it('a plan, an allocation of bits and importances, on experts that are one tensor', async () => {
+    const folder = folderOf('mixtral-fused');
+    const plan = await planModel(folder, { rules: [{ match: 'mlp.experts.down_proj', use: 'keep' }], quantizer: hqq4 });
+    const byTag = new Map(plan.tags.map((row) => [row.tag, row]));
+    expect(byTag.get('mlp.experts.down_proj')).toMatchObject({ linears: 8, quantized: false, weights: 8 * 64 * 64 });
+    expect(byTag.get('mlp.experts.gate_up_proj')).toMatchObject({ linears: 8, quantized: true, weights: 8 * 128 * 64 });
+
+    await using checkpoint = await openModelFolder(folder);
+    const { tags } = (await inspect(checkpoint)).quantization;
+    expect(tags.map(({ tag }) => tag)).toEqual([...byTag.keys()]);
+
+    const choices = ([2, 4] as const).map((bits) => ({ name: `${bits} bits`, use: hqq({ bits, groupSize: 16 }) }));
+    const allocation = await allocateModel(folder, { targetBits: 5, choices, backends: [referenceBackend()] });
+    expect(allocation.linears.map(({ path }) => path)).not.toContain('model.layers.0.mlp.gate');
+    expect(allocation.linears.length).toBe(24);
+    expect(new Set(allocation.linears.map(({ choice }) => choice)).size).toBe(2);
+
+    const importance = await checkpointImportance(checkpoint, {
+      runtime: reference,
+      ids: [Array.from({ length: 64 }, (_, i) => (7 * i) % 300)],
+    });
+    expect(importance.get('model.layers.1.mlp.experts.2.down_proj')!.moments.shape).toEqual([64]);
+    const out = join(dir, 'allocated');
+    await quantizeModel(folder, { out, rules: allocation.rules, quantizer: hqq4, importance });
+    await using result = await openCheckpoint(out);
+    await using model = await loadModel(result, { runtime: reference });
+    expect((await model.generate({ ids: [5, 6, 7], maxTokens: 3, temperature: 0, ignoreEos: true })).ids.length).toBe(3);
+  });
+
+  it('importances and sensitivities of Conv1D modules', async () => {
+    await using checkpoint = await openCheckpoint(folderOf('gpt2'));
+    const ids = [Array.from({ length: 24 }, (_, i) => (11 * i) % 300)];
+    const importance = await checkpointImportance(checkpoint, { runtime: reference, ids });
+    expect(importance.get('transformer.h.0.mlp.c_proj')!.moments.shape).toEqual([256]);
+    const { linears } = await measureSensitivities(checkpoint, { runtime: reference, ids });
+    expect(linears.map(({ path }) => path)).toContain('transformer.h.1.attn.c_attn');
+    for (const { sensitivity } of linears) expect(sensitivity).toBeGreaterThan(0);
   });
 });
