@@ -201,6 +201,46 @@ describe('quantized, saved, loaded and run', () => {
   });
 });
 
+describe('T5, an encoder and a decoder', () => {
+  const expected = golden.goldenTensors('models/t5-gated/expected.safetensors');
+  const [prompt, text] = ['input_ids', 'decoder_input_ids'].map((name) => ids(expected.get(name)!));
+  const greedy = { ids: prompt!, maxTokens: 16, temperature: 0, ignoreEos: true };
+
+  it('from its files on the native backend, exactly', async (context) => {
+    addon(context);
+    await using runtime = await createRuntime({ backends: [cpu({ threads: 2, precision: 'exact' })] });
+    await using checkpoint = await openCheckpoint(folderOf('t5-gated'));
+    const observe = ['encoder.hidden.0', 'encoder.hidden.3', 'decoder.hidden.0', 'decoder.hidden.2', 'decoder.final_norm'];
+    await using model = await loadModel(checkpoint, { runtime, observe });
+    const outputs = { ...(await model.encode(prompt!)), ...(await model.forward(text!, { encoderIds: prompt! })) };
+    expect(difference(outputs.logits!, expected.get('logits')!)).toBeLessThanOrEqual(TOLERANCE);
+    for (const name of [...observe, 'encoder_output']) {
+      expect(relativeDifference(outputs[name]!, expected.get(name)!), name).toBeLessThanOrEqual(TOLERANCE);
+    }
+    expect((await model.generate(greedy)).ids).toEqual(ids(expected.get('generated')!));
+  });
+
+  it.each([
+    ['hqq', hqq4],
+    ['nf4', nf4()],
+  ])('quantized with %s, saved, loaded and run', async (method, quantizer) => {
+    const out = join(dir, `t5-${method}`);
+    await using source = await openCheckpoint(folderOf('t5-gated'));
+    const { plan } = await quantizeCheckpoint(source, { out, quantizer, adapters: defaultAdapters });
+    await using checkpoint = await openCheckpoint(out);
+    expect(checkpoint.quantized.size).toBe(3 * 6 + 2 * 10);
+    expect(plan.linears.filter(({ use }) => use === 'keep').every(({ site }) => /wo$|lm_head/.test(site.path))).toBe(true);
+    await using patched = await loadModel(source, { runtime: reference });
+    const chosen = plan.linears.flatMap(({ site, use }) => (use === 'keep' ? [] : [{ match: site.path, use: use as Quantizer }]));
+    await patchLinears(patched, chosen, { runtime: reference });
+    await using loaded = await loadModel(checkpoint, { runtime: reference });
+    const logits = await loaded.logits(text!, { encoderIds: prompt! });
+    expect(difference(logits, await patched.logits(text!, { encoderIds: prompt! }))).toBe(0);
+    expect(difference(logits, expected.get('logits')!)).toBeGreaterThan(0);
+    expect((await loaded.generate(greedy)).ids).toEqual((await patched.generate(greedy)).ids);
+  });
+});
+
 describe('what else looks at linears', () => {
   it('a plan, an allocation of bits and importances, on experts that are one tensor', async () => {
     const folder = folderOf('mixtral-fused');

@@ -17,6 +17,7 @@ export { qwen2, qwen3 } from './adapters/qwen.ts';
 export { qwen2Moe, qwen3Moe } from './adapters/qwen-moe.ts';
 export { smollm3 } from './adapters/smollm3.ts';
 export { starcoder2 } from './adapters/starcoder2.ts';
+export { t5 } from './adapters/t5.ts';
 export { type DecoderFamily, decoderAdapter } from './decoder/adapter.ts';
 export type * from './decoder/spec.ts';
 export { type BenchOptions, type BenchResult, benchModel } from './evaluate/bench.ts';
@@ -33,7 +34,7 @@ export {
 } from './evaluate/sensitivity.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate.ts';
-export type { LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
+export type { ForwardOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
 export { type LoadModelOptions, loadModel } from './model/load-model.ts';
 export { processLogits } from './sampling/process.ts';
 export { createRandom, type Random } from './sampling/random.ts';

@@ -43,6 +43,18 @@ export interface ModelDescription {
   readonly vocab: number;
   readonly contextLength: number;
   readonly layers: number;
+  /** Of encoder-decoder models; `program` is then the decoder. */
+  readonly encoder?: EncoderDescription;
+}
+
+/**
+ * What reads the prompt of an encoder-decoder model, all its tokens in one step. Its output `encoder_output`, a row a token, is the input of that name of the
+ * decoder, handed in with the first step of a sequence.
+ */
+export interface EncoderDescription {
+  readonly program: Program;
+  /** The token that the decoder's text begins with; it is not part of the result. */
+  readonly start: number;
 }
 
 export interface DescribeOptions {

@@ -15,6 +15,7 @@ import { qwen2, qwen3 } from './qwen.ts';
 import { qwen2Moe, qwen3Moe } from './qwen-moe.ts';
 import { smollm3 } from './smollm3.ts';
 import { starcoder2 } from './starcoder2.ts';
+import { t5 } from './t5.ts';
 
 /** The adapters that come with this package. */
 export const defaultAdapters: readonly ModelAdapter[] = [
@@ -38,4 +39,5 @@ export const defaultAdapters: readonly ModelAdapter[] = [
   gptNeox,
   bloom,
   opt,
+  t5,
 ];

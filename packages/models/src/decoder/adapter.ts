@@ -24,9 +24,9 @@ export function decoderAdapter(family: DecoderFamily): ModelAdapter {
     async describe(config, { entries, read, observe }) {
       const spec = family.spec(config, entries);
       const needed = decoderTensors(spec);
-      checkTensors(needed, entries);
+      checkTensors(needed.tensors, entries);
       refuseFurtherLayers(spec, entries);
-      refuseFurtherTensors(spec, needed, entries);
+      refuseFurtherTensors(needed, entries, spec.unread);
       const program = await buildDecoder(spec, read, observe ? { observe } : {});
       return { program, vocab: spec.vocab, contextLength: spec.contextLength, layers: spec.layers.length };
     },

@@ -7,7 +7,8 @@ function gatedLinears(mlp: GatedMlp): readonly LinearSpec[] {
   return mlp.kind === 'gated' ? [mlp.gate, mlp.up, mlp.down] : [mlp.gateUp, mlp.down];
 }
 
-function mlpLinears(mlp: MlpSpec): readonly LinearSpec[] {
+/** The linear layers of an MLP. */
+export function mlpLinears(mlp: MlpSpec): readonly LinearSpec[] {
   if (mlp.kind === 'plain') return [mlp.up, mlp.down];
   if (mlp.kind !== 'experts') return gatedLinears(mlp);
   const { router, experts, shared } = mlp;
@@ -47,61 +48,72 @@ export function decoderSites(spec: DecoderSpec): LinearSite[] {
   return [...spec.layers.flatMap((layer, i) => layerLinears(layer).map(site(i))), ...outerLinears(spec).map(site(-1))];
 }
 
-/** Name and shape of every tensor the model reads, as a checkpoint has it that is not quantized. */
-export function decoderTensors(spec: DecoderSpec): Map<string, Shape> {
-  const tensors = new Map<string, Shape>();
-  const norm = ({ path, width, bias }: NormSpec): void => {
+/** What a model reads of a checkpoint. */
+export interface Needed {
+  /** Name and shape of every tensor, as a checkpoint has it that is not quantized. */
+  readonly tensors: ReadonlyMap<string, Shape>;
+  /** Paths of the linears, which have parts beside their weight where they are quantized. */
+  readonly linears: ReadonlySet<string>;
+}
+
+/** The tensors of modules; `tables` are paths of tables, with their shapes. */
+export function tensorList(modules: {
+  readonly linears: readonly LinearSpec[];
+  readonly norms: readonly NormSpec[];
+  readonly tables: readonly (readonly [path: string, shape: Shape])[];
+}): Needed {
+  const tensors = new Map<string, Shape>(modules.tables.map(([path, shape]) => [`${path}.weight`, shape]));
+  for (const { path, width, bias } of modules.norms) {
     tensors.set(`${path}.weight`, [width]);
     if (bias) tensors.set(`${path}.bias`, [width]);
-  };
-  const linear = ({ path, shape, bias, transposed, stacked }: LinearSpec): void => {
+  }
+  for (const { path, shape, bias, transposed, stacked } of modules.linears) {
     if (stacked) tensors.set(stacked.tensor, [(tensors.get(stacked.tensor)?.[0] ?? 0) + 1, ...shape]);
     else tensors.set(`${path}.weight`, transposed ? shape.toReversed() : shape);
     if (bias) tensors.set(`${path}.bias`, [shape[0]]);
-  };
-  const { embedding } = spec;
-  tensors.set(`${embedding.path}.weight`, [spec.vocab, embedding.width ?? spec.hidden]);
-  if (embedding.positions) tensors.set(`${embedding.positions.path}.weight`, [embedding.positions.rows, spec.hidden]);
-  if (embedding.norm) norm(embedding.norm);
-  for (const layer of spec.layers) {
-    for (const module of layerNorms(layer)) norm(module);
-    for (const module of layerLinears(layer)) linear(module);
   }
-  if (spec.norm) norm(spec.norm);
-  for (const module of outerLinears(spec)) linear(module);
-  return tensors;
+  return { tensors, linears: new Set(modules.linears.map(({ path }) => path)) };
+}
+
+/** The tensors of a decoder. */
+export function decoderTensors(spec: DecoderSpec): Needed {
+  const { vocab, hidden, embedding, layers } = spec;
+  const { width = hidden, positions } = embedding;
+  return tensorList({
+    linears: [...layers.flatMap(layerLinears), ...outerLinears(spec)],
+    norms: [...layers.flatMap(layerNorms), ...[embedding.norm, spec.norm].filter((norm) => norm !== undefined)],
+    tables: [[embedding.path, [vocab, width]], ...(positions ? [[positions.path, [positions.rows, hidden]] as const] : [])],
+  });
 }
 
 /**
  * Throws ERR_TENSOR_MISMATCH if the checkpoint has tensors of layers beyond those of the config: a model cut short would run and talk nonsense.
  */
 export function refuseFurtherLayers(spec: DecoderSpec, entries: Entries): void {
-  const first = layerLinears(spec.layers[0]!)[0]!.path;
-  const index = first.split('.').indexOf('0');
-  const prefix = first
-    .split('.')
-    .slice(0, index)
-    .map((part) => `${part}.`)
-    .join('');
+  const parts = layerLinears(spec.layers[0]!)[0]!.path.split('.');
+  const prefix = parts.slice(0, parts.indexOf('0')).map((part) => `${part}.`);
+  refuseFurtherBlocks(prefix.join(''), spec.layers.length, entries, 'num_hidden_layers');
+}
+
+/** The same of one stack of blocks: `prefix` is what stands before their numbers, `key` counts them in config.json. */
+export function refuseFurtherBlocks(prefix: string, count: number, entries: Entries, key: string): void {
   for (const tensor of entries.keys()) {
-    if (!tensor.startsWith(prefix)) continue;
-    const layer = tensor.split('.')[index]!;
-    if (!/^\d+$/.test(layer) || Number(layer) < spec.layers.length) continue;
-    throw new LowbitError('ERR_TENSOR_MISMATCH', `the checkpoint has ${tensor}, but config.json says ${spec.layers.length} layers`, {
-      hint: 'config.json and the weights do not belong together: check num_hidden_layers.',
-      details: { tensor, layers: spec.layers.length },
+    const [layer] = tensor.startsWith(prefix) ? tensor.slice(prefix.length).split('.') : [];
+    if (layer === undefined || !/^\d+$/.test(layer) || Number(layer) < count) continue;
+    throw new LowbitError('ERR_TENSOR_MISMATCH', `the checkpoint has ${tensor}, but config.json says ${count} layers`, {
+      hint: `config.json and the weights do not belong together: check ${key}.`,
+      details: { tensor, layers: count },
     });
   }
 }
 
 /**
  * Throws ERR_TENSOR_MISMATCH if the checkpoint has tensors that the model would not read: a bias or a norm that nothing adds makes the model talk nonsense.
- * What hangs off a linear (the parts of a quantized one) and `spec.unread` may be there.
+ * What hangs off a linear (the parts of a quantized one) and what `unread` matches may be there.
  */
-export function refuseFurtherTensors(spec: DecoderSpec, needed: ReadonlyMap<string, Shape>, entries: Entries): void {
-  const linears = new Set([...spec.layers.flatMap(layerLinears), ...outerLinears(spec)].map(({ path }) => path));
+export function refuseFurtherTensors({ tensors, linears }: Needed, entries: Entries, unread: RegExp | undefined): void {
   const further = [...entries.keys()].filter((name) => {
-    if (needed.has(name) || spec.unread?.test(name)) return false;
+    if (tensors.has(name) || unread?.test(name)) return false;
     if (/\.bias$/.test(name)) return true;
     for (let end = name.lastIndexOf('.'); end > 0; end = name.lastIndexOf('.', end - 1)) if (linears.has(name.slice(0, end))) return false;
     return true;

@@ -10,6 +10,7 @@ import {
   type Runtime,
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
+import { refuseEncoder } from '../model/encoder.ts';
 import { tokenIds } from '../model/ids.ts';
 import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
 
@@ -43,6 +44,7 @@ export async function checkpointImportance(
     entries: logical.entries,
     read: (name) => readLogical(checkpoint, name, signal),
   });
+  refuseEncoder(model, checkpoint.label, 'what errors cost');
   return collectImportance(model.program, {
     runtime,
     loadWeight: async (use) => ({ weight: await readWeight(use, signal) }),

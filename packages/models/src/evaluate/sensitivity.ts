@@ -17,6 +17,7 @@ import {
 } from '@lowbit/core';
 import { fitSensitivity, type SensitivityPoint } from '@lowbit/core/allocation';
 import { defaultAdapters } from '../adapters/index.ts';
+import { refuseEncoder } from '../model/encoder.ts';
 import { tokenIds } from '../model/ids.ts';
 import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
 import { Carrier, STEP_SEQUENCES, type Variant } from './variants.ts';
@@ -78,6 +79,7 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
     entries: logical.entries,
     read: (name) => readLogical(checkpoint, name, signal),
   });
+  refuseEncoder(model, checkpoint.label, 'sensitivity');
   if (model.program.outputs.logits === undefined) {
     throw new LowbitError('ERR_UNSUPPORTED_ARCH', `${checkpoint.label} gives no logits, so there is nothing to compare`);
   }

@@ -1,6 +1,6 @@
 // One continuation: prefill, then token by token until something ends it.
 
-import { checkOptionNames, type JsonObject, LowbitError, type ProgressEvent } from '@lowbit/core';
+import { checkOptionNames, type JsonObject, LowbitError, type ProgressEvent, type StepOutputs } from '@lowbit/core';
 import { pickToken } from '../sampling/pick.ts';
 import type { SamplingSettings } from '../sampling/process.ts';
 import { createRandom, randomSeed } from '../sampling/random.ts';
@@ -9,6 +9,7 @@ import type { ChatMessage, ChatTemplateOptions } from '../text/chat-template.ts'
 import type { DecodeStream } from '../text/decode-stream.ts';
 import { type StopWatcher, stopWatcher } from '../text/stop-strings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
+import { decoderInputs, type LoadedEncoder } from './encoder.ts';
 import { tokenIds } from './ids.ts';
 import { outputValues, type Runner } from './runner.ts';
 
@@ -74,6 +75,8 @@ export interface GenerationHost {
   readonly contextLength: number;
   readonly prefillChunk: number;
   readonly defaults: GenerationDefaults;
+  /** Of encoder-decoder models, whose prompt it reads. */
+  readonly encoder?: LoadedEncoder | undefined;
 }
 
 const DEFAULT_MAX_TOKENS = 256;
@@ -142,8 +145,11 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
   const settings = samplingSettings(host.defaults.sampling, options);
   const random = createRandom(seed);
   const prompt = promptIds(host, options);
+  const { encoder } = host;
+  /** What the decoder begins with. */
+  const first = encoder ? Uint32Array.of(encoder.description.start) : prompt;
   // The last token needs no place in the context: nothing is computed from it.
-  const limit = Math.min(maxTokens, host.contextLength - prompt.length + 1);
+  const limit = Math.min(maxTokens, host.contextLength - first.length + 1);
   const stops = typeof stop === 'string' ? [stop] : stop;
   if (stops.length > 0 && !host.hasTokenizer) host.tokenizer(); // throws: stop strings need text
   const text = textOf(host.hasTokenizer ? host.tokenizer().decodeStream() : undefined, stopWatcher(stops));
@@ -151,11 +157,12 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
 
   const ids: number[] = [];
   const shown: string[] = [];
-  const context = Array.from(prompt);
+  const context = Array.from(first);
   const started = performance.now();
+  const inputs = encoder && (await decoderInputs(encoder, prompt, { signal }));
   const sequence = await host.runner.open();
   try {
-    let logits = await prefill(host, sequence, prompt, options);
+    let logits = await prefill(host, sequence, first, { ...options, inputs });
     const prefilled = performance.now();
     for (;;) {
       const id = pickToken(logits, context, settings, random);
@@ -194,7 +201,7 @@ async function prefill(
   host: GenerationHost,
   sequence: Parameters<Runner['close']>[0],
   prompt: Uint32Array,
-  options: GenerateOptions,
+  options: Pick<GenerateOptions, 'signal' | 'onProgress'> & { readonly inputs: StepOutputs | undefined },
 ): Promise<Float32Array> {
   const last = prompt.length;
   let logits = new Float32Array(0);
@@ -202,6 +209,7 @@ async function prefill(
     wanted: [last - 1, last],
     chunk: host.prefillChunk,
     signal: options.signal,
+    inputs: options.inputs,
   })) {
     options.onProgress?.({ phase: 'prefill', done: chunk.done, total: last, unit: 'tokens' });
     if (chunk.done === last) logits = outputValues(chunk.outputs, 'logits') as Float32Array<ArrayBuffer>;

@@ -6,10 +6,12 @@ import {
   type Checkpoint,
   checkOptionNames,
   isLowbitError,
+  type LoadedProgram,
   type LoadOptions,
   type LoadWeight,
   LowbitError,
   type ModelAdapter,
+  type Program,
   type Quantizer,
   type Runtime,
 } from '@lowbit/core';
@@ -107,38 +109,54 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   const defaults = generationDefaults(generation, config);
   const eosId = defaults.eosIds.length === 0 && !isLowbitError(tokenizer) ? tokenizer.eosId : undefined;
 
-  const { program } = description;
+  const { program, encoder } = description;
+  if (encoder && cut) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'cut is for models of one stack of layers, and this one has an encoder', {
+      hint: 'Use deviceMap, which places layers by their names.',
+    });
+  }
   const readWeight = weightReader(checkpoint, logical);
-  const stored = storedFormats(checkpoint, logical, program.linears, dtype);
-  const output = options.head === undefined ? undefined : { index: outputLinear(program), quantizer: checkHead(options.head) };
-  const formats = stored.map((format, i) => (i === output?.index ? headFormat(format, program.linears[i]!, output.quantizer) : format));
-  const loadWeight: LoadWeight = async (use, index) => {
-    const weight = await readWeight(use, signal);
-    if (index !== output?.index) return { weight: castDense(weight, dtype) };
-    return { weight: await quantizeHead(weight, output.quantizer, { runtime, signal, onProgress }) };
+  const load = (part: Program, head: Quantizer | undefined): Promise<LoadedProgram> => {
+    const stored = storedFormats(checkpoint, logical, part.linears, dtype);
+    const output = head === undefined ? undefined : { index: outputLinear(part), quantizer: checkHead(head) };
+    const formats = stored.map((format, i) => (i === output?.index ? headFormat(format, part.linears[i]!, output.quantizer) : format));
+    const loadWeight: LoadWeight = async (use, index) => {
+      const weight = await readWeight(use, signal);
+      if (index !== output?.index) return { weight: castDense(weight, dtype) };
+      return { weight: await quantizeHead(weight, output.quantizer, { runtime, signal, onProgress }) };
+    };
+    return runtime.load(part, loadWeight, {
+      contextLength,
+      formats,
+      // What a backend would keep of a weight that is not quantized is a copy of it.
+      origins: part.linears.map(({ path }, i) => {
+        if (i === output?.index) return quantizedOrigin(checkpoint.origin?.(path), output.quantizer);
+        return checkpoint.layout === undefined ? undefined : checkpoint.origin?.(path);
+      }),
+      cut,
+      deviceMap,
+      maxMemory,
+      maxSequences,
+      offloadMeta,
+      signal,
+      onProgress,
+    });
   };
-  const loaded = await runtime.load(program, loadWeight, {
-    contextLength,
-    formats,
-    // What a backend would keep of a weight that is not quantized is a copy of it.
-    origins: program.linears.map(({ path }, i) => {
-      if (i === output?.index) return quantizedOrigin(checkpoint.origin?.(path), output.quantizer);
-      return checkpoint.layout === undefined ? undefined : checkpoint.origin?.(path);
-    }),
-    cut,
-    deviceMap,
-    maxMemory,
-    maxSequences,
-    offloadMeta,
-    signal,
-    onProgress,
-  });
+  const reading = encoder && (await load(encoder.program, undefined));
+  let loaded: LoadedProgram;
+  try {
+    loaded = await load(program, options.head);
+  } catch (error) {
+    await reading?.[Symbol.asyncDispose]();
+    throw error;
+  }
   return new LanguageModel({
     label: checkpoint.label,
     config,
     description,
     sites,
     runner: new Runner(loaded),
+    ...(encoder && reading && { encoder: { description: encoder, runner: new Runner(reading) } }),
     contextLength,
     prefillChunk,
     defaults: eosId === undefined ? defaults : { ...defaults, eosIds: [eosId] },

@@ -9,6 +9,8 @@ interface FeedOptions {
   readonly wanted: readonly [from: number, to: number];
   /** Most tokens of one step. */
   readonly chunk: number;
+  /** Handed in with the first step. */
+  readonly inputs?: StepSequence['inputs'] | undefined;
 }
 
 /** Result of one chunk: the outputs of input positions [from, to) that were wanted (possibly none), after `done` tokens. */
@@ -65,7 +67,8 @@ export class Runner {
       const end = Math.min(begin + chunk, last);
       const from = Math.min(Math.max(first, begin), end);
       const wanted = Uint32Array.from({ length: end - from }, (_, i) => from - begin + i);
-      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length }], signal);
+      const given = begin === 0 && options.inputs ? { inputs: options.inputs } : {};
+      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length, ...given }], signal);
       yield { from, to: end, done: end, outputs };
     }
   }

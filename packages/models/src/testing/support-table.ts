@@ -26,6 +26,7 @@ export const MODELS: Readonly<Record<string, string>> = {
   gpt_neox: 'GPT-NeoX, Pythia',
   bloom: 'BLOOM, BLOOMZ',
   opt: 'OPT, OPT-350m among them',
+  t5: 'T5 v1.1, flan-t5; T5',
 };
 
 const code = (texts: Iterable<string>): string => [...texts].map((text) => `\`${text}\``).join(' ');
