@@ -125,8 +125,7 @@ describe('linears that share a tensor', () => {
 
   it('are read from it, like any linear', async () => {
     const source = memorySource(tensors);
-    const checkpoint: Pick<Checkpoint, 'source' | 'quantized' | 'linear' | 'tensor'> = {
-      source,
+    const checkpoint: Pick<Checkpoint, 'quantized' | 'linear' | 'tensor'> = {
       quantized: new Map(),
       linear: async (path) => {
         const weight = await source.read(`${path}.weight`);

@@ -7,7 +7,7 @@ import type { Checkpoint } from './spec/checkpoint.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { QuantizedTensor } from './spec/format.ts';
 import type { LinearSite } from './spec/model.ts';
-import type { Matrix, Shape, TensorSpec } from './spec/tensor.ts';
+import type { HostTensor, Matrix, TensorSpec } from './spec/tensor.ts';
 import { transpose } from './tensor.ts';
 
 /** What `siteTensor` goes by. */
@@ -20,30 +20,18 @@ export function siteTensor({ path, shape, stacked }: SitePlace): { readonly name
 
 /** Throws ERR_TENSOR_MISMATCH unless a tensor of that shape holds the linear's weight. */
 export function checkSiteShape(site: SitePlace, { shape: found }: Pick<TensorSpec, 'shape'>): void {
+  const { shape, stacked, transposed } = site;
   const { name } = siteTensor(site);
-  if (site.stacked) {
-    const columns = found.at(-1);
-    const rows = elementCount(found.slice(0, -1));
-    if (found.length < 2 || columns !== site.shape[1] || site.stacked.row + site.shape[0] > rows) {
-      throw mismatch(
-        name,
-        found,
-        site.shape,
-        `rows ${site.stacked.row} to ${site.stacked.row + site.shape[0]} of ${site.shape[1]} columns`,
-      );
-    }
-    return;
-  }
-  const shape = matrixShape(name, found);
-  const expected = site.transposed ? site.shape.toReversed() : site.shape;
-  if (shape[0] === expected[0] && shape[1] === expected[1]) return;
-  throw mismatch(name, shape, expected, `[${expected.join(', ')}]`);
-}
-
-function mismatch(tensor: string, actual: Shape, expected: Shape, wanted: string): LowbitError {
-  return new LowbitError('ERR_TENSOR_MISMATCH', `${tensor} is [${actual.join(', ')}], config.json says ${wanted}`, {
+  const actual = stacked ? found : matrixShape(name, found);
+  const expected = transposed ? shape.toReversed() : shape;
+  const fits = stacked
+    ? found.at(-1) === shape[1] && stacked.row + shape[0] <= elementCount(found.slice(0, -1))
+    : actual[0] === expected[0] && actual[1] === expected[1];
+  if (fits) return;
+  const wanted = stacked ? `rows ${stacked.row} to ${stacked.row + shape[0]} of ${shape[1]}` : `[${expected.join(', ')}]`;
+  throw new LowbitError('ERR_TENSOR_MISMATCH', `${name} is [${actual.join(', ')}], config.json says ${wanted}`, {
     hint: 'config.json and the weights belong to different models.',
-    details: { tensor, expected, actual },
+    details: { tensor: name, expected, actual },
   });
 }
 
@@ -52,24 +40,22 @@ function mismatch(tensor: string, actual: Shape, expected: Shape, wanted: string
  * turned if it is stored as [in, out], and cut out of the tensor that it shares with others. Throws ERR_TENSOR_MISMATCH, and what the checkpoint throws.
  */
 export async function readSite(
-  checkpoint: Pick<Checkpoint, 'source' | 'quantized' | 'linear' | 'tensor'>,
+  checkpoint: Pick<Checkpoint, 'quantized' | 'linear' | 'tensor'>,
   site: SitePlace,
   options: { readonly signal?: AbortSignal | undefined } = {},
 ): Promise<QuantizedTensor> {
-  if (site.stacked && !checkpoint.quantized.has(site.path)) {
+  const { path, shape, stacked, transposed } = site;
+  if (stacked && !checkpoint.quantized.has(path)) {
     const { name, from } = siteTensor(site);
-    const entry = checkpoint.source.entries.get(name);
-    if (!entry) throw new LowbitError('ERR_TENSOR_MISMATCH', `the checkpoint has no tensor ${name}`, { details: { tensor: name } });
-    checkSiteShape(site, entry);
-    const { data } = await checkpoint.tensor(name, { range: [from, from + elementCount(site.shape)], signal: options.signal });
-    return dense(entry.dtype, site.shape, data);
+    const { dtype, data } = await checkpoint.tensor(name, { ...options, range: [from, from + elementCount(shape)] });
+    return dense({ dtype, shape, data });
   }
-  const weight = await checkpoint.linear(site.path, options);
-  if (!site.transposed || checkpoint.quantized.has(site.path)) return fitInputs(weight, site.shape);
-  const turned = transpose(weight.parts.weight!);
-  return dense(turned.dtype, turned.shape as Matrix, turned.data);
+  const weight = await checkpoint.linear(path, options);
+  return transposed && !checkpoint.quantized.has(path) ? dense(transpose(weight.parts.weight!)) : fitInputs(weight, shape);
 }
 
-function dense(dtype: TensorSpec['dtype'], shape: Matrix, data: Uint8Array): QuantizedTensor {
-  return { format: { kind: 'dense', dtype }, shape, parts: { weight: { dtype, shape, data } } };
-}
+const dense = (weight: HostTensor): QuantizedTensor => ({
+  format: { kind: 'dense', dtype: weight.dtype },
+  shape: weight.shape as Matrix,
+  parts: { weight },
+});

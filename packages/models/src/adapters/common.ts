@@ -105,7 +105,7 @@ export function readWindows(
   return Array.from({ length: layers }, (_, layer) => ((types?.[layer] ?? slides(layer)) ? size : undefined));
 }
 
-/** The layers with some of their attention's settings replaced. `path` is that of the layer's attention. */
+/** The layers with some settings of their attention replaced. */
 export function mapAttention(spec: DecoderSpec, change: (attention: AttentionSpec, layer: number) => Partial<AttentionSpec>): DecoderSpec {
   return mapLayers(spec, (layer, index) => {
     const { module } = layer.attention;

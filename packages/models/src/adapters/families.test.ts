@@ -196,7 +196,6 @@ describe('refusals', () => {
 
   test.each<[string, string, string, JsonObject]>([
     ['ERR_UNSUPPORTED_ARCH', 'use_bidirectional_attention', 'gemma3', { use_bidirectional_attention: true }],
-    ['ERR_UNSUPPORTED_ARCH', 'qk_layernorm', 'phi', { qk_layernorm: true }],
     ['ERR_UNSUPPORTED_ARCH', 'add_cross_attention', 'gpt2', { add_cross_attention: true }],
     ['ERR_UNSUPPORTED_ARCH', 'apply_residual', 'bloom', { apply_residual_connection_post_layernorm: true }],
     ['ERR_UNSUPPORTED_ARCH', 'layer_norm_elementwise_affine', 'opt', { layer_norm_elementwise_affine: false }],
@@ -239,6 +238,7 @@ describe('refusals', () => {
     ['qwen3', { attention_bias: true }, 'q_proj.bias is missing'],
     ['qwen2-sliding', { model_type: 'llama' }, 'self_attn.q_proj.bias'],
     ['qwen3', { model_type: 'qwen2' }, 'q_proj.bias is missing'],
+    ['phi', { qk_layernorm: true }, 'self_attn.q_layernorm.weight is missing, expected [16]'],
     ['gemma3', { model_type: 'gemma2' }, 'q_norm.weight'],
     ['starcoder2', { use_bias: false }, 'self_attn.q_proj.bias'],
     ['opt', { num_hidden_layers: 1 }, 'model.decoder.layers.1.'],

@@ -26,6 +26,8 @@ export function gptNeoxSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const rotated = rotatedDim(parameters, { ...named, ...config }, headDim);
   const rope = ropeOf(parameters, { dim: rotated, positions });
 
+  // Published files say embed_out; transformers 5 has another name for it, which it can save.
+  const head = entries.has('lm_head.weight') ? 'lm_head' : 'embed_out';
   const layer = (index: number): DecoderLayer => {
     const at = `gpt_neox.layers.${index}`;
     return {
@@ -61,7 +63,7 @@ export function gptNeoxSpec(config: JsonObject, entries: Entries): DecoderSpec {
     ropes: [rope],
     layers: Array.from({ length: layers }, (_, index) => layer(index)),
     norm: layerNorm('gpt_neox.final_layer_norm', hidden, eps),
-    output: readHead(config, entries, linear('embed_out', vocab, hidden), { tied: false }),
+    output: readHead(config, entries, linear(head, vocab, hidden), { tied: false }),
     unread: /\.attention\.(?:(?:masked_)?bias|rotary_emb\.inv_freq)$/,
   };
 }

@@ -1,13 +1,13 @@
 // Phi-1, Phi-1.5 and Phi-2: attention and MLP side by side on one norm of the layer's input, a part of each head rotated, biases everywhere.
 
 import type { Entries, JsonObject, ModelAdapter } from '@lowbit/core';
-import { readChoice, readInteger, readNumber } from '../config.ts';
+import { readBoolean, readChoice, readInteger, readNumber } from '../config.ts';
 import { decoderAdapter } from '../decoder/adapter.ts';
 import { ropeOf, ropeParameters, rotatedDim } from '../decoder/rope.ts';
 import type { DecoderLayer, DecoderSpec } from '../decoder/spec.ts';
-import { ACTIVATIONS, COUNT, EPS, layerNorm, linear, POSITIONS, readHead, readHeads, requireOff, SIZE, VOCAB } from './common.ts';
+import { ACTIVATIONS, COUNT, EPS, layerNorm, linear, POSITIONS, readHead, readHeads, SIZE, VOCAB } from './common.ts';
 
-/** What config.json of a Phi says, as a decoder. Throws as `llamaSpec`, and ERR_UNSUPPORTED_ARCH for norms of queries and keys, which no published one has. */
+/** What config.json of a Phi says, as a decoder. Throws as `llamaSpec`. */
 export function phiSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const hidden = readInteger(config, 'hidden_size', SIZE);
   const width = readInteger(config, 'intermediate_size', SIZE);
@@ -17,7 +17,7 @@ export function phiSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const eps = readNumber(config, 'layer_norm_eps', EPS, 1e-5);
   const activation = readChoice(config, 'hidden_act', ACTIVATIONS, 'gelu_new');
   const { heads, kvHeads, headDim } = readHeads(config, hidden);
-  requireOff(config, 'qk_layernorm');
+  const normed = readBoolean(config, 'qk_layernorm', false);
   const parameters = ropeParameters(config, 10_000);
   const rotated = rotatedDim(parameters, config, headDim, 0.5);
   const rope = ropeOf(parameters, { dim: rotated, positions });
@@ -43,6 +43,10 @@ export function phiSpec(config: JsonObject, entries: Entries): DecoderSpec {
           headDim,
           scale: headDim ** -0.5,
           position: { kind: 'rope', rope: 0, rotated },
+          ...(normed && {
+            qNorm: layerNorm(`${at}.self_attn.q_layernorm`, headDim, eps),
+            kNorm: layerNorm(`${at}.self_attn.k_layernorm`, headDim, eps),
+          }),
         },
       },
       mlp: {

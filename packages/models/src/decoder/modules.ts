@@ -147,7 +147,7 @@ export function checkTensors(needed: ReadonlyMap<string, Shape>, entries: Entrie
   const others = wrong.slice(1).map(({ tensor }) => tensor);
   const more = others.length > 0 ? ` (and ${others.length} more tensors do not fit: ${listed(others)})` : '';
   throw new LowbitError('ERR_TENSOR_MISMATCH', `${first.tensor} ${found}, expected [${first.expected.join(', ')}]${more}`, {
-    hint: 'config.json and the weights do not belong together, or a file of the checkpoint is missing.',
-    details: { ...first, tensors: wrong.map(({ tensor }) => tensor) },
+    hint: 'config.json (vocab_size, hidden_size, ...) and the weights do not belong together, or a file of the checkpoint is missing.',
+    details: { file: 'config.json', ...first, tensors: wrong.map(({ tensor }) => tensor) },
   });
 }

@@ -14,10 +14,14 @@ const LOGITS_TOLERANCE = 2e-4;
 
 const { folders, absent } = goldenModels(golden);
 
-/** With the model that `mixtral-fused` is: the other Mixtral under the names of transformers 5. */
+/** With mixtures under the names of transformers 5, their experts in 3-D tensors: the first is what `mixtral-fused` is. */
 const cases = [
   ...folders.map((folder) => ({ name: folder, folder, contents: goldenContents(golden, folder) })),
-  { name: 'mixtral-fused, made here', folder: 'mixtral-published', contents: fuseExperts(goldenContents(golden, 'mixtral-published')) },
+  ...['mixtral-published', 'qwen2-moe', 'qwen3-moe'].map((folder) => ({
+    name: `${folder}, experts fused`,
+    folder,
+    contents: fuseExperts(goldenContents(golden, folder)),
+  })),
 ];
 
 test('the cases that are not here repeat others', () => {

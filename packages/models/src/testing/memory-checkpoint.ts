@@ -57,35 +57,44 @@ export function goldenContents({ goldenJson, goldenTensors }: GoldenReaders, fol
   return { label: folder, config: goldenJson(`models/${folder}/${config}`), tensors, files: {} };
 }
 
+/** Names of an expert's linears, and where they are in fused tensors: the rows of the gate come before those of the other. */
+const FUSED: Readonly<Record<string, readonly [tensor: string, place: number, places: number]>> = {
+  w1: ['gate_up_proj', 0, 2],
+  gate_proj: ['gate_up_proj', 0, 2],
+  w3: ['gate_up_proj', 1, 2],
+  up_proj: ['gate_up_proj', 1, 2],
+  w2: ['down_proj', 0, 1],
+  down_proj: ['down_proj', 0, 1],
+};
+
 /**
- * A Mixtral with its experts as transformers 5 can save them: `gate_up_proj` [experts, 2 width, hidden] and `down_proj` [experts, hidden, width], in place of
+ * A mixture with its experts as transformers 5 can save them: `gate_up_proj` [experts, 2 width, hidden] and `down_proj` [experts, hidden, width], in place of
  * one module an expert.
  */
 export function fuseExperts(contents: Contents): Contents {
   const tensors = new Map<string, HostTensor>();
   const stacks = new Map<string, HostTensor[]>();
   for (const [name, tensor] of contents.tensors) {
-    const [, module, expert, weight] = /^(.*)\.block_sparse_moe\.experts\.(\d+)\.(w[123])\.weight$/.exec(name) ?? [];
+    const [, module, expert, linear] = /^(.*)\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(\w+)\.weight$/.exec(name) ?? [];
     if (module === undefined) {
       tensors.set(name.replace('.block_sparse_moe.gate.', '.mlp.gate.'), tensor);
       continue;
     }
-    // Rows of the gate, w1, come before those of the other, w3.
-    const fused = `${module}.mlp.experts.${weight === 'w2' ? 'down_proj' : 'gate_up_proj'}`;
-    const parts = stacks.get(fused) ?? [];
-    parts[weight === 'w2' ? Number(expert) : 2 * Number(expert) + (weight === 'w3' ? 1 : 0)] = tensor;
-    stacks.set(fused, parts);
+    const [own, place, places] = FUSED[linear!]!;
+    const parts = stacks.get(`${module}.mlp.experts.${own}`) ?? [];
+    parts[places * Number(expert) + place] = tensor;
+    stacks.set(`${module}.mlp.experts.${own}`, parts);
   }
   for (const [name, parts] of stacks) {
     const [rows, columns] = parts[0]!.shape;
-    const halves = name.endsWith('gate_up_proj') ? 2 : 1;
+    const places = name.endsWith('gate_up_proj') ? 2 : 1;
     const data = new Uint8Array(parts.reduce((sum, part) => sum + part.data.byteLength, 0));
     let at = 0;
     for (const part of parts) {
       data.set(part.data, at);
       at += part.data.byteLength;
     }
-    tensors.set(name, { dtype: parts[0]!.dtype, shape: [parts.length / halves, halves * rows!, columns!], data });
+    tensors.set(name, { dtype: parts[0]!.dtype, shape: [parts.length / places, places * rows!, columns!], data });
   }
   return { ...contents, tensors };
 }
