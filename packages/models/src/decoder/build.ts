@@ -7,8 +7,8 @@ import { type Parts, partsOf } from './parts.ts';
 import type { DecoderLayer, DecoderSpec, EmbeddingSpec, OutputSpec, Sublayer } from './spec.ts';
 
 /**
- * Names that `observe` takes: `hidden.k` is the input of layer k (k = layers: the output of the last one), `final_norm` what the head sees (where there is a
- * projection in front of the head: what comes out of it).
+ * Names that `observe` takes: `hidden.k` is the input of layer k (k = layers: the output of the last one), `final_norm` what comes out of the last norm (in a
+ * model without one: what the head sees).
  */
 export function observable(spec: DecoderSpec): string[] {
   return [...Array.from({ length: spec.layers.length + 1 }, (_, k) => `hidden.${k}`), 'final_norm'];
@@ -53,8 +53,10 @@ export async function buildDecoder(
   b.layer = spec.layers.length;
   watch(`hidden.${spec.layers.length}`, x);
   const selected = b.select(x);
-  const normed = spec.norm ? await parts.norm(spec.norm, selected) : selected;
-  const last = watch('final_norm', spec.output.project ? await parts.linear(spec.output.project, normed) : normed);
+  const { project } = spec.output;
+  const normed = spec.norm ? watch('final_norm', await parts.norm(spec.norm, selected)) : selected;
+  const last = project ? await parts.linear(project, normed) : normed;
+  if (!spec.norm) watch('final_norm', last);
   b.output('logits', await logits(parts, spec.output, table, last));
   return b.build();
 }

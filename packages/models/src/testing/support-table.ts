@@ -52,8 +52,11 @@ function contentsOf(golden: GoldenReaders & { hasGolden(path: string): boolean }
   return golden.hasGolden(`models/${folder}/expected.safetensors`) ? [goldenContents(golden, folder)] : [];
 }
 
-/** The table of README.md: a row for every family, in the order of `defaultAdapters`. */
-export function supportTable(golden: GoldenReaders & { hasGolden(path: string): boolean }): string {
+/** The table of README.md: a row for every family, in the order of `defaultAdapters`. `variants` are further models that it is checked with, by `model_type`. */
+export function supportTable(
+  golden: GoldenReaders & { hasGolden(path: string): boolean },
+  variants: ReadonlyMap<string, readonly string[]>,
+): string {
   const rows = defaultAdapters.flatMap(({ modelTypes }) =>
     modelTypes.map((type) => {
       const folders = goldenFolders(golden, type);
@@ -65,7 +68,7 @@ export function supportTable(golden: GoldenReaders & { hasGolden(path: string): 
       const untied = models.flatMap((model) => linears({ ...model, config: { ...model.config, tie_word_embeddings: false } }));
       const kept = new Set(untied.filter(({ keep }) => keep).map(({ path }) => linearTag(path)));
       const quantized = grouped(sites.filter(({ keep }) => !keep));
-      return [`\`${type}\``, MODELS[type] ?? '?', code(quantized), code(kept), folders.join(', ')];
+      return [`\`${type}\``, MODELS[type] ?? '?', code(quantized), code(kept), [...folders, ...(variants.get(type) ?? [])].join(', ')];
     }),
   );
   const head = ['`model_type`', 'models', 'linears, by tag', 'in floating point by default', 'checked with'];
