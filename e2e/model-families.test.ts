@@ -1,7 +1,8 @@
 // The families of decoders with the packages around them: every golden model from its files on the native backend, and models that are quantized, saved,
 // loaded and run. What the reference backend makes of the golden models: packages/models/src/model/golden.test.ts.
 
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fp4, int8, nf4 } from '@lowbit/bnb';
@@ -180,6 +181,30 @@ describe('quantized, saved, loaded and run', () => {
     const tolerance = /nf4/.test(checkpoint.label) ? 1e-3 : TOLERANCE;
     expect(difference(await native.logits(prompt), await loaded.logits(prompt))).toBeLessThanOrEqual(tolerance);
   }
+
+  it.each(Object.entries(golden.goldenJson<Record<string, { tensors: number; sha256: string }>>('bnb/families.json')))(
+    '%s: the tensors that transformers and bitsandbytes save',
+    async (name, expected) => {
+      const [model, method] = name.split(' ') as [string, 'nf4' | 'int8'];
+      const out = join(dir, `equal-${model}-${method}`);
+      await using source = await openCheckpoint(folderOf(model));
+      await quantizeCheckpoint(source, { out, quantizer: method === 'nf4' ? nf4() : int8(), adapters: defaultAdapters });
+      const file = await readFile(join(out, 'model.safetensors'));
+      const end = 8 + Number(file.readBigUInt64LE(0));
+      const header = JSON.parse(file.toString('utf8', 8, end)) as Record<
+        string,
+        { dtype: string; shape: number[]; data_offsets: [number, number] }
+      >;
+      const names = Object.keys(header).filter((each) => each !== '__metadata__');
+      const digest = createHash('sha256');
+      for (const each of names.sort()) {
+        const { dtype, shape, data_offsets } = header[each]!;
+        digest.update(`${each}\n${dtype}\n${JSON.stringify(shape)}\n`);
+        digest.update(file.subarray(end + data_offsets[0], end + data_offsets[1]));
+      }
+      expect({ tensors: names.length, sha256: digest.digest('hex') }).toEqual(expected);
+    },
+  );
 
   it.each([
     ['hqq', hqq4],

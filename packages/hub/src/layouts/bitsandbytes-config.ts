@@ -80,9 +80,17 @@ function transformers(layers: readonly SurveyedLinear[], unskippable: readonly s
   }
   const mixed = layers.some(({ type, nested }) => type !== first!.type || nested !== first!.nested);
   const library = first!.bits === 4 ? '0.41.3' : '0.38';
+  const experts = layers.some(({ site }) => site.expert !== undefined);
+  if (mixed && experts) {
+    return [
+      'Not transformers: 4 fails as config.json cannot name all settings, and 5 refuses quantized experts, which it joins into one tensor.',
+    ];
+  }
   const versions = mixed
     ? 'transformers 5, which goes by the stored layers where config.json cannot name all settings (4.57 fails)'
-    : 'transformers 4 and 5 (tried: 4.57.6 and 5.23.0)';
+    : experts
+      ? 'transformers 4, not 5 (tried: 5.23.0), which joins experts into one tensor and refuses quantized ones'
+      : 'transformers 4 and 5 (tried: 4.57.6 and 5.23.0)';
   const sentences = [`Python: ${versions}, with bitsandbytes ${library} or later (transformers 5 asks for 0.46.1).`];
   const slipping = layers.filter(({ bits, site, group }) => bits === 4 && site.shape[1] % 16 === 0 && site.shape[1] % group !== 0);
   if (slipping.length > 0) {
