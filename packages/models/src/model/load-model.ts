@@ -110,10 +110,14 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   const eosId = defaults.eosIds.length === 0 && !isLowbitError(tokenizer) ? tokenizer.eosId : undefined;
 
   const { program, encoder } = description;
-  if (encoder && cut) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', 'cut is for models of one stack of layers, and this one has an encoder', {
-      hint: 'Use deviceMap, which places layers by their names.',
-    });
+  if (encoder && (cut || deviceMap === 'auto')) {
+    throw new LowbitError(
+      'ERR_BAD_ARGUMENT',
+      "cut and deviceMap: 'auto' are for models of one stack of layers, and this one has an encoder",
+      {
+        hint: "Name the layers, as in deviceMap: { encoder: 'cpu', '': 'cuda' }.",
+      },
+    );
   }
   const readWeight = weightReader(checkpoint, logical);
   const load = (part: Program, head: Quantizer | undefined): Promise<LoadedProgram> => {

@@ -148,6 +148,12 @@ describe('refusals', () => {
     await expect(loadModel(checkpoint, { runtime, cut: [{ backend: 'reference', layers: 2 }] })).rejects.toMatchObject({
       code: 'ERR_BAD_ARGUMENT',
     });
+    await expect(loadModel(checkpoint, { runtime, deviceMap: 'auto' })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    await using placed = await loadModel(checkpoint, {
+      runtime,
+      deviceMap: { '': 'reference', 'decoder.block.1': 'reference', lm_head: 'reference' },
+    });
+    expect(placed.placement.length).toBeGreaterThan(1);
     await expect(loadModel(checkpoint, { runtime, observe: ['hidden.0'] })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
     await using llama = await loadModel(memoryCheckpoint(goldenContents(golden, 'llama-tied')), { runtime });
     await expect(llama.logits([1], { encoderIds: [1] })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
