@@ -11,13 +11,15 @@ import {
   type Importance,
   isLowbitError,
   isQuantizer,
+  keptByDefault,
   type LinearSite,
   LowbitError,
   linearBytes,
   type Quantizer,
   type Rule,
+  readSite,
   resolveRules,
-  transpose,
+  siteTensor,
 } from '@lowbit/core';
 import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/core/allocation';
 import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
@@ -148,7 +150,7 @@ function checkChoices(choices: readonly ModelChoice[]): Quantizer {
   return quantizer;
 }
 
-/** The linears that no rule matches, but for `lm_head`. */
+/** The linears that no rule matches, but for those that are kept by default: the head, routers. */
 function freeSites(
   checkpoint: FolderCheckpoint,
   quantizer: Quantizer,
@@ -157,7 +159,7 @@ function freeSites(
   const sites = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]).linears(checkpoint.config, checkpoint.source.entries);
   const mark: Quantizer = { ...quantizer }; // an object that no rule can name
   const treatments = resolveRules(sites, rules, mark);
-  const free = sites.filter((site) => treatments.get(site) === mark && site.tag !== 'lm_head');
+  const free = sites.filter((site) => treatments.get(site) === mark && !keptByDefault(site));
   if (free.length > 0) return free;
   throw new LowbitError('ERR_BAD_ARGUMENT', 'rules match every linear layer: there is nothing to allocate bits to', {
     hint: 'Leave some to the allocation, or leave the target out.',
@@ -201,7 +203,7 @@ function bitsOf(
   checkpoint: FolderCheckpoint,
   { dtype, codecs }: AllocateModelOptions,
 ): number {
-  const source = checkpoint.source.entries.get(`${site.path}.weight`)?.dtype ?? 'f32';
+  const source = checkpoint.source.entries.get(siteTensor(site).name)?.dtype ?? 'f32';
   if (use === 'keep') return 8 * elementCount(site.shape) * DTYPE_BYTES[dtype ?? source];
   const computeDtype = dtype ?? 'f16';
   const weightDtype = dtype ?? (FLOAT_DTYPES.has(source) ? source : computeDtype);
@@ -298,10 +300,7 @@ async function errorsOf(
   { dtype = 'f16', codecs, runtime, threads, signal }: AllocateModelOptions,
   step: () => void,
 ): Promise<readonly number[]> {
-  const read = async () => {
-    const { parts } = await checkpoint.linear(site.path, { signal });
-    return site.transposed ? transpose(parts.weight!) : parts.weight!;
-  };
+  const read = async () => (await readSite(checkpoint, site, { signal })).parts.weight!;
   let weight: ReturnType<typeof read> | undefined;
   const errors: number[] = [];
   for (const { choice } of choices) {

@@ -2,11 +2,15 @@
 
 import {
   type CallOptions,
+  type CheckpointPlan,
   type FormatCodec,
   type LinearReport,
+  type LinearSite,
   lateTensors,
+  type PlannedTensor,
   type PlanSummary,
   plannedBytes,
+  siteTensor,
   type Treatment,
 } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
@@ -115,6 +119,11 @@ export function sizeOf(size: number | string | undefined): number | undefined {
   return typeof size === 'string' ? parseSize(size) : size;
 }
 
+/** What a linear that is kept is written as: a tensor of its own, or the one that it shares with others. */
+function keptTensor({ tensors }: CheckpointPlan, site: LinearSite): PlannedTensor {
+  return (tensors.get(`${site.path}.weight`) ?? tensors.get(siteTensor(site).name))!;
+}
+
 /** A plan for people. */
 export function describe(
   checkpoint: FolderCheckpoint,
@@ -126,7 +135,7 @@ export function describe(
     tag: site.tag,
     shape: site.shape,
     bytes: stored.get(site.path),
-    format: format ?? ({ kind: 'dense', dtype: plan.tensors.get(`${site.path}.weight`)!.spec.dtype } as const),
+    format: format ?? ({ kind: 'dense', dtype: keptTensor(plan, site).spec.dtype } as const),
   }));
   return {
     source: checkpoint.folder,

@@ -58,7 +58,7 @@ export {
 } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
 export { DEFAULT_MAX_MEMORY, type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
-export { adapterFor, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
+export { adapterFor, keptByDefault, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
 export { planRecoding, type Recoding, type RecodingOptions } from './plan-recoding.ts';
 export { type CheckpointPlan, type LinearWork, lateTensors, type PlannedTensor, type TensorOrigin } from './plan-tensors.ts';
 export { ProgramBuilder } from './program/builder.ts';
@@ -84,6 +84,7 @@ export { type Demands, planStep, readDemands, type SequenceState, type Share, ty
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';
+export { readSite, type SitePlace, siteTensor } from './site-weight.ts';
 export * from './spec/index.ts';
 export { linearBytes, plannedBytes } from './stored-bytes.ts';
 export { float32Tensor, hostTensor, transpose } from './tensor.ts';

@@ -4,9 +4,10 @@
 // changes a byte of the result; a unit committed by an interrupted run is not done again.
 
 import { byteLength, castFloat, DTYPE_BYTES, elementCount, firstNonFinite, readFloat32, toFloat32 } from './dtype.ts';
-import type { CheckpointPlan, LinearWork, PlannedTensor } from './plan-tensors.ts';
+import type { CheckpointPlan, LinearWork, PlannedTensor, TensorOrigin } from './plan-tensors.ts';
 import { assertFinite, memoryReader, memoryWriter, nonFinite } from './quantize.ts';
 import { recodedBytes, recodeLinear } from './recode.ts';
+import { siteTensor } from './site-weight.ts';
 import type { QuantizedSite, TensorSink, TensorSource } from './spec/checkpoint.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { PartWriter, Routine, WeightError, WeightReader } from './spec/quantizer.ts';
@@ -167,8 +168,8 @@ function planUnits(
       const { from } = tensor.origin;
       units.push({
         name,
-        bytes: byteLength(source.entries.get(from)!),
-        run: (advance) => copyTensor(source, from, sink, name, tensor, budget, options, advance),
+        bytes: byteLength({ dtype: source.entries.get(from)!.dtype, shape: tensor.spec.shape }),
+        run: (advance) => copyTensor(source, tensor.origin as CopyOrigin, sink, name, tensor, budget, options, advance),
       });
     } else {
       const { path } = tensor.origin;
@@ -196,7 +197,7 @@ function planUnits(
     }
     units.push({
       name: path,
-      bytes: byteLength(source.entries.get(`${path}.weight`)!),
+      bytes: byteLength({ dtype: source.entries.get(siteTensor(linear.site).name)!.dtype, shape: linear.site.shape }),
       run: async (advance) => {
         const begun = performance.now();
         const error = await writeLinear(outputs, sink, (writer) =>
@@ -249,10 +250,10 @@ async function quantizeLinear(
   workers: Workers | undefined,
   advance: (bytes: number) => void,
 ): Promise<WeightError> {
-  const { path, shape, transposed } = site;
-  const name = `${path}.weight`;
+  const { shape, transposed } = site;
+  const { name, from: first } = siteTensor(site);
   const held = transposed ? await transposedReader(source, name, budget, signal) : undefined;
-  const reader = held?.reader ?? sourceReader(source, name, shape, signal);
+  const reader = held?.reader ?? sourceReader(source, name, shape, { signal, first });
   return quantizer.quantize(reader, format, writer, {
     budget: budget - (held?.bytes ?? 0),
     signal,
@@ -263,19 +264,27 @@ async function quantizeLinear(
   });
 }
 
-/** Reads a weight of a source piece by piece, widened to f32 and, unless asked not to, checked for NaN and infinity. */
-export function sourceReader(source: TensorSource, name: string, shape: readonly [number, number], signal?: AbortSignal): WeightReader {
+/**
+ * Reads a weight of a source piece by piece, widened to f32 and, unless asked not to, checked for NaN and infinity. It begins at flat element `first` of the
+ * tensor, by default 0.
+ */
+export function sourceReader(
+  source: TensorSource,
+  name: string,
+  shape: readonly [number, number],
+  { signal, first = 0 }: { readonly signal?: AbortSignal | undefined; readonly first?: number } = {},
+): WeightReader {
   const { dtype } = source.entries.get(name)!;
   return {
     name,
     shape,
     dtype,
     async read(from, to, into, at = 0, nonFinite = 'refuse') {
-      const piece = await source.read(name, { range: [from, to], signal });
+      const piece = await source.read(name, { range: [first + from, first + to], signal });
       readFloat32(dtype, piece.data, into, at);
-      if (nonFinite !== 'keep') assertFinite(name, into, at, at + to - from, from);
+      if (nonFinite !== 'keep') assertFinite(name, into, at, at + to - from, first + from);
     },
-    readStored: async (from, to) => (await source.read(name, { range: [from, to], signal })).data,
+    readStored: async (from, to) => (await source.read(name, { range: [first + from, first + to], signal })).data,
   };
 }
 
@@ -303,9 +312,11 @@ async function transposedReader(
   return { reader: memoryReader(name, transpose(await source.read(name, { signal }))), bytes };
 }
 
+type CopyOrigin = TensorOrigin & { readonly kind: 'copy' };
+
 async function copyTensor(
   source: TensorSource,
-  from: string,
+  { from, first = 0 }: CopyOrigin,
   sink: TensorSink,
   name: string,
   tensor: PlannedTensor,
@@ -318,9 +329,9 @@ async function copyTensor(
   const step = Math.max(1, Math.floor(Math.min(COPY_CHUNK, budget / 4) / DTYPE_BYTES[dtype]));
   for (let at = 0; at < count; at += step) {
     signal?.throwIfAborted();
-    const piece = await source.read(from, { range: [at, Math.min(at + step, count)], signal });
+    const piece = await source.read(from, { range: [first + at, first + Math.min(at + step, count)], signal });
     const broken = allowNonFinite ? -1 : firstNonFinite(piece);
-    if (broken >= 0) throw nonFinite(from, toFloat32(piece)[broken]!, at + broken);
+    if (broken >= 0) throw nonFinite(from, toFloat32(piece)[broken]!, first + at + broken);
     const cast = castChecked(piece, tensor.spec.dtype, name, at);
     await sink.write(name, at, cast.data);
     advance(piece.data.byteLength);

@@ -5,6 +5,7 @@ import { type CheckpointPlan, chooseLayout, type LinearWork, planFingerprint, pl
 import { quote } from './quote.ts';
 import { isRecoding } from './recode.ts';
 import { linearTag } from './rules.ts';
+import { siteTensor } from './site-weight.ts';
 import type { CheckpointLayout, LinearSettings, PlannedLinear, QuantizedSite, StoredLinear } from './spec/checkpoint.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { Format, FormatCodec } from './spec/format.ts';
@@ -51,7 +52,7 @@ export function planRecoding(
   const linears = sitesOf(config, entries, stored, options.adapters ?? []).map((site): PlannedLinear => {
     const found = stored.get(site.path);
     if (found === undefined) {
-      if (!entries.has(`${site.path}.weight`)) throw incomplete(site);
+      if (!entries.has(siteTensor(site).name)) throw incomplete(site);
       return { site, use: 'keep' };
     }
     const fitted = toSite(site, found);
@@ -68,14 +69,14 @@ export function planRecoding(
   });
   const layout = chooseLayout(linears, layouts, options.layout);
   const byPath = new Map(linears.flatMap((linear) => (linear.use === 'keep' ? [] : [[linear.site.path, linear] as const])));
-  const owner = (name: string): QuantizedSite | undefined => {
+  const owners = (name: string): readonly QuantizedSite[] => {
     for (let end = name.length; end > 0; end = name.lastIndexOf('.', end - 1)) {
       const path = name.slice(0, end);
-      if (byPath.has(path)) return stored.get(path)!.bias === name ? undefined : byPath.get(path);
+      if (byPath.has(path)) return stored.get(path)!.bias === name ? [] : [byPath.get(path)!];
     }
-    return undefined;
+    return [];
   };
-  const tensors = planTensors(entries, { owner, layout, computeDtype: 'f16', codecs });
+  const tensors = planTensors(entries, { owners, layout, computeDtype: 'f16', codecs });
   const { quantization_config: _, ...rest } = config;
   const block = layout?.config(linears);
   const plan = { linears, work, tensors, layout, config: block ? { ...rest, quantization_config: block } : rest };

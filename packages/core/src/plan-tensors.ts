@@ -2,6 +2,7 @@
 
 import { codecFor } from './codecs/index.ts';
 import { byteLength, FLOAT_DTYPES } from './dtype.ts';
+import { siteTensor } from './site-weight.ts';
 import type {
   CheckpointLayout,
   LateContent,
@@ -19,7 +20,8 @@ import type { DType, JsonObject, TensorSpec } from './spec/tensor.ts';
 
 /** Where the bytes of one output tensor come from. */
 export type TensorOrigin =
-  | { readonly kind: 'copy'; readonly from: string }
+  /** `first`: the flat element of the source where it begins, of a weight that the source has as rows of a larger tensor. Default 0. */
+  | { readonly kind: 'copy'; readonly from: string; readonly first?: number }
   | { readonly kind: 'part'; readonly path: string; readonly part: string; readonly spec: TensorSpec }
   | { readonly kind: 'constant'; readonly path: string; readonly data: Uint8Array }
   | {
@@ -63,8 +65,11 @@ export function lateTensors({ tensors }: CheckpointPlan): ReadonlySet<string> {
 }
 
 interface TensorsOptions {
-  /** The quantized linear that a tensor of the source belongs to, if it does. Those of one linear are replaced together, where the first of them is. */
-  readonly owner: (name: string) => QuantizedSite | undefined;
+  /**
+   * The linears that a tensor of the source belongs to: several if it is their weights in one. Unless all are kept, each is written as a linear of its own.
+   * The tensors of one linear are replaced together, where the first of them is.
+   */
+  readonly owners: (name: string) => readonly PlannedLinear[];
   readonly layout: CheckpointLayout | undefined;
   readonly computeDtype: DType;
   /** Of what is not quantized; default as in the source. */
@@ -75,7 +80,7 @@ interface TensorsOptions {
 /** The output tensors. Throws ERR_BAD_CHECKPOINT if two would have one name, ERR_UNSUPPORTED_FORMAT for what a layout cannot ask for. */
 export function planTensors(
   entries: Entries,
-  { owner, layout, computeDtype, dtype, codecs }: TensorsOptions,
+  { owners, layout, computeDtype, dtype, codecs }: TensorsOptions,
 ): ReadonlyMap<string, PlannedTensor> {
   const tensors = new Map<string, PlannedTensor>();
   const planned = new Set<QuantizedSite>();
@@ -85,12 +90,21 @@ export function planTensors(
     }
     tensors.set(name, tensor);
   };
+  const kept = (entry: TensorSpec): DType => (dtype && FLOAT_DTYPES.has(entry.dtype) ? dtype : entry.dtype);
   for (const [name, entry] of entries) {
-    const linear = owner(name);
-    if (linear === undefined) {
-      const spec = { dtype: dtype && FLOAT_DTYPES.has(entry.dtype) ? dtype : entry.dtype, shape: entry.shape };
-      add(name, { spec, origin: { kind: 'copy', from: name } });
-    } else if (!planned.has(linear)) {
+    const linears = owners(name);
+    if (linears.every(({ use }) => use === 'keep')) {
+      add(name, { spec: { dtype: kept(entry), shape: entry.shape }, origin: { kind: 'copy', from: name } });
+      continue;
+    }
+    for (const linear of linears) {
+      if (linear.use === 'keep') {
+        const { path, shape } = linear.site;
+        const { from } = siteTensor(linear.site);
+        add(`${path}.weight`, { spec: { dtype: kept(entry), shape }, origin: { kind: 'copy', from: name, first: from } });
+        continue;
+      }
+      if (planned.has(linear)) continue;
       planned.add(linear);
       const parts = codecFor(linear.format, codecs).parts(linear.format, linear.site.shape);
       const options: LayoutOptions = { computeDtype, weightDtype: dtype ?? (FLOAT_DTYPES.has(entry.dtype) ? entry.dtype : computeDtype) };
@@ -199,6 +213,7 @@ export function planFingerprint(entries: Entries, plan: Omit<CheckpointPlan, 'fi
       linear.site.path,
       linear.use === 'keep' ? 'keep' : workText(linear, plan.work.get(linear.site.path)!),
       ...(linear.site.transposed ? ['transposed'] : []),
+      ...(linear.site.stacked ? [linear.site.stacked] : []),
     ]),
     [...plan.tensors].map(([name, { spec }]) => [name, spec.dtype, spec.shape]),
     plan.layout?.name ?? null,

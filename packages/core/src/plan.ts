@@ -3,9 +3,9 @@
 import { codecFor } from './codecs/index.ts';
 import { byteLength, elementCount, FLOAT_DTYPES } from './dtype.ts';
 import { type CheckpointPlan, chooseLayout, type LinearWork, planFingerprint, planTensors } from './plan-tensors.ts';
-import { matrixShape } from './quantize.ts';
 import { checkRules, resolveRules } from './rules.ts';
-import type { CheckpointLayout, PlannedLinear, QuantizedSite } from './spec/checkpoint.ts';
+import { checkSiteShape, siteTensor } from './site-weight.ts';
+import type { CheckpointLayout, PlannedLinear } from './spec/checkpoint.ts';
 import { isLowbitError, LowbitError } from './spec/errors.ts';
 import type { FormatCodec } from './spec/format.ts';
 import type { Entries, LinearSite, ModelAdapter } from './spec/model.ts';
@@ -16,7 +16,7 @@ import { plannedBytes } from './stored-bytes.ts';
 export interface PlanOptions {
   /** For linears that no rule matches. */
   readonly quantizer: Treatment;
-  /** Applied after the default, which keeps `lm_head`; the last match wins. */
+  /** Applied after the default, which keeps `lm_head` and what else an adapter says (`LinearSite.keep`: routers); the last match wins. */
   readonly rules?: readonly Rule[] | undefined;
   readonly adapters: readonly ModelAdapter[];
   readonly layouts: readonly CheckpointLayout[];
@@ -58,7 +58,8 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
   }
   const metaDtype = dtype ?? 'f16';
   const sites = adapterFor(config, adapters).linears(config, entries);
-  const defaults: Rule[] = sites.some((site) => site.tag === 'lm_head') ? [{ match: 'lm_head', use: 'keep' }] : [];
+  const kept = sites.filter((site) => keptByDefault(site)).map(({ path }) => path);
+  const defaults: Rule[] = kept.length > 0 ? [{ match: kept, use: 'keep' }] : [];
   const treatments = resolveRules(sites, [...defaults, ...rules], quantizer);
   const linears = sites.map((site): PlannedLinear => {
     const use = treatments.get(site)!;
@@ -74,21 +75,28 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
   const layout = chooseLayout(linears, layouts, options.layout);
 
   const work = new Map<string, LinearWork>();
-  const byWeight = new Map<string, QuantizedSite>();
+  const byWeight = new Map<string, PlannedLinear[]>();
   for (const linear of linears) {
     const { path } = linear.site;
     const treatment = treatments.get(linear.site)!;
+    const { name } = siteTensor(linear.site);
+    byWeight.set(name, [...(byWeight.get(name) ?? []), linear]);
     if (linear.use === 'keep' || treatment === 'keep') continue;
     work.set(path, { kind: 'quantize', quantizer: treatment, importance: importance?.get(path) });
-    byWeight.set(`${path}.weight`, linear);
   }
-  const tensors = planTensors(entries, { owner: (name) => byWeight.get(name), layout, computeDtype: metaDtype, dtype, codecs });
+  const owners = (name: string): readonly PlannedLinear[] => byWeight.get(name) ?? [];
+  const tensors = planTensors(entries, { owners, layout, computeDtype: metaDtype, dtype, codecs });
   const outConfig: Record<string, JsonObject[string]> = { ...config };
   const block = layout?.config(linears);
   if (block) outConfig.quantization_config = block;
   if (dtype) outConfig['dtype' in config ? 'dtype' : 'torch_dtype'] = TORCH_DTYPE[dtype]!;
   const plan = { linears, work, tensors, layout, config: outConfig };
   return { ...plan, fingerprint: planFingerprint(entries, plan) };
+}
+
+/** Stays as it is unless a rule names it. */
+export function keptByDefault({ tag, keep }: Pick<LinearSite, 'tag' | 'keep'>): boolean {
+  return keep === true || tag === 'lm_head';
 }
 
 /** Adds the linear's path to what a quantizer or codec says of a shape. */
@@ -120,7 +128,7 @@ function assertFloatSource(config: JsonObject, entries: Entries, layouts: readon
 }
 
 function checkSite(site: LinearSite, entries: Entries): void {
-  const name = `${site.path}.weight`;
+  const { name } = siteTensor(site);
   const entry = entries.get(name);
   if (!entry) {
     throw new LowbitError('ERR_TENSOR_MISMATCH', `the checkpoint has no tensor ${name}`, {
@@ -128,14 +136,7 @@ function checkSite(site: LinearSite, entries: Entries): void {
       details: { tensor: name, expected: site.shape },
     });
   }
-  const shape = matrixShape(name, entry.shape);
-  const expected = site.transposed ? site.shape.toReversed() : site.shape;
-  if (shape[0] !== expected[0] || shape[1] !== expected[1]) {
-    throw new LowbitError('ERR_TENSOR_MISMATCH', `${name} is [${shape.join(', ')}], config.json says [${expected.join(', ')}]`, {
-      hint: 'config.json and the weights belong to different models.',
-      details: { tensor: name, expected, actual: shape },
-    });
-  }
+  checkSiteShape(site, entry);
   if (!FLOAT_DTYPES.has(entry.dtype)) {
     throw new LowbitError('ERR_TENSOR_MISMATCH', `${name} holds ${entry.dtype}, not floating-point weights`, {
       details: { tensor: name, dtype: entry.dtype },

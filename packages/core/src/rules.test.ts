@@ -93,6 +93,23 @@ describe('resolveRules', () => {
     expect(resolveRules(sites, [{ match: 'vision.*', optional: true, use: 'keep' }], a).get(sites[0]!)).toBe(a);
   });
 
+  it('knows the path within a layer: experts by their number, layers under any root', () => {
+    const paths = [
+      'model.layers.0.block_sparse_moe.experts.3.w1',
+      'model.layers.1.block_sparse_moe.experts.0.w1',
+      'gpt_neox.layers.3.attention.query_key_value',
+      'h.0.mlp.dense_h_to_4h',
+      'embed_out',
+    ].map(site);
+    const kept = (match: string) =>
+      paths.flatMap((s) => (resolveRules(paths, [{ match, use: 'keep' }], a).get(s) === 'keep' ? [s.path] : []));
+    expect(kept('block_sparse_moe.experts.*.w1')).toEqual(paths.slice(0, 2).map(({ path }) => path));
+    expect(kept('block_sparse_moe.experts.3.w1')).toEqual([paths[0]!.path]);
+    expect(kept('attention.query_key_value')).toEqual([paths[2]!.path]);
+    expect(kept('mlp.*')).toEqual([paths[3]!.path]);
+    expect(kept('embed_out')).toEqual([paths[4]!.path]);
+  });
+
   it('refuses a rule that matches nothing, and lists the tags', () => {
     const attempt = () => resolveRules(sites, [{ match: 'self_attn.qproj', use: 'keep' }], a);
     expect(attempt).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', hint: expect.stringContaining('self_attn.q_proj') }));

@@ -15,6 +15,14 @@ export function linearTag(path: string): string {
   return kept.length > 0 ? kept.join('.') : path;
 }
 
+/**
+ * The part of a module path behind the number of its layer: `gpt_neox.layers.3.attention.dense` -> `attention.dense`,
+ * `model.layers.0.block_sparse_moe.experts.7.w1` -> `block_sparse_moe.experts.7.w1`; outside layers the path.
+ */
+function inLayer(path: string): string {
+  return /(?:^|\.)\d+\.(.+)$/s.exec(path)?.[1] ?? path;
+}
+
 /** The distinct tags of some module paths, in order of first appearance. */
 export function linearTags(paths: Iterable<string>): string[] {
   return [...new Set([...paths].map(linearTag))];
@@ -46,7 +54,11 @@ function matcher(rule: Rule): Matcher {
     return { rule, test: ({ path, tag }) => texts.some((text) => path.includes(text) || tag === text) };
   }
   const matches = globs(texts);
-  return { rule, test: ({ path, tag }) => matches(path) || matches(tag) };
+  const matchesInLayer = (path: string, tag: string): boolean => {
+    const inner = inLayer(path);
+    return inner !== path && inner !== tag && matches(inner);
+  };
+  return { rule, test: ({ path, tag }) => matches(path) || matches(tag) || matchesInLayer(path, tag) };
 }
 
 /** Throws ERR_BAD_ARGUMENT unless `rules` is an array. */
@@ -62,7 +74,7 @@ export function checkRules(rules: unknown): void {
 }
 
 /**
- * The treatment of every site: that of the last rule whose pattern matches its path or tag, else `fallback`.
+ * The treatment of every site: that of the last rule whose pattern matches its path, the path within its layer, or its tag, else `fallback`.
  * Throws ERR_BAD_ARGUMENT for rules or a fallback that are none, and if a rule that is not optional matches no site at all, since that is nearly always
  * a typing error.
  */
@@ -94,7 +106,7 @@ export function resolveRules<S extends Pick<LinearSite, 'path' | 'tag'>>(
   if (idle) {
     const tags = linearTags(sites.map((site) => site.path));
     throw new LowbitError('ERR_BAD_ARGUMENT', `the rule ${JSON.stringify(idle.rule.match)} matches no linear layer`, {
-      hint: `Tags of this model: ${tags.join(', ')}. Patterns match a tag or a full path.`,
+      hint: `Tags of this model: ${tags.join(', ')}. Patterns match a tag, a full path, or the path within a layer.`,
       details: { match: idle.rule.match, tags },
     });
   }

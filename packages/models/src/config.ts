@@ -76,3 +76,29 @@ export function readObject(config: JsonObject, key: string): JsonObject | undefi
   if (typeof value !== 'object' || Array.isArray(value)) throw badConfig(key, value, 'an object');
   return value as JsonObject;
 }
+
+/** A number of which null means that there is none (`sliding_window`, `attn_logit_softcapping`); an absent one takes `fallback`. */
+export function readOptionalNumber(config: JsonObject, key: string, bounds: NumberBounds, fallback?: number): number | undefined {
+  if (Object.hasOwn(config, key) ? config[key] === null : fallback === undefined) return undefined;
+  return readNumber(config, key, bounds, fallback);
+}
+
+/** A whole number of which null means that there is none; an absent one takes `fallback`. */
+export function readOptionalInteger(config: JsonObject, key: string, bounds: NumberBounds, fallback?: number): number | undefined {
+  const value = readOptionalNumber(config, key, bounds, fallback);
+  return value === undefined ? undefined : readInteger(config, key, bounds, fallback);
+}
+
+/** An array of `length` elements (any number of them up to `most` without one), each read as the value of a key of its own; undefined where absent. */
+export function readList<T>(
+  config: JsonObject,
+  key: string,
+  size: { readonly length: number } | { readonly most: number },
+  read: (elements: JsonObject, key: string) => T,
+): readonly T[] | undefined {
+  const value = given(config, key);
+  if (value === undefined) return undefined;
+  const fits = Array.isArray(value) && ('length' in size ? value.length === size.length : value.length <= size.most);
+  if (!fits) throw badConfig(key, value, 'length' in size ? `a list of ${size.length}` : `a list of at most ${size.most}`);
+  return value.map((element, i) => read({ [`${key}[${i}]`]: element }, `${key}[${i}]`));
+}

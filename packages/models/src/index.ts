@@ -1,7 +1,23 @@
 // The public names of @lowbit/models.
 
+export { bloom } from './adapters/bloom.ts';
+export { gemma, gemma2, gemma3 } from './adapters/gemma.ts';
+export { gptNeox } from './adapters/gpt-neox.ts';
+export { gpt2 } from './adapters/gpt2.ts';
+export { granite } from './adapters/granite.ts';
 export { defaultAdapters } from './adapters/index.ts';
-export { llama } from './adapters/llama.ts';
+export { type LlamaTraits, llama, llamaSpec } from './adapters/llama.ts';
+export { mistral } from './adapters/mistral.ts';
+export { mixtral } from './adapters/mixtral.ts';
+export { olmo2 } from './adapters/olmo2.ts';
+export { opt } from './adapters/opt.ts';
+export { phi } from './adapters/phi.ts';
+export { phi3 } from './adapters/phi3.ts';
+export { qwen2, qwen3 } from './adapters/qwen.ts';
+export { qwen2Moe, qwen3Moe } from './adapters/qwen-moe.ts';
+export { smollm3 } from './adapters/smollm3.ts';
+export { starcoder2 } from './adapters/starcoder2.ts';
+export { t5 } from './adapters/t5.ts';
 export { type DecoderFamily, decoderAdapter } from './decoder/adapter.ts';
 export type * from './decoder/spec.ts';
 export { type BenchOptions, type BenchResult, benchModel } from './evaluate/bench.ts';
@@ -21,7 +37,7 @@ export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './
 export type { BatchEvent, BatchRequest } from './model/batch.ts';
 export { type EstimateOptions, estimateMemory, type MemoryEstimate, type Verdict } from './model/estimate.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate-options.ts';
-export type { BatchOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
+export type { BatchOptions, ForwardOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
 export { type LoadModelOptions, loadModel } from './model/load-model.ts';
 export type { PromptCache } from './model/prompt-cache.ts';
 export type { PromptLookup } from './model/prompt-lookup.ts';

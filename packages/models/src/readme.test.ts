@@ -4,10 +4,24 @@ import { existsSync, readFileSync } from 'node:fs';
 import * as core from '@lowbit/core';
 import { transformWithEsbuild } from 'vite';
 import { expect, test } from 'vitest';
-import { goldenPath, goldenTensors } from '../../../fixtures/golden.ts';
+import { goldenJson, goldenPath, goldenTensors } from '../../../fixtures/golden.ts';
+import { defaultAdapters } from './adapters/index.ts';
+import { llamaSpec } from './adapters/llama.ts';
+import { decoderAdapter } from './decoder/adapter.ts';
 import { perplexity } from './evaluate/perplexity.ts';
 import { loadModel } from './model/load-model.ts';
 import { memoryCheckpoint } from './testing/memory-checkpoint.ts';
+
+test('the adapter of README.md', async () => {
+  const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+  const [, example] = /```\n(const mine = .*?)```/s.exec(readme)!;
+  const mine = new Function('decoderAdapter', 'llamaSpec', `${example!}; return mine;`)(decoderAdapter, llamaSpec) as core.ModelAdapter;
+  const config = { ...goldenJson<core.JsonObject>('models/llama-tied/config.json'), model_type: 'mine' };
+  const tensors = goldenTensors('models/llama-tied/model.safetensors');
+  const found = core.adapterFor(config, [mine, ...defaultAdapters]);
+  const { program } = await found.describe(config, { entries: tensors, read: async (name) => tensors.get(name)! });
+  expect(program.ops.filter((op) => op.op === 'add' && op.factor === 0.5).length).toBe(4);
+});
 
 test('the example of README.md', async () => {
   const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');

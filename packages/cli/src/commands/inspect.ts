@@ -11,6 +11,7 @@ import {
   linearTag,
   type ModelAdapter,
   type StoredLinear,
+  siteTensor,
   type TensorSpec,
 } from '@lowbit/core';
 import type { FolderCheckpoint } from '@lowbit/hub';
@@ -117,7 +118,7 @@ export async function inspect(
   };
 }
 
-type Site = Pick<LinearSite, 'path' | 'tag' | 'shape'>;
+type Site = Pick<LinearSite, 'path' | 'tag' | 'shape' | 'stacked'>;
 
 /** All linears where an adapter knows them, else the quantized ones. */
 function sitesOf({ source, quantized, config }: Checkpoint, adapter: ModelAdapter | undefined): readonly Site[] {
@@ -134,8 +135,9 @@ function fitted({ quantized }: Checkpoint, sites: readonly Site[]): Checkpoint['
 }
 
 function linearsOf({ source, quantized }: Checkpoint, sites: readonly Site[]): TaggedLinear[] {
-  return sites.flatMap(({ path, tag, shape }): TaggedLinear[] => {
-    const dtype = source.entries.get(`${path}.weight`)?.dtype;
+  return sites.flatMap((site): TaggedLinear[] => {
+    const { path, tag, shape } = site;
+    const dtype = source.entries.get(siteTensor(site).name)?.dtype;
     const format = quantized.get(path)?.format ?? (dtype ? ({ kind: 'dense', dtype } as const) : undefined);
     return format ? [{ tag, shape, format }] : [];
   });

@@ -20,6 +20,18 @@ export interface LinearSite {
    * [out, in]. Default false.
    */
   readonly transposed?: boolean;
+  /** The checkpoint has the floating-point weight as rows of a larger tensor. Quantized, it is a linear of its own under `path`. Never with `transposed`. */
+  readonly stacked?: StackedRows;
+  /** Stays in floating point unless a rule names it: heads and routers. Default false. */
+  readonly keep?: boolean;
+}
+
+/** Where a weight [out, in] lies in a tensor that, all but its last axis folded into one, is a matrix with `in` columns: experts as one 3-D tensor. */
+export interface StackedRows {
+  /** Its name in the checkpoint. */
+  readonly tensor: string;
+  /** First of the `out` rows. */
+  readonly row: number;
 }
 
 /** Entries of a checkpoint by tensor name. */
@@ -31,6 +43,18 @@ export interface ModelDescription {
   readonly vocab: number;
   readonly contextLength: number;
   readonly layers: number;
+  /** Of encoder-decoder models; `program` is then the decoder. */
+  readonly encoder?: EncoderDescription;
+}
+
+/**
+ * What reads the prompt of an encoder-decoder model, all its tokens in one step. Its output `encoder_output`, a row a token, is the input of that name of the
+ * decoder, handed in with the first step of a sequence.
+ */
+export interface EncoderDescription {
+  readonly program: Program;
+  /** The token that the decoder's text begins with; it is not part of the result. */
+  readonly start: number;
 }
 
 export interface DescribeOptions {

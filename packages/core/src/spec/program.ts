@@ -34,7 +34,7 @@ export interface ProgramTensor {
 
 /** A weight the program uses: as a linear, as an embedding table (rows looked up), or both when tied. */
 export interface LinearUse {
-  /** Module path; its weight is `${path}.weight`. */
+  /** Module path; its `LinearSite` says where the weight is. */
   readonly path: string;
   readonly shape: readonly [out: number, inp: number];
   readonly use: 'linear' | 'embedding' | 'both';

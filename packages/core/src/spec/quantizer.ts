@@ -94,7 +94,7 @@ export type Treatment = Quantizer | 'keep';
 
 /** What becomes of the linears that it matches; of several rules that match one the last wins. */
 export interface Rule {
-  /** A path or tag glob (`*` within a dot component, `**` across, `{a,b}`), or several. */
+  /** A glob (`*` within a dot component, `**` across, `{a,b}`) of a path, of a path within its layer (`experts.*.w1`), or of a tag; or several. */
   readonly match: string | readonly string[];
   /** `substring`: `match` is plain text that occurs somewhere in the path, or is the whole tag: transformers' `skip_modules`. Default `glob`. */
   readonly by?: 'glob' | 'substring';

@@ -6,7 +6,7 @@
 import type { JsonObject, LinearSite, PlannedLinear } from '@lowbit/core';
 import { isFourBit, isInt8 } from '@lowbit/core/layouts';
 import { type BitsAndBytesSettings, bitsAndBytesSettings } from './bitsandbytes-settings.ts';
-import { FUSED, LOWBIT, some } from './loads.ts';
+import { FUSED, LOWBIT, some, splitExperts } from './loads.ts';
 import { type SkipList, skipList } from './skip-list.ts';
 
 interface SurveyedLinear {
@@ -48,7 +48,14 @@ export function bitsAndBytesConfig(linears: readonly PlannedLinear[]): JsonObjec
 export function bitsAndBytesLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
   const layers = survey(linears);
   const { unskippable } = skips(linears, layers[0]!.settings);
-  return [LOWBIT, ...thresholds(layers), ...transformers(layers, unskippable), vllm(layers, linears, unskippable), TGI];
+  return [
+    LOWBIT,
+    ...splitExperts(linears),
+    ...thresholds(layers),
+    ...transformers(layers, unskippable),
+    vllm(layers, linears, unskippable),
+    TGI,
+  ];
 }
 
 const TGI = 'Not TGI: it quantizes float checkpoints while loading, and reads no quantized ones of bitsandbytes.';
@@ -73,9 +80,17 @@ function transformers(layers: readonly SurveyedLinear[], unskippable: readonly s
   }
   const mixed = layers.some(({ type, nested }) => type !== first!.type || nested !== first!.nested);
   const library = first!.bits === 4 ? '0.41.3' : '0.38';
+  const experts = layers.some(({ site }) => site.expert !== undefined);
+  if (mixed && experts) {
+    return [
+      'Not transformers: 4 fails as config.json cannot name all settings, and 5 refuses quantized experts, which it joins into one tensor.',
+    ];
+  }
   const versions = mixed
     ? 'transformers 5, which goes by the stored layers where config.json cannot name all settings (4.57 fails)'
-    : 'transformers 4 and 5 (tried: 4.57.6 and 5.23.0)';
+    : experts
+      ? 'transformers 4, not 5 (tried: 5.23.0), which joins experts into one tensor and refuses quantized ones'
+      : 'transformers 4 and 5 (tried: 4.57.6 and 5.23.0)';
   const sentences = [`Python: ${versions}, with bitsandbytes ${library} or later (transformers 5 asks for 0.46.1).`];
   const slipping = layers.filter(({ bits, site, group }) => bits === 4 && site.shape[1] % 16 === 0 && site.shape[1] % group !== 0);
   if (slipping.length > 0) {

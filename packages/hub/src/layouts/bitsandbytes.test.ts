@@ -559,6 +559,10 @@ describe('writing', () => {
     expect(of(linear(q(0), { ...nf4, shape: [64, 96] }))).toMatch(
       /0\.49\.0 to 0\.50\.2 on CPUs with AVX-512 applies wrong scales to model\.layers\.0/,
     );
+    const expert = linear(q(0), nf4);
+    const routed = { ...expert, site: { ...expert.site, expert: 1 } } as PlannedLinear;
+    expect(of(routed)).toMatch(/^Python: transformers 4, not 5 .* refuses quantized ones/m);
+    expect(of(routed, linear(down(0), double))).toMatch(/^Not transformers: .* 5 refuses quantized experts/m);
     expect(of(linear(q(0), nf4), linear(down(0), double))).toMatch(/transformers 5, which goes by the stored layers .*\(4\.57 fails\)/);
     expect(of(linear(q(0), nf4), linear(down(0), int8))).toMatch(/^Not transformers: it takes one number of bits/m);
     expect(of(linear(q(0), nf4), linear(down(0), int8))).toMatch(/^Not vLLM: it takes one number of bits/m);

@@ -5,7 +5,7 @@ import { MAX_HADAMARD } from '@lowbit/core/layouts';
 import { type SurveyedHiggs, surveyHiggs } from './higgs-config.ts';
 import { higgsSkips } from './higgs-settings.ts';
 import { isTunable } from './higgs-templates.ts';
-import { some } from './loads.ts';
+import { some, splitExperts } from './loads.ts';
 
 /** Group sizes that FLUTE 0.4.2 has kernels for. */
 const GROUPS: ReadonlySet<number> = new Set([64, 128, 256]);
@@ -16,7 +16,7 @@ const FEWEST_SMS = 84;
 export function higgsLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
   const layers = surveyHiggs(linears);
   const portable = layers.filter(({ packing }) => packing === 'portable');
-  const sentences = ['lowbit, on every backend.'];
+  const sentences = ['lowbit, on every backend.', ...splitExperts(linears)];
   if (portable.length > 0) sentences.push(`${names(portable)}: in the portable form, which lowbit alone reads. ${whyPortable(portable)}`);
   const reasons = obstacles(linears, layers, portable);
   if (reasons.length > 0) sentences.push(...reasons.map((reason) => `Not transformers: ${reason}.`));
@@ -58,6 +58,8 @@ function obstacles(
     reasons.push('it takes one p, group_size and hadamard_size for all layers');
   }
   if (portable.length > 0) reasons.push('it reads no portable form');
+  if (layers.some(({ site }) => site.expert !== undefined))
+    reasons.push('5 joins experts into one tensor and takes no quantized ones; 4 was not tried');
   const padded = where(({ columns, site }) => columns !== site.shape[1]);
   if (padded.length > 0) {
     reasons.push(`it loads no rows that were filled up: in_features of ${names(padded)} are no multiple of hadamard_size`);

@@ -12,6 +12,7 @@ import {
   type TensorSource,
 } from '@lowbit/core';
 import { encodeHiggsLinear, type HiggsFormat, hasHiggs, higgsPacking, isHiggs, readHiggsLinears } from '@lowbit/core/layouts';
+import { refuseConv1d } from './conv1d.ts';
 import { higgsConfig } from './higgs-config.ts';
 import { higgsLoadsIn } from './higgs-loads.ts';
 import { type HiggsBlock, higgsBlock } from './higgs-settings.ts';
@@ -24,6 +25,7 @@ export const higgsLayout: CheckpointLayout = {
   read: readHiggs,
   accepts: ({ method }, format) => method === 'higgs' && isHiggs(format),
   tensors({ site, format }) {
+    refuseConv1d(site, 'HIGGS');
     if (isHiggs(format) && format.bits === 3 && higgsPacking(format) === 64) {
       throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${quote(site.path)}: FLUTE packs no 3-bit codes in tiles of 64`, {
         hint: 'Use tiles of 32, or the portable form.',

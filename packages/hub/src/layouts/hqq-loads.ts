@@ -2,7 +2,7 @@
 
 import type { PlannedLinear } from '@lowbit/core';
 import { type Survey, survey } from './hqq-survey.ts';
-import { FUSED, LOWBIT, some } from './loads.ts';
+import { FUSED, LOWBIT, some, splitExperts } from './loads.ts';
 
 /** Readers of the layout `hqq`. */
 export function hqqLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
@@ -12,6 +12,7 @@ export function hqqLoadsIn(linears: readonly PlannedLinear[]): readonly string[]
     'Python: transformers 4.48 to 4.57 with hqq 0.2.1 or later. transformers 4.57 computes these layers in float32, so load with dtype=torch.float32; 4.51 needs a GPU.',
     'Not transformers 5: it loads such a folder without an error, but as randomly initialised layers.',
     vllm(facts),
+    ...splitExperts(linears),
   ];
   if (facts.clashing.length > 0) {
     sentences.push(
@@ -31,6 +32,7 @@ export function hqqSafetensorsLoadsIn(linears: readonly PlannedLinear[]): readon
   const reasons = vllmReasons(survey(linears));
   return [
     LOWBIT,
+    ...splitExperts(linears),
     'Not transformers or vLLM as it is: they need the quantization_config that the layout hqq writes. Without it transformers 4.57 and 5 load the folder without an error, but as randomly initialised layers.',
     `With that block in config.json: transformers 4.57 with hqq 0.2.1 or later${reasons.length === 0 ? ', and vLLM up to 0.14' : ''}.`,
   ];

@@ -3,6 +3,7 @@
 
 import type { CheckpointLayout, WrittenModel } from '@lowbit/core';
 import { acceptsHqq, hqqTensors, readHqqLinears } from '@lowbit/core/layouts';
+import { refuseConv1d } from './conv1d.ts';
 import { hqqEvidence } from './hqq-config.ts';
 import { hqqSafetensorsLoadsIn } from './hqq-loads.ts';
 
@@ -16,7 +17,10 @@ export const hqqSafetensorsLayout: CheckpointLayout = {
   detect: (config, entries) => hqqEvidence(config, entries) === 'encoded',
   read: (_config, source, options) => readHqqLinears(source, options),
   accepts: acceptsHqq,
-  tensors: hqqTensors,
+  tensors(linear, options) {
+    refuseConv1d(linear.site, 'hqq');
+    return hqqTensors(linear, options);
+  },
   config: () => undefined,
   metadata: {},
   files: hqqFiles,

@@ -3,6 +3,7 @@
 
 import type { CheckpointLayout } from '@lowbit/core';
 import { acceptsHqq, hqqTensors, readHqqLinears } from '@lowbit/core/layouts';
+import { refuseConv1d } from './conv1d.ts';
 import { hqqConfig, hqqEvidence } from './hqq-config.ts';
 import { hqqLoadsIn } from './hqq-loads.ts';
 
@@ -16,7 +17,10 @@ export const hqqLayout: CheckpointLayout = {
   },
   read: (_config, source, options) => readHqqLinears(source, options),
   accepts: acceptsHqq,
-  tensors: hqqTensors,
+  tensors(linear, options) {
+    refuseConv1d(linear.site, 'hqq');
+    return hqqTensors(linear, options);
+  },
   config: hqqConfig,
   loadsIn: hqqLoadsIn,
 };

@@ -1,103 +1,99 @@
 // Llama 1 to 3.3 and the models published under its model_type (SmolLM2, TinyLlama, Yi, ...): RMS norm, grouped-query attention with rotary
-// positions, gated MLP. After transformers' modeling_llama.
+// positions, gated MLP. After transformers' modeling_llama. Most other families are this one, but for what their adapters say.
 
-import type { Activation, Entries, JsonObject, ModelAdapter } from '@lowbit/core';
-import { badConfig, given, readBoolean, readChoice, readInteger, readNumber } from '../config.ts';
+import type { Entries, JsonObject, ModelAdapter, Rope } from '@lowbit/core';
+import { readBoolean, readChoice, readInteger, readNumber } from '../config.ts';
 import { decoderAdapter } from '../decoder/adapter.ts';
-import { type RopeContext, ropeOf, ropeParameters } from '../decoder/rope.ts';
-import type { DecoderLayer, DecoderSpec, LinearSpec, NormSpec } from '../decoder/spec.ts';
+import { type RopeReaders, ropeOf, ropeParameters, rotatedDim } from '../decoder/rope.ts';
+import type { DecoderLayer, DecoderSpec, NormSpec } from '../decoder/spec.ts';
+import { ACTIVATIONS, COUNT, EPS, linear, POSITIONS, readHead, readHeads, rmsNorm, SIZE, VOCAB } from './common.ts';
 
-/** Names of config.json `hidden_act`. */
-const ACTIVATIONS: Readonly<Record<string, Activation>> = {
-  silu: 'silu',
-  swish: 'silu',
-  gelu: 'gelu',
-  gelu_new: 'gelu_tanh',
-  gelu_pytorch_tanh: 'gelu_tanh',
-  quick_gelu: 'quick_gelu',
-  relu: 'relu',
-  relu2: 'relu2',
-};
-
-// Far above every published model, far below what could exhaust memory before the tensors are compared.
-const SIZE = { min: 1, max: 2 ** 20 };
-const COUNT = { min: 1, max: 4096 };
-const VOCAB = { min: 1, max: 2 ** 24 };
-const POSITIONS = { min: 1, max: 2 ** 27 };
+/** In what a family differs from Llama before its layers are looked at. */
+export interface LlamaTraits {
+  /** Values of absent keys; Llama's: 2048 positions, eps 1e-6, theta 1e4, silu, an own head, head_dim from hidden_size. */
+  readonly positions?: number;
+  readonly eps?: number;
+  readonly theta?: number;
+  readonly activation?: string;
+  readonly tied?: boolean;
+  readonly headDim?: number;
+  /** The key of the activation; default hidden_act. */
+  readonly activationKey?: string;
+  /** Which linears have biases; default what attention_bias (q, k, v and o) and mlp_bias say. */
+  readonly biases?: { readonly qkv?: boolean; readonly o?: boolean; readonly mlp?: boolean };
+  /** Norm weights are 1 + w. */
+  readonly weightOffset?: 1;
+  /** Further rope types. */
+  readonly ropes?: RopeReaders;
+}
 
 /** What config.json of a Llama says, as a decoder. Throws ERR_BAD_CHECKPOINT naming the key of an unusable value. */
-export function llamaSpec(config: JsonObject, entries: Entries): DecoderSpec {
+export function llamaSpec(config: JsonObject, entries: Entries, traits: LlamaTraits = {}): DecoderSpec {
   const hidden = readInteger(config, 'hidden_size', SIZE);
   const width = readInteger(config, 'intermediate_size', SIZE);
   const layers = readInteger(config, 'num_hidden_layers', COUNT);
   const vocab = readInteger(config, 'vocab_size', VOCAB);
-  const positions = readInteger(config, 'max_position_embeddings', POSITIONS, 2048);
-  const eps = readNumber(config, 'rms_norm_eps', { min: 0, max: 1 }, 1e-6);
-  const activation = readChoice(config, 'hidden_act', ACTIVATIONS, 'silu');
+  const positions = readInteger(config, 'max_position_embeddings', POSITIONS, traits.positions ?? 2048);
+  const eps = readNumber(config, 'rms_norm_eps', EPS, traits.eps ?? 1e-6);
+  const activation = readChoice(config, traits.activationKey ?? 'hidden_act', ACTIVATIONS, traits.activation ?? 'silu');
   const attentionBias = readBoolean(config, 'attention_bias', false);
-  const mlpBias = readBoolean(config, 'mlp_bias', false);
-
-  const heads = readInteger(config, 'num_attention_heads', COUNT);
-  const kvHeads = readInteger(config, 'num_key_value_heads', COUNT, heads);
-  if (heads % kvHeads !== 0) throw badConfig('num_key_value_heads', kvHeads, `a divisor of num_attention_heads (${heads})`);
-  const explicit = given(config, 'head_dim') !== undefined;
-  if (!explicit && hidden % heads !== 0)
-    throw badConfig('num_attention_heads', heads, `a divisor of hidden_size (${hidden}), as there is no head_dim`);
-  const headDim = readInteger(config, 'head_dim', COUNT, hidden / heads);
-  const parameters = ropeParameters(config, 10_000);
+  const { qkv = attentionBias, o = attentionBias, mlp = readBoolean(config, 'mlp_bias', false) } = traits.biases ?? {};
+  const { heads, kvHeads, headDim } = readHeads(config, hidden, traits.headDim);
+  const parameters = ropeParameters(config, traits.theta ?? 10_000);
   const rotated = rotatedDim(parameters, config, headDim);
-  const context: RopeContext = { dim: rotated, positions };
-  const rope = ropeOf(parameters, context);
+  const rope = ropeOf(parameters, { dim: rotated, positions }, traits.ropes);
 
-  const linear = (path: string, out: number, inp: number, bias: boolean): LinearSpec => ({ path, shape: [out, inp], bias });
-  const norm = (path: string): NormSpec => ({ path, kind: 'rms', eps });
+  const norm = (path: string): NormSpec => ({ ...rmsNorm(path, hidden, eps), ...(traits.weightOffset && { weightOffset: 1 }) });
   const layer = (index: number): DecoderLayer => {
     const at = `model.layers.${index}`;
     return {
-      attentionNorm: norm(`${at}.input_layernorm`),
+      residual: 'sequential',
       attention: {
-        q: linear(`${at}.self_attn.q_proj`, heads * headDim, hidden, attentionBias),
-        k: linear(`${at}.self_attn.k_proj`, kvHeads * headDim, hidden, attentionBias),
-        v: linear(`${at}.self_attn.v_proj`, kvHeads * headDim, hidden, attentionBias),
-        o: linear(`${at}.self_attn.o_proj`, hidden, heads * headDim, attentionBias),
-        heads,
-        kvHeads,
-        headDim,
-        scale: headDim ** -0.5,
-        rope: 0,
-        rotated,
+        input: norm(`${at}.input_layernorm`),
+        module: {
+          qkv: {
+            kind: 'separate',
+            q: linear(`${at}.self_attn.q_proj`, heads * headDim, hidden, { bias: qkv }),
+            k: linear(`${at}.self_attn.k_proj`, kvHeads * headDim, hidden, { bias: qkv }),
+            v: linear(`${at}.self_attn.v_proj`, kvHeads * headDim, hidden, { bias: qkv }),
+          },
+          o: linear(`${at}.self_attn.o_proj`, hidden, heads * headDim, { bias: o }),
+          heads,
+          kvHeads,
+          headDim,
+          scale: headDim ** -0.5,
+          position: { kind: 'rope', rope: 0, rotated },
+        },
       },
-      mlpNorm: norm(`${at}.post_attention_layernorm`),
       mlp: {
-        kind: 'gated',
-        gate: linear(`${at}.mlp.gate_proj`, width, hidden, mlpBias),
-        up: linear(`${at}.mlp.up_proj`, width, hidden, mlpBias),
-        down: linear(`${at}.mlp.down_proj`, hidden, width, mlpBias),
-        activation,
+        input: norm(`${at}.post_attention_layernorm`),
+        module: {
+          kind: 'gated',
+          gate: linear(`${at}.mlp.gate_proj`, width, hidden, { bias: mlp }),
+          up: linear(`${at}.mlp.up_proj`, width, hidden, { bias: mlp }),
+          down: linear(`${at}.mlp.down_proj`, hidden, width, { bias: mlp }),
+          activation,
+        },
       },
     };
   };
-  // A file that has a head of its own keeps it, whatever the config says: later versions of the library write such checkpoints.
-  const tied = readBoolean(config, 'tie_word_embeddings', false) && !entries.has('lm_head.weight');
   return {
     vocab,
     hidden,
-    // Dynamic NTK is made to reach `factor` times the trained length.
-    contextLength: rope.kind === 'dynamic' ? Math.floor(positions * rope.factor) : positions,
+    contextLength: reach(rope, positions),
     embedding: { path: 'model.embed_tokens' },
     ropes: [rope],
     layers: Array.from({ length: layers }, (_, index) => layer(index)),
     norm: norm('model.norm'),
-    ...(tied ? {} : { head: linear('lm_head', vocab, hidden, false) }),
+    output: readHead(config, entries, linear('lm_head', vocab, hidden), { tied: traits.tied ?? false }),
+    unread: /\.rotary_emb\.inv_freq$/,
   };
 }
 
-function rotatedDim(parameters: JsonObject, config: JsonObject, headDim: number): number {
-  const source = given(parameters, 'partial_rotary_factor') === undefined ? config : parameters;
-  const dim = Math.floor(headDim * readNumber(source, 'partial_rotary_factor', { min: 0, max: 1 }, 1));
-  if (dim < 2 || dim % 2 !== 0) throw badConfig('head_dim', headDim, 'a head of which an even, positive number of elements is rotated');
-  return dim;
+/** Dynamic NTK is made to reach `factor` times the trained length. */
+function reach(rope: Rope, positions: number): number {
+  return rope.kind === 'dynamic' ? Math.floor(positions * rope.factor) : positions;
 }
 
 /** Llama: `model_type` "llama". */
-export const llama: ModelAdapter = decoderAdapter({ modelTypes: ['llama'], spec: llamaSpec });
+export const llama: ModelAdapter = decoderAdapter({ modelTypes: ['llama'], spec: (config, entries) => llamaSpec(config, entries) });

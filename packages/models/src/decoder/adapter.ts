@@ -2,7 +2,7 @@
 
 import type { Entries, JsonObject, ModelAdapter } from '@lowbit/core';
 import { buildDecoder } from './build.ts';
-import { checkTensors, decoderSites, decoderTensors, refuseFurtherLayers } from './modules.ts';
+import { checkTensors, decoderSites, decoderTensors, refuseFurtherLayers, refuseFurtherTensors } from './modules.ts';
 import type { DecoderSpec } from './spec.ts';
 
 /** What a decoder family is. `spec` throws ERR_BAD_CHECKPOINT or ERR_UNSUPPORTED_ARCH for configs it cannot serve. */
@@ -23,8 +23,10 @@ export function decoderAdapter(family: DecoderFamily): ModelAdapter {
     },
     async describe(config, { entries, read, observe }) {
       const spec = family.spec(config, entries);
-      checkTensors(decoderTensors(spec), entries);
+      const needed = decoderTensors(spec);
+      checkTensors(needed.tensors, entries);
       refuseFurtherLayers(spec, entries);
+      refuseFurtherTensors(needed, entries, spec.unread);
       const program = await buildDecoder(spec, read, observe ? { observe } : {});
       return { program, vocab: spec.vocab, contextLength: spec.contextLength, layers: spec.layers.length };
     },

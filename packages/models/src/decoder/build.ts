@@ -1,16 +1,22 @@
 // From a decoder's description to the program of one step.
 
-import { type ConstantId, type HostTensor, type LinearId, LowbitError, type Program, ProgramBuilder, type TensorId } from '@lowbit/core';
-import type { AttentionSpec, DecoderLayer, DecoderSpec, GatedMlp, LinearSpec, NormSpec } from './spec.ts';
+import { type HostTensor, type LinearId, LowbitError, type Program, ProgramBuilder, type TensorId } from '@lowbit/core';
+import { attention } from './attention.ts';
+import { mlp } from './mlp.ts';
+import { type Parts, partsOf } from './parts.ts';
+import type { DecoderLayer, DecoderSpec, EmbeddingSpec, OutputSpec, Sublayer } from './spec.ts';
 
-/** Names that `observe` takes: `hidden.k` is the input of layer k (k = layers: the output of the last one), `final_norm` what the head sees. */
+/**
+ * Names that `observe` takes: `hidden.k` is the input of layer k (k = layers: the output of the last one), `final_norm` what comes out of the last norm (in a
+ * model without one: what the head sees).
+ */
 export function observable(spec: DecoderSpec): string[] {
   return [...Array.from({ length: spec.layers.length + 1 }, (_, k) => `hidden.${k}`), 'final_norm'];
 }
 
 /**
  * Builds the program. Its output `logits` is [outputs, vocab]; observed `hidden.*` have a row for every new token, `final_norm` one for every wanted row.
- * `read` fetches norms and biases. Throws ERR_BAD_ARGUMENT for an unknown name in `observe`.
+ * `read` fetches norms, biases and tables of positions. Throws ERR_BAD_ARGUMENT for an unknown name in `observe`.
  */
 export async function buildDecoder(
   spec: DecoderSpec,
@@ -33,64 +39,57 @@ export async function buildDecoder(
     if (observed.has(name)) b.output(name, tensor);
     return tensor;
   };
-  const parts = partsOf(b, read);
-
-  const table = b.addLinear(`${spec.embedding.path}`, [spec.vocab, spec.hidden], { use: spec.head ? 'embedding' : 'both' });
   const ropes = spec.ropes.map((rope) => b.addRope(rope));
-  let x = b.embed(table);
+  const parts = partsOf(b, read, ropes);
+
+  const { embedding } = spec;
+  const table = b.addLinear(embedding.path, [spec.vocab, embedding.width ?? spec.hidden], { use: spec.output.head ? 'embedding' : 'both' });
+  let x = await embed(parts, embedding, table);
   for (const [index, layer] of spec.layers.entries()) {
     b.layer = index;
     watch(`hidden.${index}`, x);
-    x = await decoderLayer(parts, ropes, layer, x);
+    x = await decoderLayer(parts, layer, x);
   }
   b.layer = spec.layers.length;
   watch(`hidden.${spec.layers.length}`, x);
-  const last = watch('final_norm', await parts.norm(spec.norm, b.select(x)));
-  const head = spec.head ? await parts.addLinear(spec.head) : table;
-  b.output('logits', b.linear(last, head));
+  const selected = b.select(x);
+  const { project } = spec.output;
+  const normed = spec.norm ? watch('final_norm', await parts.norm(spec.norm, selected)) : selected;
+  const last = project ? await parts.linear(project, normed) : normed;
+  if (!spec.norm) watch('final_norm', last);
+  b.output('logits', await logits(parts, spec.output, table, last));
   return b.build();
 }
 
-interface Parts {
-  readonly b: ProgramBuilder;
-  norm(module: NormSpec, x: TensorId): Promise<TensorId>;
-  addLinear(module: LinearSpec): Promise<LinearId>;
-  linear(module: LinearSpec, x: TensorId): Promise<TensorId>;
+async function embed({ b, norm, linear, constant }: Parts, embedding: EmbeddingSpec, table: LinearId): Promise<TensorId> {
+  const { scale = 1, project, positions, norm: after } = embedding;
+  let x = b.embed(table, { scale });
+  if (project) x = await linear(project, x);
+  if (positions) x = b.positionEmbed(x, await constant(`${positions.path}.weight`), { offset: positions.offset });
+  return after ? norm(after, x) : x;
 }
 
-function partsOf(b: ProgramBuilder, read: (name: string) => Promise<HostTensor>): Parts {
-  const constant = async (name: string): Promise<ConstantId> => b.addConstant(await read(name));
-  const addLinear = async ({ path, shape, bias }: LinearSpec): Promise<LinearId> =>
-    b.addLinear(path, shape, bias ? { bias: await constant(`${path}.bias`) } : {});
-  return {
-    b,
-    addLinear,
-    norm: async ({ path, kind, eps }, x) => b.norm(x, { kind, eps, weight: await constant(`${path}.weight`) }),
-    linear: async (module, x) => b.linear(x, await addLinear(module)),
+async function logits(parts: Parts, { head, factor = 1, softcap }: OutputSpec, table: LinearId, x: TensorId): Promise<TensorId> {
+  const { b } = parts;
+  let y = b.linear(x, head ? await parts.addLinear(head) : table);
+  if (factor !== 1) y = b.scale(y, factor);
+  return softcap === undefined ? y : b.softcap(y, softcap);
+}
+
+async function decoderLayer(parts: Parts, layer: DecoderLayer, input: TensorId): Promise<TensorId> {
+  const { b, norm } = parts;
+  const { residual, residualFactor = 1 } = layer;
+  const branch = async <M>(
+    { module, input: before, output: after }: Sublayer<M>,
+    x: TensorId,
+    run: (parts: Parts, module: M, x: TensorId) => Promise<TensorId>,
+  ): Promise<TensorId> => {
+    const y = await run(parts, module, before ? await norm(before, x) : x);
+    return after ? norm(after, y) : y;
   };
-}
-
-async function decoderLayer(parts: Parts, ropes: readonly number[], layer: DecoderLayer, input: TensorId): Promise<TensorId> {
-  const { b } = parts;
-  const attended = await attention(parts, ropes, layer.attention, await parts.norm(layer.attentionNorm, input));
-  const x = b.add(input, attended);
-  return b.add(x, await gatedMlp(parts, layer.mlp, await parts.norm(layer.mlpNorm, x)));
-}
-
-async function attention(parts: Parts, ropes: readonly number[], module: AttentionSpec, x: TensorId): Promise<TensorId> {
-  const { b } = parts;
-  const { heads, kvHeads, headDim, rotated } = module;
-  const turn = (tensor: TensorId, count: number): TensorId =>
-    b.rope(tensor, { heads: count, dim: rotated, style: 'half', rope: ropes[module.rope]! });
-  const q = turn(await parts.linear(module.q, x), heads);
-  const k = turn(await parts.linear(module.k, x), kvHeads);
-  const v = await parts.linear(module.v, x);
-  const cache = b.addCache({ heads: kvHeads, keyDim: headDim, valueDim: headDim });
-  return parts.linear(module.o, b.attend(q, { k, v, cache, heads, kvHeads, keyDim: headDim, scale: module.scale }));
-}
-
-async function gatedMlp(parts: Parts, module: GatedMlp, x: TensorId): Promise<TensorId> {
-  const gate = await parts.linear(module.gate, x);
-  const up = await parts.linear(module.up, x);
-  return parts.linear(module.down, parts.b.gate(gate, up, module.activation));
+  const summed = ({ sum }: Sublayer<unknown>, x: TensorId): Promise<TensorId> | TensorId => (sum ? norm(sum, x) : x);
+  const attended = await branch(layer.attention, input, attention);
+  const x = await summed(layer.attention, b.add(input, attended, residualFactor));
+  const fed = await branch(layer.mlp, residual === 'parallel' ? input : x, mlp);
+  return summed(layer.mlp, b.add(x, fed, residualFactor));
 }

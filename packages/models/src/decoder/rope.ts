@@ -4,7 +4,7 @@
 //   transformers 5:  "rope_parameters": { "rope_theta": 1e4, "rope_type": "linear", "factor": 2 }
 
 import { type JsonObject, LowbitError, type Rope } from '@lowbit/core';
-import { badConfig, given, readBoolean, readInteger, readNumber, readObject } from '../config.ts';
+import { badConfig, given, readBoolean, readInteger, readList, readNumber, readObject } from '../config.ts';
 
 /** Numbers of the model that rotary frequencies depend on. */
 export interface RopeContext {
@@ -33,8 +33,10 @@ export function inverseFrequencies(theta: number, dim: number): number[] {
 const fixed = (frequencies: readonly number[], scale = 1): Rope => ({ kind: 'fixed', frequencies, scale });
 
 type RopeReader = (parameters: JsonObject, theta: number, context: RopeContext) => Rope;
+/** By rope_type. */
+export type RopeReaders = Readonly<Record<string, RopeReader>>;
 
-const READERS: Readonly<Record<string, RopeReader>> = {
+const READERS: RopeReaders = {
   default: (_, theta, { dim }) => fixed(inverseFrequencies(theta, dim)),
   linear: (p, theta, { dim }) => {
     const factor = readNumber(p, 'factor', FACTOR, undefined, 'rope factor');
@@ -94,17 +96,44 @@ function yarnAttentionFactor(p: JsonObject, factor: number): number {
 }
 
 /**
- * The rotary embedding that config.json asks for: one of the kinds default, linear, dynamic, llama3 and yarn.
+ * LongRoPE (arXiv 2402.13753): the frequencies are divided by one list of factors up to the original length and by another beyond; cos and sin times
+ * sqrt(1 + ln(positions / original) / ln(original)).
+ */
+export function longRope(p: JsonObject, theta: number, { dim, positions }: RopeContext): Rope {
+  const original = readInteger(p, 'original_max_position_embeddings', POSITIONS, positions);
+  const factor = readNumber(p, 'factor', { min: 1e-6, max: 1e6 }, positions / original, 'rope factor');
+  const implied = factor <= 1 || original === 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
+  const scale = readNumber(p, 'attention_factor', POSITIVE, implied);
+  const frequencies = inverseFrequencies(theta, dim);
+  const divided = (key: string): number[] => {
+    const factors = readList(p, key, { length: dim / 2 }, (list, name) => readNumber(list, name, POSITIVE));
+    if (!factors) throw badConfig(key, undefined, `a list of ${dim / 2}`);
+    return frequencies.map((f, i) => f / factors[i]!);
+  };
+  return { kind: 'long', short: divided('short_factor'), long: divided('long_factor'), original, scale };
+}
+
+/** How many elements of a head turn: partial_rotary_factor of them, or of all that are there. Throws ERR_BAD_CHECKPOINT for an odd number or none. */
+export function rotatedDim(parameters: JsonObject, config: JsonObject, headDim: number, fallback = 1): number {
+  const source = given(parameters, 'partial_rotary_factor') === undefined ? config : parameters;
+  const dim = Math.floor(headDim * readNumber(source, 'partial_rotary_factor', { min: 0, max: 1 }, fallback));
+  if (dim < 2 || dim % 2 !== 0) throw badConfig('head_dim', headDim, 'a head of which an even, positive number of elements is rotated');
+  return dim;
+}
+
+/**
+ * The rotary embedding that config.json asks for: one of the kinds default, linear, dynamic, llama3 and yarn, or of `more`.
  * Throws ERR_BAD_CHECKPOINT for unusable numbers and ERR_UNSUPPORTED_ARCH for another rope_type.
  */
-export function ropeOf(parameters: JsonObject, context: RopeContext): Rope {
+export function ropeOf(parameters: JsonObject, context: RopeContext, more: RopeReaders = {}): Rope {
+  const readers = { ...READERS, ...more };
   const type = parameters.rope_type;
-  if (typeof type !== 'string' || !Object.hasOwn(READERS, type)) {
+  if (typeof type !== 'string' || !Object.hasOwn(readers, type)) {
     throw new LowbitError('ERR_UNSUPPORTED_ARCH', `config.json: rope_type ${JSON.stringify(type)} is not supported`, {
-      hint: `Supported: ${Object.keys(READERS).join(', ')}. Pass an adapter of your own as \`adapters\` for others.`,
-      details: { key: 'rope_type', value: type, supported: Object.keys(READERS) },
+      hint: `Supported: ${Object.keys(readers).join(', ')}. Pass an adapter of your own as \`adapters\` for others.`,
+      details: { file: 'config.json', key: 'rope_type', value: type, supported: Object.keys(readers) },
     });
   }
   const theta = readNumber(parameters, 'rope_theta', { min: 1.0001, max: 1e12 });
-  return READERS[type]!(parameters, theta, context);
+  return readers[type]!(parameters, theta, context);
 }

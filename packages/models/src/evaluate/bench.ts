@@ -1,6 +1,7 @@
 // How fast a model reads prompts and writes tokens, measured as llama-bench does: random tokens, no sampling, a run to warm up, then repetitions.
 
 import { breather, type CallOptions, checkOptionNames, LowbitError, type SequenceId } from '@lowbit/core';
+import { refuseEncoder } from '../model/encoder.ts';
 import { type LanguageModel, partsOf } from '../model/language-model.ts';
 import type { Runner } from '../model/runner.ts';
 import { randomTokens } from './random-tokens.ts';
@@ -70,7 +71,8 @@ const OPTIONS = Object.keys({
  */
 export async function benchModel(model: LanguageModel, options: BenchOptions = {}): Promise<readonly BenchResult[]> {
   checkOptionNames('benchModel', options, OPTIONS);
-  const { runner, prefillChunk } = partsOf(model);
+  const { runner, prefillChunk, encoder, label } = partsOf(model);
+  refuseEncoder({ encoder }, label, 'speed');
   const { repetitions = 5, warmup = true, onResult, signal, onProgress } = options;
   checkCount('repetitions', repetitions, 1);
   const tests = testsOf(options);

@@ -2,8 +2,9 @@
 
 import { adapterFor, type CallOptions, type Checkpoint, type Importance, type ModelAdapter, type Runtime } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
+import { refuseEncoder } from '../model/encoder.ts';
 import { tokenIds } from '../model/ids.ts';
-import { logicalModel, readLinear, readLogical } from '../model/stored.ts';
+import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
 import { collectImportance } from './collect-importance.ts';
 
 export interface CheckpointImportanceOptions extends CallOptions {
@@ -30,13 +31,16 @@ export async function checkpointImportance(
 ): Promise<ReadonlyMap<string, Importance>> {
   const { runtime, ids, kind = 'diagonal', adapters = [], signal, onProgress } = options;
   const adapter = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]);
+  const logical = logicalModel(checkpoint, adapter);
+  const readWeight = weightReader(checkpoint, logical);
   const model = await adapter.describe(checkpoint.config, {
-    entries: logicalModel(checkpoint, adapter).entries,
+    entries: logical.entries,
     read: (name) => readLogical(checkpoint, name, signal),
   });
+  refuseEncoder(model, checkpoint.label, 'what errors cost');
   return collectImportance(model.program, {
     runtime,
-    loadWeight: async (use) => ({ weight: await readLinear(checkpoint, use, signal) }),
+    loadWeight: async (use) => ({ weight: await readWeight(use, signal) }),
     ids: ids.map((sample) => tokenIds(sample, model)),
     kind,
     signal,

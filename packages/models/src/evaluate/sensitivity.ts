@@ -17,8 +17,9 @@ import {
 } from '@lowbit/core';
 import { fitSensitivity, type SensitivityPoint } from '@lowbit/core/allocation';
 import { defaultAdapters } from '../adapters/index.ts';
+import { refuseEncoder } from '../model/encoder.ts';
 import { tokenIds } from '../model/ids.ts';
-import { logicalModel, readLinear, readLogical } from '../model/stored.ts';
+import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
 import { Carrier, STEP_SEQUENCES, type Variant } from './variants.ts';
 
 /** What the loss is: KL(unchanged || noisy) per token in nats, or the increase of the perplexity, which needs a text. */
@@ -72,10 +73,13 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
   signal?.throwIfAborted();
   checkLevels(levels);
   const adapter = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]);
+  const logical = logicalModel(checkpoint, adapter);
+  const readWeight = weightReader(checkpoint, logical);
   const model = await adapter.describe(checkpoint.config, {
-    entries: logicalModel(checkpoint, adapter).entries,
+    entries: logical.entries,
     read: (name) => readLogical(checkpoint, name, signal),
   });
+  refuseEncoder(model, checkpoint.label, 'sensitivity');
   if (model.program.outputs.logits === undefined) {
     throw new LowbitError('ERR_UNSUPPORTED_ARCH', `${checkpoint.label} gives no logits, so there is nothing to compare`);
   }
@@ -96,7 +100,7 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
   });
   for (const [at, piece] of pieces.entries()) {
     signal?.throwIfAborted();
-    await using loaded = await runtime.load(piece.program, async (use) => ({ weight: await readLinear(checkpoint, use, signal) }), {
+    await using loaded = await runtime.load(piece.program, async (use) => ({ weight: await readWeight(use, signal) }), {
       contextLength: Math.max(...samples.map(({ length }) => length)),
       maxSequences: STEP_SEQUENCES,
       signal,

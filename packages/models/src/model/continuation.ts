@@ -10,6 +10,7 @@ import { type GenerationDefaults, samplingSettings } from '../sampling/settings.
 import type { DecodeStream } from '../text/decode-stream.ts';
 import { type StopWatcher, stopWatcher } from '../text/stop-strings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
+import type { LoadedEncoder } from './encoder.ts';
 import { type FinishReason, GENERATE_OPTIONS, type GenerateOptions, type GenerateResult, type TokenEvent } from './generate-options.ts';
 import { tokenIds } from './ids.ts';
 import { guess, lookupOf, type PromptLookup } from './prompt-lookup.ts';
@@ -25,6 +26,8 @@ export interface GenerationHost {
   readonly contextLength: number;
   readonly prefillChunk: number;
   readonly defaults: GenerationDefaults;
+  /** Of encoder-decoder models, whose prompt it reads. */
+  readonly encoder?: LoadedEncoder | undefined;
   /** Whether keys do not depend on how long a text becomes, so that another one may go on from them. */
   readonly steadyPositions: boolean;
 }
@@ -34,6 +37,8 @@ const DEFAULT_MAX_TOKENS = 256;
 export class Continuation {
   /** Tokens of the prompt. */
   readonly prompt: Uint32Array;
+  /** What the continuation follows: the prompt, or where an encoder reads that, the decoder's start token. */
+  readonly first: Uint32Array;
   readonly #host: GenerationHost;
   readonly #settings: SamplingSettings;
   readonly #edits: LogitEdits;
@@ -73,10 +78,11 @@ export class Continuation {
     if (stops.length > 0 && !host.hasTokenizer) host.tokenizer(); // throws: stop strings need text
     this.#text = textOf(host.hasTokenizer ? host.tokenizer().decodeStream() : undefined, stopWatcher(stops));
     this.#ends = new Set(ignoreEos ? [] : host.defaults.eosIds);
-    this.#tokens = Array.from(this.prompt);
+    this.first = host.encoder ? Uint32Array.of(host.encoder.description.start) : this.prompt;
+    this.#tokens = Array.from(this.first);
   }
 
-  /** Prompt and continuation so far. */
+  /** `first` and the continuation so far. */
   get tokens(): readonly number[] {
     return this.#tokens;
   }
@@ -90,7 +96,7 @@ export class Continuation {
   /** Tokens that may follow the last one, to be stepped with it. */
   guess(): readonly number[] {
     if (!this.#lookup) return [];
-    const left = Math.min(this.#maxTokens - (this.#tokens.length - this.prompt.length), this.#host.contextLength - this.#tokens.length);
+    const left = Math.min(this.#maxTokens - (this.#tokens.length - this.first.length), this.#host.contextLength - this.#tokens.length);
     return guess(this.#tokens, this.#lookup, left);
   }
 
@@ -110,7 +116,7 @@ export class Continuation {
   take(outputs: StepOutputs): TokenEvent {
     const id = this.#pick(outputs);
     this.#tokens.push(id);
-    const count = this.#tokens.length - this.prompt.length;
+    const count = this.#tokens.length - this.first.length;
     // The last token needs no place in the context: nothing is computed from it.
     const full = this.#tokens.length > this.#host.contextLength;
     const ended = this.#ends.has(id);
@@ -129,7 +135,7 @@ export class Continuation {
   }
 
   get #history() {
-    return { tokens: this.#tokens, prompt: this.prompt.length };
+    return { tokens: this.#tokens, prompt: this.first.length };
   }
 
   #pick(outputs: StepOutputs): number {
@@ -141,7 +147,7 @@ export class Continuation {
 
   #result(finishReason: FinishReason): GenerateResult {
     const prompt = this.prompt.length;
-    const ids = this.#tokens.slice(prompt);
+    const ids = this.#tokens.slice(this.first.length);
     const prefillMs = this.#prefilled - this.#started;
     const decodeMs = performance.now() - this.#prefilled;
     const rate = (count: number, ms: number): number => (ms > 0 ? (count / ms) * 1000 : 0);

@@ -7,6 +7,7 @@ import {
   type Format,
   LowbitError,
   type ModelAdapter,
+  type Program,
   type Quantizer,
   type Runtime,
 } from '@lowbit/core';
@@ -14,7 +15,7 @@ import { defaultAdapters } from '../adapters/index.ts';
 import { boundedContext, DEFAULT_CHUNK } from './load-model.ts';
 import { checkHead, headFormat, outputLinear } from './output-layer.ts';
 import { programBytes } from './program-bytes.ts';
-import { logicalModel, readLogical, storedFormat } from './stored.ts';
+import { logicalModel, readLogical, storedFormats } from './stored.ts';
 
 export interface EstimateOptions {
   /** Its first backend that runs the model counts. Nothing is put there. */
@@ -87,27 +88,40 @@ export async function estimateMemory(checkpoint: Checkpoint, options: EstimateOp
     throw new LowbitError('ERR_BAD_ARGUMENT', `${name} is ${value}, expected a whole number from 1`, { details: { [name]: value } });
   }
   const adapter = adapterFor(checkpoint.config, [...(options.adapters ?? []), ...defaultAdapters]);
-  const { entries } = logicalModel(checkpoint, adapter);
-  const { program, contextLength: most } = await adapter.describe(checkpoint.config, {
-    entries,
+  const logical = logicalModel(checkpoint, adapter);
+  const {
+    program,
+    encoder,
+    contextLength: most,
+  } = await adapter.describe(checkpoint.config, {
+    entries: logical.entries,
     read: (name) => readLogical(checkpoint, name, signal),
   });
   const contextLength = boundedContext(options.contextLength ?? Math.min(most, USUAL_CONTEXT), most);
-  const output = options.head === undefined ? undefined : { index: outputLinear(program), quantizer: checkHead(options.head) };
-  const questions = program.linears.map((use, i) => {
-    const format = formatOf?.(use.path) ?? storedFormat(checkpoint, use.path, dtype);
-    return { ...use, format: i === output?.index ? headFormat(format, use, output.quantizer) : format };
-  });
-  const backend = await runtime.select(
-    questions.map(({ format, shape, use }) => ({ format, shape, use })),
-    program,
-  );
-  const weights = questions.reduce((sum, { format, shape, use, bias }) => {
-    const support = backend.supports({ format, shape, use });
-    return sum + (support.level === 'none' ? 0 : support.bytes) + (bias === undefined ? 0 : 4 * shape[0]);
-  }, 0);
-  const tokens = Math.min(prefillChunk, contextLength);
-  const { cache: kvCache, activations } = programBytes(program, { sequences, positions: contextLength, tokens, kvDtype: backend.kvDtype });
+  const partOf = async (part: Program, tokens: number, head: Quantizer | undefined) => {
+    const output = head === undefined ? undefined : { index: outputLinear(part), quantizer: checkHead(head) };
+    const stored = storedFormats(checkpoint, logical, part.linears, dtype);
+    const questions = part.linears.map((use, i) => {
+      const format = formatOf?.(use.path) ?? stored[i]!;
+      return { ...use, format: i === output?.index ? headFormat(format, use, output.quantizer) : format };
+    });
+    const backend = await runtime.select(
+      questions.map(({ format, shape, use }) => ({ format, shape, use })),
+      part,
+    );
+    const weights = questions.reduce((sum, { format, shape, use, bias }) => {
+      const support = backend.supports({ format, shape, use });
+      return sum + (support.level === 'none' ? 0 : support.bytes) + (bias === undefined ? 0 : 4 * shape[0]);
+    }, 0);
+    const size = { sequences, positions: contextLength, tokens, encoder: encoder ? contextLength : 0, kvDtype: backend.kvDtype };
+    return { backend, weights, ...programBytes(part, size) };
+  };
+  const own = await partOf(program, Math.min(prefillChunk, contextLength), options.head);
+  const reading = encoder && (await partOf(encoder.program, contextLength, undefined)); // an encoder reads a prompt at once
+  const { backend } = own;
+  const weights = own.weights + (reading?.weights ?? 0);
+  const kvCache = own.cache + (reading?.cache ?? 0);
+  const activations = Math.max(own.activations, reading?.activations ?? 0);
   const total = weights + kvCache + activations;
   const available = options.available ?? backend.device.memory;
   const verdict = total <= 0.8 * available ? 'fits' : total <= available ? 'tight' : 'no';

@@ -2,6 +2,7 @@
 
 import type { SequenceId, StepOutputs } from '@lowbit/core';
 import { Continuation, type GenerationHost, readingLogits, rowOf } from './continuation.ts';
+import { decoderInputs } from './encoder.ts';
 import type { GenerateOptions, TokenEvent } from './generate-options.ts';
 
 /**
@@ -16,7 +17,7 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
   let stepped = length;
   try {
     let outputs = await prefill(host, sequence, one, { ...options, from: length });
-    stepped = one.prompt.length;
+    stepped = one.first.length;
     one.read(length);
     let event = one.take(outputs);
     for (;;) {
@@ -48,24 +49,25 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
 /** A sequence that begins as the prompt does, and the number of tokens that it has of it: fewer than all, as the last one's logits are wanted. */
 export async function openSequence(
   host: GenerationHost,
-  { prompt }: Continuation,
+  { first }: Continuation,
   { promptCache }: Pick<GenerateOptions, 'promptCache'>,
 ): Promise<{ readonly sequence: SequenceId; readonly length: number }> {
-  if (promptCache) return promptCache.open(host.runner, prompt);
+  if (promptCache) return promptCache.open(host.runner, first);
   return { sequence: await host.runner.open(), length: 0 };
 }
 
-/** Outputs of the last token of a prompt, whose first `from` tokens are there. */
+/** Outputs of the last token of a prompt, whose first `from` tokens are there; of the decoder's first one, where an encoder reads the prompt. */
 export async function prefill(
   host: GenerationHost,
   sequence: SequenceId,
   one: Continuation,
   { from, signal, onProgress }: Pick<GenerateOptions, 'signal' | 'onProgress'> & { readonly from: number },
 ): Promise<StepOutputs> {
-  const last = one.prompt.length;
+  const last = one.first.length;
   let outputs: StepOutputs = {};
-  const chunks = host.runner.feed(sequence, one.prompt, {
+  const chunks = host.runner.feed(sequence, one.first, {
     ...readingLogits(one.logits(), signal),
+    inputs: host.encoder && (await decoderInputs(host.encoder, one.prompt, { signal })),
     from,
     wanted: [last - 1, last],
     chunk: host.prefillChunk,

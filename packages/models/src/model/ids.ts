@@ -19,6 +19,7 @@ export function tokenIds(ids: ArrayLike<number>, model: { readonly vocab: number
   for (let i = 0; i < checked.length; i++) {
     if (checked[i] === ids[i] && checked[i]! < model.vocab) continue;
     throw new LowbitError('ERR_BAD_ARGUMENT', `token ${ids[i]} at ${i} is not an id below ${model.vocab}`, {
+      hint: 'If it comes from the tokenizer of this checkpoint, tokenizer.json and config.json (vocab_size) belong to different models.',
       details: { id: ids[i], index: i, vocab: model.vocab },
     });
   }

@@ -12,12 +12,15 @@ import {
   type Matrix,
   type ModelDescription,
   type Placed,
+  type Program,
   type QuantizedLinear,
+  type StepOutputs,
 } from '@lowbit/core';
 import type { GenerationDefaults } from '../sampling/settings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type BatchEvent, type BatchRequest, generateBatch } from './batch.ts';
 import type { GenerationHost } from './continuation.ts';
+import { decoderInputs, encodePrompt, type LoadedEncoder } from './encoder.ts';
 import { generateTokens } from './generate.ts';
 import type { GenerateOptions, GenerateResult, TokenEvent } from './generate-options.ts';
 import { tokenIds } from './ids.ts';
@@ -29,6 +32,13 @@ export interface LogitRows {
   readonly position: number;
   readonly rows: number;
   readonly logits: Float32Array;
+}
+
+/** How a text is run. */
+export interface ForwardOptions {
+  /** Of encoder-decoder models: the prompt that the encoder reads. The text itself is the decoder's then, and begins with its start token. */
+  readonly encoderIds?: ArrayLike<number> | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Device bytes. */
@@ -45,6 +55,8 @@ export interface LanguageModelParts {
   readonly description: ModelDescription;
   readonly sites: readonly LinearSite[];
   readonly runner: Runner;
+  /** Of encoder-decoder models; `runner` is then the decoder's. */
+  readonly encoder?: LoadedEncoder | undefined;
   readonly contextLength: number;
   readonly prefillChunk: number;
   readonly maxSequences: number;
@@ -95,9 +107,10 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     this.contextLength = parts.contextLength;
     const { runner, prefillChunk, defaults, contextLength } = parts;
     const hasTokenizer = !isLowbitError(parts.tokenizer);
+    const { encoder } = parts;
     const steadyPositions = parts.description.program.ropes.every(({ kind }) => kind === 'fixed');
     this.#host = {
-      ...{ runner, prefillChunk, defaults, contextLength, hasTokenizer, steadyPositions },
+      ...{ runner, prefillChunk, defaults, contextLength, hasTokenizer, steadyPositions, encoder },
       vocab: this.vocab,
       tokenizer: () => this.tokenizer,
     };
@@ -112,25 +125,23 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
 
   /** Device bytes held now. */
   memory(): ModelMemory {
-    const { weights, scratch, cache } = this.#parts.runner.program().memory();
-    return { weights, scratch, kvCache: cache };
+    const held = this.#runners().map((runner) => runner.program().memory());
+    const sum = (of: (memory: (typeof held)[number]) => number): number => held.reduce((total, memory) => total + of(memory), 0);
+    return { weights: sum(({ weights }) => weights), scratch: sum(({ scratch }) => scratch), kvCache: sum(({ cache }) => cache) };
   }
 
   /** Which backend holds which linears; `formatPlacement` of core makes text of it. */
   get placement(): readonly Placed[] {
-    return this.#parts.runner.program().placement;
+    return this.#runners().flatMap((runner) => runner.program().placement);
   }
 
   /** Logits after every token of a text: f32 [tokens, vocab]. For long texts see `logitRows`. */
-  async logits(ids: ArrayLike<number>, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<HostTensor> {
+  async logits(ids: ArrayLike<number>, options: ForwardOptions = {}): Promise<HostTensor> {
     return (await this.forward(ids, options)).logits!;
   }
 
   /** All outputs of the program for every token of a text: `logits`, and what was observed at loading. f32 [tokens, width] each. */
-  async forward(
-    ids: ArrayLike<number>,
-    options: { readonly signal?: AbortSignal | undefined } = {},
-  ): Promise<Readonly<Record<string, HostTensor>>> {
+  async forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Promise<Readonly<Record<string, HostTensor>>> {
     const { runner, prefillChunk: chunk, description } = this.#parts;
     const tokens = tokenIds(ids, this);
     const { outputs, tensors } = description.program;
@@ -143,12 +154,14 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
       });
     }
     const values = new Map(widths.map(([name, width]) => [name, new Float32Array(tokens.length * width)]));
+    const inputs = await this.#inputs(options);
     const sequence = await runner.open();
     try {
       for await (const { from, outputs: part } of runner.feed(sequence, tokens, {
         wanted: [0, tokens.length],
         chunk,
         signal: options.signal,
+        inputs,
       })) {
         for (const [name, width] of widths) values.get(name)!.set(outputValues(part, name), from * width);
       }
@@ -163,10 +176,25 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     return Object.fromEntries(widths.map(([name, width]) => [name, tensor(name, width)]));
   }
 
+  /**
+   * What the encoder of an encoder-decoder model makes of a prompt: `encoder_output`, and what was observed at loading. f32 [tokens, width] each. Throws
+   * ERR_BAD_ARGUMENT for a model without one.
+   */
+  async encode(
+    ids: ArrayLike<number>,
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<Readonly<Record<string, HostTensor>>> {
+    const { encoder, label } = this.#parts;
+    if (encoder) return encodePrompt(encoder, tokenIds(ids, this), options);
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${label} has no encoder`, {
+      hint: 'For hidden states of a decoder see `observe` and `forward`.',
+    });
+  }
+
   /** Logits of positions [from, to) of a text (default all), in chunks of bounded size. */
   async *logitRows(
     ids: ArrayLike<number>,
-    options: { readonly from?: number; readonly to?: number; readonly signal?: AbortSignal | undefined } = {},
+    options: ForwardOptions & { readonly from?: number; readonly to?: number } = {},
   ): AsyncGenerator<LogitRows, void, undefined> {
     const { runner, prefillChunk } = this.#parts;
     const tokens = tokenIds(ids, this);
@@ -175,9 +203,10 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
       throw new LowbitError('ERR_BAD_ARGUMENT', `positions ${from} to ${to} of ${tokens.length} tokens`, { details: { from, to } });
     }
     const chunk = Math.max(1, Math.min(prefillChunk, Math.floor(ROWS_BYTES / (4 * this.vocab))));
+    const inputs = await this.#inputs(options);
     const sequence = await runner.open();
     try {
-      for await (const part of runner.feed(sequence, tokens, { wanted: [from, to], chunk, signal })) {
+      for await (const part of runner.feed(sequence, tokens, { wanted: [from, to], chunk, signal, inputs })) {
         if (part.to > part.from) yield { position: part.from, rows: part.to - part.from, logits: outputValues(part.outputs, 'logits') };
       }
     } finally {
@@ -230,7 +259,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   /**
    * Holds the keys and values of the last `texts` texts that were generated with it (default 1): a prompt that begins as one of them did, such as the next
    * turn of a conversation, starts where they part. Dispose it.
-   * Throws ERR_UNSUPPORTED_ARCH for a model whose positions depend on the length of the text (dynamic or long rope scaling).
+   * Throws ERR_UNSUPPORTED_ARCH for a model whose positions depend on the length of the text (dynamic or long rope scaling), and for one with an encoder.
    *
    * @example
    * await using promptCache = model.promptCache();
@@ -241,6 +270,15 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     const { texts = 1 } = options;
     if (!Number.isInteger(texts) || texts < 1) {
       throw new LowbitError('ERR_BAD_ARGUMENT', `texts is ${texts}, expected a whole number from 1`);
+    }
+    if (this.#parts.encoder) {
+      throw new LowbitError(
+        'ERR_UNSUPPORTED_ARCH',
+        `${this.#parts.label} reads its prompts with an encoder, so texts have no beginning in common`,
+        {
+          hint: 'Generate without promptCache.',
+        },
+      );
     }
     if (!this.#host.steadyPositions) {
       throw new LowbitError(
@@ -261,37 +299,65 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
 
   /** Weight f32 [out, in] and bias of a linear as they are now: of a quantized one the dequantized numbers. */
   async weight(path: string): Promise<{ readonly weight: HostTensor; readonly bias?: HostTensor }> {
-    const { runner, description } = this.#parts;
-    const index = this.#linear(path);
-    const weight = await runner.run((program) => program.linears[index]!.dequantize());
-    const { bias } = description.program.linears[index]!;
-    return { weight, ...(bias === undefined ? {} : { bias: description.program.constants[bias]! }) };
+    const { runner, program, index } = this.#linear(path);
+    const weight = await runner.run((loaded) => loaded.linears[index]!.dequantize());
+    const { bias } = program.linears[index]!;
+    return { weight, ...(bias === undefined ? {} : { bias: program.constants[bias]! }) };
   }
 
   /** Name of the backend that a linear runs on. */
   backend(path: string): string {
-    return this.#parts.runner.program().backendOf(this.#linear(path));
+    const { runner, index } = this.#linear(path);
+    return runner.program().backendOf(index);
   }
 
   /** From now on `path` computes with `linear`, which the model disposes. Throws ERR_BAD_ARGUMENT while a text is being generated or scored. */
   async replace(path: string, linear: QuantizedLinear): Promise<void> {
-    const index = this.#linear(path);
-    const old = await this.#parts.runner.run((program) => program.replace(index, linear));
+    const { runner, index } = this.#linear(path);
+    const old = await runner.run((program) => program.replace(index, linear));
     old[Symbol.dispose]();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      await this.#parts.runner.dispose();
+      for (const runner of this.#runners()) await runner.dispose();
     } finally {
       await this.#parts.ownRuntime?.[Symbol.asyncDispose]();
     }
   }
 
-  /** Index of a site in the program. */
-  #linear(path: string): number {
-    if (this.#parts.sites.some((site) => site.path === path))
-      return this.#parts.description.program.linears.findIndex((use) => use.path === path);
-    throw new LowbitError('ERR_BAD_ARGUMENT', `${this.#parts.label} has no linear layer ${path}`, { details: { path } });
+  /** The encoder's, if there is one, and the decoder's. */
+  #runners(): readonly Runner[] {
+    const { encoder, runner } = this.#parts;
+    return encoder ? [encoder.runner, runner] : [runner];
+  }
+
+  /** What the first step of a text takes of an encoder. Throws ERR_BAD_ARGUMENT for a prompt without an encoder, or an encoder without a prompt. */
+  async #inputs({ encoderIds, signal }: ForwardOptions): Promise<StepOutputs | undefined> {
+    const { encoder, label } = this.#parts;
+    if ((encoder === undefined) !== (encoderIds === undefined)) {
+      throw encoder
+        ? new LowbitError('ERR_BAD_ARGUMENT', `${label} has an encoder, and there are no encoderIds`, {
+            hint: `Pass the prompt as encoderIds; ids are the decoder's, beginning with token ${encoder.description.start}.`,
+          })
+        : new LowbitError('ERR_BAD_ARGUMENT', `${label} has no encoder to read encoderIds`, { hint: 'Leave them out.' });
+    }
+    return encoder && encoderIds ? decoderInputs(encoder, tokenIds(encoderIds, this), { signal }) : undefined;
+  }
+
+  /** Where a site is: whose program, and its index there. */
+  #linear(path: string): { readonly runner: Runner; readonly program: Program; readonly index: number } {
+    const { sites, encoder, runner, description, label } = this.#parts;
+    const all = [
+      ...(encoder ? [{ runner: encoder.runner, program: encoder.description.program }] : []),
+      { runner, program: description.program },
+    ];
+    if (sites.some((site) => site.path === path)) {
+      for (const place of all) {
+        const index = place.program.linears.findIndex((use) => use.path === path);
+        if (index >= 0) return { ...place, index };
+      }
+    }
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${label} has no linear layer ${path}`, { details: { path } });
   }
 }

@@ -7,10 +7,12 @@ import {
   checkOptionNames,
   DEFAULT_MAX_SEQUENCES,
   isLowbitError,
+  type LoadedProgram,
   type LoadOptions,
   type LoadWeight,
   LowbitError,
   type ModelAdapter,
+  type Program,
   type Quantizer,
   type Runtime,
 } from '@lowbit/core';
@@ -21,7 +23,7 @@ import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { LanguageModel } from './language-model.ts';
 import { checkHead, headFormat, outputLinear, quantizedOrigin, quantizeHead } from './output-layer.ts';
 import { Runner } from './runner.ts';
-import { castDense, logicalModel, readLinear, readLogical, storedFormat } from './stored.ts';
+import { castDense, logicalModel, readLogical, storedFormats, weightReader } from './stored.ts';
 
 export interface LoadModelOptions extends CallOptions {
   readonly runtime: Runtime;
@@ -96,7 +98,8 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   }
   const { config } = checkpoint;
   const adapter = adapterFor(config, [...(options.adapters ?? []), ...defaultAdapters]);
-  const { sites, entries } = logicalModel(checkpoint, adapter);
+  const logical = logicalModel(checkpoint, adapter);
+  const { sites, entries } = logical;
   const description = await adapter.describe(config, {
     entries,
     read: (name) => readLogical(checkpoint, name, signal),
@@ -108,37 +111,58 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   const defaults = generationDefaults(generation, config);
   const eosId = defaults.eosIds.length === 0 && !isLowbitError(tokenizer) ? tokenizer.eosId : undefined;
 
-  const { program } = description;
-  const stored = program.linears.map(({ path }) => storedFormat(checkpoint, path, dtype));
-  const output = options.head === undefined ? undefined : { index: outputLinear(program), quantizer: checkHead(options.head) };
-  const formats = stored.map((format, i) => (i === output?.index ? headFormat(format, program.linears[i]!, output.quantizer) : format));
-  const loadWeight: LoadWeight = async (use, index) => {
-    const weight = await readLinear(checkpoint, use, signal);
-    if (index !== output?.index) return { weight: castDense(weight, dtype) };
-    return { weight: await quantizeHead(weight, output.quantizer, { runtime, signal, onProgress }) };
+  const { program, encoder } = description;
+  if (encoder && (cut || deviceMap === 'auto')) {
+    throw new LowbitError(
+      'ERR_BAD_ARGUMENT',
+      "cut and deviceMap: 'auto' are for models of one stack of layers, and this one has an encoder",
+      {
+        hint: "Name the layers, as in deviceMap: { encoder: 'cpu', '': 'cuda' }.",
+      },
+    );
+  }
+  const readWeight = weightReader(checkpoint, logical);
+  const load = (part: Program, head: Quantizer | undefined): Promise<LoadedProgram> => {
+    const stored = storedFormats(checkpoint, logical, part.linears, dtype);
+    const output = head === undefined ? undefined : { index: outputLinear(part), quantizer: checkHead(head) };
+    const formats = stored.map((format, i) => (i === output?.index ? headFormat(format, part.linears[i]!, output.quantizer) : format));
+    const loadWeight: LoadWeight = async (use, index) => {
+      const weight = await readWeight(use, signal);
+      if (index !== output?.index) return { weight: castDense(weight, dtype) };
+      return { weight: await quantizeHead(weight, output.quantizer, { runtime, signal, onProgress }) };
+    };
+    return runtime.load(part, loadWeight, {
+      contextLength,
+      formats,
+      // What a backend would keep of a weight that is not quantized is a copy of it.
+      origins: part.linears.map(({ path }, i) => {
+        if (i === output?.index) return quantizedOrigin(checkpoint.origin?.(path), output.quantizer);
+        return checkpoint.layout === undefined ? undefined : checkpoint.origin?.(path);
+      }),
+      cut,
+      deviceMap,
+      maxMemory,
+      maxSequences,
+      offloadMeta,
+      signal,
+      onProgress,
+    });
   };
-  const loaded = await runtime.load(program, loadWeight, {
-    contextLength,
-    formats,
-    // What a backend would keep of a weight that is not quantized is a copy of it.
-    origins: program.linears.map(({ path }, i) => {
-      if (i === output?.index) return quantizedOrigin(checkpoint.origin?.(path), output.quantizer);
-      return checkpoint.layout === undefined ? undefined : checkpoint.origin?.(path);
-    }),
-    cut,
-    deviceMap,
-    maxMemory,
-    maxSequences,
-    offloadMeta,
-    signal,
-    onProgress,
-  });
+  const reading = encoder && (await load(encoder.program, undefined));
+  let loaded: LoadedProgram;
+  try {
+    loaded = await load(program, options.head);
+  } catch (error) {
+    await reading?.[Symbol.asyncDispose]();
+    throw error;
+  }
   return new LanguageModel({
     label: checkpoint.label,
     config,
     description,
     sites,
     runner: new Runner(loaded),
+    ...(encoder && reading && { encoder: { description: encoder, runner: new Runner(reading) } }),
     contextLength,
     prefillChunk,
     maxSequences,

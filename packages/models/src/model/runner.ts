@@ -18,6 +18,8 @@ interface FeedOptions extends StepOptions {
   readonly chunk: number;
   /** So many tokens the sequence has already; default 0. */
   readonly from?: number;
+  /** Handed in with the first step. */
+  readonly inputs?: StepSequence['inputs'] | undefined;
 }
 
 /** Result of one chunk: the outputs of input positions [from, to) that were wanted (possibly none), after `done` tokens. */
@@ -68,13 +70,14 @@ export class Runner {
 
   /** Steps through `ids` in chunks, so that activations stay bounded; the length of all of them counts as known from the start. */
   async *feed(id: SequenceId, ids: Uint32Array, options: FeedOptions): AsyncGenerator<FedChunk, void, undefined> {
-    const { chunk, wanted: range, from: there = 0, ...step } = options;
+    const { chunk, wanted: range, from: there = 0, inputs, ...step } = options;
     const [first, last] = range;
     for (let begin = there; begin < last; begin += chunk) {
       const end = Math.min(begin + chunk, last);
       const from = Math.min(Math.max(first, begin), end);
       const wanted = Uint32Array.from({ length: end - from }, (_, i) => from - begin + i);
-      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length }], step);
+      const given = begin === 0 && inputs ? { inputs } : {};
+      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length, ...given }], step);
       yield { from, to: end, done: end, outputs };
     }
   }

@@ -9,14 +9,19 @@ import {
   fitInputs,
   type HostTensor,
   type LinearSite,
+  type LinearUse,
   type ModelAdapter,
   type QuantizedTensor,
+  readSite,
+  siteTensor,
   type TensorSpec,
 } from '@lowbit/core';
 
 export interface LogicalModel {
   readonly sites: readonly LinearSite[];
-  /** By published name; a quantized linear appears as `${path}.weight` of its logical shape, so an adapter needs to know no layout. */
+  /**
+   * By published name; a quantized linear appears as `${path}.weight` with the shape that it would have unquantized, so an adapter needs to know no layout.
+   */
   readonly entries: Entries;
 }
 
@@ -31,18 +36,19 @@ export function logicalModel(checkpoint: Checkpoint, adapter: ModelAdapter): Log
   const sites = adapter.linears(checkpoint.config, entries);
   for (const site of sites) {
     const stored = checkpoint.quantized.get(site.path);
-    if (stored) entries.set(`${site.path}.weight`, { dtype: 'f32', shape: fitInputs(stored, site.shape).shape });
+    if (!stored) continue;
+    const { shape } = fitInputs(stored, site.shape);
+    entries.set(`${site.path}.weight`, { dtype: 'f32', shape: site.transposed ? shape.toReversed() : shape });
   }
   return { sites, entries };
 }
 
-/** The weight of a linear with the in_features of the model. */
-export async function readLinear(
-  checkpoint: Checkpoint,
-  { path, shape }: Pick<LinearSite, 'path' | 'shape'>,
-  signal?: AbortSignal,
-): Promise<QuantizedTensor> {
-  return fitInputs(await checkpoint.linear(path, { signal }), shape);
+/** Weights of a model's program by the path of their linear: as [out, in] with the in_features of the model, however they are stored. */
+export type ReadWeight = (use: Pick<LinearUse, 'path' | 'shape'>, signal?: AbortSignal) => Promise<QuantizedTensor>;
+
+export function weightReader(checkpoint: Checkpoint, { sites }: LogicalModel): ReadWeight {
+  const byPath = new Map(sites.map((site) => [site.path, site]));
+  return (use, signal) => readSite(checkpoint, byPath.get(use.path) ?? use, { signal });
 }
 
 /** Reads a small tensor by its published name, wherever the layout keeps it. */
@@ -51,11 +57,20 @@ export function readLogical(checkpoint: Checkpoint, name: string, signal?: Abort
   return checkpoint.tensor(checkpoint.quantized.get(path)?.bias ?? name, { signal });
 }
 
-/** The format that a linear has after `castDense`, known without reading it. */
-export function storedFormat(checkpoint: Checkpoint, path: string, dtype: DType | undefined): Format {
-  const quantized = checkpoint.quantized.get(path);
-  if (quantized && quantized.format.kind !== 'dense') return quantized.format;
-  return { kind: 'dense', dtype: dtype ?? checkpoint.source.entries.get(`${path}.weight`)?.dtype ?? 'f32' };
+/** The formats that the linears of a program have after `castDense`, known without reading them. */
+export function storedFormats(
+  checkpoint: Checkpoint,
+  { sites }: LogicalModel,
+  linears: readonly LinearUse[],
+  dtype: DType | undefined,
+): readonly Format[] {
+  const byPath = new Map(sites.map((site) => [site.path, site]));
+  return linears.map((use): Format => {
+    const quantized = checkpoint.quantized.get(use.path);
+    if (quantized && quantized.format.kind !== 'dense') return quantized.format;
+    const { name } = siteTensor(byPath.get(use.path) ?? use);
+    return { kind: 'dense', dtype: dtype ?? checkpoint.source.entries.get(name)?.dtype ?? 'f32' };
+  });
 }
 
 /** A dense weight in another float dtype; quantized ones stay as they are. */
