@@ -28,7 +28,6 @@ export {
   fromF16,
   readFloat32,
   roundTo,
-  toBf16,
   toF16,
   toFloat32,
   writeFloat32,
@@ -47,7 +46,6 @@ export {
   isLanePacking,
   isTilePacking,
   type LanePacking,
-  PACKINGS,
   type PackedRun,
   type Packing,
   packing,
@@ -74,7 +72,6 @@ export {
   dequantize,
   type QuantizationError,
   quantizationError,
-  quantizedBytes,
   validateQuantized,
 } from './quantized.ts';
 export { quote } from './quote.ts';

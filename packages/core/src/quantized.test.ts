@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { codecFor } from './codecs/index.ts';
 import { toFloat32 } from './dtype.ts';
-import { bitsPerWeight, dequantize, quantizationError, quantizedBytes, validateQuantized } from './quantized.ts';
+import { bitsPerWeight, dequantize, quantizationError, validateQuantized } from './quantized.ts';
 import type { Affine, Codebook, Custom, FormatCodec, QuantizedTensor } from './spec/format.ts';
 import { float32Tensor, hostTensor } from './tensor.ts';
 
@@ -75,7 +75,6 @@ describe('quantizationError', () => {
 
 describe('sizes', () => {
   it('count all parts', () => {
-    expect(quantizedBytes(tensor)).toBe(6 + 8 + 4);
     expect(bitsPerWeight(format, [2, 3])).toBe((18 * 8) / 6);
     expect(bitsPerWeight({ ...format, levels: 16, group: 64, scale: 'f16', packing: '4bit_u8' }, [4096, 4096])).toBe(4.5);
     expect(bitsPerWeight(custom, [2, 2], { codecs: [ones] })).toBe(4);

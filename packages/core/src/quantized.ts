@@ -61,11 +61,6 @@ export function quantizationError(weight: HostTensor, quantized: QuantizedTensor
   return { mse: squaredError / count, maxAbs, snrDb };
 }
 
-/** Bytes of all parts. */
-export function quantizedBytes(tensor: QuantizedTensor): number {
-  return Object.values(tensor.parts).reduce((sum, part) => sum + part.data.byteLength, 0);
-}
-
 /** Bits per weight of a format, all parts counted as they are in memory (tables too); for what a file takes see `linearBytes`. Throws ERR_UNSUPPORTED_FORMAT if it cannot hold the shape. */
 export function bitsPerWeight(format: Format, shape: Matrix, options: CodecOptions = {}): number {
   const specs = Object.values(codecFor(format, options.codecs).parts(format, shape));

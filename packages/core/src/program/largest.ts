@@ -1,5 +1,3 @@
-// The largest numbers of rows: what `StepOptions.largest` means.
-
 /** `values` f32 [rows, count] in falling order and their places; -Infinity and -1 where a row has no more. */
 export interface Largest {
   readonly values: Float32Array;

@@ -34,16 +34,11 @@ export function outputRequests(
   const names = new Set(options.outputs ?? all);
   for (const [name, count] of Object.entries(options.largest ?? {})) {
     known(name);
-    const { dtype } = tensors[outputs[name]!]!;
-    const wrong = !names.has(name)
-      ? 'it is not among the outputs asked for'
-      : dtype !== 'f32'
-        ? `it is ${dtype}`
-        : !Number.isInteger(count) || count < 1
-          ? `${count} is not a whole number from 1`
-          : undefined;
-    if (wrong === undefined) continue;
-    throw new LowbitError('ERR_BAD_ARGUMENT', `the largest of output '${name}' cannot be read: ${wrong}`, { details: { name, count } });
+    if (names.has(name) && tensors[outputs[name]!]!.dtype === 'f32' && Number.isInteger(count) && count >= 1) continue;
+    throw new LowbitError('ERR_BAD_ARGUMENT', `the largest ${count} of output '${name}' cannot be read`, {
+      hint: 'Ask for a whole number from 1, of an f32 output that is among those asked for.',
+      details: { name, count },
+    });
   }
   return Array.from(names, (name) => {
     const tensor = outputs[name]!;
