@@ -1,5 +1,6 @@
 // Speed against node-llama-cpp (whole models) and onnxruntime-node (products of 4-bit weights) on this machine, in interleaved rounds.
-//   node bench/peers.mjs MODEL [--gguf FILE] [--threads 1,2] [--rounds 9] [--precision fast] [--head 8] [--only model|products] [--json]
+//   node bench/peers.mjs MODEL [--gguf FILE] [--threads 1,2] [--rounds 9] [--precision fast] [--head 8] [--only model|products]
+//     [--tests decode,generate,prefill] [--json]
 // --clock processor compares processor time, for one thread on a machine that others use, too (what comes before a test is in it, so long ones are better).
 // MODEL is a folder of `lowbit quantize` with a llama-like config.json. The peer runs FILE, the same model in GGUF, or else random weights of the same shapes in
 // Q4_0. Peers are installed into bench/peers/installed on first use, without their install scripts; nothing in this repository depends on them.
@@ -26,13 +27,14 @@ const { values, positionals } = parseArgs({
     precision: { type: 'string', default: 'fast' },
     head: { type: 'string', default: '8' },
     only: { type: 'string' },
+    tests: { type: 'string', default: 'decode,generate,prefill' },
     clock: { type: 'string', default: 'elapsed' },
     json: { type: 'boolean', default: false },
   },
 });
 const [folder] = positionals;
 const usage =
-  'usage: node bench/peers.mjs MODEL [--gguf FILE] [--threads 1,2] [--rounds 9] [--precision fast|exact] [--head BITS] [--only model|products]';
+  'usage: node bench/peers.mjs MODEL [--gguf FILE] [--threads 1,2] [--rounds 9] [--precision fast|exact] [--head BITS] [--only model|products] [--tests LIST]';
 if (!folder && values.only !== 'products') throw new Error(usage);
 const threads = values.threads.split(',').map(Number);
 const rounds = Number(values.rounds);
@@ -102,7 +104,8 @@ try {
       'generate 64': { test: 'generate', count: 64 },
       'prefill 512': { test: 'prefill', count: 512 },
     };
-    await compare(folder.split('/').at(-1), questions, ours, theirs);
+    const chosen = Object.entries(questions).filter(([, { test }]) => values.tests.split(',').includes(test));
+    await compare(folder.split('/').at(-1), Object.fromEntries(chosen), ours, theirs);
     for (const contestant of [...ours, ...theirs]) contestant.end();
   }
   if (values.only !== 'model') {

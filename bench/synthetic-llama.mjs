@@ -1,40 +1,46 @@
-// Writes a Llama checkpoint with the matrix shapes of an 8B model but one layer: 14336 x 4096 and 128256 x 4096, bf16, bell-shaped random weights.
-//   node bench/synthetic-llama.mjs OUT
+// Writes a Llama checkpoint of true matrix shapes, bf16, bell-shaped random weights: one layer of an 8B model (14336 x 4096, 128256 x 4096), or a whole 1B one.
+//   node bench/synthetic-llama.mjs OUT [8b-layer|1b]
 
 import { createSafetensorsSink } from '../packages/hub/dist/index.js';
 
-const [out] = process.argv.slice(2);
-if (!out) throw new Error('usage: node bench/synthetic-llama.mjs OUT');
-const [hidden, inner, kv, vocab] = [4096, 14336, 1024, 128256];
-const p = 'model.layers.0';
-const shapes = {
-  'model.embed_tokens.weight': [vocab, hidden],
-  [`${p}.self_attn.q_proj.weight`]: [hidden, hidden],
-  [`${p}.self_attn.k_proj.weight`]: [kv, hidden],
-  [`${p}.self_attn.v_proj.weight`]: [kv, hidden],
-  [`${p}.self_attn.o_proj.weight`]: [hidden, hidden],
-  [`${p}.mlp.gate_proj.weight`]: [inner, hidden],
-  [`${p}.mlp.up_proj.weight`]: [inner, hidden],
-  [`${p}.mlp.down_proj.weight`]: [hidden, inner],
-  [`${p}.input_layernorm.weight`]: [hidden],
-  [`${p}.post_attention_layernorm.weight`]: [hidden],
-  'model.norm.weight': [hidden],
-  'lm_head.weight': [vocab, hidden],
+const SHAPES = {
+  '8b-layer': { hidden: 4096, inner: 14336, heads: 32, kvHeads: 8, layers: 1, vocab: 128256, tied: false },
+  '1b': { hidden: 2048, inner: 8192, heads: 32, kvHeads: 8, layers: 16, vocab: 128256, tied: true },
 };
+const [out, name = '8b-layer'] = process.argv.slice(2);
+if (!out || !SHAPES[name]) throw new Error(`usage: node bench/synthetic-llama.mjs OUT [${Object.keys(SHAPES).join('|')}]`);
+const { hidden, inner, heads, kvHeads, layers, vocab, tied } = SHAPES[name];
+const kv = (hidden / heads) * kvHeads;
+const shapes = { 'model.embed_tokens.weight': [vocab, hidden], 'model.norm.weight': [hidden] };
+if (!tied) shapes['lm_head.weight'] = [vocab, hidden];
+for (let layer = 0; layer < layers; layer++) {
+  const p = `model.layers.${layer}`;
+  Object.assign(shapes, {
+    [`${p}.self_attn.q_proj.weight`]: [hidden, hidden],
+    [`${p}.self_attn.k_proj.weight`]: [kv, hidden],
+    [`${p}.self_attn.v_proj.weight`]: [kv, hidden],
+    [`${p}.self_attn.o_proj.weight`]: [hidden, hidden],
+    [`${p}.mlp.gate_proj.weight`]: [inner, hidden],
+    [`${p}.mlp.up_proj.weight`]: [inner, hidden],
+    [`${p}.mlp.down_proj.weight`]: [hidden, inner],
+    [`${p}.input_layernorm.weight`]: [hidden],
+    [`${p}.post_attention_layernorm.weight`]: [hidden],
+  });
+}
 const config = {
   architectures: ['LlamaForCausalLM'],
   model_type: 'llama',
   hidden_size: hidden,
   intermediate_size: inner,
-  num_hidden_layers: 1,
-  num_attention_heads: 32,
-  num_key_value_heads: 8,
+  num_hidden_layers: layers,
+  num_attention_heads: heads,
+  num_key_value_heads: kvHeads,
   vocab_size: vocab,
   max_position_embeddings: 8192,
   rms_norm_eps: 1e-5,
   rope_theta: 500000,
   hidden_act: 'silu',
-  tie_word_embeddings: false,
+  tie_word_embeddings: tied,
   torch_dtype: 'bfloat16',
 };
 

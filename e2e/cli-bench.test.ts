@@ -48,6 +48,17 @@ it('gives JSON with the fields of llama-bench', async () => {
   expect(Object.keys((JSON.parse(output.stdout) as object[])[0]!)).toEqual(Object.keys(json[0]!));
 });
 
+it('--head-bits holds the output layer in fewer bits', async () => {
+  const { json } = await lowbitJson<readonly BenchRow[]>(['bench', TINY, '-p', '0', '-n', '2', '-r', '1', '--head-bits', '8']);
+  expect(json.map(({ model_type }) => model_type)).toEqual(['llama bf16 + 8-bit head']);
+  const prompt = ['generate', TINY, '-p', 'In the beginning', '--temp', '0', '--max-tokens', '6', '--quiet'];
+  const [whole, eight] = [await lowbit(prompt), await lowbit([...prompt, '--head-bits', '8'])];
+  expect([eight.code, eight.stdout]).toEqual([0, whole.stdout]);
+  const wrong = await lowbit([...prompt, '--head-bits', '7']);
+  expect([wrong.code, wrong.stdout]).toEqual([2, '']);
+  expect(wrong.stderr).toMatch(/--head-bits.*8, 6, 5, 4, 3, 2/);
+});
+
 it('prints a table in the columns of llama-bench, each row when it is known', async () => {
   const flags = ['--pg', '8,2', '-d', '0,8', '-t', '1,2', '--no-warmup'];
   const { code, stdout, stderr } = await lowbit(['bench', join(dir, 'q4'), ...small, ...flags]);

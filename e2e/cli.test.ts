@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { GenerateResult, InspectReport, PerplexityReport, QuantizeModelReport } from 'lowbit';
+import type { EstimateReport, GenerateResult, InspectReport, PerplexityReport, QuantizeModelReport } from 'lowbit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ensureBuilt, lowbit, lowbitJson, main, type Outcome, TINY } from './cli-process.ts';
 
@@ -37,7 +37,7 @@ describe('help, version and usage', () => {
   it('answers --help and --version on stdout', async () => {
     const help = await lowbit(['--help']);
     expect(help).toMatchObject({ code: 0, stderr: '' });
-    for (const verb of ['quantize', 'generate', 'chat', 'perplexity', 'inspect']) {
+    for (const verb of ['quantize', 'generate', 'chat', 'perplexity', 'inspect', 'estimate']) {
       expect(help.stdout).toContain(verb);
       expect(await lowbit([verb, '--help'])).toMatchObject({ code: 0, stderr: '' });
     }
@@ -368,6 +368,40 @@ it('perplexity of a model that computes NaN is an error', async () => {
   expect([code, stderr]).toEqual([1, '']);
 });
 
+it('--prompt-lookup changes no text', async () => {
+  const asked = ['generate', TINY, '-p', 'the son of David, the son of Abraham, the son of', '--temp', '0', '--max-tokens', '24', '--json'];
+  const { json: plain } = await lowbitJson<GenerateResult>(asked);
+  const { json: guessed } = await lowbitJson<GenerateResult>([...asked, '--prompt-lookup']);
+  expect(guessed.ids).toEqual(plain.ids);
+  expect(guessed.usage.guessedTokens).toBeGreaterThan(0);
+});
+
+describe('estimate', () => {
+  it('tells what a folder takes, and what it would if it were quantized', async () => {
+    const flags = ['--context', '128', '--backend', 'reference'];
+    const { json: plain, stderr } = await lowbitJson<EstimateReport>(['estimate', TINY, ...flags]);
+    expect(stderr).toBe('');
+    expect(plain).toMatchObject({ method: null, backend: 'reference', contextLength: 128, verdict: 'fits', quantizing: null });
+    expect(plain.disk).toBeGreaterThan(11e6);
+    const { json: four } = await lowbitJson<EstimateReport>(['estimate', TINY, ...flags, '-m', 'hqq', '-b', '4']);
+    expect(four).toMatchObject({ method: 'hqq', kvCache: plain.kvCache, quantizing: 192 * 2 ** 20 });
+    expect(four.weights).toBeLessThan(plain.weights / 2);
+    expect((await lowbit(['quantize', TINY, '-o', at('estimated'), '-m', 'hqq', '-b', '4', '--quiet'])).code).toBe(0);
+    const { json: done } = await lowbitJson<EstimateReport>(['estimate', at('estimated'), ...flags]);
+    expect(done).toMatchObject({ weights: four.weights, kvCache: four.kvCache, disk: four.disk });
+    const text = await lowbit(['estimate', TINY, ...flags]);
+    expect(text.stdout).toMatch(/verdict +fits/);
+  });
+
+  it.each<[string, readonly string[], RegExp]>([
+    ['bits without a method', ['-b', '4'], /--bits needs --method/],
+    ['a setting that the method has not', ['-m', 'nf4', '-b', '4'], /--bits is not a setting of nf4/],
+  ])('refuses %s', async (_, flags, message) => {
+    const { code, stderr } = await lowbit(['estimate', TINY, ...flags]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);
+  });
+});
+
 describe('chat', () => {
   const template = '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}';
   let model = '';
@@ -388,6 +422,31 @@ describe('chat', () => {
     expect(answers).toHaveLength(3);
     expect(answers[2]!.ids).toEqual(answers[0]!.ids);
     expect(answers[1]!.usage.promptTokens).toBeGreaterThan(answers[0]!.usage.promptTokens);
+  });
+
+  it('/save writes the conversation, and never over a file', async () => {
+    const file = at('talk.json');
+    const input = `hello\n/save ${file}\n/save ${file}\n/save\nhow are you\n`;
+    const flags = ['--system', 'be kind', '--max-tokens', '4', '--temp', '0'];
+    const { code, stdout, stderr } = await lowbit(['chat', model, ...flags, '--json'], { input });
+    expect(code).toBe(0);
+    const answers = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as GenerateResult);
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toEqual({
+      messages: [
+        { role: 'system', content: 'be kind' },
+        { role: 'user', content: 'hello' },
+        { role: 'assistant', content: answers[0]!.text },
+      ],
+    });
+    expect(stderr).toBe('');
+    // All of the first prompt; where the answer's tokens begin depends on how its text is cut again.
+    expect(answers[1]!.usage.cachedTokens).toBeGreaterThanOrEqual(answers[0]!.usage.promptTokens - 1);
+    const loud = await lowbit(['chat', model, ...flags], { input });
+    expect(loud.stderr).toContain(`${file} exists already`);
+    expect(loud.stderr).toContain('/save needs the name of a file');
   });
 
   it('refuses a template that would not end', async () => {

@@ -1,6 +1,6 @@
 // Quantizing with the routines of the native CPU backend: the bytes and the reported errors of the TypeScript, on every instruction set and with 1 to 3
 // threads.
-import { fp4, nf4 } from '@lowbit/bnb';
+import { fp4, int8, nf4 } from '@lowbit/bnb';
 import {
   createRuntime,
   float32Tensor,
@@ -12,6 +12,7 @@ import {
   type WeightError,
   writeFloat32,
 } from '@lowbit/core';
+import { type HiggsOptions, higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
 import { cpu, type Isa } from '@lowbit/kernels-cpu';
 import { seeded } from '@lowbit/testing';
@@ -35,6 +36,13 @@ function weightOf(out: number, inp: number, dtype: 'f32' | 'f16' | 'bf16'): Host
   return { dtype, shape: [out, inp], data: writeFloat32(dtype, values) };
 }
 
+/** Mostly zeros, and some numbers that 16 bits hold as subnormals or lose: blocks of zeros, and blocks whose scale is 0. */
+function sparse(out: number, inp: number, dtype: 'f32' | 'f16' | 'bf16'): HostTensor {
+  const next = seeded(out + inp);
+  const values = Float32Array.from({ length: out * inp }, (_, i) => (i % 700 < 90 ? (next() - 0.5) * 10 ** -(i % 46) : 0));
+  return { dtype, shape: [out, inp], data: writeFloat32(dtype, values) };
+}
+
 describe('quantizing with native routines', () => {
   const runtimeOf = async (isa: Isa | 'auto', threads: number) => {
     const runtime = await createRuntime({ backends: [cpu({ isa, threads })] });
@@ -42,14 +50,14 @@ describe('quantizing with native routines', () => {
     return runtime;
   };
 
-  const sameEverywhere = async (quantizer: Quantizer, weight: HostTensor): Promise<void> => {
+  const sameEverywhere = async (quantizer: Quantizer, weight: HostTensor, metaDtype: 'f32' | 'f16' | 'bf16' = 'f32'): Promise<void> => {
     const run = async (options: QuantizeOptions) => {
       let error: WeightError | undefined;
       const watched = {
         ...quantizer,
         quantize: async (...given: Parameters<Quantizer['quantize']>) => (error = await quantizer.quantize(...given)),
       };
-      return { ...(await quantize(weight, watched, options)), error };
+      return { ...(await quantize(weight, watched, { metaDtype, ...options })), error };
     };
     const expected = await run({});
     for (const [isa, threads] of machines) {
@@ -99,6 +107,113 @@ describe('quantizing with native routines', () => {
     await sameEverywhere(quantizer, { dtype, shape, data: new Uint8Array(weightOf(shape[0], shape[1], dtype).data.length) }); // zeros
   });
 
+  it.for([
+    ['rows of several spans', [37, 9001], 'f32'],
+    ['bf16', [300, 1100], 'bf16'],
+    ['f16, several pieces', [700, 900], 'f16'],
+    ['a row longer than a piece', [2, 300_001], 'f32'],
+    ['rows of three weights', [9000, 3], 'f32'],
+    ['few weights', [16, 100], 'f32'],
+    ['one weight', [1, 1], 'bf16'],
+  ] as const)('LLM.int8, %s: the bytes and the error of the TypeScript', async ([, shape, dtype], context) => {
+    addon(context);
+    const weight = weightOf(shape[0], shape[1], dtype);
+    await sameEverywhere(int8(), weight);
+    await sameEverywhere(int8(), sparse(shape[0], shape[1], dtype));
+    for (const factor of [1e-5, 3e-6, 1e-40]) {
+      const small = toFloat32(weight).map((value) => value * factor); // rows whose magnitude is a subnormal float16, or none
+      await sameEverywhere(int8(), { ...weight, data: writeFloat32(dtype, small) });
+    }
+  });
+
+  it('LLM.int8: rows that float16 does not have are refused with the same words, or the same bytes', async (context) => {
+    addon(context);
+    await using runtime = await runtimeOf('auto', 2);
+    for (const value of [Number.NaN, -Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 65519, 65520, -1e6]) {
+      for (const at of [0, 1100 * 250 + 77, 1100 * 300 - 1]) {
+        for (const dtype of ['f32', 'bf16'] as const) {
+          const values = toFloat32(weightOf(300, 1100, 'f32')).slice();
+          values[at] = value;
+          values[1100 * 299] = 1e9; // another failure, in the last row
+          const weight = { dtype, shape: [300, 1100], data: writeFloat32(dtype, values) };
+          await sameEverywhere(int8({ allowNonFinite: true }), weight);
+          const failure = async (options: object) => quantize(weight, int8(), options).catch((error: Error) => error);
+          expect(await failure({ runtime })).toEqual(await failure({}));
+          expect(await failure({ runtime })).toBeInstanceOf(Error);
+        }
+      }
+    }
+  });
+
+  it.for([
+    ['4 bits', {}, [128, 1024], 'f32', 'f16'],
+    ['4 bits of bf16, several runs', {}, [640, 1100], 'bf16', 'bf16'],
+    ['4 bits of f16, rows shorter than a block', {}, [12, 500], 'f16', 'f16'],
+    ['4 bits, scalars', { p: 1 }, [128, 600], 'f32', 'bf16'],
+    ['3 bits', { bits: 3 }, [512, 320], 'bf16', 'bf16'],
+    ['3 bits, scalars, scales of f32', { bits: 3, p: 1 }, [9, 700], 'f32', 'f32'],
+    ['2 bits', { bits: 2 }, [256, 512], 'f32', 'f32'],
+    ['2 bits, scalars', { bits: 2, p: 1, packing: 'portable' }, [3, 5], 'f32', 'f16'],
+    ['3 bits, two tiles of 64', { bits: 3, tile: 64 }, [2048, 64], 'f32', 'f16'],
+    ['3 bits, scalars in tiles of 32', { bits: 3, p: 1 }, [1024, 64], 'f32', 'f16'],
+    ['2 bits, scalars in tiles of 64', { bits: 2, p: 1, tile: 64 }, [512, 70], 'f32', 'f16'],
+    ['2 bits, pairs in tiles of 64', { bits: 2, tile: 64 }, [1024, 70], 'bf16', 'bf16'],
+    ['the smallest blocks', { hadamardSize: 8, groupSize: 2 }, [130, 77], 'f16', 'f16'],
+    ['blocks of 16', { hadamardSize: 16, groupSize: 16, p: 1 }, [37, 40], 'f32', 'bf16'],
+    ['the largest blocks', { hadamardSize: 32768, groupSize: 32768 }, [19, 40_000], 'f32', 'f16'],
+  ] as const)('HIGGS, %s: the bytes and the error of the TypeScript', async ([, options, shape, dtype, metaDtype], context) => {
+    addon(context);
+    const quantizer = higgs(options as HiggsOptions);
+    await sameEverywhere(quantizer, weightOf(shape[0], shape[1], dtype), metaDtype);
+    await sameEverywhere(quantizer, sparse(shape[0], shape[1], dtype), metaDtype);
+  });
+
+  it('HIGGS: weights that no scale fits, and those that are not finite, are refused with the same words', async (context) => {
+    addon(context);
+    await using runtime = await runtimeOf('auto', 2);
+    const failure = async (weight: HostTensor, quantizer: Quantizer, options: QuantizeOptions) =>
+      quantize(weight, quantizer, { metaDtype: 'f16', ...options }).catch((error: Error) => error);
+    const refused = [
+      [Number.NaN, 'ERR_NON_FINITE'],
+      [Number.NEGATIVE_INFINITY, 'ERR_NON_FINITE'],
+      [3e38, 'ERR_DTYPE_OVERFLOW'],
+      [1e8, 'ERR_DTYPE_OVERFLOW'],
+    ] as const;
+    for (const [value, code] of refused) {
+      for (const at of [0, 1100 * 500 + 700, 1100 * 640 - 1]) {
+        const values = toFloat32(weightOf(640, 1100, 'f32')).slice();
+        values[at] = value;
+        values[1100 * 639] = 2e38; // another failure, in the last run
+        const weight = float32Tensor([640, 1100], values);
+        const found = await failure(weight, higgs(), { runtime });
+        expect(found).toEqual(await failure(weight, higgs(), {}));
+        expect(found).toMatchObject({ code });
+      }
+    }
+  });
+
+  it('HIGGS, any weights: the same bytes and errors', async (context) => {
+    addon(context);
+    const number = fc.oneof(
+      fc.float({ noNaN: true, noDefaultInfinity: true, min: -1000, max: 1000 }),
+      fc.constantFrom(0, -0, 1e-38, -(2 ** -149), 1, 0.5, -0.25),
+    );
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(number, { minLength: 1, maxLength: 700 }),
+        fc.constantFrom(2, 3, 4),
+        fc.constantFrom(1, 2),
+        fc.constantFrom(8, 32, 512),
+        fc.constantFrom('f32', 'f16', 'bf16'),
+        async (numbers, bits, p, hadamardSize, metaDtype) => {
+          const quantizer = higgs({ bits, p, hadamardSize, groupSize: 8 } as HiggsOptions);
+          await sameEverywhere(quantizer, float32Tensor([1, numbers.length], Float32Array.from(numbers)), metaDtype);
+        },
+      ),
+      { numRuns: 100 },
+    );
+  });
+
   it('NaN and infinity: refused with the same words, or the same bytes', async (context) => {
     addon(context);
     for (const doubleQuant of [false, true]) {
@@ -142,7 +257,7 @@ describe('quantizing with native routines', () => {
   it('gives the event loop its turns, stops when it is told to, and a backend that is disposed meanwhile ends it', async (context) => {
     addon(context);
     const weight = weightOf(2048, 1024, 'f32'); // eight pieces, three under way
-    for (const quantizer of [hqq(), nf4()]) {
+    for (const quantizer of [hqq(), nf4(), int8(), higgs()]) {
       const controller = new AbortController();
       await using runtime = await runtimeOf('auto', 2);
       let pieces = 0;
@@ -170,6 +285,8 @@ describe('quantizing with native routines', () => {
       },
     };
     await quantize(weightOf(64, 128, 'f32'), hqq(), { runtime: watched });
-    expect([...called].sort()).toEqual(['hqq.finish', 'hqq.min-max', 'hqq.proximal-steps']);
+    await quantize(weightOf(128, 128, 'f32'), higgs(), { runtime: watched });
+    await quantize(weightOf(64, 128, 'f32'), int8(), { runtime: watched });
+    expect([...called].sort()).toEqual(['bnb.int8', 'higgs.code', 'higgs.pack', 'hqq.finish', 'hqq.min-max', 'hqq.proximal-steps']);
   });
 });

@@ -1,14 +1,17 @@
 // Blocks into codes: here, or by a backend that has the routines. The bytes and the reported errors are the same.
 //
 // Routines: `bnb.absmax`, weights [n] in f32, f16 or bf16 -> the largest magnitude of each block of `size`, f32 [blocks]; NaN if one is.
-// `bnb.four-bit`, weights, the bounds of the 16 cells f32 [15], their codes u8 [16] and values f32 [16], where scales are stored in another way than as the
-// magnitudes also those, f32 [blocks] -> codes packed as nibbles u8 [ceil(n / 2)], magnitudes f32 [blocks], and of each block the squared errors, squared
-// weights and largest error, f64 [3, blocks], all 0 where the scale is not finite. What each computes is said at `blockAbsmax` and `packBlocks`.
+// `bnb.four-bit`, weights, the bounds of the 16 cells f32 [15], their codes u8 [16] and values f32 [16] -> codes packed as nibbles u8 [ceil(n / 2)], magnitudes
+// f32 [blocks], and of each block the squared errors, squared weights and largest error, f64 [3, blocks], all 0 where the scale is not finite. With `nested`,
+// what `NestedScales` are beside their arrays (a mean that is not finite is null), also the magnitudes of the magnitudes f32 [blocks / 256], the map f32 [256] and its bounds f32
+// [255] -> also codes of the magnitudes u8 [blocks] and the scales that a reader makes of them f32 [blocks]. What each computes is said at `blockAbsmax`,
+// `packBlocks` and `NestedScales`.
 
 import { assertFinite, elements, type HostTensor, hostTensor, type QuantizeContext, type Routine, toFloat32 } from '@lowbit/core';
 import { blockAbsmax, packBlocks, type ShortBlock } from './blocks.ts';
 import { cellFinder } from './cells.ts';
 import type { Piece } from './chunks.ts';
+import type { NestedScales } from './double-quant.ts';
 import type { Cells } from './tables.ts';
 
 /** Results of a piece; the arrays are new. */
@@ -20,6 +23,8 @@ export interface CodedBlocks {
   readonly scale: Float32Array;
   /** [3, blocks], see `packBlocks`. */
   readonly errors: Float64Array;
+  /** Of doubly quantized magnitudes. */
+  readonly nestedCodes?: Uint8Array | undefined;
 }
 
 export interface BlockCoder {
@@ -27,8 +32,8 @@ export interface BlockCoder {
   readonly backed: boolean;
   /** Largest magnitudes of a piece's blocks: exact, but that a short last block which is divided has at least 1e-38. */
   absmax(piece: Piece): Promise<Float32Array>;
-  /** `scales`: what a reader multiplies by, where it is not the magnitudes. */
-  code(piece: Piece, scales?: { readonly absmax: Float32Array; readonly scale: Float32Array }): Promise<CodedBlocks>;
+  /** `nested`: how magnitudes are stored, where it is not as they are. */
+  code(piece: Piece, nested?: NestedScales): Promise<CodedBlocks>;
 }
 
 export interface CoderSettings {
@@ -56,13 +61,15 @@ function coderHere(cells: Cells, { size, shortBlock }: CoderSettings): BlockCode
   return {
     backed: false,
     absmax: async (piece) => absmaxOf(piece),
-    async code(piece, scales) {
-      const absmax = scales?.absmax ?? absmaxOf(piece);
-      const scale = scales?.scale ?? absmax;
+    async code(piece, nested) {
+      const absmax = absmaxOf(piece);
+      const nestedCodes = nested && new Uint8Array(absmax.length);
+      const scale = nested ? new Float32Array(absmax.length) : absmax;
+      if (nestedCodes) nested.code(piece.from / size, absmax, nestedCodes, scale);
       const packed = new Uint8Array(Math.ceil(piece.count / 2));
       const errors = new Float64Array(3 * absmax.length);
       packBlocks({ values: toFloat32(piece.weights), size, shortBlock, absmax, scale }, finder, packed, errors);
-      return { packed, absmax, scale, errors };
+      return { packed, absmax, scale, errors, nestedCodes };
     },
   };
 }
@@ -73,7 +80,7 @@ function backedCoder(
   routines: { readonly absmax: Routine; readonly code: Routine },
 ): BlockCoder {
   const tables = [hostTensor('f32', [15], Float32Array.from(cuts)), hostTensor('u8', [16], codes), floats(values)];
-  const params = { size, shortBlock };
+  const settings = { size, shortBlock };
   /** What was read as it is stored has not been looked at: a magnitude tells. */
   const check = (absmax: Float32Array, { weights, from, count }: Piece): Float32Array => {
     if (nonFinite === 'refuse' && !absmax.every(Number.isFinite)) assertFinite(name, toFloat32(weights), 0, count, from);
@@ -82,16 +89,22 @@ function backedCoder(
   return {
     backed: true,
     async absmax(piece) {
-      const [absmax] = await routines.absmax([piece.weights], params);
+      const [absmax] = await routines.absmax([piece.weights], settings);
       return check(toFloat32(absmax!), piece);
     },
-    async code(piece, scales) {
-      const given = scales ? [floats(scales.absmax), floats(scales.scale)] : [];
-      const [packed, absmax, errors] = await routines.code([piece.weights, ...tables, ...given], params);
-      const found = check(toFloat32(absmax!), piece);
-      return { packed: packed!.data, absmax: found, scale: scales?.scale ?? found, errors: elements({ dtype: 'f64', data: errors!.data }) };
+    async code(piece, nested) {
+      const params = nested ? { ...settings, nested: nestedParams(nested, piece.from / size) } : settings;
+      const nestedTables = nested ? [nested.absmax, nested.map, nested.bounds].map(floats) : [];
+      const [packed, magnitudes, errors, codes, scale] = await routines.code([piece.weights, ...tables, ...nestedTables], params);
+      const absmax = check(toFloat32(magnitudes!), piece);
+      const scales = nested ? { scale: toFloat32(scale!), nestedCodes: codes!.data } : { scale: absmax };
+      return { packed: packed!.data, absmax, errors: elements({ dtype: 'f64', data: errors!.data }), ...scales };
     },
   };
+}
+
+function nestedParams({ blocks, offset }: NestedScales, first: number) {
+  return { first, blocks, offset: Number.isFinite(offset) ? offset : null };
 }
 
 function floats(values: Float32Array): HostTensor {

@@ -21,12 +21,18 @@ export async function nestedScales(chunks: Chunks, coder: BlockCoder, count: num
   const highest = new Float32Array(lowest.length);
   let sum = 0;
   await chunks.each(coder.absmax, (absmax, { from }) => {
-    for (let block = from / size, i = 0; i < absmax.length; block++, i++) {
+    for (let block = from / size, i = 0; i < absmax.length; ) {
       const group = Math.floor(block / NESTED_BLOCK);
-      const largest = absmax[i]!;
-      sum += largest;
-      lowest[group] = Math.min(lowest[group]!, largest);
-      highest[group] = Math.max(highest[group]!, largest);
+      const end = Math.min(absmax.length, i + (group + 1) * NESTED_BLOCK - block);
+      let [low, high] = [lowest[group]!, highest[group]!];
+      for (block += end - i; i < end; i++) {
+        const largest = absmax[i]!;
+        sum += largest;
+        low = Math.min(low, largest);
+        high = Math.max(high, largest);
+      }
+      lowest[group] = low;
+      highest[group] = high;
     }
   });
   const mean = fround(sum / blocks);
@@ -40,11 +46,13 @@ export class NestedScales {
   /** Largest distance from the mean, one per 256 blocks. */
   readonly absmax: Float32Array;
   readonly map: Float32Array = dynamicMap();
-  readonly #bounds = mapBounds(this.map);
-  readonly #blocks: number;
+  /** Between the entries of the map. */
+  readonly bounds: Float32Array = mapBounds(this.map);
+  /** Of the weight. */
+  readonly blocks: number;
 
   constructor(blocks: number, offset: number, lowest: Float32Array, highest: Float32Array) {
-    this.#blocks = blocks;
+    this.blocks = blocks;
     this.offset = offset;
     // A distance that is NaN (there is one if the mean is not finite) does not count, as in bitsandbytes' C++.
     const distance = (x: number): number => Math.abs(fround(x - offset)) || 0;
@@ -60,11 +68,11 @@ export class NestedScales {
     }
     for (let i = 0; i < absmax.length; i++) {
       const group = Math.floor((first + i) / NESTED_BLOCK);
-      const short = (group + 1) * NESTED_BLOCK > this.#blocks; // the last 256 divide if they are fewer
+      const short = (group + 1) * NESTED_BLOCK > this.blocks; // the last 256 divide if they are fewer
       const largest = this.absmax[group]!;
       const least = Math.max(largest, LEAST_ABSMAX);
       const distance = fround(absmax[i]! - this.offset);
-      const code = nearestEntry(this.#bounds, short ? fround(distance / least) : fround(distance * fround(1 / least)));
+      const code = nearestEntry(this.bounds, short ? fround(distance / least) : fround(distance * fround(1 / least)));
       codes[i] = code;
       scales[i] = fround(fround(this.map[code]! * largest) + this.offset);
     }

@@ -1,10 +1,10 @@
 // NF4 and FP4: settings in, a quantizer out.
 
-import { type Codebook, FP4_TABLE, NF4_TABLE, type PartWriter, type Quantizer, writeFloat32 } from '@lowbit/core';
+import { type Codebook, FP4_TABLE, NF4_TABLE, type Quantizer, writeFloat32 } from '@lowbit/core';
 import { addErrors, noError, type ShortBlock, weightError } from './blocks.ts';
 import { Chunks } from './chunks.ts';
 import { blockCoder } from './coder.ts';
-import { NESTED_BLOCK, type NestedScales, nestedScales } from './double-quant.ts';
+import { NESTED_BLOCK, nestedScales } from './double-quant.ts';
 import { type FourBitSettings, type Fp4Options, fourBitConfig, fp4Settings, type Nf4Options, nf4Settings } from './options.ts';
 import { FP4_CELLS, FP4_CUDA_CELLS, NF4_CELLS } from './tables.ts';
 
@@ -62,9 +62,9 @@ function fourBit(s: FourBitSettings): Quantizer {
       await chunks.each(
         async (piece) => {
           const first = piece.from / size;
-          const scales = nested && (await nestedOf(nested, first, await coder.absmax(piece), out));
-          const coded = await coder.code(piece, scales);
-          if (!nested) await out.write('scale', first, f32Bytes(coded.absmax));
+          const coded = await coder.code(piece, nested);
+          if (coded.nestedCodes) await out.write('scale.codes', first, coded.nestedCodes);
+          else await out.write('scale', first, f32Bytes(coded.absmax));
           await out.write('codes', piece.from / 2, coded.packed);
           return coded;
         },
@@ -76,15 +76,6 @@ function fourBit(s: FourBitSettings): Quantizer {
       return weightError(total);
     },
   };
-}
-
-/** Writes the codes of magnitudes of blocks from `first` on; what a reader makes of them, beside the magnitudes. */
-async function nestedOf(nested: NestedScales, first: number, absmax: Float32Array, out: PartWriter) {
-  const codes = new Uint8Array(absmax.length);
-  const scale = new Float32Array(absmax.length);
-  nested.code(first, absmax, codes, scale);
-  await out.write('scale.codes', first, codes);
-  return { absmax, scale };
 }
 
 /** Blocks of the flat weight, whatever its shape. */

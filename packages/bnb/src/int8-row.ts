@@ -20,7 +20,7 @@ const BIAS = 256 * ONE + HALF + 0.5;
 /** Weights between two visits of the list. */
 const SPAN = 4096;
 /** Below, the rounding of fixed-point numbers would show in the error. */
-const FEW_WEIGHTS = 2 ** 14;
+export const FEW_WEIGHTS: number = 2 ** 14;
 
 /** The bits of the largest magnitude of words[from, to), which are those of float32 numbers: NaN is above infinity, and that above all others. */
 export function largestBits(words: Int32Array, from: number, to: number): number {
@@ -132,7 +132,8 @@ export class RowCoder {
     const { factor, step } = rowScale(largest);
     const near = this.#near;
     const scale = ONE / step;
-    const limit = Math.floor(((0.5 - margin) * ONE) ** 2);
+    const bound = (0.5 - margin) * ONE;
+    const limit = Math.floor(bound * bound); // a power is not the same number on every engine
     const bias = BIAS; // a module's variable would be loaded for every weight
     let listed = 0;
     let squaredError = 0;
@@ -178,7 +179,8 @@ export class RowCoder {
       const nearest = (fixed + HALF) >> FRACTION;
       const code = codeByRule(w, words[i]!, factor);
       codes[i] = code;
-      squaredError += (fixed - code * ONE) ** 2 - (fixed - nearest * ONE) ** 2;
+      const [off, before] = [fixed - code * ONE, fixed - nearest * ONE];
+      squaredError += off * off - before * before;
       const error = Math.abs(w - Math.fround(code * step));
       if (error > maxAbs) maxAbs = error;
     }

@@ -1,9 +1,19 @@
 // LLM.int8: rows of 8-bit codes in units of the row's largest magnitude over 127.
 
-import { assertFinite, type DType, type Int8, LowbitError, type Quantizer, roundTo, toFloat32, writeFloat32 } from '@lowbit/core';
-import { noError, weightError } from './blocks.ts';
-import { CHUNK_WEIGHTS, Chunks } from './chunks.ts';
-import { float32Of, INFINITY_BITS, largestBits, RowCoder } from './int8-row.ts';
+import {
+  assertFinite,
+  type DType,
+  type Int8,
+  LowbitError,
+  type Quantizer,
+  roundTo,
+  toFloat32,
+  type WeightReader,
+  writeFloat32,
+} from '@lowbit/core';
+import { addErrors, noError, weightError } from './blocks.ts';
+import { CHUNK_WEIGHTS, Chunks, type Piece } from './chunks.ts';
+import { halfHas, int8Coder } from './int8-coder.ts';
 import { type Int8Options, int8Config, int8Settings } from './options.ts';
 
 /**
@@ -27,33 +37,22 @@ export function int8(options: Int8Options = {}): Quantizer {
     async quantize(weight, _format, out, context) {
       const [, inp] = weight.shape;
       if (inp > CHUNK_WEIGHTS && BYTES_PER_WEIGHT * inp > context.budget) throw rowTooLong(weight.name, inp, context.budget);
-      const chunks = new Chunks(weight, { unit: inp, bytesPerWeight: BYTES_PER_WEIGHT, nonFinite: 'keep', backed: false }, context);
-      const codes = new Int8Array(chunks.size);
-      const scale = new Float32Array(chunks.size / inp);
-      const coder = new RowCoder(weight.dtype, weight.shape[0] * inp);
+      const coder = int8Coder(weight.dtype, weight.shape, context);
+      const options = { unit: inp, bytesPerWeight: BYTES_PER_WEIGHT, nonFinite: 'keep', backed: coder.backed } as const;
       const total = noError();
-      await chunks.each(
-        async ({ weights, from }) => {
-          const values = toFloat32(weights);
-          const rows = values.length / inp;
-          const run = { values, words: new Int32Array(values.buffer, values.byteOffset, values.length), codes };
-          for (let row = 0; row < rows; row++) {
-            const bits = largestBits(run.words, row * inp, (row + 1) * inp);
-            if (bits >= INFINITY_BITS && nonFinite === 'refuse') assertFinite(weight.name, values, 0, values.length, from);
-            const largest = roundTo('f16', float32Of(bits));
-            scale[row] = largest;
-            if (largest <= LARGEST_HALF) coder.code(run, row * inp, (row + 1) * inp, largest, total);
-            else if (bits < INFINITY_BITS && nonFinite === 'refuse') throw overflow(weight.name, from / inp + row, weight.dtype);
-            else {
-              codes.fill(0, row * inp, (row + 1) * inp); // PyTorch's conversion of NaN and of 0
-              total.nonFinite += inp;
-            }
-          }
-          await out.write('codes', from, new Uint8Array(codes.buffer, 0, values.length));
-          await out.write('scale', from / inp, writeFloat32('f32', scale.subarray(0, rows)));
-          context.onWeights?.(values.length);
+      await new Chunks(weight, options, context).each(
+        async (piece) => {
+          const coded = await coder.code(piece);
+          if (nonFinite === 'refuse') refuseRows(weight, piece, coded.magnitudes);
+          await out.write('codes', piece.from, coded.codes);
+          const scale = coded.magnitudes.map((value) => roundTo('f16', value));
+          await out.write('scale', piece.from / inp, writeFloat32('f32', scale));
+          return { scale, errors: coded.errors };
         },
-        () => {},
+        (coded, { count }) => {
+          addErrors(total, { ...coded, size: inp, count });
+          context.onWeights?.(count);
+        },
       );
       return weightError(total);
     },
@@ -64,7 +63,14 @@ export function int8(options: Int8Options = {}): Quantizer {
 const ALGORITHM_VERSION = 1;
 /** What a weight takes while it is worked on: float32, its code, and a share of the scales. */
 const BYTES_PER_WEIGHT = 6;
-const LARGEST_HALF = 65504;
+
+/** Throws for the first row that float16 does not have. */
+function refuseRows({ name, dtype, shape: [, inp] }: WeightReader, { weights, from, count }: Piece, magnitudes: Float32Array): void {
+  const row = magnitudes.findIndex((value) => !halfHas(value));
+  if (row < 0) return;
+  if (!Number.isFinite(magnitudes[row])) assertFinite(name, toFloat32(weights), 0, count, from);
+  throw overflow(name, from / inp + row, dtype);
+}
 
 function overflow(name: string, row: number, dtype: DType): LowbitError {
   return new LowbitError('ERR_DTYPE_OVERFLOW', `${name}: row ${row} has a ${dtype} weight beyond float16, which LLM.int8 passes through`, {

@@ -32,6 +32,7 @@ export { type BackendSettings, type FindBackendsOptions, findBackends } from './
 export { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 export type { BenchRow } from './commands/bench-rows.ts';
 export type { CachedModelFacts, CacheReport, RemovedReport } from './commands/cache.ts';
+export type { EstimateReport } from './commands/estimate.ts';
 export type { InspectReport } from './commands/inspect.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
 export {

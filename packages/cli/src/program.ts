@@ -8,6 +8,7 @@ import type { BenchFlags } from './commands/bench.ts';
 import type { RemoveCachedOptions } from './commands/cache.ts';
 import type { ChatOptions } from './commands/chat.ts';
 import type { ConvertOptions } from './commands/convert.ts';
+import type { EstimateFlags } from './commands/estimate.ts';
 import type { GenerateOptions } from './commands/generate.ts';
 import type { InspectOptions } from './commands/inspect.ts';
 import type { PerplexityOptions } from './commands/perplexity.ts';
@@ -69,6 +70,7 @@ export function createProgram(start: Start): Command {
   addPerplexity(program, start);
   addBench(program, start);
   addInspect(program, start);
+  addEstimate(program, start);
   addCache(program, start);
   return program;
 }
@@ -244,7 +246,10 @@ function addChat(program: Command, start: Start): void {
   )
     .argument('<model>', 'model folder with a chat template', path)
     .option('--system <text>', 'system message')
-    .addHelpText('after', '\nIn the chat: /reset starts over, /exit leaves. Ctrl-C stops an answer; twice, it leaves.')
+    .addHelpText(
+      'after',
+      '\nIn the chat: /reset starts over, /save FILE writes the conversation as JSON, /exit leaves. Ctrl-C stops an answer; twice, it leaves.',
+    )
     .action(async (model: string, options: ChatOptions) => {
       const context = start(options);
       const { chatCommand } = await import('./commands/chat.ts');
@@ -313,6 +318,30 @@ function addInspect(program: Command, start: Start): void {
     });
 }
 
+function addEstimate(program: Command, start: Start): void {
+  computing(verb(program, 'estimate', 'tell how much memory a model takes, before it is quantized or loaded'))
+    .argument('<dir>', 'model folder', path)
+    .option(
+      '-m, --method <name>',
+      `as if quantized by: ${METHODS.join(', ')} (default: as it is)`,
+      arg((text) => parseChoice(text, METHODS)),
+    )
+    .option('-b, --bits <n>', 'bits per weight of that method', arg(parseBits))
+    .option('-g, --group <n>', 'weights that share a scale', arg(parseGroup))
+    .option(
+      '--context <n>',
+      'tokens of a text (default: the most that the model takes, up to 4096)',
+      number({ min: 1, max: 2 ** 31, whole: true }),
+    )
+    .option('--sequences <n>', 'texts at once', number({ min: 1, max: 2 ** 20, whole: true }), 1)
+    .addHelpText('after', '\nExample:\n  lowbit estimate ./model -m hqq -b 4 --context 8192')
+    .action(async (dir: string, options: EstimateFlags) => {
+      const context = start(options);
+      const { estimateCommand } = await import('./commands/estimate.ts');
+      await estimateCommand(dir, options, context);
+    });
+}
+
 function addCache(program: Command, start: Start): void {
   const list = async (options: CommonOptions): Promise<void> => {
     const context = start(options);
@@ -357,10 +386,15 @@ function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command
     )
     .option(
       '--precision <how>',
-      'activations of the native backend: exact (default), or fast, in 16 or 8 bits',
+      'activations of the native backend: exact (default), or fast, in 16 bits',
       arg((text) => parseChoice(text, ['exact', 'fast'] as const)),
     )
-    .option('--isa <name>', 'with --backend cpu: instructions to use, such as avx2 or scalar (default: the best there are)');
+    .option('--isa <name>', 'with --backend cpu: instructions to use, such as avx2 or scalar (default: the best there are)')
+    .option(
+      '--head-bits <n>',
+      'hold an output layer that is not quantized in so many bits (hqq: 8 loses hardly anything, 4 is smaller): less to read for each token',
+      arg((text) => Number(parseChoice(text, ['8', '6', '5', '4', '3', '2', '1'] as const))),
+    );
 }
 
 function sampling(command: Command): Command {
@@ -373,7 +407,8 @@ function sampling(command: Command): Command {
     )
     .option('--top-k <n>', 'sample among the n likeliest tokens; 0 among all', number({ min: 0, max: 2 ** 31, whole: true }))
     .option('--top-p <x>', 'sample among the likeliest tokens that make up this share', number({ min: 0, max: 1 }))
-    .option('--seed <n>', 'make sampling repeatable', number({ min: 0, max: Number.MAX_SAFE_INTEGER, whole: true }));
+    .option('--seed <n>', 'make sampling repeatable', number({ min: 0, max: Number.MAX_SAFE_INTEGER, whole: true }))
+    .option('--prompt-lookup', 'guess tokens from the text so far: the same text, faster where it repeats itself');
 }
 
 /** A parser for commander: our refusals become its usage errors, which name the flag. */

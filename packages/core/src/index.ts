@@ -36,7 +36,6 @@ export {
 export { memoryFootprint } from './footprint.ts';
 export { glob } from './glob.ts';
 export { checkLinearUse, HostSlots } from './host-slots.ts';
-export { collectImportance, type ImportanceOptions } from './importance.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
@@ -58,14 +57,15 @@ export {
   type TileRun,
 } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
-export { type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
+export { DEFAULT_MAX_MEMORY, type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
 export { adapterFor, keptByDefault, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
 export { planRecoding, type Recoding, type RecodingOptions } from './plan-recoding.ts';
 export { type CheckpointPlan, type LinearWork, lateTensors, type PlannedTensor, type TensorOrigin } from './plan-tensors.ts';
 export { ProgramBuilder } from './program/builder.ts';
 export { cutProgram, type ProgramPiece } from './program/cut.ts';
 export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';
-export { outputNames } from './program/outputs.ts';
+export { type Largest, largestOfRows } from './program/largest.ts';
+export { type OutputRequest, outputRequests } from './program/outputs.ts';
 export { validateProgram } from './program/validate.ts';
 export { assertFinite, isQuantizer, memoryReader, memoryWriter, type QuantizeOptions, quantize } from './quantize.ts';
 export {
@@ -84,7 +84,7 @@ export { type Demands, planStep, readDemands, type SequenceState, type Share, ty
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';
-export { readSite, type SitePlace, siteTensor } from './site-weight.ts';
+export { type SitePlace, siteTensor } from './site-weight.ts';
 export * from './spec/index.ts';
 export { linearBytes, plannedBytes } from './stored-bytes.ts';
 export { float32Tensor, hostTensor, transpose } from './tensor.ts';

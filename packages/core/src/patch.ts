@@ -21,7 +21,7 @@ export interface PatchOptions extends CallOptions, Pick<QuantizeOptions, 'metaDt
   };
   /** Treatment of linears that no rule matches; default `keep`. */
   readonly fallback?: Treatment;
-  /** What an error in each linear costs, by path. From `collectImportance`. */
+  /** What an error in each linear costs, by path. From `collectImportance` of models. */
   readonly importance?: ReadonlyMap<string, Importance> | undefined;
 }
 

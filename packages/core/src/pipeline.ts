@@ -45,7 +45,8 @@ export interface ExecuteReport {
   readonly resumed: number;
 }
 
-const DEFAULT_MEMORY = 192 << 20;
+/** Default of `maxMemory`. */
+export const DEFAULT_MAX_MEMORY = 192 << 20;
 const MIN_MEMORY = 32 << 20;
 const COPY_CHUNK = 8 << 20;
 
@@ -66,7 +67,7 @@ export async function executePlan(
   sink: TensorSink,
   options: ExecuteOptions = {},
 ): Promise<ExecuteReport> {
-  const { maxMemory = DEFAULT_MEMORY, concurrency = 1 } = options;
+  const { maxMemory = DEFAULT_MAX_MEMORY, concurrency = 1 } = options;
   if (!Number.isInteger(concurrency) || concurrency < 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `concurrency cannot be ${concurrency}`, { hint: 'Give a positive integer.' });
   }

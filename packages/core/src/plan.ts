@@ -16,7 +16,7 @@ import { plannedBytes } from './stored-bytes.ts';
 export interface PlanOptions {
   /** For linears that no rule matches. */
   readonly quantizer: Treatment;
-  /** Applied after the default, which keeps `lm_head` and what else an adapter says (`LinearSite.keep`: routers); the last match wins. */
+  /** Applied after the default, which keeps `lm_head` and `LinearSite.keep`; the last match wins. */
   readonly rules?: readonly Rule[] | undefined;
   readonly adapters: readonly ModelAdapter[];
   readonly layouts: readonly CheckpointLayout[];
@@ -25,7 +25,7 @@ export interface PlanOptions {
   /** Dtype of everything that is not quantized, and of scales and zeros. Default: tensors as in the source, scales and zeros f16. */
   readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
   readonly codecs?: readonly FormatCodec[] | undefined;
-  /** What an error in each linear costs, by path, for quantizers that can use it. From `collectImportance`. */
+  /** What an error in each linear costs, by path, for quantizers that can use it. From `collectImportance` of models. */
   readonly importance?: ReadonlyMap<string, Importance> | undefined;
 }
 

@@ -1,7 +1,8 @@
 // The work of the method on a run of Hadamard blocks: rotate, find codes, round scales, and say how far the stored numbers are from the weights.
 //
 // A block is one row's `block` consecutive numbers, those beyond the row's end zero. All of this is float32 in the order written here, but for the
-// sum under the root of a norm, which is float64 (Python's is a float32 sum in an order of its own: scales may differ by a unit in the last place).
+// sum under the root of a norm, which is float64 (Python's is a float32 sum in an order of its own: scales may differ by a unit in the last place), and
+// errors, which are float64, summed in each block, and these sums in the order of the blocks.
 
 import { LowbitError, roundTo } from '@lowbit/core';
 import { bucketSearch } from './buckets.ts';
@@ -105,11 +106,13 @@ export function codeBlocks(weights: Float32Array, run: BlockRun, search?: Neares
       roundInPlace(values, words, dtype);
       hadamard(values, 0, block);
       const inverse = 1 / Math.sqrt(block);
+      let ofBlock = 0;
       for (let i = 0; i < count; i++) {
         const error = Math.abs(weights[from + i]! - values[i]! * inverse);
-        squaredError += error * error;
+        ofBlock += error * error;
         if (error > maxAbs) maxAbs = error;
       }
+      squaredError += ofBlock;
     }
     from += count;
   }

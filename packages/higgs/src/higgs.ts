@@ -1,23 +1,11 @@
 // The quantizer itself: settings in, a plain object out.
 
-import {
-  breather,
-  type Codebook,
-  elements,
-  hostTensor,
-  LowbitError,
-  type Quantizer,
-  type RoutinePool,
-  toFloat32,
-  type WeightError,
-  writeFloat32,
-} from '@lowbit/core';
+import { breather, type Codebook, LowbitError, type Quantizer, type WeightError, writeFloat32 } from '@lowbit/core';
 import { Bands } from './bands.ts';
 import { storedPoints } from './code-blocks.ts';
+import { backedCoder, coderHere } from './coder.ts';
 import { gridOf } from './grid.ts';
 import { type HiggsOptions, higgsFormat, higgsRecord, higgsSettings, type ScaleDtype } from './options.ts';
-import { higgsCode } from './routines.ts';
-import { RunMemory } from './run-memory.ts';
 import { bandBytes, type Cutting, cutting, RUN_WEIGHTS, type Run } from './runs.ts';
 
 /**
@@ -46,26 +34,24 @@ export function higgs(options: HiggsOptions = {}): Quantizer {
       const points = storedPoints(gridOf(codebook.bits, codebook.dim), dtype);
       await out.write('table', 0, writeFloat32('f32', points));
 
+      const backend = context.routine?.('higgs.code');
       // Of a single run there is nothing to share out.
       const workers = cut.runs.length > 1 ? context.workers : undefined;
-      const atOnce = runsAtOnce(cut, weight.name, context.budget, workers);
-      using memory = new RunMemory(workers, Math.max(...cut.runs.map(({ from, to }) => to - from)));
-      const bands = new Bands(cut, weight.shape[0], out);
-      const code = workers?.routine('higgs.code') ?? higgsCode;
-      const shared = {
+      const atOnce = runsAtOnce(cut, weight.name, context.budget, backend ? AT_BACKEND : (workers?.threads ?? 1));
+      const settings = {
         ...{ bits: codebook.bits, p: codebook.dim, block: cut.block, group: codebook.group, dtype },
         ...{ inp: weight.shape[1], name: weight.name },
       };
+      const most = Math.max(...cut.runs.map(({ from, to }) => to - from));
+      using coder = backend ? backedCoder(weight, settings, most, backend) : coderHere(weight, settings, most, workers);
+      const pack = cut.packing.name.startsWith('flute') ? context.routine?.('higgs.pack') : undefined;
+      const bands = new Bands(cut, weight.shape[0], out, pack);
       const errors: Float64Array[] = [];
       await eachRun(cut.runs, atOnce, context.signal, async (run, index) => {
-        const values = memory.take(run.to - run.from);
-        await weight.read(run.from, run.to, values);
-        const weights = hostTensor('f32', [values.length], values);
-        const [codes, scales, error] = await code([weights], { ...shared, first: run.first, blocks: run.blocks });
-        memory.give(values);
-        errors[index] = elements({ dtype: 'f64', data: error!.data });
-        await out.write('scale', (run.first * cut.block) / codebook.group, writeFloat32(dtype, toFloat32(scales!)));
-        await bands.add(run, codes!.data);
+        const { codes, scales, error } = await coder.code(run);
+        errors[index] = error;
+        await out.write('scale', (run.first * cut.block) / codebook.group, writeFloat32(dtype, scales));
+        await bands.add(run, codes);
         context.onWeights?.(run.to - run.from);
       });
       return total(errors);
@@ -82,11 +68,14 @@ const ALGORITHM_VERSION = 1;
 /** Bytes a weight of a run takes: float32, the code, and those that go to another thread and back. */
 const PER_WEIGHT = 8;
 
+/** Runs under way where a backend does the work: it has the next when one is done, and one is packed meanwhile. */
+const AT_BACKEND = 3;
+
 /** Memory that needs no permission: what small budgets are not held to. */
 const LEAST_MEMORY = 4 << 20;
 
-/** Runs to work on at a time, so that memory holds. Throws ERR_LIMIT if it does not hold one. */
-function runsAtOnce(cut: Cutting, name: string, budget: number, workers: RoutinePool | undefined): number {
+/** Runs to work on at a time, `wanted` at most, so that memory holds. Throws ERR_LIMIT if it does not hold one. */
+function runsAtOnce(cut: Cutting, name: string, budget: number, wanted: number): number {
   const band = bandBytes(cut);
   const run = PER_WEIGHT * Math.min(Math.max(RUN_WEIGHTS, cut.block), cut.runs[0]!.to - cut.runs[0]!.from);
   if (band + run > Math.max(budget, LEAST_MEMORY)) {
@@ -100,10 +89,10 @@ function runsAtOnce(cut: Cutting, name: string, budget: number, workers: Routine
     );
   }
   // Runs under way may lie in as many bands.
-  return Math.max(1, Math.min(workers?.threads ?? 1, cut.runs.length, Math.floor(budget / (band + run))));
+  return Math.max(1, Math.min(wanted, cut.runs.length, Math.floor(budget / (band + run))));
 }
 
-/** Visits all runs, so many at a time. Stops at the first failure, when what is under way has ended. Throws the signal's reason if it fired. */
+/** Visits all runs, so many at a time. Stops at the first failure, when what is under way has ended: that of the first run that fails. Throws the signal's reason if it fired. */
 async function eachRun(
   runs: readonly Run[],
   atOnce: number,
@@ -112,6 +101,7 @@ async function eachRun(
 ): Promise<void> {
   const breathe = breather();
   let next = 0;
+  const failures: { readonly index: number; readonly error: unknown }[] = [];
   const lane = async (): Promise<void> => {
     while (next < runs.length) {
       const index = next++;
@@ -120,13 +110,14 @@ async function eachRun(
         await breathe();
         await visit(runs[index]!, index);
       } catch (error) {
+        failures.push({ index, error });
         next = runs.length;
-        throw error;
       }
     }
   };
-  const ends = await Promise.allSettled(Array.from({ length: atOnce }, lane));
-  for (const end of ends) if (end.status === 'rejected') throw end.reason;
+  await Promise.all(Array.from({ length: atOnce }, lane));
+  const [failure] = failures.sort((a, b) => a.index - b.index);
+  if (failure) throw failure.error;
 }
 
 /** The sums of all runs, in their order. */

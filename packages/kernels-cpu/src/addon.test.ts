@@ -39,20 +39,22 @@ describe('the addon', () => {
     expect(() => native.putCodes(weight, 0, 2, new Uint8Array(127))).toThrow('too short');
     expect(() => native.putCodes(weight, 0, 1, new Uint8Array(64).fill(16))).toThrow('does not fit');
     expect(() => native.putDense(weight, 0, new Uint8Array(1))).toThrow('outside');
-    expect(() => native.multiply(machine, weight, 1, 2, new Float32Array(127), new Float32Array(40))).toThrow('too short');
-    expect(() => native.multiply(machine, weight, 1, 2, new Float32Array(128), new Float32Array(39))).toThrow('too short');
-    expect(() => native.multiply(machine, weight, 4 as 3, 1, new Float32Array(64), new Float32Array(20))).toThrow('planes');
+    expect(() => native.multiply(machine, weight, 2, 2, new Float32Array(127), new Float32Array(40))).toThrow('too short');
+    expect(() => native.multiply(machine, weight, 2, 2, new Float32Array(128), new Float32Array(39))).toThrow('too short');
+    for (const planes of [1, 4]) {
+      expect(() => native.multiply(machine, weight, planes as 3, 1, new Float32Array(64), new Float32Array(20))).toThrow('planes');
+    }
     expect(() => native.fillRows(machine, weight, 20, 1, new Float32Array(64))).toThrow('outside');
     for (const [x, out] of [
       [new Int32Array(128), new Float32Array(40)],
       [new Float32Array(128), new Uint32Array(40)],
     ]) {
-      expect(() => native.multiply(machine, weight, 1, 2, x as never, out as never)).toThrow('another type');
+      expect(() => native.multiply(machine, weight, 2, 2, x as never, out as never)).toThrow('another type');
     }
     expect(() => native.putCodes(weight, 0, 1, new Int8Array(64) as never)).toThrow('another type');
     native.freeWeight(weight);
     native.freeWeight(weight);
-    expect(() => native.multiply(machine, weight, 1, 1, new Float32Array(64), new Float32Array(20))).toThrow('handle');
+    expect(() => native.multiply(machine, weight, 2, 1, new Float32Array(64), new Float32Array(20))).toThrow('handle');
     native.closeMachine(machine);
     expect(() => native.fillRows(machine, weight, 0, 1, new Float32Array(64))).toThrow('handle');
   });
@@ -66,7 +68,7 @@ describe('the addon', () => {
     b.output('out', b.select(x));
     const program = native.compileProgram(machine, programSpec(b.build(), [table], { contextLength: 16, kvDtype: 'f32' }));
     const share = { id: 1, start: 0, length: 2, remembers: false, from: [0, 0, 0, 0], count: [2, 1, 0, 0], wanted: Uint32Array.of(1) };
-    const injection = { op: 1, at: Uint32Array.of(1), values: new Float32Array(8).fill(3) };
+    const injection = { out: x, at: Uint32Array.of(1), values: new Float32Array(8).fill(3) };
     const step: NativeStep = {
       tokens: Uint32Array.of(1, 4),
       rows: [2, 1, 0, 0],
@@ -80,11 +82,13 @@ describe('the addon', () => {
       { tokens: Uint32Array.of(1, -1) },
       { tokens: Uint32Array.of(1) },
       { planes: 4 as 3 },
+      { planes: 1 as 3 },
       { shares: [{ ...share, wanted: Uint32Array.of(2) }] },
       { shares: [{ ...share, wanted: new Uint32Array(0) }] },
       { shares: [{ ...share, count: [3, 1, 0, 0] }] },
       { injections: [{ ...injection, at: Uint32Array.of(2) }] },
       { injections: [{ ...injection, values: new Float32Array(7) }] },
+      { injections: [{ ...injection, out: 99 }] },
     ];
     for (const edit of bad) {
       await expect(native.stepProgram(program, { ...step, ...edit })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
@@ -94,6 +98,12 @@ describe('the addon', () => {
     const out = new Float32Array(8);
     native.readTensor(program, b.build().outputs.out!, new Uint8Array(out.buffer));
     expect([...out]).toEqual(new Array(8).fill(3));
+    const read = (count: number, values: number, ids: number) =>
+      native.readLargest(program, b.build().outputs.out!, count, new Uint8Array(values), new Uint8Array(ids));
+    expect(() => read(9, 36, 36)).toThrow('not so many');
+    expect(() => read(0, 36, 36)).toThrow('not so many');
+    expect(() => read(2, 7, 8)).toThrow('too short');
+    expect(() => read(2, 8, 7)).toThrow('too short');
     native.freeProgram(program);
     native.freeWeight(table);
     native.closeMachine(machine);

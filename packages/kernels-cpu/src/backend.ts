@@ -72,9 +72,6 @@ const OPS: ReadonlySet<OpName> = new Set<OpName>([
   'combine',
 ]);
 
-/** Rows up to which `fast` takes two planes: there the weights' bytes set the pace. With AMX it takes two always: products are the smaller part there. */
-const TWO_PLANES = 4;
-
 export class CpuBackend implements Backend {
   readonly spec = 1;
   readonly name: string;
@@ -85,7 +82,7 @@ export class CpuBackend implements Backend {
   readonly #binding: CpuBinding;
   readonly #codecs: readonly FormatCodec[];
   readonly #machine: Machine;
-  readonly #kvDtype: StoredFloat;
+  readonly kvDtype: StoredFloat;
   readonly #home: LinearHome;
   readonly #slots: HostSlots;
   readonly #store: PackedStore | undefined;
@@ -96,7 +93,7 @@ export class CpuBackend implements Backend {
 
   constructor(binding: CpuBinding, settings: CpuSettings, memory: number) {
     const { name, isa, threads, precision, kvDtype, codecs, cache } = settings;
-    this.#kvDtype = kvDtype;
+    this.kvDtype = kvDtype;
     this.name = name;
     this.device = { label: `CPU, ${isa}, ${threads === 1 ? 'one thread' : `${threads} threads`}`, memory, features: [isa, precision] };
     this.#binding = binding;
@@ -120,7 +117,7 @@ export class CpuBackend implements Backend {
       owner,
       binding,
       machine: this.#machine,
-      planes: (rows) => (precision === 'exact' ? 3 : rows <= TWO_PLANES || isa === 'amx' ? 2 : 1),
+      planes: precision === 'exact' ? 3 : 2,
       values: (tensor) => {
         this.#check();
         return this.#slots.floats(tensor);
@@ -158,7 +155,10 @@ export class CpuBackend implements Backend {
       throw disposedError(this.#home.owner);
     }
     const linear = this.#adopt(handle, weight, bytes, bias !== undefined);
-    if (origin && plan.level !== 'dequant') await this.#store?.keep(handle, { spec: plan.spec, format, shape, origin }, bytes);
+    if (origin && plan.level !== 'dequant') {
+      await this.#store?.keep(handle, { spec: plan.spec, format, shape, origin }, bytes, () => this.#owned.has(linear));
+      this.#check();
+    }
     return linear;
   }
 
@@ -207,7 +207,7 @@ export class CpuBackend implements Backend {
     }
     const owned = program.linears.map((use, i) => this.#own(use, linears[i]!));
     const handles = owned.map(({ handle }) => handle);
-    const spec = programSpec(program, handles, { contextLength: options.contextLength, kvDtype: this.#kvDtype });
+    const spec = programSpec(program, handles, { contextLength: options.contextLength, kvDtype: this.kvDtype });
     try {
       const handle = this.#binding.compileProgram(this.#machine, spec);
       const constantBytes = spec.constants.reduce((sum, { byteLength }) => sum + byteLength, 0);

@@ -62,7 +62,7 @@ export interface WeightNumbers {
 export interface NativeStep {
   readonly tokens: Uint32Array;
   readonly rows: readonly number[];
-  readonly planes: 1 | 2 | 3;
+  readonly planes: 2 | 3;
   readonly shares: readonly {
     readonly id: number;
     readonly start: number;
@@ -72,9 +72,9 @@ export interface NativeStep {
     readonly count: readonly number[];
     readonly wanted: Uint32Array;
   }[];
-  /** Rows handed in, by index of the operation. */
-  readonly inputs: readonly { readonly op: number; readonly values: Float32Array }[];
-  readonly injections: readonly { readonly op: number; readonly at: Uint32Array; readonly values: Float32Array }[];
+  /** Rows handed in, by the tensor they make. */
+  readonly inputs: readonly { readonly out: number; readonly values: Float32Array }[];
+  readonly injections: readonly { readonly out: number; readonly at: Uint32Array; readonly values: Float32Array }[];
 }
 
 /** Codes of a file, and numbers that go into tiles as they are: see native/dispatch/repack.h. `bytes` of a dense weight are its numbers. */
@@ -108,11 +108,15 @@ export interface PackedFile {
 /** Why a weight does not come from disk. `foreign`: a file of something else; `damaged`: not what was written. */
 export type PackedVerdict = 'missing' | 'unreadable' | 'foreign' | 'damaged';
 
-export interface CpuBinding {
-  /** Version of these functions. */
+/** The addon, as those see it who bring it: its other functions are called by this package alone. */
+export interface CpuAddon {
+  /** Version of its functions. */
   readonly abi: number;
   /** What runs on this processor, the best first. */
   isas(): readonly Isa[];
+}
+
+export interface CpuBinding extends CpuAddon {
   /** Starts `threads - 1` threads: the caller of `multiply` is one more. */
   openMachine(isa: Isa, threads: number): Machine;
   closeMachine(machine: Machine): void;
@@ -135,7 +139,7 @@ export interface CpuBinding {
   /** A second time does nothing. */
   freeWeight(weight: WeightHandle): void;
   /** out [rows, out] = x [rows, features] W^T + bias. Result: columns of x that int8 computed in floating point. */
-  multiply(machine: Machine, weight: WeightHandle, planes: 1 | 2 | 3, rows: number, x: Float32Array, out: Float32Array): number;
+  multiply(machine: Machine, weight: WeightHandle, planes: 2 | 3, rows: number, x: Float32Array, out: Float32Array): number;
   /** Numbers of rows [from, from + rows) of the weight. */
   fillRows(machine: Machine, weight: WeightHandle, from: number, rows: number, out: Float32Array): void;
   /** `spec` is trusted: it was made of a valid program. Linears stay alive as long as the program does. */
@@ -146,6 +150,8 @@ export interface CpuBinding {
   takeOutliers(program: ProgramHandle): Float64Array;
   /** Numbers of a tensor after a step, until the next. */
   readTensor(program: ProgramHandle, tensor: number, out: Uint8Array): void;
+  /** The `count` largest numbers of each row of an f32 tensor and their places, as bytes of f32 and i32 [rows, count]. */
+  readLargest(program: ProgramHandle, tensor: number, count: number, values: Uint8Array, ids: Uint8Array): void;
   /** Gives back the room of a long step. */
   endStep(program: ProgramHandle): void;
   forkSequence(program: ProgramHandle, from: number, to: number): void;
@@ -182,7 +188,7 @@ export interface CpuBinding {
   ): Promise<void>;
   /** Writes absmax [blocks]. */
   bnbAbsmax(machine: Machine, ...rest: [...RunArguments, absmax: Float32Array]): Promise<void>;
-  /** Writes packed [ceil(count / 2)] and errors [3, blocks]; without scale also absmax [blocks], which are the scales then. */
+  /** Writes absmax [blocks], packed [ceil(count / 2)] and errors [3, blocks]; where scales are nested, these too. */
   bnbFourBit(
     machine: Machine,
     ...rest: [
@@ -190,16 +196,65 @@ export interface CpuBinding {
       cuts: Float32Array,
       codes: Uint8Array,
       values: Float32Array,
+      nested: NestedArguments | undefined,
       absmax: Float32Array,
-      scale: Float32Array | undefined,
       packed: Uint8Array,
       errors: Float64Array,
     ]
   ): Promise<void>;
+  /** Writes magnitudes [rows], codes [rows, size] and errors [3, rows]; weights are [rows, size]. */
+  bnbInt8(
+    machine: Machine,
+    ...rest: [...TileArguments, few: boolean, narrow: boolean, magnitudes: Float32Array, codes: Uint8Array, errors: Float64Array]
+  ): Promise<void>;
+  /** Writes codes [blocks * block / dim], scales [blocks * block / group] and sums [3]; points and stored [size, dim], norms [size]. */
+  higgsCode(
+    machine: Machine,
+    weights: Uint8Array,
+    dtype: StoredFloat,
+    run: RotatedRun,
+    ...rest: [points: Float32Array, norms: Float32Array, stored: Float32Array, codes: Uint8Array, scales: Float32Array, sums: Float64Array]
+  ): Promise<void>;
+  /** Writes all words of a tile of FLUTE's packing from codes [rows of the tile, columns]. */
+  flutePack(
+    machine: Machine,
+    bits: number,
+    dim: number,
+    tile: number,
+    codes: Uint8Array,
+    columns: number,
+    words: Uint32Array,
+  ): Promise<void>;
+}
+
+/** Blocks of a rotated weight, and the grid for them: see native/dispatch/routines-higgs.h. */
+export interface RotatedRun {
+  readonly inp: number;
+  readonly first: number;
+  readonly blocks: number;
+  readonly block: number;
+  readonly group: number;
+  /** Dtype of the scales. */
+  readonly scale: StoredFloat;
+  readonly dim: 1 | 2;
+  /** Points of the grid. */
+  readonly size: number;
 }
 
 /** Weights [count] as bytes, in blocks of `size`; `divides`: the last one, if it is short. */
 export type RunArguments = [weights: Uint8Array, dtype: StoredFloat, count: number, size: number, divides: boolean];
+
+/** Double quantization of a run's magnitudes: see native/dispatch/routines-bnb.h. `codes` and `scale` [blocks of the run] are written. */
+export interface NestedArguments {
+  readonly first: number;
+  readonly blocks: number;
+  readonly offset: number;
+  readonly magnitudes: Float32Array;
+  readonly map: Float32Array;
+  readonly bounds: Float32Array;
+  readonly codes: Uint8Array;
+  readonly scale: Float32Array;
+}
 
 /** Weights of a tile [groups, size], as bytes. */
 export type TileArguments = [weights: Uint8Array, dtype: StoredFloat, groups: number, size: number];
@@ -216,7 +271,7 @@ export interface TilePacking {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 3;
+export const BINDING_ABI = 4;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -238,6 +293,7 @@ export const BINDING_FUNCTIONS = [
   'stepProgram',
   'takeOutliers',
   'readTensor',
+  'readLargest',
   'endStep',
   'forkSequence',
   'closeSequence',
@@ -248,4 +304,7 @@ export const BINDING_FUNCTIONS = [
   'hqqFinish',
   'bnbAbsmax',
   'bnbFourBit',
+  'bnbInt8',
+  'higgsCode',
+  'flutePack',
 ] as const satisfies readonly Exclude<keyof CpuBinding, 'abi'>[];

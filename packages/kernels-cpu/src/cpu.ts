@@ -2,14 +2,14 @@
 
 import { availableThreads, type BackendProvider, checkOptionNames, type FormatCodec, LowbitError } from '@lowbit/core';
 import { CpuBackend } from './backend.ts';
-import type { CpuBinding, Isa, StoredFloat } from './binding.ts';
+import type { CpuAddon, CpuBinding, Isa, StoredFloat } from './binding.ts';
 import { type CacheOptions, cacheSettings, chosenCache } from './cache/settings.node.ts';
 import { hostFacts, warnOnce } from './host.node.ts';
 import { checkBinding, loadBinding, whyNot } from './load.node.ts';
 
 /** The cache as a backend uses it. */
 export interface CpuCacheOptions extends CacheOptions {
-  /** `map` (default): weights stay in the files, shared by all processes that run the model. `read`: into memory of this process. See the README. */
+  /** `map` (default): weights stay in the files, shared by all processes that run the model. `read`: into memory of this process. See docs/native-cpu.md. */
   readonly how?: 'read' | 'map';
   /** Told why weights are not kept, or not brought back; loading goes on without. Default: `process.emitWarning`, once for each kind. */
   readonly onProblem?: (problem: LowbitError) => void;
@@ -22,17 +22,17 @@ export interface CpuOptions {
   readonly isa?: Isa | 'auto';
   /**
    * How activations go into integer products. `exact` (default): 24 bits of the largest in each block, always. `fast`: 16 bits for up to 4 rows, 8 bits
-   * for more. See the README for bounds. Dense weights and LLM.int8 are computed alike in both; HIGGS by the codec's rounded weights in f32 (`exact`), or
+   * for more. Bounds: docs/native-cpu.md. Dense weights and LLM.int8 are computed alike in both; HIGGS by the codec's rounded weights in f32 (`exact`), or
    * without that rounding (`fast`).
    */
   readonly precision?: 'exact' | 'fast';
   /** In which dtype keys and values of sequences are kept; default `f32`. The others halve their memory and round each number. */
   readonly kvDtype?: StoredFloat;
   /** The addon, or a path to it, for bundlers and Electron. Default: see the README. */
-  readonly binding?: CpuBinding | string;
+  readonly binding?: CpuAddon | string;
   /**
    * Packed weights of quantized checkpoints are kept on disk and brought back when the same files are loaded again. Default: on, unless the variable
-   * LOWBIT_CACHE is `off`; see the README for the place and the size. `false`: neither read nor written.
+   * LOWBIT_CACHE is `off`; docs/native-cpu.md has the place and the size. `false`: neither read nor written.
    */
   readonly cache?: false | CpuCacheOptions;
   /** Codecs of custom formats. */
@@ -89,8 +89,8 @@ export function cpu(options: CpuOptions = {}): BackendProvider {
   if (how !== 'read' && how !== 'map') throw badOption('cache.how', how, 'Use read or map.');
   if (typeof onProblem !== 'function') throw badOption('cache.onProblem', onProblem, 'Pass a function.');
   const store = chosen && { ...cacheSettings(chosen), how, onProblem };
-  if (binding !== undefined && typeof binding !== 'string') checkBinding(binding);
-  const find = (): CpuBinding => (typeof binding === 'object' ? binding : loadBinding({ path: binding }));
+  const given = binding !== undefined && typeof binding !== 'string' ? checkBinding(binding) : undefined;
+  const find = (): CpuBinding => given ?? loadBinding({ path: binding as string | undefined });
   return {
     spec: 1,
     name,

@@ -9,7 +9,9 @@ import {
   elements,
   type HostTensor,
   LowbitError,
-  outputNames,
+  type Op,
+  type OutputRequest,
+  outputRequests,
   type Program,
   planStep,
   readDemands,
@@ -34,7 +36,7 @@ interface Sequence {
 export interface ExecutableHome {
   readonly owner: string;
   readonly binding: CpuBinding;
-  planes(rows: number): 1 | 2 | 3;
+  readonly planes: 2 | 3;
   release(executable: CpuExecutable): void;
 }
 
@@ -45,6 +47,10 @@ export class CpuExecutable implements Executable {
   readonly #linears: readonly CpuLinear[];
   readonly #constantBytes: number;
   readonly #demands: Demands;
+  readonly #inputs: readonly Extract<Op, { op: 'input' }>[];
+  readonly #injections: readonly Extract<Op, { op: 'inject' }>[];
+  /** Experts of a token: all routers of a program have the same. */
+  readonly #topK: number;
   readonly #most: number;
   readonly #sequences = new Map<SequenceId, Sequence>();
   #next = 1;
@@ -67,6 +73,9 @@ export class CpuExecutable implements Executable {
     this.#program = program;
     this.#constantBytes = constantBytes;
     this.#demands = readDemands(program, options.contextLength);
+    this.#inputs = program.ops.filter((op) => op.op === 'input');
+    this.#injections = program.ops.filter((op) => op.op === 'inject');
+    this.#topK = program.ops.find((op) => op.op === 'route')?.topK ?? 0;
     this.#most = options.maxSequences ?? DEFAULT_MAX_SEQUENCES;
     this.#home = home;
   }
@@ -132,7 +141,7 @@ export class CpuExecutable implements Executable {
   async step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
     this.#idle();
     options.signal?.throwIfAborted();
-    const names = outputNames(this.#program, options.outputs);
+    const requests = outputRequests(this.#program, options);
     const plan = planStep(batch, { get: (id) => this.#get(id) }, this.#demands);
     this.memory();
     this.#running = true;
@@ -148,7 +157,7 @@ export class CpuExecutable implements Executable {
         sequence.length += tokens.count;
         sequence.remembers ||= encoder.count > 0;
       }
-      return this.#collect(names, plan);
+      return this.#collect(requests, plan);
     } catch (error) {
       throw nativeError(error);
     } finally {
@@ -197,11 +206,11 @@ export class CpuExecutable implements Executable {
   #native({ shares, rows }: StepPlan<Sequence>): NativeStep {
     const tokens = new Uint32Array(rows.tokens);
     for (const { given, tokens: span } of shares) tokens.set(given.tokens, span.from);
-    const routed = this.#topK() * rows.tokens;
+    const routed = this.#topK * rows.tokens;
     return {
       tokens,
       rows: [rows.tokens, rows.outputs, routed, rows.encoder],
-      planes: this.#home.planes(rows.tokens),
+      planes: this.#home.planes,
       shares: shares.map((share) => ({
         id: share.given.id,
         start: share.sequence.length,
@@ -211,10 +220,8 @@ export class CpuExecutable implements Executable {
         count: [share.tokens.count, share.outputs.count, 0, share.encoder.count],
         wanted: Uint32Array.from(share.wanted),
       })),
-      inputs: this.#program.ops.flatMap((op, index) =>
-        op.op === 'input' ? [{ op: index, values: this.#inputRows(op.name, op.out, shares, rows) }] : [],
-      ),
-      injections: this.#program.ops.flatMap((op, index) => (op.op === 'inject' ? [{ op: index, ...injected(op.name, shares) }] : [])),
+      inputs: this.#inputs.map(({ name, out }) => ({ out, values: this.#inputRows(name, out, shares, rows) })),
+      injections: this.#injections.map(({ name, out }) => ({ out, ...injected(name, shares) })),
     };
   }
 
@@ -229,21 +236,18 @@ export class CpuExecutable implements Executable {
     return values;
   }
 
-  /** Experts of a token: all routers of a program have the same. */
-  #topK(): number {
-    const route = this.#program.ops.find(({ op }) => op === 'route');
-    return route?.op === 'route' ? route.topK : 0;
-  }
-
-  #collect(names: Iterable<string>, { rows }: StepPlan<Sequence>): StepOutputs {
+  #collect(requests: readonly OutputRequest[], { rows }: StepPlan<Sequence>): StepOutputs {
     const outputs: Record<string, HostTensor> = {};
-    for (const name of names) {
-      const id = this.#program.outputs[name]!;
-      const { width, dtype, rows: domain } = this.#program.tensors[id]!;
-      const count = domain === 'routed' ? rows.tokens * this.#topK() : rows[domain];
-      const data = new Uint8Array(count * width * 4);
-      this.#home.binding.readTensor(this.#handle, id, data);
-      outputs[name] = { dtype, shape: [count, width], data };
+    for (const { name, tensor, width, dtype, largest } of requests) {
+      const { rows: domain } = this.#program.tensors[tensor]!;
+      const count = domain === 'routed' ? rows.tokens * this.#topK : rows[domain];
+      const add = (key: string, type: 'f32' | 'i32', columns: number): Uint8Array => {
+        const data = new Uint8Array(count * columns * 4);
+        outputs[key] = { dtype: type, shape: [count, columns], data };
+        return data;
+      };
+      if (largest === 0) this.#home.binding.readTensor(this.#handle, tensor, add(name, dtype, width));
+      else this.#home.binding.readLargest(this.#handle, tensor, largest, add(name, 'f32', largest), add(`${name}.ids`, 'i32', largest));
     }
     return outputs;
   }

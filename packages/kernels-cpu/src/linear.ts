@@ -17,8 +17,8 @@ export interface LinearHome {
   readonly owner: string;
   readonly binding: CpuBinding;
   readonly machine: Machine;
-  /** Planes of activations in a product of so many rows. */
-  planes(rows: number): 1 | 2 | 3;
+  /** Planes of activations in a product. */
+  readonly planes: 2 | 3;
   /** Values of a slot. Throws ERR_DISPOSED or ERR_BAD_ARGUMENT. */
   values(tensor: DeviceTensor): Float32Array;
   /** Called once, when the linear is disposed. */
@@ -74,7 +74,7 @@ export class CpuLinear implements QuantizedLinear {
       );
     }
     const { binding, machine, planes, values } = this.#home;
-    const columns = binding.multiply(machine, handle, planes(rows), rows, values(x), values(out));
+    const columns = binding.multiply(machine, handle, planes, rows, values(x), values(out));
     if (this.#outliers && rows > 0) {
       this.#outliers.products++;
       this.#outliers.columns += columns;

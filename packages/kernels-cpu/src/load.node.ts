@@ -4,7 +4,7 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { isLowbitError, LowbitError } from '@lowbit/core';
-import { BINDING_ABI, BINDING_FUNCTIONS, type CpuBinding } from './binding.ts';
+import { BINDING_ABI, BINDING_FUNCTIONS, type CpuAddon, type CpuBinding } from './binding.ts';
 import { builtFor } from './built-for.node.ts';
 
 const require = createRequire(import.meta.url);
@@ -43,9 +43,9 @@ function flaw(loaded: unknown): string | undefined {
 }
 
 /** Throws ERR_BAD_ARGUMENT unless a binding that the caller brought has the functions that are called. */
-export function checkBinding(binding: CpuBinding): CpuBinding {
+export function checkBinding(binding: CpuAddon): CpuBinding {
   const problem = flaw(binding);
-  if (problem === undefined) return binding;
+  if (problem === undefined) return binding as CpuBinding;
   throw new LowbitError('ERR_BAD_ARGUMENT', `cpu: the option binding cannot be used: ${problem}`, {
     hint: "Pass what require('.../lowbit_cpu.node') gives, of the same release, or a path to it.",
     details: { option: 'binding' },

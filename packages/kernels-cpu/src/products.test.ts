@@ -127,8 +127,6 @@ describe('products', () => {
         for (const isa of isas) {
           // Rounded products are multiplied in f32, with fused operations where there are some.
           if (precision === 'exact' && unrounded(format) > 0) first = undefined;
-          // `amx` comes first; for many rows its `fast` takes a plane more than that of the others.
-          if (precision === 'fast' && rows > 4 && isa === isas[isas.indexOf('amx') + 1]) first = undefined;
           for (const threads of [1, 3]) {
             const subject = await cpu({ isa, threads, precision }).open();
             const y = await product(subject, weight, x);
@@ -146,8 +144,7 @@ describe('products', () => {
     ['exact', 1, 2 ** -21],
     ['exact', 27, 2 ** -21],
     ['fast', 1, 2 ** -14],
-    ['fast', 4, 2 ** -14],
-    ['fast', 27, 2 ** -7],
+    ['fast', 27, 2 ** -14],
   ] as const)('%s: within its bound for %i rows', async ([precision, rows, bound], context) => {
     needs(context, 'kernels-cpu', isas.length > 0, reason);
     for (const [name, format, shape] of TILED) {
@@ -163,7 +160,8 @@ describe('products', () => {
       const largestEntry = Math.max(...(codec.table ?? [0]).map(Math.abs));
       const widest =
         Math.max(...codec.scale.map(Math.abs)) * (format.kind === 'affine' ? (format as { levels: number }).levels : 2 * largestEntry);
-      const table = format.kind === 'codebook' ? 2 ** -16 + (precision === 'fast' ? unrounded(format) : 0) : 0;
+      // `fast`: activations of a codebook have 14 bits in place of 16, its numbers 12.
+      const table = format.kind === 'codebook' ? (precision === 'fast' ? 3 * bound + 2 ** -12 + unrounded(format) : 2 ** -16) : 0;
       for (let row = 0; row < rows; row++) {
         const spread = Math.sqrt((format as Codebook).rotate?.block ?? 1); // a rotation makes numbers larger by so much at most
         const largest = spread * x.subarray(row * inp, (row + 1) * inp).reduce((most, v) => Math.max(most, Math.abs(v)), 0);

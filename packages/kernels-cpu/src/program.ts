@@ -28,9 +28,10 @@ export function programSpec(
   settings: Pick<ProgramSpec, 'contextLength' | 'kvDtype'>,
 ): ProgramSpec {
   const used = new Set(program.ops.flatMap(opConstants));
+  const ops = besideAlike(program.ops);
   return {
-    ...placeTensors(program),
-    ops: program.ops.map((op) => nativeOp(op, program)),
+    ...placeTensors({ ...program, ops }),
+    ops: ops.map((op) => nativeOp(op, program)),
     ropes: program.ropes.map(nativeRope),
     caches: program.caches.map(({ rows, heads, keyDim, valueDim }) => ({
       encoder: rows === 'encoder',
@@ -41,6 +42,17 @@ export function programSpec(
     linears,
     ...settings,
   };
+}
+
+/** Products of the same rows next to each other, where the addon runs them side by side: nothing else reads their results before they were due. */
+export function besideAlike(ops: readonly Op[]): readonly Op[] {
+  const order: Op[] = [];
+  for (const op of ops) {
+    const alike = op.op === 'linear' ? order.findLastIndex((other) => other.op === 'linear' && other.x === op.x) : -1;
+    if (alike < 0) order.push(op);
+    else order.splice(alike + 1, 0, op);
+  }
+  return order;
 }
 
 /** Tensors that live at different times share room: each gets the first gap of its width among those of its domain that are alive. Outputs live on. */

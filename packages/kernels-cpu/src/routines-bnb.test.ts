@@ -43,8 +43,31 @@ describe('routines of bnb', () => {
     await expect(fourBit([weights, short, codes, values], params)).rejects.toMatchObject(bad);
     await expect(fourBit([weights, cuts, codes, short], params)).rejects.toMatchObject(bad);
     await expect(fourBit([weights, cuts, hostTensor('u8', [16], new Uint8Array(16).fill(16)), values], params)).rejects.toMatchObject(bad);
-    const one = float32Tensor([1], [1]);
-    await expect(fourBit([weights, cuts, codes, values, one, one], params)).rejects.toMatchObject(bad);
+    const nested = { first: 5, blocks: 7, offset: 0.25 };
+    const map = float32Tensor(
+      [256],
+      Array.from({ length: 256 }, (_, i) => (i - 127) / 128),
+    );
+    const one = float32Tensor([1], [0.25]);
+    const inputs = [weights, cuts, codes, values, one, map, map];
+    const outputs = await fourBit(inputs, { ...params, nested });
+    expect([[...outputs[3]!.data], [...new Float32Array(outputs[4]!.data.buffer)]]).toEqual([
+      [255, 255],
+      [0.5, 0.5],
+    ]);
+    for (const change of [{ blocks: 6 }, { first: 8 }, { first: -1 }, { first: 600, blocks: 602 }]) {
+      await expect(fourBit(inputs, { ...params, nested: { ...nested, ...change } }), JSON.stringify(change)).rejects.toMatchObject(bad);
+    }
+    await expect(fourBit([...inputs.slice(0, 5), one, map], { ...params, nested })).rejects.toMatchObject(bad);
+    await expect(fourBit([...inputs.slice(0, 6), one], { ...params, nested })).rejects.toMatchObject(bad);
+    await expect(fourBit(inputs.slice(0, 5), { ...params, nested })).rejects.toMatchObject(bad);
+    const int8 = backend.routines!.get('bnb.int8')!;
+    const rows = { few: true, narrow: false };
+    expect([...(await int8([{ ...weights, shape: [9, 11] }], rows))[1]!.data]).toEqual(new Array(99).fill(127));
+    for (const shape of [[10, 10], [99], [9, 0], [2 ** 50, 8]]) {
+      await expect(int8([{ ...weights, shape }], rows), `${shape}`).rejects.toMatchObject(bad);
+    }
+    await expect(int8([hostTensor('i32', [9, 11], new Int32Array(99))], rows)).rejects.toMatchObject(bad);
     await backend[Symbol.asyncDispose]();
     await expect(absmax([weights], params)).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
   });

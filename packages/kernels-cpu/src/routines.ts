@@ -5,6 +5,7 @@ import { type DType, type HostTensor, LowbitError, type Routine } from '@lowbit/
 import type { CpuBinding, Machine, StoredFloat, TileArguments } from './binding.ts';
 import { nativeError } from './prepare.ts';
 import { bnbRoutines } from './routines-bnb.ts';
+import { higgsRoutines } from './routines-higgs.ts';
 import { hqqRoutines } from './routines-hqq.ts';
 
 /** What the routines of a backend work with. `machine` throws ERR_DISPOSED when the backend is gone. */
@@ -49,7 +50,7 @@ export function nativeRoutines(home: RoutineHome): ReadonlyMap<string, Routine> 
       }
     };
   };
-  return new Map(Object.entries({ ...hqqRoutines, ...bnbRoutines }).map(([name, run]) => [name, routine(run)]));
+  return new Map(Object.entries({ ...hqqRoutines, ...bnbRoutines, ...higgsRoutines }).map(([name, run]) => [name, routine(run)]));
 }
 
 /** Weights [groups, size] as the binding takes them. Throws ERR_BAD_ARGUMENT. */

@@ -4,9 +4,12 @@ import {
   type Backend,
   cutProgram,
   type Executable,
+  elements,
   type HostTensor,
+  largestOfRows,
   type QuantizedLinear,
   type SequenceId,
+  type StepOptions,
   type StepSequence,
   toFloat32,
 } from '@lowbit/core';
@@ -191,6 +194,42 @@ export function stepCases(context: SuiteContext): readonly Case[] {
             );
             check(executable.length(id) === 3, `length is ${executable.length(id)} after 3 tokens`);
             executable.close(id);
+          }
+        }),
+    },
+    {
+      group,
+      name: 'the largest numbers of an output in place of its rows',
+      run: () =>
+        onDecoder(context, async ({ executable, one }) => {
+          const { width } = one.test.program.tensors[one.test.program.outputs.logits!]!;
+          const step = { tokens: Uint32Array.of(1, 2, 3), wanted: Uint32Array.of(0, 2) };
+          const outputs = ['logits'];
+          const id = executable.open();
+          const whole = toFloat32((await executable.step([{ ...step, id }], { outputs })).logits!);
+          for (const count of [1, 3, width, width + 5]) {
+            executable.truncate(id, 0);
+            const got = await executable.step([{ ...step, id }], { outputs, largest: { logits: count } });
+            check(Object.keys(got).sort().join() === 'logits,logits.ids', `the largest ${count} are [${Object.keys(got).join()}]`);
+            const columns = Math.min(count, width);
+            const expected = largestOfRows(whole, width, columns);
+            const ids = got['logits.ids']!;
+            for (const { shape } of [got.logits!, ids])
+              check(shape.join() === `2,${columns}`, `the largest ${count} are [${shape.join()}]`);
+            check(ids.dtype === 'i32', `ids are ${ids.dtype}`);
+            const places = elements({ dtype: 'i32', data: ids.data });
+            check(places.join() === expected.ids.join(), `the largest ${count} are at ${places.join()}, not at ${expected.ids.join()}`);
+            same(`the largest ${count}`, toFloat32(got.logits!), expected.values);
+          }
+          const bad: readonly StepOptions[] = [
+            { largest: { nobody: 1 } },
+            { outputs: [], largest: { logits: 1 } },
+            { largest: { logits: 0 } },
+            { largest: { logits: 1.5 } },
+          ];
+          for (const options of bad) {
+            await checkThrows(JSON.stringify(options), 'ERR_BAD_ARGUMENT', () => executable.step([{ ...step, id }], options));
+            check(executable.length(id) === 3, `length is ${executable.length(id)} after 3 tokens`);
           }
         }),
     },

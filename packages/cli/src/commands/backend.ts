@@ -1,9 +1,11 @@
 // Flags that say where a model runs, and the runtime that follows from them.
 
 import { createRuntime, isLowbitError, LowbitError, type Runtime } from '@lowbit/core';
+import { type HqqBits, hqq } from '@lowbit/hqq';
 import { type BackendSettings, findBackends } from '../backends.ts';
 import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
+import type { LoadModelOptions } from '../load-model.ts';
 import { type BackendUse, noteOf, useOf, watchRuntime } from '../running-on.ts';
 
 export interface BackendFlags {
@@ -11,6 +13,12 @@ export interface BackendFlags {
   readonly threads?: number | undefined;
   readonly precision?: 'exact' | 'fast' | undefined;
   readonly isa?: string | undefined;
+  readonly headBits?: HqqBits | undefined;
+}
+
+/** What quantizes the output layer while a model is loaded. */
+export function headOf({ headBits }: Pick<BackendFlags, 'headBits'>): Pick<LoadModelOptions, 'head'> {
+  return headBits === undefined ? {} : { head: hqq({ bits: headBits }) };
 }
 
 export interface OpenBackend extends AsyncDisposable {

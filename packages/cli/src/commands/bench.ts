@@ -11,7 +11,7 @@ import type { BenchFormat } from '../parse.ts';
 import type { BackendUse } from '../running-on.ts';
 import { plain } from '../table.ts';
 import { version } from '../version.ts';
-import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
+import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
 import { type BenchRow, type BenchSubject, benchRow, csvHead, csvRow, markdownHead, markdownRow } from './bench-rows.ts';
 import { inspect } from './inspect.ts';
 
@@ -42,6 +42,7 @@ export async function benchCommand(path: string, flags: BenchFlags, context: Con
   for (const count of threads.length > 0 ? threads : [undefined]) {
     await using place = await openBackend({ ...flags, threads: count }, context);
     await using model = await loadModel(path, {
+      ...headOf(flags),
       runtime: place.runtime,
       prefillChunk: flags.batchSize,
       signal,
@@ -50,7 +51,13 @@ export async function benchCommand(path: string, flags: BenchFlags, context: Con
     });
     const use = place.used();
     device = use.device;
-    const subject: BenchSubject = { ...about, ...computer(use, flags, count), n_batch: flags.batchSize };
+    const head = flags.headBits === undefined ? '' : ` + ${flags.headBits}-bit head`;
+    const subject: BenchSubject = {
+      ...about,
+      ...computer(use, flags, count),
+      model_type: about.model_type + head,
+      n_batch: flags.batchSize,
+    };
     await withFlags(
       benchModel(model, {
         ...{ prompt, generate, promptAndGenerate: pg, depth: flags.nDepth ?? [0] },

@@ -1,13 +1,14 @@
 // `lowbit chat`: a conversation on a terminal, or one answer per line of stdin.
 
+import { writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import { LowbitError } from '@lowbit/core';
-import type { ChatMessage, GenerateResult, LanguageModel } from '@lowbit/models';
+import { isLowbitError, LowbitError } from '@lowbit/core';
+import type { ChatMessage, GenerateResult, LanguageModel, PromptCache } from '@lowbit/models';
 import type { Context } from '../context.ts';
 import { Interrupted } from '../errors.ts';
 import { loadModel } from '../load-model.ts';
 import type { BackendUse } from '../running-on.ts';
-import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
+import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
 export interface ChatOptions extends SamplingOptions, BackendFlags {
@@ -19,7 +20,13 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
   const { signal, progress } = context;
   checkBackendFlags(options);
   await using place = await openBackend(options, context);
-  const model = await loadModel(path, { runtime: place.runtime, signal, onProgress: progress.report, onNote: context.note });
+  const model = await loadModel(path, {
+    ...headOf(options),
+    runtime: place.runtime,
+    signal,
+    onProgress: progress.report,
+    onNote: context.note,
+  });
   try {
     progress.clear();
     if (model.tokenizer.chatTemplates.length === 0) {
@@ -38,10 +45,11 @@ async function converse(model: LanguageModel, options: ChatOptions, backend: Bac
   const interactive = stdin.isTTY === true && stdout.isTTY === true && !context.json;
   const opening: ChatMessage[] = options.system === undefined ? [] : [{ role: 'system', content: options.system }];
   let messages = opening;
+  await using promptCache = cacheOf(model);
   const lines = createInterface({ input: stdin, ...(interactive ? { output: stdout } : {}), terminal: interactive, prompt: '> ' });
   const interrupts = takeInterrupts(interactive, context, () => lines.close());
   lines.on('SIGINT', interrupts.press);
-  if (interactive) context.note('/reset starts over, /exit leaves, Ctrl-C stops an answer.');
+  if (interactive) context.note('/reset starts over, /save FILE writes the conversation, /exit leaves, Ctrl-C stops an answer.');
   try {
     if (interactive) lines.prompt();
     for await (const line of lines) {
@@ -49,9 +57,12 @@ async function converse(model: LanguageModel, options: ChatOptions, backend: Bac
       const said = line.trim();
       if (said === '/exit') break;
       if (said === '/reset') messages = opening;
+      else if (/^\/save(\s|$)/.test(said)) await save(messages, said.slice('/save'.length).trim(), context);
       else if (said !== '') {
         const asked: ChatMessage[] = [...messages, { role: 'user', content: said }];
-        const answer = await interrupts.answering((signal) => stream(model, { messages: asked, ...samplingOf(options), signal }, context));
+        const answer = await interrupts.answering((signal) =>
+          stream(model, { messages: asked, promptCache, ...samplingOf(options), signal }, context),
+        );
         if (answer) {
           messages = [...asked, { role: 'assistant', content: answer.text }];
           await show(answer, backend, context, interactive);
@@ -68,6 +79,28 @@ async function converse(model: LanguageModel, options: ChatOptions, backend: Bac
     interrupts.release();
     lines.close();
     stdin.pause();
+  }
+}
+
+/** The turns before are not read again, where the model's positions allow that. */
+function cacheOf(model: LanguageModel): PromptCache | undefined {
+  try {
+    return model.promptCache();
+  } catch (error) {
+    if (isLowbitError(error) && error.code === 'ERR_UNSUPPORTED_ARCH') return undefined;
+    throw error;
+  }
+}
+
+/** Writes the conversation as JSON that chat APIs take. What cannot be written is said, and the conversation goes on. */
+async function save(messages: readonly ChatMessage[], path: string, context: Context): Promise<void> {
+  if (path === '') return context.note('/save needs the name of a file: /save talk.json');
+  try {
+    await writeFile(path, `${JSON.stringify({ messages }, null, 2)}\n`, { flag: 'wx' });
+    context.note(`Saved ${messages.length} messages to ${path}.`);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    context.note(code === 'EEXIST' ? `${path} exists already: choose another name.` : `Not saved: ${message}`);
   }
 }
 

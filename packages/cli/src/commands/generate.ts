@@ -4,7 +4,7 @@ import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { readStdin } from '../files.ts';
 import { loadModel } from '../load-model.ts';
-import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
+import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
 export interface GenerateOptions extends SamplingOptions, BackendFlags {
@@ -18,7 +18,13 @@ export async function generateCommand(path: string, options: GenerateOptions, co
   checkBackendFlags(options);
   const prompt = await promptOf(options.prompt, context);
   await using place = await openBackend(options, context);
-  const model = await loadModel(path, { runtime: place.runtime, signal, onProgress: progress.report, onNote: context.note });
+  const model = await loadModel(path, {
+    ...headOf(options),
+    runtime: place.runtime,
+    signal,
+    onProgress: progress.report,
+    onNote: context.note,
+  });
   try {
     progress.clear();
     const result = await stream(model, { prompt, ...samplingOf(options), signal }, context);

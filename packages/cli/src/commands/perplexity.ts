@@ -13,7 +13,7 @@ import type { BackendUse } from '../running-on.ts';
 import { pairs } from '../table.ts';
 import { encodeText, usualWindows } from '../texts.ts';
 import { countText, durationText } from '../units.ts';
-import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
+import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
 
 export interface PerplexityOptions extends CommonOptions, BackendFlags {
   readonly data?: string;
@@ -54,7 +54,7 @@ export async function perplexityCommand(path: string, options: PerplexityOptions
   const given = ids === undefined ? undefined : parseIds(await readJsonFile(ids, '--ids'), ids);
   await using place = await openBackend(options, context);
   const { signal, progress, note } = context;
-  const model = await loadModel(path, { runtime: place.runtime, signal, onProgress: progress.report, onNote: note });
+  const model = await loadModel(path, { ...headOf(options), runtime: place.runtime, signal, onProgress: progress.report, onNote: note });
   try {
     const measured = await measure(model, given ?? encodeText(model.tokenizer, text!), options, context);
     const report: PerplexityReport = { ...measured, backend: place.used() };

@@ -11,6 +11,7 @@ export interface SamplingOptions extends CommonOptions {
   readonly temp?: number;
   readonly topK?: number;
   readonly topP?: number;
+  readonly promptLookup?: boolean;
   readonly seed?: number;
 }
 
@@ -20,13 +21,15 @@ export function samplingOf({
   temp,
   topK,
   topP,
+  promptLookup,
   seed,
-}: SamplingOptions): Pick<GenerateOptions, 'maxTokens' | 'temperature' | 'topK' | 'topP' | 'seed'> {
+}: SamplingOptions): Pick<GenerateOptions, 'maxTokens' | 'temperature' | 'topK' | 'topP' | 'seed' | 'promptLookup'> {
   return {
     maxTokens,
     ...(temp === undefined ? {} : { temperature: temp }),
     ...(topK === undefined ? {} : { topK }),
     ...(topP === undefined ? {} : { topP }),
+    ...(promptLookup === undefined ? {} : { promptLookup }),
     ...(seed === undefined ? {} : { seed }),
   };
 }
@@ -50,13 +53,15 @@ function printable(text: string): string {
   return process.stdout.isTTY ? text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '') : text;
 }
 
+const ENDS = { stop: 'ended by itself', length: 'stopped at the limit', context: 'stopped at the end of the context' } as const;
+
 /** Counts and speeds of a generation in one line, and what computed it. */
 export function statistics({ usage, timings, seed, finishReason }: GenerateResult, { name, device }: BackendUse): string {
   const rate = (perSecond: number): string => (perSecond > 0 ? ` (${perSecond.toFixed(1)}/s)` : '');
   return [
     `${usage.promptTokens} prompt tokens${rate(timings.prefillTokensPerSecond)}`,
     `${usage.completionTokens} tokens${rate(timings.tokensPerSecond)}`,
-    finishReason === 'stop' ? 'ended by itself' : 'stopped at the limit',
+    ENDS[finishReason],
     `seed ${seed}`,
     plain(`backend ${name} (${device})`),
   ].join(', ');

@@ -4,7 +4,8 @@ import { breather } from '../breath.ts';
 import { disposedError } from '../disposed.ts';
 import { toFloat32 } from '../dtype.ts';
 import { opConstants, opInputs, opResults } from '../program/infer.ts';
-import { outputNames } from '../program/outputs.ts';
+import { largestOfRows } from '../program/largest.ts';
+import { type OutputRequest, outputRequests } from '../program/outputs.ts';
 import {
   type CompileOptions,
   DEFAULT_MAX_SEQUENCES,
@@ -89,7 +90,7 @@ export class ReferenceExecutable implements Executable {
   async step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
     const sequences = this.#idle();
     options.signal?.throwIfAborted();
-    const names = outputNames(this.#program, options.outputs);
+    const requests = outputRequests(this.#program, options);
     const plan = planStep(batch, sequences, this.#demands);
     const saved = plan.shares.map(({ sequence }) => ({ sequence, before: sequences.snapshot(sequence) }));
     const state: StepState = {
@@ -109,7 +110,7 @@ export class ReferenceExecutable implements Executable {
         sequence.length += tokens.count;
         sequence.remembers ||= encoder.count > 0;
       }
-      return collect(this.#program, names, state.values);
+      return collect(requests, state.values);
     } catch (error) {
       if (!this.#disposed) for (const { sequence, before } of saved) sequences.restore(sequence, before);
       throw error;
@@ -173,13 +174,20 @@ function lastReaders(program: Program): readonly number[] {
   return last;
 }
 
-function collect(program: Program, names: Iterable<string>, values: readonly (Values | undefined)[]): StepOutputs {
+function collect(requests: readonly OutputRequest[], values: readonly (Values | undefined)[]): StepOutputs {
   const outputs: Record<string, HostTensor> = {};
-  for (const name of names) {
-    const id = program.outputs[name]!;
-    const { width, dtype } = program.tensors[id]!;
-    const rows = values[id]!.slice(); // two names may share a tensor
-    outputs[name] = { dtype, shape: [rows.length / width, width], data: new Uint8Array(rows.buffer) };
+  for (const { name, tensor, width, dtype, largest } of requests) {
+    const rows = values[tensor]!;
+    const add = (key: string, type: 'f32' | 'i32', columns: number, data: Values): void => {
+      outputs[key] = { dtype: type, shape: [rows.length / width, columns], data: new Uint8Array(data.buffer) };
+    };
+    if (largest === 0) {
+      add(name, dtype, width, rows.slice()); // two names may share a tensor
+      continue;
+    }
+    const best = largestOfRows(rows as Float32Array, width, largest);
+    add(name, 'f32', largest, best.values);
+    add(`${name}.ids`, 'i32', largest, best.ids);
   }
   return outputs;
 }

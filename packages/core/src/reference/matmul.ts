@@ -151,27 +151,3 @@ function multiplyWide(
     multiplyTile(wide, rows, inp, tile, end - at, out, count, at, bias);
   }
 }
-
-/**
- * Adds X^T X to the symmetric `sums` [width, width] for X [rows, width]. Each call's products are summed over its rows in order first.
- */
-export function addSquares(x: Float32Array, width: number, sums: Float64Array): void {
-  const rows = x.length / width;
-  // Columns of X as rows, padded to whole tiles: the tile kernel then multiplies rows with rows.
-  const padded = Math.ceil(width / 4) * 4;
-  const columns = new Float64Array(padded * rows);
-  for (let row = 0; row < rows; row++) for (let i = 0; i < width; i++) columns[i * rows + row] = x[row * width + i]!;
-  const tile = new Float64Array(16);
-  for (let i = 0; i < padded; i += 4) {
-    for (let j = i; j < padded; j += 4) {
-      products4x4(columns, i * rows, columns, j * rows, rows, tile);
-      for (let a = i; a < Math.min(i + 4, width); a++) {
-        for (let b = Math.max(a, j); b < Math.min(j + 4, width); b++) {
-          const product = tile[4 * (a - i) + b - j]!;
-          sums[a * width + b]! += product;
-          if (a !== b) sums[b * width + a]! += product;
-        }
-      }
-    }
-  }
-}

@@ -3,7 +3,7 @@
 import { disposeAll } from '../dispose.ts';
 import { disposedError } from '../disposed.ts';
 import type { ProgramPiece } from '../program/cut.ts';
-import { outputNames } from '../program/outputs.ts';
+import { type OutputRequest, outputRequests } from '../program/outputs.ts';
 import {
   type Backend,
   DEFAULT_MAX_SEQUENCES,
@@ -105,7 +105,7 @@ export class SplitProgram implements LoadedProgram {
     this.#idle();
     const ids = batch.map(({ id }) => this.#known(id));
     checkNames(batch, this.#names);
-    const outputs = outputNames(this.program, options.outputs);
+    const wanted = outputRequests(this.program, options);
     this.#busy = true;
     try {
       if (this.#runs.length === 1) {
@@ -114,7 +114,7 @@ export class SplitProgram implements LoadedProgram {
           options,
         );
       }
-      return await this.#stepPieces(batch, ids, outputs, options.signal);
+      return await this.#stepPieces(batch, ids, wanted, options.signal);
     } finally {
       this.#busy = false;
     }
@@ -196,7 +196,7 @@ export class SplitProgram implements LoadedProgram {
   async #stepPieces(
     batch: readonly StepSequence[],
     ids: readonly SequenceId[][],
-    wanted: ReadonlySet<string>,
+    wanted: readonly OutputRequest[],
     signal: AbortSignal | undefined,
   ): Promise<StepOutputs> {
     const results: Record<string, HostTensor> = {};
@@ -212,8 +212,12 @@ export class SplitProgram implements LoadedProgram {
           this.#names,
         );
         const own = batch.map((given, i) => mark(executable, ids[i]!, at, rowsOf(given, this.#names).encoder > 0));
-        const read = Object.keys(piece.program.outputs).filter((name) => wanted.has(name) || piece.gives.includes(name));
-        const outputs = await executable.step(steps, { signal, outputs: read }).catch((error: unknown) => {
+        const asked = wanted.filter(({ name }) => Object.hasOwn(piece.program.outputs, name));
+        const read = [...new Set([...asked.map(({ name }) => name), ...piece.gives])];
+        const largest = Object.fromEntries(
+          asked.filter((request) => request.largest > 0).map((request) => [request.name, request.largest]),
+        );
+        const outputs = await executable.step(steps, { signal, outputs: read, largest }).catch((error: unknown) => {
           if (!this.#disposed) for (const { keep } of own) keep(); // a step that rejects changed nothing
           throw error;
         });

@@ -106,13 +106,19 @@ export interface StepSequence {
   readonly injections?: Readonly<Record<string, { readonly at: Uint32Array; readonly rows: HostTensor }>>;
 }
 
-/** f32 (expert ids: i32) [rows, width] per output name, rows of all sequences in the order given. */
+/** f32 (expert ids: i32) [rows, width] per output name, rows of all sequences in the order given. See `StepOptions.largest` for its outputs. */
 export type StepOutputs = Readonly<Record<string, HostTensor>>;
 
 export interface StepOptions {
   readonly signal?: AbortSignal | undefined;
   /** Names of the program outputs to read back; default all, [] none (a step that only fills caches). */
   readonly outputs?: readonly string[] | undefined;
+  /**
+   * f32 outputs of which only the largest numbers of each row are read back, and how many of them: `{ logits: 1 }` is the best token. Such an output is
+   * f32 [rows, count] in falling order, and `<name>.ids`, i32 [rows, count], has their places; of equals the lower place comes first, NaN never does. Where
+   * a row has no more it is -Infinity with id -1.
+   */
+  readonly largest?: Readonly<Record<string, number>> | undefined;
 }
 
 /** A compiled program with its activations and caches. */
@@ -152,6 +158,8 @@ export interface Backend extends AsyncDisposable {
   readonly spec: 1;
   readonly name: string;
   readonly device: { readonly label: string; readonly memory: number; readonly features: readonly string[] };
+  /** What it holds keys and values in; default f32. */
+  readonly kvDtype?: 'f32' | 'f16' | 'bf16';
   /** Operations it runs. `linear` alone is a valid, weights-only backend. */
   readonly ops: ReadonlySet<OpName>;
   /** Faster versions of quantizers' routines, by name. */
@@ -160,7 +168,7 @@ export interface Backend extends AsyncDisposable {
   supports(request: LinearRequest): Support;
   /**
    * Puts a weight on the device as `supports` announced for its format, shape and use: where that is `dequant`, expanded.
-   * Takes over nothing: the caller may drop the host tensors once the promise settles.
+   * Takes over nothing: the caller may drop the host tensors once the promise settles, and must neither change nor transfer them before.
    * Throws ERR_UNSUPPORTED_FORMAT where `supports` says none, ERR_TENSOR_MISMATCH for parts or a bias that do not fit.
    */
   prepare(weight: QuantizedTensor, options?: PrepareOptions): Promise<QuantizedLinear>;

@@ -26,7 +26,7 @@ export interface PartWriter {
 
 /**
  * Second moments of a linear's input channels, E[x_i^2] (`diagonal`, f32 [in]) or E[x_i x_j] (`matrix`, f32 [in, in]): what an error in a weight
- * costs at the output. From `collectImportance`.
+ * costs at the output. From `collectImportance` of models.
  */
 export interface Importance {
   readonly kind: 'diagonal' | 'matrix';

@@ -34,7 +34,7 @@ export interface ProgressEvent {
   /** Work done and to do, both in `unit`. */
   readonly done: number;
   readonly total: number;
-  readonly unit: 'bytes' | 'tensors' | 'tokens' | 'weights' | 'layers' | 'linears';
+  readonly unit: 'bytes' | 'tensors' | 'tokens' | 'weights' | 'layers' | 'linears' | 'texts';
   /** The tensor, layer or file at hand. */
   readonly item?: string | undefined;
 }

@@ -18,6 +18,8 @@ void narrow(const float* from, size_t count, Float dtype, uint8_t* to, size_t st
 
 /// Room for all rows that this step appends, and the rows of earlier steps as JavaScript counts them.
 void Stepper::grow_caches() {
+  caches_of.clear();
+  longest = 0;
   for (const Share& share : in.shares) {
     std::vector<Cache>& caches = program.sequences_[share.id];
     caches.resize(program.caches.size());

@@ -42,17 +42,24 @@ void norm_row(const Op& op, const float* x, size_t width, const std::vector<floa
     // Four sums of doubles hide the latency of the additions; their order is fixed.
     const auto sum_of = [&](auto&& term) {
       double sums[4] = {};
-      for (size_t i = 0; i < part; ++i) sums[i % 4] += term(static_cast<double>(x[at + i]));
+      size_t i = 0;
+      for (; i + 4 <= part; i += 4) {
+        for (size_t lane = 0; lane < 4; ++lane) sums[lane] += term(static_cast<double>(x[at + i + lane]));
+      }
+      for (; i < part; ++i) sums[i % 4] += term(static_cast<double>(x[at + i]));
       return (sums[0] + sums[1]) + (sums[2] + sums[3]);
     };
     const double mean = op.layer_norm ? sum_of([](double v) { return v; }) / static_cast<double>(part) : 0;
     const double squares = sum_of([mean](double v) { return (v - mean) * (v - mean); });
     const double factor = 1 / std::sqrt(squares / static_cast<double>(part) + op.eps);
-    for (size_t i = at; i < at + part; ++i) {
-      double y = (static_cast<double>(x[i]) - mean) * factor;
-      if (weight != nullptr) y *= static_cast<double>((*weight)[weight->size() == width ? i : i - at]) + op.weight_offset;
-      if (bias != nullptr) y += static_cast<double>((*bias)[bias->size() == width ? i : i - at]);
-      out[i] = static_cast<float>(y);
+    const auto of_part = [&](const std::vector<float>* v) { return v == nullptr ? nullptr : v->data() + (v->size() == width ? at : 0); };
+    const float* scale = of_part(weight);
+    const float* shift = of_part(bias);
+    for (size_t i = 0; i < part; ++i) {
+      double y = (static_cast<double>(x[at + i]) - mean) * factor;
+      if (scale != nullptr) y *= static_cast<double>(scale[i]) + op.weight_offset;
+      if (shift != nullptr) y += static_cast<double>(shift[i]);
+      out[at + i] = static_cast<float>(y);
     }
   }
 }

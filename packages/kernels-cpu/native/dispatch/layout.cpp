@@ -141,6 +141,11 @@ void fill_tile(const Weight& w, size_t row, float* out) {
   }
 }
 
+constexpr int kNumbers[] = {kShortNumber, kLongNumber};
+
+/// A number of a table as an integer with 2^15 added: `steps` are the largest.
+int integer_of(float number, float most, int steps) { return static_cast<int>(std::nearbyint(static_cast<double>(number) / most * steps)) + 32768; }
+
 /// Of all numbers of steps from half of `limit` up to it that the largest number may have, the one whose multiples come closest to the table.
 int steps_for(const float* table, float most, int limit) {
   int found = limit;
@@ -280,7 +285,7 @@ void fill_row(const Kernels& kernels, const Weight& w, size_t row, float* out) {
 void set_pair_table(Weight& w, const float* table, uint8_t* memory) {
   const size_t entries = pair_entries(w.codes);
   uint8_t* bytes = memory;
-  uint8_t* halves = memory + 6 * entries;
+  uint8_t* halves = memory + 8 * entries;
   float most = 0;
   for (size_t i = 0; i < 2 * entries; ++i) most = std::fmax(most, std::fabs(table[i]));
   if (!(most > 0)) most = 1;
@@ -288,21 +293,18 @@ void set_pair_table(Weight& w, const float* table, uint8_t* memory) {
   for (size_t i = 0; i < entries; ++i) {
     for (size_t j = 0; j < 2; ++j) {
       const float number = table[2 * i + j];
-      const int value = static_cast<int>(std::nearbyint(static_cast<double>(number) / most * 32767)) + 32768;
+      const auto put = [&](uint8_t* to, int value) {
+        to[2 * j * entries + i] = static_cast<uint8_t>(value & 255);
+        to[(2 * j + 1) * entries + i] = static_cast<uint8_t>(value >> 8);
+      };
+      for (size_t length = 0; length < 2; ++length) put(bytes + 4 * length * entries, integer_of(number, most, kNumbers[length]));
       const uint16_t half = to_f16(number);
-      uint8_t* to = bytes + 2 * j * entries + i;
-      to[0] = static_cast<uint8_t>(value & 255);
-      to[entries] = static_cast<uint8_t>(value >> 8);
-      bytes[(4 + j) * entries + i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(static_cast<double>(number) / most * 127)) + 128);
-      to = halves + 2 * j * entries + i;
-      to[0] = static_cast<uint8_t>(half & 255);
-      to[entries] = static_cast<uint8_t>(half >> 8);
+      put(halves, half);
       // Neither infinite nor below the normal numbers: kernels shift the bits into those of an f32.
       exact = exact && from_f16(half) == number && (half & 0x7c00) != 0x7c00 && ((half & 0x7c00) != 0 || (half & 0x7fff) == 0);
     }
   }
-  w.table_factor = static_cast<float>(static_cast<double>(most) / 32767);
-  w.rounded_factor = static_cast<float>(static_cast<double>(most) / 127);
+  for (size_t length = 0; length < 2; ++length) w.numbers[length].factor = static_cast<float>(static_cast<double>(most) / kNumbers[length]);
   w.pair_bytes = bytes;
   w.pair_halves = exact ? halves : nullptr;
 }
@@ -311,16 +313,16 @@ void set_table(Weight& w, const float* table) {
   float most = 0;
   for (int i = 0; i < 16; ++i) most = std::fmax(most, std::fabs(table[i]));
   if (!(most > 0)) most = 1;
-  const double wide = steps_for(table, most, 32767);
-  const double narrow = steps_for(table, most, 127);
-  for (int i = 0; i < 16; ++i) {
-    const int value = static_cast<int>(std::nearbyint(static_cast<double>(table[i]) / most * wide)) + 32768;
-    w.table_low[i] = static_cast<uint8_t>(value & 255);
-    w.table_high[i] = static_cast<uint8_t>(value >> 8);
-    w.table_rounded[i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(static_cast<double>(table[i]) / most * narrow)) + 128);
+  for (size_t length = 0; length < 2; ++length) {
+    Integers& to = w.numbers[length];
+    const int steps = steps_for(table, most, kNumbers[length]);
+    for (int i = 0; i < 16; ++i) {
+      const int value = integer_of(table[i], most, steps);
+      to.low[i] = static_cast<uint8_t>(value & 255);
+      to.high[i] = static_cast<uint8_t>(value >> 8);
+    }
+    to.factor = static_cast<float>(static_cast<double>(most) / steps);
   }
-  w.table_factor = static_cast<float>(most / wide);
-  w.rounded_factor = static_cast<float>(most / narrow);
 }
 
 void write_number(Float dtype, uint8_t* to, float value) {

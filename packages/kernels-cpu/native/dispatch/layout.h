@@ -41,14 +41,13 @@ void fill_stored_row(const Kernels& kernels, const Weight& weight, size_t row, f
 /// Row `row` [features] as f32: the codec's own numbers. As above where there is no rotation. Throws std::bad_alloc.
 void fill_row(const Kernels& kernels, const Weight& weight, size_t row, float* out);
 
-/// Sets table_low, table_high and table_factor from 16 numbers, as multiples of one step: exact where they are (FP4), else within 2^-16 of the largest;
-/// and table_rounded, rounded_factor likewise, within 2^-8.
+/// Sets `numbers` from 16 of them, as multiples of one step: exact where they are (FP4), else within 2^-16 of the largest for three planes, 2^-12 for two.
 void set_table(Weight& weight, const float* table);
 
 /// The same of pairs, from a table [pair_entries][2]: the factors, and what pair_bytes and pair_halves point to, in pair_table_bytes of memory.
-/// Steps are 2^-15 and 2^-7 of the largest.
+/// Steps are 2^-15 and 2^-11 of the largest.
 void set_pair_table(Weight& weight, const float* table, uint8_t* memory);
-inline size_t pair_table_bytes(Codes codes) { return 10 * pair_entries(codes); }
+inline size_t pair_table_bytes(Codes codes) { return 12 * pair_entries(codes); }
 
 /// Inputs that `Kernels::expand` makes floats of at a time, of a weight with `round`: whole blocks, few enough for the first-level cache.
 inline size_t strip_inputs(const Weight& weight) { return (weight.block < 256 ? 256 / weight.block : 1) * weight.block; }

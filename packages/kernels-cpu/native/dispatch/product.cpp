@@ -32,7 +32,7 @@ size_t strip_bytes(const Weight& w) { return w.blocks * divide_up(w.block, kPane
 
 /// How a call of a kernel gets its memory.
 QuantizeCall quantize_call(const float* x, size_t inp, const Weight& w, int tokens) {
-  return {x, inp, tokens, w.inp, w.block, w.blocks, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return {x, inp, tokens, w.inp, w.block, w.blocks, is_table(w.codes), nullptr, nullptr, nullptr, nullptr, nullptr};
 }
 template <class To>
 QuantizeCall into(QuantizeCall call, const To& to) {
@@ -119,10 +119,13 @@ Product::Product(const Kernels& kernels, const Weight& weight, int planes, size_
     thread_bytes_ = align(4 * w.inp * sizeof(float));
     return;
   }
-  strips_ = is_table(w.codes) && planes_ > 1 ? 2 : 1;
-  if (w.kind == Kind::tiles && w.scale == nullptr && rows > kFewRows && kernels.panel[strips_ - 1][planes_ - 1] != nullptr) {
+  words_ = planes_ == 2 && kernels.panel_words != nullptr;
+  strips_ = is_table(w.codes) && !words_ ? 2 : 1;
+  const bool built = words_ || kernels.panel[strips_ - 1][planes_ - 1] != nullptr;
+  const size_t few = words_ ? kernels.few_words[is_table(w.codes)] : kFewRows;
+  if (w.kind == Kind::tiles && w.scale == nullptr && rows > few && built) {
     panels_ = {w.inp, w.block, w.blocks, planes_, rows, nullptr};
-    const size_t bytes = strip_bytes(w) * static_cast<size_t>(strips_);
+    const size_t bytes = strip_bytes(w) * static_cast<size_t>(words_ ? 2 : strips_);
     const size_t even = divide_up(w.class_tiles, static_cast<size_t>(threads) * kChunksPerThread);
     const size_t most = std::max<size_t>(2, std::min(even, kStripBytes / bytes));
     chunk_items_ = std::min(divide_up(w.class_tiles, 2), divide_up(most, 2)) * 2;
@@ -147,6 +150,8 @@ size_t Product::scratch_bytes() const {
 }
 
 bool Product::shares(const Product& other) const {
+  // Codes of two planes are as long as a weight's numbers let them be.
+  const bool alike = planes_ != 2 || is_table(weight_.codes) == is_table(other.weight_.codes);
   const auto plain = [](const Product& p) { return p.weight_.kind == Kind::tiles && p.thread_bytes_ == 0; };
   const Weight& v = other.weight_;
   if (rows_ != other.rows_ || weight_.rotate != v.rotate || weight_.features != v.features || prepared_bytes_ != other.prepared_bytes_) return false;
@@ -156,11 +161,11 @@ bool Product::shares(const Product& other) const {
   if (strips_ > 0 || other.strips_ > 0) {
     const Panels& a = panels_;
     const Panels& b = other.panels_;
-    return strips_ > 0 && other.strips_ > 0 && a.inp == b.inp && a.block == b.block && a.planes == b.planes;
+    return strips_ > 0 && other.strips_ > 0 && a.inp == b.inp && a.block == b.block && a.planes == b.planes && alike;
   }
   const Quantized& a = quantized_;
   const Quantized& b = other.quantized_;
-  return plain(*this) && plain(other) && rows_ == other.rows_ && a.inp == b.inp && a.block == b.block && a.planes == b.planes &&
+  return plain(*this) && plain(other) && rows_ == other.rows_ && a.inp == b.inp && a.block == b.block && a.planes == b.planes && alike &&
          a.cut.most == b.cut.most && a.cut.rests == b.cut.rests && std::equal(a.cut.rest, a.cut.rest + a.cut.rests, b.cut.rest);
 }
 
@@ -209,8 +214,6 @@ void Product::stages(const float* x, float* out, uint8_t* scratch, std::vector<S
   quantized_.memory = scratch;
   const size_t chunks = divide_up(w.class_tiles, chunk_items_);
   if (w.kind == Kind::int8) {
-    is_outlier_.assign(w.inp, 0);
-    row_scale_.assign(rows_, 0);
     // The one stage that writes this object: nothing else runs beside it.
     add([](const void* p, size_t, int) { const_cast<Product*>(static_cast<const Product*>(p))->find_outliers(); }, 1);
     add([](const void* p, size_t group, int) { static_cast<const Product*>(p)->quantize_int8(group); }, quantized_.cut.groups());
@@ -234,7 +237,8 @@ void Product::quantize_panel(size_t index) const {
   const Panel p = panels_.panel(index);
   if (prepared_bytes_ > 0) prepare_rows(index * kPanelRows, index * kPanelRows + static_cast<size_t>(p.tokens));
   const float* x = x_ + index * kPanelRows * weight_.inp;
-  kernels_.quantize_panel[planes_ - 1](into(quantize_call(x, weight_.inp, weight_, p.tokens), p));
+  const auto quantize = words_ ? kernels_.quantize_words : kernels_.quantize_panel[planes_ - 1];
+  quantize(into(quantize_call(x, weight_.inp, weight_, p.tokens), p));
 }
 
 /// Many rows: the codes of a few tiles are expanded to bytes once, and stay in the cache while all panels pass by.
@@ -243,19 +247,22 @@ void Product::multiply_panels(size_t chunk, int thread) const {
   const size_t from = chunk * chunk_items_;
   const size_t tiles = std::min(w.class_tiles, from + chunk_items_) - from;
   const size_t stride = tile_bytes(w);
-  const size_t bytes = strip_bytes(w);
+  const size_t bytes = strip_bytes(w) * (words_ ? 2 : 1);
   uint8_t* strips = scratch_ + static_cast<size_t>(thread) * thread_bytes_;
-  const auto widen = kernels_.widen_codes[static_cast<int>(w.codes)];
+  const int codes = static_cast<int>(w.codes);
+  const auto widen = kernels_.widen_codes[codes];
   for (size_t i = 0; i < tiles; ++i) {
     const uint8_t* tile = w.data + (from + i) * stride;
-    if (strips_ == 2) {
-      widen(w, tile, Part::low, strips + 2 * i * bytes);
-      widen(w, tile, Part::high, strips + (2 * i + 1) * bytes);
+    if (words_) {
+      kernels_.widen_words[codes](w, tile, strips + i * bytes);
+    } else if (strips_ == 2) {
+      widen(w, tile, Part::low, planes_, strips + 2 * i * bytes);
+      widen(w, tile, Part::high, planes_, strips + (2 * i + 1) * bytes);
     } else {
-      widen(w, tile, is_table(w.codes) ? Part::rounded : Part::codes, strips + i * bytes);
+      widen(w, tile, Part::codes, planes_, strips + i * bytes);
     }
   }
-  const auto multiply = kernels_.panel[strips_ - 1][planes_ - 1];
+  const auto multiply = words_ ? kernels_.panel_words : kernels_.panel[strips_ - 1][planes_ - 1];
   const size_t step = strips_ == 2 ? 1 : 2;
   alignas(64) float sums[2 * kPanelRows * kTileRows];
   for (size_t index = 0; index < panels_.count(); ++index) {
@@ -277,7 +284,7 @@ void Product::finish_tile(size_t tile, size_t token, int tokens, const float* su
   const size_t of_class = tile / w.class_tiles;
   const size_t first = tile % w.class_tiles * kTileRows;
   const size_t rows = std::min(kTileRows, w.out / w.classes - first);
-  const float factor = !is_table(w.codes) ? 1.0f : planes_ == 1 ? w.rounded_factor : w.table_factor;
+  const float factor = is_table(w.codes) ? numbers_of(w, planes_).factor : 1.0f;
   for (int m = 0; m < tokens; ++m, sums += kTileRows) {
     float* out = out_ + (token + static_cast<size_t>(m)) * w.out;
     if (w.classes == 1 && rows == kTileRows && offsets == nullptr) {
@@ -381,6 +388,8 @@ void Product::multiply_rows(size_t chunk, int thread) const {
 /// Columns in which some row, rounded to f16, reaches the threshold; and the largest magnitude of each row outside its own outliers.
 void Product::find_outliers() {
   const size_t inp = weight_.inp;
+  is_outlier_.assign(inp, 0);
+  row_scale_.assign(rows_, 0);
   for (size_t row = 0; row < rows_; ++row) {
     float largest = 0;
     bool nan = false;

@@ -53,7 +53,7 @@ struct Panels {
 /// One product: `out` [rows, weight.out] = x [rows, weight.features] W^T + bias. Everything it needs while it runs.
 class Product {
  public:
-  /// planes: 1 to 3, of tiles; other kinds have their own arithmetic.
+  /// planes: 2 or 3, of tiles; other kinds have their own arithmetic.
   Product(const Kernels& kernels, const Weight& weight, int planes, size_t rows, int threads);
 
   /// Bytes of 64-byte aligned scratch that `stages` needs.
@@ -93,7 +93,8 @@ class Product {
   int threads_;
   Quantized quantized_{};
   Panels panels_{};  // in place of quantized_, if strips_ is not 0
-  int strips_ = 0;   // of a tile
+  int strips_ = 0;      // of a tile
+  bool words_ = false;  // strips and panels are of 16-bit words
   size_t chunk_items_ = 1;  // tiles, classes or rows of a chunk
   const float* x_ = nullptr;
   bool rounded_ = false;        // by the codec's rounded products, in f32: see rounded.cpp

@@ -23,7 +23,7 @@ void Program::check(const StepInput& input) const {
   const auto expect = [](bool holds, const char* what) {
     if (!holds) throw std::out_of_range(what);
   };
-  expect(input.planes >= 1 && input.planes <= kMaxPlanes, "1 to 3 planes");
+  expect(input.planes >= kMinPlanes && input.planes <= kMaxPlanes, "2 or 3 planes");
   expect(input.tokens.size() == input.rows[0], "there are not as many tokens as rows");
   for (const Op& op : ops) {
     if (op.kind != OpKind::embed) continue;
@@ -37,24 +37,23 @@ void Program::check(const StepInput& input) const {
     expect(share.wanted.size() == share.count[1], "there are not as many wanted rows as outputs");
     for (const uint32_t wanted : share.wanted) expect(wanted < share.count[0], "a wanted row is outside of the tokens");
   }
-  const auto of_op = [&](int id) {
-    expect(id >= 0 && static_cast<size_t>(id) < ops.size() && ops[static_cast<size_t>(id)].out >= 0, "there is no such operation");
-    return tensors[static_cast<size_t>(ops[static_cast<size_t>(id)].out)];
+  const auto place_of = [&](int id) {
+    expect(id >= 0 && static_cast<size_t>(id) < tensors.size(), "there is no such tensor");
+    return tensors[static_cast<size_t>(id)];
   };
   for (const auto& [id, values] : input.inputs) {
-    const TensorPlace place = of_op(id);
+    const TensorPlace place = place_of(id);
     expect(values.size() <= place.width * input.rows[static_cast<size_t>(place.rows)], "an input has too many numbers");
   }
   for (const auto& [id, given] : input.injections) {
-    const TensorPlace place = of_op(id);
+    const TensorPlace place = place_of(id);
     expect(given.second.size() == given.first.size() * place.width, "an injection has another number of rows than of places");
     for (const uint32_t at : given.first) expect(at < input.rows[static_cast<size_t>(place.rows)], "an injection is outside of the rows");
   }
 }
 
-void Program::step(const StepInput& input, const Kernels& kernels, Pool& pool) {
+void Program::step(StepInput input, const Kernels& kernels, Pool& pool) {
   check(input);
-  Stepper stepper{*this, input, kernels, pool, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}};
   size_t floats = 0;
   for (int d = 0; d < kRows; ++d) {
     rows_[d] = input.rows[d];
@@ -62,13 +61,15 @@ void Program::step(const StepInput& input, const Kernels& kernels, Pool& pool) {
     floats += arena_width[d] * input.rows[d];
   }
   if (arena_.size() < floats) arena_.resize(floats);
-  stepper.place_rows();
-  stepper.grow_caches();
-  stepper.add_stages();
-  pool.run(stepper.stages.data(), stepper.stages.size());
-  auto product = stepper.products.begin();
+  const StepCut cut(input, kernels, pool, arena_.data());
+  if (stepper_ == nullptr || !(stepper_->cut == cut)) {
+    stepper_.reset();
+    stepper_ = std::make_unique<Stepper>(*this, cut, input);
+  }
+  stepper_->run(std::move(input));
+  auto product = stepper_->products.begin();
   for (const Op& op : ops) {
-    if (op.kind == OpKind::linear && stepper.rows(op.x) > 0) count_outliers(static_cast<size_t>(op.linear), *product++);
+    if (op.kind == OpKind::linear && stepper_->rows(op.x) > 0) count_outliers(static_cast<size_t>(op.linear), *product++);
   }
 }
 
@@ -113,13 +114,18 @@ size_t Program::cache_bytes() const {
 void Program::trim() {
   constexpr size_t kKeep = size_t{4} << 20;
   if (scratch_bytes_ > kKeep) {
+    stepper_.reset();  // its stages write there
     give_memory(scratch_, scratch_bytes_);
     scratch_ = nullptr;
     scratch_bytes_ = 0;
   }
-  if (arena_.size() * sizeof(float) > kKeep) std::vector<float>().swap(arena_);
+  if (arena_.size() * sizeof(float) > kKeep) {
+    stepper_.reset();
+    std::vector<float>().swap(arena_);
+  }
 }
 
+Program::Program() = default;
 Program::~Program() { give_memory(scratch_, scratch_bytes_); }
 
 }  // namespace lowbit

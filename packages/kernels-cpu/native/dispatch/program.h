@@ -83,12 +83,13 @@ struct StepInput {
   std::vector<uint32_t> tokens;
   std::vector<Share> shares;
   size_t rows[kRows] = {};
-  std::unordered_map<int, std::vector<float>> inputs;  // by operation
+  std::unordered_map<int, std::vector<float>> inputs;  // by the tensor they make
   std::unordered_map<int, std::pair<std::vector<uint32_t>, std::vector<float>>> injections;
   int planes = 3;
 };
 
 class Product;
+struct Stepper;
 
 /// Products with a weight in LLM.int8, and the columns of them that were computed in floating point.
 struct Outliers {
@@ -111,7 +112,7 @@ class Program {
 
   /// Runs a step. Throws std::out_of_range for indices outside of their rows, before anything is changed; std::bad_alloc where there is no memory:
   /// what the caches have then is as long as JavaScript says at the next step.
-  void step(const StepInput& input, const Kernels& kernels, Pool& pool);
+  void step(StepInput input, const Kernels& kernels, Pool& pool);
   /// Numbers of a tensor after a step, until the next.
   const float* tensor(int id) const;
   /// Of a tensor that can be read now: 0 after `trim` has given its room back.
@@ -131,6 +132,7 @@ class Program {
   void check(const StepInput& input) const;
   void count_outliers(size_t linear, const Product& product);
 
+  std::unique_ptr<Stepper> stepper_;  // of the last step
   std::mutex counting_;
   std::vector<Outliers> outliers_;
   std::unordered_map<uint32_t, std::vector<Cache>> sequences_;
@@ -142,7 +144,7 @@ class Program {
 
  public:
   ~Program();
-  Program() = default;
+  Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 };

@@ -59,6 +59,32 @@ void plain_block(const float* w, size_t count, const Factor& factor, float scale
   }
 }
 
+constexpr size_t kNestedBlock = 256;
+
+/// How many of the bounds are below it.
+uint8_t nearest_entry(const float* bounds, float value) {
+  size_t low = 0;
+  for (size_t step = 128; step > 0; step /= 2) low += step * static_cast<size_t>(value > bounds[low + step - 1]);
+  return static_cast<uint8_t>(low);
+}
+
+void code_scales(const NestedScales& nested, const float* absmax, size_t from, size_t to) {
+  for (size_t i = from; i < to; ++i) {
+    if (!std::isfinite(nested.offset)) {
+      nested.codes[i] = 0;
+      nested.scale[i] = NAN;
+      continue;
+    }
+    const size_t group = (nested.first + i) / kNestedBlock;
+    const float largest = nested.magnitudes[group];
+    const float distance = absmax[i] - nested.offset;
+    const bool is_short = (group + 1) * kNestedBlock > nested.blocks;  // the last ones divide if they are fewer
+    const float least = std::max(largest, kLeastAbsmax);
+    nested.codes[i] = nearest_entry(nested.bounds, is_short ? distance / least : distance * (1.0f / least));
+    nested.scale[i] = nested.map[nested.codes[i]] * largest + nested.offset;
+  }
+}
+
 }  // namespace
 
 void bnb_absmax(const Kernels& kernels, Pool& pool, const BlockRun& run, float* absmax) {
@@ -74,13 +100,16 @@ void bnb_absmax(const Kernels& kernels, Pool& pool, const BlockRun& run, float* 
   if (run.divides && last < kLeastAbsmax) last = kLeastAbsmax;
 }
 
-void bnb_four_bit(const Kernels& kernels, Pool& pool, const BlockRun& run, const FourBitCells& cells, const float* absmax, const float* scale,
+void bnb_four_bit(const Kernels& kernels, Pool& pool, const BlockRun& run, const FourBitCells& cells, const NestedScales* nested, float* absmax,
                   uint8_t* packed, double* errors) {
+  bnb_absmax(kernels, pool, run, absmax);
+  const float* scale = nested == nullptr ? absmax : nested->scale;
   const TileWeights w = full_blocks(run);
   const size_t all_blocks = run.blocks();
   float codes[16];
   std::copy(cells.codes, cells.codes + 16, codes);
   each_chunk(pool, w.groups, groups_of_chunk(w.size), [&](size_t first, size_t blocks) {
+    if (nested != nullptr) code_scales(*nested, absmax, first, first + blocks);
     std::unique_ptr<float[]> room;
     const float* weights = widened(kernels, w, first, blocks, room);
     const auto pairs = room_of<uint8_t>(kGroupLanes * w.size / 2);
@@ -105,6 +134,7 @@ void bnb_four_bit(const Kernels& kernels, Pool& pool, const BlockRun& run, const
     }
   });
   if (run.count % run.size == 0) return;
+  if (nested != nullptr) code_scales(*nested, absmax, w.groups, w.groups + 1);
   std::unique_ptr<float[]> room;
   double of_block[3];
   plain_block(short_block(kernels, run, room), run.count % run.size, factor_of(absmax[w.groups], run.divides), scale[w.groups], cells,

@@ -12,6 +12,31 @@
 
 namespace lowbit {
 
+StepCut::StepCut(const StepInput& input, const Kernels& of_kernels, Pool& of_pool, const float* of_arena)
+    : planes(input.planes), reach(1), kernels(&of_kernels), pool(&of_pool), arena(of_arena) {
+  std::copy(input.rows, input.rows + kRows, rows.begin());
+  size_t longest = 1;
+  for (const Share& share : input.shares) {
+    for (int d = 0; d < kRows; ++d) spans.insert(spans.end(), {share.from[d], share.count[d]});
+    longest = std::max({longest, share.start + share.count[0], share.count[3]});
+  }
+  while (reach < longest) reach *= 2;
+}
+
+Stepper::Stepper(Program& of_program, const StepCut& of_cut, const StepInput& input)
+    : program(of_program), cut(of_cut), kernels(*of_cut.kernels), pool(*of_cut.pool), in(input) {
+  place_rows();
+  add_stages();
+}
+
+void Stepper::run(StepInput input) {
+  in = std::move(input);
+  place_rows();
+  grow_caches();
+  turn_all();
+  pool.run(stages.data(), stages.size());
+}
+
 void Stepper::place_rows() {
   for (const Rows rows : {Rows::tokens, Rows::outputs, Rows::encoder}) {
     const size_t d = static_cast<size_t>(rows);
@@ -24,6 +49,11 @@ void Stepper::place_rows() {
       }
     }
   }
+}
+
+void Stepper::turn_all() {
+  turns.clear();
+  for (const Op* op : rotations) turn(*op);
 }
 
 /// cos and sin for the rows of a rotation's domain, once a step.
@@ -88,13 +118,13 @@ void Stepper::run_rows(const Op& op, size_t from, size_t to, int thread) const {
       }
       break;
     case OpKind::input: {
-      const auto given = in.inputs.find(static_cast<int>(&op - program.ops.data()));
+      const auto given = in.inputs.find(op.out);
       if (given != in.inputs.end()) std::memcpy(out, given->second.data(), given->second.size() * sizeof(float));
       break;
     }
     case OpKind::inject: {
       std::memcpy(out, at(op.x), in.rows[d] * n * sizeof(float));
-      const auto given = in.injections.find(static_cast<int>(&op - program.ops.data()));
+      const auto given = in.injections.find(op.out);
       if (given == in.injections.end()) break;
       const auto& [rows, values] = given->second;
       for (size_t i = 0; i < rows.size(); ++i) std::memcpy(out + rows[i] * n, values.data() + i * n, n * sizeof(float));
@@ -299,7 +329,7 @@ void Stepper::add_stages() {
                             },
                             &tasks.back(), 1});
         }
-        if (op.kind == OpKind::attend && rows(op.out) > 0) add_rows(op, queries_of(op).size(), longest * (op.key_dim + op.value_dim) / 4);
+        if (op.kind == OpKind::attend && rows(op.out) > 0) add_rows(op, queries_of(op).size(), cut.reach * (op.key_dim + op.value_dim) / 4);
         break;
       }
       case OpKind::input:
@@ -310,7 +340,7 @@ void Stepper::add_stages() {
         add_rows(op, rows(op.out), size_t{1} << 20);
         break;
       case OpKind::rope:
-        turn(op);
+        rotations.push_back(&op);
         add_rows(op, rows(op.out), width(op.out));
         break;
       case OpKind::gate:

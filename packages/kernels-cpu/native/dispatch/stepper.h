@@ -1,8 +1,10 @@
-// One run of a step: what the operations of a program are to do, as stages of the pool, and what those stages share.
+// A step: what the operations of a program are to do, as stages of the pool, and what those stages share. Steps that are cut alike, as those of one token
+// after another, have the same stages.
 //
 // stepper.cpp makes the stages and runs the operations; attention.cpp keeps the caches and attends to them.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <map>
 #include <tuple>
@@ -14,12 +16,34 @@
 
 namespace lowbit {
 
+/// What the stages of a step depend on.
+struct StepCut {
+  std::array<size_t, kRows> rows;
+  std::vector<size_t> spans;  // first row and number of rows of every share, by domain
+  int planes;
+  size_t reach;  // of attention: most keys, rounded up to a power of two
+  const Kernels* kernels;
+  Pool* pool;
+  const float* arena;
+
+  StepCut(const StepInput& input, const Kernels& kernels, Pool& pool, const float* arena);
+  bool operator==(const StepCut&) const = default;
+};
+
 /// Contexts of the stages live here.
 struct Stepper {
+  /// Makes the stages. Throws std::bad_alloc.
+  Stepper(Program& program, const StepCut& cut, const StepInput& input);
+  Stepper(const Stepper&) = delete;
+  Stepper& operator=(const Stepper&) = delete;
+  /// Runs a step that is cut like that of the constructor.
+  void run(StepInput input);
+
   Program& program;
-  const StepInput& in;
+  const StepCut cut;
   const Kernels& kernels;
   Pool& pool;
+  StepInput in;  // of this step
 
   struct Task {
     const Stepper* self;
@@ -51,6 +75,7 @@ struct Stepper {
   std::vector<float> scores;                   // by thread and query
   std::map<std::tuple<size_t, size_t, size_t>, std::vector<Queries>> queries;  // by heads, heads of keys, domain
   size_t longest = 0;
+  std::vector<const Op*> rotations;
   // cos and sin of every row, by rope and domain: [row][pair][2]
   std::unordered_map<int, std::vector<double>> turns;
 
@@ -72,6 +97,7 @@ struct Stepper {
   size_t share_index(const Share* share) const { return static_cast<size_t>(share - in.shares.data()); }
 
   void place_rows();
+  void turn_all();
   void grow_caches();
   void turn(const Op& op);
   void add_stages();

@@ -28,20 +28,31 @@ enum class Kind : int { dense = 0, grouped = 1, tiles = 2, int8 = 3 };
 /// Dtypes of stored floats; none: there are no scales.
 enum class Float : int { none = 0, f32 = 1, f16 = 2, bf16 = 3 };
 
-/// How 16 x n codes lie in a tile. table4: 4-bit codes that index a table of 16 numbers, held as 16-bit integers, and rounded to 8 bits. pairs: codes of 8,
-/// 6 or 4 bits that index a table of pairs of such numbers, for two consecutive inputs.
+/// How 16 x n codes lie in a tile. table4: 4-bit codes that index a table of 16 numbers, held as integers. pairs: codes of 8, 6 or 4 bits that index a
+/// table of pairs of such numbers, for two consecutive inputs.
 enum class Codes : int { c8 = 0, c4 = 1, c3 = 2, c2 = 3, c1 = 4, table4 = 5, pairs8 = 6, pairs6 = 7, pairs4 = 8 };
 constexpr int kCodesCount = 9;
 static constexpr bool is_pairs(Codes codes) { return codes == Codes::pairs8 || codes == Codes::pairs6 || codes == Codes::pairs4; }
 static constexpr bool is_table(Codes codes) { return codes == Codes::table4 || is_pairs(codes); }
 
 constexpr size_t kTileRows = 16;
-/// Most 8-bit planes that activations are cut into, and most rows of activations that one kernel call takes.
+/// Fewest and most 8-bit planes that activations are cut into, and most rows of activations that one kernel call takes.
+constexpr int kMinPlanes = 2;
 constexpr int kMaxPlanes = 3;
 constexpr int kMaxTokens = 12;
 /// Most queries of an attention kernel's call; keys of a block.
 constexpr int kMostQueries = 4;
 constexpr size_t kKeys = 16;
+
+/// Numbers of a table as integers of two bytes: number i = (256 high[i] + low[i] - 32768) * factor. Of pairs the factor alone.
+struct Integers {
+  uint8_t low[16] = {};
+  uint8_t high[16] = {};
+  float factor = 1;
+};
+/// The largest of them for activations of two planes, and for three.
+constexpr int kShortNumber = 2047;
+constexpr int kLongNumber = 32767;
 
 /// A weight as the kernels see it. Pointers are to memory of the binding's, 64-byte aligned.
 struct Weight {
@@ -83,13 +94,9 @@ struct Weight {
   size_t code_bytes = 0;   // of those, codes
   size_t classes = 1;      // axis 0: row i is of class i % classes; scale and zero are [classes, inp]
   size_t class_tiles = 0;
-  uint8_t table_low[16] = {};
-  uint8_t table_high[16] = {};
-  float table_factor = 1;  // table[i] = (256 high + low - 32768) * table_factor
-  uint8_t table_rounded[16] = {};
-  float rounded_factor = 1;  // table[i] = about (rounded - 128) * rounded_factor: for activations of one plane
-  // pairs: such bytes of all entries, [low and high of the first of a pair, of the second; rounded ones of both][entry]; and f16 bits [first, second][low,
-  // high][entry], null if the table is not of f16 numbers
+  Integers numbers[2];     // of a table, for two planes and for three
+  // pairs: bytes of such integers, [two planes, three][first of a pair, second][low, high][entry]; and f16 bits [first, second][low, high][entry], null if the
+  // table is not of f16 numbers
   const uint8_t* pair_bytes = nullptr;
   const uint8_t* pair_halves = nullptr;
 };
@@ -97,7 +104,15 @@ struct Weight {
 /// Entries of a table of pairs.
 static constexpr size_t pair_entries(Codes codes) { return codes == Codes::pairs8 ? 256 : codes == Codes::pairs6 ? 64 : 16; }
 
-/// Activations of up to kMaxTokens rows, quantized per block of inputs: x = scale * (65536 p0 + 256 p1 + p2), fewer planes likewise.
+/// The integers of a table for so many planes.
+static inline const Integers& numbers_of(const Weight& weight, int planes) { return weight.numbers[planes - kMinPlanes]; }
+/// The same of pairs, [first of a pair, second][low, high][entry].
+static inline const uint8_t* pair_numbers(const Weight& weight, int planes) {
+  return weight.pair_bytes + static_cast<size_t>(planes - kMinPlanes) * 4 * pair_entries(weight.codes);
+}
+
+/// Activations of up to kMaxTokens rows, quantized per block of inputs: x = scale * (65536 p0 + 256 p1 + p2), or scale * (256 p0 + p1). Two planes stay so
+/// small (see largest_code) that all sums of a block fit an int32.
 struct Activations {
   int tokens = 0;
   int planes = 0;
@@ -125,6 +140,7 @@ struct QuantizeCall {
   size_t inp;
   size_t block;
   size_t blocks;
+  bool table;  // for the numbers of a table
   const float* column;
   uint8_t* codes;
   float* scale;
@@ -132,20 +148,28 @@ struct QuantizeCall {
   int32_t* plane_sum;
 };
 
+/// The largest code of an activation. Two planes: 16 bits, or 14 for a table's numbers of 12: 128 products of them fit an int32. Three: a little less than
+/// their bytes could hold, as the product that makes a code may round up by one.
+static constexpr float largest_code(int planes, bool table) {
+  return planes == 2 ? (table ? 8191.0f : 127.0f * 256 + 127) : (127.0f * 256 + 127) * 256 + 125;
+}
+
 /// Many rows at once: activations of up to kPanelRows rows, for weights whose codes were expanded to bytes. Rows that are not there are zeros.
 constexpr size_t kPanelRows = 16;
 /// Inputs of a unit: a block is padded to whole ones.
 constexpr size_t kPanelInputs = 64;
 struct Panel {
   int tokens = 0;
-  const uint8_t* codes = nullptr;      // [block][unit][plane][kPanelRows][kPanelInputs], signed
+  // [block][unit][plane][kPanelRows][kPanelInputs], signed; or 16-bit words 256 p0 + p1, [block][unit][kPanelRows][kPanelInputs], of every four inputs the
+  // first and the third, then the others, which is the order that `widen_words` makes
+  const uint8_t* codes = nullptr;
   const float* scale = nullptr;        // [block][kPanelRows]
   const float* sum = nullptr;          // [block][kPanelRows]
-  const int32_t* plane_sum = nullptr;  // [block][plane][kPanelRows]
+  const int32_t* plane_sum = nullptr;  // [block][plane][kPanelRows]; of words none
 };
 
-/// Which bytes stand for a tile's codes: themselves; of a table's numbers the lower or the upper byte, or one rounded to 8 bits.
-enum class Part : int { codes = 0, low = 1, high = 2, rounded = 3 };
+/// Which bytes stand for a tile's codes: themselves; of a table's numbers for so many planes the lower or the upper byte.
+enum class Part : int { codes = 0, low = 1, high = 2 };
 
 /// One call of a panel kernel: two tiles of one strip each, or one tile of two (low and high), times a panel.
 struct PanelCall {
@@ -173,17 +197,23 @@ struct Kernels {
   Isa isa;
   /// [codes][planes - 1][tokens - 1]; null where a caller must take fewer tokens.
   void (*tile[kCodesCount][kMaxPlanes][kMaxTokens])(const TileCall&);
-  /// Two tiles at once for one token: hides the latency of a single chain.
+  /// Two tiles at once for one token, where two streams from memory are faster than one.
   void (*pair[kCodesCount][kMaxPlanes])(const TileCall&);
   void (*int8[kMaxTokens])(const Int8Call&);
-  /// By planes - 1. A row whose block has NaN or infinity gets the scale NaN; a block below 2^-100 counts as zero.
+  /// By planes - 1, as below. A row whose block has NaN or infinity gets the scale NaN; a block below 2^-100 counts as zero.
   void (*quantize[kMaxPlanes])(const QuantizeCall&);
-  /// The same for a panel; `column` is not used.
+  /// The same for a panel of bytes; `column` is not used.
   void (*quantize_panel[kMaxPlanes])(const QuantizeCall&);
-  /// Writes a tile's codes as bytes, [block][unit][16][64]: the codes themselves, or one of the table's bytes for each weight.
-  void (*widen_codes[kCodesCount])(const Weight&, const uint8_t* tile, Part part, uint8_t* strip);
+  /// Writes a tile's codes as bytes, [block][unit][16][64]: the codes themselves, or one of the bytes of the table's numbers for so many planes.
+  void (*widen_codes[kCodesCount])(const Weight&, const uint8_t* tile, Part part, int planes, uint8_t* strip);
   /// [strips a tile has - 1][planes - 1]; null where this instruction set has none: then `tile` serves.
   void (*panel[2][kMaxPlanes])(const PanelCall&);
+  /// Panels of two planes as words, where that takes fewer instructions: two tiles, one strip of words each. Null otherwise.
+  void (*quantize_words)(const QuantizeCall&);
+  void (*widen_words[kCodesCount])(const Weight&, const uint8_t* tile, uint8_t* strip);
+  void (*panel_words)(const PanelCall&);
+  /// Rows up to which `tile` is faster than these, of codes and of tables.
+  size_t few_words[2];
   /**
    * One row of x for a rotated weight, or one of pairs: out [columns] = x [features] filled up with zeros, times the normalised Hadamard matrix in runs of
    * `block` (0: none). `evens_first`: of every 8 numbers those at 0, 2, 4, 6, then the others, as the tiles of pairs have them.

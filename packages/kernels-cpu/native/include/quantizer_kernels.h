@@ -6,6 +6,8 @@
 
 namespace lowbit {
 
+enum class Float : int;
+
 /// Groups that one call takes: the lanes of a vector. Lanes without a group of their own repeat one.
 constexpr int kGroupLanes = 16;
 
@@ -40,6 +42,30 @@ struct FourBitCall {
   double* largest;
 };
 
+/// kGroupLanes runs of `size` weights (a multiple of 4), each of a row, into codes of LLM.int8, as fixed-point numbers: packages/bnb/src/int8-row.ts.
+struct FixedPointCall {
+  const float* const* weights;  // by lane, [size]
+  size_t size;
+  const double* scale;  // by lane, as are all below: codes in units of 2^-15
+  const double* step;   // of a code
+  const float* factor;  // of a float16 weight
+  const int32_t* limit;  // squares above it are near the middle between two codes
+  uint8_t* codes;        // element i of lane l is at [i * kGroupLanes + l]
+  double* squared_error;   // in units of 2^-30 squared codes
+  double* squared_weight;
+  double* largest;  // error
+  double* nearest;  // largest error of those near the middle, -1 if there is none
+};
+
+/// Vectors [count, dim] of one or two numbers, and square cells on either axis, `side` of them from -extent to extent.
+struct CellCall {
+  const float* vectors;
+  size_t count;
+  int dim;
+  uint32_t side;
+  float extent;
+};
+
 struct QuantizerKernels {
   /// Smallest and largest of every group [groups, size]: of zeros of both signs the first one, NaN where a number is NaN or infinite.
   void (*min_max)(const float* w, size_t groups, size_t size, float* low, float* high);
@@ -52,6 +78,16 @@ struct QuantizerKernels {
   /// Largest magnitudes of blocks [blocks, size], NaN where one is.
   void (*block_absmax)(const float* w, size_t blocks, size_t size, float* absmax);
   void (*four_bit)(const FourBitCall& call);
+  void (*fixed_point)(const FixedPointCall& call);
+  /// Sums of the squares of kGroupLanes rows of `size` numbers, each in order.
+  void (*squares)(const float* const* w, size_t size, double* sums);
+  /// Blocks of a Hadamard transform in place, n a multiple of 16: v H / divisor, or of v times a scale, rounded as it is stored.
+  void (*rotate_and_divide)(float* v, size_t n, size_t block, float divisor);
+  void (*scale_and_rotate)(float* v, size_t n, size_t block, float scale, Float dtype);
+  /// In which cell each vector is: column, or column + row * side; beyond all of them as many as there are.
+  void (*number_cells)(const CellCall& call, uint32_t* cells);
+  /// Of kGroupLanes rows of `size` numbers: sums of the squares of w - v * factor, and the largest of these differences.
+  void (*distances)(const float* const* w, const float* const* v, size_t size, double factor, double* squared_error, double* largest);
 };
 
 }  // namespace lowbit

@@ -37,22 +37,10 @@ struct Operands {
 
 /// Blocks of a batch: as many as there are registers for, since a register's next sums wait until its last ones are stored.
 template <int B, int P>
-constexpr size_t kBatch = P == 1 ? 4 : B == 1 ? 2 : 1;
+constexpr size_t kBatch = B == 1 ? 2 : 1;
 
 // Register numbers are literals: that is how the instructions are spelt. Activations are the first operand, codes the second: 16 rows of four consecutive
 // inputs a line is the order in which tiles hold them.
-#define LOWBIT_SUMS_1(c, x, y)                \
-  do {                                        \
-    _tile_zero(c);                            \
-    for (size_t u = 0; u < o.units; ++u) {    \
-      _tile_loadd(x, o.a, 64);                \
-      _tile_loadd(y, o.low, 64);              \
-      _tile_dpbsud(c, x, y);                  \
-      o.a += kUnitBytes;                      \
-      o.low += kUnitBytes;                    \
-    }                                         \
-  } while (0)
-
 #define LOWBIT_SUMS_2(c, d, bytes)            \
   do {                                        \
     _tile_zero(c);                            \
@@ -90,16 +78,7 @@ constexpr size_t kBatch = P == 1 ? 4 : B == 1 ? 2 : 1;
 /// Sums of up to kBatch blocks, [block][B][P][row][16].
 template <int B, int P>
 ALWAYS_INLINE void batch_sums(Operands& o, size_t blocks, int32_t* sums) {
-  if constexpr (P == 1) {
-    LOWBIT_SUMS_1(0, 4, 5);
-    if (blocks > 1) LOWBIT_SUMS_1(1, 6, 7);
-    if (blocks > 2) LOWBIT_SUMS_1(2, 4, 5);
-    if (blocks > 3) LOWBIT_SUMS_1(3, 6, 7);
-    _tile_stored(0, sums, 64);
-    if (blocks > 1) _tile_stored(1, sums + 256, 64);
-    if (blocks > 2) _tile_stored(2, sums + 512, 64);
-    if (blocks > 3) _tile_stored(3, sums + 768, 64);
-  } else if constexpr (P == 2) {
+  if constexpr (P == 2) {
     LOWBIT_SUMS_2(0, 1, o.low);
     if constexpr (B == 2) {
       LOWBIT_SUMS_2(2, 3, o.high);
@@ -190,9 +169,7 @@ ALWAYS_INLINE void tile_panel(const PanelCall& call, const uint8_t* tile, const 
         planes[p] = B == 1 ? upper : _mm512_add_epi32(_mm512_slli_epi32(upper, 8), _mm512_load_si512(s + p * 256 + m * 16));
       }
       __m512 all;
-      if constexpr (P == 1) {
-        all = _mm512_cvtepi32_ps(planes[0]);
-      } else if constexpr (B == 1 && P == 2) {
+      if constexpr (P == 2) {
         all = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(planes[0], 8), planes[1]));
       } else if constexpr (B == 1) {
         const __m512 lower = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(planes[1], 8), planes[2]));
@@ -242,7 +219,7 @@ const Kernels* amx_kernels() {
   static const Kernels kernels = [] {
     Kernels k = *avx512_kernels();
     k.isa = Isa::amx;
-    k.panel[0][0] = panel_product<1, 1>;
+    k.panel_words = nullptr;
     k.panel[0][1] = panel_product<1, 2>;
     k.panel[0][2] = panel_product<1, 3>;
     k.panel[1][1] = panel_product<2, 2>;

@@ -22,6 +22,10 @@ struct V {
   static constexpr bool kSigned = false;
   /// Whether panels pay: not where registers are too few.
   static constexpr bool kPanels = false;
+  /// Whether panels of words do, and how many tiles and rows of them registers hold.
+  static constexpr bool kWords = true;
+  static constexpr int kWordTiles = 1, kWordTokens = 4;
+  static constexpr size_t kFewWords[] = {6, 1};
   static constexpr bool kPairs = false;
   static constexpr int kMost[kMaxPlanes] = {4, 2, 1};
   static constexpr int kTableSums = 6;
@@ -99,6 +103,10 @@ struct V {
   ALWAYS_INLINE Ints dot(Ints sum, Bytes codes, int32_t a) {
     const __m256i v = _mm256_set1_epi32(a);
     return {dot_half<WIDE>(sum.a, codes.a, v), dot_half<WIDE>(sum.b, codes.b, v)};
+  }
+  ALWAYS_INLINE Ints dot_words(Ints sum, Bytes words, int32_t a) {
+    const __m256i v = _mm256_set1_epi32(a);
+    return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(words.a, v)), _mm256_add_epi32(sum.b, _mm256_madd_epi16(words.b, v))};
   }
   ALWAYS_INLINE Ints integers(int32_t v) { return {_mm256_set1_epi32(v), _mm256_set1_epi32(v)}; }
   ALWAYS_INLINE Ints add(Ints v, Ints w) { return {_mm256_add_epi32(v.a, w.a), _mm256_add_epi32(v.b, w.b)}; }

@@ -129,6 +129,8 @@ void assign_lanes(const AssignCall& call) {
 void assign_codes(const AssignCall& call) { call.inverse != nullptr ? assign_lanes<true>(call) : assign_lanes<false>(call); }
 
 #include "blocks.h"
+#include "int8_rows.h"
+#include "rotated.h"
 
 constexpr QuantizerKernels quantizer_kernels() {
   QuantizerKernels k{};
@@ -138,5 +140,11 @@ constexpr QuantizerKernels quantizer_kernels() {
   k.turn_bytes = turn_bytes;
   k.block_absmax = block_absmax;
   k.four_bit = four_bit;
+  k.fixed_point = fixed_point;
+  k.squares = squares;
+  k.rotate_and_divide = rotate_and_divide;
+  k.scale_and_rotate = scale_and_rotate;
+  k.number_cells = number_cells;
+  k.distances = distances;
   return k;
 }

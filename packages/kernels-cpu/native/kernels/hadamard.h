@@ -30,7 +30,7 @@ ALWAYS_INLINE void double_butterflies(float* v, size_t n, size_t h) {
   }
 }
 
-/// Runs of `block` (a power of two) of n numbers, n a multiple of 16 and of the block, in place.
+/// Runs of `block` (a power of two) of n numbers, n a multiple of 16 and of the block (or this of 16), in place, unnormalised.
 void transform(float* v, size_t n, size_t block) {
   if (block >= 16) {
     for (size_t i = 0; i < n; i += 16) {
@@ -47,6 +47,10 @@ void transform(float* v, size_t n, size_t block) {
   size_t h = 16;
   for (; 4 * h <= block; h *= 4) double_butterflies(v, n, h);
   if (2 * h <= block) butterflies(v, n, h);
+}
+
+void transform_normalised(float* v, size_t n, size_t block) {
+  transform(v, n, block);
   const V::Floats norm = V::set(static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(block))));
   for (size_t i = 0; i < n; i += 16) V::store(v + i, V::mul(V::load_f32(v + i), norm));
 }
@@ -56,11 +60,11 @@ void rotate(const float* x, size_t features, size_t columns, size_t block, bool 
   for (size_t i = features; i < columns; ++i) out[i] = 0;
   if (block > 1) {
     const size_t whole = columns / 16 * 16;  // shorter rows are of blocks below 16
-    if (whole > 0) transform(out, whole, block);
+    if (whole > 0) transform_normalised(out, whole, block);
     if (whole < columns) {
       float rest[16] = {};
       __builtin_memcpy(rest, out + whole, (columns - whole) * sizeof(float));
-      transform(rest, 16, block);
+      transform_normalised(rest, 16, block);
       __builtin_memcpy(out + whole, rest, (columns - whole) * sizeof(float));
     }
   }

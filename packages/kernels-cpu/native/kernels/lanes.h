@@ -43,6 +43,12 @@ ALWAYS_INLINE Wide widened(Floats v) { return {_mm512_cvtps_pd(_mm512_castps512_
 ALWAYS_INLINE Floats narrowed(const Wide& v) {
   return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(v.low)), _mm512_cvtpd_ps(v.high), 1);
 }
+ALWAYS_INLINE Ints truncated(const Wide& v) {
+  return (Ints)_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvttpd_epi32(v.low)), _mm512_cvttpd_epi32(v.high), 1);
+}
+ALWAYS_INLINE Wide widened(Ints v) {
+  return {_mm512_cvtepi32_pd(_mm512_castsi512_si256((__m512i)v)), _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64((__m512i)v, 1))};
+}
 ALWAYS_INLINE Floats of_rows(const float* const* rows, size_t at) {
   Floats v = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + at));
   v = _mm512_insertf32x4(v, _mm_loadu_ps(rows[4] + at), 1);
@@ -53,6 +59,12 @@ ALWAYS_INLINE Floats low_pairs(Floats a, Floats b) { return _mm512_unpacklo_ps(a
 ALWAYS_INLINE Floats high_pairs(Floats a, Floats b) { return _mm512_unpackhi_ps(a, b); }
 ALWAYS_INLINE Floats low_halves(Floats a, Floats b) { return (Floats)_mm512_unpacklo_pd((Doubles)a, (Doubles)b); }
 ALWAYS_INLINE Floats high_halves(Floats a, Floats b) { return (Floats)_mm512_unpackhi_pd((Doubles)a, (Doubles)b); }
+ALWAYS_INLINE Floats even_lanes(Floats a, Floats b) {
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+}
+ALWAYS_INLINE Floats odd_lanes(Floats a, Floats b) {
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
 #elif defined(__AVX__)
 ALWAYS_INLINE Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 ALWAYS_INLINE Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
@@ -62,6 +74,12 @@ ALWAYS_INLINE Wide widened(Floats v) { return {_mm256_cvtps_pd(_mm256_castps256_
 ALWAYS_INLINE Floats narrowed(const Wide& v) {
   return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(v.low)), _mm256_cvtpd_ps(v.high), 1);
 }
+ALWAYS_INLINE Ints truncated(const Wide& v) {
+  return (Ints)_mm256_insertf128_si256(_mm256_castsi128_si256(_mm256_cvttpd_epi32(v.low)), _mm256_cvttpd_epi32(v.high), 1);
+}
+ALWAYS_INLINE Wide widened(Ints v) {
+  return {_mm256_cvtepi32_pd(_mm256_castsi256_si128((__m256i)v)), _mm256_cvtepi32_pd(_mm256_extractf128_si256((__m256i)v, 1))};
+}
 ALWAYS_INLINE Floats of_rows(const float* const* rows, size_t at) {
   return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[0] + at)), _mm_loadu_ps(rows[4] + at), 1);
 }
@@ -69,6 +87,8 @@ ALWAYS_INLINE Floats low_pairs(Floats a, Floats b) { return _mm256_unpacklo_ps(a
 ALWAYS_INLINE Floats high_pairs(Floats a, Floats b) { return _mm256_unpackhi_ps(a, b); }
 ALWAYS_INLINE Floats low_halves(Floats a, Floats b) { return (Floats)_mm256_unpacklo_pd((Doubles)a, (Doubles)b); }
 ALWAYS_INLINE Floats high_halves(Floats a, Floats b) { return (Floats)_mm256_unpackhi_pd((Doubles)a, (Doubles)b); }
+ALWAYS_INLINE Floats even_lanes(Floats a, Floats b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
+ALWAYS_INLINE Floats odd_lanes(Floats a, Floats b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
 #else
 template <class T>
 ALWAYS_INLINE T smaller(T a, T b) {
@@ -79,14 +99,24 @@ ALWAYS_INLINE T larger(T a, T b) {
   return a > b ? a : b;
 }
 ALWAYS_INLINE Wide widened(Floats v) { return {Doubles{v[0], v[1]}, Doubles{v[2], v[3]}}; }
+/// As vectors: of lanes that are narrowed and widened one by one GCC 12 makes nothing at all.
+using TwoFloats = float __attribute__((vector_size(8)));
 ALWAYS_INLINE Floats narrowed(const Wide& v) {
-  return Floats{static_cast<float>(v.low[0]), static_cast<float>(v.low[1]), static_cast<float>(v.high[0]), static_cast<float>(v.high[1])};
+  return __builtin_shufflevector(__builtin_convertvector(v.low, TwoFloats), __builtin_convertvector(v.high, TwoFloats), 0, 1, 2, 3);
+}
+ALWAYS_INLINE Ints truncated(const Wide& v) {
+  return Ints{static_cast<int32_t>(v.low[0]), static_cast<int32_t>(v.low[1]), static_cast<int32_t>(v.high[0]), static_cast<int32_t>(v.high[1])};
+}
+ALWAYS_INLINE Wide widened(Ints v) {
+  return {Doubles{static_cast<double>(v[0]), static_cast<double>(v[1])}, Doubles{static_cast<double>(v[2]), static_cast<double>(v[3])}};
 }
 ALWAYS_INLINE Floats of_rows(const float* const* rows, size_t at) { return read_as<Floats>(rows[0] + at); }
 ALWAYS_INLINE Floats low_pairs(Floats a, Floats b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
 ALWAYS_INLINE Floats high_pairs(Floats a, Floats b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
 ALWAYS_INLINE Floats low_halves(Floats a, Floats b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
 ALWAYS_INLINE Floats high_halves(Floats a, Floats b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
+ALWAYS_INLINE Floats even_lanes(Floats a, Floats b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
+ALWAYS_INLINE Floats odd_lanes(Floats a, Floats b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
 #endif
 
 ALWAYS_INLINE Floats all(float v) { return Floats{} + v; }
@@ -98,15 +128,23 @@ ALWAYS_INLINE Doubles magnitude(Doubles v) { return (Doubles)((Longs)v & 0x7ffff
 ALWAYS_INLINE Floats rounded(Floats v) { return v + 12582912.0f - 12582912.0f; }
 ALWAYS_INLINE Doubles rounded(Doubles v) { return v + 6755399441055744.0 - 6755399441055744.0; }
 
-/// Whole numbers from 0 to 255 as bytes.
-ALWAYS_INLINE void write_bytes(uint8_t* into, Floats v) {
-  const Ints whole = __builtin_convertvector(v, Ints);
+/// To the nearest f16, ties to even, what is below 65520: a number so much larger that its last bit is an f16's is added and taken off.
+ALWAYS_INLINE Floats rounded_to_f16(Floats v) {
+  const Ints size = (Ints)v & 0x7fffffff, least = Ints{} + 0x38800000;
+  const Ints exponent = (size < least ? least : size) & 0x7f800000;
+  const Floats far = (Floats)(exponent + (13 << 23));
+  return (Floats)((Ints)(((Floats)size + far) - far) | ((Ints)v & static_cast<int32_t>(0x80000000)));
+}
+
+/// The lower bytes of whole numbers.
+ALWAYS_INLINE void write_bytes(uint8_t* into, Ints whole) {
 #if defined(__AVX512F__)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(into), _mm512_cvtepi32_epi8((__m512i)whole));
 #else
   for (int l = 0; l < kLanes; ++l) into[l] = static_cast<uint8_t>(whole[l]);
 #endif
 }
+ALWAYS_INLINE void write_bytes(uint8_t* into, Floats v) { write_bytes(into, __builtin_convertvector(v, Ints)); }
 
 /// Elements [from, from + n) of kLanes rows as vectors of the rows.
 ALWAYS_INLINE void turn(const float* const* rows, size_t from, size_t n, Floats* into) {

@@ -28,6 +28,7 @@ struct Neon {
   static constexpr bool kPairs = false;
   /// Whether panels pay: there are kernels of several rows, see squares.h.
   static constexpr bool kPanels = false;
+  static constexpr bool kWords = false;
   static constexpr int kMost[kMaxPlanes] = {6, 3, 2};
   static constexpr int kTableSums = 6;
   /// Of attention, by queries - 1: what registers hold.

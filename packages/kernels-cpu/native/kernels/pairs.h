@@ -54,11 +54,9 @@ void pair_product(const TileCall& call) {
   const Weight& w = *call.weight;
   const Activations& x = *call.x;
   const size_t units = w.code_bytes / U::kBytes;
-  // Activations of one plane are rounded to 8 bits, so numbers of the table are, too.
-  constexpr int B = P > 1 ? 2 : 1;
+  constexpr int B = 2;  // bytes of a weight
   ByteTable<C> tables[2 * B];
-  constexpr size_t kEntries = pair_entries(C);
-  for (size_t i = 0; i < 2 * B; ++i) ByteTable<C>::load(tables[i], w.pair_bytes + (i + (B == 1 ? 4 : 0)) * kEntries);
+  for (size_t i = 0; i < 2 * B; ++i) ByteTable<C>::load(tables[i], pair_numbers(w, P) + i * pair_entries(C));
   V::Floats f[M];
   UNROLL for (int m = 0; m < M; ++m) f[m] = V::set(0.0f);
   const uint8_t* block = call.tile;
@@ -72,7 +70,7 @@ void pair_product(const TileCall& call) {
     }
     const uint8_t* q = block;
     for (size_t u = 0; u < units; ++u, q += U::kBytes, a += 2 * U::kVectors * M * P) {
-      V::prefetch(q + 4096);
+      V::prefetch(q + kAhead<1>);
       each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
         constexpr int i = decltype(index)::value;
         const V::Bytes codes = U::template get<i>(q);
@@ -90,8 +88,8 @@ void pair_product(const TileCall& call) {
     const V::Floats scale = load_meta(block + w.code_bytes, w.meta);
     UNROLL for (int m = 0; m < M; ++m) {
       V::Ints planes[P];
-      UNROLL for (int p = 0; p < P; ++p) planes[p] = B == 2 ? V::add(V::left8(sums[m][p][B - 1]), sums[m][p][0]) : sums[m][p][0];
-      const V::Floats y = V::mul(join<P, B == 1>(planes), V::set(x.scale[b * M + m]));
+      UNROLL for (int p = 0; p < P; ++p) planes[p] = V::add(V::left8(sums[m][p][1]), sums[m][p][0]);
+      const V::Floats y = V::mul(join<P, false>(planes), V::set(x.scale[b * M + m]));
       f[m] = V::fused(y, scale, f[m]);
     }
   }
@@ -159,7 +157,7 @@ void expand_halves(const Weight& w, const uint8_t* tile, size_t from, size_t to,
     const uint8_t* q = tile + b * w.block_bytes;
     const V::Floats scale = V::mul(load_meta(q + w.code_bytes, R), V::set(0x1p112f));
     for (size_t u = 0; u < units; ++u, q += U::kBytes) {
-      V::prefetch(q + 4096);
+      V::prefetch(q + kAhead<1>);
       each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
         const V::Bytes codes = W::halves_order(U::template get<decltype(index)::value>(q));
         UNROLL for (int j = 0; j < 2; ++j) {

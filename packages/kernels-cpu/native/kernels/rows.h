@@ -32,8 +32,13 @@ ALWAYS_INLINE void dot_tile(const uint8_t* w, size_t n, const float* x, size_t x
   const size_t row_bytes = n * width;
   V::Floats sums[R][T];
   UNROLL for (int r = 0; r < R; ++r) UNROLL for (int t = 0; t < T; ++t) sums[r][t] = V::set(0.0f);
+  // What is fetched meanwhile: R rows lie one after another, so near their end it is in the rows after these.
+  const size_t ahead = row_bytes >= kAhead<1> ? kAhead<1> : (kAhead<1> / (R * row_bytes + 1) + 1) * R * row_bytes;
   size_t k = 0;
   for (; k + 16 <= n; k += 16) {
+    if constexpr (R > 1 && T == 1) {
+      UNROLL for (int r = 0; r < R; ++r) V::prefetch(w + r * row_bytes + k * width + ahead);
+    }
     V::Floats v[T];
     UNROLL for (int t = 0; t < T; ++t) v[t] = V::load_f32(x + t * x_stride + k);
     UNROLL for (int r = 0; r < R; ++r) {

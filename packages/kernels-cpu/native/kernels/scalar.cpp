@@ -24,6 +24,7 @@ struct V {
   static constexpr bool kSigned = false;
   /// Whether panels pay: not where registers are too few.
   static constexpr bool kPanels = false;
+  static constexpr bool kWords = false;
   static constexpr bool kPairs = false;
   static constexpr int kMost[kMaxPlanes] = {1, 1, 1};
   static constexpr int kTableSums = 6;

@@ -87,11 +87,10 @@ void tile_squares(const TileCall& call) {
   using U = Vectors<C>;
   constexpr int K = M * P;
   constexpr bool kTable = C == Codes::table4;
-  constexpr bool kTwo = kTable && P > 1;  // bytes of a number: see tile_product
   const Weight& w = *call.weight;
   const Activations& x = *call.x;
   const size_t units = w.code_bytes / U::kBytes;
-  const uint8x16_t low = V::load_table(kTwo ? w.table_low : w.table_rounded), high = V::load_table(w.table_high);
+  const uint8x16_t low = V::load_table(numbers_of(w, P).low), high = V::load_table(numbers_of(w, P).high);
   V::Floats f[M];
   UNROLL for (int m = 0; m < M; ++m) f[m] = V::set(0.0f);
   const uint8_t* block = call.tile;
@@ -101,16 +100,14 @@ void tile_squares(const TileCall& call) {
     int8x16_t columns[K / 2];
     const uint8_t* q = block;
     for (size_t u = 0; u < units; ++u, q += U::kBytes, a += U::kVectors * K) {
-      V::prefetch(q + 4096);
+      V::prefetch(q + kAhead<1>);
       each<U::kVectors / 2>([&](auto index) ALWAYS_INLINE_LAMBDA {
         constexpr int i = 2 * decltype(index)::value;
         const V::Bytes first = U::template get<i>(q), second = U::template get<i + 1>(q);
         load_columns<K>(a + i * K, a + (i + 1) * K, columns);
         if constexpr (kTable) {
           add_squares<K>(sums, first, second, columns, [&](uint8x16_t codes) ALWAYS_INLINE_LAMBDA { return vqtbl1q_u8(low, codes); });
-          if constexpr (kTwo) {
-            add_squares<K>(upper, first, second, columns, [&](uint8x16_t codes) ALWAYS_INLINE_LAMBDA { return vqtbl1q_u8(high, codes); });
-          }
+          add_squares<K>(upper, first, second, columns, [&](uint8x16_t codes) ALWAYS_INLINE_LAMBDA { return vqtbl1q_u8(high, codes); });
         } else {
           add_squares<K>(sums, first, second, columns, as_they_are);
         }
@@ -126,15 +123,13 @@ void tile_squares(const TileCall& call) {
     UNROLL for (int m = 0; m < M; ++m) UNROLL for (int p = 0; p < P; ++p) {
       const int k = m * P + p;
       whole[m][p] = Squares<K>::column(sums, k);
-      // The upper bytes of table numbers are held with 128 added.
-      const V::Ints less = V::integers(-128 * x.plane_sum[b * K + k]);
-      if constexpr (kTwo) {
+      if constexpr (kTable) {
+        // The upper bytes of table numbers are held with 128 added.
+        const V::Ints less = V::integers(-128 * x.plane_sum[b * K + k]);
         whole[m][p] = V::add(V::left8(V::add(Squares<K>::column(upper, k), less)), whole[m][p]);
-      } else if constexpr (kTable) {
-        whole[m][p] = V::add(whole[m][p], less);
       }
     }
-    add_block<M, P, !kTwo>(call, b, block + w.code_bytes, whole, f);
+    add_block<M, P, !kTable>(call, b, block + w.code_bytes, whole, f);
   }
   UNROLL for (int m = 0; m < M; ++m) V::store(call.out + m * 16, f[m]);
 }
@@ -171,8 +166,6 @@ void set_squares(Kernels& k) {
 
 template <Codes C>
 void set_squares_of(Kernels& k) {
-  set_squares<C, 1, 4>(k);
-  set_squares<C, 1, 6>(k);
   set_squares<C, 2, 2>(k);
   set_squares<C, 2, 3>(k);
   set_squares<C, 3, 2>(k);
@@ -185,8 +178,6 @@ Kernels with_squares(Kernels k) {
   set_squares_of<Codes::c3>(k);
   set_squares_of<Codes::c2>(k);
   set_squares_of<Codes::c1>(k);
-  set_squares<Codes::table4, 1, 4>(k);
-  set_squares<Codes::table4, 1, 6>(k);
   set_squares<Codes::table4, 2, 1>(k);
   k.int8[3] = int8_squares<4>;
   k.int8[5] = int8_squares<6>;

@@ -18,12 +18,11 @@ void fill_tokens(Kernels& k, ints<M...>) {
 
 template <Codes C>
 void fill_codes(Kernels& k) {
-  fill_tokens<C, 1>(k, first<kMaxTokens>());
   fill_tokens<C, 2>(k, first<kMaxTokens>());
   fill_tokens<C, 3>(k, first<kMaxTokens>());
   if constexpr (V::kPanels) k.widen_codes[static_cast<int>(C)] = widen_codes<C>;
+  if constexpr (V::kWords) k.widen_words[static_cast<int>(C)] = widen_words<C>;
   if constexpr (V::kPairs) {
-    k.pair[static_cast<int>(C)][0] = tile_product<C, 2, 1, 1>;
     k.pair[static_cast<int>(C)][1] = tile_product<C, 2, 1, 2>;
     k.pair[static_cast<int>(C)][2] = tile_product<C, 2, 1, 3>;
   }
@@ -37,11 +36,11 @@ constexpr auto pairs_of() -> void (*)(const TileCall&) {
 
 template <Codes C, int... M>
 void fill_pairs(Kernels& k, ints<M...>) {
-  ((k.tile[static_cast<int>(C)][0][M] = pairs_of<C, 1, M + 1>()), ...);
   ((k.tile[static_cast<int>(C)][1][M] = pairs_of<C, 2, M + 1>()), ...);
   ((k.tile[static_cast<int>(C)][2][M] = pairs_of<C, 3, M + 1>()), ...);
   k.expand[static_cast<int>(C)] = expand<C>;
   if constexpr (V::kPanels) k.widen_codes[static_cast<int>(C)] = widen_codes<C>;
+  if constexpr (V::kWords) k.widen_words[static_cast<int>(C)] = widen_words<C>;
 }
 
 template <int T>
@@ -66,6 +65,15 @@ void fill_int8(Kernels& k, ints<M...>) {
   ((k.int8[M] = int8_of<M + 1>()), ...);
 }
 
+template <class W = V>
+void fill_words(Kernels& k) {
+  if constexpr (W::kWords) {
+    k.quantize_words = quantize_words;
+    k.panel_words = word_panel<W>;
+    for (int i = 0; i < 2; ++i) k.few_words[i] = W::kFewWords[i];
+  }
+}
+
 Kernels make_kernels(Isa isa) {
   Kernels k{};
   k.isa = isa;
@@ -82,16 +90,12 @@ Kernels make_kernels(Isa isa) {
   fill_strips(k, first<kMaxTokens>());
   fill_int8(k, first<kMaxTokens>());
   if constexpr (V::kPanels) {
-    k.panel[0][0] = panel_product<1, 1>;
-    k.panel[0][1] = panel_product<1, 2>;
     k.panel[0][2] = panel_product<1, 3>;
-    k.panel[1][1] = panel_product<2, 2>;
     k.panel[1][2] = panel_product<2, 3>;
-    k.quantize_panel[0] = quantize_panel<1>;
     k.quantize_panel[1] = quantize_panel<2>;
     k.quantize_panel[2] = quantize_panel<3>;
   }
-  k.quantize[0] = quantize_planes<1>;
+  fill_words(k);
   k.quantize[1] = quantize_planes<2>;
   k.quantize[2] = quantize_planes<3>;
   k.rotate = rotate;

@@ -109,12 +109,10 @@ ALWAYS_INLINE V::Floats load_meta(const uint8_t* p, Float dtype) {
 
 constexpr size_t meta_bytes(Float dtype) { return dtype == Float::none ? 0 : dtype == Float::f32 ? 64 : 32; }
 
-/// Sums of all planes as one number: 65536 s0 + 256 s1 + s2.
+/// Sums of all planes as one number: 65536 s0 + 256 s1 + s2, or 256 s0 + s1.
 template <int P, bool FITS>
 ALWAYS_INLINE V::Floats join(const V::Ints* s) {
-  if constexpr (P == 1) {
-    return V::to_float(s[0]);
-  } else if constexpr (FITS) {  // 256 times a sum fits an int32
+  if constexpr (FITS || P == 2) {  // 256 times a sum fits an int32
     const V::Floats low = V::to_float(V::add(V::left8(s[P - 2]), s[P - 1]));
     if constexpr (P == 2) return low;
     return V::add(V::mul(V::to_float(s[0]), V::set(65536.0f)), low);
@@ -139,23 +137,27 @@ ALWAYS_INLINE void add_block(const TileCall& call, size_t b, const uint8_t* numb
   }
 }
 
-/// Bytes from a read to what is fetched meanwhile.
-constexpr size_t kAhead = 4096;
+/// Bytes from a read to what is fetched meanwhile, by streams: what memory sends while it answers (of one thread about 48 GB/s x 200 ns on Zen 5), and what
+/// serves two streams best on Emerald Rapids.
+template <int T>
+constexpr size_t kAhead = T == 1 ? 12288 : 4096;
 
 /// T tiles x M tokens x P planes. S independent chains of sums where there are few, for the latency of the dot product.
 template <Codes C, int T, int M, int P>
 void tile_product(const TileCall& call) {
   using U = Unit<C>;
-  // Activations of one plane are rounded to 8 bits, so numbers of a table are, too.
   constexpr bool kTable = C == Codes::table4;
-  constexpr int B = kTable && P > 1 ? 2 : 1;
+  constexpr int B = kTable ? 2 : 1;  // bytes of a weight
   constexpr int S = V::kChains && T * M * P * B <= 4 && U::kVectors % 2 == 0 ? 2 : 1;
   const Weight& w = *call.weight;
   const Activations& x = *call.x;
   const size_t units = w.code_bytes / U::kBytes;
   V::Table low{}, high{};
-  if constexpr (kTable) low = load_shifted(B == 2 ? w.table_low : w.table_rounded);
-  if constexpr (B == 2) high = load_shifted(w.table_high);
+  if constexpr (kTable) {
+    const Integers& numbers = numbers_of(w, P);
+    low = load_shifted(numbers.low);
+    high = load_shifted(numbers.high);
+  }
   V::Floats f[T][M];
   UNROLL for (int t = 0; t < T; ++t) UNROLL for (int m = 0; m < M; ++m) f[t][m] = V::set(0.0f);
   const uint8_t* block = call.tile;
@@ -166,19 +168,18 @@ void tile_product(const TileCall& call) {
       UNROLL for (int s = 0; s < S; ++s) UNROLL for (int i = 0; i < B; ++i) sums[t][m][p][i][s] = V::integers(0);
       const int32_t plane_sum = x.plane_sum[(b * M + m) * P + p];
       if constexpr (kWide<C>) sums[t][m][p][0][0] = V::integers(kShift * plane_sum);
-      // The upper (or only) bytes of table numbers are held with 128 added.
+      // The upper bytes of table numbers are held with 128 added.
       if constexpr (kTable) sums[t][m][p][B - 1][0] = V::integers((kShift - 128) * plane_sum);
     }
     // What comes next to each stream: near its end that is in the tiles after the T of this call.
-    const size_t ahead = kAhead + (b * w.block_bytes + kAhead < call.stride ? 0 : (T - 1) * call.stride);
+    const size_t ahead = kAhead<T> + (b * w.block_bytes + kAhead<T> < call.stride ? 0 : (T - 1) * call.stride);
     const uint8_t* q = block;
     for (size_t u = 0; u < units; ++u, q += U::kBytes, a += U::kVectors * M * P) {
       UNROLL for (int t = 0; t < T; ++t) V::prefetch(q + t * call.stride + ahead);
       each<U::kVectors>([&](auto index) ALWAYS_INLINE_LAMBDA {
         constexpr int i = decltype(index)::value;
         UNROLL for (int t = 0; t < T; ++t) {
-          V::Bytes codes = shifted<C == Codes::c8>(U::template get<i>(q + t * call.stride));
-          if constexpr (kTable && B == 1) codes = V::look_up(low, codes);
+          const V::Bytes codes = shifted<C == Codes::c8>(U::template get<i>(q + t * call.stride));
           const int32_t* at = a + i * M * P;
           if constexpr (B == 2) {
             const V::Bytes lower = V::look_up(low, codes);
@@ -224,6 +225,7 @@ void int8_product(const Int8Call& call) {
   for (size_t b = call.from; b < call.to; ++b) {
     UNROLL for (int m = 0; m < M; ++m) sums[m] = V::add(sums[m], V::integers((kShift - 128) * x.plane_sum[b * M + m]));
     for (size_t i = 0; i < vectors; ++i, q += 64, a += M) {
+      V::prefetch(q + kAhead<1>);
       const V::Bytes codes = shifted<true>(V::load(q));
       UNROLL for (int m = 0; m < M; ++m) sums[m] = add_dot<true>(sums[m], codes, a[m]);
     }

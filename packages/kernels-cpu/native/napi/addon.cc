@@ -139,12 +139,7 @@ void make_tables(HeldWeight& held, const HeldWeight* like) {
     held.made = Block(pair_table_bytes(w.codes));
     set_pair_table(w, w.table, held.made.data());
   } else if (same) {
-    const Weight& from = like->weight;
-    std::memcpy(w.table_low, from.table_low, sizeof w.table_low);
-    std::memcpy(w.table_high, from.table_high, sizeof w.table_high);
-    std::memcpy(w.table_rounded, from.table_rounded, sizeof w.table_rounded);
-    w.table_factor = from.table_factor;
-    w.rounded_factor = from.rounded_factor;
+    std::copy(std::begin(like->weight.numbers), std::end(like->weight.numbers), std::begin(w.numbers));
   } else {
     set_table(w, w.table);
   }
@@ -244,7 +239,7 @@ Napi::Value multiply(const Napi::CallbackInfo& info) {
     const Weight& w = held.weight;
     const size_t planes = size_of(info[2]);
     const size_t rows = size_of(info[3]);
-    check(info.Env(), planes >= 1 && planes <= kMaxPlanes, "1 to 3 planes");
+    check(info.Env(), planes >= kMinPlanes && planes <= kMaxPlanes, "2 or 3 planes");
     check(info.Env(), rows <= SIZE_MAX / 64 / (w.inp + w.out), "too many rows");
     const float* x = elements<float, Napi::Float32Array>(info[4], rows * w.features);
     float* out = elements<float, Napi::Float32Array>(info[5], rows * w.out);
@@ -278,7 +273,7 @@ Napi::Value fill_rows(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 3));
+  exports.Set("abi", Napi::Number::New(env, 4));
   exports.Set("isas", Napi::Function::New(env, isas));
   exports.Set("openMachine", Napi::Function::New(env, open_machine));
   exports.Set("closeMachine", Napi::Function::New(env, close_machine));
@@ -293,6 +288,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add_packing_functions(env, exports);
   add_hqq_functions(env, exports);
   add_bnb_functions(env, exports);
+  add_higgs_functions(env, exports);
   return exports;
 }
 

@@ -76,5 +76,6 @@ void add_program_functions(Napi::Env env, Napi::Object exports);
 /// Routines of quantizers: routines-*.cc.
 void add_hqq_functions(Napi::Env env, Napi::Object exports);
 void add_bnb_functions(Napi::Env env, Napi::Object exports);
+void add_higgs_functions(Napi::Env env, Napi::Object exports);
 
 }  // namespace lowbit

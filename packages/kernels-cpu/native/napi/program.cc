@@ -6,6 +6,7 @@
 
 #include "arguments.h"
 #include "handles.h"
+#include "largest.h"
 
 namespace lowbit {
 namespace {
@@ -167,10 +168,10 @@ StepInput input_of(const Napi::Object& from) {
     input.shares.push_back(std::move(share));
   });
   each(from.Get("inputs"), [&](const Napi::Object& given) {
-    input.inputs.emplace(index(given, "op"), copied<float, Napi::Float32Array>(given.Get("values")));
+    input.inputs.emplace(index(given, "out"), copied<float, Napi::Float32Array>(given.Get("values")));
   });
   each(from.Get("injections"), [&](const Napi::Object& given) {
-    input.injections.emplace(index(given, "op"), std::make_pair(copied<uint32_t, Napi::Uint32Array>(given.Get("at")),
+    input.injections.emplace(index(given, "out"), std::make_pair(copied<uint32_t, Napi::Uint32Array>(given.Get("at")),
                                                                  copied<float, Napi::Float32Array>(given.Get("values"))));
   });
   return input;
@@ -189,7 +190,7 @@ struct StepJob {
 void run_step(napi_env, void* data) {
   StepJob& job = *static_cast<StepJob*>(data);
   try {
-    job.held->program.step(job.input, *job.held->machine->kernels, *job.held->machine->pool);
+    job.held->program.step(std::move(job.input), *job.held->machine->kernels, *job.held->machine->pool);
   } catch (const std::bad_alloc&) {
     job.code = "ERR_OUT_OF_MEMORY";
   } catch (const std::out_of_range& error) {
@@ -262,6 +263,28 @@ Napi::Value read_tensor(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/// readLargest(program, tensor, count, values, ids): the largest numbers of each row of a tensor and their places, as bytes
+Napi::Value read_largest(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Program& program = state(info).programs.at(info[0]).program;
+    const size_t id = size_of(info[1]), count = size_of(info[2]);
+    check(info.Env(), id < program.tensors.size(), "no such tensor");
+    const size_t width = program.tensors[id].width, bytes = program.tensor_bytes(static_cast<int>(id));
+    check(info.Env(), count >= 1 && count <= width, "a row has not so many numbers");
+    const size_t rows = bytes / (width * sizeof(float));
+    uint8_t* values = elements<uint8_t, Napi::Uint8Array>(info[3], rows * count * sizeof(float));
+    uint8_t* ids = elements<uint8_t, Napi::Uint8Array>(info[4], rows * count * sizeof(int32_t));
+    std::vector<float> most(count);
+    std::vector<int32_t> places(count);
+    for (size_t row = 0; row < rows; ++row) {
+      largest_of_row(program.tensor(static_cast<int>(id)) + row * width, width, count, most.data(), places.data());
+      std::memcpy(values + row * count * sizeof(float), most.data(), count * sizeof(float));
+      std::memcpy(ids + row * count * sizeof(int32_t), places.data(), count * sizeof(int32_t));
+    }
+    return info.Env().Undefined();
+  });
+}
+
 /// endStep(program): room of a long step is given back
 Napi::Value end_step(const Napi::CallbackInfo& info) {
   HeldProgram& held = state(info).programs.at(info[0]);
@@ -307,6 +330,7 @@ void add_program_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("stepProgram", Napi::Function::New(env, step_program));
   exports.Set("takeOutliers", Napi::Function::New(env, take_outliers));
   exports.Set("readTensor", Napi::Function::New(env, read_tensor));
+  exports.Set("readLargest", Napi::Function::New(env, read_largest));
   exports.Set("endStep", Napi::Function::New(env, end_step));
   exports.Set("forkSequence", Napi::Function::New(env, fork_sequence));
   exports.Set("closeSequence", Napi::Function::New(env, close_sequence));

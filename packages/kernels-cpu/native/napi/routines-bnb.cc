@@ -6,6 +6,8 @@
 #include "arguments.h"
 #include "jobs.h"
 #include "routines-bnb.h"
+#include "routines-int8.h"
+#include "tile-weights.h"
 
 namespace lowbit {
 namespace {
@@ -33,7 +35,23 @@ Napi::Value absmax(const Napi::CallbackInfo& info) {
   });
 }
 
-/// bnbFourBit(machine, weights, dtype, count, size, divides, cuts, codes, values, absmax, scale, packed, errors): no scale, and absmax is found first
+/// { first, blocks, offset, magnitudes, map, bounds, codes, scale }
+NestedScales nested_scales(const Napi::Object& spec, size_t blocks) {
+  const Napi::Env env = spec.Env();
+  NestedScales nested{};
+  nested.first = size_of(spec.Get("first"));
+  nested.blocks = size_of(spec.Get("blocks"));
+  nested.offset = spec.Get("offset").As<Napi::Number>().FloatValue();
+  check(env, nested.first <= nested.blocks && blocks <= nested.blocks - nested.first, "more blocks than there are");
+  nested.magnitudes = elements<float, Napi::Float32Array>(spec.Get("magnitudes"), (nested.blocks + 255) / 256);
+  nested.map = elements<float, Napi::Float32Array>(spec.Get("map"), 256);
+  nested.bounds = elements<float, Napi::Float32Array>(spec.Get("bounds"), 255);
+  nested.codes = elements<uint8_t, Napi::Uint8Array>(spec.Get("codes"), blocks);
+  nested.scale = elements<float, Napi::Float32Array>(spec.Get("scale"), blocks);
+  return nested;
+}
+
+/// bnbFourBit(machine, weights, dtype, count, size, divides, cuts, codes, values, nested, absmax, packed, errors)
 Napi::Value four_bit(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const std::shared_ptr<Machine> machine = state(info).machines.shared(info[0]);
@@ -42,15 +60,30 @@ Napi::Value four_bit(const Napi::CallbackInfo& info) {
     const uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[7], 16);
     const float* values = elements<float, Napi::Float32Array>(info[8], 16);
     for (int i = 0; i < 16; ++i) check(info.Env(), codes[i] < 16, "a code of more than 4 bits");
-    float* magnitudes = elements<float, Napi::Float32Array>(info[9], run.blocks());
-    const bool given = info[10].IsTypedArray();
-    const float* scale = given ? elements<float, Napi::Float32Array>(info[10], run.blocks()) : magnitudes;
+    const bool is_nested = info[9].IsObject();
+    const NestedScales nested = is_nested ? nested_scales(info[9].As<Napi::Object>(), run.blocks()) : NestedScales{};
+    float* absmax = elements<float, Napi::Float32Array>(info[10], run.blocks());
     uint8_t* packed = elements<uint8_t, Napi::Uint8Array>(info[11], (run.count + 1) / 2);
     double* errors = elements<double, Napi::Float64Array>(info[12], 3 * run.blocks());
+    // `nested` keeps its arrays.
     return run_job(info.Env(), "lowbit bnb.four-bit", {info[1], info[6], info[7], info[8], info[9], info[10], info[11], info[12]}, [=] {
-      if (!given) bnb_absmax(*machine->kernels, *machine->pool, run, magnitudes);
-      bnb_four_bit(*machine->kernels, *machine->pool, run, {cuts, codes, values}, magnitudes, scale, packed, errors);
+      bnb_four_bit(*machine->kernels, *machine->pool, run, {cuts, codes, values}, is_nested ? &nested : nullptr, absmax, packed, errors);
     });
+  });
+}
+
+/// bnbInt8(machine, weights, dtype, rows, size, few, narrow, magnitudes, codes, errors)
+Napi::Value int8(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const std::shared_ptr<Machine> machine = state(info).machines.shared(info[0]);
+    const Int8Rows rows{tile_weights(info, 1), info[5].ToBoolean(), info[6].ToBoolean()};
+    const size_t count = rows.weights.groups;
+    check(info.Env(), count <= 0xffffffff, "too many rows");
+    float* magnitudes = elements<float, Napi::Float32Array>(info[7], count);
+    uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[8], count * rows.weights.size);
+    double* errors = elements<double, Napi::Float64Array>(info[9], 3 * count);
+    return run_job(info.Env(), "lowbit bnb.int8", {info[1], info[7], info[8], info[9]},
+                   [=] { bnb_int8(*machine->kernels, *machine->pool, rows, magnitudes, codes, errors); });
   });
 }
 
@@ -59,6 +92,7 @@ Napi::Value four_bit(const Napi::CallbackInfo& info) {
 void add_bnb_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("bnbAbsmax", Napi::Function::New(env, absmax));
   exports.Set("bnbFourBit", Napi::Function::New(env, four_bit));
+  exports.Set("bnbInt8", Napi::Function::New(env, int8));
 }
 
 }  // namespace lowbit

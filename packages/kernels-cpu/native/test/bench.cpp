@@ -159,6 +159,12 @@ Weight format(const std::string& name, size_t out, size_t inp, std::vector<float
     w.table = table;
     set_table(w, table);
   }
+  if (name == "bf16") {
+    w.kind = Kind::dense;
+    w.dtype = Float::bf16;
+    w.meta = Float::none;
+    w.zeros = false;
+  }
   if (name == "int8") {
     w.kind = Kind::int8;
     w.codes = Codes::c8;
@@ -205,7 +211,7 @@ int main(int argc, char** argv) {
   const Kernels& kernels = *chosen;
   float table[16];
   for (int i = 0; i < 16; ++i) table[i] = static_cast<float>(i - 7) / 8.1f;
-  for (const char* name : {"hqq4", "nf4", "hqq4-axis0", "hqq8", "int8", "hqq3", "hqq2", "hqq1", "higgs4", "higgs3", "higgs2"}) {
+  for (const char* name : {"hqq4", "nf4", "hqq4-axis0", "hqq8", "int8", "hqq3", "hqq2", "hqq1", "bf16", "higgs4", "higgs3", "higgs2"}) {
     if (!only.empty() && only != name) continue;
     std::vector<float> columns;
     Pairs pairs;
@@ -232,8 +238,8 @@ int main(int argc, char** argv) {
         if (only_rows != 0 && rows != only_rows) continue;
         std::vector<float> x(rows * inp, 0.5f), y(rows * out);
         for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 37 % 255) / 127.0f - 1;
-        for (const int planes : {1, 2, 3}) {
-          if ((w.kind == Kind::int8 && planes > 1) || (only_planes != 0 && planes != only_planes)) continue;
+        for (const int planes : {2, 3}) {
+          if ((w.kind == Kind::int8 && planes > kMinPlanes) || (only_planes != 0 && planes != only_planes)) continue;
           const size_t used = rows >= 128 ? 1 : layers;
           const auto run = [&] {
             for (size_t l = 0; l < used; ++l) {

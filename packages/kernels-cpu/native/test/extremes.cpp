@@ -13,11 +13,15 @@ namespace {
 uint32_t seed = 7;
 uint32_t next() { return (seed = seed * 1664525u + 1013904223u) >> 16; }
 
-/// Activations of so many tokens and planes, all bytes -128 or 127.
+/// Activations of so many tokens and planes, all bytes -128 or 127; but as small as codes of two planes are.
 struct Extremes {
   Extremes(const Weight& w, int tokens, int planes) : tokens(tokens), planes(planes), inputs(w.blocks * w.block), block(w.block) {
     bytes.resize(static_cast<size_t>(tokens * planes) * inputs);
-    for (int8_t& byte : bytes) byte = next() % 4 == 0 ? 127 : -128;
+    const bool small = planes == 2 && is_table(w.codes);
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      bytes[i] = next() % 4 == 0 ? 127 : -128;
+      if (small && i % 2 == 0) bytes[i] = bytes[i] > 0 ? 31 : -31;
+    }
   }
 
   /// Those of tokens [from, from + count), as kernels take them.
@@ -55,7 +59,7 @@ struct Extremes {
 
 int wrong_tiles(const Kernels& kernels, const Weight& w) {
   int wrong = 0;
-  for (int planes = 1; planes <= kMaxPlanes; ++planes) {
+  for (int planes = kMinPlanes; planes <= kMaxPlanes; ++planes) {
     for (int tokens = 1; tokens <= kMaxTokens; ++tokens) {
       const auto kernel = kernels.tile[static_cast<int>(w.codes)][planes - 1][tokens - 1];
       if (kernel == nullptr) continue;
@@ -116,13 +120,21 @@ int wrong_extremes(const Kernels& kernels) {
     // Whole bytes make codes of lower bits that are all zeros or all ones, too. A table is extreme itself.
     for (uint8_t& byte : data) byte = static_cast<uint8_t>(is_table(w.codes) ? next() : next() % 4 == 0 ? 0xff : 0);
     w.data = data.data();
+    // The largest numbers that there are: of two planes 12 bits.
+    const auto extreme = [](uint8_t& low, uint8_t& high, bool two) {
+      const bool up = next() % 2 == 0;
+      low = up ? 255 : 1;
+      high = two ? (up ? 135 : 120) : up ? 255 : 0;
+    };
     for (int i = 0; i < 16; ++i) {
-      w.table_low[i] = next() % 2 == 0 ? 0 : 255;
-      w.table_high[i] = next() % 2 == 0 ? 0 : 255;
-      w.table_rounded[i] = next() % 2 == 0 ? 0 : 255;
+      for (size_t length = 0; length < 2; ++length) extreme(w.numbers[length].low[i], w.numbers[length].high[i], length == 0);
     }
     std::vector<uint8_t> pairs(pair_table_bytes(w.codes));
-    for (uint8_t& byte : pairs) byte = next() % 2 == 0 ? 0 : 255;
+    const size_t entries = pair_entries(w.codes);
+    for (size_t i = 0; i < 4 * entries; ++i) {
+      uint8_t* low = pairs.data() + i / entries * 2 * entries + i % entries;
+      extreme(low[0], low[entries], i < 2 * entries);
+    }
     w.pair_bytes = pairs.data();
     for (size_t row = 0; row < w.out && w.meta != Float::none; ++row) {
       for (size_t b = 0; b < w.blocks; ++b) put_numbers(w, data.data(), row, b, 1, 0);

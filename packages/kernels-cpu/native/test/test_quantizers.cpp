@@ -1,77 +1,20 @@
 // Routines of quantizers on odd sizes, at odd addresses and with memory of exactly the size that is asked for: the same bytes on all instruction sets and
-// with any number of threads. That these are the bytes of the TypeScript is tested where both can be called: src/routines-*.test.ts.
+// with any number of threads. That these are the bytes of the TypeScript is tested where both can be called: e2e/kernels-cpu-quantize.test.ts.
+#include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <vector>
 
+#include "layout.h"
 #include "power.h"
+#include "quantizer_tests.h"
 #include "routines-bnb.h"
 #include "routines-hqq.h"
-#include "select.h"
+#include "routines-int8.h"
 
 using namespace lowbit;
 
-int test_quantizers();
-
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what, long a = 0, long b = 0) {
-  if (condition) return;
-  std::fprintf(stderr, "FAILED: %s (%ld, %ld)\n", what, a, b);
-  ++failures;
-}
-
-/// Memory of exactly so many bytes, and no float lies where a float may.
-struct OddBytes {
-  explicit OddBytes(const void* from, size_t count) : memory(static_cast<uint8_t*>(std::malloc(count + 1))), data(memory + 1) {
-    std::memcpy(data, from, count);
-  }
-  ~OddBytes() { std::free(memory); }
-  OddBytes(const OddBytes&) = delete;
-  OddBytes& operator=(const OddBytes&) = delete;
-  uint8_t* memory;
-  uint8_t* data;
-};
-
-/// Bell-shaped numbers, a few of them large, so that the shrinkage acts.
-std::vector<float> weights_of(size_t count, uint32_t seed) {
-  std::vector<float> values(count);
-  for (size_t i = 0; i < count; ++i) {
-    float sum = 0;
-    for (int k = 0; k < 3; ++k) {
-      seed = seed * 1664525u + 1013904223u;
-      sum += static_cast<float>(seed >> 8) / 16777216.0f - 0.5f;
-    }
-    values[i] = sum * (i % 331 == 0 ? 6.0f : 0.3f);
-  }
-  return values;
-}
-
-/// What `run` gives must be the same for all instruction sets and 1 to 3 threads.
-void same_everywhere(const char* what, const std::function<std::vector<uint8_t>(const Kernels&, Pool&)>& run) {
-  std::vector<uint8_t> first;
-  for (int isa = 0; isa < kIsaCount; ++isa) {
-    const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
-    if (kernels == nullptr) continue;
-    for (int threads = 1; threads <= 3; ++threads) {
-      Pool pool(threads);
-      const std::vector<uint8_t> got = run(*kernels, pool);
-      if (first.empty()) first = got;
-      expect(got == first, what, isa, threads);
-    }
-  }
-}
-
-template <class T>
-void append(std::vector<uint8_t>& bytes, const T* values, size_t count) {
-  const auto* from = reinterpret_cast<const uint8_t*>(values);
-  bytes.insert(bytes.end(), from, from + count * sizeof(T));
-}
 
 struct HqqCase {
   size_t groups, size;
@@ -148,8 +91,7 @@ void test_bnb() {
           std::vector<float> absmax(run.blocks());
           std::vector<uint8_t> packed((count + 1) / 2), all;
           std::vector<double> errors(3 * run.blocks());
-          bnb_absmax(kernels, pool, run, absmax.data());
-          bnb_four_bit(kernels, pool, run, {cuts, codes, values}, absmax.data(), absmax.data(), packed.data(), errors.data());
+          bnb_four_bit(kernels, pool, run, {cuts, codes, values}, nullptr, absmax.data(), packed.data(), errors.data());
           for (size_t b = 0; b < run.blocks(); ++b) {
             float largest = 0;
             for (size_t i = b * size; i < std::min(count, (b + 1) * size); ++i) {
@@ -161,6 +103,80 @@ void test_bnb() {
           }
           append(all, absmax.data(), absmax.size());
           append(all, packed.data(), packed.size());
+          append(all, errors.data(), errors.size());
+          return all;
+        });
+      }
+    }
+  }
+}
+
+/// Scales of blocks that lie in the middle of a weight, or at its end, with a map that has its steps of 1 / 128.
+void test_nested() {
+  float map[256], bounds[255];
+  for (int i = 0; i < 256; ++i) map[i] = static_cast<float>(i - 127) / 128;
+  for (int i = 0; i < 255; ++i) bounds[i] = (map[i] + map[i + 1]) / 2;
+  const size_t size = 32, count = 300 * size - 5;
+  const std::vector<float> weights = weights_of(count, 9);
+  const OddBytes bytes(weights.data(), count * 4);
+  const BlockRun run{bytes.data, Float::f32, count, size, false};
+  const float magnitudes[] = {0.6f, 0.5f, 0.7f};
+  const uint8_t codes[16] = {};
+  const float none[16] = {};
+  for (const size_t all_blocks : {size_t{700}, size_t{768}}) {
+    for (const float offset : {0.25f, NAN}) {
+      same_everywhere("nested", [&](const Kernels& kernels, Pool& pool) {
+        std::vector<float> absmax(300), scale(300);
+        std::vector<uint8_t> packed((count + 1) / 2), nested_codes(300), all;
+        std::vector<double> errors(900);
+        const NestedScales nested{400, all_blocks, offset, magnitudes, map, bounds, nested_codes.data(), scale.data()};
+        bnb_four_bit(kernels, pool, run, {none, codes, none}, &nested, absmax.data(), packed.data(), errors.data());
+        for (size_t b = 0; b < 300; ++b) {
+          const float largest = magnitudes[(400 + b) / 256];
+          const bool near = std::fabs(scale[b] - std::min(absmax[b], offset + largest)) <= largest / 128;
+          expect(std::isnan(offset) ? std::isnan(scale[b]) && nested_codes[b] == 0 && errors[b] == 0 : near, "a scale of 8 bits", static_cast<long>(b));
+        }
+        append(all, nested_codes.data(), nested_codes.size());
+        append(all, scale.data(), scale.size());
+        append(all, packed.data(), packed.size());
+        return all;
+      });
+    }
+  }
+}
+
+/// Codes as bitsandbytes defines them: rounded to float16, times a factor, rounded to an integer.
+uint8_t int8_by_rule(float weight, float largest) {
+  const float factor = largest == 0 ? 0 : 1.0f / largest * 127.0f;
+  return static_cast<uint8_t>(static_cast<int>(std::nearbyint(from_f16(to_f16(weight)) * factor)));
+}
+
+void test_int8() {
+  const size_t shapes[][2] = {{1, 1}, {3, 2}, {17, 5}, {40, 4096}, {5, 9003}, {33, 700}};
+  for (const auto& [count, size] : shapes) {
+    for (const float factor : {1.0f, 3e-6f, 1e-40f}) {
+      for (const bool few : {false, true}) {
+        std::vector<float> weights = weights_of(count * size, 3);
+        for (float& x : weights) x *= factor;
+        if (count > 2) weights[2 * size] = few ? INFINITY : NAN;
+        const OddBytes bytes(weights.data(), weights.size() * 4);
+        const Int8Rows rows{{bytes.data, Float::f32, count, size}, few, false};
+        same_everywhere("int8", [&](const Kernels& kernels, Pool& pool) {
+          std::vector<float> magnitudes(count);
+          std::vector<uint8_t> codes(count * size), all;
+          std::vector<double> errors(3 * count);
+          bnb_int8(kernels, pool, rows, magnitudes.data(), codes.data(), errors.data());
+          for (size_t r = 0; r < count; ++r) {
+            const float largest = from_f16(to_f16(magnitudes[r]));
+            expect(std::isfinite(largest) == (r != 2), "a row that float16 has");
+            size_t wrong = 0;
+            for (size_t i = 0; i < size; ++i) wrong += codes[r * size + i] != (r == 2 ? 0 : int8_by_rule(weights[r * size + i], largest));
+            expect(wrong == 0, "codes by the rule", static_cast<long>(r), static_cast<long>(size));
+            const double most = static_cast<double>(magnitudes[r]) / 200 + 0x1p-24;  // half a code, and what float16 loses
+            expect(errors[2 * count + r] <= (r == 2 ? 0 : most), "an error of 8 bits");
+          }
+          append(all, magnitudes.data(), magnitudes.size());
+          append(all, codes.data(), codes.size());
           append(all, errors.data(), errors.size());
           return all;
         });
@@ -188,6 +204,9 @@ void test_power() {
 int test_quantizers() {
   test_hqq();
   test_bnb();
+  test_nested();
+  test_int8();
+  failures += test_higgs();
   test_power();
   return failures;
 }

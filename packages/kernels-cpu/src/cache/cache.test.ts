@@ -317,3 +317,20 @@ it('two backends write one model at the same time', async (context) => {
   expect(files()).toHaveLength(weights.length);
   for (const [from, weight] of weights) expect(await recalled(weight, from)).toBeDefined();
 });
+
+it('a backend that is disposed while weights are being kept ends quietly', async (context) => {
+  addon(context);
+  const weight = sampleWeight(HQQ4, [64, 64]);
+  for (let turns = 0; turns < 30; turns++) {
+    const backend = await open();
+    const preparing = ['a', 'b', 'c', 'd', 'e', 'f'].map((name) => backend.prepare(weight, { origin: origin(name, `model ${turns}`) }));
+    for (let turn = 0; turn < turns; turn++) await new Promise(setImmediate);
+    await Promise.all([
+      backend[Symbol.asyncDispose](),
+      ...preparing.map((one) => one.catch((error: unknown) => expect(error).toMatchObject({ code: 'ERR_DISPOSED' }))),
+    ]);
+    expect(problems).toEqual([]);
+  }
+  const left = readdirSync(dir).flatMap((model) => readdirSync(join(dir, model)).filter((file) => file.includes('partial')));
+  expect(left).toEqual([]);
+});

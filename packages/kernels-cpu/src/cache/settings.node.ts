@@ -6,7 +6,7 @@ import { checkOptionNames, LowbitError } from '@lowbit/core';
 
 /** The cache on disk of packed weights. */
 export interface CacheOptions {
-  /** Folder. Default: the variable LOWBIT_CACHE, else `lowbit/packed` where this system keeps caches; see the README. */
+  /** Folder. Default: the variable LOWBIT_CACHE, else `lowbit/packed` where this system keeps caches; see docs/native-cpu.md. */
   readonly dir?: string;
   /** Most bytes on disk: the models used least recently go first. Default: the variable LOWBIT_CACHE_SIZE, else 20 GiB. */
   readonly maxBytes?: number;

@@ -63,6 +63,7 @@ export class PackedStore {
   readonly #options: StoreOptions;
   readonly #folders = new Map<string, Promise<string>>();
   readonly #touched = new Set<string>();
+  readonly #beginning = new Set<Promise<void>>();
   readonly #writing = new Set<Promise<void>>();
   /** Bytes by model that this store has written. */
   readonly #written = new Map<string, number>();
@@ -137,10 +138,19 @@ export class PackedStore {
     });
   }
 
-  /** Begins to write a weight, whose handle may be freed once this has settled. Waits only where too many are being written. Never rejects. */
-  async keep(handle: WeightHandle, kept: KeptWeight, bytes: number): Promise<void> {
+  /**
+   * Begins to write a weight, whose handle may be freed once this has settled; where it is freed before, so that `held` says no, nothing is written.
+   * Waits only where too many are being written. Never rejects.
+   */
+  keep(handle: WeightHandle, kept: KeptWeight, bytes: number, held: () => boolean): Promise<void> {
+    const beginning: Promise<void> = this.#begin(handle, kept, bytes, held).finally(() => this.#beginning.delete(beginning));
+    this.#beginning.add(beginning);
+    return beginning;
+  }
+
+  async #begin(handle: WeightHandle, kept: KeptWeight, bytes: number, held: () => boolean): Promise<void> {
     while (this.#writing.size >= WRITERS) await Promise.race(this.#writing);
-    if (this.#stopped) return;
+    if (this.#stopped || !held()) return;
     const key = keyOf(kept);
     const name = fileName(key);
     const text = JSON.stringify({ model: kept.origin.label, weight: kept.origin.weight, ...kept.spec });
@@ -148,6 +158,7 @@ export class PackedStore {
       const folder = await this.#folder(kept.origin);
       await this.#makeRoom(folder, kept.origin, bytes + HEADER_BYTES);
       const partial = join(folder, partialName(name));
+      if (!held()) return;
       // From here on the addon holds the weight.
       const writing: Promise<void> = this.#binding
         .saveWeight(handle, partial, key, text)
@@ -162,6 +173,7 @@ export class PackedStore {
 
   /** Waits until everything is written. */
   async settle(): Promise<void> {
+    await Promise.all(this.#beginning);
     await Promise.all(this.#writing);
   }
 

@@ -209,6 +209,10 @@ class TestRun {
   /** Tokens [from, to) of a text of `length` tokens, of which the last one's logits are wanted. */
   async #step(id: SequenceId, from: number, to: number, length: number): Promise<void> {
     const wanted = to === length ? Uint32Array.of(to - from - 1) : new Uint32Array(0);
-    await this.#runner.step([{ id, tokens: this.#tokens.subarray(from, to), wanted, length }], this.#signal);
+    // The best token is what generating reads back, too.
+    await this.#runner.step([{ id, tokens: this.#tokens.subarray(from, to), wanted, length }], {
+      signal: this.#signal,
+      largest: { logits: 1 },
+    });
   }
 }

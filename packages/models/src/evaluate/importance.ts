@@ -1,18 +1,11 @@
 // What an error in each linear of a checkpoint costs, measured by running sample tokens through it layer by layer.
 
-import {
-  adapterFor,
-  type CallOptions,
-  type Checkpoint,
-  collectImportance,
-  type Importance,
-  type ModelAdapter,
-  type Runtime,
-} from '@lowbit/core';
+import { adapterFor, type CallOptions, type Checkpoint, type Importance, type ModelAdapter, type Runtime } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
 import { refuseEncoder } from '../model/encoder.ts';
 import { tokenIds } from '../model/ids.ts';
 import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
+import { collectImportance } from './collect-importance.ts';
 
 export interface CheckpointImportanceOptions extends CallOptions {
   readonly runtime: Pick<Runtime, 'load'>;
@@ -44,7 +37,7 @@ export async function checkpointImportance(
     entries: logical.entries,
     read: (name) => readLogical(checkpoint, name, signal),
   });
-  refuseEncoder(model, checkpoint.label, 'what errors cost');
+  refuseEncoder(model, checkpoint.label, 'importance');
   return collectImportance(model.program, {
     runtime,
     loadWeight: async (use) => ({ weight: await readWeight(use, signal) }),

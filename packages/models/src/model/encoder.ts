@@ -16,7 +16,7 @@ export async function encodePrompt(
 ): Promise<StepOutputs> {
   const sequence = await runner.open();
   try {
-    return await runner.step([{ id: sequence, tokens }], signal);
+    return await runner.step([{ id: sequence, tokens }], { signal });
   } finally {
     await runner.close(sequence);
   }
@@ -32,10 +32,10 @@ export async function decoderInputs(
   return { encoder_output: encoder_output! };
 }
 
-/** Throws ERR_UNSUPPORTED_ARCH for a model that has an encoder, where a text alone is not enough to run it. */
+/** Throws ERR_UNSUPPORTED_ARCH for a model that has an encoder: `what` names what is for decoders alone. */
 export function refuseEncoder({ encoder }: { readonly encoder?: unknown }, label: string, what: string): void {
   if (encoder === undefined) return;
-  throw new LowbitError('ERR_UNSUPPORTED_ARCH', `${label} has an encoder, so ${what} cannot be measured on a text alone`, {
-    hint: 'This is for models that continue a text (decoders).',
+  throw new LowbitError('ERR_UNSUPPORTED_ARCH', `${label} has an encoder, and ${what} is for models that continue a text`, {
+    hint: 'Take a decoder, or run this one with generate and logits.',
   });
 }

@@ -2,7 +2,7 @@ import { createRuntime, patchLinears, type Quantizer, type Runtime, referenceBac
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as golden from '../../../../fixtures/golden.ts';
 import { goldenContents, memoryCheckpoint } from '../testing/memory-checkpoint.ts';
-import type { TokenEvent } from './generate.ts';
+import type { TokenEvent } from './generate-options.ts';
 import type { LanguageModel } from './language-model.ts';
 import { loadModel } from './load-model.ts';
 
@@ -39,7 +39,12 @@ describe('generating', () => {
     expect(result.text).toBe(model.tokenizer.decode(result.ids));
     expect(result.text).toMatch(/^ the \w+/);
     expect(result.finishReason).toBe('length');
-    expect(result.usage).toEqual({ promptTokens: model.tokenizer.encode(prompt).length, completionTokens: 40 });
+    expect(result.usage).toEqual({
+      promptTokens: model.tokenizer.encode(prompt).length,
+      cachedTokens: 0,
+      completionTokens: 40,
+      guessedTokens: 0,
+    });
     expect(result.timings.tokensPerSecond).toBeGreaterThan(0);
   });
 
@@ -106,7 +111,7 @@ describe('generating', () => {
   test('the end of the context ends a text', async () => {
     const ids = Array.from({ length: 120 }, (_, i) => (i % 200) + 5);
     const result = await model.generate({ ids, maxTokens: 100, temperature: 0, ignoreEos: true });
-    expect(result).toMatchObject({ finishReason: 'length', usage: { completionTokens: 9 } });
+    expect(result).toMatchObject({ finishReason: 'context', usage: { completionTokens: 9 } });
   });
 });
 

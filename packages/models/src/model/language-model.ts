@@ -1,6 +1,8 @@
 // A model that is loaded and can be asked: logits, continuations, memory, and its linear layers for patching.
 
 import {
+  type CallOptions,
+  checkOptionNames,
   type HostTensor,
   isLowbitError,
   type JsonObject,
@@ -16,9 +18,13 @@ import {
 } from '@lowbit/core';
 import type { GenerationDefaults } from '../sampling/settings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
+import { type BatchEvent, type BatchRequest, generateBatch } from './batch.ts';
+import type { GenerationHost } from './continuation.ts';
 import { decoderInputs, encodePrompt, type LoadedEncoder } from './encoder.ts';
-import { type GenerateOptions, type GenerateResult, type GenerationHost, generateTokens, type TokenEvent } from './generate.ts';
+import { generateTokens } from './generate.ts';
+import type { GenerateOptions, GenerateResult, TokenEvent } from './generate-options.ts';
 import { tokenIds } from './ids.ts';
+import { PromptCache } from './prompt-cache.ts';
 import { outputValues, type Runner } from './runner.ts';
 
 /** Logits of some consecutive positions of a text: f32 [rows, vocab], row i for the token after position + i. */
@@ -53,12 +59,20 @@ export interface LanguageModelParts {
   readonly encoder?: LoadedEncoder | undefined;
   readonly contextLength: number;
   readonly prefillChunk: number;
+  readonly maxSequences: number;
   readonly defaults: GenerationDefaults;
   /** The tokenizer, or why there is none. */
   readonly tokenizer: Tokenizer | LowbitError;
   /** Disposed with the model. */
   readonly ownRuntime: AsyncDisposable | undefined;
 }
+
+export interface BatchOptions extends CallOptions {
+  /** Most texts at a time. */
+  readonly atOnce?: number;
+}
+
+const BATCH_OPTIONS = Object.keys({ atOnce: true, signal: true, onProgress: true } satisfies Record<keyof BatchOptions, true>);
 
 /** Bytes of logits handed out at once, and bytes of everything that `forward` may return. */
 const ROWS_BYTES = 128 * 2 ** 20;
@@ -93,16 +107,12 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     this.contextLength = parts.contextLength;
     const { runner, prefillChunk, defaults, contextLength } = parts;
     const hasTokenizer = !isLowbitError(parts.tokenizer);
-    const { encoder } = parts;
+    const steadyPositions = parts.description.program.ropes.every(({ kind }) => kind === 'fixed');
     this.#host = {
-      runner,
-      prefillChunk,
-      defaults,
-      contextLength,
+      ...{ runner, prefillChunk, defaults, contextLength, hasTokenizer, steadyPositions },
       vocab: this.vocab,
-      hasTokenizer,
       tokenizer: () => this.tokenizer,
-      encoder,
+      encoder: parts.encoder,
     };
   }
 
@@ -204,7 +214,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     }
   }
 
-  /** Continues a prompt or answers a conversation. Several calls may run at once; their steps take turns. */
+  /** Continues a prompt or answers a conversation. Several calls may run at once; their steps take turns (see `generateBatch`). */
   async generate(options: GenerateOptions): Promise<GenerateResult> {
     for await (const { result } of generateTokens(this.#host, options)) if (result) return result;
     throw new Error('internal: the generation ended without a result');
@@ -218,6 +228,59 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
    */
   stream(options: GenerateOptions): AsyncGenerator<TokenEvent, void, undefined> {
     return generateTokens(this.#host, options);
+  }
+
+  /**
+   * Continues several prompts at once, each with its own options; their tokens share steps, so that weights are read once for all of them. Results come in
+   * the order of the requests. At most `atOnce` run at a time (default and upper bound: the model's `maxSequences`).
+   *
+   * On a backend whose results do not depend on what else is in a step (kernels-cpu with `precision: 'exact'`, LLM.int8 excepted) each text is the one that
+   * `generate` gives.
+   */
+  async generateBatch(requests: readonly BatchRequest[], options: BatchOptions = {}): Promise<readonly GenerateResult[]> {
+    const results: GenerateResult[] = [];
+    for await (const { index, result } of this.streamBatch(requests, options)) if (result) results[index] = result;
+    return results;
+  }
+
+  /** The same, token by token, each with the index of its request. */
+  streamBatch(requests: readonly BatchRequest[], options: BatchOptions = {}): AsyncGenerator<BatchEvent, void, undefined> {
+    checkOptionNames('generateBatch and streamBatch', options, BATCH_OPTIONS);
+    const { maxSequences } = this.#parts;
+    const { atOnce = maxSequences } = options;
+    if (!Number.isInteger(atOnce) || atOnce < 1 || atOnce > maxSequences) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `atOnce is ${atOnce}, expected a whole number from 1 to ${maxSequences}`, {
+        hint: 'Load the model with a larger maxSequences for more.',
+      });
+    }
+    return generateBatch(this.#host, requests, { ...options, atOnce });
+  }
+
+  /**
+   * Holds the keys and values of the last `texts` texts that were generated with it (default 1): a prompt that begins as one of them did, such as the next
+   * turn of a conversation, starts where they part. Dispose it.
+   * Throws ERR_UNSUPPORTED_ARCH for a model whose positions depend on the length of the text (dynamic or long rope scaling).
+   *
+   * @example
+   * await using promptCache = model.promptCache();
+   * for (const messages of turns) await model.generate({ messages, promptCache });
+   */
+  promptCache(options: { readonly texts?: number } = {}): PromptCache {
+    checkOptionNames('promptCache', options, ['texts']);
+    const { texts = 1 } = options;
+    if (!Number.isInteger(texts) || texts < 1) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `texts is ${texts}, expected a whole number from 1`);
+    }
+    if (!this.#host.steadyPositions) {
+      throw new LowbitError(
+        'ERR_UNSUPPORTED_ARCH',
+        `${this.#parts.label} turns positions by the length of the text, so texts cannot share keys`,
+        {
+          hint: 'Generate without promptCache.',
+        },
+      );
+    }
+    return new PromptCache(this.#parts.runner, texts);
   }
 
   /** Its linear layers, for `patchLinears`; a tied output head is not among them. */

@@ -5,6 +5,7 @@ import {
   type CallOptions,
   type Checkpoint,
   checkOptionNames,
+  DEFAULT_MAX_SEQUENCES,
   isLowbitError,
   type LoadedProgram,
   type LoadOptions,
@@ -73,7 +74,8 @@ const OPTIONS = Object.keys({
   onProgress: true,
 } satisfies Record<keyof LoadModelOptions, true>);
 
-const DEFAULT_CHUNK = 512;
+/** Default of `prefillChunk`. */
+export const DEFAULT_CHUNK = 512;
 
 /**
  * Loads a model. The checkpoint is not needed afterwards and stays the caller's to dispose.
@@ -89,7 +91,7 @@ const DEFAULT_CHUNK = 512;
 export async function loadModel(checkpoint: Checkpoint, options: LoadModelOptions): Promise<LanguageModel> {
   checkOptionNames('loadModel', options, OPTIONS);
   const { runtime, signal, onProgress, dtype, prefillChunk = DEFAULT_CHUNK } = options;
-  const { cut, deviceMap, maxMemory, maxSequences, offloadMeta } = options;
+  const { cut, deviceMap, maxMemory, maxSequences = DEFAULT_MAX_SEQUENCES, offloadMeta } = options;
   signal?.throwIfAborted();
   if (!Number.isInteger(prefillChunk) || prefillChunk < 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `prefillChunk is ${prefillChunk}, expected a whole number from 1`);
@@ -163,13 +165,15 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
     ...(encoder && reading && { encoder: { description: encoder, runner: new Runner(reading) } }),
     contextLength,
     prefillChunk,
+    maxSequences,
     defaults: eosId === undefined ? defaults : { ...defaults, eosIds: [eosId] },
     tokenizer,
     ownRuntime: options.disposeRuntime ? runtime : undefined,
   });
 }
 
-function boundedContext(asked: number | undefined, most: number): number {
+/** Throws ERR_BAD_ARGUMENT, and ERR_LIMIT for more than the model was made for. */
+export function boundedContext(asked: number | undefined, most: number): number {
   if (asked === undefined) return most;
   if (!Number.isInteger(asked) || asked < 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `contextLength is ${asked}, expected a whole number from 1`, {

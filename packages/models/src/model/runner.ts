@@ -1,16 +1,25 @@
 // A loaded program shared by several callers: what they ask is done one after another, since a program runs one step at a time.
 
-import { elements, type LoadedProgram, LowbitError, type SequenceId, type StepOutputs, type StepSequence } from '@lowbit/core';
+import {
+  elements,
+  type LoadedProgram,
+  LowbitError,
+  type SequenceId,
+  type StepOptions,
+  type StepOutputs,
+  type StepSequence,
+} from '@lowbit/core';
 import { serial } from './serial.ts';
 
-interface FeedOptions {
-  readonly signal?: AbortSignal | undefined;
+interface FeedOptions extends StepOptions {
   /** Rows wanted of each token range [from, to) of the whole input. */
   readonly wanted: readonly [from: number, to: number];
   /** Most tokens of one step. */
   readonly chunk: number;
   /** Handed in with the first step. */
   readonly inputs?: StepSequence['inputs'] | undefined;
+  /** So many tokens the sequence has already; default 0. */
+  readonly from?: number;
 }
 
 /** Result of one chunk: the outputs of input positions [from, to) that were wanted (possibly none), after `done` tokens. */
@@ -52,23 +61,23 @@ export class Runner {
     });
   }
 
-  step(batch: readonly StepSequence[], signal?: AbortSignal): Promise<StepOutputs> {
+  step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
     return this.run((program) => {
-      signal?.throwIfAborted();
-      return program.step(batch, { signal });
+      options.signal?.throwIfAborted();
+      return program.step(batch, options);
     });
   }
 
   /** Steps through `ids` in chunks, so that activations stay bounded; the length of all of them counts as known from the start. */
   async *feed(id: SequenceId, ids: Uint32Array, options: FeedOptions): AsyncGenerator<FedChunk, void, undefined> {
-    const { chunk, signal } = options;
-    const [first, last] = options.wanted;
-    for (let begin = 0; begin < last; begin += chunk) {
+    const { chunk, wanted: range, from: there = 0, inputs, ...step } = options;
+    const [first, last] = range;
+    for (let begin = there; begin < last; begin += chunk) {
       const end = Math.min(begin + chunk, last);
       const from = Math.min(Math.max(first, begin), end);
       const wanted = Uint32Array.from({ length: end - from }, (_, i) => from - begin + i);
-      const given = begin === 0 && options.inputs ? { inputs: options.inputs } : {};
-      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length, ...given }], signal);
+      const given = begin === there && inputs ? { inputs } : {};
+      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length, ...given }], step);
       yield { from, to: end, done: end, outputs };
     }
   }

@@ -19,6 +19,7 @@ import { checkpointImportance } from '../evaluate/importance.ts';
 import { perplexity } from '../evaluate/perplexity.ts';
 import { measureSensitivities } from '../evaluate/sensitivity.ts';
 import { goldenContents, memoryCheckpoint } from '../testing/memory-checkpoint.ts';
+import { estimateMemory } from './estimate.ts';
 import type { LanguageModel } from './language-model.ts';
 import { loadModel } from './load-model.ts';
 
@@ -84,13 +85,17 @@ describe('against transformers', () => {
       model.generate({ ids: tokens, maxTokens, temperature: 0, ignoreEos: true });
     const result = await greedy(prompt, 16);
     expect(result.ids).toEqual(ids('generated'));
-    expect(result.usage).toEqual({ promptTokens: prompt.length, completionTokens: 16 });
+    expect(result.usage).toMatchObject({ promptTokens: prompt.length, completionTokens: 16, cachedTokens: 0 });
     const mask = ids('batch.attention_mask');
     const padded = ids('batch.input_ids');
     const length = padded.length / 2;
     const rows = [0, 1].map((row) => padded.slice(row * length, (row + 1) * length).filter((_, i) => mask[row * length + i] === 1));
     const results = await Promise.all(rows.map((tokens) => greedy(tokens, 8)));
     expect(results.flatMap((each) => each.ids)).toEqual(ids('batch.generated'));
+    const shared = await model.generateBatch(rows.map((tokens) => ({ ids: tokens, maxTokens: 8, temperature: 0, ignoreEos: true })));
+    expect(shared.flatMap((each) => each.ids)).toEqual(ids('batch.generated'));
+    const guessed = await model.generate({ ids: prompt, maxTokens: 16, temperature: 0, ignoreEos: true, promptLookup: {} });
+    expect(guessed.ids).toEqual(ids('generated'));
   });
 
   test('the same programs from the config of transformers 5', async () => {
@@ -142,7 +147,10 @@ describe('refusals', () => {
     });
     await expect(perplexity(model, text)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
     await expect(benchModel(model, { prompt: 4 })).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_ARCH' });
+    await using cache = model.promptCache();
+    await expect(model.generate({ ids: prompt, promptCache: cache })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
     const checkpoint = memoryCheckpoint(contents);
+    await expect(estimateMemory(checkpoint, { runtime })).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_ARCH' });
     await expect(checkpointImportance(checkpoint, { runtime, ids: [prompt] })).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_ARCH' });
     await expect(measureSensitivities(checkpoint, { runtime, ids: [prompt] })).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_ARCH' });
     await expect(loadModel(checkpoint, { runtime, cut: [{ backend: 'reference', layers: 2 }] })).rejects.toMatchObject({

@@ -1,5 +1,7 @@
-// From logits to probabilities: the processors of transformers' generate, in its order and with its meaning
-// (repetition penalty, temperature, top_k, top_p, min_p, typical_p), in float64.
+// From logits to probabilities, in float64: the processors of transformers' generate, in its order and with its meaning (bias, repetition penalty, the
+// caller's own, temperature, top_k, top_p, min_p, typical_p), with the frequency and presence penalties of OpenAI's API after that of repetition.
+
+import type { TokenHistory } from './history.ts';
 
 /** What may shape the next-token distribution. Neutral values switch a processor off; temperature 0 is for `pickToken`, not for here. */
 export interface SamplingSettings {
@@ -13,11 +15,35 @@ export interface SamplingSettings {
   readonly minP: number;
   /** Tokens whose information is closest to the entropy, until they reach this sum. Neutral: 1. */
   readonly typicalP: number;
-  /** Positive logits of tokens seen before are divided by it, negative ones multiplied. Neutral: 1. */
+  /** Positive logits of tokens seen before, in the prompt too, are divided by it, negative ones multiplied. Neutral: 1. */
   readonly repetitionPenalty: number;
+  /** Taken off the logit of a token for every time that it was generated. Neutral: 0. */
+  readonly frequencyPenalty: number;
+  /** Taken off the logit of a token that was generated. Neutral: 0. */
+  readonly presencePenalty: number;
 }
 
-export const NEUTRAL_SAMPLING: SamplingSettings = { temperature: 1, topK: 0, topP: 1, minP: 0, typicalP: 1, repetitionPenalty: 1 };
+export const NEUTRAL_SAMPLING: SamplingSettings = {
+  temperature: 1,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  typicalP: 1,
+  repetitionPenalty: 1,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+};
+
+/** Changes the scores f64 [vocab] of the next token in place, before temperature and what follows it; -Infinity rules a token out. */
+export type LogitsProcessor = (scores: Float64Array, history: TokenHistory) => void;
+
+/** What a caller does to logits beyond the settings. */
+export interface LogitEdits {
+  /** Added to the logits of tokens, by id. */
+  readonly bias?: ReadonlyMap<number, number> | undefined;
+  /** In this order. */
+  readonly processors?: readonly LogitsProcessor[] | undefined;
+}
 
 const OUT = Number.NEGATIVE_INFINITY;
 
@@ -44,14 +70,23 @@ export function softmax(scores: ArrayLike<number>): Float64Array {
   return out;
 }
 
-/** Logits with the penalty applied to every distinct token of `context`, as float64. Neither argument is changed. */
-export function penalize(logits: Float32Array, context: Iterable<number>, penalty: number): Float64Array {
+/** Logits after everything that comes before temperature, as float64. No argument is changed. */
+export function penalize(logits: Float32Array, history: TokenHistory, settings: SamplingSettings, edits: LogitEdits = {}): Float64Array {
+  const { repetitionPenalty, frequencyPenalty, presencePenalty } = settings;
   const scores = Float64Array.from(logits);
-  if (penalty === 1) return scores;
-  for (const id of new Set(context)) {
-    const score = scores[id];
-    if (score !== undefined) scores[id] = score < 0 ? score * penalty : score / penalty;
+  for (const [id, bias] of edits.bias ?? []) scores[id]! += bias;
+  if (repetitionPenalty !== 1) {
+    for (const id of new Set(history.tokens)) {
+      const score = scores[id];
+      if (score !== undefined) scores[id] = score < 0 ? score * repetitionPenalty : score / repetitionPenalty;
+    }
   }
+  if (frequencyPenalty !== 0 || presencePenalty !== 0) {
+    const counts = new Map<number, number>();
+    for (const id of history.tokens.slice(history.prompt)) counts.set(id, (counts.get(id) ?? 0) + 1);
+    for (const [id, count] of counts) scores[id]! -= frequencyPenalty * count + presencePenalty;
+  }
+  for (const process of edits.processors ?? []) process(scores, history);
   return scores;
 }
 
@@ -78,24 +113,31 @@ function keepTopK(scores: Float64Array, k: number): void {
   for (let i = 0; i < scores.length; i++) if (scores[i]! < last) scores[i] = OUT;
 }
 
+/** Scores within `range` of the best one, falling. */
+function scoresWithin(scores: Float64Array, top: number, range: number): Float64Array {
+  return scores.filter((score) => score >= top - range).sort((a, b) => b - a);
+}
+
 /** Keeps the tokens whose betters sum to less than `p`; among equals at the cut, those of lower index. */
 function keepTopP(scores: Float64Array, p: number): void {
-  const sorted = scores.filter((score) => score > OUT).sort();
-  const top = sorted.at(-1);
-  if (top === undefined) return;
+  const top = scores[argmax(scores)];
+  if (top === undefined || top === OUT) return;
   let total = 0;
-  for (const score of sorted) total += Math.exp(score - top);
-  let kept = 0;
-  let above = 0;
-  for (let i = sorted.length - 1; i >= 0 && (kept === 0 || above < p * total); i--) {
-    above += Math.exp(sorted[i]! - top);
-    kept++;
-  }
-  const cut = sorted[sorted.length - kept]!;
-  let ties = kept;
-  for (const score of sorted) if (score > cut) ties--;
-  for (let i = 0; i < scores.length; i++) {
-    if (scores[i]! < cut || (scores[i] === cut && --ties < 0)) scores[i] = OUT;
+  for (const score of scores) total += Math.exp(score - top);
+  // Most of the mass is near the top, and a vocabulary is long to sort: further down only where that is not enough.
+  for (const range of [4, 16, Number.POSITIVE_INFINITY]) {
+    const sorted = scoresWithin(scores, top, range);
+    let kept = 0;
+    let above = 0;
+    for (; kept < sorted.length && sorted[kept]! > OUT && (kept === 0 || above < p * total); kept++) above += Math.exp(sorted[kept]! - top);
+    if (kept === sorted.length && range < Number.POSITIVE_INFINITY) continue;
+    const cut = sorted[kept - 1]!;
+    let ties = kept;
+    for (let i = 0; sorted[i]! > cut; i++) ties--;
+    for (let i = 0; i < scores.length; i++) {
+      if (scores[i]! < cut || (scores[i] === cut && --ties < 0)) scores[i] = OUT;
+    }
+    return;
   }
 }
 
@@ -127,11 +169,16 @@ function keepTypical(scores: Float64Array, mass: number): void {
 
 /**
  * Scores after all processors: f64 [vocab], minus infinity for tokens ruled out; their softmax is the distribution sampled from.
- * `context` is what the repetition penalty counts: prompt and continuation so far. `settings.temperature` must be above 0.
+ * `settings.temperature` must be above 0.
  */
-export function processLogits(logits: Float32Array, context: Iterable<number>, settings: SamplingSettings): Float64Array {
-  const { temperature, topK, topP, minP, typicalP, repetitionPenalty } = settings;
-  const scores = penalize(logits, context, repetitionPenalty);
+export function processLogits(
+  logits: Float32Array,
+  history: TokenHistory,
+  settings: SamplingSettings,
+  edits: LogitEdits = {},
+): Float64Array {
+  const { temperature, topK, topP, minP, typicalP } = settings;
+  const scores = penalize(logits, history, settings, edits);
   if (temperature !== 1) for (let i = 0; i < scores.length; i++) scores[i]! /= temperature;
   if (topK > 0) keepTopK(scores, topK);
   if (topP < 1) keepTopP(scores, topP);

@@ -1,8 +1,11 @@
-import { toFloat32 } from '@lowbit/core';
+import { largestOfRows, toFloat32 } from '@lowbit/core';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
+import { logitsNeeded, pickCandidate } from './candidates.ts';
+import { logitEdits } from './edits.ts';
 import { pickToken } from './pick.ts';
-import { argmax, NEUTRAL_SAMPLING, processLogits, softmax } from './process.ts';
+import { argmax, type LogitEdits, type LogitsProcessor, NEUTRAL_SAMPLING, processLogits, softmax } from './process.ts';
 import { createRandom, xoshiro128 } from './random.ts';
 import { generationDefaults, samplingSettings } from './settings.ts';
 
@@ -22,9 +25,13 @@ const camel = (key: string): string => key.replace(/_(\w)/g, (_, letter: string)
 const settingsOf = (setting: Case['setting']) =>
   samplingSettings(NEUTRAL_SAMPLING, Object.fromEntries(Object.entries(setting).map(([key, value]) => [camel(key), value])));
 
+/** All of it a prompt. */
+const historyOf = (tokens: ArrayLike<number>) => ({ tokens: Array.from(tokens), prompt: tokens.length });
+const NOTHING = historyOf([]);
+
 describe('processors against transformers', () => {
   test.each(cases.map((c, i) => [i, JSON.stringify(c.setting), c] as const))('%i %s', (_, __, c) => {
-    const scores = processLogits(floats(c.logits), toFloat32(tensors.get(c.input_ids)!), settingsOf(c.setting));
+    const scores = processLogits(floats(c.logits), historyOf(toFloat32(tensors.get(c.input_ids)!)), settingsOf(c.setting));
     let got = softmax(scores);
     let expected = Float64Array.from(floats(c.probs));
     expect(got.filter((p) => p > 0).length).toBe(expected.filter((p) => p > 0).length);
@@ -70,28 +77,128 @@ describe('picking', () => {
   test('temperature 0 takes the best, lowest id of equals, after the penalty', () => {
     const greedy = { ...NEUTRAL_SAMPLING, temperature: 0 };
     const never = () => expect.unreachable();
-    expect(pickToken(new Float32Array([1, 3, 3, 2]), [], greedy, never)).toBe(1);
-    expect(pickToken(new Float32Array([1, 3, 2.9, 2]), [1], { ...greedy, repetitionPenalty: 1.5 }, never)).toBe(2);
+    expect(pickToken(new Float32Array([1, 3, 3, 2]), NOTHING, greedy, never)).toBe(1);
+    expect(pickToken(new Float32Array([1, 3, 2.9, 2]), historyOf([1]), { ...greedy, repetitionPenalty: 1.5 }, never)).toBe(2);
   });
   test('follows the distribution', () => {
     const random = createRandom(3);
     const logits = new Float32Array([0, Math.log(3), Number.NEGATIVE_INFINITY]);
     const counts = [0, 0, 0];
-    for (let i = 0; i < 8000; i++) counts[pickToken(logits, [], NEUTRAL_SAMPLING, random)]!++;
+    for (let i = 0; i < 8000; i++) counts[pickToken(logits, NOTHING, NEUTRAL_SAMPLING, random)]!++;
     expect(counts[2]).toBe(0);
     expect(counts[1]! / 8000).toBeCloseTo(0.75, 1);
   });
   test('the last token is reachable and a draw near 1 is safe', () => {
-    expect(pickToken(new Float32Array([0, 0, 0]), [], NEUTRAL_SAMPLING, () => 1 - 2 ** -53)).toBe(2);
+    expect(pickToken(new Float32Array([0, 0, 0]), NOTHING, NEUTRAL_SAMPLING, () => 1 - 2 ** -53)).toBe(2);
   });
   test('NaN logits are an error', () => {
     const logits = new Float32Array([Number.NaN, Number.NaN]);
     for (const temperature of [0, 1]) {
-      expect(() => pickToken(logits, [], { ...NEUTRAL_SAMPLING, temperature }, Math.random)).toThrow(
+      expect(() => pickToken(logits, NOTHING, { ...NEUTRAL_SAMPLING, temperature }, Math.random)).toThrow(
         expect.objectContaining({ code: 'ERR_NON_FINITE' }),
       );
     }
     expect(argmax([])).toBe(-1);
+  });
+});
+
+describe('penalties and edits', () => {
+  const logits = new Float32Array([1, 2, -1, 0.5]);
+  const history = { tokens: [1, 2, 2, 3, 2], prompt: 2 };
+  const scores = (more: Partial<typeof NEUTRAL_SAMPLING>, edits?: LogitEdits) =>
+    Array.from(processLogits(logits, history, { ...NEUTRAL_SAMPLING, ...more }, edits));
+
+  test('frequency and presence count what was generated, repetition all', () => {
+    expect(scores({ frequencyPenalty: 0.25 })).toEqual([1, 2, -1.5, 0.25]);
+    expect(scores({ presencePenalty: 0.25 })).toEqual([1, 2, -1.25, 0.25]);
+    expect(scores({ frequencyPenalty: 0.25, presencePenalty: -1 })).toEqual([1, 2, -0.5, 1.25]);
+    expect(scores({ repetitionPenalty: 2 })).toEqual([1, 1, -2, 0.25]);
+    expect(scores({ repetitionPenalty: 2, frequencyPenalty: 0.25 })).toEqual([1, 1, -2.5, 0]);
+  });
+  test('bias, repetition, own processors, temperature: in this order', () => {
+    const seen: unknown[] = [];
+    const processors: LogitsProcessor[] = [
+      (own, { tokens, prompt }) => {
+        seen.push(Array.from(own), tokens, prompt);
+        own[0] = 10;
+      },
+      (own) => {
+        own[3] = own[0]! + 2;
+      },
+    ];
+    const bias = new Map([
+      [1, 2],
+      [2, Number.NEGATIVE_INFINITY],
+    ]);
+    expect(scores({ repetitionPenalty: 2, temperature: 2 }, { bias, processors })).toEqual([5, 1, Number.NEGATIVE_INFINITY, 6]);
+    expect(seen).toEqual([[1, 2, Number.NEGATIVE_INFINITY, 0.25], history.tokens, 2]);
+    expect(Array.from(logits)).toEqual([1, 2, -1, 0.5]);
+  });
+  test('a token that is ruled out is never picked, and without another it is an error', () => {
+    for (const temperature of [0, 1]) {
+      const settings = { ...NEUTRAL_SAMPLING, temperature };
+      const only = new Map([0, 1, 3].map((id) => [id, Number.NEGATIVE_INFINITY] as const));
+      expect(pickToken(logits, NOTHING, settings, () => 0.999, { bias: only })).toBe(2);
+      const bias = new Map([...only, [2, Number.NEGATIVE_INFINITY]]);
+      expect(() => pickToken(logits, NOTHING, settings, Math.random, { bias })).toThrow(
+        expect.objectContaining({ code: 'ERR_NON_FINITE', message: expect.stringContaining('ruled out') }),
+      );
+    }
+  });
+  test.each<[string, Parameters<typeof logitEdits>]>([
+    ['a token beyond the vocabulary', [{ 4: 1 }, undefined, 4]],
+    ['no token', [{ '1.5': 1 } as never, undefined, 4]],
+    ['a bias that is no number', [{ 1: 'x' as never }, undefined, 4]],
+    ['NaN', [{ 1: Number.NaN }, undefined, 4]],
+    ['infinity', [{ 1: Number.POSITIVE_INFINITY }, undefined, 4]],
+    ['a processor that is no function', [undefined, [{} as never], 4]],
+  ])('refuses %s', (_, args) => {
+    expect(() => logitEdits(...args)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+  });
+});
+
+describe('picking among the largest logits', () => {
+  const settings = fc.record({
+    temperature: fc.constantFrom(0, 0.5, 1.3),
+    topK: fc.constantFrom(1, 5, 20),
+    topP: fc.constantFrom(1, 0.8),
+    minP: fc.constantFrom(0, 0.05),
+    typicalP: fc.constantFrom(1, 0.9),
+    repetitionPenalty: fc.constantFrom(1, 1.2, 3),
+    frequencyPenalty: fc.constantFrom(0, 0.5),
+    presencePenalty: fc.constantFrom(0, 1),
+  });
+  test('gives the token that all of them give', () => {
+    fc.assert(
+      fc.property(settings, fc.integer(), fc.array(fc.nat(799), { maxLength: 60 }), fc.nat(), (one, seed, tokens, some) => {
+        const context = { tokens, prompt: some % (tokens.length + 1) };
+        const noise = createRandom(Math.abs(seed));
+        // Coarse numbers, so that there are ties.
+        const logits = Float32Array.from({ length: 800 }, () => Math.round((noise() + noise() + noise()) * 40) / 8);
+        const count = logitsNeeded(one, context, logits.length);
+        expect(count).toBeGreaterThan(0);
+        const { values, ids } = largestOfRows(logits, logits.length, count);
+        const draw = noise();
+        expect(pickCandidate(values, ids, context, one, () => draw)).toBe(pickToken(logits, context, one, () => draw));
+      }),
+    );
+  });
+  test('all are needed where others than the largest can come next', () => {
+    const needed = (more: Partial<typeof NEUTRAL_SAMPLING>) => logitsNeeded({ ...NEUTRAL_SAMPLING, ...more }, historyOf([1, 2, 2]), 50_000);
+    expect(needed({})).toBe(0);
+    expect(needed({ topP: 0.9 })).toBe(0);
+    expect(needed({ temperature: 0, repetitionPenalty: 0.9 })).toBe(0);
+    expect(needed({ temperature: 0 })).toBe(1);
+    expect(needed({ temperature: 0, repetitionPenalty: 1.1 })).toBe(3);
+    expect(needed({ temperature: 0, presencePenalty: 1 })).toBe(3);
+    for (const raising of [{ presencePenalty: -1 }, { frequencyPenalty: -1 }]) expect(needed({ temperature: 0, ...raising })).toBe(0);
+    expect(needed({ topK: 40 })).toBe(104);
+    expect(logitsNeeded({ ...NEUTRAL_SAMPLING, topK: 40 }, NOTHING, 256)).toBe(0);
+  });
+  test('NaN logits are an error', () => {
+    const { values, ids } = largestOfRows(new Float32Array([Number.NaN, Number.NaN]), 2, 1);
+    const greedy = { ...NEUTRAL_SAMPLING, temperature: 0 };
+    expect(() => pickCandidate(values, ids, NOTHING, greedy, Math.random)).toThrow(expect.objectContaining({ code: 'ERR_NON_FINITE' }));
   });
 });
 

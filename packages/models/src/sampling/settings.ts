@@ -54,6 +54,9 @@ function samplingDefaults(generation: JsonObject): SamplingSettings {
     minP: readNumber(generation, 'min_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.minP),
     typicalP: readNumber(generation, 'typical_p', { min: 0, max: 1 }, NEUTRAL_SAMPLING.typicalP),
     repetitionPenalty: readNumber(generation, 'repetition_penalty', { min: 1e-3, max: 1e3 }, NEUTRAL_SAMPLING.repetitionPenalty),
+    // Not of transformers: no file says them.
+    frequencyPenalty: NEUTRAL_SAMPLING.frequencyPenalty,
+    presencePenalty: NEUTRAL_SAMPLING.presencePenalty,
   };
 }
 
@@ -64,6 +67,8 @@ const RANGES: Readonly<Record<keyof SamplingSettings, { readonly min: number; re
   minP: { min: 0, max: 1 },
   typicalP: { min: 0, max: 1 },
   repetitionPenalty: { min: 1e-3, max: 1e3 },
+  frequencyPenalty: { min: -1e3, max: 1e3 },
+  presencePenalty: { min: -1e3, max: 1e3 },
 };
 
 /** The defaults with the caller's own values over them. Throws ERR_BAD_ARGUMENT naming an option out of range. */

@@ -3,16 +3,23 @@
 // The model runs layer by layer: the program is cut at every layer, each piece also gives the inputs of its linears, and all samples pass through
 // a piece before the next is loaded. Only one layer's weights are on the backend at a time; between pieces the residual stream waits on the host.
 
-import { elements } from './dtype.ts';
-import { cutProgram, type ProgramPiece } from './program/cut.ts';
-import { opInputs, opResults } from './program/infer.ts';
-import { addSquares } from './reference/matmul.ts';
-import type { LoadWeight, Runtime } from './runtime.ts';
-import { LowbitError } from './spec/errors.ts';
-import type { Op, Program, TensorId } from './spec/program.ts';
-import type { Importance } from './spec/quantizer.ts';
-import type { CallOptions, HostTensor } from './spec/tensor.ts';
-import { hostTensor } from './tensor.ts';
+import {
+  type CallOptions,
+  cutProgram,
+  elements,
+  type HostTensor,
+  hostTensor,
+  type Importance,
+  type LoadWeight,
+  LowbitError,
+  type Op,
+  opInputs,
+  opResults,
+  type Program,
+  type ProgramPiece,
+  type Runtime,
+  type TensorId,
+} from '@lowbit/core';
 
 export interface ImportanceOptions extends CallOptions {
   readonly runtime: Pick<Runtime, 'load'>;
@@ -172,4 +179,30 @@ async function runPiece(
     }
   }
   return sums;
+}
+
+/** Adds X^T X to the symmetric `sums` [width, width] for X [rows, width]. Each call's products are summed over its rows in order first. */
+function addSquares(x: Float32Array, width: number, sums: Float64Array): void {
+  const rows = x.length / width;
+  // Columns of X as rows, filled up so that four go at once: their additions hide one another's latency.
+  const columns = new Float64Array((width + 3) * rows);
+  for (let row = 0; row < rows; row++) for (let i = 0; i < width; i++) columns[i * rows + row] = x[row * width + i]!;
+  const four = new Float64Array(4);
+  for (let a = 0; a < width; a++) {
+    for (let from = a; from < width; from += 4) {
+      let [s0, s1, s2, s3] = [0, 0, 0, 0];
+      for (let row = 0, at = from * rows; row < rows; row++, at++) {
+        const value = columns[a * rows + row]!;
+        s0 += value * columns[at]!;
+        s1 += value * columns[at + rows]!;
+        s2 += value * columns[at + 2 * rows]!;
+        s3 += value * columns[at + 3 * rows]!;
+      }
+      four.set([s0, s1, s2, s3]);
+      for (let b = from; b < Math.min(from + 4, width); b++) {
+        sums[a * width + b]! += four[b - from]!;
+        if (a !== b) sums[b * width + a]! += four[b - from]!;
+      }
+    }
+  }
 }

@@ -1,12 +1,7 @@
+import { type Backend, createRuntime, elements, type Program, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
 import { decoderCase, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
-import { elements, toFloat32 } from './dtype.ts';
-import { collectImportance } from './importance.ts';
-import { ProgramBuilder } from './program/builder.ts';
-import { referenceBackend } from './reference/index.ts';
-import { createRuntime } from './runtime.ts';
-import type { Backend } from './spec/backend.ts';
-import type { Program } from './spec/program.ts';
+import { collectImportance } from './collect-importance.ts';
 
 const one = decoderCase();
 const samples = [Uint32Array.of(1, 2, 3, 4, 5, 6, 7), Uint32Array.of(9, 3), Uint32Array.of(5, 5, 5, 1)];

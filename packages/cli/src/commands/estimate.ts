@@ -1,0 +1,99 @@
+// `lowbit estimate`: what a model will take, before anything is loaded or quantized.
+
+import { DEFAULT_MAX_MEMORY, type Format } from '@lowbit/core';
+import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
+import { defaultAdapters, estimateMemory, type MemoryEstimate, type Verdict } from '@lowbit/models';
+import type { CommonOptions, Context } from '../context.ts';
+import { UsageError } from '../errors.ts';
+import { idleSetting, makeQuantizer } from '../methods.ts';
+import { openModelFolder } from '../open.ts';
+import type { MethodName, MethodSettings } from '../parse.ts';
+import { pairs } from '../table.ts';
+import { bytesText, countText } from '../units.ts';
+import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
+
+export interface EstimateFlags extends CommonOptions, BackendFlags, Pick<MethodSettings, 'bits' | 'group'> {
+  readonly method?: MethodName;
+  readonly context?: number;
+  readonly sequences?: number;
+}
+
+/** What `lowbit estimate --json` prints. Bytes. */
+export interface EstimateReport extends MemoryEstimate {
+  readonly path: string;
+  /** What the folder would be quantized with first; null: as it is. */
+  readonly method: string | null;
+  /** Of the safetensors files, as they are or would be. */
+  readonly disk: number;
+  /** Weights and results that `lowbit quantize` holds at a time, by default; null where nothing is to be quantized. */
+  readonly quantizing: number | null;
+  /** What this process takes, without any model. */
+  readonly process: number;
+}
+
+/** Runs the command. */
+export async function estimateCommand(path: string, flags: EstimateFlags, context: Context): Promise<void> {
+  const { method, bits, group, context: contextLength, sequences } = flags;
+  checkBackendFlags(flags);
+  const settings = { bits, group };
+  const idle = idleSetting(method === undefined ? [] : [method], settings);
+  if (idle !== undefined) {
+    throw new UsageError(
+      method === undefined ? `--${idle} needs --method` : `--${idle} is not a setting of ${method}`,
+      'Name the method that the model would be quantized with, such as -m hqq -b 4.',
+    );
+  }
+  await using place = await openBackend(flags, context);
+  await using checkpoint = await openModelFolder(path, { signal: context.signal });
+  const planned = method === undefined ? undefined : await plan(checkpoint, method, settings);
+  const here = place.used().name === 'cpu' || place.used().name === 'reference';
+  const estimate = await estimateMemory(checkpoint, {
+    ...headOf(flags),
+    ...(contextLength === undefined ? {} : { contextLength }),
+    ...(sequences === undefined ? {} : { sequences }),
+    ...(planned ? { formatOf: (site: string) => planned.formats.get(site) } : {}),
+    ...(here ? { available: process.availableMemory() } : {}),
+    runtime: place.runtime,
+    signal: context.signal,
+  });
+  const report: EstimateReport = {
+    path: checkpoint.folder,
+    method: planned?.name ?? null,
+    ...estimate,
+    disk: planned?.disk ?? checkpoint.source.files.reduce((sum, { size }) => sum + size, 0),
+    quantizing: planned ? DEFAULT_MAX_MEMORY : null,
+    process: process.memoryUsage.rss(),
+  };
+  await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
+}
+
+async function plan(checkpoint: FolderCheckpoint, method: MethodName, settings: MethodSettings) {
+  const quantizer = makeQuantizer(method, settings);
+  const { plan, files } = await planQuantization(checkpoint, { quantizer, adapters: defaultAdapters });
+  const formats = new Map<string, Format>(plan.linears.flatMap(({ site, format }) => (format ? [[site.path, format] as const] : [])));
+  const disk = files.reduce((sum, { name, bytes }) => sum + (name.endsWith('.safetensors') ? bytes : 0), 0);
+  return { name: method, formats, disk };
+}
+
+const VERDICTS: Readonly<Record<Verdict, string>> = {
+  fits: 'fits',
+  tight: 'tight: more than 80 % of what is available',
+  no: 'does not fit: take fewer bits, a shorter --context, or --head-bits 8',
+};
+
+function render(report: EstimateReport, bold: (text: string) => string): string {
+  const { weights, kvCache, activations, total, available, contextLength, sequences, backend, device } = report;
+  const texts = sequences === 1 ? '' : ` x ${sequences} texts`;
+  return pairs([
+    ['backend', `${backend} (${device})`],
+    ['on disk', bytesText(report.disk)],
+    ['weights', bytesText(weights)],
+    ['keys and values', `${bytesText(kvCache)} (${countText(contextLength)} tokens${texts})`],
+    ['activations', `${bytesText(activations)} at most`],
+    ['in all', bold(bytesText(total))],
+    ['available', bytesText(available)],
+    ['verdict', VERDICTS[report.verdict]],
+    ...(report.quantizing === null ? [] : [['quantizing', `${bytesText(report.quantizing)} at a time (--max-memory)`] as const]),
+    ['this process', `${bytesText(report.process)} without the model`],
+  ]);
+}

@@ -1,0 +1,30 @@
+// The largest numbers of rows: what `StepOptions.largest` means.
+
+/** `values` f32 [rows, count] in falling order and their places; -Infinity and -1 where a row has no more. */
+export interface Largest {
+  readonly values: Float32Array;
+  readonly ids: Int32Array;
+}
+
+/** Of rows [rows, width]; 1 <= count <= width. Of equal numbers the lower place comes first; NaN never does. */
+export function largestOfRows(rows: Float32Array, width: number, count: number): Largest {
+  const total = rows.length / width;
+  const values = new Float32Array(total * count).fill(Number.NEGATIVE_INFINITY);
+  const ids = new Int32Array(total * count).fill(-1);
+  for (let row = 0; row < total; row++) {
+    const first = row * count;
+    let held = 0;
+    for (let i = 0; i < width; i++) {
+      const value = rows[row * width + i]!;
+      if (Number.isNaN(value) || (held === count && value <= values[first + count - 1]!)) continue;
+      let at = first + (held < count ? held++ : count - 1);
+      for (; at > first && values[at - 1]! < value; at--) {
+        values[at] = values[at - 1]!;
+        ids[at] = ids[at - 1]!;
+      }
+      values[at] = value;
+      ids[at] = i;
+    }
+  }
+  return { values, ids };
+}

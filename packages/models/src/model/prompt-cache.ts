@@ -1,0 +1,82 @@
+// Keys and values of texts that are done: a later text that begins alike goes on from them.
+
+import { LowbitError, type SequenceId } from '@lowbit/core';
+import type { Runner } from './runner.ts';
+
+interface Entry {
+  readonly sequence: SequenceId;
+  readonly tokens: ArrayLike<number>;
+}
+
+/**
+ * Made by `LanguageModel.promptCache`. It holds sequences of the model: they count among its `maxSequences`, their bytes in `memory().kvCache`, and no weight
+ * can be replaced meanwhile. Dispose it to give them back; disposing the model does, too.
+ */
+export class PromptCache implements AsyncDisposable {
+  readonly #runner: Runner;
+  readonly #most: number;
+  /** The one used last comes last. */
+  #entries: Entry[] = [];
+  #disposed = false;
+
+  constructor(runner: Runner, most: number) {
+    this.#runner = runner;
+    this.#most = most;
+  }
+
+  /** Texts that are held now. */
+  get size(): number {
+    return this.#entries.length;
+  }
+
+  /**
+   * A sequence that begins with as many tokens of `prompt` as any text here, short of the last one.
+   * Throws ERR_BAD_ARGUMENT for the cache of another model, ERR_DISPOSED.
+   */
+  async open(runner: Runner, prompt: ArrayLike<number>): Promise<{ readonly sequence: SequenceId; readonly length: number }> {
+    if (runner !== this.#runner) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', 'this prompt cache is of another model', {
+        hint: 'Make one with promptCache() of this one.',
+      });
+    }
+    if (this.#disposed) throw new LowbitError('ERR_DISPOSED', 'this prompt cache has been disposed');
+    return this.#runner.run((program) => {
+      let best: Entry | undefined;
+      let length = 0;
+      for (const entry of this.#entries) {
+        const common = Math.min(alike(entry.tokens, prompt), prompt.length - 1);
+        if (common > 0 && common >= length) [best, length] = [entry, common]; // of equals the one used last
+      }
+      if (!best) return { sequence: program.open(), length };
+      this.#entries = [...this.#entries.filter((entry) => entry !== best), best];
+      const sequence = program.fork(best.sequence);
+      program.truncate(sequence, length);
+      return { sequence, length };
+    });
+  }
+
+  /** Takes over a sequence of these tokens, and gives back those that it makes superfluous: what it begins with, and the one not used for longest. */
+  async keep(sequence: SequenceId, tokens: ArrayLike<number>): Promise<void> {
+    if (this.#disposed || tokens.length === 0) return this.#runner.close(sequence);
+    const stay = this.#entries.filter((entry) => alike(entry.tokens, tokens) < entry.tokens.length);
+    const kept = [...stay, { sequence, tokens }].slice(-this.#most);
+    const gone = this.#entries.filter((entry) => !kept.includes(entry));
+    this.#entries = kept;
+    for (const entry of gone) await this.#runner.close(entry.sequence);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed = true;
+    const entries = this.#entries;
+    this.#entries = [];
+    for (const { sequence } of entries) await this.#runner.close(sequence);
+  }
+}
+
+/** How many tokens two texts begin with alike. */
+function alike(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  const most = Math.min(a.length, b.length);
+  let i = 0;
+  while (i < most && a[i] === b[i]) i++;
+  return i;
+}

@@ -1,0 +1,5 @@
+/** The tokens so far: a prompt of `prompt` tokens, then what was generated. */
+export interface TokenHistory {
+  readonly tokens: readonly number[];
+  readonly prompt: number;
+}
