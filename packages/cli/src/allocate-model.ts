@@ -17,13 +17,12 @@ import {
   linearBytes,
   type Quantizer,
   type Rule,
-  readSite,
   resolveRules,
   siteTensor,
 } from '@lowbit/core';
 import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/core/allocation';
 import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
-import { defaultAdapters, type SensitivityMetric } from '@lowbit/models';
+import { defaultAdapters, readSite, type SensitivityMetric } from '@lowbit/models';
 import { choiceError } from './choice-error.ts';
 import { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 import { openModelFolder } from './open.ts';

@@ -81,7 +81,7 @@ export { type Demands, planStep, readDemands, type SequenceState, type Share, ty
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';
-export { readSite, type SitePlace, siteTensor } from './site-weight.ts';
+export { type SitePlace, siteTensor } from './site-weight.ts';
 export * from './spec/index.ts';
 export { linearBytes, plannedBytes } from './stored-bytes.ts';
 export { float32Tensor, hostTensor, transpose } from './tensor.ts';

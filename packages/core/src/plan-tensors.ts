@@ -20,7 +20,7 @@ import type { DType, JsonObject, TensorSpec } from './spec/tensor.ts';
 
 /** Where the bytes of one output tensor come from. */
 export type TensorOrigin =
-  /** `first`: the flat element of the source where it begins, of a weight that the source has as rows of a larger tensor. Default 0. */
+  /** `first`: the flat element of the source where it begins; default 0. */
   | { readonly kind: 'copy'; readonly from: string; readonly first?: number }
   | { readonly kind: 'part'; readonly path: string; readonly part: string; readonly spec: TensorSpec }
   | { readonly kind: 'constant'; readonly path: string; readonly data: Uint8Array }

@@ -16,7 +16,7 @@ import { plannedBytes } from './stored-bytes.ts';
 export interface PlanOptions {
   /** For linears that no rule matches. */
   readonly quantizer: Treatment;
-  /** Applied after the default, which keeps `lm_head` and what else an adapter says (`LinearSite.keep`: routers); the last match wins. */
+  /** Applied after the default, which keeps `lm_head` and `LinearSite.keep`; the last match wins. */
   readonly rules?: readonly Rule[] | undefined;
   readonly adapters: readonly ModelAdapter[];
   readonly layouts: readonly CheckpointLayout[];

@@ -5,8 +5,7 @@ import { castFloat, toFloat32 } from './dtype.ts';
 import { memorySink, memorySource } from './memory.ts';
 import { executePlan } from './pipeline.ts';
 import { planCheckpoint } from './plan.ts';
-import { readSite } from './site-weight.ts';
-import type { Checkpoint, CheckpointLayout } from './spec/checkpoint.ts';
+import type { CheckpointLayout } from './spec/checkpoint.ts';
 import type { LinearSite, ModelAdapter } from './spec/model.ts';
 import type { Quantizer, Rule } from './spec/quantizer.ts';
 import type { HostTensor, Matrix } from './spec/tensor.ts';
@@ -121,24 +120,6 @@ describe('linears that share a tensor', () => {
   ])('must lie in it: %s', async (_, { shape = SHAPE, tensor = FUSED, row }: { shape?: Matrix; tensor?: string; row: number }) => {
     const wrong = { ...experts[0]!, shape, stacked: { tensor, row } };
     await expect(run([], [wrong])).rejects.toMatchObject({ code: 'ERR_TENSOR_MISMATCH', message: expect.stringContaining(tensor) });
-  });
-
-  it('are read from it, like any linear', async () => {
-    const source = memorySource(tensors);
-    const checkpoint: Pick<Checkpoint, 'quantized' | 'linear' | 'tensor'> = {
-      quantized: new Map(),
-      linear: async (path) => {
-        const weight = await source.read(`${path}.weight`);
-        return { format: { kind: 'dense', dtype: 'f32' }, shape: weight.shape as unknown as Matrix, parts: { weight } };
-      },
-      tensor: (name, options) => source.read(name, options),
-    };
-    const weight = await readSite(checkpoint, experts[2]!);
-    expect(weight).toMatchObject({ format: { kind: 'dense', dtype: 'f32' }, shape: SHAPE });
-    expect(toFloat32(weight.parts.weight!)).toEqual(part(2));
-    const { stacked: _, ...turned } = { ...router, shape: [6, EXPERTS] as Matrix, transposed: true };
-    const turn = toFloat32((await readSite(checkpoint, turned)).parts.weight!);
-    expect([...turn.subarray(0, 3)]).toEqual([0, 6, 12].map((i) => 100 + i / 8));
   });
 });
 

@@ -1,14 +1,10 @@
-// Where the floating-point weight of a linear is in a checkpoint, and reading it.
+// Where the floating-point weight of a linear is in a checkpoint.
 
-import { fitInputs } from './codecs/index.ts';
 import { elementCount } from './dtype.ts';
 import { matrixShape } from './quantize.ts';
-import type { Checkpoint } from './spec/checkpoint.ts';
 import { LowbitError } from './spec/errors.ts';
-import type { QuantizedTensor } from './spec/format.ts';
 import type { LinearSite } from './spec/model.ts';
-import type { HostTensor, Matrix, TensorSpec } from './spec/tensor.ts';
-import { transpose } from './tensor.ts';
+import type { TensorSpec } from './spec/tensor.ts';
 
 /** What `siteTensor` goes by. */
 export type SitePlace = Pick<LinearSite, 'path' | 'shape' | 'stacked' | 'transposed'>;
@@ -34,28 +30,3 @@ export function checkSiteShape(site: SitePlace, { shape: found }: Pick<TensorSpe
     details: { tensor: name, expected, actual },
   });
 }
-
-/**
- * The weight of a linear as [out, in], however the checkpoint has it: quantized, in its stored format and with the in_features of the model; else dense,
- * turned if it is stored as [in, out], and cut out of the tensor that it shares with others. Throws ERR_TENSOR_MISMATCH, and what the checkpoint throws.
- */
-export async function readSite(
-  checkpoint: Pick<Checkpoint, 'quantized' | 'linear' | 'tensor'>,
-  site: SitePlace,
-  options: { readonly signal?: AbortSignal | undefined } = {},
-): Promise<QuantizedTensor> {
-  const { path, shape, stacked, transposed } = site;
-  if (stacked && !checkpoint.quantized.has(path)) {
-    const { name, from } = siteTensor(site);
-    const { dtype, data } = await checkpoint.tensor(name, { ...options, range: [from, from + elementCount(shape)] });
-    return dense({ dtype, shape, data });
-  }
-  const weight = await checkpoint.linear(path, options);
-  return transposed && !checkpoint.quantized.has(path) ? dense(transpose(weight.parts.weight!)) : fitInputs(weight, shape);
-}
-
-const dense = (weight: HostTensor): QuantizedTensor => ({
-  format: { kind: 'dense', dtype: weight.dtype },
-  shape: weight.shape as Matrix,
-  parts: { weight },
-});

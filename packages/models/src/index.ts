@@ -41,6 +41,7 @@ export type { BatchOptions, ForwardOptions, LanguageModel, LogitRows, ModelMemor
 export { type LoadModelOptions, loadModel } from './model/load-model.ts';
 export type { PromptCache } from './model/prompt-cache.ts';
 export type { PromptLookup } from './model/prompt-lookup.ts';
+export { readSite } from './model/read-site.ts';
 export type { TokenHistory } from './sampling/history.ts';
 export { type LogitEdits, type LogitsProcessor, processLogits, type SamplingSettings } from './sampling/process.ts';
 export { createRandom, type Random } from './sampling/random.ts';

@@ -20,13 +20,13 @@ export interface LinearSite {
    * [out, in]. Default false.
    */
   readonly transposed?: boolean;
-  /** The checkpoint has the floating-point weight as rows of a larger tensor. Quantized, it is a linear of its own under `path`. Never with `transposed`. */
+  /** The checkpoint has the floating-point weight as rows of a larger tensor. Never with `transposed`. */
   readonly stacked?: StackedRows;
   /** Stays in floating point unless a rule names it: heads and routers. Default false. */
   readonly keep?: boolean;
 }
 
-/** Where a weight [out, in] lies in a tensor that, all but its last axis folded into one, is a matrix with `in` columns: experts as one 3-D tensor. */
+/** Where a weight [out, in] lies in a tensor of `in` columns, its other axes folded into rows: experts as one 3-D tensor. */
 export interface StackedRows {
   /** Its name in the checkpoint. */
   readonly tensor: string;
@@ -47,13 +47,10 @@ export interface ModelDescription {
   readonly encoder?: EncoderDescription;
 }
 
-/**
- * What reads the prompt of an encoder-decoder model, all its tokens in one step. Its output `encoder_output`, a row a token, is the input of that name of the
- * decoder, handed in with the first step of a sequence.
- */
+/** What reads the prompt, in one step. Its output `encoder_output` is the decoder's input of that name, handed in with the first step of a sequence. */
 export interface EncoderDescription {
   readonly program: Program;
-  /** The token that the decoder's text begins with; it is not part of the result. */
+  /** The token that the decoder's text begins with. */
   readonly start: number;
 }
 

@@ -12,10 +12,10 @@ import {
   type LinearUse,
   type ModelAdapter,
   type QuantizedTensor,
-  readSite,
   siteTensor,
   type TensorSpec,
 } from '@lowbit/core';
+import { readSite } from './read-site.ts';
 
 export interface LogicalModel {
   readonly sites: readonly LinearSite[];
