@@ -85,27 +85,39 @@ struct Give {
   void operator()(uint8_t* memory) const { give_memory(memory, bytes); }
 };
 
-/// One row of one expert, by the thread that is at it.
-void Stepper::expert(const Op& op, size_t row) const {
-  const size_t top_k = width(op.y);
-  const int32_t id = reinterpret_cast<const int32_t*>(at(op.y))[row];
-  const size_t linear = static_cast<size_t>(op.experts[static_cast<size_t>(id)]);
-  const size_t from = domain(op.x) == Rows::tokens ? row / top_k : row;
-  Product product(kernels, *program.linears[linear], in.planes, 1, 1);
+/// All rows of one expert, by the thread that is at it: its weight is read once for them, and LLM.int8 finds their outliers together.
+void Stepper::expert(const Op& op, size_t index) const {
+  const size_t top_k = width(op.y), inp = width(op.x), out = width(op.out);
+  const int32_t* ids = reinterpret_cast<const int32_t*>(at(op.y));
+  std::vector<size_t> mine;
+  for (size_t row = 0; row < rows(op.out); ++row) {
+    if (ids[row] == static_cast<int32_t>(index)) mine.push_back(row);
+  }
+  if (mine.empty()) return;
+  const size_t linear = static_cast<size_t>(op.experts[index]);
+  Product product(kernels, *program.linears[linear], in.planes, mine.size(), 1);
   product.threshold = program.thresholds[linear];
-  const size_t bytes = product.scratch_bytes();
+  const size_t scratch = (product.scratch_bytes() + 63) / 64 * 64;
+  const size_t bytes = scratch + mine.size() * (inp + out) * sizeof(float);
   uint8_t* memory = take_memory(bytes);
   if (memory == nullptr) throw std::bad_alloc();
   const std::unique_ptr<uint8_t, Give> holds(memory, Give{bytes});
+  float* x = reinterpret_cast<float*>(memory + scratch);
+  float* y = x + mine.size() * inp;
+  for (size_t i = 0; i < mine.size(); ++i) {
+    const size_t from = domain(op.x) == Rows::tokens ? mine[i] / top_k : mine[i];
+    std::memcpy(x + i * inp, at(op.x) + from * inp, inp * sizeof(float));
+  }
   std::vector<Stage> list;
-  product.stages(at(op.x) + from * width(op.x), at(op.out) + row * width(op.out), memory, list);
+  product.stages(x, y, memory, list);
   for (const Stage& stage : list) {
     for (uint32_t chunk = 0; chunk < stage.chunks; ++chunk) stage.run(stage.context, chunk, 0);
   }
+  for (size_t i = 0; i < mine.size(); ++i) std::memcpy(at(op.out) + mine[i] * out, y + i * out, out * sizeof(float));
   program.count_outliers(linear, product);
 }
 
-/// Rows [from, to) of an operation; of attend, groups of queries.
+/// Rows [from, to) of an operation; of attend, groups of queries; of expert_linear, experts.
 void Stepper::run_rows(const Op& op, size_t from, size_t to, int thread) const {
   const size_t n = op.out >= 0 ? width(op.out) : 0;
   const size_t d = op.out >= 0 ? static_cast<size_t>(domain(op.out)) : 0;
@@ -224,7 +236,7 @@ void Stepper::run_rows(const Op& op, size_t from, size_t to, int thread) const {
       break;
     }
     case OpKind::expert_linear:
-      for (size_t row = from; row < to; ++row) expert(op, row);
+      for (size_t index = from; index < to; ++index) expert(op, index);
       break;
     case OpKind::combine: {
       const size_t top_k = width(op.y);
@@ -337,7 +349,7 @@ void Stepper::add_stages() {
         add_rows(op, rows(op.out) > 0 ? 1 : 0, 1);
         break;
       case OpKind::expert_linear:
-        add_rows(op, rows(op.out), size_t{1} << 20);
+        add_rows(op, rows(op.out) > 0 ? op.experts.size() : 0, size_t{1} << 20);
         break;
       case OpKind::rope:
         rotations.push_back(&op);

@@ -112,7 +112,7 @@ struct Stepper {
   void attend(const Op& op, const Queries& queries, float* scores) const;
   void bend_scores(const Op& op, size_t head, int64_t distance, size_t count, float* p) const;
   size_t score_stride() const { return (longest + 2 * kKeys - 1) / kKeys * kKeys; }
-  void expert(const Op& op, size_t row) const;
+  void expert(const Op& op, size_t index) const;
 };
 
 }  // namespace lowbit
