@@ -1,0 +1,10 @@
+// Every kernel.
+#pragma once
+
+#include "attention.cuh"
+#include "elementwise.cuh"
+#include "gemv.cuh"
+#include "hadamard.cuh"
+#include "int8.cuh"
+#include "linear.cuh"
+#include "norm.cuh"
