@@ -1,0 +1,3 @@
+export type { CudaBinding } from './binding.ts';
+export { type CudaOptions, cuda } from './cuda.ts';
+export { platformPackage } from './load.node.ts';
