@@ -5,7 +5,7 @@
 // Usage: node build-native.mjs (in this folder). Result: build/Release/lowbit_cuda.node. Does nothing when that is up to date.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -58,20 +58,19 @@ function cmakeJs() {
   }
 }
 
-/** @type {(nvcc: string) => string} a source with the compiled kernels in it */
+/** @type {(nvcc: string | undefined) => void} writes the source with the compiled kernels in it, or with none */
 function embed(nvcc) {
   const folder = join(home, 'build', 'kernels');
+  const source = join(folder, 'image.cpp');
   mkdirSync(folder, { recursive: true });
+  if (!nvcc) return copyFileSync(join(home, 'native', 'driver', 'no_image.cpp'), source);
   const fatbin = join(folder, 'kernels.fatbin');
   compileKernels(nvcc, fatbin);
   const bytes = readFileSync(fatbin);
   const rows = Array.from({ length: Math.ceil(bytes.length / 32) }, (_, i) => [...bytes.subarray(32 * i, 32 * i + 32)].join(','));
-  const source = join(folder, 'image.cpp');
-  writeFileSync(
-    source,
-    `#include "device.h"\nnamespace lowbit {\nnamespace {\nalignas(16) const unsigned char kBytes[] = {${rows.join(',\n')}};\n}\nconst Image kImage = {kBytes, sizeof kBytes, "${[...CUBINS, PTX].join(' ')}", ${toolkitVersion(nvcc)}};\n}\n`,
-  );
-  return source;
+  const facts = `"${[...CUBINS, PTX].join(' ')}", ${toolkitVersion(nvcc)}`;
+  const array = `alignas(16) const unsigned char kBytes[] = {${rows.join(',\n')}};`;
+  writeFileSync(source, `#include "device.h"\nnamespace lowbit {\n${array}\nconst Image kImage = {kBytes, sizeof kBytes, ${facts}};\n}\n`);
 }
 
 function main() {
@@ -93,9 +92,9 @@ function main() {
     );
     return 1;
   }
-  const image = nvcc ? embed(nvcc) : join(home, 'native', 'driver', 'no_image.cpp');
+  embed(nvcc);
   if (!nvcc) console.warn('kernels-cuda: built without nvcc: tests run, a GPU does not. LOWBIT_NVCC=path/to/nvcc names one.');
-  const options = [`--CDLOWBIT_IMAGE=${image}`, '--directory', home, '--log-level', 'warn', '--parallel', String(availableParallelism())];
+  const options = ['--directory', home, '--log-level', 'warn', '--parallel', String(availableParallelism())];
   const { status } = spawnSync(process.execPath, [bin, 'compile', ...options], { stdio: 'inherit', cwd: home });
   if (status !== 0 || !existsSync(addon)) {
     console.error('kernels-cuda: the build failed, see above. Remove packages/kernels-cuda/build to start afresh.');

@@ -14,7 +14,7 @@ export const PTX = 'compute_80';
 /** Path of nvcc: LOWBIT_NVCC, the PATH, CUDA_HOME, the usual place. undefined: there is none. */
 export function findNvcc() {
   const { LOWBIT_NVCC: named, CUDA_HOME: home } = process.env;
-  const candidates = [...(named ? [named] : ['nvcc', ...(home ? [join(home, 'bin', 'nvcc')] : []), '/usr/local/cuda/bin/nvcc'])];
+  const candidates = named ? [named] : ['nvcc', ...(home ? [join(home, 'bin', 'nvcc')] : []), '/usr/local/cuda/bin/nvcc'];
   return candidates.find((path) => spawnSync(path, ['--version'], { stdio: 'ignore' }).status === 0);
 }
 
@@ -41,15 +41,9 @@ export function toolkitVersion(nvcc) {
  */
 export function compileKernels(nvcc, out) {
   const code = CUBINS.map((target) => `arch=${target.replace('sm_', 'compute_')},code=${target}`);
-  const args = [
-    '-fatbin',
-    '-std=c++17',
-    '-O3',
-    '--fmad=false',
-    '-Xptxas',
-    '-v',
-    ...[...code, `arch=${PTX},code=${PTX}`].flatMap((one) => ['-gencode', one]),
-  ];
+  const targets = [...code, `arch=${PTX},code=${PTX}`].flatMap((one) => ['-gencode', one]);
+  // Compressed in the way that every driver knows.
+  const args = ['-fatbin', '-std=c++17', '-O3', '--fmad=false', '-Xptxas', '-v', '-Xfatbin', '-compress-all', ...targets];
   const { status, stderr, stdout, error } = spawnSync(nvcc, [...args, source, '-o', out], { encoding: 'utf8' });
   if (status !== 0 || !existsSync(out)) throw new Error(`nvcc failed: ${error?.message ?? ''}${stdout ?? ''}${stderr ?? ''}`);
   return assembled(`${stdout}${stderr}`);
