@@ -102,18 +102,11 @@ T shuffle(uint32_t mask, T value, unsigned source, int line) {
 
 // Fibers of one thread: nothing runs between read and write.
 template <class T>
-T atomicAdd(T* at, T value) {
+T atomicXor(T* at, T value) {
   const T before = *at;
-  *at = before + value;
+  *at = before ^ value;
   return before;
 }
-template <class T>
-T atomicMax(T* at, T value) {
-  const T before = *at;
-  if (value > before) *at = value;
-  return before;
-}
-
 template <class T>
 T min(T a, T b) {
   return b < a ? b : a;

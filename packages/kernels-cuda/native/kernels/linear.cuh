@@ -73,6 +73,16 @@ extern "C" __global__ void look_up(const Weight* weight, const Step* step, float
   out[static_cast<long long>(blockIdx.y) * weight->inp + k] = weight_at(*weight, row, k);
 }
 
+/// Reads `count` times 16 bytes, to measure how fast that is: writes a word that depends on all of them. Grid: any; block: 256.
+extern "C" __global__ void read_words(const uint32_t* from, int count, uint32_t* out) {
+  uint32_t all = 0;
+  for (long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += static_cast<long long>(gridDim.x) * blockDim.x) {
+    const Word4 four = reinterpret_cast<const Word4*>(from)[i];
+    all ^= four.x ^ four.y ^ four.z ^ four.w;
+  }
+  atomicXor(out, all);
+}
+
 /// Canonical codes [rows, columns], a byte each, to rows of `bits` a code. Grid: (ceil(row_words / 128), rows); block: 128.
 extern "C" __global__ void pack_codes(const unsigned char* codes, int columns, int bits, int row_words, uint32_t* out) {
   const int word = blockIdx.x * blockDim.x + threadIdx.x;
