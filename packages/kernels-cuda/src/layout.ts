@@ -251,14 +251,30 @@ export function writeHeader(
   return bytes;
 }
 
-/** A table of 16 numbers as integers of 16 bits in two bytes, times a step: `QuickTable` of native/kernels/gemv.cuh. */
+/** Largest integer of a quick table: 0x7f7f, each of whose bytes can have either sign. */
+const QUICK_MOST = 32639;
+
+/**
+ * A table of 16 numbers as integers of 16 bits in two bytes, times a step: `QuickTable` of native/kernels/gemv.cuh. Of the steps that make the largest number
+ * an integer, the one whose multiples come closest to all: FP4 is exact then.
+ */
 export function quickTable(table: Float32Array): Uint8Array {
   const largest = table.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  const step = Math.fround(largest / 32639); // 0x7f7f: each of its bytes can have either sign
   const bytes = new Uint8Array(QUICK_BYTES);
+  if (!(largest > 0)) return bytes;
+  let step = 0;
+  let least = Number.POSITIVE_INFINITY;
+  for (let most = Math.ceil(QUICK_MOST / 2); most <= QUICK_MOST; most++) {
+    const tried = largest / most;
+    let worst = 0;
+    for (const value of table) worst = Math.max(worst, Math.abs(value - tried * Math.round(value / tried)));
+    if (worst >= least) continue;
+    least = worst;
+    step = tried;
+  }
   const view = new DataView(bytes.buffer);
   for (const [i, value] of table.entries()) {
-    const q = step > 0 ? Math.max(-32639, Math.min(32639, Math.round(value / step))) : 0;
+    const q = Math.round(value / step);
     const low = ((q + 128) & 255) - 128;
     view.setInt8(i, (q - low) / 256);
     view.setInt8(16 + i, low);

@@ -10,7 +10,7 @@ namespace lowbit {
 
 constexpr int kBlock = 32;                // inputs that share a scale: what a lane reads at once
 constexpr int kPlaneWords = kBlock / 4;   // of one plane
-constexpr float kLargest = 8355711.0f;    // 0x7f7f7f: each of its bytes can have either sign
+constexpr int kLargest = 0x7f7f7f;        // each of its bytes can have either sign
 
 /// Scale of a block, and the sum of its quantized activations.
 struct BlockNumbers {
@@ -28,8 +28,9 @@ extern "C" __global__ void activation_planes(const float* x, int inp, int natura
   const float value = x[static_cast<long long>(blockIdx.y) * inp + block * kBlock + lane];
   const float largest = warp_max(fabsf(value));
   const bool finite = largest <= 3.4028234e38f;
-  const float scale = largest / kLargest;
-  const int q = finite && scale > 0 ? to_integer(value / scale) : 0;
+  const float scale = largest / static_cast<float>(kLargest);
+  // The quotient of the largest may come out one step too far: its first byte would change its sign.
+  const int q = finite && scale > 0 ? min(max(to_integer(value / scale), -kLargest), kLargest) : 0;
   int sum = q;
   for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAll, sum, offset);
   const int low = ((q + 128) & 255) - 128, rest = (q - low) / 256, middle = ((rest + 128) & 255) - 128, high = (rest - middle) / 256;
