@@ -56,10 +56,20 @@ export interface Preparation {
   planes(x: Argument, layout: WeightLayout): { readonly planes: Argument; readonly numbers: Argument };
 }
 
-/** Rows up to which the fast products are taken. */
-export const QUICK_ROWS = 2;
+/** Rows up to which a 4-bit weight is multiplied without tensor cores. */
+export const FEW_ROWS = 2;
 
-/** A preparation that makes everything anew, its launches into `launches`. `rows` of a quick product are at most QUICK_ROWS. */
+/** Whether there is a product for few rows. */
+function hasGemv({ quick, bits }: WeightLayout): boolean {
+  return quick !== undefined && bits === 4;
+}
+
+/** How a product's planes lie: those of codes in halves of bytes for few rows are in an order of their own. */
+export function planeOrder(layout: WeightLayout): 'natural' | 'halves for few rows' {
+  return hasGemv(layout) && layout.quick === 'affine' ? 'halves for few rows' : 'natural';
+}
+
+/** A preparation that makes everything anew, its launches into `launches`. */
 export function preparation(rows: RowCount, x: Argument, scratch: Scratch, launches: Launch[]): Preparation {
   return {
     rotated(layout) {
@@ -69,23 +79,30 @@ export function preparation(rows: RowCount, x: Argument, scratch: Scratch, launc
       launches.push(hadamardLaunch(rows, { features, columns, run, kept: columns }, x, out));
       return out;
     },
-    planes(from, { inp, quick }) {
+    planes(from, layout) {
+      const { inp } = layout;
       const planes = scratch.perRow((inp / 32) * 24);
       const numbers = scratch.perRow((inp / 32) * 2);
-      launches.push({
+      const make = (natural: 0 | 1): Launch => ({
         kernel: 'activation_planes',
         grid: [Math.ceil(inp / 128), blocks(rows), 1],
         block: 128,
-        arguments: [from, int(inp), int(quick === 'table' ? 1 : 0), planes, numbers],
-        ...quickWhere(rows),
+        arguments: [from, int(inp), int(natural), planes, numbers],
       });
+      if (planeOrder(layout) === 'natural') launches.push(make(1));
+      else launches.push(...byRows(rows, { few: make(0), many: make(1) }));
       return { planes, numbers };
     },
   };
 }
 
-function quickWhere(rows: RowCount): Pick<Launch, 'where'> {
-  return typeof rows === 'number' ? {} : { where: { rows: rows.domain, least: 1, most: QUICK_ROWS } };
+/** The launch for few rows or that for more: chosen now, or at each step. */
+function byRows(rows: RowCount, { few, many }: { readonly few: Launch; readonly many: Launch }): readonly Launch[] {
+  if (typeof rows === 'number') return [rows <= FEW_ROWS ? few : many];
+  return [
+    { ...few, where: { rows: rows.domain, least: 1, most: FEW_ROWS } },
+    { ...many, where: { rows: rows.domain, least: FEW_ROWS + 1 } },
+  ];
 }
 
 /** out [rows, out] = x W^T + bias. */
@@ -95,7 +112,7 @@ export function productLaunches(
   { rows, x, out }: { readonly rows: RowCount; readonly x: Argument; readonly out: Argument },
   prepare: Preparation,
   scratch: Scratch,
-): Launch[] {
+): readonly Launch[] {
   if (layout.kind === 'int8') {
     const made = int8Launches(layout, { rows, x }, scratch, { shared: true });
     const multiply: Launch = {
@@ -107,27 +124,32 @@ export function productLaunches(
     return [...made.launches, multiply];
   }
   const from = prepare.rotated(layout);
-  const launches: Launch[] = [];
   const { quick } = layout;
-  if (quick && (typeof rows !== 'number' || rows <= QUICK_ROWS)) {
-    const { planes, numbers } = prepare.planes(from, layout);
-    launches.push({
-      kernel: quick === 'table' ? 'gemv_table4' : 'gemv_affine4',
-      grid: [Math.ceil(layout.out / 8), blocks(rows), 1],
-      block: 128,
-      arguments: [weight, planes, numbers, out],
-      ...quickWhere(rows),
-    });
-    if (typeof rows === 'number') return launches;
+  if (!quick) {
+    return [
+      {
+        kernel: 'product',
+        grid: [Math.ceil(layout.out / 4), blocks(rows, { per: 8 }), 1],
+        block: 128,
+        arguments: [weight, from, out, rowArgument(rows)],
+      },
+    ];
   }
-  launches.push({
-    kernel: 'product',
-    grid: [Math.ceil(layout.out / 4), blocks(rows, { per: 8 }), 1],
+  const { planes, numbers } = prepare.planes(from, layout);
+  const many: Launch = {
+    kernel: quick === 'table' ? 'mma_table4' : 'mma_affine',
+    grid: [Math.ceil(layout.out / 16), blocks(rows, { per: 32 }), 1],
     block: 128,
-    arguments: [weight, from, out, rowArgument(rows)],
-    ...(quick && typeof rows !== 'number' ? { where: { rows: rows.domain, least: QUICK_ROWS + 1 } } : {}),
-  });
-  return launches;
+    arguments: [weight, planes, numbers, out, rowArgument(rows)],
+  };
+  if (!hasGemv(layout)) return [many];
+  const few: Launch = {
+    kernel: quick === 'table' ? 'gemv_table4' : 'gemv_affine4',
+    grid: [Math.ceil(layout.out / 8), blocks(rows), 1],
+    block: 128,
+    arguments: [weight, planes, numbers, out],
+  };
+  return byRows(rows, { few, many });
 }
 
 /** Rows of x in 8 bits. `shared`: the columns of outliers are those of all rows together, else of each row. */

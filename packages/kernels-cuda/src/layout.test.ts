@@ -45,12 +45,13 @@ describe('layout', () => {
     }
   });
 
-  it('takes 4-bit weights to the fast products where blocks of 32 inputs share a scale', () => {
+  it('takes weights to the fast products where blocks of 32 inputs share a scale', () => {
     const quick = (format: Format, inp = 4096): string | undefined => planLayout(format, [64, inp], []).quick;
     expect(quick(affine(16, '4bit_u8'))).toBe('affine');
     expect(quick(affine(16, '4bit_u8', { group: 16 }))).toBeUndefined();
     expect(quick(affine(16, '4bit_u8', { axis: 0 }))).toBeUndefined();
-    expect(quick(affine(8, '3bit_32'))).toBeUndefined();
+    expect(quick(affine(8, '3bit_32'))).toBe('affine');
+    expect(quick(affine(2, '1bit_u8', { group: 32 }))).toBe('affine');
     expect(quick(affine(16, '4bit_u8'), 4096 + 32)).toBeUndefined();
   });
 

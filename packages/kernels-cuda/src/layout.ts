@@ -57,7 +57,7 @@ export interface WeightLayout {
   /** Numbers of the table; 0: none. */
   readonly table: number;
   readonly threshold: number;
-  /** Which of the fast products takes it. */
+  /** Which of the fast products take it. */
   readonly quick?: 'affine' | 'table';
   readonly codeBytes: number;
 }
@@ -188,7 +188,7 @@ function affineLayout(format: Affine, shape: Matrix): WeightLayout {
   const { group, groups } = grouping(format, shape);
   const { axis, levels, scale, zero } = format;
   const bits = Math.max(1, Math.ceil(Math.log2(levels)));
-  const quick = bits === 4 && axis === 1 && inp % group === 0 && group % QUICK_BLOCK === 0;
+  const quick = axis === 1 && inp % group === 0 && group % QUICK_BLOCK === 0;
   return {
     ...PLAIN,
     ...codesOf(out, inp, bits),

@@ -12,6 +12,7 @@ import {
   int,
   int8Launches,
   type Preparation,
+  planeOrder,
   preparation,
   productLaunches,
   type RowCount,
@@ -235,7 +236,7 @@ class Lowering {
     const made = preparation(rows, tensor(id), this.#scratch(this.#domain(id)), this.#launches);
     return {
       rotated: (layout) => remembered(this.#rotated, `${id} ${layout.run} ${layout.inp}`, () => made.rotated(layout)),
-      planes: (x, layout) => remembered(this.#planes, `${JSON.stringify(x)} ${layout.quick}`, () => made.planes(x, layout)),
+      planes: (x, layout) => remembered(this.#planes, `${JSON.stringify(x)} ${planeOrder(layout)}`, () => made.planes(x, layout)),
     };
   }
 

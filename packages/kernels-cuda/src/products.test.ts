@@ -49,17 +49,52 @@ describe('fast products', () => {
     }
   });
 
+  it.each<[string, Format]>([
+    ['8 bits', { ...affine, levels: 256, packing: '8bit_u8' }],
+    ['6 bits', { ...affine, levels: 64, packing: '8bit_u8' }],
+    ['5 bits', { ...affine, levels: 32, packing: '8bit_u8' }],
+    ['4 bits', affine],
+    ['4 bits around zero', { ...affine, zero: 'none' }],
+    ['3 bits', { ...affine, levels: 8, packing: '3bit_32' }],
+    ['2 bits', { ...affine, levels: 4, packing: '2bit_u8' }],
+    ['1 bit', { ...affine, levels: 2, packing: '1bit_u8' }],
+    ['nf4', nf4],
+  ])('on tensor cores, %s: the bytes of a row are the same whatever the rows beside it', { timeout: 60_000 }, async (name, format) => {
+    if (noFakeDriver !== undefined) return;
+    pretend();
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    await using reference = await referenceBackend().open();
+    const shape = [24, 320] as const;
+    const x = toFloat32(seededTensor(5, [45, 320], 1)).map((value, i) => value * (i % 11 === 0 ? 30 : 1));
+    const expected = await product(reference, format, shape, x);
+    const got = await product(backend, format, shape, x);
+    const largest = Math.max(...expected.map(Math.abs));
+    for (const [i, value] of expected.entries()) {
+      expect(Math.abs(got[i]! - value), `${i}`).toBeLessThan((name === 'nf4' ? 2e-5 : 2e-6) * largest);
+    }
+    for (const [from, to] of [
+      [0, 3],
+      [5, 14],
+      [12, 45],
+    ] as const) {
+      const part = await product(backend, format, shape, x.subarray(320 * from, 320 * to));
+      expect(part).toEqual(got.subarray(24 * from, 24 * to));
+    }
+  });
+
   it('give NaN for a row with NaN or infinity, and for that row alone', async (context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
     await using backend = await cuda({ driver: FAKE_DRIVER }).open();
     for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
-      const x = toFloat32(seededTensor(1, [2, 128], 1)).slice();
-      const plain = await product(backend, affine, [9, 128], x);
-      x[3] = bad;
-      const got = await product(backend, affine, [9, 128], x);
-      expect(got.subarray(0, 9).every(Number.isNaN)).toBe(true);
-      expect(got.subarray(9)).toEqual(plain.subarray(9));
+      for (const rows of [2, 5]) {
+        const x = toFloat32(seededTensor(1, [rows, 128], 1)).slice();
+        const plain = await product(backend, affine, [9, 128], x);
+        x[3] = bad;
+        const got = await product(backend, affine, [9, 128], x);
+        expect(got.subarray(0, 9).every(Number.isNaN)).toBe(true);
+        expect(got.subarray(9)).toEqual(plain.subarray(9));
+      }
     }
   });
 });

@@ -170,6 +170,11 @@ uint32_t vote(uint32_t mask, bool value, int line) {
   return bits;
 }
 
+void gather(uint32_t value, uint32_t (&all)[kWarp], int line) {
+  const uint32_t* met = meet(0xffffffffu, value, line);
+  std::copy(met, met + kWarp, all);
+}
+
 void* shared_array(size_t bytes) {
   Thread& me = *self;
   void* at = me.block->statics.data() + me.shared_used;

@@ -7,4 +7,5 @@
 #include "hadamard.cuh"
 #include "int8.cuh"
 #include "linear.cuh"
+#include "mma.cuh"
 #include "norm.cuh"

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "../emulator/emulator.h"
-#include "../kernels/port.cuh"
+#include "../kernels/mma.cuh"
 #include "check.h"
 
 namespace {
@@ -81,6 +81,45 @@ void test_barriers() {
     ARGUMENT(int)[threadIdx.x] = 7;
   };
   CHECK(run<int>(early, out.data(), 1, 100).empty() && out[49] == 7);
+}
+
+void test_tiles() {
+  // Against plain sums of a [16, 32] b [32, 8], both of them bytes of every size.
+  struct Tile {
+    uint8_t a[16][32];
+    int8_t b[32][8];
+    int expected[16][8], got[16][8];
+  } tile;
+  for (const bool is_signed : {false, true}) {
+    for (int row = 0; row < 16; ++row) {
+      for (int k = 0; k < 32; ++k) tile.a[row][k] = static_cast<uint8_t>(row * 37 + k * 101 + 5);
+    }
+    for (int k = 0; k < 32; ++k) {
+      for (int column = 0; column < 8; ++column) tile.b[k][column] = static_cast<int8_t>(k * 59 + column * 83 - 128);
+    }
+    for (int row = 0; row < 16; ++row) {
+      for (int column = 0; column < 8; ++column) {
+        tile.expected[row][column] = 7;
+        for (int k = 0; k < 32; ++k) {
+          const int left = is_signed ? static_cast<int8_t>(tile.a[row][k]) : tile.a[row][k];
+          tile.expected[row][column] += left * tile.b[k][column];
+        }
+      }
+    }
+    const auto multiply = []<bool kSigned>(void** arguments) {
+      Tile& t = *ARGUMENT(Tile);
+      const int group = static_cast<int>(threadIdx.x) / 4, quarter = static_cast<int>(threadIdx.x) % 4;
+      uint32_t a[4], b[2] = {};
+      for (int i = 0; i < 4; ++i) std::memcpy(&a[i], &t.a[group + i % 2 * 8][4 * quarter + i / 2 * 16], 4);
+      for (int i = 0; i < 8; ++i) b[i / 4] |= static_cast<uint32_t>(static_cast<uint8_t>(t.b[4 * quarter + i % 4 + i / 4 * 16][group])) << (8 * (i % 4));
+      int d[4] = {7, 7, 7, 7};
+      lowbit::multiply_tile<kSigned>(d, a, b);
+      for (int i = 0; i < 4; ++i) t.got[group + i / 2 * 8][2 * quarter + i % 2] = d[i];
+    };
+    if (is_signed) CHECK(run<Tile>([](void** arguments) { decltype(multiply)().operator()<true>(arguments); }, &tile, 1, 32).empty());
+    else CHECK(run<Tile>([](void** arguments) { decltype(multiply)().operator()<false>(arguments); }, &tile, 1, 32).empty());
+    CHECK(std::memcmp(tile.expected, tile.got, sizeof tile.got) == 0);
+  }
 }
 
 void test_faults() {
@@ -165,6 +204,7 @@ void test_emulator() {
   test_indices();
   test_shuffles();
   test_barriers();
+  test_tiles();
   test_faults();
   test_order();
   test_functions();
