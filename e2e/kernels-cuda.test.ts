@@ -10,7 +10,8 @@ import { hqq } from '@lowbit/hqq';
 import { openCheckpoint, quantizeCheckpoint } from '@lowbit/hub';
 import { cuda } from '@lowbit/kernels-cuda';
 import { llama, loadModel } from '@lowbit/models';
-import { afterAll, describe, expect, it } from 'vitest';
+import { findBackends } from 'lowbit';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../fixtures/fake-cuda.ts';
 import { needs } from '../fixtures/needs.ts';
 
@@ -44,6 +45,16 @@ describe('tiny-llama on the CUDA backend generates what the reference generates'
       await quantizeCheckpoint(source, { out: path, quantizer: quantizer(), adapters: [llama] });
     }
     expect(await greedy(path, cuda({ driver: FAKE_DRIVER }))).toEqual(await greedy(path, referenceBackend()));
+  });
+
+  it('is found by the command under the name of its package', async (context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+    vi.stubEnv('LOWBIT_CUDA_DRIVER', FAKE_DRIVER);
+    pretend();
+    const [provider] = await findBackends('@lowbit/kernels-cuda', { from: fileURLToPath(new URL('..', import.meta.url)) });
+    expect(provider).toMatchObject({ name: 'cuda' });
+    expect(await provider!.probe()).toMatchObject({ ok: true });
+    vi.unstubAllEnvs();
   });
 
   it('was not skipped', (context) => needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? ''));

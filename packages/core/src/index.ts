@@ -80,10 +80,8 @@ export {
 export { quote } from './quote.ts';
 export { addRange, checkLateSpec, checkLateWrite, elementRange, firstGap, type Ranges, writtenBytes } from './ranges.ts';
 export { isPlainRecord } from './record.ts';
-export { type RelativeBuckets, relativeBucket } from './reference/attention.ts';
 export { type Demands, planStep, readDemands, type SequenceState, type Share, type Span, type StepPlan } from './reference/batch.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
-export { ropeAt } from './reference/rope.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';
 export * from './spec/index.ts';

@@ -1,3 +1,4 @@
 export type { CudaBinding } from './binding.ts';
-export { type CudaOptions, cuda } from './cuda.ts';
+// `backend`: for `lowbit --backend @lowbit/kernels-cuda`.
+export { type CudaOptions, cuda, cuda as backend } from './cuda.ts';
 export { platformPackage } from './load.node.ts';

@@ -1,6 +1,6 @@
 // What a step brings, as one block of bytes: `Step` of native/kernels/step.cuh.
 
-import { elements, type Rope, ropeAt, type SequenceState, type Share, type StepPlan, toFloat32 } from '@lowbit/core';
+import { elements, type Rope, type SequenceState, type Share, type StepPlan, toFloat32 } from '@lowbit/core';
 import type { NamedRows } from './lower.ts';
 
 /** Keys and values of a sequence in one cache, as the step sees them. */
@@ -144,8 +144,12 @@ function inForce(rope: Rope, length: number): { readonly key: string; readonly f
       const short = length <= rope.original;
       return { key: short ? 'short' : 'long', frequencies: () => (short ? rope.short : rope.long) };
     }
-    case 'dynamic':
-      return { key: String(Math.max(length, rope.original)), frequencies: () => ropeAt(rope, length).frequencies };
+    case 'dynamic': {
+      const { base, dim, factor, original } = rope;
+      const growth = length <= original ? 1 : (factor * length) / original - (factor - 1);
+      const grown = base * growth ** (dim / (dim - 2));
+      return { key: String(grown), frequencies: () => Array.from({ length: dim / 2 }, (_, i) => grown ** ((-2 * i) / dim)) };
+    }
   }
 }
 
