@@ -43,6 +43,7 @@ describe('the kernels by nvcc', () => {
       const out = join(dir, 'kernels.fatbin');
       const kernels = tools.compileKernels(compiler, out);
       expect(statSync(out).size).toBeLessThan(MOST_BYTES / 2);
+      expect(readFileSync(out).readUInt32LE(0)).toBe(0xba55ed50); // what a driver takes for a fat binary
       const names = [...readFileSync(path('native/kernels/kernels.def'), 'utf8').matchAll(/^KERNEL\((\w+)/gm)].map(([, name]) => name!);
       const table = JSON.parse(readFileSync(path('native/kernels/registers.json'), 'utf8')) as Record<string, number>;
       expect(Object.keys(table).sort()).toEqual(names.sort());

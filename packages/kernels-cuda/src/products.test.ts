@@ -22,12 +22,12 @@ async function product(backend: Backend, format: Format, shape: readonly [number
 }
 
 describe('fast products', () => {
-  it.each<[string, Format, number]>([
+  it.for<readonly [string, Format, number]>([
     ['affine', affine, 0],
     // Numbers of its table are off by 2^-16.9, times a scale of up to 0.24.
     ['nf4', nf4, 0.24 * 2 ** -16.9],
-  ])('%s: one and two rows of 2,048 inputs, large and small activations', { timeout: 60_000 }, async (_, format, perInput) => {
-    if (noFakeDriver !== undefined) return;
+  ])('%s: one and two rows of 2,048 inputs, large and small activations', { timeout: 60_000 }, async ([, format, perInput], context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
     await using backend = await cuda({ driver: FAKE_DRIVER }).open();
     await using reference = await referenceBackend().open();
@@ -49,7 +49,7 @@ describe('fast products', () => {
     }
   });
 
-  it.each<[string, Format]>([
+  it.for<readonly [string, Format]>([
     ['8 bits', { ...affine, levels: 256, packing: '8bit_u8' }],
     ['6 bits', { ...affine, levels: 64, packing: '8bit_u8' }],
     ['5 bits', { ...affine, levels: 32, packing: '8bit_u8' }],
@@ -59,28 +59,32 @@ describe('fast products', () => {
     ['2 bits', { ...affine, levels: 4, packing: '2bit_u8' }],
     ['1 bit', { ...affine, levels: 2, packing: '1bit_u8' }],
     ['nf4', nf4],
-  ])('on tensor cores, %s: the bytes of a row are the same whatever the rows beside it', { timeout: 60_000 }, async (name, format) => {
-    if (noFakeDriver !== undefined) return;
-    pretend();
-    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
-    await using reference = await referenceBackend().open();
-    const shape = [24, 320] as const;
-    const x = toFloat32(seededTensor(5, [45, 320], 1)).map((value, i) => value * (i % 11 === 0 ? 30 : 1));
-    const expected = await product(reference, format, shape, x);
-    const got = await product(backend, format, shape, x);
-    const largest = Math.max(...expected.map(Math.abs));
-    for (const [i, value] of expected.entries()) {
-      expect(Math.abs(got[i]! - value), `${i}`).toBeLessThan((name === 'nf4' ? 2e-5 : 2e-6) * largest);
-    }
-    for (const [from, to] of [
-      [0, 3],
-      [5, 14],
-      [12, 45],
-    ] as const) {
-      const part = await product(backend, format, shape, x.subarray(320 * from, 320 * to));
-      expect(part).toEqual(got.subarray(24 * from, 24 * to));
-    }
-  });
+  ])(
+    'on tensor cores, %s: the bytes of a row are the same whatever the rows beside it',
+    { timeout: 60_000 },
+    async ([name, format], context) => {
+      needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+      pretend();
+      await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+      await using reference = await referenceBackend().open();
+      const shape = [24, 320] as const;
+      const x = toFloat32(seededTensor(5, [45, 320], 1)).map((value, i) => value * (i % 11 === 0 ? 30 : 1));
+      const expected = await product(reference, format, shape, x);
+      const got = await product(backend, format, shape, x);
+      const largest = Math.max(...expected.map(Math.abs));
+      for (const [i, value] of expected.entries()) {
+        expect(Math.abs(got[i]! - value), `${i}`).toBeLessThan((name === 'nf4' ? 2e-5 : 2e-6) * largest);
+      }
+      for (const [from, to] of [
+        [0, 3],
+        [5, 14],
+        [12, 45],
+      ] as const) {
+        const part = await product(backend, format, shape, x.subarray(320 * from, 320 * to));
+        expect(part).toEqual(got.subarray(24 * from, 24 * to));
+      }
+    },
+  );
 
   it('give NaN for a row with NaN or infinity, and for that row alone', async (context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');

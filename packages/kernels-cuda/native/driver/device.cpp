@@ -1,5 +1,7 @@
 #include "device.h"
 
+#include <cstring>
+
 namespace lowbit {
 namespace {
 
@@ -129,6 +131,8 @@ const Function& Device::function(const std::string& name) const {
 
 void Device::enter() const { driver_->check(driver_->cuCtxSetCurrent(context_), "the context cannot be used"); }
 
+bool Device::try_enter() const { return driver_->cuCtxSetCurrent(context_) == CUDA_SUCCESS; }
+
 void Device::memory(size_t& free, size_t& total) const {
   enter();
   driver_->check(driver_->cuMemGetInfo(&free, &total), "the device does not tell its memory");
@@ -159,11 +163,7 @@ Buffer::~Buffer() {
   if (bytes_ == 0) return;
   // Of a device that was lost nothing can be given back; the process ends with it.
   const Driver& driver = device_->driver();
-  try {
-    device_->enter();
-  } catch (const DeviceError&) {
-    return;
-  }
+  if (!device_->try_enter()) return;
   const std::lock_guard<std::mutex> lock(device_->queue());
   if (host_ != nullptr) driver.cuMemFreeHost(host_);
   else driver.cuMemFree(at_);
@@ -176,6 +176,10 @@ void Buffer::check(size_t at, size_t bytes) const {
 void Buffer::write(size_t to, const void* from, size_t bytes) const {
   check(to, bytes);
   if (bytes == 0) return;
+  if (host_ != nullptr) {
+    std::memcpy(static_cast<char*>(host_) + to, from, bytes);
+    return;
+  }
   device_->enter();
   const std::lock_guard<std::mutex> lock(device_->queue());
   device_->driver().check(device_->driver().cuMemcpyHtoDAsync(at_ + to, from, bytes, device_->stream()), "a copy to the device");

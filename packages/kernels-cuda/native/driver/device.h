@@ -51,6 +51,8 @@ class Device {
   const Function& function(const std::string& name) const;
   /// Makes the context that of this thread.
   void enter() const;
+  /// For what gives things back and cannot throw.
+  bool try_enter() const;
   void memory(size_t& free, size_t& total) const;
 
   /// Held by whoever enqueues: nothing of another thread's may get into what is being recorded.
@@ -82,7 +84,7 @@ class Buffer {
   bool on_host() const { return host_ != nullptr; }
   const std::shared_ptr<Device>& device() const { return device_; }
 
-  /// Enqueues. Throw DeviceError for what lies outside.
+  /// Enqueues; memory of the host is written at once, before anything reads it. Throw DeviceError for what lies outside.
   void write(size_t to, const void* from, size_t bytes) const;
   void copy(size_t to, const Buffer& from, size_t at, size_t bytes) const;
   /// Waits until it is there.

@@ -7,6 +7,7 @@ namespace {
 
 /// Recordings that are kept: a few batch sizes of decoding.
 constexpr size_t kMostGraphs = 16;
+constexpr size_t kMostSeen = 64;
 /// Room that is kept between steps.
 constexpr size_t kKept = size_t{64} << 20;
 constexpr size_t kStart = 256;  // where the tensors of a domain begin is a multiple
@@ -103,9 +104,9 @@ void launch_once(const Device& device, const Launch& launch, const std::vector<s
 Plan::~Plan() { forget_graphs(); }
 
 void Plan::forget_graphs() {
+  if (graphs_.empty() || !device_->try_enter()) return;
   for (const auto& [rows, graph] : graphs_) device_->driver().cuGraphExecDestroy(graph);
   graphs_.clear();
-  seen_.clear();
 }
 
 size_t Plan::scratch_bytes() const { return (arena_ ? arena_->bytes() : 0) + (step_ ? step_->bytes() : 0); }
@@ -136,6 +137,7 @@ void Plan::make_room(const RowCounts& rows, size_t step_bytes) {
   const auto grow = [&](std::unique_ptr<Buffer>& buffer, size_t wanted) {
     if (buffer && buffer->bytes() >= wanted) return;
     forget_graphs();
+    seen_.clear();
     buffer.reset();  // first, so that both need not fit
     buffer = std::make_unique<Buffer>(device_, wanted);
   };
@@ -159,8 +161,10 @@ void Plan::run(const RowCounts& rows, const void* step, size_t step_bytes, const
     const std::lock_guard<std::mutex> lock(device_->queue());
     CUgraphExec graph = nullptr;
     if (const auto known = graphs_.find(rows); known != graphs_.end()) graph = known->second;
-    // What comes a second time is worth a recording: decoding does, a prompt of some length does not.
-    if (graph == nullptr && seen_.size() < 4 * kMostGraphs && ++seen_[rows] >= 2 && graphs_.size() < kMostGraphs) {
+    // What comes a second time is worth a recording: decoding does, a prompt of some length does not. Full lists begin anew.
+    if (seen_.size() >= kMostSeen) seen_.clear();
+    if (graph == nullptr && ++seen_[rows] >= 2) {
+      if (graphs_.size() >= kMostGraphs) forget_graphs();
       driver.check(driver.cuStreamBeginCapture(device_->stream(), CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "a step cannot be recorded");
       CUgraph recorded = nullptr;
       try {

@@ -399,10 +399,11 @@ EXPORT CUresult cuStreamBeginCapture_v2(CUstream stream, unsigned) {
 }
 
 EXPORT CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
-  BEGIN(begin("cuStreamEndCapture"));
+  LOCKED;
   if (!stream->capturing) return kIllegalState;
-  stream->capturing = false;
+  stream->capturing = false;  // whatever else is wrong
   *graph = nullptr;
+  if (const CUresult begun = begin("cuStreamEndCapture"); begun != CUDA_SUCCESS) return begun;
   if (stream->broken) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   *graph = new CUgraph_st{std::move(stream->captured)};
   stream->captured.clear();
@@ -427,6 +428,7 @@ EXPORT CUresult cuGraphLaunch(CUgraphExec ready, CUstream stream) {
 
 EXPORT CUresult cuGraphExecDestroy(CUgraphExec ready) {
   LOCKED;
+  if (current == nullptr) std::fprintf(stderr, "fake CUDA: a graph is destroyed without a context\n");
   delete ready;
   return CUDA_SUCCESS;
 }
