@@ -19,7 +19,13 @@ export interface Rung {
 
 /** Name of the package that brings the addon for a platform. */
 export function platformPackage(platform: string = process.platform, arch: string = process.arch): string {
-  return `@lowbit/kernels-cuda-${platform}-${arch}`;
+  const libc = platform === 'linux' ? (isMusl() ? '-musl' : '-gnu') : '';
+  return `@lowbit/kernels-cuda-${platform}-${arch}${libc}`;
+}
+
+function isMusl(): boolean {
+  const { header } = process.report.getReport() as { readonly header?: { readonly glibcVersionRuntime?: string } };
+  return header?.glibcVersionRuntime === undefined;
 }
 
 /** The path of the driver that the environment names: for tests, and for drivers in places of their own. */
