@@ -128,7 +128,7 @@ export function productLaunches(
   if (!quick) {
     return [
       {
-        kernel: 'product',
+        kernel: layout.wide ? 'wide_product' : 'product',
         grid: [Math.ceil(layout.out / 4), blocks(rows, { per: 8 }), 1],
         block: 128,
         arguments: [weight, from, out, rowArgument(rows)],

@@ -29,6 +29,8 @@ const ALIGN = 16;
 const QUICK_BLOCK = 32;
 /** Numbers of a run that fit the shared memory of a block. */
 const LONGEST_RUN = 8192;
+/** Inputs that a wide product takes at once. */
+const WIDE = 8;
 /** Kernels count in 32 bits. */
 const MOST = 2 ** 31 - 1;
 
@@ -59,6 +61,8 @@ export interface WeightLayout {
   readonly threshold: number;
   /** Which of the fast products take it. */
   readonly quick?: 'affine' | 'table';
+  /** Rows and groups are multiples of 8 inputs: products in floating point take as many at once. */
+  readonly wide: boolean;
   readonly codeBytes: number;
 }
 
@@ -118,6 +122,7 @@ const PLAIN = {
   fixedZero: 0,
   table: 0,
   threshold: 0,
+  wide: false,
 } as const;
 
 /** How a weight would be held. Throws ERR_UNSUPPORTED_FORMAT where it is not. */
@@ -169,7 +174,18 @@ function layoutOf(format: Format, shape: Matrix): WeightLayout {
 }
 
 function denseLayout([out, inp]: Matrix, stored: StoredFloat, level: WeightLayout['level']): WeightLayout {
-  return { ...PLAIN, level, kind: 'dense', out, inp, features: inp, rowWords: 0, stored, codeBytes: out * inp * FLOAT_BYTES[stored] };
+  return {
+    ...PLAIN,
+    level,
+    kind: 'dense',
+    out,
+    inp,
+    features: inp,
+    rowWords: 0,
+    stored,
+    wide: inp % WIDE === 0,
+    codeBytes: out * inp * FLOAT_BYTES[stored],
+  };
 }
 
 /** The dtype in which numbers of these dtypes are kept, exactly. */
@@ -196,6 +212,7 @@ function affineLayout(format: Affine, shape: Matrix): WeightLayout {
     meta: zero === 'none' ? metaOf(scale) : metaOf(scale, zero),
     zeros: zero === 'none' ? 0 : groups,
     fixedZero: zero === 'none' ? levels / 2 : 0,
+    wide: inp % WIDE === 0 && (axis === 1 ? inp % group === 0 && group % WIDE === 0 : groups % WIDE === 0),
     ...(quick ? { quick: 'affine' as const } : {}),
   };
 }
@@ -217,6 +234,7 @@ function codebookLayout(format: Codebook, shape: Matrix): WeightLayout {
     groups: Math.ceil((out * inp) / group),
     meta: metaOf(scale),
     table: 2 ** width * dim,
+    wide: inp % WIDE === 0 && inp % group === 0 && group % WIDE === 0,
     ...(rotate ? { run: rotate.block } : {}),
     ...(quick ? { quick: 'table' as const } : {}),
   };

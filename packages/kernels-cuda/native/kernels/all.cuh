@@ -9,3 +9,4 @@
 #include "linear.cuh"
 #include "mma.cuh"
 #include "norm.cuh"
+#include "wide.cuh"
