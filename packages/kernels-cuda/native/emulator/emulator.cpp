@@ -111,19 +111,30 @@ void run_block(Block& block, std::minstd_rand& random) {
     block.warps[i / kWarp].alive |= 1u << (i % kWarp);
     block.fibers.start(i, body);
   }
-  std::vector<size_t> order(count);
-  std::iota(order.begin(), order.end(), 0);
-  // Warps in another order each time, and lanes within them.
-  std::shuffle(order.begin(), order.end(), random);
-  while (block.alive > 0) {
+  std::vector<size_t> warps(block.warps.size()), lanes(kWarp);
+  std::iota(warps.begin(), warps.end(), 0);
+  std::iota(lanes.begin(), lanes.end(), 0);
+  std::shuffle(lanes.begin(), lanes.end(), random);
+  // Each lane of a warp once; whether one went on.
+  const auto run_warp = [&](size_t warp) {
     const uint64_t before = block.steps;
     const size_t alive = block.alive;
-    for (const size_t i : order) {
-      if (block.ended[i]) continue;
+    for (const size_t lane : lanes) {
+      const size_t i = warp * kWarp + lane;
+      if (i >= count || block.ended[i]) continue;
       block.fibers.resume(i);
       if (!block.fault.empty()) throw Fault(block.fault);
     }
-    if (block.steps != before || block.alive != alive) continue;
+    return block.steps != before || block.alive != alive;
+  };
+  while (block.alive > 0) {
+    // One warp as far as it gets, then the next: whoever needs a barrier between them and has none meets the other's values of later, or of before.
+    bool went_on = false;
+    std::shuffle(warps.begin(), warps.end(), random);
+    for (const size_t warp : warps) {
+      while (run_warp(warp)) went_on = true;
+    }
+    if (went_on) continue;
     // Nobody went on. Threads at a barrier wait for those that have not ended.
     if (block.waiting > 0 && block.waiting == block.alive) {
       block.waiting = 0;

@@ -179,6 +179,36 @@ void test_order() {
   CHECK(differs);
 }
 
+void test_missing_barriers() {
+  // Warps hand a value on through shared memory in a loop, with shuffles between: wrong without either of the barriers.
+  struct Out {
+    int values[64];
+  } out;
+  const auto pass = []<int kLeft>(void** arguments) {
+    LOWBIT_SHARED(float, shared, 64);
+    const int i = static_cast<int>(threadIdx.x);
+    int sum = 0;
+    for (int round = 0; round < 4; ++round) {
+      shared[i] = lowbit::warp_sum(static_cast<float>(round));
+      if (kLeft != 1) __syncthreads();
+      sum += static_cast<int>(shared[(i + 32) % 64] == 32.0f * static_cast<float>(round));
+      if (kLeft != 2) __syncthreads();
+    }
+    ARGUMENT(Out)->values[i] = sum;
+  };
+  const auto right = [&](void (*kernel)(void**)) {
+    bool all = true;
+    for (uint64_t seed = 1; seed < 9; ++seed) {
+      CHECK(run<Out>(kernel, &out, 1, 64, 0, seed).empty());
+      for (const int value : out.values) all = all && value == 4;
+    }
+    return all;
+  };
+  CHECK(right([](void** arguments) { decltype(pass)().operator()<0>(arguments); }));
+  CHECK(!right([](void** arguments) { decltype(pass)().operator()<1>(arguments); }));
+  CHECK(!right([](void** arguments) { decltype(pass)().operator()<2>(arguments); }));
+}
+
 void test_functions() {
   CHECK(__dp4a(static_cast<int>(0x80ff0102u), 0x017f0304, 10) == 10 + (-128) * 1 + (-1) * 127 + 1 * 3 + 2 * 4);
   CHECK(__byte_perm(0x33221100u, 0x77665544u, 0x7410u) == 0x77441100u);
@@ -207,5 +237,6 @@ void test_emulator() {
   test_tiles();
   test_faults();
   test_order();
+  test_missing_barriers();
   test_functions();
 }
