@@ -63,7 +63,7 @@ export { ProgramBuilder } from './program/builder.ts';
 export { cutProgram, type ProgramPiece } from './program/cut.ts';
 export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';
 export { type Largest, largestOfRows } from './program/largest.ts';
-export { type OutputRequest, outputRequests } from './program/outputs.ts';
+export { type OutputRequest, outputRequests, outputsOf } from './program/outputs.ts';
 export { validateProgram } from './program/validate.ts';
 export { assertFinite, isQuantizer, memoryReader, memoryWriter, type QuantizeOptions, quantize } from './quantize.ts';
 export {

@@ -1,7 +1,7 @@
 /** `values` f32 [rows, count] in falling order and their places; -Infinity and -1 where a row has no more. */
 export interface Largest {
-  readonly values: Float32Array;
-  readonly ids: Int32Array;
+  readonly values: Float32Array<ArrayBuffer>;
+  readonly ids: Int32Array<ArrayBuffer>;
 }
 
 /** Of rows [rows, width]; 1 <= count <= width. Of equal numbers the lower place comes first; NaN never does. */

@@ -1,8 +1,10 @@
 // Which outputs of a program a step is asked for, and whether whole.
 
-import type { StepOptions } from '../spec/backend.ts';
+import type { StepOptions, StepOutputs } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Program, TensorId } from '../spec/program.ts';
+import type { HostTensor } from '../spec/tensor.ts';
+import { largestOfRows } from './largest.ts';
 
 /** One output to read back. */
 export interface OutputRequest {
@@ -46,4 +48,26 @@ export function outputRequests(
     const count = Object.hasOwn(options.largest ?? {}, name) ? options.largest![name]! : 0;
     return { name, tensor, width, dtype, largest: Math.min(count, width) };
   });
+}
+
+/** What a step gives, from the whole rows of each output: for backends that choose the largest on the host. */
+export function outputsOf(
+  requests: readonly OutputRequest[],
+  rowsOf: (tensor: TensorId) => Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>,
+): StepOutputs {
+  const outputs: Record<string, HostTensor> = {};
+  for (const { name, tensor, width, dtype, largest } of requests) {
+    const rows = rowsOf(tensor);
+    const add = (key: string, type: 'f32' | 'i32', columns: number, { buffer }: { readonly buffer: ArrayBuffer }): void => {
+      outputs[key] = { dtype: type, shape: [rows.length / width, columns], data: new Uint8Array(buffer) };
+    };
+    if (largest === 0) {
+      add(name, dtype, width, rows);
+      continue;
+    }
+    const best = largestOfRows(rows as Float32Array, width, largest);
+    add(name, 'f32', largest, best.values);
+    add(`${name}.ids`, 'i32', largest, best.ids);
+  }
+  return outputs;
 }

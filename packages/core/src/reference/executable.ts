@@ -4,8 +4,7 @@ import { breather } from '../breath.ts';
 import { disposedError } from '../disposed.ts';
 import { toFloat32 } from '../dtype.ts';
 import { opConstants, opInputs, opResults } from '../program/infer.ts';
-import { largestOfRows } from '../program/largest.ts';
-import { type OutputRequest, outputRequests } from '../program/outputs.ts';
+import { outputRequests, outputsOf } from '../program/outputs.ts';
 import {
   type CompileOptions,
   DEFAULT_MAX_SEQUENCES,
@@ -17,9 +16,8 @@ import {
 } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Program } from '../spec/program.ts';
-import type { HostTensor } from '../spec/tensor.ts';
 import { type Demands, planStep, readDemands } from './batch.ts';
-import { runOp, type StepState, type Values } from './interpreter.ts';
+import { runOp, type StepState } from './interpreter.ts';
 import type { ReferenceLinear } from './linear.ts';
 import type { Memory } from './memory.ts';
 import { Rotations } from './rotation.ts';
@@ -110,7 +108,7 @@ export class ReferenceExecutable implements Executable {
         sequence.length += tokens.count;
         sequence.remembers ||= encoder.count > 0;
       }
-      return collect(requests, state.values);
+      return outputsOf(requests, (tensor) => state.values[tensor]!.slice()); // two names may share a tensor
     } catch (error) {
       if (!this.#disposed) for (const { sequence, before } of saved) sequences.restore(sequence, before);
       throw error;
@@ -172,22 +170,4 @@ function lastReaders(program: Program): readonly number[] {
   for (const [index, op] of program.ops.entries()) for (const id of [...opInputs(op), ...opResults(op)]) last[id] = index;
   for (const id of Object.values(program.outputs)) last[id] = -1;
   return last;
-}
-
-function collect(requests: readonly OutputRequest[], values: readonly (Values | undefined)[]): StepOutputs {
-  const outputs: Record<string, HostTensor> = {};
-  for (const { name, tensor, width, dtype, largest } of requests) {
-    const rows = values[tensor]!;
-    const add = (key: string, type: 'f32' | 'i32', columns: number, data: Values): void => {
-      outputs[key] = { dtype: type, shape: [rows.length / width, columns], data: new Uint8Array(data.buffer) };
-    };
-    if (largest === 0) {
-      add(name, dtype, width, rows.slice()); // two names may share a tensor
-      continue;
-    }
-    const best = largestOfRows(rows as Float32Array, width, largest);
-    add(name, 'f32', largest, best.values);
-    add(`${name}.ids`, 'i32', largest, best.ids);
-  }
-  return outputs;
 }

@@ -1,0 +1,199 @@
+#include "plan.h"
+
+#include <cstring>
+
+namespace lowbit {
+namespace {
+
+/// Recordings that are kept: a few batch sizes of decoding.
+constexpr size_t kMostGraphs = 16;
+constexpr size_t kMostSeen = 64;
+/// Room that is kept between steps.
+constexpr size_t kKept = size_t{64} << 20;
+constexpr size_t kStart = 256;  // where the tensors of a domain begin is a multiple
+
+uint64_t extent(const Extent& one, const RowCounts& rows) {
+  if (one.domain < 0) return one.times;
+  return (uint64_t{rows[static_cast<size_t>(one.domain)]} * one.times + one.per - 1) / one.per;
+}
+
+template <class T>
+uint64_t bits_of(T value) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  return bits;
+}
+
+/// The launch with these addresses; false where there is nothing to do.
+template <class TensorAt>
+bool enqueue_one(const Device& device, const Launch& launch, const std::vector<std::shared_ptr<Buffer>>& buffers, const RowCounts& rows,
+                 CUdeviceptr step, TensorAt&& tensor_at) {
+  if (launch.domain >= 0) {
+    const uint32_t count = rows[static_cast<size_t>(launch.domain)];
+    if (count < launch.least || count > launch.most) return false;
+  }
+  uint64_t grid[3];
+  for (int i = 0; i < 3; ++i) {
+    grid[i] = extent(launch.grid[i], rows);
+    if (grid[i] == 0) return false;
+    if (grid[i] > (i == 0 ? 0x7fffffffu : 65535u)) throw DeviceError("BAD_ARGUMENT", "kernel " + launch.name + ": too many rows at once");
+  }
+  std::vector<uint64_t> values;
+  for (const Argument& argument : launch.arguments) {
+    switch (argument.kind) {
+      case Argument::integer: values.push_back(bits_of(static_cast<int>(argument.number))); break;
+      case Argument::real: values.push_back(bits_of(static_cast<float>(argument.number))); break;
+      case Argument::buffer: values.push_back(buffers[static_cast<size_t>(argument.index)]->at() + static_cast<uint64_t>(argument.number)); break;
+      case Argument::tensor: values.push_back(tensor_at(argument.index)); break;
+      case Argument::step: values.push_back(step); break;
+      case Argument::rows: values.push_back(rows[static_cast<size_t>(argument.index)]); break;
+      case Argument::nothing: values.push_back(0); break;
+    }
+  }
+  std::vector<void*> pointers;
+  for (uint64_t& value : values) pointers.push_back(&value);
+  const auto size = [&](int i) { return static_cast<unsigned>(grid[i]); };
+  device.driver().check(device.driver().cuLaunchKernel(launch.function->handle, size(0), size(1), size(2), launch.block, 1, 1, launch.shared_bytes,
+                                                       device.stream(), pointers.data(), nullptr),
+                        "kernel " + launch.name);
+  return true;
+}
+
+}  // namespace
+
+void check_arguments(const Launch& launch, size_t buffers, size_t tensors) {
+  const std::string wanted = launch.function->parameters;
+  const auto bad = [&](const std::string& why) { throw DeviceError("BAD_ARGUMENT", "kernel " + launch.name + ": " + why); };
+  if (wanted.size() != launch.arguments.size()) bad(std::to_string(launch.arguments.size()) + " arguments");
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const Argument& argument = launch.arguments[i];
+    const auto below = [&](size_t count) { return argument.index >= 0 && static_cast<size_t>(argument.index) < count; };
+    char kind = 'p';
+    switch (argument.kind) {
+      case Argument::integer:
+        kind = 'i';
+        if (!(argument.number >= -2147483648.0 && argument.number <= 2147483647.0)) bad("a number is out of range");
+        break;
+      case Argument::real: kind = 'f'; break;
+      case Argument::rows:
+        kind = 'i';
+        if (!below(kDomains)) bad("no such rows");
+        break;
+      case Argument::buffer:
+        if (!below(buffers)) bad("no such buffer");
+        break;
+      case Argument::tensor:
+        if (!below(tensors)) bad("no such tensor");
+        break;
+      default: break;
+    }
+    if (wanted[i] != kind) bad("argument " + std::to_string(i) + " is of another kind");
+  }
+  for (const Extent& one : launch.grid) {
+    if (one.domain >= kDomains || one.per == 0) bad("a grid that cannot be");
+  }
+  if (launch.domain >= kDomains) bad("no such rows");
+}
+
+void launch_once(const Device& device, const Launch& launch, const std::vector<std::shared_ptr<Buffer>>& buffers, const RowCounts& rows) {
+  device.enter();
+  const std::lock_guard<std::mutex> lock(device.queue());
+  enqueue_one(device, launch, buffers, rows, 0, [](int) { return CUdeviceptr{0}; });
+}
+
+Plan::~Plan() { forget_graphs(); }
+
+void Plan::forget_graphs() {
+  if (graphs_.empty() || !device_->try_enter()) return;
+  for (const auto& [rows, graph] : graphs_) device_->driver().cuGraphExecDestroy(graph);
+  graphs_.clear();
+}
+
+size_t Plan::scratch_bytes() const { return (arena_ ? arena_->bytes() : 0) + (step_ ? step_->bytes() : 0); }
+
+void Plan::trim() {
+  if (scratch_bytes() <= kKept) return;
+  forget_graphs();
+  arena_.reset();
+  step_.reset();
+}
+
+namespace {
+
+size_t domain_bytes(size_t width, uint32_t rows) { return (width * rows * 4 + kStart - 1) / kStart * kStart; }
+
+}  // namespace
+
+CUdeviceptr Plan::tensor_at(const RowCounts& rows, int tensor) const {
+  const TensorPlace& place = tensors[static_cast<size_t>(tensor)];
+  size_t at = 0;
+  for (int i = 0; i < place.domain; ++i) at += domain_bytes(widths[static_cast<size_t>(i)], rows[static_cast<size_t>(i)]);
+  return arena_->at() + at + place.offset * rows[static_cast<size_t>(place.domain)] * 4;
+}
+
+void Plan::make_room(const RowCounts& rows, size_t step_bytes) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < kDomains; ++i) bytes += domain_bytes(widths[i], rows[i]);
+  const auto grow = [&](std::unique_ptr<Buffer>& buffer, size_t wanted) {
+    if (buffer && buffer->bytes() >= wanted) return;
+    forget_graphs();
+    seen_.clear();
+    buffer.reset();  // first, so that both need not fit
+    buffer = std::make_unique<Buffer>(device_, wanted);
+  };
+  grow(arena_, bytes > 0 ? bytes : kStart);
+  // With some room for a batch that is a little larger, and its graphs.
+  if (!step_ || step_->bytes() < step_bytes) grow(step_, step_bytes + step_bytes / 2);
+}
+
+void Plan::enqueue(const RowCounts& rows) const {
+  for (const Launch& launch : launches) {
+    enqueue_one(*device_, launch, buffers, rows, step_->at(), [&](int tensor) { return tensor_at(rows, tensor); });
+  }
+}
+
+void Plan::run(const RowCounts& rows, const void* step, size_t step_bytes, const std::vector<Read>& reads) {
+  const Driver& driver = device_->driver();
+  device_->enter();
+  make_room(rows, step_bytes);
+  step_->write(0, step, step_bytes);
+  {
+    const std::lock_guard<std::mutex> lock(device_->queue());
+    CUgraphExec graph = nullptr;
+    if (const auto known = graphs_.find(rows); known != graphs_.end()) graph = known->second;
+    // What comes a second time is worth a recording: decoding does, a prompt of some length does not. Full lists begin anew.
+    if (seen_.size() >= kMostSeen) seen_.clear();
+    if (graph == nullptr && ++seen_[rows] >= 2) {
+      if (graphs_.size() >= kMostGraphs) forget_graphs();
+      driver.check(driver.cuStreamBeginCapture(device_->stream(), CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "a step cannot be recorded");
+      CUgraph recorded = nullptr;
+      try {
+        enqueue(rows);
+      } catch (...) {
+        driver.cuStreamEndCapture(device_->stream(), &recorded);
+        if (recorded != nullptr) driver.cuGraphDestroy(recorded);
+        throw;
+      }
+      driver.check(driver.cuStreamEndCapture(device_->stream(), &recorded), "a step cannot be recorded");
+      const CUresult made = driver.cuGraphInstantiateWithFlags(&graph, recorded, 0);
+      driver.cuGraphDestroy(recorded);
+      driver.check(made, "a recorded step cannot be made ready");
+      graphs_[rows] = graph;
+    }
+    if (graph != nullptr) {
+      driver.check(driver.cuGraphLaunch(graph, device_->stream()), "a recorded step");
+      ++replays_;
+    } else {
+      enqueue(rows);
+    }
+    for (const Read& read : reads) {
+      if (read.bytes == 0) continue;
+      const TensorPlace& place = tensors[static_cast<size_t>(read.tensor)];
+      if (read.bytes > place.width * rows[static_cast<size_t>(place.domain)] * 4) throw DeviceError("BAD_ARGUMENT", "a tensor is shorter than that");
+      driver.check(driver.cuMemcpyDtoHAsync(read.to, tensor_at(rows, read.tensor), read.bytes, device_->stream()), "a copy from the device");
+    }
+  }
+  device_->wait();
+}
+
+}  // namespace lowbit

@@ -1,0 +1,88 @@
+// A list of launches that is run once per step, with other numbers of rows each time. Tensors have places in one arena; launches name them.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device.h"
+
+namespace lowbit {
+
+constexpr int kDomains = 5;  // as Rows in kernels/step.cuh
+using RowCounts = std::array<uint32_t, kDomains>;
+
+/// An argument of a kernel.
+struct Argument {
+  enum Kind { integer, real, buffer, tensor, step, rows, nothing } kind = nothing;
+  double number = 0;  // of integer and real; offset into a buffer
+  int index = 0;      // of a buffer, tensor or domain
+};
+
+/// ceil(rows[domain] * times / per), or `times` where domain is -1.
+struct Extent {
+  int domain = -1;
+  uint32_t times = 1, per = 1;
+};
+
+struct Launch {
+  const Function* function = nullptr;
+  std::string name;
+  Extent grid[3];
+  uint32_t block = 1, shared_bytes = 0;
+  std::vector<Argument> arguments;
+  int domain = -1;  // runs where rows[domain] is from `least` to `most`
+  uint32_t least = 0, most = 0xffffffffu;
+};
+
+struct TensorPlace {
+  int domain;
+  size_t width, offset;  // numbers of 4 bytes; tensor t of n rows begins at domain's start + offset * n
+};
+
+struct Read {
+  int tensor;
+  void* to;
+  size_t bytes;
+};
+
+/// Fills in an argument list. Throws DeviceError for one that does not fit the kernel.
+void check_arguments(const Launch& launch, size_t buffers, size_t tensors);
+
+class Plan {
+ public:
+  explicit Plan(std::shared_ptr<Device> device) : device_(std::move(device)) {}
+  ~Plan();
+
+  std::vector<std::shared_ptr<Buffer>> buffers;  // weights and constants
+  std::vector<TensorPlace> tensors;
+  std::array<size_t, kDomains> widths{};
+  std::vector<Launch> launches;
+
+  /// Runs a step and waits for its end. Throws DeviceError, also for a tensor read that is shorter than what is asked of it.
+  void run(const RowCounts& rows, const void* step, size_t step_bytes, const std::vector<Read>& reads);
+  size_t scratch_bytes() const;
+  /// Gives back the room of a long step.
+  void trim();
+  /// Steps that were recorded once and played again.
+  uint64_t replays() const { return replays_; }
+
+ private:
+  CUdeviceptr tensor_at(const RowCounts& rows, int tensor) const;
+  void enqueue(const RowCounts& rows) const;
+  void forget_graphs();
+  void make_room(const RowCounts& rows, size_t step_bytes);
+
+  std::shared_ptr<Device> device_;
+  std::unique_ptr<Buffer> arena_, step_;
+  std::map<RowCounts, uint32_t> seen_;
+  std::map<RowCounts, CUgraphExec> graphs_;
+  uint64_t replays_ = 0;
+};
+
+/// Enqueues one launch outside of a plan.
+void launch_once(const Device& device, const Launch& launch, const std::vector<std::shared_ptr<Buffer>>& buffers, const RowCounts& rows);
+
+}  // namespace lowbit

@@ -1,0 +1,141 @@
+// CUDA C++ as plain C++, for kernels on a machine without a GPU. Include it before a kernel in place of what nvcc has built in.
+//
+// The threads of a block are fibers of one thread of the processor. One runs until it waits (a barrier, a shuffle) or ends; which one is next follows
+// from a seed, so races show as results that change with it. Shared memory begins as NaN. What a GPU leaves undefined (a barrier that part of a warp
+// reaches, a shuffle with a lane that is not in its mask) ends the launch with a message here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#define LOWBIT_EMULATOR 1
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+namespace emulator {
+
+/// What went wrong in a kernel.
+struct Fault : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+constexpr unsigned kWarp = 32;
+
+struct Block;
+
+/// A thread of the block that is running.
+struct Thread {
+  dim3 index;
+  unsigned flat = 0;
+  unsigned lane = 0;
+  unsigned warp = 0;
+  size_t shared_used = 0;  // by its static arrays so far
+  Block* block = nullptr;
+};
+
+extern thread_local Thread* self;
+extern thread_local dim3 block_index, block_dim, grid_dim;
+
+/// Waits until all threads of the block that have not ended are at the same barrier (`line`).
+void barrier(int line);
+/// Waits until all lanes of `mask` have put a value; that of `source`.
+uint32_t exchange(uint32_t mask, uint32_t value, unsigned source, int line);
+/// As exchange: bit i is whether lane i put something other than 0.
+uint32_t vote(uint32_t mask, bool value, int line);
+/// What every lane of a whole warp puts.
+void gather(uint32_t value, uint32_t (&all)[kWarp], int line);
+/// Memory of the block: the same for the n-th call of each thread.
+void* shared_array(size_t bytes);
+/// What the launch asked for.
+void* dynamic_shared();
+
+/// What a launch takes.
+struct Launch {
+  dim3 grid, block;
+  size_t shared_bytes = 0;
+  uint64_t seed = 0;
+};
+
+/// Most threads of a block and bytes of its shared memory, as of every GPU from sm_80 on without asking for more.
+constexpr unsigned kMostThreads = 1024;
+constexpr size_t kMostShared = 48 << 10;
+
+/// Runs a kernel. Throws Fault.
+void run(const Launch& launch, void (*kernel)(void** arguments), void** arguments);
+
+}  // namespace emulator
+
+#define threadIdx (emulator::self->index)
+#define blockIdx (emulator::block_index)
+#define blockDim (emulator::block_dim)
+#define gridDim (emulator::grid_dim)
+#define warpSize 32
+
+#define __syncthreads() emulator::barrier(__LINE__)
+#define __syncwarp() ((void)emulator::vote(0xffffffffu, true, __LINE__))
+#define __ballot_sync(mask, value) emulator::vote(mask, (value) != 0, __LINE__)
+#define __shfl_sync(mask, value, lane) emulator::shuffle(mask, value, static_cast<unsigned>(lane) % 32, __LINE__)
+#define __shfl_xor_sync(mask, value, bits) emulator::shuffle(mask, value, (emulator::self->lane ^ static_cast<unsigned>(bits)) % 32, __LINE__)
+#define __shfl_down_sync(mask, value, by) \
+  emulator::shuffle(mask, value, emulator::self->lane + (by) < 32 ? emulator::self->lane + (by) : emulator::self->lane, __LINE__)
+
+namespace emulator {
+template <class T>
+T shuffle(uint32_t mask, T value, unsigned source, int line) {
+  static_assert(sizeof(T) == 4, "shuffles of 32 bits");
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  bits = exchange(mask, bits, source, line);
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+}  // namespace emulator
+
+// Fibers of one thread: nothing runs between read and write.
+template <class T>
+T atomicXor(T* at, T value) {
+  const T before = *at;
+  *at = before ^ value;
+  return before;
+}
+template <class T>
+T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+T max(T a, T b) {
+  return a < b ? b : a;
+}
+
+/// c plus the products of the four signed bytes of a and b.
+inline int __dp4a(int a, int b, int c) {
+  for (int i = 0; i < 4; ++i) c += static_cast<int8_t>(a >> (8 * i)) * static_cast<int8_t>(b >> (8 * i));
+  return c;
+}
+/// Four bytes out of the eight of y and x, x the lower; each chosen by four bits, the highest of which repeats the byte's sign.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned select) {
+  const uint64_t both = (static_cast<uint64_t>(y) << 32) | x;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const unsigned nibble = select >> (4 * i);
+    unsigned byte = static_cast<unsigned>(both >> (8 * (nibble & 7))) & 0xff;
+    if (nibble & 8) byte = byte & 0x80 ? 0xff : 0;
+    result |= byte << (8 * i);
+  }
+  return result;
+}
+/// The upper word of high:low shifted left, here its lower word shifted right by shift & 31.
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+  return static_cast<unsigned>(((static_cast<uint64_t>(high) << 32) | low) >> (shift & 31));
+}

@@ -1,0 +1,2 @@
+// For nvcc: every kernel.
+#include "all.cuh"

@@ -1,0 +1,12 @@
+// Every kernel.
+#pragma once
+
+#include "attention.cuh"
+#include "elementwise.cuh"
+#include "gemv.cuh"
+#include "hadamard.cuh"
+#include "int8.cuh"
+#include "linear.cuh"
+#include "mma.cuh"
+#include "norm.cuh"
+#include "wide.cuh"

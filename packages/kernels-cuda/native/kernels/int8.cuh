@@ -1,0 +1,87 @@
+// LLM.int8: rows of activations rounded to 8 bits, but for outlier columns. What it computes: packages/core/src/reference/int8.ts.
+#pragma once
+
+#include "linear.cuh"
+
+namespace lowbit {
+
+/// flags [inp] (each 0 before): columns in which some row has a magnitude of at least the threshold. Grid: (ceil(inp / 256), rows); block: 256.
+extern "C" __global__ void int8_outliers(const float* x, int inp, float threshold, unsigned* flags) {
+  const int k = blockIdx.x * blockDim.x + threadIdx.x;
+  if (k >= inp || !(threshold > 0)) return;
+  const float value = fabsf(from_f16(to_f16(x[static_cast<long long>(blockIdx.y) * inp + k])));
+  if (value >= threshold) flags[k] = 1;  // the same from whoever writes it
+}
+
+/**
+ * codes [rows, row_words * 4] and scale [rows] of x: the largest magnitude of the row outside its own outliers, NaN for a row with NaN. With `flags`
+ * the columns that have a 0 in the codes are theirs, else those of the row. Grid: rows; block: 128.
+ */
+extern "C" __global__ void int8_rows(const float* x, int inp, float threshold, const unsigned* flags, int row_words, int8_t* codes, float* scale) {
+  LOWBIT_SHARED(float, largest_of, 4);
+  const float* row = x + static_cast<long long>(blockIdx.x) * inp;
+  float largest = 0;
+  for (int k = threadIdx.x; k < inp; k += blockDim.x) {
+    const float value = fabsf(from_f16(to_f16(row[k])));
+    const bool outlier = threshold > 0 && value >= threshold;
+    if (!outlier && !(value <= largest)) largest = largest != largest ? largest : value;
+  }
+  largest = warp_max(largest);
+  if (threadIdx.x % 32 == 0) largest_of[threadIdx.x / 32] = largest;
+  __syncthreads();
+  largest = largest_of[0];
+  for (int i = 1; i < 4; ++i) largest = largest != largest || largest >= largest_of[i] ? largest : largest_of[i];
+  if (threadIdx.x == 0) scale[blockIdx.x] = largest;
+  const float factor = (1.0f / largest) * 127.0f;
+  for (int k = threadIdx.x; k < row_words * 4; k += blockDim.x) {
+    float value = k < inp ? from_f16(to_f16(row[k])) : 0;
+    const bool outlier = k < inp && threshold > 0 && (fabsf(value) >= threshold || (flags != nullptr && flags[k] != 0));
+    codes[static_cast<long long>(blockIdx.x) * row_words * 4 + k] =
+        static_cast<int8_t>(outlier || !(largest > 0) ? 0 : to_integer(value * factor));
+  }
+}
+
+/// The product of a row of codes and what floating point adds, over one warp; the sum is the same in each lane.
+__device__ __forceinline__ float int8_dot(const Weight& w, int row, const int8_t* codes, float scale, const float* x, const unsigned* flags) {
+  const int lane = threadIdx.x % 32;
+  const int* mine = reinterpret_cast<const int*>(w.codes) + static_cast<long long>(row) * w.row_words;
+  const int* theirs = reinterpret_cast<const int*>(codes);
+  int sum = 0;
+  for (int i = lane; i < w.row_words; i += 32) sum = __dp4a(mine[i], theirs[i], sum);
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAll, sum, offset);
+  float wide = 0;
+  if (w.threshold > 0) {
+    for (int k = lane; k < w.inp; k += 32) {
+      const bool outlier = flags != nullptr ? flags[k] != 0 : fabsf(from_f16(to_f16(x[k]))) >= w.threshold;
+      if (outlier) wide = fmaf(x[k], weight_at(w, row, k), wide);
+    }
+    wide = warp_sum(wide);
+  }
+  return static_cast<float>(sum) * scale * stored_float(w.scale, row, kF32) * (1.0f / 16129.0f) + wide;
+}
+
+/// As `product`, of activations that int8_rows made. Grid: (ceil(out / 4), rows); block: 128. Up to 2^17 inputs.
+extern "C" __global__ void __launch_bounds__(128)
+    int8_product(const Weight* weight, const int8_t* codes, const float* scale, const float* x, const unsigned* flags, float* out) {
+  const Weight w = *weight;
+  const int row = blockIdx.x * kWarps + threadIdx.x / 32, r = blockIdx.y;
+  if (row >= w.out) return;
+  const float sum = int8_dot(w, row, codes + static_cast<long long>(r) * w.row_words * 4, scale[r], x + static_cast<long long>(r) * w.inp, flags);
+  if (threadIdx.x % 32 == 0) out[static_cast<long long>(r) * w.out + row] = with_bias(w, row, sum);
+}
+
+/// As `expert_product`, each row with outliers of its own. Grid: (ceil(out / 4), rows); block: 128.
+extern "C" __global__ void __launch_bounds__(128) int8_expert_product(const Address* weights, int experts, const int* ids, const int8_t* codes,
+                                                           const float* scale, const float* x, float* out, int out_width, int top_k, int shared) {
+  const int row = blockIdx.x * kWarps + threadIdx.x / 32, r = blockIdx.y, id = ids[r];
+  if (row >= out_width) return;
+  float sum = nan_value();
+  if (id >= 0 && id < experts) {
+    const Weight w = *reinterpret_cast<const Weight*>(weights[id]);
+    const long long from = shared ? r / top_k : r;
+    sum = with_bias(w, row, int8_dot(w, row, codes + from * w.row_words * 4, scale[from], x + from * w.inp, nullptr));
+  }
+  if (threadIdx.x % 32 == 0) out[static_cast<long long>(r) * out_width + row] = sum;
+}
+
+}  // namespace lowbit

@@ -1,0 +1,31 @@
+// The conformance kit on the emulator: all of JavaScript, addon, driver interface and kernels.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { backendConformance } from '@lowbit/testing';
+import { afterAll, describe, expect, it } from 'vitest';
+import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
+import { needs } from '../../../fixtures/needs.ts';
+import { cuda } from './cuda.ts';
+
+it('addon and emulator are there', (context) => needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? ''));
+
+if (noFakeDriver === undefined) {
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-cuda-'));
+  afterAll(() => rmSync(dir, { recursive: true }));
+  const log = join(dir, 'launches');
+  pretend({ log });
+  backendConformance(cuda({ driver: FAKE_DRIVER }), { describe, it });
+
+  it('has run every kernel', () => {
+    const def = readFileSync(new URL('../native/kernels/kernels.def', import.meta.url), 'utf8');
+    const names = [...def.matchAll(/^KERNEL\((\w+)/gm)].map(([, name]) => name!);
+    const run = new Set(
+      readFileSync(log, 'utf8')
+        .split('\n')
+        .map((line) => line.split(' ')[0]!),
+    );
+    // The kit's experts are dense (experts.test.ts has others), and reading alone is for scripts/gpu-check.mjs.
+    expect(names.filter((name) => !run.has(name))).toEqual(['int8_expert_product', 'read_words']);
+  });
+}

@@ -1,0 +1,83 @@
+// The provider: options checked, addon and driver looked for when a backend is probed or opened, not when this module is imported.
+
+import { type BackendProvider, checkOptionNames, type FormatCodec, LowbitError } from '@lowbit/core';
+import { CudaBackend, cudaVersion } from './backend.ts';
+import type { CudaBinding, ImageFacts, StoredFloat } from './binding.ts';
+import { checkFree, deviceError } from './errors.ts';
+import { checkBinding, loadBinding, namedDriver, whyNot } from './load.node.ts';
+
+export interface CudaOptions {
+  /** Which GPU, as the driver counts them (CUDA_VISIBLE_DEVICES); default 0. */
+  readonly device?: number;
+  /** In which dtype keys and values of sequences are kept; default `f32`. The others halve their memory and round each number. */
+  readonly kvDtype?: StoredFloat;
+  /** Path of the driver's library. Default: LOWBIT_CUDA_DRIVER, else the system's. */
+  readonly driver?: string;
+  /** The addon, or a path to it, for bundlers and Electron. Default: see the README. */
+  readonly binding?: CudaBinding | string;
+  /** Codecs of custom formats. */
+  readonly codecs?: readonly FormatCodec[];
+  /** Default `cuda`; another name tells two of them apart across a cut. */
+  readonly name?: string;
+}
+
+function badOption(option: string, value: unknown, hint: string): LowbitError {
+  return new LowbitError('ERR_BAD_ARGUMENT', `cuda: ${option} cannot be ${String(value)}`, { hint, details: { option, value } });
+}
+
+const GIB = 2 ** 30;
+
+/** What kernels are there, in words. */
+function kernelsOf({ bytes, targets }: ImageFacts): string {
+  return bytes > 0 ? `kernels for ${targets}` : 'no kernels embedded';
+}
+
+/**
+ * The CUDA backend: one NVIDIA GPU. Nothing is loaded until it is probed or opened. Throws ERR_BAD_ARGUMENT for an option that cannot be; `open` rejects with
+ * ERR_BACKEND_UNAVAILABLE where the addon, the driver, a GPU, its memory or kernels for it are missing (`details.reason` says which).
+ *
+ * @example
+ * const runtime = await createRuntime({ backends: [cuda(), cpu()] });
+ */
+export function cuda(options: CudaOptions = {}): BackendProvider {
+  checkOptionNames('cuda', options, ['device', 'kvDtype', 'driver', 'binding', 'codecs', 'name']);
+  const { device = 0, kvDtype = 'f32', driver, binding, codecs = [], name = 'cuda' } = options;
+  if (!Number.isInteger(device) || device < 0 || device > 1023) throw badOption('device', device, 'Pass a whole number from 0.');
+  if (!['f32', 'f16', 'bf16'].includes(kvDtype)) throw badOption('kvDtype', kvDtype, 'Use f32, f16 or bf16.');
+  if (driver !== undefined && (typeof driver !== 'string' || driver === '')) throw badOption('driver', driver, 'Pass a path.');
+  if (typeof name !== 'string' || name === '') throw badOption('name', name, 'Pass a word.');
+  if (!Array.isArray(codecs)) throw badOption('codecs', codecs, 'Pass a list of codecs.');
+  if (binding !== undefined && typeof binding !== 'string') checkBinding(binding);
+  const find = (): CudaBinding => (typeof binding === 'object' ? binding : loadBinding({ path: binding }));
+  return {
+    spec: 1,
+    name,
+    async probe() {
+      try {
+        const found = find();
+        const facts = await found.probe(driver ?? namedDriver(), device);
+        checkFree(facts);
+        const memory = `${(facts.free / GIB).toFixed(1)} of ${(facts.total / GIB).toFixed(1)} GiB free`;
+        const detail = `${facts.name}: sm_${facts.capability}, driver of CUDA ${cudaVersion(facts.version)}, ${memory}, ${kernelsOf(found.image())}`;
+        return { ok: true, detail };
+      } catch (error) {
+        return { ok: false, ...whyNot(deviceError(error, { opening: true })) };
+      }
+    },
+    async open(opened) {
+      const found = find();
+      try {
+        const handle = await found.openDevice(driver ?? namedDriver(), device);
+        try {
+          checkFree(found.deviceFacts(handle));
+        } catch (error) {
+          found.closeDevice(handle);
+          throw error;
+        }
+        return new CudaBackend(found, handle, { name, kvDtype, codecs: [...codecs, ...(opened?.codecs ?? [])] });
+      } catch (error) {
+        throw deviceError(error, { opening: true });
+      }
+    },
+  };
+}

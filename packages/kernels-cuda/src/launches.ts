@@ -1,0 +1,185 @@
+// Kernels as launches, for a single product and for a program's steps alike. Shapes of grids are what the comments of native/kernels ask for.
+
+import type { Argument, BufferHandle, Extent, Launch } from './binding.ts';
+import type { WeightLayout } from './layout.ts';
+
+/** In the order of `Rows` in native/kernels/step.cuh. */
+export const DOMAIN = { tokens: 0, outputs: 1, routed: 2, encoder: 3, once: 4 } as const;
+
+/** How many rows: a number, or those of a domain at each step. */
+export type RowCount = number | { readonly domain: number };
+
+export const int = (value: number): Argument => ({ int: value });
+export const float = (value: number): Argument => ({ float: value });
+
+/** ceil(rows * times / per). */
+export function blocks(rows: RowCount, { times = 1, per = 1 }: { readonly times?: number; readonly per?: number } = {}): Extent {
+  return typeof rows === 'number' ? Math.ceil((rows * times) / per) : { rows: rows.domain, times, per };
+}
+
+export function rowArgument(rows: RowCount): Argument {
+  return typeof rows === 'number' ? int(rows) : { rows: rows.domain };
+}
+
+/** A kernel with a thread for each element of [rows, width]. */
+export function elementwise(kernel: string, rows: RowCount, width: number, list: readonly Argument[]): Launch {
+  return { kernel, grid: [Math.ceil(width / 256), blocks(rows), 1], block: 256, arguments: list };
+}
+
+/** Rows of x filled up and rotated: [rows, columns], or the first `kept` of each. */
+export function hadamardLaunch(
+  rows: RowCount,
+  shape: { readonly features: number; readonly columns: number; readonly run: number; readonly kept: number },
+  x: Argument,
+  out: Argument,
+): Launch {
+  const { features, columns, run, kept } = shape;
+  return {
+    kernel: 'hadamard',
+    grid: [columns / run, blocks(rows), 1],
+    block: Math.max(32, Math.min(256, run / 2)),
+    shared: 4 * run,
+    arguments: [x, int(features), int(run), float(1 / Math.sqrt(run)), out, int(kept)],
+  };
+}
+
+/** Where kernels put what they need between them. `perRow` numbers of 4 bytes a row, or so many in all. */
+export interface Scratch {
+  perRow(width: number): Argument;
+  once(width: number): Argument;
+}
+
+/** What a product reads beside the weight, as launches that make it; shared where several products read the same x. */
+export interface Preparation {
+  /** x rotated into the basis of the weight. */
+  rotated(layout: WeightLayout): Argument;
+  planes(x: Argument, layout: WeightLayout): { readonly planes: Argument; readonly numbers: Argument };
+}
+
+/** Rows up to which a 4-bit weight is multiplied without tensor cores. */
+export const FEW_ROWS = 2;
+
+/** Whether there is a product for few rows. */
+function hasGemv({ quick, bits }: WeightLayout): boolean {
+  return quick !== undefined && bits === 4;
+}
+
+/** How a product's planes lie: those of codes in halves of bytes for few rows are in an order of their own. */
+export function planeOrder(layout: WeightLayout): 'natural' | 'halves for few rows' {
+  return hasGemv(layout) && layout.quick === 'affine' ? 'halves for few rows' : 'natural';
+}
+
+/** A preparation that makes everything anew, its launches into `launches`. */
+export function preparation(rows: RowCount, x: Argument, scratch: Scratch, launches: Launch[]): Preparation {
+  return {
+    rotated(layout) {
+      if (layout.run === undefined) return x;
+      const { run, features, inp: columns } = layout;
+      const out = scratch.perRow(columns);
+      launches.push(hadamardLaunch(rows, { features, columns, run, kept: columns }, x, out));
+      return out;
+    },
+    planes(from, layout) {
+      const { inp } = layout;
+      const planes = scratch.perRow((inp / 32) * 24);
+      const numbers = scratch.perRow((inp / 32) * 2);
+      const make = (natural: 0 | 1): Launch => ({
+        kernel: 'activation_planes',
+        grid: [Math.ceil(inp / 128), blocks(rows), 1],
+        block: 128,
+        arguments: [from, int(inp), int(natural), planes, numbers],
+      });
+      if (planeOrder(layout) === 'natural') launches.push(make(1));
+      else launches.push(...byRows(rows, { few: make(0), many: make(1) }));
+      return { planes, numbers };
+    },
+  };
+}
+
+/** The launch for few rows or that for more: chosen now, or at each step. */
+function byRows(rows: RowCount, { few, many }: { readonly few: Launch; readonly many: Launch }): readonly Launch[] {
+  if (typeof rows === 'number') return [rows <= FEW_ROWS ? few : many];
+  return [
+    { ...few, where: { rows: rows.domain, least: 1, most: FEW_ROWS } },
+    { ...many, where: { rows: rows.domain, least: FEW_ROWS + 1 } },
+  ];
+}
+
+/** out [rows, out] = x W^T + bias. */
+export function productLaunches(
+  layout: WeightLayout,
+  weight: Argument,
+  { rows, x, out }: { readonly rows: RowCount; readonly x: Argument; readonly out: Argument },
+  prepare: Preparation,
+  scratch: Scratch,
+): readonly Launch[] {
+  if (layout.kind === 'int8') {
+    const made = int8Launches(layout, { rows, x }, scratch, { shared: true });
+    const multiply: Launch = {
+      kernel: 'int8_product',
+      grid: [Math.ceil(layout.out / 4), blocks(rows), 1],
+      block: 128,
+      arguments: [weight, made.codes, made.scale, x, made.flags, out],
+    };
+    return [...made.launches, multiply];
+  }
+  const from = prepare.rotated(layout);
+  const { quick } = layout;
+  if (!quick) {
+    return [
+      {
+        kernel: layout.wide ? 'wide_product' : 'product',
+        grid: [Math.ceil(layout.out / 4), blocks(rows, { per: 8 }), 1],
+        block: 128,
+        arguments: [weight, from, out, rowArgument(rows)],
+      },
+    ];
+  }
+  const { planes, numbers } = prepare.planes(from, layout);
+  const many: Launch = {
+    kernel: quick === 'table' ? 'mma_table4' : 'mma_affine',
+    grid: [Math.ceil(layout.out / 16), blocks(rows, { per: 32 }), 1],
+    block: 128,
+    arguments: [weight, planes, numbers, out, rowArgument(rows)],
+  };
+  if (!hasGemv(layout)) return [many];
+  const few: Launch = {
+    kernel: quick === 'table' ? 'gemv_table4' : 'gemv_affine4',
+    grid: [Math.ceil(layout.out / 8), blocks(rows), 1],
+    block: 128,
+    arguments: [weight, planes, numbers, out],
+  };
+  return byRows(rows, { few, many });
+}
+
+/** Rows of x in 8 bits. `shared`: the columns of outliers are those of all rows together, else of each row. */
+export function int8Launches(
+  { inp, rowWords, threshold }: WeightLayout,
+  { rows, x }: { readonly rows: RowCount; readonly x: Argument },
+  scratch: Scratch,
+  { shared }: { readonly shared: boolean },
+): { readonly launches: readonly Launch[]; readonly codes: Argument; readonly scale: Argument; readonly flags: Argument } {
+  const launches: Launch[] = [];
+  let flags: Argument = null;
+  if (shared && threshold > 0) {
+    flags = scratch.once(inp);
+    launches.push({ kernel: 'clear', grid: [Math.ceil(inp / 256), 1, 1], block: 256, arguments: [flags, int(inp)] });
+    launches.push(elementwise('int8_outliers', rows, inp, [x, int(inp), float(threshold), flags]));
+  }
+  const codes = scratch.perRow(rowWords);
+  const scale = scratch.perRow(1);
+  const list = [x, int(inp), float(threshold), flags, int(rowWords), codes, scale];
+  launches.push({ kernel: 'int8_rows', grid: [blocks(rows), 1, 1], block: 128, arguments: list });
+  return { launches, codes, scale, flags };
+}
+
+/** Buffers that launches name by their place in a list. */
+export class BufferList {
+  readonly handles: BufferHandle[] = [];
+
+  add(handle: BufferHandle, offset = 0): Argument {
+    let at = this.handles.indexOf(handle);
+    if (at < 0) at = this.handles.push(handle) - 1;
+    return { buffer: at, offset };
+  }
+}

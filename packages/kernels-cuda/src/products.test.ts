@@ -1,0 +1,104 @@
+// Fast products on more numbers than the conformance kit has: what goes wrong for one block of activations in hundreds shows here.
+import { type Backend, type Format, NF4_TABLE, referenceBackend, toFloat32, writeFloat32 } from '@lowbit/core';
+import { sampleWeight, seeded, seededTensor } from '@lowbit/testing';
+import { describe, expect, it } from 'vitest';
+import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
+import { needs } from '../../../fixtures/needs.ts';
+import { cuda } from './cuda.ts';
+
+const affine = { kind: 'affine', levels: 16, group: 64, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' } as const;
+const nf4 = { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' } as const;
+
+async function product(backend: Backend, format: Format, shape: readonly [number, number], x: Float32Array): Promise<Float32Array> {
+  const weight = sampleWeight(format, shape);
+  const table = { ...weight.parts.table!, data: writeFloat32('f32', Float32Array.from(NF4_TABLE)) };
+  using linear = await backend.prepare(format.kind === 'codebook' ? { ...weight, parts: { ...weight.parts, table } } : weight);
+  const rows = x.length / shape[1];
+  const input = backend.alloc({ dtype: 'f32', shape: [rows, shape[1]] });
+  const output = backend.alloc({ dtype: 'f32', shape: [rows, shape[0]] });
+  backend.write(input, writeFloat32('f32', x));
+  linear.forward(input, output);
+  return toFloat32(await backend.read(output)).slice();
+}
+
+describe('fast products', () => {
+  it.for<readonly [string, Format, number]>([
+    ['affine', affine, 0],
+    // Numbers of its table are off by 2^-16.9, times a scale of up to 0.24.
+    ['nf4', nf4, 0.24 * 2 ** -16.9],
+  ])('%s: one and two rows of 2,048 inputs, large and small activations', { timeout: 60_000 }, async ([, format, perInput], context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+    pretend();
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    await using reference = await referenceBackend().open();
+    const shape = [9, 2048] as const;
+    for (let seed = 1; seed <= 12; seed++) {
+      const rows = 1 + (seed % 2);
+      const next = seeded(seed);
+      // Blocks of very different sizes, zeros among them.
+      const x = toFloat32(seededTensor(seed, [rows, 2048], 1)).map(
+        (value, i) => value * (i % 7 === 0 ? 0 : 10 ** Math.floor(4 * next() - 2)),
+      );
+      const [got, expected] = [await product(backend, format, shape, x), await product(reference, format, shape, x)];
+      const largest = Math.max(...expected.map(Math.abs));
+      for (const [i, value] of expected.entries()) {
+        const row = Math.floor(i / 9);
+        const sum = x.subarray(2048 * row, 2048 * (row + 1)).reduce((total, one) => total + Math.abs(one), 0);
+        expect(Math.abs(got[i]! - value), `seed ${seed}, ${i}`).toBeLessThan(perInput * sum + 2e-6 * largest);
+      }
+    }
+  });
+
+  it.for<readonly [string, Format]>([
+    ['8 bits', { ...affine, levels: 256, packing: '8bit_u8' }],
+    ['6 bits', { ...affine, levels: 64, packing: '8bit_u8' }],
+    ['5 bits', { ...affine, levels: 32, packing: '8bit_u8' }],
+    ['4 bits', affine],
+    ['4 bits around zero', { ...affine, zero: 'none' }],
+    ['3 bits', { ...affine, levels: 8, packing: '3bit_32' }],
+    ['2 bits', { ...affine, levels: 4, packing: '2bit_u8' }],
+    ['1 bit', { ...affine, levels: 2, packing: '1bit_u8' }],
+    ['nf4', nf4],
+  ])(
+    'on tensor cores, %s: the bytes of a row are the same whatever the rows beside it',
+    { timeout: 60_000 },
+    async ([name, format], context) => {
+      needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+      pretend();
+      await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+      await using reference = await referenceBackend().open();
+      const shape = [24, 320] as const;
+      const x = toFloat32(seededTensor(5, [45, 320], 1)).map((value, i) => value * (i % 11 === 0 ? 30 : 1));
+      const expected = await product(reference, format, shape, x);
+      const got = await product(backend, format, shape, x);
+      const largest = Math.max(...expected.map(Math.abs));
+      for (const [i, value] of expected.entries()) {
+        expect(Math.abs(got[i]! - value), `${i}`).toBeLessThan((name === 'nf4' ? 2e-5 : 2e-6) * largest);
+      }
+      for (const [from, to] of [
+        [0, 3],
+        [5, 14],
+        [12, 45],
+      ] as const) {
+        const part = await product(backend, format, shape, x.subarray(320 * from, 320 * to));
+        expect(part).toEqual(got.subarray(24 * from, 24 * to));
+      }
+    },
+  );
+
+  it('give NaN for a row with NaN or infinity, and for that row alone', async (context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+    pretend();
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
+      for (const rows of [2, 5]) {
+        const x = toFloat32(seededTensor(1, [rows, 128], 1)).slice();
+        const plain = await product(backend, affine, [9, 128], x);
+        x[3] = bad;
+        const got = await product(backend, affine, [9, 128], x);
+        expect(got.subarray(0, 9).every(Number.isNaN)).toBe(true);
+        expect(got.subarray(9)).toEqual(plain.subarray(9));
+      }
+    }
+  });
+});

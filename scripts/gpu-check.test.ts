@@ -1,0 +1,42 @@
+// gpu-check.sh, packed and run as on a machine with a GPU, but on the emulator and with small shapes.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, expect, it } from 'vitest';
+import { FAKE_DRIVER, noFakeDriver } from '../fixtures/fake-cuda.ts';
+import { needs } from '../fixtures/needs.ts';
+
+const dir = mkdtempSync(join(tmpdir(), 'lowbit-gpu-check-'));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+const script = fileURLToPath(new URL('gpu-check.sh', import.meta.url));
+
+it('checks and measures from a folder that was carried, with nothing of the system but a shell', (context) => {
+  needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+  const carried = join(dir, 'carried');
+  const packed = spawnSync('bash', [script, 'pack', carried], { encoding: 'utf8' });
+  expect(`${packed.stdout}${packed.stderr}`).toContain('in ');
+  expect(packed.status).toBe(0);
+  expect(spawnSync('bash', [script, 'pack', carried], { encoding: 'utf8' }).stderr).toContain('exists');
+
+  // Without a driver it says so and ends.
+  const bare = { PATH: '/usr/bin:/bin', LOWBIT_CUDA_DRIVER: join(dir, 'no driver') };
+  const none = spawnSync('bash', [join(carried, 'gpu-check.sh'), dir], { encoding: 'utf8', env: bare });
+  expect(none.stdout).toContain('cannot be loaded');
+  expect(none.status).toBe(1);
+
+  const env = { PATH: '/usr/bin:/bin', LOWBIT_CUDA_DRIVER: FAKE_DRIVER, LOWBIT_GPU_SHAPES: 'small' };
+  const run = spawnSync('bash', [join(carried, 'gpu-check.sh'), join(dir, 'out')], { encoding: 'utf8', env, cwd: dir });
+  expect(run.stderr).toBe('');
+  expect(run.status).toBe(0);
+  const found = JSON.parse(readFileSync(join(dir, 'out', 'gpu-check.json'), 'utf8'));
+  expect(found.device).toBe('emulated GPU 0');
+  expect(found.conformance).toMatchObject({ failed: [], skipped: 0 });
+  expect(found.conformance.passed).toBeGreaterThan(200);
+  expect(found.products).toHaveLength(6);
+  expect(found.products[0].times.map(({ rows }: { rows: number }) => rows)).toEqual([1, 3]);
+  expect(Object.keys(found.decoders)).toEqual(['hqq4', 'hqq3', 'hqq8', 'nf4', 'int8', 'bf16']);
+  const text = readFileSync(join(dir, 'out', 'gpu-check.md'), 'utf8');
+  expect(text).toMatch(/\| hqq4 \| 64 x 128 \| [\d.]+ \([\d.]+\) \| [\d.]+ \([\d.]+\) \|/);
+});
