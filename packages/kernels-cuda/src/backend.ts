@@ -67,6 +67,7 @@ export class CudaBackend implements Backend {
   readonly spec = 1;
   readonly name: string;
   readonly device: Backend['device'];
+  readonly kvDtype: StoredFloat;
   readonly ops = OPS;
   readonly #binding: CudaBinding;
   readonly #handle: DeviceHandle;
@@ -81,6 +82,7 @@ export class CudaBackend implements Backend {
   /** Takes over the device. */
   constructor(binding: CudaBinding, device: DeviceHandle, settings: CudaSettings) {
     this.name = settings.name;
+    this.kvDtype = settings.kvDtype;
     this.#binding = binding;
     this.#handle = device;
     this.#settings = settings;
