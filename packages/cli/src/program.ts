@@ -408,7 +408,7 @@ function sampling(command: Command): Command {
     .option('--top-k <n>', 'sample among the n likeliest tokens; 0 among all', number({ min: 0, max: 2 ** 31, whole: true }))
     .option('--top-p <x>', 'sample among the likeliest tokens that make up this share', number({ min: 0, max: 1 }))
     .option('--seed <n>', 'make sampling repeatable', number({ min: 0, max: Number.MAX_SAFE_INTEGER, whole: true }))
-    .option('--prompt-lookup', 'guess tokens from the text so far: the same text, faster where it repeats itself');
+    .option('--prompt-lookup', 'guess tokens from the text so far: the same text (int8: nearly), faster where it repeats itself');
 }
 
 /** A parser for commander: our refusals become its usage errors, which name the flag. */

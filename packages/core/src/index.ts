@@ -77,7 +77,16 @@ export {
 export { quote } from './quote.ts';
 export { addRange, checkLateSpec, checkLateWrite, elementRange, firstGap, type Ranges, writtenBytes } from './ranges.ts';
 export { isPlainRecord } from './record.ts';
-export { type Demands, planStep, readDemands, type SequenceState, type Share, type Span, type StepPlan } from './reference/batch.ts';
+export {
+  checkShortened,
+  type Demands,
+  planStep,
+  readDemands,
+  type SequenceState,
+  type Share,
+  type Span,
+  type StepPlan,
+} from './reference/batch.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';

@@ -54,8 +54,10 @@ async function patchAll(
   threads: QuantizeOptions['threads'],
 ): Promise<string[]> {
   const { runtime, signal, onProgress, metaDtype = 'f16', fallback = 'keep', importance } = options;
-  const sites = [...host.linears()].map(({ path, shape }) => ({ path, shape, tag: linearTag(path) }));
-  const work = [...resolveRules(sites, rules, fallback)].filter(([, use]) => use !== 'keep');
+  const sites = [...host.linears()].map((site) => ({ ...site, tag: linearTag(site.path) }));
+  const kept = sites.filter(({ keep }) => keep).map(({ path }) => path);
+  const defaults: Rule[] = kept.length > 0 ? [{ match: kept, use: 'keep' }] : [];
+  const work = [...resolveRules(sites, [...defaults, ...rules], fallback)].filter(([, use]) => use !== 'keep');
   const replaced: string[] = [];
   for (const [{ path }, use] of work) {
     signal?.throwIfAborted();

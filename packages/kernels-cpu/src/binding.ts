@@ -154,7 +154,8 @@ export interface CpuBinding extends CpuAddon {
   readLargest(program: ProgramHandle, tensor: number, count: number, values: Uint8Array, ids: Uint8Array): void;
   /** Gives back the room of a long step. */
   endStep(program: ProgramHandle): void;
-  forkSequence(program: ProgramHandle, from: number, to: number): void;
+  /** Copies the first `length` tokens. */
+  forkSequence(program: ProgramHandle, from: number, to: number, length: number): void;
   closeSequence(program: ProgramHandle, sequence: number): void;
   programBytes(program: ProgramHandle): readonly [scratch: number, cache: number];
   /** While a step runs its memory stays until that has ended. A second time does nothing. */

@@ -21,8 +21,8 @@ export interface CpuOptions {
   /** `auto` (default): the best that this processor runs. Another one is for tests and comparisons. */
   readonly isa?: Isa | 'auto';
   /**
-   * How activations go into integer products. `exact` (default): 24 bits of the largest in each block, always. `fast`: 16 bits for up to 4 rows, 8 bits
-   * for more. Bounds: docs/native-cpu.md. Dense weights and LLM.int8 are computed alike in both; HIGGS by the codec's rounded weights in f32 (`exact`), or
+   * How activations go into integer products. `exact` (default): 24 bits of the largest in each block. `fast`: 16, for codebooks 14. Bounds:
+   * docs/native-cpu.md. Dense weights and LLM.int8 are computed alike in both; HIGGS by the codec's rounded weights in f32 (`exact`), or
    * without that rounding (`fast`).
    */
   readonly precision?: 'exact' | 'fast';

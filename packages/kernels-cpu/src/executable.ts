@@ -2,6 +2,7 @@
 
 import {
   type CompileOptions,
+  checkShortened,
   DEFAULT_MAX_SEQUENCES,
   type Demands,
   disposedError,
@@ -102,11 +103,13 @@ export class CpuExecutable implements Executable {
     return this.#add({ length: 0, remembers: false });
   }
 
-  fork(id: SequenceId): SequenceId {
+  fork(id: SequenceId, length = this.length(id)): SequenceId {
     this.#idle();
-    const copy = this.#add({ ...this.#get(id) });
+    const sequence = this.#get(id);
+    checkShortened(id, sequence.length, length);
+    const copy = this.#add({ ...sequence, length });
     try {
-      this.#home.binding.forkSequence(this.#handle, id, copy);
+      this.#home.binding.forkSequence(this.#handle, id, copy, length);
     } catch (error) {
       this.#sequences.delete(copy);
       throw nativeError(error);
@@ -122,12 +125,7 @@ export class CpuExecutable implements Executable {
   truncate(id: SequenceId, length: number): void {
     this.#idle();
     const sequence = this.#get(id);
-    if (!Number.isInteger(length) || length < 0 || length > sequence.length) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `cannot truncate a sequence of ${sequence.length} tokens to ${length}`, {
-        hint: 'Pass a whole number from 0 to its length.',
-        details: { sequence: id },
-      });
-    }
+    checkShortened(id, sequence.length, length);
     sequence.length = length;
   }
 

@@ -58,7 +58,7 @@ export class Caches {
     try {
       for (const [i, cache] of from.entries()) {
         const rows = this.#valid(i, cache, length);
-        copies[i]!.rows = cache.rows;
+        copies[i]!.rows = this.#uses[i]!.rows === 'tokens' ? rows : cache.rows;
         if (rows > 0) this.#move(i, cache, copies[i]!, rows, rows);
       }
     } catch (error) {

@@ -2,6 +2,7 @@
 
 import {
   type CompileOptions,
+  checkShortened,
   DEFAULT_MAX_SEQUENCES,
   type Demands,
   disposedError,
@@ -106,9 +107,10 @@ export class CudaExecutable implements Executable {
     return this.#add(() => ({ length: 0, remembers: false, caches: this.#caches.open() }));
   }
 
-  fork(id: SequenceId): SequenceId {
+  fork(id: SequenceId, length = this.length(id)): SequenceId {
     this.#idle();
-    const { length, remembers, caches } = this.#get(id);
+    const { length: whole, remembers, caches } = this.#get(id);
+    checkShortened(id, whole, length);
     return native(() => this.#add(() => ({ length, remembers, caches: this.#caches.fork(caches, length) })));
   }
 
@@ -120,12 +122,7 @@ export class CudaExecutable implements Executable {
   truncate(id: SequenceId, length: number): void {
     this.#idle();
     const sequence = this.#get(id);
-    if (!Number.isInteger(length) || length < 0 || length > sequence.length) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `cannot truncate a sequence of ${sequence.length} tokens to ${length}`, {
-        hint: 'Pass a whole number from 0 to its length.',
-        details: { sequence: id },
-      });
-    }
+    checkShortened(id, sequence.length, length);
     sequence.length = length;
   }
 

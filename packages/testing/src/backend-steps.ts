@@ -136,6 +136,13 @@ export function stepCases(context: SuiteContext): readonly Case[] {
           same('the original', a, (await feed(fresh, [1, 2, 3, 4, 5, 6])).subarray(-a.length));
           const other = executable.open();
           same('the fork', b, (await feed(other, [1, 2, 3, 4, 7, 8])).subarray(-b.length));
+          const held = executable.memory().cache;
+          const short = executable.fork(second, 3);
+          check(executable.length(short) === 3, `a fork of 3 of 6 tokens has ${executable.length(short)}`);
+          check(executable.memory().cache - held < held, 'a fork of 3 tokens takes as much as the rest together');
+          same('a fork of the first tokens', await feed(short, [9]), (await feed(executable.open(), [1, 2, 3, 9])).subarray(-a.length / 2));
+          for (const length of [7, -1, 1.5])
+            await checkThrows(`a fork of ${length} tokens`, 'ERR_BAD_ARGUMENT', () => executable.fork(second, length));
           executable.close(first);
           same('the fork after closing the original', await feed(second, [9]), await feed(other, [9]));
         }),

@@ -89,7 +89,7 @@ function render(report: EstimateReport, bold: (text: string) => string): string 
     ['on disk', bytesText(report.disk)],
     ['weights', bytesText(weights)],
     ['keys and values', `${bytesText(kvCache)} (${countText(contextLength)} tokens${texts})`],
-    ['activations', `${bytesText(activations)} at most`],
+    ['activations', bytesText(activations)],
     ['in all', bold(bytesText(total))],
     ['available', bytesText(available)],
     ['verdict', VERDICTS[report.verdict]],

@@ -68,8 +68,8 @@ export class ReferenceExecutable implements Executable {
     return this.#idle().open();
   }
 
-  fork(id: SequenceId): SequenceId {
-    return this.#idle().fork(id);
+  fork(id: SequenceId, length?: number): SequenceId {
+    return this.#idle().fork(id, length);
   }
 
   length(id: SequenceId): number {

@@ -3,6 +3,7 @@
 import type { SequenceId } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { CacheUse } from '../spec/program.ts';
+import { checkShortened } from './batch.ts';
 import type { Memory } from './memory.ts';
 
 /** Cached rows of one layer: `rows` of them are valid, the arrays may be longer. */
@@ -49,24 +50,22 @@ export class Sequences {
     return this.#add({ length: 0, remembers: false, caches: this.#uses.map(() => ({ k: EMPTY, v: EMPTY, rows: 0 })) });
   }
 
-  fork(id: SequenceId): SequenceId {
+  fork(id: SequenceId, length = this.get(id).length): SequenceId {
     const from = this.get(id);
+    checkShortened(id, from.length, length);
     const caches = from.caches.map((cache, i) => {
       const { k, v } = this.#widths(i);
-      return { k: cache.k.slice(0, cache.rows * k), v: cache.v.slice(0, cache.rows * v), rows: cache.rows };
+      const rows = this.#uses[i]!.rows === 'tokens' ? length : cache.rows;
+      return { k: cache.k.slice(0, rows * k), v: cache.v.slice(0, rows * v), rows };
     });
-    const copy = this.#add({ length: from.length, remembers: from.remembers, caches });
+    const copy = this.#add({ length, remembers: from.remembers, caches });
     for (const cache of caches) this.#count(cacheBytes(cache));
     return copy;
   }
 
   truncate(id: SequenceId, length: number): void {
     const sequence = this.get(id);
-    if (!Number.isInteger(length) || length < 0 || length > sequence.length) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `cannot truncate a sequence of ${sequence.length} tokens to ${length}`, {
-        details: { sequence: id },
-      });
-    }
+    checkShortened(id, sequence.length, length);
     sequence.length = length;
     for (const [i, cache] of sequence.caches.entries()) if (this.#uses[i]!.rows === 'tokens') cache.rows = length;
   }

@@ -74,7 +74,7 @@ export interface LoadedProgram extends AsyncDisposable {
   /** Name of the backend that weight `index` multiplies on. Throws ERR_BAD_ARGUMENT for one that multiplies nothing. */
   backendOf(index: number): string;
   open(): SequenceId;
-  fork(id: SequenceId): SequenceId;
+  fork(id: SequenceId, length?: number): SequenceId;
   length(id: SequenceId): number;
   truncate(id: SequenceId, length: number): void;
   close(id: SequenceId): void;

@@ -81,9 +81,9 @@ export class SplitProgram implements LoadedProgram {
     return this.#add((executable) => executable.open());
   }
 
-  fork(id: SequenceId): SequenceId {
+  fork(id: SequenceId, length?: number): SequenceId {
     const ids = this.#ids(id);
-    return this.#add((executable, i) => executable.fork(ids[i]!));
+    return this.#add((executable, i) => executable.fork(ids[i]!, length));
   }
 
   length(id: SequenceId): number {

@@ -115,7 +115,7 @@ export interface StepOptions {
   readonly outputs?: readonly string[] | undefined;
   /**
    * f32 outputs of which only the largest numbers of each row are read back, and how many of them: `{ logits: 1 }` is the best token. Such an output is
-   * f32 [rows, count] in falling order, and `<name>.ids`, i32 [rows, count], has their places; of equals the lower place comes first, NaN never does. Where
+   * f32 [rows, count] in falling order, and `<name>.ids`, i32 [rows, count], has their places; of equals the lower place comes first. Of a row with NaN the first of them is in front. Where
    * a row has no more it is -Infinity with id -1.
    */
   readonly largest?: Readonly<Record<string, number>> | undefined;
@@ -127,8 +127,8 @@ export interface Executable extends Disposable {
   memory(): { readonly scratch: number; readonly cache: number };
   /** A new, empty sequence. */
   open(): SequenceId;
-  /** A sequence with the same cached tokens; they are independent from then on. */
-  fork(id: SequenceId): SequenceId;
+  /** A sequence with the same cached tokens, or the first `length` of them; they are independent from then on. */
+  fork(id: SequenceId, length?: number): SequenceId;
   /** Number of tokens stepped, also by a program without caches: an encoder takes a new (or truncated) sequence per input. */
   length(id: SequenceId): number;
   /** Forgets the cached tokens from position `length` on. Encoder rows stay. */

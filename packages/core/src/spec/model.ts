@@ -74,7 +74,7 @@ export interface ModelAdapter {
 /** A foreign framework's model whose linears can be replaced: the other half of `patchLinears`. */
 export interface LinearHost {
   /** Its linear layers by path. */
-  linears(): Iterable<{ readonly path: string; readonly shape: Matrix }>;
+  linears(): Iterable<Pick<LinearSite, 'path' | 'shape' | 'keep'>>;
   /** The floating-point weight and bias of one of them. */
   weight(path: string): Promise<{ readonly weight: HostTensor; readonly bias?: HostTensor | undefined }>;
   /** Name of the backend that runs it, for models in several places. Absent: the first of the runtime that takes the format. */

@@ -21,9 +21,15 @@ void largest_of_row(const float* row, size_t width, size_t count, float* values,
   constexpr float kNone = -std::numeric_limits<float>::infinity();
   // Hardly any number of a long row gets in: blocks are looked at as a whole first.
   constexpr size_t kBlock = 64;
+  const size_t nan = static_cast<size_t>(std::find_if(row, row + width, [](float v) { return v != v; }) - row);
+  if (nan < width) {
+    *values++ = row[nan];
+    *ids++ = static_cast<int32_t>(nan);
+    --count;
+  }
   std::vector<Entry> heap;
   heap.reserve(std::min(count, width));
-  for (size_t from = 0; from < width; from += kBlock) {
+  for (size_t from = 0; from < width && count > 0; from += kBlock) {
     const size_t to = std::min(width, from + kBlock);
     if (heap.size() == count) {
       float most[8];

@@ -6,7 +6,8 @@
 
 namespace lowbit {
 
-/// The `count` largest of row[0 .. width), falling, and their places: of equals the lower one first, NaN never. -infinity and -1 where there are no more.
+/// The `count` largest of row[0 .. width), falling, and their places: of equals the lower one first, of NaNs the first
+/// in front of all and the others nowhere. -infinity and -1 where there are no more.
 /// Throws std::bad_alloc.
 void largest_of_row(const float* row, size_t width, size_t count, float* values, int32_t* ids);
 

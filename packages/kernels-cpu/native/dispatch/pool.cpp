@@ -51,6 +51,7 @@ class Waiting {
 
 Pool::Pool(int threads, uint32_t most_chunks)
     : threads_(threads < 1 ? 1 : threads), most_chunks_(most_chunks), lanes_(std::make_unique<Lane[]>(static_cast<size_t>(threads_))) {
+  if (threads_ > kMostThreads) throw std::length_error("a pool has too many threads");
   try {
     for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
   } catch (...) {

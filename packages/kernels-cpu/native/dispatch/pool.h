@@ -2,7 +2,7 @@
 // takes what is left of the others' parts.
 //
 // A stage begins when all chunks of the one before are done; nobody waits for a thread that has taken none, so a thread that the system has put aside
-// delays a step by one chunk at most. A stage of one chunk is run by the thread that finishes the one before, without the others hearing of it. Waiting
+// delays what runs by the chunk that it is at. A stage of one chunk is run by the thread that finishes the one before, without the others hearing of it. Waiting
 // spins for a while, then sleeps on a futex.
 #pragma once
 
@@ -18,7 +18,8 @@
 namespace lowbit {
 
 /// Most chunks of a stage: a lane has 24 bits for the next one, which must not run over when every thread takes one too many.
-constexpr uint32_t kMostChunks = (uint32_t{1} << 24) - 1 - 4096;
+constexpr int kMostThreads = 4096;
+constexpr uint32_t kMostChunks = (uint32_t{1} << 24) - 1 - kMostThreads;
 
 /// run(context, chunk, thread) for every chunk in 0 .. chunks - 1, at most kMostChunks of them; thread is below Pool::threads().
 struct Stage {
@@ -29,7 +30,7 @@ struct Stage {
 
 class Pool {
  public:
-  /// `threads` in all, at most 4096: the caller of `run` is one of them. Tests take a lower `most_chunks`. Throws std::system_error where no thread can
+  /// `threads` in all, at most kMostThreads: the caller of `run` is one of them. Tests take a lower `most_chunks`. Throws std::system_error where no thread can
   /// be started.
   explicit Pool(int threads, uint32_t most_chunks = kMostChunks);
   ~Pool();

@@ -1,5 +1,6 @@
 #include "program.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "layout.h"
@@ -86,7 +87,7 @@ size_t Program::tensor_bytes(int id) const {
   return end > arena_.size() ? 0 : place.width * rows_[domain] * sizeof(float);
 }
 
-void Program::fork(uint32_t from, uint32_t to) {
+void Program::fork(uint32_t from, uint32_t to, size_t length) {
   const auto found = sequences_.find(from);
   if (found == sequences_.end()) return;
   std::vector<Cache> copy;
@@ -96,9 +97,9 @@ void Program::fork(uint32_t from, uint32_t to) {
     const auto part = [](const std::vector<uint8_t>& bytes, size_t count) {
       return std::vector<uint8_t>(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(count));
     };
-    const size_t blocks = (cache.rows + kKeys - 1) / kKeys;
-    copy.push_back({part(cache.k, blocks * kKeys * caches[i].key_width * number), part(cache.v, cache.rows * caches[i].value_width * number),
-                    cache.rows});
+    const size_t rows = caches[i].encoder ? cache.rows : std::min(cache.rows, length);
+    const size_t blocks = (rows + kKeys - 1) / kKeys;
+    copy.push_back({part(cache.k, blocks * kKeys * caches[i].key_width * number), part(cache.v, rows * caches[i].value_width * number), rows});
   }
   sequences_[to] = std::move(copy);
 }
@@ -111,8 +112,13 @@ size_t Program::cache_bytes() const {
   return bytes;
 }
 
+size_t Program::scratch_bytes() const {
+  return arena_.size() * sizeof(float) + scratch_bytes_ + (stepper_ == nullptr ? 0 : stepper_->bytes());
+}
+
 void Program::trim() {
   constexpr size_t kKeep = size_t{4} << 20;
+  if (stepper_ != nullptr && stepper_->bytes() > kKeep) stepper_.reset();
   if (scratch_bytes_ > kKeep) {
     stepper_.reset();  // its stages write there
     give_memory(scratch_, scratch_bytes_);

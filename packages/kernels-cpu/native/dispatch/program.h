@@ -118,12 +118,13 @@ class Program {
   /// Of a tensor that can be read now: 0 after `trim` has given its room back.
   size_t tensor_bytes(int id) const;
 
-  void fork(uint32_t from, uint32_t to);
+  /// The first `length` tokens, and all rows of an encoder.
+  void fork(uint32_t from, uint32_t to, size_t length);
   void close(uint32_t id) { sequences_.erase(id); }
   /// Of every linear, since the last call; empty if no linear counts.
   std::vector<Outliers> take_outliers() { return std::exchange(outliers_, {}); }
   size_t cache_bytes() const;
-  size_t scratch_bytes() const { return arena_.size() * sizeof(float) + scratch_bytes_; }
+  size_t scratch_bytes() const;
   /// Gives back the room of a long step.
   void trim();
 

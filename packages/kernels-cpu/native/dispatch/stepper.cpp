@@ -29,6 +29,12 @@ Stepper::Stepper(Program& of_program, const StepCut& of_cut, const StepInput& in
   add_stages();
 }
 
+size_t Stepper::bytes() const {
+  size_t numbers = scores.size() * sizeof(float) + products.size() * sizeof(Product) + stages.size() * sizeof(Stage);
+  for (const auto& [key, turned] : turns) numbers += turned.size() * sizeof(double);
+  return numbers;
+}
+
 void Stepper::run(StepInput input) {
   in = std::move(input);
   place_rows();

@@ -96,6 +96,8 @@ struct Stepper {
   }
   size_t share_index(const Share* share) const { return static_cast<size_t>(share - in.shares.data()); }
 
+  /// Of what a step leaves for the next.
+  size_t bytes() const;
   void place_rows();
   void turn_all();
   void grow_caches();

@@ -296,7 +296,7 @@ Napi::Value end_step(const Napi::CallbackInfo& info) {
 Napi::Value fork_sequence(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     HeldProgram& held = state(info).programs.at(info[0]);
-    held.program.fork(static_cast<uint32_t>(size_of(info[1])), static_cast<uint32_t>(size_of(info[2])));
+    held.program.fork(static_cast<uint32_t>(size_of(info[1])), static_cast<uint32_t>(size_of(info[2])), size_of(info[3]));
     held.report(info.Env());
     return info.Env().Undefined();
   });

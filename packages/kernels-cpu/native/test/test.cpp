@@ -415,7 +415,7 @@ void test_program() {
         one.insert(one.end(), row.begin(), row.end());
       }
       expect(std::equal(one.begin(), one.end(), both.begin() + static_cast<std::ptrdiff_t>(kTokens * kVocab)), "a step depends on its batch", isa);
-      program.fork(1, 9);
+      program.fork(1, 9, SIZE_MAX);
       const std::vector<float> more = step({{1, 0}}, kTokens, 3);
       expect(more == step({{9, 0}}, kTokens, 3), "a fork differs", isa);
       for (const uint32_t id : {1u, 2u, 3u, 9u}) program.close(id);

@@ -212,6 +212,7 @@ class TestRun {
     // The best token is what generating reads back, too.
     await this.#runner.step([{ id, tokens: this.#tokens.subarray(from, to), wanted, length }], {
       signal: this.#signal,
+      outputs: ['logits'],
       largest: { logits: 1 },
     });
   }

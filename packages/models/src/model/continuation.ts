@@ -49,7 +49,7 @@ export class Continuation {
   readonly #text: ReturnType<typeof textOf>;
   readonly #tokens: number[];
   readonly #shown: string[] = [];
-  readonly #started = performance.now();
+  #started = 0;
   readonly #lookup: Required<PromptLookup> | undefined;
   #prefilled = 0;
   #cached = 0;
@@ -85,6 +85,11 @@ export class Continuation {
   /** `first` and the continuation so far. */
   get tokens(): readonly number[] {
     return this.#tokens;
+  }
+
+  /** Notes that reading the prompt begins. */
+  begin(): void {
+    this.#started = performance.now();
   }
 
   /** Notes that the prompt was read, `cached` tokens of it before. */
@@ -169,7 +174,7 @@ export class Continuation {
 
 /** Options of a step that reads back so many logits. */
 export function readingLogits(count: number, signal: AbortSignal | undefined): StepOptions {
-  return { signal, ...(count > 0 ? { largest: { logits: count } } : {}) };
+  return { signal, outputs: ['logits'], ...(count > 0 ? { largest: { logits: count } } : {}) };
 }
 
 /** The outputs of one row of a step. */

@@ -49,9 +49,9 @@ export interface MemoryEstimate {
   readonly sequences: number;
   /** What `model.memory().weights` will say. */
   readonly weights: number;
-  /** Of full sequences: what `model.memory().kvCache` will say then. */
+  /** Of full sequences: what `model.memory().kvCache` will say then, give or take a block of positions that a backend fills up. */
   readonly kvCache: number;
-  /** Of a step of `prefillChunk` tokens, at most. */
+  /** Of a step of `prefillChunk` tokens: its rows in f32. What the backend needs beside them (quantized rows, room of each thread) is not counted. */
   readonly activations: number;
   readonly total: number;
   readonly available: number;

@@ -23,7 +23,10 @@ export interface GenerateOptions extends Partial<SamplingSettings> {
   readonly logitsProcessors?: readonly LogitsProcessor[];
   /** What an earlier text has in common with this one is not computed again; see `LanguageModel.promptCache`. */
   readonly promptCache?: PromptCache | undefined;
-  /** Guesses tokens from what was said before and checks several in one step: the same text, faster where texts repeat themselves. Default false. */
+  /**
+   * Guesses tokens from what was said before and checks several in one step: faster where texts repeat themselves, and the same text (but with LLM.int8, whose
+   * rows share their outliers). Default false.
+   */
   readonly promptLookup?: boolean | PromptLookup;
   /** Most tokens to generate; default 256. The end of the context ends a text, too. */
   readonly maxTokens?: number;

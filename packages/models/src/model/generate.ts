@@ -13,6 +13,7 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
   const { signal, promptCache } = options;
   const one = new Continuation(host, options);
   signal?.throwIfAborted();
+  one.begin();
   const { sequence, length } = await openSequence(host, one, options);
   let stepped = length;
   try {

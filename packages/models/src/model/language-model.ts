@@ -9,7 +9,6 @@ import {
   type LinearHost,
   type LinearSite,
   LowbitError,
-  type Matrix,
   type ModelDescription,
   type Placed,
   type Program,
@@ -234,8 +233,8 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
    * Continues several prompts at once, each with its own options; their tokens share steps, so that weights are read once for all of them. Results come in
    * the order of the requests. At most `atOnce` run at a time (default and upper bound: the model's `maxSequences`).
    *
-   * On a backend whose results do not depend on what else is in a step (kernels-cpu with `precision: 'exact'`, LLM.int8 excepted) each text is the one that
-   * `generate` gives.
+   * Each text is the one that `generate` gives, wherever a row's results do not depend on the others of its step: on all backends here, but with LLM.int8, whose
+   * rows share their outliers. An error of one request, such as that of a processor, ends the whole batch.
    */
   async generateBatch(requests: readonly BatchRequest[], options: BatchOptions = {}): Promise<readonly GenerateResult[]> {
     const results: GenerateResult[] = [];
@@ -258,7 +257,8 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
 
   /**
    * Holds the keys and values of the last `texts` texts that were generated with it (default 1): a prompt that begins as one of them did, such as the next
-   * turn of a conversation, starts where they part. Dispose it.
+   * turn of a conversation, starts where they part. Dispose it. Texts that it holds count among the model's `maxSequences`. With LLM.int8, whose rows share their
+   * outliers, a text may differ from one without it.
    * Throws ERR_UNSUPPORTED_ARCH for a model whose positions depend on the length of the text (dynamic or long rope scaling), and for one with an encoder.
    *
    * @example
@@ -293,7 +293,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   }
 
   /** Its linear layers, for `patchLinears`; a tied output head is not among them. */
-  linears(): Iterable<{ readonly path: string; readonly shape: Matrix }> {
+  linears(): Iterable<Pick<LinearSite, 'path' | 'shape' | 'keep'>> {
     return this.#parts.sites;
   }
 

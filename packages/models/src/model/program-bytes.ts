@@ -17,7 +17,7 @@ export interface StepSize {
   readonly kvDtype?: 'f32' | 'f16' | 'bf16' | undefined;
 }
 
-/** Bytes of keys and values, and of the activations that are alive at one time (f32), at most. */
+/** Bytes of keys and values, and of the activations (f32) that are alive at one time; what a backend needs beside them, such as quantized rows, is its own. */
 export function programBytes(program: Program, step: StepSize): { readonly cache: number; readonly activations: number } {
   const { sequences, positions, tokens, outputs = sequences, encoder = 0, kvDtype = 'f32' } = step;
   const perRow = ({ heads, keyDim, valueDim }: CacheUse): number => heads * (keyDim + valueDim) * DTYPE_BYTES[kvDtype];

@@ -1,6 +1,6 @@
 // Keys and values of texts that are done: a later text that begins alike goes on from them.
 
-import { LowbitError, type SequenceId } from '@lowbit/core';
+import { isLowbitError, LowbitError, type SequenceId } from '@lowbit/core';
 import type { Runner } from './runner.ts';
 
 interface Entry {
@@ -47,17 +47,37 @@ export class PromptCache implements AsyncDisposable {
         const common = Math.min(alike(entry.tokens, prompt), prompt.length - 1);
         if (common > 0 && common >= length) [best, length] = [entry, common]; // of equals the one used last
       }
-      if (!best) return { sequence: program.open(), length };
-      this.#entries = [...this.#entries.filter((entry) => entry !== best), best];
-      const sequence = program.fork(best.sequence);
-      program.truncate(sequence, length);
-      return { sequence, length };
+      const take = (entry: Entry): SequenceId => {
+        this.#entries = this.#entries.filter((other) => other !== entry);
+        return entry.sequence;
+      };
+      // All of a text goes on: nothing need be copied, and `keep` gets the longer one.
+      if (best && length === best.tokens.length) {
+        program.truncate(best.sequence, length); // a text that failed may have got further than it was noted
+        return { sequence: take(best), length };
+      }
+      try {
+        const sequence = best ? program.fork(best.sequence, length) : program.open();
+        if (best) this.#entries = [...this.#entries.filter((entry) => entry !== best), best];
+        return { sequence, length };
+      } catch (error) {
+        // The model has no room for one more: a text here gives up its own.
+        const given = best ?? this.#entries[0];
+        if (!given || !isLowbitError(error) || error.code !== 'ERR_LIMIT') throw error;
+        program.truncate(take(given), length);
+        return { sequence: given.sequence, length };
+      }
     });
   }
 
   /** Takes over a sequence of these tokens, and gives back those that it makes superfluous: what it begins with, and the one not used for longest. */
   async keep(sequence: SequenceId, tokens: ArrayLike<number>): Promise<void> {
     if (this.#disposed || tokens.length === 0) return this.#runner.close(sequence);
+    const longer = this.#entries.find((entry) => alike(entry.tokens, tokens) === tokens.length);
+    if (longer) {
+      this.#entries = [...this.#entries.filter((entry) => entry !== longer), longer];
+      return this.#runner.close(sequence);
+    }
     const stay = this.#entries.filter((entry) => alike(entry.tokens, tokens) < entry.tokens.length);
     const kept = [...stay, { sequence, tokens }].slice(-this.#most);
     const gone = this.#entries.filter((entry) => !kept.includes(entry));

@@ -1,5 +1,6 @@
 // Guesses of what comes next, from what was said before (prompt lookup, after github.com/apoorvumang/prompt-lookup-decoding): texts that repeat names,
-// quotes or code repeat their order. A guess is checked in the step that it would have taken anyway, so the text is the same with or without.
+// quotes or code repeat their order. A guess is checked in the step that it would have taken anyway, so the text is the same with or without,
+// wherever a row's results do not depend on the others of its step.
 
 import { LowbitError } from '@lowbit/core';
 

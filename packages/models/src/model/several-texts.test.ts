@@ -56,6 +56,27 @@ describe('a batch', () => {
     }
   });
 
+  test('times what each text took, not what it waited', async () => {
+    const started = performance.now();
+    const results = await model.generateBatch(
+      Array.from({ length: 6 }, () => requests[0]!),
+      { atOnce: 1 },
+    );
+    const all = performance.now() - started;
+    expect(results.reduce((sum, { timings }) => sum + timings.prefillMs + timings.decodeMs, 0)).toBeLessThanOrEqual(all);
+  });
+
+  test('a request is given as many ties as alone', async () => {
+    const flat: BatchRequest = { prompt, maxTokens: 8, temperature: 1, topK: 3, seed: 5, ignoreEos: true, repetitionPenalty: 1.2 };
+    const flatten = (scores: Float64Array): void => void scores.fill(0);
+    const alone = await model.generate(flat);
+    const [beside] = await model.generateBatch([
+      flat,
+      { prompt: 'The', maxTokens: 8, logitsProcessors: [flatten], seed: 1, ignoreEos: true },
+    ]);
+    expect(beside!.ids).toEqual(alone.ids);
+  });
+
   test('a stream names whose token it is; leaving it closes all', async () => {
     const texts = requests.map(() => '');
     for await (const { index, text } of model.streamBatch(requests)) texts[index] += text;
@@ -162,6 +183,51 @@ describe('a prompt cache', () => {
     expect(promptCache.size).toBe(2);
     expect(await cachedOf(texts[0]!)).toBeGreaterThan(start);
     expect(await cachedOf(texts[1]!)).toBe(start);
+  });
+
+  test('what is a part of a held text takes no place of another, nor does a failure', async () => {
+    await using promptCache = model.promptCache({ texts: 2 });
+    const run = (text: string, maxTokens: number, more: Partial<GenerateOptions> = {}) =>
+      model.generate({ ...greedy, maxTokens, prompt: text, promptCache, ...more });
+    const texts = ['river and sea and all of it', 'One more thing to be said'];
+    for (const text of texts) await run(text, 6);
+    await run(texts[1]!, 1);
+    expect((await run(texts[0]!, 1)).usage.cachedTokens).toBeGreaterThan(3);
+    const broken = run('One more', 3, {
+      logitsProcessors: [
+        () => {
+          throw new Error('mine');
+        },
+      ],
+    });
+    await expect(broken).rejects.toThrow('mine');
+    for (const text of texts) expect((await run(text, 1)).usage.cachedTokens).toBeGreaterThan(3);
+  });
+
+  test('an unrelated text copies no more than what both begin with', async () => {
+    await using promptCache = model.promptCache();
+    await model.generate({ ...greedy, maxTokens: 60, prompt, promptCache });
+    const held = model.memory().kvCache;
+    const seen: number[] = [];
+    const watching = [() => void seen.push(model.memory().kvCache)];
+    await model.generate({ ...greedy, maxTokens: 2, prompt: 'One', promptCache, logitsProcessors: watching });
+    expect(Math.max(...seen)).toBeLessThan(1.5 * held);
+  });
+
+  test('a model of one sequence goes on with it, and a batch with what is left', async () => {
+    await using one = await loadModel(memoryCheckpoint(contents), { runtime, contextLength: 96, maxSequences: 1 });
+    const cache = one.promptCache();
+    for (const text of [prompt, 'The small boat', prompt, 'One more thing to be said', prompt]) {
+      const { ids } = await one.generate({ ...greedy, prompt: text, promptCache: cache });
+      expect(ids).toEqual((await model.generate({ ...greedy, prompt: text })).ids);
+    }
+    await expect(one.generate({ ...greedy, prompt })).rejects.toThrow(code('ERR_LIMIT'));
+    await cache[Symbol.asyncDispose]();
+    await using two = await loadModel(memoryCheckpoint(contents), { runtime, contextLength: 96, maxSequences: 2 });
+    await using held = two.promptCache();
+    await two.generate({ ...greedy, prompt, promptCache: held });
+    const results = await two.generateBatch(['The', 'One', 'all'].map((text) => ({ ...greedy, prompt: text })));
+    expect(results.map(({ usage }) => usage.completionTokens)).toEqual([10, 10, 10]);
   });
 
   test('is kept when a text is left early or fails, and given back when disposed', async () => {

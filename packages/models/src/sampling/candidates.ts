@@ -7,6 +7,8 @@ import type { Random } from './random.ts';
 
 /** More than `topK`: those that tie with the last of them are kept, too. */
 const TIES = 64;
+/** More than these are no cheaper than all. */
+const MOST = 1024;
 
 /**
  * How many of the largest logits decide the next token as all of them would: those that can be chosen, and as many more as a penalty may put behind
@@ -17,9 +19,8 @@ export function logitsNeeded(settings: SamplingSettings, history: TokenHistory, 
   const raises = repetitionPenalty < 1 || frequencyPenalty < 0 || presencePenalty < 0;
   if (raises || (temperature > 0 && topK === 0)) return 0;
   const chosen = temperature === 0 ? 1 : topK + TIES;
-  const lowers = repetitionPenalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0;
-  const count = chosen + (lowers ? new Set(history.tokens).size : 0);
-  return count < vocab / 4 ? count : 0;
+  const count = chosen + (penalizes(settings) ? new Set(history.tokens).size : 0);
+  return count < Math.min(vocab / 4, MOST) ? count : 0;
 }
 
 /**
@@ -37,9 +38,18 @@ export function pickCandidate(
     .filter((i) => ids[i]! >= 0)
     .sort((a, b) => ids[a]! - ids[b]!);
   const places = new Map(order.map((i, place) => [ids[i]!, place]));
-  const placesOf = (tokens: readonly number[]): number[] => tokens.flatMap((id) => places.get(id) ?? []);
-  const prompt = placesOf(history.tokens.slice(0, history.prompt));
-  const seen = { tokens: [...prompt, ...placesOf(history.tokens.slice(history.prompt))], prompt: prompt.length };
+  const seen = penalizes(settings) ? placesOf(history, places) : { tokens: [], prompt: 0 };
   const sorted = Float32Array.from(order, (i) => logits[i]!);
   return ids[order[pickToken(sorted, seen, settings, random)]!]!;
+}
+
+function penalizes({ repetitionPenalty, frequencyPenalty, presencePenalty }: SamplingSettings): boolean {
+  return repetitionPenalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0;
+}
+
+/** A history of the tokens that have a place, by their places. */
+function placesOf({ tokens, prompt }: TokenHistory, places: ReadonlyMap<number, number>): TokenHistory {
+  const of = (some: readonly number[]): number[] => some.flatMap((id) => places.get(id) ?? []);
+  const first = of(tokens.slice(0, prompt));
+  return { tokens: [...first, ...of(tokens.slice(prompt))], prompt: first.length };
 }

@@ -13,7 +13,7 @@ export function logitEdits(
   const bias = new Map<number, number>();
   for (const [key, value] of Object.entries(logitBias ?? {})) {
     const id = Number(key);
-    if (!Number.isInteger(id) || id < 0 || id >= vocab) {
+    if (String(id) !== key || !Number.isInteger(id) || id < 0 || id >= vocab) {
       throw new LowbitError('ERR_BAD_ARGUMENT', `logitBias names ${JSON.stringify(key)}, which is no token`, {
         hint: `Tokens are whole numbers from 0 to ${vocab - 1}; model.tokenizer.encode gives those of a text.`,
         details: { token: key, vocab },

@@ -16,7 +16,7 @@ export function pickToken(
 ): number {
   if (settings.temperature === 0) {
     const scores = penalize(logits, history, settings, edits);
-    return checked(argmax(scores), scores);
+    return checked(scores.some(Number.isNaN) ? -1 : argmax(scores), scores);
   }
   const scores = processLogits(logits, history, settings, edits);
   const best = checked(argmax(scores), scores);

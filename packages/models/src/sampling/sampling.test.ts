@@ -196,9 +196,19 @@ describe('picking among the largest logits', () => {
     expect(logitsNeeded({ ...NEUTRAL_SAMPLING, topK: 40 }, NOTHING, 256)).toBe(0);
   });
   test('NaN logits are an error', () => {
-    const { values, ids } = largestOfRows(new Float32Array([Number.NaN, Number.NaN]), 2, 1);
-    const greedy = { ...NEUTRAL_SAMPLING, temperature: 0 };
-    expect(() => pickCandidate(values, ids, NOTHING, greedy, Math.random)).toThrow(expect.objectContaining({ code: 'ERR_NON_FINITE' }));
+    for (const settings of [
+      { ...NEUTRAL_SAMPLING, temperature: 0 },
+      { ...NEUTRAL_SAMPLING, topK: 5 },
+    ]) {
+      const logits = Float32Array.from({ length: 800 }, (_, i) => (i === 300 ? Number.NaN : i % 7));
+      const { values, ids } = largestOfRows(logits, 800, logitsNeeded(settings, NOTHING, 800));
+      for (const pick of [
+        () => pickCandidate(values, ids, NOTHING, settings, Math.random),
+        () => pickToken(logits, NOTHING, settings, Math.random),
+      ]) {
+        expect(pick).toThrow(expect.objectContaining({ code: 'ERR_NON_FINITE' }));
+      }
+    }
   });
 });
 
