@@ -445,7 +445,7 @@ describe('chat', () => {
     // All of the first prompt; where the answer's tokens begin depends on how its text is cut again.
     expect(answers[1]!.usage.cachedTokens).toBeGreaterThanOrEqual(answers[0]!.usage.promptTokens - 1);
     const loud = await lowbit(['chat', model, ...flags], { input });
-    expect(loud.stderr).toContain(`${file} exists already`);
+    expect(loud.stderr).toContain(`${file}: it exists already`);
     expect(loud.stderr).toContain('/save needs the name of a file');
   });
 

@@ -17,13 +17,22 @@ if (!existsSync(library)) {
 /** @type {typeof import('../packages/cli/src/index.ts')} */
 const { hqq, klDivergence, loadModel, planModel, quantizeModel } = await import(library.href);
 
-const { values } = parseArgs({ options: { windows: { type: 'string', default: '10' } } });
+const { values } = (() => {
+  try {
+    return parseArgs({ options: { windows: { type: 'string', default: '10' } } });
+  } catch (error) {
+    console.error(`demo: ${/** @type {Error} */ (error).message}`);
+    console.error('usage: npm run demo [-- --windows N]');
+    process.exit(2);
+  }
+})();
 const windows = Number(values.windows);
 if (!Number.isInteger(windows) || windows < 1) {
   console.error(`demo: --windows ${values.windows} is not a whole number of 1 or more.`);
   process.exit(2);
 }
 
+process.env.LOWBIT_CACHE ??= 'off'; // what it loads is gone when it ends
 const source = fileURLToPath(new URL('./tiny-llama', import.meta.url));
 const prompt = 'It was a fine morning, and';
 const sampling = { temperature: 0.7, topK: 40, seed: 1, maxTokens: 60 };

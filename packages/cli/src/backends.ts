@@ -10,6 +10,8 @@ export type BackendSettings = Pick<CpuOptions, 'threads' | 'precision' | 'isa'>;
 export interface FindBackendsOptions extends BackendSettings {
   /** Folder that paths and names of packages are looked up from; default the current one. */
   readonly from?: string;
+  /** Called when the native backend cannot keep or read packed weights; it goes on without. Default: a warning of the process. */
+  readonly onProblem?: (problem: LowbitError) => void;
 }
 
 /**
@@ -27,10 +29,10 @@ export interface FindBackendsOptions extends BackendSettings {
  * const model = await loadModel('./model-hqq4', { backends: await findBackends('cpu', { threads: 2 }) });
  */
 export async function findBackends(choice = 'auto', options: FindBackendsOptions = {}): Promise<readonly BackendProvider[]> {
-  const { from = process.cwd(), ...given } = options;
+  const { from = process.cwd(), onProblem, ...given } = options;
   const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as BackendSettings;
-  if (choice === 'auto') return [await native(settings), referenceBackend()];
-  if (choice === 'cpu') return [await native(settings)];
+  if (choice === 'auto') return [await native(settings, onProblem), referenceBackend()];
+  if (choice === 'cpu') return [await native(settings, onProblem)];
   if (choice !== 'reference') return [await backendOfModule(choice, settings, from)];
   const [setting] = Object.keys(settings);
   if (setting === undefined) return [referenceBackend()];
@@ -41,7 +43,8 @@ export async function findBackends(choice = 'auto', options: FindBackendsOptions
 }
 
 /** Imported when it is wanted: what runs no model, and whoever chose another backend, needs none of it. */
-async function native(settings: BackendSettings): Promise<BackendProvider> {
+async function native(settings: BackendSettings, onProblem: FindBackendsOptions['onProblem']): Promise<BackendProvider> {
   const { cpu } = await import('@lowbit/kernels-cpu');
-  return cpu(settings);
+  const tells = onProblem !== undefined && process.env.LOWBIT_CACHE !== 'off';
+  return cpu({ ...settings, ...(tells ? { cache: { onProblem } } : {}) });
 }

@@ -49,8 +49,9 @@ export function checkBackendFlags({ backend = 'auto', threads, precision, isa }:
  */
 export async function openBackend(flags: BackendFlags, context: Pick<Context, 'note'>): Promise<OpenBackend> {
   const { backend: choice = 'auto', threads, precision, isa } = flags;
+  const onProblem = ({ message }: LowbitError): void => context.note(`${message}. LOWBIT_CACHE names another folder, or is off.`);
   const settings = { threads, precision, isa } as BackendSettings; // an isa that there is not is refused there
-  const runtime = await withWayOut(choice, createRuntime({ backends: await findBackends(choice, settings) }));
+  const runtime = await withWayOut(choice, createRuntime({ backends: await findBackends(choice, { ...settings, onProblem }) }));
   let last: BackendUse;
   let said: string | undefined;
   const tell = (use: BackendUse): void => {

@@ -40,6 +40,8 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
   }
 }
 
+const COMMANDS = '/reset starts over, /save FILE writes the conversation, /exit leaves.';
+
 async function converse(model: LanguageModel, options: ChatOptions, backend: BackendUse, context: Context): Promise<void> {
   const { stdin, stdout } = process;
   const interactive = stdin.isTTY === true && stdout.isTTY === true && !context.json;
@@ -49,7 +51,7 @@ async function converse(model: LanguageModel, options: ChatOptions, backend: Bac
   const lines = createInterface({ input: stdin, ...(interactive ? { output: stdout } : {}), terminal: interactive, prompt: '> ' });
   const interrupts = takeInterrupts(interactive, context, () => lines.close());
   lines.on('SIGINT', interrupts.press);
-  if (interactive) context.note('/reset starts over, /save FILE writes the conversation, /exit leaves, Ctrl-C stops an answer.');
+  if (interactive) context.note(`${COMMANDS} Ctrl-C stops an answer.`);
   try {
     if (interactive) lines.prompt();
     for await (const line of lines) {
@@ -58,11 +60,12 @@ async function converse(model: LanguageModel, options: ChatOptions, backend: Bac
       if (said === '/exit') break;
       if (said === '/reset') messages = opening;
       else if (/^\/save(\s|$)/.test(said)) await save(messages, said.slice('/save'.length).trim(), context);
+      else if (said.startsWith('/')) context.note(`There is no ${said.split(/\s/)[0]} here. ${COMMANDS}`);
       else if (said !== '') {
         const asked: ChatMessage[] = [...messages, { role: 'user', content: said }];
-        const answer = await interrupts.answering((signal) =>
-          stream(model, { messages: asked, promptCache, ...samplingOf(options), signal }, context),
-        );
+        const answer = await interrupts
+          .answering((signal) => stream(model, { messages: asked, promptCache, ...samplingOf(options), signal }, context))
+          .catch((error: unknown) => tooLong(error, interactive, context));
         if (answer) {
           messages = [...asked, { role: 'assistant', content: answer.text }];
           await show(answer, backend, context, interactive);
@@ -80,6 +83,15 @@ async function converse(model: LanguageModel, options: ChatOptions, backend: Bac
     lines.close();
     stdin.pause();
   }
+}
+
+/** A conversation that has outgrown the model goes on only where somebody can start over; elsewhere it ends, and says how long it may be. */
+function tooLong(error: unknown, interactive: boolean, context: Context): undefined {
+  if (!isLowbitError(error) || error.code !== 'ERR_LIMIT' || error.details.contextLength === undefined) throw error;
+  const message = `the conversation is longer than the ${error.details.contextLength} tokens that the model takes`;
+  if (!interactive) throw new LowbitError('ERR_LIMIT', message, { hint: 'Send /reset in between.', details: error.details, cause: error });
+  context.note(`This turn is forgotten: ${message}. ${COMMANDS}`);
+  return undefined;
 }
 
 /** The turns before are not read again, where the model's positions allow that. */
@@ -100,7 +112,15 @@ async function save(messages: readonly ChatMessage[], path: string, context: Con
     context.note(`Saved ${messages.length} messages to ${path}.`);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    context.note(code === 'EEXIST' ? `${path} exists already: choose another name.` : `Not saved: ${message}`);
+    const why =
+      code === 'EEXIST'
+        ? 'it exists already'
+        : code === 'ENOENT'
+          ? 'there is no such folder'
+          : code === 'EACCES'
+            ? 'no permission'
+            : message;
+    context.note(`Not saved to ${path}: ${why}. Choose another name.`);
   }
 }
 
@@ -157,7 +177,7 @@ function takeInterrupts(interactive: boolean, context: Context, leave: () => voi
         return await run(controller.signal);
       } catch (error) {
         if (!controller.signal.aborted || context.signal.aborted) throw error;
-        context.note(context.dim('\n(stopped)'));
+        context.note(context.dim('\n(stopped; this turn is forgotten)'));
         return undefined;
       } finally {
         current = undefined;

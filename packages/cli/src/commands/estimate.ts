@@ -38,10 +38,9 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
   const settings = { bits, group };
   const idle = idleSetting(method === undefined ? [] : [method], settings);
   if (idle !== undefined) {
-    throw new UsageError(
-      method === undefined ? `--${idle} needs --method` : `--${idle} is not a setting of ${method}`,
-      'Name the method that the model would be quantized with, such as -m hqq -b 4.',
-    );
+    if (method === undefined)
+      throw new UsageError(`--${idle} needs --method`, 'Name the method that the model would be quantized with: -m hqq -b 4.');
+    throw new UsageError(`--${idle} is not a setting of ${method}`, 'Leave it out.');
   }
   await using place = await openBackend(flags, context);
   await using checkpoint = await openModelFolder(path, { signal: context.signal });
@@ -78,7 +77,7 @@ async function plan(checkpoint: FolderCheckpoint, method: MethodName, settings: 
 const VERDICTS: Readonly<Record<Verdict, string>> = {
   fits: 'fits',
   tight: 'tight: more than 80 % of what is available',
-  no: 'does not fit: take fewer bits, a shorter --context, or --head-bits 8',
+  no: 'does not fit: take fewer bits, a shorter --context, fewer --sequences, or --head-bits 8',
 };
 
 function render(report: EstimateReport, bold: (text: string) => string): string {

@@ -127,6 +127,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   if (dryRun || out === undefined || !place) {
     const plan = await planModel(dir, what);
     if (allocation) progress.clear();
+    noteFilled(plan, context);
     await (context.json
       ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
       : context.print(`${above}${renderPlan(plan, context)}\n`));
@@ -147,6 +148,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   });
   const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
   progress.clear();
+  noteFilled(report, context);
   const backend = { ...place.used(), routines: [...routines].sort() };
   if (context.json) {
     await context.emit({ dryRun: false, ...report, totalBytes: total(report), ...shown, ...(measured ? { measured } : {}), backend });
@@ -154,6 +156,19 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   }
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
   await context.print(`${above}${below}${renderReport(report, { ...options, out, threads, backend }, context)}\n`);
+}
+
+/** HIGGS fills rows up to multiples of what it rotates at once: a fifth more bits than its codes and scales need are worth a word. */
+function noteFilled({ tags }: Pick<ModelPlan, 'tags'>, context: Context): void {
+  const filled = tags.flatMap(({ tag, format, bitsPerWeight }) => {
+    const [, bits, group, block] = /^higgs-(\d)-\d g(\d+) h(\d+)/.exec(format) ?? [];
+    return bits && bitsPerWeight > 1.2 * (Number(bits) + 16 / Number(group)) ? [{ tag, bitsPerWeight, block }] : [];
+  });
+  const worst = filled.sort((a, b) => b.bitsPerWeight - a.bitsPerWeight)[0];
+  if (!worst) return;
+  context.note(
+    `${worst.tag} takes ${worst.bitsPerWeight.toFixed(2)} bits per weight: its rows are filled up to multiples of ${worst.block}. A smaller --hadamard-size may fill up less.`,
+  );
 }
 
 /** Threads are those of workers, too: backends that have no such setting are not bothered with it. */

@@ -60,6 +60,9 @@ export class Continuation {
    * `caller` is named where an option has no meaning.
    */
   constructor(host: GenerationHost, options: GenerateOptions, caller = 'generate and stream') {
+    if (typeof options !== 'object' || options === null) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `${caller} needs options`, { hint: "Pass { prompt: '...' }, { messages } or { ids }." });
+    }
     // A name that would have no effect is a mistake: `max_tokens` must not mean the default of maxTokens.
     checkOptionNames(caller, options, GENERATE_OPTIONS);
     const { ignoreEos = false, maxTokens = DEFAULT_MAX_TOKENS, seed = randomSeed(), stop = [] } = options;

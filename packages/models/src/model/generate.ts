@@ -1,17 +1,21 @@
 // One continuation after another: prefill, then token by token until something ends it.
 
-import type { SequenceId, StepOutputs } from '@lowbit/core';
+import { LowbitError, type SequenceId, type StepOutputs } from '@lowbit/core';
 import { Continuation, type GenerationHost, readingLogits, rowOf } from './continuation.ts';
 import { decoderInputs } from './encoder.ts';
 import type { GenerateOptions, TokenEvent } from './generate-options.ts';
+import { PromptCache } from './prompt-cache.ts';
 
 /**
  * Yields the tokens of one continuation. The sequence is closed, or kept by `promptCache`, however the iteration ends.
  * Throws what `Continuation` and its steps throw, and the reason of an aborted signal.
  */
 export async function* generateTokens(host: GenerationHost, options: GenerateOptions): AsyncGenerator<TokenEvent, void, undefined> {
-  const { signal, promptCache } = options;
   const one = new Continuation(host, options);
+  const { signal, promptCache } = options;
+  if (promptCache !== undefined && !(promptCache instanceof PromptCache)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'promptCache is no prompt cache', { hint: 'Pass what model.promptCache() gives.' });
+  }
   signal?.throwIfAborted();
   one.begin();
   const { sequence, length } = await openSequence(host, one, options);

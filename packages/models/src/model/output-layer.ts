@@ -2,7 +2,9 @@
 
 import {
   type CallOptions,
+  codecFor,
   type Format,
+  isLowbitError,
   isQuantizer,
   type LinearUse,
   LowbitError,
@@ -16,6 +18,9 @@ import {
 
 /** Scales and zeros of 16 bits: their rounding is far below that of codes. */
 const META = 'f16';
+
+/** Formats with codecs of core's. */
+const KINDS: ReadonlySet<string> = new Set(['affine', 'codebook', 'int8']);
 
 /** Throws ERR_BAD_ARGUMENT for what is no quantizer. */
 export function checkHead(head: unknown): Quantizer {
@@ -34,7 +39,21 @@ export function outputLinear(program: Program): number {
 
 /** The format that the output layer, stored as `format`, is given. Throws ERR_BAD_ARGUMENT if it is quantized, and what the quantizer throws. */
 export function headFormat(format: Format, { path, shape }: LinearUse, quantizer: Quantizer): Format {
-  if (format.kind === 'dense') return quantizer.format(shape, META);
+  if (format.kind === 'dense') {
+    const quantized = quantizer.format(shape, META);
+    if (!KINDS.has(quantized.kind)) return quantized; // its codec is the caller's
+    try {
+      codecFor(quantized).parts(quantized, shape);
+    } catch (error) {
+      if (!isLowbitError(error)) throw error;
+      throw new LowbitError(error.code, `the output layer ${path} [${shape.join(', ')}] cannot be held so: ${error.message}`, {
+        hint: 'Take another number of bits: 8 fit any layer.',
+        details: { path, shape, format: quantized },
+        cause: error,
+      });
+    }
+    return quantized;
+  }
   throw new LowbitError('ERR_BAD_ARGUMENT', `loadModel: ${path} is quantized already (${format.kind}), so head has nothing to do`, {
     hint: 'Leave head out, or start from the checkpoint that was not quantized.',
     details: { path, format },

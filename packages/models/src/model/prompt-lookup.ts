@@ -14,6 +14,11 @@ export interface PromptLookup {
 /** Checked, with defaults; undefined for none. Throws ERR_BAD_ARGUMENT. */
 export function lookupOf({ promptLookup = false }: { readonly promptLookup?: boolean | PromptLookup }): Required<PromptLookup> | undefined {
   if (promptLookup === false) return undefined;
+  if (promptLookup !== true && (typeof promptLookup !== 'object' || promptLookup === null)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `promptLookup cannot be ${String(promptLookup)}`, {
+      hint: 'Pass true, or { tokens, ngram }.',
+    });
+  }
   const { tokens = 3, ngram = 2 } = promptLookup === true ? {} : promptLookup;
   for (const [name, value, most] of [
     ['tokens', tokens, 64],

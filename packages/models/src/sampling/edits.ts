@@ -27,6 +27,9 @@ export function logitEdits(
     }
     bias.set(id, value);
   }
+  if (processors !== undefined && !Array.isArray(processors)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'logitsProcessors is no list', { hint: 'Pass a list of functions.' });
+  }
   for (const [i, one] of (processors ?? []).entries()) {
     if (typeof one === 'function') continue;
     throw new LowbitError('ERR_BAD_ARGUMENT', `logitsProcessors[${i}] is no function`, {

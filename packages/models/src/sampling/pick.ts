@@ -41,6 +41,6 @@ function checked(token: number, scores: Float64Array): number {
   }
   if (token >= 0) return token;
   throw new LowbitError('ERR_NON_FINITE', 'the logits hold NaN, so no token can be chosen', {
-    hint: 'The weights may be damaged, or the quantization too coarse for this model.',
+    hint: 'The weights may be damaged, the quantization too coarse for this model, or a logits processor wrong.',
   });
 }
