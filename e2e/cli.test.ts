@@ -113,7 +113,13 @@ describe('errors', () => {
     ['no tokenizer', () => ['generate', variant('bare', ['tokenizer.json']), '-p', 'a'], 'ERR_TOKENIZER', /tokenizer/],
     [
       'a strange architecture',
-      () => ['quantize', variant('odd', ['config.json'], { 'config.json': '{"model_type":"mamba"}' }), '-o', at('x')],
+      () => ['generate', variant('odd', ['config.json'], { 'config.json': '{"model_type":"mamba"}' }), '-p', 'a'],
+      'ERR_UNSUPPORTED_ARCH',
+      /llama/,
+    ],
+    [
+      'no architecture',
+      () => ['quantize', variant('typeless', ['config.json'], { 'config.json': '{}' }), '-o', at('x')],
       'ERR_UNSUPPORTED_ARCH',
       /llama/,
     ],
@@ -374,6 +380,29 @@ it('--prompt-lookup changes no text', async () => {
   const { json: guessed } = await lowbitJson<GenerateResult>([...asked, '--prompt-lookup']);
   expect(guessed.ids).toEqual(plain.ids);
   expect(guessed.usage.guessedTokens).toBeGreaterThan(0);
+});
+
+it('quantizes an architecture that it does not know, and says so', async () => {
+  const config = JSON.parse(readFileSync(join(TINY, 'config.json'), 'utf8')) as object;
+  const unknown = variant('unknown', [], { 'config.json': JSON.stringify({ ...config, model_type: 'foobar' }) });
+  const { code, stderr } = await lowbit(['quantize', unknown, '-o', at('by-name'), '-b', '4', '--rule', 'self_attn.v_proj=hqq:b8']);
+  expect([code, stderr]).toEqual([0, expect.stringContaining('model_type foobar is not known here')]);
+  const { json } = await lowbitJson<InspectReport>(['inspect', at('by-name')]);
+  expect(json.quantization).toMatchObject({ layout: 'hqq', linears: 42 });
+  const { json: same } = await lowbitJson<QuantizeModelReport>([
+    'quantize',
+    TINY,
+    '-o',
+    at('known'),
+    '-b',
+    '4',
+    '--rule',
+    'self_attn.v_proj=hqq:b8',
+  ]);
+  expect(same.byName).toBe(null);
+  expect(readFileSync(join(at('by-name'), 'model.safetensors')).equals(readFileSync(join(at('known'), 'model.safetensors')))).toBe(true);
+  const run = await lowbitJson(['generate', at('by-name'), '-p', 'x']);
+  expect(run.json.error).toMatchObject({ code: 'ERR_UNSUPPORTED_ARCH' });
 });
 
 describe('estimate', () => {

@@ -45,7 +45,7 @@ export async function planConversion(path: string, options: PlanConvertOptions):
   const checkpoint = await openModelFolder(path, options);
   try {
     const planned = await planCheckpoint(checkpoint, { ...rest, ...planOptions(options) });
-    return { ...describe(checkpoint, planned, options.codecs), notes: checkpoint.notes };
+    return { ...describe(checkpoint, planned, options), notes: checkpoint.notes };
   } finally {
     await checkpoint[Symbol.asyncDispose]();
   }
@@ -67,7 +67,7 @@ export async function convertModel(path: string, options: ConvertModelOptions): 
     const done = await convertCheckpoint(checkpoint, { ...rest, ...planOptions(options), maxMemory: sizeOf(maxMemory) });
     const { out, resumed } = done;
     return {
-      ...describe(checkpoint, done, options.codecs),
+      ...describe(checkpoint, done, options),
       notes: checkpoint.notes,
       out,
       resumed,

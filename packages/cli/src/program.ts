@@ -129,7 +129,7 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--rule <glob=use>',
-      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq', 'lm_head=int8:t6', '*_proj=higgs:b4:p2:g256:h512', 'lm_head=keep'; the last match wins",
+      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq', 'lm_head=int8:t6', 'mlp.*_proj=higgs:b4:p2:g256:h512', 'lm_head=keep'; the last match wins",
       arg((text) => void rules.push(parseRule(text))),
     )
     .option(

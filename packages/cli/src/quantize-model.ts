@@ -3,10 +3,11 @@
 import {
   type CallOptions,
   type CheckpointPlan,
-  type FormatCodec,
+  type JsonObject,
   type LinearReport,
   type LinearSite,
   lateTensors,
+  type ModelAdapter,
   type PlannedTensor,
   type PlanSummary,
   plannedBytes,
@@ -23,7 +24,7 @@ import {
   type QuantizeCheckpointOptions,
   quantizeCheckpoint,
 } from '@lowbit/hub';
-import { defaultAdapters } from '@lowbit/models';
+import { byName, defaultAdapters } from '@lowbit/models';
 import { openModelFolder } from './open.ts';
 import { parseSize } from './parse.ts';
 import { type TagRow, tagRows } from './tags.ts';
@@ -46,6 +47,8 @@ export interface QuantizeModelOptions extends PlanModelOptions, Omit<QuantizeChe
 export interface ModelPlan {
   /** Absolute path of the source. */
   readonly source: string;
+  /** The model_type, where no adapter serves it: layers were found by their names and shapes, and nothing here runs the result. Else null. */
+  readonly byName: string | null;
   /** Name of the layout that the weights are stored in; null if nothing is quantized. */
   readonly layout: string | null;
   readonly files: readonly PlannedFile[];
@@ -77,7 +80,7 @@ export interface QuantizeModelReport extends ModelPlan {
 export async function planModel(path: string, options: PlanModelOptions = {}): Promise<ModelPlan> {
   const checkpoint = await openModelFolder(path, options);
   try {
-    return describe(checkpoint, await planQuantization(checkpoint, planOptions(options)), options.codecs);
+    return describe(checkpoint, await planQuantization(checkpoint, planOptions(options, checkpoint)), options);
   } finally {
     await checkpoint[Symbol.asyncDispose]();
   }
@@ -95,10 +98,10 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   const { maxMemory, shardSize: _, ...rest } = options;
   const checkpoint = await openModelFolder(path, options);
   try {
-    const done = await quantizeCheckpoint(checkpoint, { ...rest, ...planOptions(options), maxMemory: sizeOf(maxMemory) });
+    const done = await quantizeCheckpoint(checkpoint, { ...rest, ...planOptions(options, checkpoint), maxMemory: sizeOf(maxMemory) });
     const { linears, weightError, resumed } = done;
     return {
-      ...describe(checkpoint, done, options.codecs),
+      ...describe(checkpoint, done, options),
       sizes: 'exact',
       out: done.out,
       linears,
@@ -111,8 +114,18 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   }
 }
 
-function planOptions({ signal: _, quantizer = hqq(), adapters = [], shardSize, ...rest }: PlanModelOptions): PlanQuantizationOptions {
-  return { ...rest, quantizer, adapters: [...adapters, ...defaultAdapters], shardSize: sizeOf(shardSize) };
+function planOptions(
+  { signal: _, quantizer = hqq(), adapters = [], shardSize, ...rest }: PlanModelOptions,
+  { config }: Pick<FolderCheckpoint, 'config'>,
+): PlanQuantizationOptions {
+  const known = [...adapters, ...defaultAdapters];
+  const unknown = unknownType(config, known);
+  return { ...rest, quantizer, adapters: unknown === undefined ? known : [...known, byName(unknown)], shardSize: sizeOf(shardSize) };
+}
+
+/** The model_type of config.json, if it is a name that no adapter serves. */
+function unknownType({ model_type: type }: JsonObject, adapters: readonly ModelAdapter[]): string | undefined {
+  return typeof type === 'string' && !adapters.some(({ modelTypes }) => modelTypes.includes(type)) ? type : undefined;
 }
 
 export function sizeOf(size: number | string | undefined): number | undefined {
@@ -128,7 +141,7 @@ function keptTensor({ tensors }: CheckpointPlan, site: LinearSite): PlannedTenso
 export function describe(
   checkpoint: FolderCheckpoint,
   { plan, files, summary, loadsIn }: QuantizationPlan,
-  codecs?: readonly FormatCodec[],
+  { codecs, adapters = [] }: { readonly codecs?: PlanModelOptions['codecs']; readonly adapters?: readonly ModelAdapter[] | undefined },
 ): ModelPlan {
   const stored = plannedBytes(plan);
   const linears = plan.linears.map(({ site, format }) => ({
@@ -139,6 +152,7 @@ export function describe(
   }));
   return {
     source: checkpoint.folder,
+    byName: unknownType(checkpoint.config, [...adapters, ...defaultAdapters]) ?? null,
     layout: plan.layout?.name ?? null,
     files,
     sizes: lateTensors(plan).size > 0 ? 'at most' : 'exact',

@@ -37,10 +37,14 @@ export function adapterFor(config: JsonObject, adapters: readonly ModelAdapter[]
   const found = adapters.find((adapter) => typeof type === 'string' && adapter.modelTypes.includes(type));
   if (found) return found;
   const known = adapters.flatMap((adapter) => adapter.modelTypes);
-  throw new LowbitError('ERR_UNSUPPORTED_ARCH', `no adapter for model_type ${JSON.stringify(type ?? null)}`, {
-    hint: `Supported: ${known.join(', ') || 'none given'}. An adapter of your own goes into the \`adapters\` option.`,
-    details: { modelType: type ?? null, supported: known },
-  });
+  throw new LowbitError(
+    'ERR_UNSUPPORTED_ARCH',
+    type === undefined ? 'config.json has no model_type' : `no adapter for model_type ${JSON.stringify(type)}`,
+    {
+      hint: `Supported: ${known.join(', ') || 'none given'}. An adapter of your own goes into the \`adapters\` option.`,
+      details: { modelType: type ?? null, supported: known },
+    },
+  );
 }
 
 /**

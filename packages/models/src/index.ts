@@ -1,6 +1,7 @@
 // The public names of @lowbit/models.
 
 export { bloom } from './adapters/bloom.ts';
+export { byName } from './adapters/by-name.ts';
 export { gemma, gemma2, gemma3 } from './adapters/gemma.ts';
 export { gptNeox } from './adapters/gpt-neox.ts';
 export { gpt2 } from './adapters/gpt2.ts';

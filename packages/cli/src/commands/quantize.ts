@@ -128,6 +128,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     const plan = await planModel(dir, what);
     if (allocation) progress.clear();
     noteFilled(plan, context);
+    noteByName(plan, context);
     await (context.json
       ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
       : context.print(`${above}${renderPlan(plan, context)}\n`));
@@ -149,6 +150,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
   progress.clear();
   noteFilled(report, context);
+  noteByName(report, context);
   const backend = { ...place.used(), routines: [...routines].sort() };
   if (context.json) {
     await context.emit({ dryRun: false, ...report, totalBytes: total(report), ...shown, ...(measured ? { measured } : {}), backend });
@@ -168,6 +170,13 @@ function noteFilled({ tags }: Pick<ModelPlan, 'tags'>, context: Context): void {
   if (!worst) return;
   context.note(
     `${worst.tag} takes ${worst.bitsPerWeight.toFixed(2)} bits per weight: its rows are filled up to multiples of ${worst.block}. A smaller --hadamard-size may fill up less.`,
+  );
+}
+
+function noteByName({ byName }: Pick<ModelPlan, 'byName'>, context: Context): void {
+  if (byName === null) return;
+  context.note(
+    `model_type ${plain(byName)} is not known here: layers were found by the names and shapes of their tensors, and nothing of lowbit runs the result. --dry-run lists them, --skip and --rule choose.`,
   );
 }
 
