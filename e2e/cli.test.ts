@@ -478,6 +478,38 @@ describe('chat', () => {
     expect(loud.stderr).toContain('/save needs the name of a file');
   });
 
+  it('takes a template by name or from a file, and tools for it', async () => {
+    const list = [
+      { name: 'default', template },
+      { name: 'loud', template: '{{ messages[-1].content | upper }}{% for t in tools or [] %}{{ t.function.name }}{% endfor %}' },
+    ];
+    const config = JSON.parse(readFileSync(join(TINY, 'tokenizer_config.json'), 'utf8')) as object;
+    const named = variant('named', [], { 'tokenizer_config.json': JSON.stringify({ ...config, chat_template: list }) });
+    writeFileSync(at('loud.jinja'), list[1]!.template);
+    writeFileSync(at('tools.json'), JSON.stringify([{ type: 'function', function: { name: 'weather_of_a_place' } }]));
+    const ask = async (...flags: string[]): Promise<GenerateResult> => {
+      const { code, stdout, stderr } = await lowbit(['chat', named, '--max-tokens', '2', '--temp', '0', '--json', ...flags], {
+        input: 'hello',
+      });
+      expect([code, stderr]).toEqual([0, '']);
+      return JSON.parse(stdout) as GenerateResult;
+    };
+    const [plain, loud, file, tools] = [
+      await ask(),
+      await ask('--template', 'loud'),
+      await ask('--template', at('loud.jinja')),
+      await ask('--template', 'loud', '--tools', at('tools.json')),
+    ];
+    expect(loud.usage.promptTokens).not.toBe(plain.usage.promptTokens);
+    expect(file.usage).toEqual(loud.usage);
+    expect(tools.usage.promptTokens).toBeGreaterThan(loud.usage.promptTokens);
+    const wrong = await lowbitJson(['chat', named, '--template', 'nobody'], { input: 'hello' });
+    expect(wrong.json.error).toMatchObject({ code: 'ERR_NOT_FOUND', hint: expect.stringContaining('loud') });
+    writeFileSync(at('no-tools.json'), '{}');
+    const odd = await lowbitJson(['chat', named, '--tools', at('no-tools.json')], { input: 'hello' });
+    expect(odd.json.error).toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+  });
+
   it('refuses a template that would not end', async () => {
     const hostile = variant('hostile', [], { 'chat_template.jinja': '{% for i in range(300000000) %}{% endfor %}' });
     const { code, json } = await lowbitJson(['chat', hostile], { input: 'hello' });

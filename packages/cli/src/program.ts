@@ -246,6 +246,8 @@ function addChat(program: Command, start: Start): void {
   )
     .argument('<model>', 'model folder with a chat template', path)
     .option('--system <text>', 'system message')
+    .option('--template <name>', "chat template of the model by its name, or a file with one (default: the model's own)", path)
+    .option('--tools <file>', 'JSON file with a list of function descriptions for the template', path)
     .addHelpText(
       'after',
       '\nIn the chat: /reset starts over, /save FILE writes the conversation as JSON, /exit leaves. Ctrl-C stops an answer; twice, it leaves.',

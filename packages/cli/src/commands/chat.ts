@@ -2,10 +2,11 @@
 
 import { writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import { isLowbitError, LowbitError } from '@lowbit/core';
-import type { ChatMessage, GenerateResult, LanguageModel, PromptCache } from '@lowbit/models';
+import { isLowbitError, type JsonObject, LowbitError } from '@lowbit/core';
+import type { ChatMessage, GenerateOptions, GenerateResult, LanguageModel, PromptCache } from '@lowbit/models';
 import type { Context } from '../context.ts';
 import { Interrupted } from '../errors.ts';
+import { readJsonFile, readTextFile } from '../files.ts';
 import { loadModel } from '../load-model.ts';
 import type { BackendUse } from '../running-on.ts';
 import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
@@ -13,6 +14,41 @@ import { type SamplingOptions, samplingOf, statistics, stream } from './sampling
 
 export interface ChatOptions extends SamplingOptions, BackendFlags {
   readonly system?: string;
+  /** Name of a template, or a file. */
+  readonly template?: string;
+  /** A JSON file. */
+  readonly tools?: string;
+}
+
+/** How conversations become prompts. */
+type Rendering = Pick<GenerateOptions, 'chat' | 'tools'>;
+
+/** Throws ERR_NOT_FOUND for what is neither a template of the model nor a file, ERR_BAD_ARGUMENT for tools that are no list of objects. */
+async function renderingOf({ template, tools }: ChatOptions, names: readonly string[]): Promise<Rendering> {
+  const rendering: { -readonly [K in keyof Rendering]: Rendering[K] } = {};
+  if (template !== undefined) rendering.chat = { template: names.includes(template) ? template : await templateFile(template, names) };
+  if (tools !== undefined) {
+    const list = await readJsonFile(tools, '--tools');
+    if (!Array.isArray(list) || !list.every((tool) => typeof tool === 'object' && tool !== null && !Array.isArray(tool))) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `--tools: ${tools} is no list of objects`, {
+        hint: 'Write [{ "type": "function", "function": { "name": ..., "description": ..., "parameters": ... } }].',
+      });
+    }
+    rendering.tools = list as JsonObject[];
+  }
+  return rendering;
+}
+
+async function templateFile(file: string, names: readonly string[]): Promise<string> {
+  try {
+    return await readTextFile(file, '--template');
+  } catch (error) {
+    if (!isLowbitError(error) || error.code !== 'ERR_NOT_FOUND') throw error;
+    throw new LowbitError('ERR_NOT_FOUND', `--template: ${file} is neither a template of the model nor a file`, {
+      hint: names.length > 0 ? `Its templates: ${names.join(', ')}.` : 'The model has no templates of its own.',
+      cause: error,
+    });
+  }
 }
 
 /** Runs the command. */
@@ -29,12 +65,14 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
   });
   try {
     progress.clear();
-    if (model.tokenizer.chatTemplates.length === 0) {
+    const names = model.tokenizer.chatTemplates;
+    const rendering = await renderingOf(options, names);
+    if (names.length === 0 && rendering.chat === undefined) {
       throw new LowbitError('ERR_TOKENIZER', `${path} has no chat template`, {
         hint: `It is likely a base model, which continues text: lowbit generate ${path} -p "Once upon a time"`,
       });
     }
-    await converse(model, options, place.used(), context);
+    await converse(model, { ...options, rendering }, place.used(), context);
   } finally {
     await model[Symbol.asyncDispose]();
   }
@@ -42,7 +80,12 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
 
 const COMMANDS = '/reset starts over, /save FILE writes the conversation, /exit leaves.';
 
-async function converse(model: LanguageModel, options: ChatOptions, backend: BackendUse, context: Context): Promise<void> {
+async function converse(
+  model: LanguageModel,
+  options: ChatOptions & { readonly rendering: Rendering },
+  backend: BackendUse,
+  context: Context,
+): Promise<void> {
   const { stdin, stdout } = process;
   const interactive = stdin.isTTY === true && stdout.isTTY === true && !context.json;
   const opening: ChatMessage[] = options.system === undefined ? [] : [{ role: 'system', content: options.system }];
@@ -64,7 +107,9 @@ async function converse(model: LanguageModel, options: ChatOptions, backend: Bac
       else if (said !== '') {
         const asked: ChatMessage[] = [...messages, { role: 'user', content: said }];
         const answer = await interrupts
-          .answering((signal) => stream(model, { messages: asked, promptCache, ...samplingOf(options), signal }, context))
+          .answering((signal) =>
+            stream(model, { messages: asked, promptCache, ...options.rendering, ...samplingOf(options), signal }, context),
+          )
           .catch((error: unknown) => tooLong(error, interactive, context));
         if (answer) {
           messages = [...asked, { role: 'assistant', content: answer.text }];
