@@ -370,7 +370,6 @@ void Stepper::add_stages() {
         break;
     }
   }
-  merge();
 }
 
 /// Stages from `first` on become one.
@@ -388,26 +387,6 @@ void Stepper::join(size_t first) {
                       }
                     },
                     &joined.back(), static_cast<uint32_t>(chunks)});
-}
-
-/// Stages of one chunk in a row become one: a step of one token has many of them, and each boundary costs a meeting of all threads.
-void Stepper::merge() {
-  std::vector<Stage> merged;
-  for (size_t i = 0; i < stages.size();) {
-    size_t end = i;
-    while (end < stages.size() && stages[end].chunks == 1) ++end;
-    if (end - i < 2) {
-      merged.push_back(stages[i++]);
-      continue;
-    }
-    runs.push_back({std::vector<Stage>(stages.begin() + static_cast<std::ptrdiff_t>(i), stages.begin() + static_cast<std::ptrdiff_t>(end))});
-    merged.push_back({[](const void* context, size_t, int thread) {
-                        for (const Stage& stage : static_cast<const Run*>(context)->stages) stage.run(stage.context, 0, thread);
-                      },
-                      &runs.back(), 1});
-    i = end;
-  }
-  stages = std::move(merged);
 }
 
 }  // namespace lowbit

@@ -60,14 +60,10 @@ struct Stepper {
   struct Joined {  // stages whose chunks run side by side
     std::vector<Stage> stages;
   };
-  struct Run {  // stages of one chunk, one after another
-    std::vector<Stage> stages;
-  };
 
   std::deque<Task> tasks;
   std::deque<Product> products;
   std::deque<Joined> joined;
-  std::deque<Run> runs;
   std::vector<Stage> stages;
   std::vector<const Share*> share_of[kRows];  // tokens, outputs, encoder
   std::vector<size_t> position_of[kRows];
@@ -106,7 +102,6 @@ struct Stepper {
   void add_rows(const Op& op, size_t count, size_t work);
   void add_linear(const Op& op);
   void join(size_t first);
-  void merge();
 
   void run_rows(const Op& op, size_t from, size_t to, int thread) const;
   void append(const Op& op, int k, int v, Rows rows) const;

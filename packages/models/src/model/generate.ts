@@ -52,7 +52,7 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
 }
 
 /** A sequence that begins as the prompt does, and the number of tokens that it has of it: fewer than all, as the last one's logits are wanted. */
-export async function openSequence(
+async function openSequence(
   host: GenerationHost,
   { first }: Continuation,
   { promptCache }: Pick<GenerateOptions, 'promptCache'>,
