@@ -261,6 +261,16 @@ describe('patching', () => {
     },
   };
 
+  test('a fallback leaves routers and heads alone, a rule does not', async () => {
+    await using mixture = await loadModel(memoryCheckpoint(goldenContents(golden, 'mixtral-published')), { runtime });
+    const kept = [...mixture.linears()].filter(({ keep }) => keep).map(({ path }) => path);
+    expect(kept.some((path) => path.endsWith('.gate'))).toBe(true);
+    const replaced = await patchLinears(mixture, [], { runtime, fallback: halves });
+    expect(replaced.length).toBeGreaterThan(10);
+    expect(replaced.filter((path) => kept.includes(path))).toEqual([]);
+    expect(await patchLinears(mixture, [{ match: kept[0]!, use: halves }], { runtime })).toEqual([kept[0]]);
+  });
+
   /** The same with only four of bfloat16's bits after the point. */
   const coarse: Quantizer = {
     ...halves,

@@ -148,6 +148,8 @@ describe('penalties and edits', () => {
   test.each<[string, Parameters<typeof logitEdits>]>([
     ['a token beyond the vocabulary', [{ 4: 1 }, undefined, 4]],
     ['no token', [{ '1.5': 1 } as never, undefined, 4]],
+    ['an empty key', [{ '': 1 } as never, undefined, 4]],
+    ['another way to write a number', [{ '0x1': 1 } as never, undefined, 4]],
     ['a bias that is no number', [{ 1: 'x' as never }, undefined, 4]],
     ['NaN', [{ 1: Number.NaN }, undefined, 4]],
     ['infinity', [{ 1: Number.POSITIVE_INFINITY }, undefined, 4]],
