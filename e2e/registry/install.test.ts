@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { needs } from '../../fixtures/needs.ts';
 import { ensureBuilt, TINY } from '../cli-process.ts';
-import { type LocalRegistry, must, OLD_NODE, pack, publishedPackages, RUNTIMES, run, startRegistry, toolsProblem } from './registry.ts';
+import { type LocalRegistry, must, OLD_NODE, pack, publishedPackages, RUNTIMES, run, startRegistry, toolsProblem } from './registry.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const problem = toolsProblem();

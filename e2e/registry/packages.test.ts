@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { needs } from '../../fixtures/needs.ts';
 import { ensureBuilt } from '../cli-process.ts';
-import { must, pack, publishedPackages, toolsProblem } from './registry.ts';
+import { must, pack, publishedPackages, toolsProblem } from './registry.mjs';
 
 const dir = mkdtempSync(join(tmpdir(), 'lowbit-archives-'));
 let archives: string[] = [];

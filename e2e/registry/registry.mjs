@@ -1,7 +1,8 @@
+// @ts-check
 // A local npm registry (verdaccio) with the packages of this workspace in it, and the runtimes that install proofs run in. Its tools are apart from the
 // workspace (tools/, with a lockfile of their own) and are installed when they are first needed.
 
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -9,37 +10,33 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const tools = fileURLToPath(new URL('tools', import.meta.url));
-const inTools = (path: string): string => join(tools, 'node_modules', path);
+/** @type {(path: string) => string} */
+const inTools = (path) => join(tools, 'node_modules', path);
 
-/** Other runtimes by name: the command that runs a module. */
-export const RUNTIMES: Readonly<Record<string, readonly string[]>> = {
+const NODE_22 = inTools('node22/bin/node');
+export const RUNTIMES = {
   'node 20': [process.execPath],
-  'node 22': [inTools('node22/bin/node')],
+  'node 22': [NODE_22],
   bun: [inTools('@oven/bun-linux-x64/bin/bun'), 'run'],
   deno: [inTools('@deno/linux-x64-glibc/deno'), 'run', '--allow-all', '--node-modules-dir=manual'],
 };
-export const OLD_NODE: string = inTools('node18/bin/node');
+export const OLD_NODE = inTools('node18/bin/node');
 
-export interface Ran {
-  readonly status: number | null;
-  readonly output: string;
-}
-
-/** Runs a command to its end; what it printed, whatever became of it. */
-export function run(command: string, args: readonly string[], cwd: string, env: NodeJS.ProcessEnv = process.env): Ran {
+/** @type {typeof import('./registry.mjs').run} */
+export function run(command, args, cwd, env = process.env) {
   const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, env, encoding: 'utf8' });
   return { status, output: `${stdout}${stderr}${error?.message ?? ''}` };
 }
 
-/** As `run`, but for what must work. */
-export function must(command: string, args: readonly string[], cwd: string, env?: NodeJS.ProcessEnv): string {
+/** @type {typeof import('./registry.mjs').must} */
+export function must(command, args, cwd, env) {
   const { status, output } = run(command, args, cwd, env);
   if (status !== 0) throw new Error(`${command} ${args.join(' ')} in ${cwd} exited with ${status}:\n${output}`);
   return output;
 }
 
-/** Why there can be no registry here; undefined if there can. Installs the tools once. */
-export function toolsProblem(): string | undefined {
+/** @type {typeof import('./registry.mjs').toolsProblem} */
+export function toolsProblem() {
   if (process.platform !== 'linux' || process.arch !== 'x64') return 'the tools of install proofs are those of linux-x64';
   const stamp = inTools('.installed');
   const lock = readFileSync(join(tools, 'package-lock.json'), 'utf8');
@@ -50,16 +47,16 @@ export function toolsProblem(): string | undefined {
   return undefined;
 }
 
-/** Folders of the packages that are published. */
-export function publishedPackages(workspace: string = root): string[] {
+/** @type {typeof import('./registry.mjs').publishedPackages} */
+export function publishedPackages(workspace = root) {
   return readdirSync(join(workspace, 'packages'))
     .map((name) => join(workspace, 'packages', name))
     .filter((folder) => existsSync(join(folder, 'package.json')))
     .filter((folder) => JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')).private !== true);
 }
 
-/** Packs folders of the workspace as a release would: paths of their archives. */
-export function pack(folders: readonly string[], into: string): string[] {
+/** @type {typeof import('./registry.mjs').pack} */
+export function pack(folders, into) {
   mkdirSync(into, { recursive: true });
   for (const folder of folders) must(join(root, 'node_modules/.bin/pnpm'), ['pack', '--pack-destination', into], folder);
   return readdirSync(into)
@@ -67,16 +64,8 @@ export function pack(folders: readonly string[], into: string): string[] {
     .map((name) => join(into, name));
 }
 
-export interface LocalRegistry {
-  readonly url: string;
-  publish(archives: readonly string[]): void;
-  /** A new folder with a package.json, whose npm uses this registry and a cache of its own, and runs no scripts. */
-  project(name: string, manifest?: object): string;
-  stop(): Promise<void>;
-}
-
-/** Starts the registry over a folder. What it does not have comes from the registry that npm is set up to use. */
-export async function startRegistry(dir: string): Promise<LocalRegistry> {
+/** @type {typeof import('./registry.mjs').startRegistry} */
+export async function startRegistry(dir) {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}/`;
   const upstream = must('npm', ['config', 'get', 'registry'], dir).trim();
@@ -119,10 +108,11 @@ export async function startRegistry(dir: string): Promise<LocalRegistry> {
   };
 }
 
-async function serve(dir: string, url: string, port: number): Promise<ChildProcess> {
+/** @type {(dir: string, url: string, port: number) => Promise<import('node:child_process').ChildProcess>} */
+async function serve(dir, url, port) {
   const log = openSync(join(dir, 'verdaccio.out'), 'w');
   const args = [inTools('verdaccio/bin/verdaccio'), '--config', join(dir, 'verdaccio.yaml'), '--listen', `127.0.0.1:${port}`];
-  const server = spawn(RUNTIMES['node 22']![0]!, args, { cwd: dir, stdio: ['ignore', log, log] });
+  const server = spawn(NODE_22, args, { cwd: dir, stdio: ['ignore', log, log] });
   while (server.exitCode === null) {
     const answer = await fetch(`${url}-/ping`).catch(() => undefined);
     if (answer?.ok) return server;
@@ -131,7 +121,8 @@ async function serve(dir: string, url: string, port: number): Promise<ChildProce
   throw new Error(`the registry ended: ${readFileSync(join(dir, 'verdaccio.out'), 'utf8')}`);
 }
 
-function freePort(): Promise<number> {
+/** @type {() => Promise<number>} */
+function freePort() {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once('error', reject);
