@@ -5,7 +5,7 @@
 // Usage: node scripts/release-dry.mjs [--keep DIR] (DIR: a new folder where the clone, its changelogs and the archives stay)
 import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, join, resolve } from 'node:path';
+import { basename, delimiter, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { must, pack, publishedPackages, run, startRegistry, toolsProblem } from '../e2e/registry/registry.mjs';
 import { root } from './workspace.mjs';
@@ -28,11 +28,9 @@ async function main() {
   say('versions and changelogs');
   must(join(clone, 'node_modules/.bin/changeset'), ['version'], clone);
   say('build');
-  must(join(clone, 'node_modules/.bin/turbo'), ['run', 'build'], clone, {
-    ...process.env,
-    TURBO_TELEMETRY_DISABLED: '1',
-    LOWBIT_REQUIRE: '',
-  });
+  const bin = join(clone, 'node_modules/.bin');
+  const path = `${bin}${delimiter}${process.env.PATH}`;
+  must(join(bin, 'turbo'), ['run', 'build'], clone, { ...process.env, PATH: path, TURBO_TELEMETRY_DISABLED: '1', LOWBIT_REQUIRE: '' });
   say('publish');
   const registryDir = mkdtempSync(join(tmpdir(), 'lowbit-registry-'));
   const registry = await startRegistry(registryDir);
