@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { basename, delimiter, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { must, pack, publishedPackages, run, startRegistry, toolsProblem } from '../e2e/registry/registry.mjs';
+import { addPlatforms } from './add-platforms.mjs';
 import { root } from './workspace.mjs';
 
 const { values } = parseArgs({ options: { keep: { type: 'string' } } });
@@ -35,7 +36,12 @@ async function main() {
   const registryDir = mkdtempSync(join(tmpdir(), 'lowbit-registry-'));
   const registry = await startRegistry(registryDir);
   try {
-    const archives = pack(publishedPackages(clone), join(dir, 'archives'));
+    // The addon of this machine, by what decision 015 says of a release's order: packages of platforms first, then the package that names them.
+    const native = join(clone, 'packages/kernels-cpu');
+    const platform = join(dir, 'platform');
+    must(process.execPath, [join(native, 'pack-platform.mjs'), '--out', platform], clone);
+    addPlatforms(native, [platform]);
+    const archives = pack([platform, ...publishedPackages(clone)], join(dir, 'archives'));
     registry.publish(archives);
     for (const archive of archives) console.log(`  ${basename(archive)}  ${statSync(archive).size} bytes`);
     say('install');
@@ -44,7 +50,10 @@ async function main() {
     const { version } = JSON.parse(readFileSync(join(clone, 'packages/cli/package.json'), 'utf8'));
     const said = must(process.execPath, [join(project, 'node_modules/.bin/lowbit'), '--version'], project).trim();
     if (said !== version) throw new Error(`lowbit says that it is ${said}, ${version} was published`);
-    console.log(`lowbit ${said} runs`);
+    const model = join(root, 'examples/tiny-llama');
+    const flags = ['generate', model, '-p', 'It was', '--max-tokens', '8', '--temp', '0', '--backend', 'cpu'];
+    const answer = must(process.execPath, [join(project, 'node_modules/.bin/lowbit'), ...flags], project);
+    console.log(`lowbit ${said} runs, natively: ${answer.trim()}`);
   } finally {
     await registry.stop();
   }
