@@ -64,6 +64,13 @@ export interface PlanSpec {
   readonly launches: readonly Launch[];
 }
 
+/** Rows of a tensor, or the `largest` numbers of each row: f32 [rows, largest], after them their places, i32 [rows, largest]. */
+export interface PlanRead {
+  readonly tensor: number;
+  readonly out: Uint8Array;
+  readonly largest?: number;
+}
+
 export interface CudaBinding {
   /** Version of these functions. */
   readonly abi: number;
@@ -92,12 +99,7 @@ export interface CudaBinding {
   /** Its buffers stay as long as it does. */
   createPlan(device: DeviceHandle, spec: PlanSpec): PlanHandle;
   /** Runs a step off this thread; one at a time. */
-  runPlan(
-    plan: PlanHandle,
-    rows: RowCounts,
-    step: Uint8Array,
-    reads: readonly { readonly tensor: number; readonly out: Uint8Array }[],
-  ): Promise<void>;
+  runPlan(plan: PlanHandle, rows: RowCounts, step: Uint8Array, reads: readonly PlanRead[]): Promise<void>;
   /** Bytes of activations; steps that were recorded once and played again. Not while a step runs. */
   planFacts(plan: PlanHandle): { readonly scratch: number; readonly replays: number };
   /** Gives back the room of a long step. */
@@ -106,7 +108,7 @@ export interface CudaBinding {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 1;
+export const BINDING_ABI = 2;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [

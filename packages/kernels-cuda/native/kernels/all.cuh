@@ -6,6 +6,7 @@
 #include "gemv.cuh"
 #include "hadamard.cuh"
 #include "int8.cuh"
+#include "largest.cuh"
 #include "linear.cuh"
 #include "mma.cuh"
 #include "norm.cuh"
