@@ -90,6 +90,8 @@ export interface CudaBinding {
   bufferAddress(buffer: BufferHandle): bigint;
   /** Enqueues; the bytes have been read when it returns. */
   writeBuffer(buffer: BufferHandle, at: number, bytes: Uint8Array): void;
+  /** As `writeBuffer` of many bytes, off this thread: fetched (from a file's pages, say) and copied piece by piece. Resolves when they have been read. */
+  uploadBuffer(buffer: BufferHandle, at: number, bytes: Uint8Array): Promise<void>;
   /** Enqueues. */
   copyBuffer(to: BufferHandle, at: number, from: BufferHandle, fromAt: number, bytes: number): void;
   /** Waits off this thread for everything enqueued before. */
@@ -122,6 +124,7 @@ export const BINDING_FUNCTIONS = [
   'freeBuffer',
   'bufferAddress',
   'writeBuffer',
+  'uploadBuffer',
   'copyBuffer',
   'readBuffer',
   'launch',

@@ -110,6 +110,12 @@ T atomicXor(T* at, T value) {
   return before;
 }
 template <class T>
+T atomicMax(T* at, T value) {
+  const T before = *at;
+  if (before < value) *at = value;
+  return before;
+}
+template <class T>
 T min(T a, T b) {
   return b < a ? b : a;
 }

@@ -10,4 +10,5 @@
 #include "linear.cuh"
 #include "mma.cuh"
 #include "norm.cuh"
+#include "repack.cuh"
 #include "wide.cuh"
