@@ -38,6 +38,8 @@ import { DeviceSlots } from './slots.ts';
 export interface CudaSettings {
   readonly name: string;
   readonly kvDtype: StoredFloat;
+  /** Whether operations of a program run together where they can; false is for tests. */
+  readonly fuse: boolean;
   readonly codecs: readonly FormatCodec[];
 }
 
@@ -150,6 +152,7 @@ export class CudaBackend implements Backend {
     try {
       const { spec, named } = lowerProgram(program, owned, {
         kvDtype: this.#settings.kvDtype,
+        fuse: this.#settings.fuse,
         addressOf: (buffer) => this.#binding.bufferAddress(buffer),
         constant: (bytes) => {
           const buffer = this.#binding.createBuffer(this.#handle, bytes.byteLength, false);

@@ -3,6 +3,7 @@
 
 #include "attention.cuh"
 #include "elementwise.cuh"
+#include "fused.cuh"
 #include "gemv.cuh"
 #include "hadamard.cuh"
 #include "int8.cuh"
@@ -10,5 +11,6 @@
 #include "linear.cuh"
 #include "mma.cuh"
 #include "norm.cuh"
+#include "planes.cuh"
 #include "repack.cuh"
 #include "wide.cuh"
