@@ -20,6 +20,7 @@ import {
   type Program,
   type QuantizedLinear,
   type QuantizedTensor,
+  type Routine,
   type Support,
   type TensorSpec,
   validateProgram,
@@ -32,6 +33,7 @@ import { canOffload, planLayout, sections } from './layout.ts';
 import { CudaLinear, type LinearHome } from './linear.ts';
 import { lowerProgram } from './lower.ts';
 import { holdWeight } from './prepare.ts';
+import { gpuRoutines } from './routines.ts';
 import { DeviceSlots } from './slots.ts';
 
 /** What `cuda()` decided. */
@@ -71,6 +73,7 @@ export class CudaBackend implements Backend {
   readonly device: Backend['device'];
   readonly kvDtype: StoredFloat;
   readonly ops = OPS;
+  readonly routines: ReadonlyMap<string, Routine>;
   readonly #binding: CudaBinding;
   readonly #handle: DeviceHandle;
   readonly #settings: CudaSettings;
@@ -92,6 +95,7 @@ export class CudaBackend implements Backend {
     this.device = { label: name, memory: total, features: [`sm_${capability}`, `cuda ${cudaVersion(version)}`] };
     const owner = `backend '${this.name}'`;
     this.#slots = new DeviceSlots(owner, binding, device);
+    this.routines = gpuRoutines({ binding, device, check: () => this.#check() });
     this.#home = {
       owner,
       binding,

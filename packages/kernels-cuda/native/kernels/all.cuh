@@ -12,5 +12,6 @@
 #include "mma.cuh"
 #include "norm.cuh"
 #include "planes.cuh"
+#include "quantize.cuh"
 #include "repack.cuh"
 #include "wide.cuh"
