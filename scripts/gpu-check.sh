@@ -23,7 +23,7 @@ if [ "${1:-}" = pack ]; then
   done
   mkdir -p "$out/node_modules/@lowbit/kernels-cuda/build/Release"
   cp "$addon" "$out/node_modules/@lowbit/kernels-cuda/build/Release/"
-  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$out/"
+  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-checks.mjs" "$out/"
   cp "$(node -p process.execPath)" "$out/node"
   echo "gpu-check: $(du -sh "$out" | cut -f1) in $out"
   exit 0

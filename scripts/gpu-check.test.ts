@@ -34,6 +34,9 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   expect(found.device).toBe('emulated GPU 0');
   expect(found.conformance).toMatchObject({ failed: [], skipped: 0 });
   expect(found.conformance.passed).toBeGreaterThan(200);
+  expect(found.checks.length).toBeGreaterThan(20);
+  expect(found.checks.filter(({ ok }: { ok: boolean }) => !ok)).toEqual([]);
+  expect([found.attends.length, found.loads.length]).toEqual([1, 6]);
   expect(found.products).toHaveLength(6);
   expect(found.products[0].times.map(({ rows }: { rows: number }) => rows)).toEqual([1, 3]);
   expect(Object.keys(found.decoders)).toEqual(['hqq4', 'hqq3', 'hqq8', 'nf4', 'int8', 'bf16']);

@@ -33,21 +33,22 @@ async function attended(backend: Backend, change: Partial<OpOf<'attend'>>, chunk
   return got;
 }
 
-describe('attention over 200 keys', () => {
+describe('attention over 170 keys, which are two parts', () => {
   it.for<readonly [string, Partial<OpOf<'attend'>>]>([
     ['plain', {}],
-    ['in a window of 100', { window: 100 }],
+    ['in a window of 140', { window: 140 }],
     ['with softcap and slopes', { softcap: 2, bias: { kind: 'alibi', slopes: [0.05, 0.01] } }],
   ])('%s', { timeout: 60_000 }, async ([, change], context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     await using reference = await referenceBackend().open();
-    const expected = await attended(reference, change, [200]);
+    const expected = await attended(reference, change, [170]);
     const largest = Math.max(...expected.map(Math.abs));
     let first: number[] | undefined;
-    for (const seed of [1, 2, 3, 4]) {
+    for (const seed of [1, 2]) {
       pretend({ seed });
       await using backend = await cuda({ driver: FAKE_DRIVER }).open();
-      const got = await attended(backend, change, seed % 2 === 0 ? [200] : [150, 1, 1, 48]);
+      // One and two rows have a block for each part, more have one for all of them: the bytes are the same.
+      const got = await attended(backend, change, seed === 1 ? [170] : [127, 1, 2, 1, 37, 2]);
       for (const [i, value] of expected.entries()) expect(Math.abs(got[i]! - value), `${seed}, ${i}`).toBeLessThan(5e-6 * largest);
       first ??= got;
       expect(got).toEqual(first);

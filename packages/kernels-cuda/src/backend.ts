@@ -16,6 +16,7 @@ import {
   type Program,
   type QuantizedLinear,
   type QuantizedTensor,
+  type Routine,
   type Support,
   type TensorSpec,
   validateQuantized,
@@ -28,11 +29,14 @@ import { CudaLinear, type LinearHome } from './linear.ts';
 import { lowerProgram } from './lower.ts';
 import { deviceMemory } from './memory.ts';
 import { holdWeight } from './prepare.ts';
+import { gpuRoutines } from './routines.ts';
 
 /** What `cuda()` decided. */
 export interface CudaSettings {
   readonly name: string;
   readonly kvDtype: StoredFloat;
+  /** Whether operations of a program run together where they can; false is for tests. */
+  readonly fuse: boolean;
   readonly codecs: readonly FormatCodec[];
 }
 
@@ -64,6 +68,7 @@ export class CudaBackend implements Backend {
   readonly device: Backend['device'];
   readonly kvDtype: StoredFloat;
   readonly ops = OPS;
+  readonly routines: ReadonlyMap<string, Routine>;
   readonly #binding: CudaBinding;
   readonly #handle: DeviceHandle;
   readonly #settings: CudaSettings;
@@ -81,6 +86,7 @@ export class CudaBackend implements Backend {
     this.device = { label: name, memory: total, features: [`sm_${capability}`, `cuda ${cudaVersion(version)}`] };
     this.#holdings = new Holdings(this.name, deviceMemory(binding, device));
     const { owner, release } = this.#holdings;
+    this.routines = gpuRoutines({ binding, device, check: () => this.#holdings.check() });
     this.#home = { owner, binding, device, release, floats: (tensor) => this.#holdings.floats(tensor) };
   }
 
@@ -116,6 +122,7 @@ export class CudaBackend implements Backend {
     try {
       const { spec, named } = lowerProgram(program, owned, {
         kvDtype: this.#settings.kvDtype,
+        fuse: this.#settings.fuse,
         addressOf: (buffer) => this.#binding.bufferAddress(buffer),
         constant: (bytes) => {
           const buffer = this.#binding.createBuffer(this.#handle, bytes.byteLength, false);

@@ -64,6 +64,13 @@ export interface PlanSpec {
   readonly launches: readonly Launch[];
 }
 
+/** Rows of a tensor, or the `largest` numbers of each row: f32 [rows, largest], after them their places, i32 [rows, largest]. */
+export interface PlanRead {
+  readonly tensor: number;
+  readonly out: Uint8Array;
+  readonly largest?: number;
+}
+
 export interface CudaBinding {
   /** Version of these functions. */
   readonly abi: number;
@@ -83,6 +90,8 @@ export interface CudaBinding {
   bufferAddress(buffer: BufferHandle): bigint;
   /** Enqueues; the bytes have been read when it returns. */
   writeBuffer(buffer: BufferHandle, at: number, bytes: Uint8Array): void;
+  /** As `writeBuffer` of many bytes, off this thread: fetched (from a file's pages, say) and copied piece by piece. Resolves when they have been read. */
+  uploadBuffer(buffer: BufferHandle, at: number, bytes: Uint8Array): Promise<void>;
   /** Enqueues. */
   copyBuffer(to: BufferHandle, at: number, from: BufferHandle, fromAt: number, bytes: number): void;
   /** Waits off this thread for everything enqueued before. */
@@ -92,12 +101,7 @@ export interface CudaBinding {
   /** Its buffers stay as long as it does. */
   createPlan(device: DeviceHandle, spec: PlanSpec): PlanHandle;
   /** Runs a step off this thread; one at a time. */
-  runPlan(
-    plan: PlanHandle,
-    rows: RowCounts,
-    step: Uint8Array,
-    reads: readonly { readonly tensor: number; readonly out: Uint8Array }[],
-  ): Promise<void>;
+  runPlan(plan: PlanHandle, rows: RowCounts, step: Uint8Array, reads: readonly PlanRead[]): Promise<void>;
   /** Bytes of activations; steps that were recorded once and played again. Not while a step runs. */
   planFacts(plan: PlanHandle): { readonly scratch: number; readonly replays: number };
   /** Gives back the room of a long step. */
@@ -106,7 +110,7 @@ export interface CudaBinding {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 1;
+export const BINDING_ABI = 2;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -120,6 +124,7 @@ export const BINDING_FUNCTIONS = [
   'freeBuffer',
   'bufferAddress',
   'writeBuffer',
+  'uploadBuffer',
   'copyBuffer',
   'readBuffer',
   'launch',

@@ -75,7 +75,7 @@ export function cuda(options: CudaOptions = {}): BackendProvider {
           found.closeDevice(handle);
           throw error;
         }
-        return new CudaBackend(found, handle, { name, kvDtype, codecs: [...codecs, ...(opened?.codecs ?? [])] });
+        return new CudaBackend(found, handle, { name, kvDtype, fuse: true, codecs: [...codecs, ...(opened?.codecs ?? [])] });
       } catch (error) {
         throw deviceError(error, { opening: true });
       }

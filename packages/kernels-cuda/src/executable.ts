@@ -6,10 +6,8 @@ import {
   type Demands,
   disposedError,
   type Executable,
-  elements,
   LowbitError,
   outputRequests,
-  outputsOf,
   type Program,
   planStep,
   readDemands,
@@ -24,6 +22,7 @@ import type { BufferHandle, CudaBinding, DeviceHandle, PlanHandle, RowCounts, St
 import { Caches, type SequenceCaches } from './caches.ts';
 import { deviceError, native } from './errors.ts';
 import type { NamedRows } from './lower.ts';
+import { Readback } from './readback.ts';
 import { stepBlock } from './step-block.ts';
 
 /** Rows of a grid. */
@@ -140,9 +139,8 @@ export class CudaExecutable implements Executable {
     this.#running = true;
     try {
       const block = this.#block(plan);
-      const whole = new Map(requests.map(({ tensor }) => [tensor, this.#room(tensor, rows)]));
-      const reads = Array.from(whole, ([tensor, out]) => ({ tensor, out }));
-      await binding.runPlan(this.#plan.handle, rows, block, reads);
+      const readback = new Readback(this.#program, requests, rows);
+      await binding.runPlan(this.#plan.handle, rows, block, readback.reads);
       if (this.#disposed) throw disposedError(this.#owner);
       options.signal?.throwIfAborted(); // lengths are as before: what was appended is forgotten
       for (const { sequence, tokens, encoder } of plan.shares) {
@@ -150,7 +148,7 @@ export class CudaExecutable implements Executable {
         sequence.remembers ||= encoder.count > 0;
         this.#caches.remember(sequence.caches, encoder.count);
       }
-      return outputsOf(requests, (tensor) => elements({ dtype: this.#program.tensors[tensor]!.dtype, data: whole.get(tensor)! }).slice());
+      return readback.outputs();
     } catch (error) {
       throw deviceError(error);
     } finally {
@@ -203,12 +201,5 @@ export class CudaExecutable implements Executable {
       this.#caches.extend(sequence.caches, { length: sequence.length, tokens: tokens.count, encoder: encoder.count, limit: this.#limit }),
     );
     return stepBlock({ plan, ropes: this.#program.ropes, named: this.#plan.named, caches });
-  }
-
-  /** Memory for the rows of a tensor. */
-  #room(tensor: number, rows: RowCounts): Uint8Array<ArrayBuffer> {
-    const counts = { tokens: rows[0], outputs: rows[1], routed: rows[2], encoder: rows[3] };
-    const { width, rows: domain } = this.#program.tensors[tensor]!;
-    return new Uint8Array(counts[domain] * width * 4);
   }
 }

@@ -122,7 +122,7 @@ describe('a step', () => {
   });
 
   it('with a fault on the device is an error, and so is everything after it', async (context) => {
-    await using backend = await open(context, { wild: 'attend' });
+    await using backend = await open(context, { wild: 'attend_few' });
     const decoder = tinyDecoder(HQQ4);
     const linears = await prepared(backend, decoder);
     using executable = await backend.compile(decoder.program, linears, { contextLength: 64 });
@@ -135,7 +135,7 @@ describe('a step', () => {
     expect(() => backend.alloc({ dtype: 'f32', shape: [4] })).toThrow(expect.objectContaining({ code: 'ERR_DEVICE' }));
   });
 
-  it.for(['cuStreamBeginCapture/801/1', 'cuStreamEndCapture/901/1', 'cuGraphInstantiate/2/1', 'cuGraphLaunch/1/1', 'cuLaunchKernel/1/60'])(
+  it.for(['cuStreamBeginCapture/801/1', 'cuStreamEndCapture/901/1', 'cuGraphInstantiate/2/1', 'cuGraphLaunch/1/1', 'cuLaunchKernel/1/30'])(
     'is an error where %s',
     async (failure, context) => {
       await using backend = await open(context, { fail: failure });
@@ -157,8 +157,8 @@ describe('a weight', () => {
       linear?.[Symbol.dispose]();
       return linear !== undefined;
     };
-    // The weight itself, and room for the codes on their way.
-    expect([await attempt(1), await attempt(2), await attempt(3)]).toEqual([false, false, true]);
+    // The weight itself; for codes on their way there is memory of the host, too.
+    expect([await attempt(1), await attempt(2), await attempt(3)]).toEqual([false, true, true]);
   });
 
   it('with offloaded scales takes device memory for its codes alone', async (context) => {

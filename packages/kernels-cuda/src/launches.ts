@@ -60,7 +60,7 @@ export interface Preparation {
 export const FEW_ROWS = 2;
 
 /** Whether there is a product for few rows. */
-function hasGemv({ quick, bits }: WeightLayout): boolean {
+export function hasGemv({ quick, bits }: WeightLayout): boolean {
   return quick !== undefined && bits === 4;
 }
 

@@ -271,12 +271,20 @@ export function writeHeader(
 
 /** Largest integer of a quick table: 0x7f7f, each of whose bytes can have either sign. */
 const QUICK_MOST = 32639;
+/** The table of the call before: all weights of a model have the same. */
+let lastQuick: { readonly table: string; readonly bytes: Uint8Array } | undefined;
 
 /**
  * A table of 16 numbers as integers of 16 bits in two bytes, times a step: `QuickTable` of native/kernels/gemv.cuh. Of the steps that make the largest number
  * an integer, the one whose multiples come closest to all: FP4 is exact then.
  */
 export function quickTable(table: Float32Array): Uint8Array {
+  const key = table.join();
+  if (lastQuick?.table !== key) lastQuick = { table: key, bytes: makeQuickTable(table) };
+  return lastQuick.bytes;
+}
+
+function makeQuickTable(table: Float32Array): Uint8Array {
   const largest = table.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   const bytes = new Uint8Array(QUICK_BYTES);
   if (!(largest > 0)) return bytes;

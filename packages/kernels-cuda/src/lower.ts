@@ -1,12 +1,26 @@
-// A program as a list of launches: one kernel for each operation, or the few that a product takes.
+// A program as a list of launches: one kernel for each operation, or the few that a product takes; where a step has one or two rows, one for all that
+// fuse.ts finds to go together.
 
 import { type Activation, LowbitError, type Op, type OpOf, type PositionBias, type Program, type RowDomain, toFloat32 } from '@lowbit/core';
 import type { Argument, BufferHandle, Launch, PlanSpec, StoredFloat } from './binding.ts';
+import { type Fused, type Fusion, findFusion, NO_FUSION } from './fuse.ts';
+import {
+  ATTEND_PARTS,
+  addedLaunch,
+  fewRows,
+  gatedLaunch,
+  NO_NORM,
+  type NormArguments,
+  normedLaunch,
+  type PlacedWeight,
+  type Planes,
+} from './fused-launches.ts';
 import {
   BufferList,
   blocks,
   DOMAIN,
   elementwise,
+  FEW_ROWS,
   float,
   hadamardLaunch,
   int,
@@ -48,6 +62,8 @@ export interface LoweredProgram {
 /** What the lowering needs of the device: constants become buffers. */
 export interface LowerSettings {
   readonly kvDtype: StoredFloat;
+  /** Whether operations run together where they can. */
+  readonly fuse: boolean;
   constant(bytes: Uint8Array): BufferHandle;
   addressOf(buffer: BufferHandle): bigint;
 }
@@ -55,7 +71,7 @@ export interface LowerSettings {
 /** The program must be valid and the linears fit it. Throws ERR_UNSUPPORTED_FORMAT for experts of formats that do not go together. */
 export function lowerProgram(program: Program, linears: readonly LoweredLinear[], settings: LowerSettings): LoweredProgram {
   const lowering = new Lowering(program, linears, settings);
-  for (const op of program.ops) lowering.lower(op);
+  for (const op of program.ops) lowering.run(op);
   return lowering.finish();
 }
 
@@ -74,12 +90,15 @@ class Lowering {
   readonly #constants = new Map<string, BufferHandle>();
   /** What was made of a tensor for products: several read the same. */
   readonly #rotated = new Map<string, Argument>();
-  readonly #planes = new Map<string, ReturnType<Preparation['planes']>>();
+  readonly #planes = new Map<string, Planes>();
+  readonly #fusion: Fusion;
 
   constructor(program: Program, linears: readonly LoweredLinear[], settings: LowerSettings) {
     this.#program = program;
     this.#linears = linears;
     this.#settings = settings;
+    const layouts = linears.map(({ layout }) => layout);
+    this.#fusion = settings.fuse ? findFusion(program, layouts) : NO_FUSION;
     this.#tensors = program.tensors.map(({ rows, width }) => ({ rows: DOMAIN[rows], width }));
   }
 
@@ -89,7 +108,19 @@ class Lowering {
     return { spec: { buffers: this.#buffers.handles, launches, ...placed }, named: this.#named };
   }
 
-  lower(op: Op): void {
+  run(op: Op): void {
+    const fused = this.#fusion.at.get(op);
+    if (fused) this.#fused(fused);
+    const from = this.#launches.length;
+    this.#lower(op);
+    if (!('out' in op)) return;
+    // A product says by itself which of its launches run: what it prepares may serve others.
+    if (this.#fusion.covered.has(op) && op.op !== 'linear')
+      this.#launches.push(...manyRows(this.#launches.splice(from), this.#domain(op.out)));
+    if (this.#fusion.planes.has(op.out)) this.#quantize(op.out);
+  }
+
+  #lower(op: Op): void {
     const out = tensor(op.out);
     const { width } = this.#program.tensors[op.out]!;
     const rows = this.#rows(op.out);
@@ -215,20 +246,22 @@ class Lowering {
   }
 
   #norm(op: OpOf<'norm'>, rows: RowCount, width: number): void {
-    const { x, out, groups, eps, kind, weight, weightOffset, bias } = op;
+    const { x, out, groups } = op;
+    const [kind, eps, ...rest] = this.#normArguments(op);
+    this.#launches.push({
+      kernel: 'normalize',
+      grid: [groups, blocks(rows), 1],
+      block: 256,
+      arguments: [tensor(x), tensor(out), int(width), int(groups), eps!, kind!, ...rest],
+    });
+  }
+
+  #normArguments({ eps, kind, weight, weightOffset, bias }: OpOf<'norm'>): NormArguments {
     const constant = (id: number | undefined): readonly [Argument, number] =>
       id === undefined ? [null, 0] : [this.#constant(id), this.#program.constants[id]!.shape.reduce((a, b) => a * b, 1)];
     const [scale, scaleWidth] = constant(weight);
     const [shift, shiftWidth] = constant(bias);
-    this.#launches.push({
-      kernel: 'normalize',
-      grid: [groups, blocks(rows), 1],
-      block: 128,
-      arguments: [
-        ...[tensor(x), tensor(out), int(width), int(groups), float(eps), int(kind === 'layer' ? 1 : 0)],
-        ...[scale, int(scaleWidth), float(weightOffset), shift, int(shiftWidth)],
-      ],
-    });
+    return [int(kind === 'layer' ? 2 : 1), float(eps), scale, int(scaleWidth), float(weightOffset), shift, int(shiftWidth)];
   }
 
   /** Of tensor `id`: what is made of it once serves all products that read it in the same way. */
@@ -236,28 +269,106 @@ class Lowering {
     const made = preparation(rows, tensor(id), this.#scratch(this.#domain(id)), this.#launches);
     return {
       rotated: (layout) => remembered(this.#rotated, `${id} ${layout.run} ${layout.inp}`, () => made.rotated(layout)),
-      planes: (x, layout) => remembered(this.#planes, `${JSON.stringify(x)} ${planeOrder(layout)}`, () => made.planes(x, layout)),
+      planes: (x, layout) =>
+        remembered(this.#planes, `${JSON.stringify(x)} ${planeOrder(layout)}`, () =>
+          this.#planesOf(id, planeOrder(layout), () => made.planes(x, layout)),
+        ),
     };
   }
 
-  #linear({ x, weight, out }: OpOf<'linear'>, rows: RowCount): void {
+  /** Planes as launches that run where somebody takes them. */
+  #planesOf(id: number, order: ReturnType<typeof planeOrder>, make: () => Planes): Planes {
+    const from = this.#launches.length;
+    const planes = make();
+    const taken = this.#program.ops.some(
+      (op) => op.op === 'linear' && op.x === id && planeOrder(this.#linears[op.weight]!.layout) === order && this.#fusion.readsPlanes(op),
+    );
+    if (!taken) this.#launches.push(...manyRows(this.#launches.splice(from), this.#domain(id)));
+    return planes;
+  }
+
+  /** What a producer leaves quantized where rows are few is quantized by itself where there are more. */
+  #quantize(id: number): void {
+    const reader = this.#program.ops.find((op) => op.op === 'linear' && op.x === id) as OpOf<'linear'>;
+    const { layout } = this.#linears[reader.weight]!;
+    const [launches, { planes, numbers }] = [[] as Launch[], this.#planesFor(id)];
+    let at = 0;
+    const scratch: Scratch = { ...this.#scratch(this.#domain(id)), perRow: () => [planes, numbers][at++]! };
+    preparation(this.#rows(id), tensor(id), scratch, launches).planes(tensor(id), layout);
+    this.#launches.push(...manyRows(launches, this.#domain(id)));
+  }
+
+  /** Room for the planes of a tensor that its producer makes. */
+  #planesFor(id: number): Planes & { readonly order: ReturnType<typeof planeOrder> } {
+    const reader = this.#program.ops.find((op) => op.op === 'linear' && op.x === id) as OpOf<'linear'>;
+    const order = planeOrder(this.#linears[reader.weight]!.layout);
+    const { width } = this.#program.tensors[id]!;
+    const made = remembered(this.#planes, `${JSON.stringify(tensor(id))} ${order}`, () => ({
+      planes: this.#temporary(this.#domain(id), (width / 32) * 24),
+      numbers: this.#temporary(this.#domain(id), (width / 32) * 2),
+    }));
+    return { ...made, order };
+  }
+
+  #placed({ weight }: OpOf<'linear'>): PlacedWeight {
+    const { layout, buffer } = this.#linears[weight]!;
+    return { layout, at: this.#buffers.add(buffer) };
+  }
+
+  #fused(fused: Fused): void {
+    const { planes } = this.#fusion;
+    switch (fused.kind) {
+      case 'normed': {
+        const { x, norm, linears } = fused;
+        const weights = linears.map((linear) => ({ ...this.#placed(linear), out: tensor(linear.out) }));
+        this.#launches.push(normedLaunch(this.#domain(x), tensor(x), norm ? this.#normArguments(norm) : NO_NORM, weights));
+        break;
+      }
+      case 'gated': {
+        const { x, norm, gate, up, op } = fused;
+        const weights = { gate: this.#placed(gate), up: this.#placed(up), activation: ACTIVATIONS.indexOf(op.kind) };
+        const to = planes.has(op.out) ? this.#planesFor(op.out) : { out: tensor(op.out) };
+        this.#launches.push(gatedLaunch(this.#domain(x), tensor(x), norm ? this.#normArguments(norm) : NO_NORM, weights, to));
+        break;
+      }
+      case 'added': {
+        const { linear, op } = fused;
+        const { layout, at } = this.#placed(linear);
+        const quantized = this.#preparation(linear.x, this.#rows(linear.x)).planes(tensor(linear.x), layout);
+        const productIsB = op.b === linear.out;
+        const added = { other: tensor(productIsB ? op.a : op.b), factor: op.factor, productIsB, out: tensor(op.out) };
+        this.#launches.push(addedLaunch(this.#domain(op.out), { layout, at }, quantized, added));
+        break;
+      }
+      case 'attend':
+        this.#attendFew(fused);
+        break;
+    }
+  }
+
+  #linear(op: OpOf<'linear'>, rows: RowCount): void {
+    const { x, weight, out } = op;
     const { layout, buffer } = this.#linears[weight]!;
     const operands = { rows, x: tensor(x), out: tensor(out) };
     const prepare = this.#preparation(x, rows);
     const launches = productLaunches(layout, this.#buffers.add(buffer), operands, prepare, this.#scratch(this.#domain(x)));
-    this.#launches.push(...launches);
+    this.#launches.push(...(this.#fusion.covered.has(op) ? manyRows(launches, this.#domain(out)) : launches));
   }
 
-  #rope({ x, out, rope, heads, dim, style }: OpOf<'rope'>, rows: RowCount, width: number): void {
+  #ropeFactor({ rope }: OpOf<'rope'>): number {
     const settings = this.#program.ropes[rope]!;
-    const factor = settings.kind === 'dynamic' ? 1 : settings.scale;
+    return settings.kind === 'dynamic' ? 1 : settings.scale;
+  }
+
+  #rope(op: OpOf<'rope'>, rows: RowCount, width: number): void {
+    const { x, out, rope, heads, dim, style } = op;
     this.#launches.push({
       kernel: 'rope',
       grid: [blocks(rows), 1, 1],
       block: 128,
       arguments: [
         ...[tensor(x), STEP, int(this.#domain(out)), int(rope), tensor(out), int(width), int(heads), int(dim)],
-        ...[int(style === 'interleaved' ? 1 : 0), float(factor)],
+        ...[int(style === 'interleaved' ? 1 : 0), float(this.#ropeFactor(op))],
       ],
     });
   }
@@ -276,22 +387,67 @@ class Lowering {
   }
 
   #attend(op: OpOf<'attend'>, rows: RowCount): void {
-    const { q, k, v, cache, heads, kvHeads, keyDim, valueDim, scale, causal, window = 0, softcap = 0, bias, out } = op;
+    const { q, k, v, cache, heads, keyDim, valueDim, out } = op;
     if (cache !== undefined && k !== undefined && v !== undefined) this.#append(k, v, cache);
     const own = cache === undefined;
-    const added = this.#positionBias(bias, heads);
     this.#launches.push({
       kernel: 'attend',
       grid: [heads, blocks(rows), 1],
       block: 128,
-      shared: 4 * (keyDim + valueDim),
+      shared: 4 * (keyDim + 2 * valueDim),
       arguments: [
         ...[tensor(q), tensor(out), own ? tensor(k!) : null, own ? tensor(v!) : null, STEP],
-        ...[int(this.#domain(out)), int(cache ?? -1), int(kvHeads), int(keyDim), int(valueDim)],
-        ...[float(scale), int(causal ? 1 : 0), int(window), float(softcap)],
-        ...[int(added.kind), added.table, int(added.reach), int(FLOATS[this.#settings.kvDtype])],
+        ...[int(this.#domain(out)), int(cache ?? -1), ...this.#attendArguments(op)],
       ],
     });
+  }
+
+  /** From the number of key heads to the dtype of keys and values. */
+  #attendArguments({
+    heads,
+    kvHeads,
+    keyDim,
+    valueDim,
+    scale,
+    causal,
+    window = 0,
+    softcap = 0,
+    bias,
+  }: OpOf<'attend'>): readonly Argument[] {
+    const added = this.#positionBias(bias, heads);
+    return [
+      ...[int(kvHeads), int(keyDim), int(valueDim), float(scale), int(causal ? 1 : 0), int(window), float(softcap)],
+      ...[int(added.kind), added.table, int(added.reach), int(FLOATS[this.#settings.kvDtype])],
+    ];
+  }
+
+  #attendFew({ op, ropes }: Extract<Fused, { kind: 'attend' }>): void {
+    const { q, k, v, cache, heads, keyDim, valueDim, out } = op;
+    const domain = this.#domain(out);
+    const turn = ropes?.q;
+    const partial = this.#temporary(DOMAIN.once, FEW_ROWS * heads * ATTEND_PARTS * (valueDim + 2));
+    const ended = this.#buffer(`ended ${heads}`, () => new Uint8Array(4 * FEW_ROWS * heads));
+    const planes = this.#fusion.planes.has(out) ? this.#planesFor(out) : undefined;
+    const given = (id: number | undefined): Argument => (id === undefined ? null : tensor(id));
+    this.#launches.push(
+      fewRows(domain, {
+        kernel: 'attend_few',
+        grid: [heads, blocks({ domain }), ATTEND_PARTS],
+        block: 128,
+        shared: 4 * (3 * keyDim + 4 * valueDim),
+        arguments: [
+          ...[tensor(ropes ? ropes.q.x : q), given(ropes ? ropes.k.x : k), given(v), STEP, int(cache!), ...this.#attendArguments(op)],
+          ...[
+            int(turn?.rope ?? 0),
+            int(turn?.dim ?? 0),
+            int(turn?.style === 'interleaved' ? 1 : 0),
+            float(turn ? this.#ropeFactor(turn) : 1),
+          ],
+          ...[partial, ended, planes ? null : tensor(out), planes?.planes ?? null, planes?.numbers ?? null],
+          int(planes?.order === 'natural' ? 1 : 0),
+        ],
+      }),
+    );
   }
 
   #positionBias(bias: PositionBias | undefined, heads: number): { kind: number; table: Argument; reach: number } {
@@ -352,6 +508,14 @@ class Lowering {
     const from = this.#preparation(x, xRows).rotated(layout);
     this.#launches.push({ kernel: 'expert_product', grid, block: 128, arguments: [...head, from, ...tail] });
   }
+}
+
+/** Launches of operations that run together with others where rows are few: where there are more, they run as they are. */
+function manyRows(launches: readonly Launch[], domain: number): readonly Launch[] {
+  return launches.flatMap((launch) => {
+    if (launch.where === undefined) return { ...launch, where: { rows: domain, least: FEW_ROWS + 1 } };
+    return launch.where.most === FEW_ROWS ? [] : launch;
+  });
 }
 
 function remembered<T>(known: Map<string, T>, key: string, make: () => T): T {

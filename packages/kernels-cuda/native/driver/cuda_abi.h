@@ -14,6 +14,7 @@ typedef struct CUctx_st* CUcontext;
 typedef struct CUmod_st* CUmodule;
 typedef struct CUfunc_st* CUfunction;
 typedef struct CUstream_st* CUstream;
+typedef struct CUevent_st* CUevent;
 typedef struct CUgraph_st* CUgraph;
 typedef struct CUgraphExec_st* CUgraphExec;
 
@@ -41,7 +42,7 @@ enum : int {
   CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
 };
 
-enum : unsigned { CU_STREAM_NON_BLOCKING = 1, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1 };
+enum : unsigned { CU_STREAM_NON_BLOCKING = 1, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1, CU_EVENT_DISABLE_TIMING = 2 };
 // A macro in the original, too.
 #ifndef CU_MEMHOSTALLOC_DEVICEMAP
 #define CU_MEMHOSTALLOC_DEVICEMAP 2
@@ -78,6 +79,10 @@ enum : unsigned { CU_STREAM_NON_BLOCKING = 1, CU_STREAM_CAPTURE_MODE_THREAD_LOCA
   X(cuStreamCreate, "cuStreamCreate", (CUstream* stream, unsigned flags))                                                    \
   X(cuStreamDestroy, "cuStreamDestroy_v2", (CUstream stream))                                                                \
   X(cuStreamSynchronize, "cuStreamSynchronize", (CUstream stream))                                                           \
+  X(cuEventCreate, "cuEventCreate", (CUevent* event, unsigned flags))                                                        \
+  X(cuEventDestroy, "cuEventDestroy_v2", (CUevent event))                                                                    \
+  X(cuEventRecord, "cuEventRecord", (CUevent event, CUstream stream))                                                        \
+  X(cuEventSynchronize, "cuEventSynchronize", (CUevent event))                                                               \
   X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream stream, unsigned mode))                                       \
   X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream stream, CUgraph* graph))                                             \
   X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags", (CUgraphExec* ready, CUgraph graph, unsigned long long flags)) \

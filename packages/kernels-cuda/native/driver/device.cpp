@@ -117,6 +117,7 @@ Device::Device(const std::string& path, int ordinal) : driver_(load_driver(path)
 Device::~Device() {
   driver_->cuCtxSetCurrent(context_);
   driver_->cuStreamSynchronize(stream_);
+  staging_.free(*driver_);
   driver_->cuStreamDestroy(stream_);
   driver_->cuModuleUnload(module_);
   driver_->cuCtxSetCurrent(nullptr);
@@ -183,6 +184,12 @@ void Buffer::write(size_t to, const void* from, size_t bytes) const {
   device_->enter();
   const std::lock_guard<std::mutex> lock(device_->queue());
   device_->driver().check(device_->driver().cuMemcpyHtoDAsync(at_ + to, from, bytes, device_->stream()), "a copy to the device");
+}
+
+void Buffer::upload(size_t to, const void* from, size_t bytes) const {
+  check(to, bytes);
+  if (host_ != nullptr) std::memcpy(static_cast<char*>(host_) + to, from, bytes);
+  else if (bytes > 0) device_->staging().send(*device_, at_ + to, from, bytes);
 }
 
 void Buffer::copy(size_t to, const Buffer& from, size_t at, size_t bytes) const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "driver.h"
+#include "staging.h"
 
 namespace lowbit {
 
@@ -59,6 +60,7 @@ class Device {
   std::mutex& queue() const { return queue_; }
   /// Waits for everything enqueued before.
   void wait() const;
+  Staging& staging() const { return staging_; }
 
  private:
   std::shared_ptr<const Driver> driver_;
@@ -69,6 +71,7 @@ class Device {
   CUstream stream_ = nullptr;
   std::map<std::string, Function> functions_;
   mutable std::mutex queue_;
+  mutable Staging staging_;
 };
 
 /// Device memory, or host memory that kernels read over the bus; given back with its last owner.
@@ -86,6 +89,8 @@ class Buffer {
 
   /// Enqueues; memory of the host is written at once, before anything reads it. Throw DeviceError for what lies outside.
   void write(size_t to, const void* from, size_t bytes) const;
+  /// As `write` of many bytes, through memory that the device reads by itself. Any thread.
+  void upload(size_t to, const void* from, size_t bytes) const;
   void copy(size_t to, const Buffer& from, size_t at, size_t bytes) const;
   /// Waits until it is there.
   void read(size_t from, void* to, size_t bytes) const;

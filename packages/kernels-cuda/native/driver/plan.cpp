@@ -1,5 +1,6 @@
 #include "plan.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace lowbit {
@@ -22,6 +23,15 @@ uint64_t bits_of(T value) {
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof value);
   return bits;
+}
+
+void launch_values(const Device& device, const Function& function, const std::string& name, const std::array<unsigned, 3>& grid, unsigned block,
+                   unsigned shared_bytes, std::vector<uint64_t>& values) {
+  std::vector<void*> pointers;
+  for (uint64_t& value : values) pointers.push_back(&value);
+  device.driver().check(device.driver().cuLaunchKernel(function.handle, grid[0], grid[1], grid[2], block, 1, 1, shared_bytes, device.stream(),
+                                                       pointers.data(), nullptr),
+                        "kernel " + name);
 }
 
 /// The launch with these addresses; false where there is nothing to do.
@@ -50,12 +60,8 @@ bool enqueue_one(const Device& device, const Launch& launch, const std::vector<s
       case Argument::nothing: values.push_back(0); break;
     }
   }
-  std::vector<void*> pointers;
-  for (uint64_t& value : values) pointers.push_back(&value);
   const auto size = [&](int i) { return static_cast<unsigned>(grid[i]); };
-  device.driver().check(device.driver().cuLaunchKernel(launch.function->handle, size(0), size(1), size(2), launch.block, 1, 1, launch.shared_bytes,
-                                                       device.stream(), pointers.data(), nullptr),
-                        "kernel " + launch.name);
+  launch_values(device, *launch.function, launch.name, {size(0), size(1), size(2)}, launch.block, launch.shared_bytes, values);
   return true;
 }
 
@@ -109,13 +115,16 @@ void Plan::forget_graphs() {
   graphs_.clear();
 }
 
-size_t Plan::scratch_bytes() const { return (arena_ ? arena_->bytes() : 0) + (step_ ? step_->bytes() : 0); }
+size_t Plan::scratch_bytes() const {
+  return (arena_ ? arena_->bytes() : 0) + (step_ ? step_->bytes() : 0) + (chosen_ ? chosen_->bytes() : 0);
+}
 
 void Plan::trim() {
   if (scratch_bytes() <= kKept) return;
   forget_graphs();
   arena_.reset();
   step_.reset();
+  chosen_.reset();
 }
 
 namespace {
@@ -152,10 +161,41 @@ void Plan::enqueue(const RowCounts& rows) const {
   }
 }
 
+LargestShape largest_shape(size_t width, size_t rows, uint32_t count) {
+  constexpr size_t kPart = 2048, kMostParts = 1024;  // as kernels/largest.cuh has room for
+  const size_t part = std::max(kPart, (width + kMostParts - 1) / kMostParts), parts = (width + part - 1) / part;
+  return {static_cast<uint32_t>(part), static_cast<uint32_t>(parts), rows * (parts + 1) * count * 8};
+}
+
+/// Where the result is, in `scratch`, after what was found on the way.
+CUdeviceptr Plan::enqueue_largest(const RowCounts& rows, const Read& read, CUdeviceptr scratch) const {
+  const TensorPlace& place = tensors[static_cast<size_t>(read.tensor)];
+  const uint32_t count = rows[static_cast<size_t>(place.domain)];
+  const LargestShape shape = largest_shape(place.width, count, read.largest);
+  const CUdeviceptr out = scratch + size_t{count} * shape.parts * read.largest * 8;
+  std::vector<uint64_t> of_parts{tensor_at(rows, read.tensor), place.width, shape.part, read.largest, scratch};
+  launch_values(*device_, device_->function("largest_of_parts"), "largest_of_parts", {shape.parts, count, 1}, 256, 0, of_parts);
+  std::vector<uint64_t> of_rows{scratch, shape.parts, shape.part, read.largest, out};
+  launch_values(*device_, device_->function("largest_of_rows"), "largest_of_rows", {count, 1, 1}, 256, 0, of_rows);
+  return out;
+}
+
 void Plan::run(const RowCounts& rows, const void* step, size_t step_bytes, const std::vector<Read>& reads) {
   const Driver& driver = device_->driver();
   device_->enter();
   make_room(rows, step_bytes);
+  const auto rows_of = [&](const Read& read) { return rows[static_cast<size_t>(tensors[static_cast<size_t>(read.tensor)].domain)]; };
+  size_t chosen = 0;
+  for (const Read& read : reads) {
+    const size_t width = tensors[static_cast<size_t>(read.tensor)].width;
+    const size_t most = size_t{rows_of(read)} * (read.largest > 0 ? size_t{read.largest} * 8 : width * 4);
+    if (read.largest > width || read.bytes > most) throw DeviceError("BAD_ARGUMENT", "a tensor is shorter than that");
+    if (read.largest > 0) chosen += largest_shape(width, rows_of(read), read.largest).bytes;
+  }
+  if (chosen > 0 && (!chosen_ || chosen_->bytes() < chosen)) {
+    chosen_.reset();
+    chosen_ = std::make_unique<Buffer>(device_, chosen);
+  }
   step_->write(0, step, step_bytes);
   {
     const std::lock_guard<std::mutex> lock(device_->queue());
@@ -186,11 +226,17 @@ void Plan::run(const RowCounts& rows, const void* step, size_t step_bytes, const
     } else {
       enqueue(rows);
     }
+    CUdeviceptr scratch = chosen_ ? chosen_->at() : 0;
     for (const Read& read : reads) {
       if (read.bytes == 0) continue;
-      const TensorPlace& place = tensors[static_cast<size_t>(read.tensor)];
-      if (read.bytes > place.width * rows[static_cast<size_t>(place.domain)] * 4) throw DeviceError("BAD_ARGUMENT", "a tensor is shorter than that");
-      driver.check(driver.cuMemcpyDtoHAsync(read.to, tensor_at(rows, read.tensor), read.bytes, device_->stream()), "a copy from the device");
+      CUdeviceptr from = 0;
+      if (read.largest > 0) {
+        from = enqueue_largest(rows, read, scratch);
+        scratch += largest_shape(tensors[static_cast<size_t>(read.tensor)].width, rows_of(read), read.largest).bytes;
+      } else {
+        from = tensor_at(rows, read.tensor);
+      }
+      driver.check(driver.cuMemcpyDtoHAsync(read.to, from, read.bytes, device_->stream()), "a copy from the device");
     }
   }
   device_->wait();

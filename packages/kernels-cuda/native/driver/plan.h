@@ -42,10 +42,12 @@ struct TensorPlace {
   size_t width, offset;  // numbers of 4 bytes; tensor t of n rows begins at domain's start + offset * n
 };
 
+/// Rows of a tensor, or of each row the `largest` numbers: all values, after them all places.
 struct Read {
   int tensor;
   void* to;
   size_t bytes;
+  uint32_t largest = 0;
 };
 
 /// Fills in an argument list. Throws DeviceError for one that does not fit the kernel.
@@ -74,13 +76,21 @@ class Plan {
   void enqueue(const RowCounts& rows) const;
   void forget_graphs();
   void make_room(const RowCounts& rows, size_t step_bytes);
+  CUdeviceptr enqueue_largest(const RowCounts& rows, const Read& read, CUdeviceptr scratch) const;
 
   std::shared_ptr<Device> device_;
-  std::unique_ptr<Buffer> arena_, step_;
+  std::unique_ptr<Buffer> arena_, step_, chosen_;
   std::map<RowCounts, uint32_t> seen_;
   std::map<RowCounts, CUgraphExec> graphs_;
   uint64_t replays_ = 0;
 };
+
+/// How the largest numbers of rows are found: parts of a row that are looked at by themselves, and bytes of room for what is found on the way.
+struct LargestShape {
+  uint32_t part, parts;
+  size_t bytes;
+};
+LargestShape largest_shape(size_t width, size_t rows, uint32_t count);
 
 /// Enqueues one launch outside of a plan.
 void launch_once(const Device& device, const Launch& launch, const std::vector<std::shared_ptr<Buffer>>& buffers, const RowCounts& rows);

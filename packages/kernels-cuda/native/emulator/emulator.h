@@ -109,6 +109,21 @@ T atomicXor(T* at, T value) {
   *at = before ^ value;
   return before;
 }
+/// One more, or 0 where it has come to the limit.
+inline unsigned atomicInc(unsigned* at, unsigned limit) {
+  const unsigned before = *at;
+  *at = before >= limit ? 0 : before + 1;
+  return before;
+}
+/// What one thread writes the next sees at once.
+inline void __threadfence() {}
+inline float __ldcg(const float* at) { return *at; }
+template <class T>
+T atomicMax(T* at, T value) {
+  const T before = *at;
+  if (before < value) *at = value;
+  return before;
+}
 template <class T>
 T min(T a, T b) {
   return b < a ? b : a;

@@ -52,6 +52,11 @@ struct CUstream_st {
   bool broken = false;
   std::vector<Work> captured;
 };
+/// What it was last recorded after has run.
+struct CUevent_st {
+  CUstream stream = nullptr;
+  bool reached = true;
+};
 struct CUgraph_st {
   std::vector<Work> work;
 };
@@ -341,7 +346,13 @@ EXPORT CUresult cuMemFreeHost(void* at) {
 EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) {
   BEGIN(begin("cuMemcpyHtoD"));
   if (!driver().memory->holds(to, bytes)) return CUDA_ERROR_INVALID_VALUE;
-  // Memory that is not pinned has been read when the call returns.
+  // Memory that is pinned is read when the copy runs, other memory has been read when the call returns.
+  if (driver().memory->holds(reinterpret_cast<uintptr_t>(from), bytes)) {
+    return enqueue(stream, [=]() -> CUresult {
+      std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+      return CUDA_SUCCESS;
+    });
+  }
   const unsigned char* bytes_from = static_cast<const unsigned char*>(from);
   const auto kept = std::make_shared<std::vector<unsigned char>>(bytes_from, bytes_from + bytes);
   return enqueue(stream, [=]() -> CUresult {
@@ -387,6 +398,33 @@ EXPORT CUresult cuStreamDestroy_v2(CUstream stream) {
 EXPORT CUresult cuStreamSynchronize(CUstream stream) {
   BEGIN(begin_unrecorded("cuStreamSynchronize"));
   return std::find(streams.begin(), streams.end(), stream) == streams.end() ? CUDA_ERROR_INVALID_HANDLE : drain(stream);
+}
+
+EXPORT CUresult cuEventCreate(CUevent* event, unsigned) {
+  BEGIN(begin("cuEventCreate"));
+  *event = new CUevent_st;
+  return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuEventDestroy_v2(CUevent event) {
+  LOCKED;
+  delete event;
+  return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuEventRecord(CUevent event, CUstream stream) {
+  BEGIN(begin("cuEventRecord"));
+  event->stream = stream;
+  event->reached = false;
+  return enqueue(stream, [event]() -> CUresult {
+    event->reached = true;
+    return CUDA_SUCCESS;
+  });
+}
+
+EXPORT CUresult cuEventSynchronize(CUevent event) {
+  BEGIN(begin("cuEventSynchronize"));
+  return event->reached ? CUDA_SUCCESS : drain(event->stream);
 }
 
 EXPORT CUresult cuStreamBeginCapture_v2(CUstream stream, unsigned) {

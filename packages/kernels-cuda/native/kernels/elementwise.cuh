@@ -112,24 +112,34 @@ extern "C" __global__ void combine(const float* x, const float* weights, float* 
   out[at] = sum;
 }
 
+/// Frequencies of rotation `index` for a row of `share`.
+__device__ __forceinline__ const double* frequencies_of(const Step* step, int domain, int index, int share) {
+  const int list = (index * 2 + (domain == kEncoder ? 1 : 0)) * static_cast<int>(step->share_count) + share;
+  return section<double>(step, section<uint32_t>(step, step->ropes)[list]);
+}
+
+/// Sine and cosine of position * frequency, times `factor`.
+__device__ __forceinline__ void turned(double position, double frequency, float factor, float* sine, float* cosine) {
+  // In half turns, whole turns taken off while there are digits to do it with.
+  double turn = position * frequency * 0.31830988618379067154;
+  turn -= 2.0 * rint(turn * 0.5);
+  sine_cosine_pi(static_cast<float>(turn), sine, cosine);
+  *sine *= factor;
+  *cosine *= factor;
+}
+
 /// Rotates the first `dim` numbers of each of `heads` parts by position * frequency. Grid: rows; block: 128.
 extern "C" __global__ void rope(const float* x, const Step* step, int domain, int index, float* out, int width, int heads, int dim, int interleaved,
                      float factor) {
   const int row = blockIdx.x, part = width / heads, half = dim / 2;
   const int share = section<int>(step, step->share_of[domain])[row];
   const double position = section<int>(step, step->position[domain])[row];
-  const int list = (index * 2 + (domain == kEncoder ? 1 : 0)) * static_cast<int>(step->share_count) + share;
-  const double* frequencies = section<double>(step, section<uint32_t>(step, step->ropes)[list]);
+  const double* frequencies = frequencies_of(step, domain, index, share);
   const float* from = x + static_cast<long long>(row) * width;
   float* to = out + static_cast<long long>(row) * width;
   for (int i = threadIdx.x; i < half; i += blockDim.x) {
-    // In half turns, whole turns taken off while there are digits to do it with.
-    double turn = position * frequencies[i] * 0.31830988618379067154;
-    turn -= 2.0 * rint(turn * 0.5);
     float sine, cosine;
-    sine_cosine_pi(static_cast<float>(turn), &sine, &cosine);
-    sine *= factor;
-    cosine *= factor;
+    turned(position, frequencies[i], factor, &sine, &cosine);
     for (int head = 0; head < heads; ++head) {
       const int first = head * part + (interleaved ? 2 * i : i), second = first + (interleaved ? 1 : half);
       const float a = from[first], b = from[second];

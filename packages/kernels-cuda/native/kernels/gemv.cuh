@@ -1,48 +1,11 @@
-// Products of one or two rows of x with 4-bit weights: the weights' bytes should set the pace, so little is done for each.
-//
-// Activations are integers of 24 bits in blocks of 32 that share a scale, cut into three planes of signed bytes: q = 2^16 p0 + 2^8 p1 + p2. Four codes and
-// four bytes of a plane are one dot product; sums of a block are exact. docs/decisions/013 has the reasons, for processors.
+// Products of one or two rows of x with 4-bit weights: the weights' bytes should set the pace, so little is done for each. Four codes and four bytes of a
+// plane are one dot product; sums of a block are exact.
 #pragma once
 
 #include "linear.cuh"
+#include "planes.cuh"
 
 namespace lowbit {
-
-constexpr int kBlock = 32;                // inputs that share a scale: what a lane reads at once
-constexpr int kPlaneWords = kBlock / 4;   // of one plane
-constexpr int kLargest = 0x7f7f7f;        // each of its bytes can have either sign
-
-/// Scale of a block, and the sum of its quantized activations.
-struct BlockNumbers {
-  float scale, sum;
-};
-
-/**
- * Rows of x [rows, inp] as planes [rows][inp / 32][3][8 words] and numbers [rows][inp / 32]. In each 8 inputs, bytes of a word are inputs 0 2 4 6 and
- * 1 3 5 7, as the low and high halves of the bytes of codes are; with `natural` 0 1 2 3 and 4 5 6 7. A block with NaN or infinity has NaN for its scale.
- * Grid: (ceil(inp / 32 / 4), rows); block: 128: a warp for a block.
- */
-extern "C" __global__ void activation_planes(const float* x, int inp, int natural, uint32_t* planes, BlockNumbers* numbers) {
-  const int lane = threadIdx.x % 32, block = blockIdx.x * 4 + threadIdx.x / 32, blocks = inp / kBlock;
-  if (block >= blocks) return;
-  const float value = x[static_cast<long long>(blockIdx.y) * inp + block * kBlock + lane];
-  const float largest = warp_max(fabsf(value));
-  const bool finite = largest <= 3.4028234e38f;
-  const float scale = largest / static_cast<float>(kLargest);
-  // The quotient of the largest may come out one step too far: its first byte would change its sign.
-  const int q = finite && scale > 0 ? min(max(to_integer(value / scale), -kLargest), kLargest) : 0;
-  int sum = q;
-  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAll, sum, offset);
-  const int low = ((q + 128) & 255) - 128, rest = (q - low) / 256, middle = ((rest + 128) & 255) - 128, high = (rest - middle) / 256;
-  const long long at = static_cast<long long>(blockIdx.y) * blocks + block;
-  const int eighth = lane / 8, within = lane % 8;
-  const int word = eighth * 2 + (natural ? within / 4 : within % 2), byte = natural ? within % 4 : within / 2;
-  int8_t* to = reinterpret_cast<int8_t*>(planes + at * 3 * kPlaneWords) + word * 4 + byte;
-  to[0] = static_cast<int8_t>(high);
-  to[kPlaneWords * 4] = static_cast<int8_t>(middle);
-  to[2 * kPlaneWords * 4] = static_cast<int8_t>(low);
-  if (lane == 0) numbers[at] = {finite ? scale : nan_value(), finite ? static_cast<float>(sum) * scale : nan_value()};
-}
 
 /// A table of 16 numbers as integers of 16 bits, in bytes: number i is step * (256 high[i] + low[i]).
 struct QuickTable {
@@ -59,23 +22,20 @@ __device__ __forceinline__ uint32_t looked_up(const uint32_t* table, uint32_t se
 constexpr int kGemvRows = 2;  // of the weight, to a warp: what a lane has loaded of x serves both
 
 /**
- * As `product` for 4-bit codes whose groups are multiples of 32 inputs within rows; planes of x from `activation_planes` (natural for tables).
- * Grid: (ceil(out / 8), rows); block: 128.
+ * Sums of rows `first` and `first` + 1 of a weight of 4-bit codes whose groups are multiples of 32 inputs within rows, times one row of x: over a warp, the
+ * same in each lane. Planes of x (natural for tables) have `stride` words a block.
  */
 template <bool kTable>
-__device__ __forceinline__ void gemv(const Weight& w, const uint32_t* planes, const BlockNumbers* numbers, float* out) {
-  const int lane = threadIdx.x % 32, first = (blockIdx.x * kWarps + threadIdx.x / 32) * kGemvRows, blocks = w.inp / kBlock;
-  if (first >= w.out) return;
-  planes += static_cast<long long>(blockIdx.y) * blocks * 3 * kPlaneWords;
-  numbers += static_cast<long long>(blockIdx.y) * blocks;
-  QuickTable table = {};
-  if (kTable) table = *reinterpret_cast<const QuickTable*>(w.quick);
-  float sums[kGemvRows] = {};
+__device__ __forceinline__ void dot_rows(const Weight& w, const QuickTable& table, int first, const uint32_t* planes, int stride,
+                                         const BlockNumbers* numbers, float (&sums)[kGemvRows]) {
+  const int lane = threadIdx.x % 32, blocks = w.inp / kBlock;
+  LOWBIT_UNROLL
+  for (int r = 0; r < kGemvRows; ++r) sums[r] = 0;
   for (int block = lane; block < blocks; block += 32) {
     uint32_t x[3][kPlaneWords];
     LOWBIT_UNROLL
     for (int i = 0; i < 3 * kPlaneWords / 4; ++i) {
-      const Word4 four = reinterpret_cast<const Word4*>(planes + static_cast<long long>(block) * 3 * kPlaneWords)[i];
+      const Word4 four = reinterpret_cast<const Word4*>(planes + static_cast<long long>(block) * stride)[i];
       x[i / 2][i % 2 * 4] = four.x;
       x[i / 2][i % 2 * 4 + 1] = four.y;
       x[i / 2][i % 2 * 4 + 2] = four.z;
@@ -121,9 +81,22 @@ __device__ __forceinline__ void gemv(const Weight& w, const uint32_t* planes, co
     }
   }
   LOWBIT_UNROLL
+  for (int r = 0; r < kGemvRows; ++r) sums[r] = warp_sum(sums[r]);
+}
+
+/// As `product`; planes from `activation_planes`. Grid: (ceil(out / 8), rows); block: 128.
+template <bool kTable>
+__device__ __forceinline__ void gemv(const Weight& w, const uint32_t* planes, const BlockNumbers* numbers, float* out) {
+  const int first = (blockIdx.x * kWarps + threadIdx.x / 32) * kGemvRows, blocks = w.inp / kBlock;
+  if (first >= w.out) return;
+  QuickTable table = {};
+  if (kTable) table = *reinterpret_cast<const QuickTable*>(w.quick);
+  const long long at = static_cast<long long>(blockIdx.y) * blocks;
+  float sums[kGemvRows];
+  dot_rows<kTable>(w, table, first, planes + at * kBlockWords, kBlockWords, numbers + at, sums);
+  LOWBIT_UNROLL
   for (int r = 0; r < kGemvRows; ++r) {
-    const float sum = warp_sum(sums[r]);
-    if (lane == 0 && first + r < w.out) out[static_cast<long long>(blockIdx.y) * w.out + first + r] = with_bias(w, first + r, sum);
+    if (threadIdx.x % 32 == 0 && first + r < w.out) out[static_cast<long long>(blockIdx.y) * w.out + first + r] = with_bias(w, first + r, sums[r]);
   }
 }
 

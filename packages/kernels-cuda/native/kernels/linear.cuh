@@ -83,17 +83,4 @@ extern "C" __global__ void read_words(const uint32_t* from, int count, uint32_t*
   atomicXor(out, all);
 }
 
-/// Canonical codes [rows, columns], a byte each, to rows of `bits` a code. Grid: (ceil(row_words / 128), rows); block: 128.
-extern "C" __global__ void pack_codes(const unsigned char* codes, int columns, int bits, int row_words, uint32_t* out) {
-  const int word = blockIdx.x * blockDim.x + threadIdx.x;
-  if (word >= row_words) return;
-  const unsigned char* row = codes + static_cast<long long>(blockIdx.y) * columns;
-  uint32_t packed = 0;
-  for (int j = word * 32 / bits; j < columns && j * bits < (word + 1) * 32; ++j) {
-    const int shift = j * bits - word * 32;
-    packed |= shift >= 0 ? static_cast<uint32_t>(row[j]) << shift : static_cast<uint32_t>(row[j]) >> -shift;
-  }
-  out[static_cast<long long>(blockIdx.y) * row_words + word] = packed;
-}
-
 }  // namespace lowbit

@@ -5,6 +5,7 @@
 
 #ifdef LOWBIT_EMULATOR
 #include <cmath>
+#include <cstring>
 #define LOWBIT_UNROLL
 #define LOWBIT_SHARED(type, name, count) type* name = static_cast<type*>(emulator::shared_array(sizeof(type) * (count)))
 #define LOWBIT_DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(emulator::dynamic_shared())

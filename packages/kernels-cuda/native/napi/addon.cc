@@ -98,6 +98,16 @@ Napi::Value write_buffer(const Napi::CallbackInfo& info) {
   });
 }
 
+/// uploadBuffer(buffer, at, bytes): resolves when the bytes have been read; the copy is enqueued
+Napi::Value upload_buffer(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    size_t count = 0;
+    const uint8_t* from = bytes_of(info[2], count);
+    const auto buffer = state(info.Env()).buffers.shared(info[0]);
+    return Job::start(info.Env(), "lowbit upload", {info[2]}, [buffer, to = size_of(info[1]), from, count] { buffer->upload(to, from, count); });
+  });
+}
+
 /// copyBuffer(to, at, from, from at, bytes)
 Napi::Value copy_buffer(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
@@ -119,7 +129,7 @@ Napi::Value read_buffer(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 1));
+  exports.Set("abi", Napi::Number::New(env, 2));
   exports.Set("image", Napi::Function::New(env, image));
   exports.Set("probe", Napi::Function::New(env, probe));
   exports.Set("openDevice", Napi::Function::New(env, open_device));
@@ -130,6 +140,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("freeBuffer", Napi::Function::New(env, free_buffer));
   exports.Set("bufferAddress", Napi::Function::New(env, buffer_address));
   exports.Set("writeBuffer", Napi::Function::New(env, write_buffer));
+  exports.Set("uploadBuffer", Napi::Function::New(env, upload_buffer));
   exports.Set("copyBuffer", Napi::Function::New(env, copy_buffer));
   exports.Set("readBuffer", Napi::Function::New(env, read_buffer));
   add_plan_functions(env, exports);

@@ -133,7 +133,7 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
   });
 }
 
-/// runPlan(plan, rows, step, reads: [{ tensor, out }]): resolves when the step is done; one at a time
+/// runPlan(plan, rows, step, reads: [{ tensor, out, largest }]): resolves when the step is done; one at a time
 Napi::Value run_plan(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const auto plan = state(info.Env()).plans.shared(info[0]);
@@ -141,7 +141,7 @@ Napi::Value run_plan(const Napi::CallbackInfo& info) {
     std::vector<Read> reads;
     each(info[3], [&](const Napi::Value& value) {
       const Napi::Object from = object_of(value);
-      Read read{small_of(from.Get("tensor")), nullptr, 0};
+      Read read{small_of(from.Get("tensor")), nullptr, 0, size32(from, "largest", 0)};
       check(info.Env(), static_cast<size_t>(read.tensor) < plan->tensors.size(), "no such tensor");
       read.to = bytes_of(from.Get("out"), read.bytes);
       reads.push_back(read);

@@ -1,0 +1,212 @@
+// Routines of quantizers: packages/hqq/src/grid.ts and solvers/proximal-step.ts, packages/bnb/src/blocks.ts and double-quant.ts, operation by operation. Sums of
+// a group are doubles added in the order of its elements, so groups, not elements, are the threads.
+#pragma once
+
+#include "weight.cuh"
+
+namespace lowbit {
+
+/// x^y of a positive f32 number x, y from -1 to 1: as packages/hqq/src/solvers/power.ts has it.
+__device__ __forceinline__ double power(double x, double y) {
+  uint64_t bits;
+  memcpy(&bits, &x, 8);
+  const uint32_t high = static_cast<uint32_t>(bits >> 32);
+  const uint32_t carry = ((high & 0xfffff) + 0x95f61) >> 20;  // 1 from the root of 2 on
+  const double n = static_cast<int>(high >> 20) - 1023 + static_cast<int>(carry);
+  bits = (bits & 0xfffffffffffffull) | static_cast<uint64_t>(1023 - carry) << 52;
+  double a;
+  memcpy(&a, &bits, 8);
+  const double s = (a - 1) / (a + 1);
+  double series = 0;
+  for (int k = 23; k > 0; k -= 2) series = series * s * s + 1.0 / k;
+  const double log2 = y * (n + s * series * (2 * 1.4426950408889634));
+  const double whole = floor(log2 + 0.5);
+  const double z = (log2 - whole) * 0.6931471805599453;
+  series = 1;
+  for (int k = 16; k > 0; --k) series = series * z * (1.0 / k) + 1;
+  const uint64_t two = static_cast<uint64_t>(static_cast<int>(whole) + 1023) << 52;
+  double scale;
+  memcpy(&scale, &two, 8);
+  return series * scale;
+}
+
+/// Inverse scales and zeros of groups of weights [groups, size]; an inverse scale of NaN where a group has NaN or infinity. Grid: ceil(groups / 128); block: 128.
+extern "C" __global__ void hqq_min_max(const unsigned char* weights, int dtype, int groups, int size, int levels, int round_zero, int small_range,
+                                       float* inverse, float* zero) {
+  const int g = blockIdx.x * blockDim.x + threadIdx.x;
+  if (g >= groups) return;
+  const Address from = reinterpret_cast<Address>(weights);
+  const long long at = static_cast<long long>(g) * size;
+  float low = stored_float(from, at, dtype), high = low;
+  bool finite = fabsf(low) <= 3.4028235e38f;
+  for (int i = 1; i < size; ++i) {
+    const float w = stored_float(from, at + i, dtype);
+    finite = finite && fabsf(w) <= 3.4028235e38f;
+    if (w < low) low = w;
+    if (w > high) high = w;
+  }
+  const float range = high - low;
+  float s = small_range && static_cast<double>(range) <= 1e-4 ? 1.0f : 1.0f / range * static_cast<float>(levels - 1);
+  if (s > 2e4f) s = 2e4f;
+  const float z = -low * s;
+  inverse[g] = finite ? s : nan_value();
+  zero[g] = !finite ? nan_value() : round_zero ? rintf(z) + 0.0f : z;
+}
+
+__device__ __forceinline__ double dead_zone(double norm, double beta) { return norm == 1 ? 0.99 / beta : 0.99 * power(beta, -1 / (2 - norm)); }
+
+__device__ __forceinline__ float nearest_code(float w, float s, float z, float top) {
+  const float q = rintf(w * s + z);
+  return q < 0 ? 0 : q > top ? top : q;
+}
+
+/**
+ * `steps` half-quadratic steps of groups of weights [groups, size]. settings: p of the norm, the largest that beta will become, beta of each step. zeros [steps,
+ * groups] after each step; settled [groups], 1 where no further step changes anything; errors [groups][steps][3]: of a group that moves, of one that stops, and
+ * whether it is left.
+ * Grid: ceil(groups / 128); block: 128.
+ */
+extern "C" __global__ void hqq_proximal(const unsigned char* weights, int dtype, int groups, int size, int levels, int steps, const double* settings,
+                                        const float* inverse, const float* zero, float* zeros, unsigned char* settled, double* errors) {
+  const int g = blockIdx.x * blockDim.x + threadIdx.x;
+  if (g >= groups) return;
+  const Address from = reinterpret_cast<Address>(weights);
+  const long long at = static_cast<long long>(g) * size;
+  const double norm = settings[0], last_beta = settings[1];
+  const float s = inverse[g], top = static_cast<float>(levels - 1);
+  const double quiet_to_the_end = dead_zone(norm, last_beta);
+  float z = zero[g];
+  bool still = settled[g] != 0;
+  for (int step = 0; step < steps; ++step) {
+    double* const of_step = errors + (static_cast<long long>(g) * steps + step) * 3;
+    of_step[0] = of_step[1] = of_step[2] = 0;
+    if (!still) {
+      const double beta = settings[2 + step];
+      double error = 0, zero_sum = 0, largest = 0;
+      for (int i = 0; i < size; ++i) {
+        const float w = stored_float(from, at + i, dtype), scaled = w * s, q = nearest_code(w, s, z, top);
+        const double residual = static_cast<double>(fabsf(w - (q - z) / s));
+        error += residual;
+        if (residual > quiet_to_the_end && residual > largest) largest = residual;
+        zero_sum += static_cast<double>(q - scaled);
+      }
+      if (largest > dead_zone(norm, beta)) {
+        const double inverse_beta = 1 / beta;
+        zero_sum = 0;
+        for (int i = 0; i < size; ++i) {
+          const float w = stored_float(from, at + i, dtype), q = nearest_code(w, s, z, top), off = w - (q - z) / s, magnitude = fabsf(off);
+          // sign(x) max(|x| - |x|^(p-1) / beta, 0), every operation rounded to f32
+          float rest = 0;
+          if (magnitude > 0) {
+            const double cut = norm == 1 ? inverse_beta
+                                         : static_cast<double>(static_cast<float>(inverse_beta * static_cast<double>(static_cast<float>(
+                                               power(static_cast<double>(magnitude), norm - 1)))));
+            rest = static_cast<float>(static_cast<double>(magnitude) - cut);
+            rest = rest > 0 ? (off < 0 ? -rest : rest) : 0;
+          }
+          zero_sum += static_cast<double>(q - (w - rest) * s);
+        }
+      }
+      const float found = static_cast<float>(zero_sum / static_cast<double>(size));
+      still = found == z && (largest == 0 || beta == last_beta);
+      of_step[still ? 1 : 0] = error;
+      of_step[2] = still ? 0 : 1;
+      z = found;
+    }
+    zeros[static_cast<long long>(step) * groups + g] = z;
+  }
+  settled[g] = still ? 1 : 0;
+}
+
+/// Sums of columns of numbers [rows, columns], each in the order of rows. Grid: ceil(columns / 32); block: 32.
+extern "C" __global__ void sum_columns(const double* numbers, int rows, int columns, double* sums) {
+  const int column = blockIdx.x * blockDim.x + threadIdx.x;
+  if (column >= columns) return;
+  double sum = 0;
+  for (int row = 0; row < rows; ++row) sum += numbers[static_cast<long long>(row) * columns + column];
+  sums[column] = sum;
+}
+
+constexpr float kLeastAbsmax = 1e-38f;
+
+/// The largest magnitude of each block of `size` of `count` weights; NaN if one is. A short last block that is divided has at least 1e-38. Grid: ceil(blocks /
+/// 128); block: 128.
+extern "C" __global__ void bnb_absmax(const unsigned char* weights, int dtype, int count, int size, int divide_short, float* absmax) {
+  const int block = blockIdx.x * blockDim.x + threadIdx.x, blocks = count / size + (count % size != 0 ? 1 : 0);
+  if (block >= blocks) return;
+  const int begin = block * size, end = count - begin < size ? count : begin + size;
+  float largest = 0;
+  for (int i = begin; i < end; ++i) {
+    const float magnitude = fabsf(stored_float(reinterpret_cast<Address>(weights), i, dtype));
+    if (!(magnitude <= largest)) largest = largest != largest ? largest : magnitude;
+  }
+  if (divide_short != 0 && end - begin < size && largest < kLeastAbsmax) largest = kLeastAbsmax;
+  absmax[block] = largest != largest ? nan_value() : largest;
+}
+
+/// Of magnitudes of blocks from `first` of `blocks`: codes in a map of 256 numbers between 255 bounds, and the scales that a reader makes of them. `magnitudes`
+/// has one for each 256 blocks. Grid: ceil(count / 128); block: 128.
+extern "C" __global__ void bnb_nested(const float* absmax, int count, int first, int blocks, float offset, const float* magnitudes, const float* map,
+                                      const float* bounds, unsigned char* codes, float* scale) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  if (!(fabsf(offset) <= 3.4028235e38f)) {
+    codes[i] = 0;
+    scale[i] = nan_value();
+    return;
+  }
+  const int group = (first + i) / 256;
+  const float largest = magnitudes[group], least = largest < kLeastAbsmax ? kLeastAbsmax : largest, distance = absmax[i] - offset;
+  // The last 256 divide if they are fewer.
+  const float value = group + 1 > blocks / 256 ? distance / least : distance * (1.0f / least);
+  int code = 0;
+  for (int step = 128; step > 0; step /= 2) {
+    if (value > bounds[code + step - 1]) code += step;
+  }
+  codes[i] = static_cast<unsigned char>(code);
+  scale[i] = map[code] * largest + offset;
+}
+
+/**
+ * Codes of blocks, two a byte, the first in the high half, by 15 bounds, the codes of 16 cells and what they stand for. errors [3, blocks]: squared errors,
+ * squared weights and the largest error, 0 where the scale is not finite. Grid: ceil(blocks / 128); block: 128.
+ */
+extern "C" __global__ void bnb_four_bit(const unsigned char* weights, int dtype, int count, int size, int divide_short, const float* absmax,
+                                        const float* scale, const float* cuts, const unsigned char* codes, const float* values, unsigned char* packed,
+                                        double* errors) {
+  const int block = blockIdx.x * blockDim.x + threadIdx.x, blocks = count / size + (count % size != 0 ? 1 : 0);
+  if (block >= blocks) return;
+  const int begin = block * size, end = count - begin < size ? count : begin + size;
+  const bool divide = divide_short != 0 && end - begin < size;
+  const float largest = absmax[block], s = scale[block];
+  const float factor = divide ? largest : 1.0f / (largest < kLeastAbsmax ? kLeastAbsmax : largest);
+  const bool finite = fabsf(s) <= 3.4028235e38f;
+  double squared_error = 0, squared_weight = 0, most = 0;
+  for (int i = begin; i < end; i += 2) {
+    int cells[2];
+    double off[2], w[2];
+    LOWBIT_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      // Past the end: the code of 0, which is 0 whatever the block's scale.
+      const bool there = i + half < count;
+      const float x = there ? stored_float(reinterpret_cast<Address>(weights), i + half, dtype) : 0;
+      float u = divide ? x / factor : x * factor;
+      if (!there && !finite) u = 0;
+      int cell = 0;
+      for (int c = 0; c < 15; ++c) cell += u > cuts[c] ? 1 : 0;
+      if (u != u) cell = finite ? 0 : 15;  // what scales to NaN is behind all numbers
+      cells[half] = cell;
+      w[half] = static_cast<double>(x);
+      off[half] = there ? fabs(static_cast<double>(x) - static_cast<double>(values[cell] * s)) : 0;
+      if (off[half] > most) most = off[half];
+    }
+    packed[i / 2] = static_cast<unsigned char>(codes[cells[0]] << 4 | codes[cells[1]]);
+    squared_error += off[0] * off[0] + off[1] * off[1];
+    squared_weight += w[0] * w[0] + w[1] * w[1];
+  }
+  errors[block] = finite ? squared_error : 0;
+  errors[blocks + block] = finite ? squared_weight : 0;
+  errors[2 * static_cast<long long>(blocks) + block] = finite ? most : 0;
+}
+
+}  // namespace lowbit

@@ -1,0 +1,74 @@
+// What routines refuse: e2e/kernels-cuda-quantize.test.ts quantizes with them.
+import { float32Tensor, hostTensor } from '@lowbit/core';
+import { describe, expect, it } from 'vitest';
+import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
+import { needs } from '../../../fixtures/needs.ts';
+import { cuda } from './cuda.ts';
+
+describe('routines on the GPU', () => {
+  it('refuse weights, blocks, grids and tables that cannot be, give all memory back, and end with the backend', async (context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+    pretend();
+    const backend = await cuda({ driver: FAKE_DRIVER }).open();
+    const routine = (name: string) => backend.routines!.get(name)!;
+    const bad = { code: 'ERR_BAD_ARGUMENT' };
+    const weights = float32Tensor(
+      [4, 16],
+      Float32Array.from({ length: 64 }, (_, i) => Math.sin(i)),
+    );
+    const rules = { levels: 16, roundZero: false, smallRange: true };
+    expect((await routine('hqq.min-max')([weights], rules)).map(({ shape }) => shape)).toEqual([[4], [4]]);
+    for (const shape of [[5, 16], [64], [0, 16], [4, 0], [2 ** 40, 16]]) {
+      await expect(routine('hqq.min-max')([{ ...weights, shape }], rules), `${shape}`).rejects.toMatchObject(bad);
+    }
+    await expect(routine('hqq.min-max')([hostTensor('i32', [4, 16], new Int32Array(64))], rules)).rejects.toMatchObject(bad);
+    await expect(routine('hqq.min-max')([], rules)).rejects.toMatchObject(bad);
+    await expect(routine('hqq.min-max')([weights], { ...rules, levels: 300 })).rejects.toMatchObject(bad);
+
+    const ones = float32Tensor([4], [1, 1, 1, 1]);
+    const settled = hostTensor('u8', [4], new Uint8Array(4));
+    const steps = { levels: 16, norm: 0.7, betas: [10, 11], lastBeta: 11 };
+    const proximal = routine('hqq.proximal-steps');
+    expect((await proximal([weights, ones, ones, settled], steps)).map(({ shape }) => shape)).toEqual([[2, 4], [4], [2, 3]]);
+    expect(settled.data).toEqual(new Uint8Array(4));
+    await expect(proximal([weights, float32Tensor([3], [1, 1, 1]), ones, settled], steps)).rejects.toMatchObject(bad);
+    await expect(proximal([weights, ones, ones], steps)).rejects.toMatchObject(bad);
+    await expect(proximal([weights, ones, ones, settled], { ...steps, norm: Number.NaN })).rejects.toMatchObject(bad);
+
+    const run = float32Tensor([99], new Float32Array(99).fill(0.5));
+    const blocks = { size: 64, shortBlock: 'divide' };
+    expect([...new Float32Array((await routine('bnb.absmax')([run], blocks))[0]!.data.buffer)]).toEqual([0.5, 0.5]);
+    for (const size of [0, 1, 63, -64, Number.NaN]) {
+      await expect(routine('bnb.absmax')([run], { ...blocks, size }), `${size}`).rejects.toMatchObject(bad);
+    }
+    const cells = [
+      float32Tensor([15], Array(15).fill(0)),
+      hostTensor('u8', [16], new Uint8Array(16)),
+      float32Tensor([16], Array(16).fill(1)),
+    ];
+    const tables = [float32Tensor([1], [1]), float32Tensor([256], Array(256).fill(0)), float32Tensor([255], Array(255).fill(0))];
+    const nested = { first: 0, blocks: 2, offset: 0.5 };
+    expect(await routine('bnb.four-bit')([run, ...cells, ...tables], { ...blocks, nested })).toHaveLength(5);
+    await expect(routine('bnb.four-bit')([run, ...cells, ...tables], { ...blocks, nested: { ...nested, first: 1 } })).rejects.toMatchObject(
+      bad,
+    );
+    await expect(routine('bnb.four-bit')([run, ...cells, ...tables.slice(1)], { ...blocks, nested })).rejects.toMatchObject(bad);
+    await expect(
+      routine('bnb.four-bit')([run, cells[0]!, hostTensor('u8', [16], new Uint8Array(16).fill(16)), cells[2]!], blocks),
+    ).rejects.toMatchObject(bad);
+    expect(backend.allocated()).toBe(0);
+    await backend[Symbol.asyncDispose]();
+    await expect(routine('bnb.absmax')([run], blocks)).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
+  });
+
+  it('that find no memory say so, and can be called again', async (context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+    pretend({ fail: 'cuMemAlloc/2/1' });
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    const run = float32Tensor([99], new Float32Array(99).fill(0.5));
+    const absmax = backend.routines!.get('bnb.absmax')!;
+    const blocks = { size: 64, shortBlock: 'multiply' };
+    await expect(absmax([run], blocks)).rejects.toMatchObject({ code: 'ERR_LIMIT', details: { reason: 'OUT_OF_MEMORY' } });
+    expect(await absmax([run], blocks)).toHaveLength(1);
+  });
+});
