@@ -59,24 +59,18 @@ for (const name of names) {
     parts.set(path, { count, error: mse * count, weight: mse * count * 10 ** (snrDb / 10), bits: bitsPerWeight(quantized.format, shape) });
     await model.replace(path, await runtime.linear(quantized, { bias }));
   }
-  const sums = { kl: 0, nll: 0, same: 0, tokens: 0 };
-  for (const ids of windows) {
-    const part = await klDivergence(reference, model, ids, { contextLength: ids.length });
-    sums.kl += part.kl * part.tokens;
-    sums.nll += part.model.nll * part.tokens;
-    sums.same += part.top1 * part.tokens;
-    sums.tokens += part.tokens;
-  }
+  const measured = await klDivergence(reference, model, windows, { contextLength: windows[0].length });
   const total = (of) => [...parts.values()].reduce((sum, part) => sum + of(part), 0);
   const round = (value, digits) => Number(value.toPrecision(digits));
   const row = {
     quantizer: name,
     bits: round(total(({ bits, count }) => bits * count) / total(({ count }) => count), 4),
-    kl: round(sums.kl / sums.tokens, 4),
-    perplexity: round(Math.exp(sums.nll / sums.tokens), 6),
-    top1: round(sums.same / sums.tokens, 4),
+    kl: round(measured.kl, 4),
+    klStderr: round(measured.klStderr, 2),
+    perplexity: round(measured.model.perplexity, 6),
+    top1: round(measured.top1, 4),
     weightError: round(total(({ error }) => error) / total(({ weight }) => weight), 4),
-    tokens: sums.tokens,
+    tokens: measured.tokens,
   };
   process.stdout.write(`${JSON.stringify(row)}\n`);
   await model[Symbol.asyncDispose]();

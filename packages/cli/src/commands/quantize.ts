@@ -22,14 +22,14 @@ import {
   SETTINGS,
   type Solver,
 } from '../parse.ts';
-import { filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
+import { bitsFact, filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
 import { PRESET, type PresetName } from '../presets.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import type { BackendUse } from '../running-on.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
 import { readTexts } from '../texts.ts';
-import { bitsText, countText, durationText } from '../units.ts';
+import { countText, durationText } from '../units.ts';
 import { type AllocationFlags, allocate, allocationJson, checkFlags, choiceNames, renderAllocation, renderMeasured } from './allocation.ts';
 import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 
@@ -245,10 +245,7 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
   const { summary } = plan;
   const facts = pairs([
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
-    [
-      'bits per weight',
-      `${bitsText(summary.bitsPerWeight)} over ${countText(summary.quantizedWeights)} quantized weights, scales included`,
-    ],
+    ['bits per weight', bitsFact(summary)],
     ['weights', ratio(plan.weightBytes)],
   ]);
   return [
@@ -272,8 +269,8 @@ interface ReportSettings {
 function renderReport(report: QuantizeModelReport, { out, preset, threads, backend }: ReportSettings, { bold }: Context): string {
   const { summary, weightError } = report;
   const facts: [string, string][] = [
-    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized, ${countText(summary.quantizedWeights)} weights`],
-    ['bits per weight', `${bitsText(summary.bitsPerWeight)}, scales included`],
+    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
+    ['bits per weight', bitsFact(summary)],
     ['weights', ratio(report.weightBytes)],
   ];
   if (preset !== undefined) facts.push(['preset', `${preset}: ${PRESET[preset].why}`]);
