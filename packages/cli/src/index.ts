@@ -45,7 +45,14 @@ export {
   type PlanConvertOptions,
   planConversion,
 } from './convert-model.ts';
-export { IMPORTANCE_TOKENS, type RandomImportanceOptions, randomImportance } from './importance.ts';
+export {
+  type FindImportanceOptions,
+  type FoundImportance,
+  findImportance,
+  IMPORTANCE_TOKENS,
+  type ImportanceReport,
+  type ImportanceSource,
+} from './importance.ts';
 export { type LoadModelOptions, loadModel } from './load-model.ts';
 export {
   type CompareModelsOptions,

@@ -35,9 +35,16 @@ export type Dimension = 1 | 2;
 export const SOLVERS = ['hqq', 'least-squares'] as const;
 export type Solver = (typeof SOLVERS)[number];
 
-/** What `--importance` takes. */
-export const IMPORTANCE = ['none', 'random'] as const;
-export type ImportanceFrom = (typeof IMPORTANCE)[number];
+/** What `--importance` takes beside files. */
+export const IMPORTANCE = ['none', 'random-tokens', 'self', 'weights'] as const;
+/** One of them, or the path of a text. */
+export type ImportanceFrom = (typeof IMPORTANCE)[number] | { readonly file: string };
+
+/** A source of importance; `random` is short for `random-tokens`, anything else a file. Throws ERR_BAD_ARGUMENT. */
+export function parseImportance(text: string): ImportanceFrom {
+  if (text === 'random') return 'random-tokens';
+  return IMPORTANCE.find((name) => name === text) ?? { file: parsePath(text) };
+}
 
 /** What `--quant-zero` takes: one grid for the zeros of a layer, or one for every 128 of them. */
 export const QUANT_ZERO = ['layer', 'groups'] as const;

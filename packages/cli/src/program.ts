@@ -20,7 +20,6 @@ import {
   BENCH_FORMATS,
   DTYPES,
   FLUTE,
-  IMPORTANCE,
   LAYOUTS,
   METHODS,
   type NumberBounds,
@@ -33,6 +32,7 @@ import {
   parseGlob,
   parseGroup,
   parseHadamardSize,
+  parseImportance,
   parseMemory,
   parseNumber,
   parsePair,
@@ -123,8 +123,8 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--importance <from>',
-      `what tells least-squares which channels matter: ${IMPORTANCE.join(' (default) or ')} tokens that are run through the model first`,
-      arg((text) => parseChoice(text, IMPORTANCE)),
+      'what tells least-squares which channels matter: none (default); random-tokens, self (tokens that the model writes) or a text file, run through the model first; or an estimate from weights alone',
+      arg(parseImportance),
     )
     .option(
       '--preset <name>',

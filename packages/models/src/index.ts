@@ -35,6 +35,7 @@ export {
   type Sensitivities,
   type SensitivityMetric,
 } from './evaluate/sensitivity.ts';
+export { type WeightImportanceOptions, weightImportance } from './evaluate/weight-importance.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
 export type { BatchEvent, BatchRequest } from './model/batch.ts';
 export { type EstimateOptions, estimateMemory, type MemoryEstimate, type Verdict } from './model/estimate.ts';
