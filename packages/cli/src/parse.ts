@@ -10,10 +10,10 @@ export type MethodName = (typeof METHODS)[number];
 /** Settings that each method has. Of `group`, only hqq has `none`. */
 export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSettings)[]>> = {
   hqq: ['bits', 'group', 'axis', 'solver', 'quantScale', 'quantZero'],
-  nf4: ['group', 'doubleQuant', 'computeDtype', 'allowNonFinite'],
-  fp4: ['group', 'doubleQuant', 'computeDtype', 'allowNonFinite'],
+  nf4: ['group', 'doubleQuant', 'scale', 'computeDtype', 'allowNonFinite'],
+  fp4: ['group', 'doubleQuant', 'scale', 'computeDtype', 'allowNonFinite'],
   int8: ['threshold', 'allowNonFinite'],
-  higgs: ['bits', 'p', 'group', 'hadamardSize'],
+  higgs: ['bits', 'p', 'group', 'hadamardSize', 'scale'],
 };
 
 /** Bits per code that HQQ has; HIGGS has 4, 3 and 2 of them. */
@@ -46,6 +46,10 @@ export function parseImportance(text: string): ImportanceFrom {
   return IMPORTANCE.find((name) => name === text) ?? { file: parsePath(text) };
 }
 
+/** What `--scale` takes: of nf4 and fp4 the first two, of higgs the others; the first of each is the default. */
+export const SCALES = ['absmax', 'search', 'norm', 'unbiased'] as const;
+export type ScaleKind = (typeof SCALES)[number];
+
 /** What `--quant-zero` takes: one grid for the zeros of a layer, or one for every 128 of them. */
 export const QUANT_ZERO = ['layer', 'groups'] as const;
 export type QuantZero = (typeof QUANT_ZERO)[number];
@@ -76,6 +80,7 @@ export interface MethodSettings {
   readonly quantScale?: boolean | undefined;
   readonly quantZero?: QuantZero | undefined;
   readonly doubleQuant?: boolean | undefined;
+  readonly scale?: ScaleKind | undefined;
   readonly threshold?: number | undefined;
   readonly p?: Dimension | undefined;
   readonly hadamardSize?: number | undefined;
@@ -225,6 +230,7 @@ const WRITTEN: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
   axis: 'a1',
   solver: `a solver (${SOLVERS.join(', ')})`,
   doubleQuant: 'dq',
+  scale: 'search (nf4, fp4) or unbiased (higgs)',
   threshold: 't6',
   p: 'p2',
   hadamardSize: 'h512',
@@ -234,6 +240,8 @@ const WRITTEN: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
 function parseSetting(text: string): readonly [keyof MethodSettings, MethodSettings] | undefined {
   const solver = solverOf(text);
   if (solver) return ['solver', { solver }];
+  const scale = SCALES.find((kind) => kind === text);
+  if (scale) return ['scale', { scale }];
   if (text === 'dq') return ['doubleQuant', { doubleQuant: true }];
   const value = text.slice(1);
   if (text[0] === 'b') return ['bits', { bits: parseBits(value) }];
@@ -246,8 +254,8 @@ function parseSetting(text: string): readonly [keyof MethodSettings, MethodSetti
 }
 
 /**
- * `GLOB=keep`, `GLOB=hqq[:bBITS][:gGROUP][:aAXIS][:SOLVER]`, `GLOB=nf4[:gGROUP][:dq]` (or fp4), `GLOB=int8[:tTHRESHOLD]` or
- * `GLOB=higgs[:bBITS][:pP][:gGROUP][:hHADAMARD]`, settings in any order.
+ * `GLOB=keep`, `GLOB=hqq[:bBITS][:gGROUP][:aAXIS][:SOLVER]`, `GLOB=nf4[:gGROUP][:dq][:search]` (or fp4), `GLOB=int8[:tTHRESHOLD]` or
+ * `GLOB=higgs[:bBITS][:pP][:gGROUP][:hHADAMARD][:unbiased]`, settings in any order.
  * Throws ERR_BAD_ARGUMENT.
  */
 export function parseRule(text: string): RuleText {

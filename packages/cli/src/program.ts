@@ -42,6 +42,7 @@ import {
   parseThreshold,
   QUANT_ZERO,
   type RuleText,
+  SCALES,
   SOLVERS,
 } from './parse.ts';
 import { PRESETS } from './presets.ts';
@@ -104,6 +105,11 @@ function addQuantize(program: Command, start: Start): void {
       'higgs: weights of a row that are rotated together, a power of two (default: 512)',
       arg(parseHadamardSize),
     )
+    .option(
+      '--scale <how>',
+      'nf4, fp4: absmax (default), or search for the one with the least error; higgs: norm (default), or unbiased, better at 2 bits; the same files',
+      arg((text) => parseChoice(text, SCALES)),
+    )
     .option('--double-quant', 'nf4, fp4: keep scales as 8-bit codes')
     .option(
       '--threshold <x>',
@@ -123,7 +129,7 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--importance <from>',
-      'what tells least-squares which channels matter: none (default); random-tokens, self (tokens that the model writes) or a text file, run through the model first; or an estimate from weights alone',
+      'what tells --solver least-squares and --scale search which channels matter: none (default); random-tokens, self (tokens that the model writes) or a text file, run through the model first; or an estimate from weights alone',
       arg(parseImportance),
     )
     .option(

@@ -19,6 +19,7 @@ import {
   parseUse,
   type QuantZero,
   type RuleText,
+  type ScaleKind,
   SETTINGS,
   type Solver,
 } from '../parse.ts';
@@ -41,6 +42,7 @@ export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<Ba
   readonly axis?: 0 | 1;
   readonly solver?: Solver;
   readonly doubleQuant?: boolean;
+  readonly scale?: ScaleKind;
   readonly threshold?: number;
   readonly p?: Dimension;
   readonly hadamardSize?: number;
@@ -84,10 +86,11 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   checkFlags(options);
   checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
-  const solvers = [options.solver, ...uses.map((use) => (use === 'keep' ? undefined : use.solver))];
-  if (options.importance !== 'none' && !solvers.includes('least-squares')) {
+  const settingsUsed = [options, ...uses.filter((use) => use !== 'keep')];
+  const hasUse = settingsUsed.some(({ solver, scale }) => solver === 'least-squares' || scale === 'search');
+  if (options.importance !== 'none' && !hasUse) {
     const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
-    throw new UsageError(`--importance ${from} needs --solver least-squares`, 'Nothing else has a use for it.');
+    throw new UsageError(`--importance ${from} needs --solver least-squares or --scale search`, 'Nothing else has a use for it.');
   }
   const settings = settingsOf(options);
   if (options.dtype === 'f32' && [options.method, ...uses.map((use) => (use === 'keep' ? undefined : use.method))].includes('higgs')) {
@@ -243,6 +246,7 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   quantScale: '--quant-scale',
   quantZero: '--quant-zero',
   doubleQuant: '--double-quant',
+  scale: '--scale',
   threshold: '--threshold',
   p: '--p',
   hadamardSize: '--hadamard-size',
@@ -252,10 +256,11 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
 
 /** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
 function settingsOf({ method, rules, targetBits, ...flags }: QuantizeOptions): MethodSettings {
-  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, computeDtype, allowNonFinite, p, hadamardSize } = flags;
+  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, scale, threshold, computeDtype, allowNonFinite, p, hadamardSize } =
+    flags;
   const settings: MethodSettings = {
     ...{ bits, group, axis, solver, quantScale, quantZero },
-    ...{ doubleQuant, threshold, computeDtype, allowNonFinite },
+    ...{ doubleQuant, scale, threshold, computeDtype, allowNonFinite },
     ...{ p, hadamardSize },
   };
   const uses = [...rules.map(({ use }) => use), ...(targetBits === undefined ? [] : choiceNames(flags, method, settings).map(parseUse))];
