@@ -1,4 +1,4 @@
-import { isLowbitError, parseImportance } from '@lowbit/core';
+import { isLowbitError } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import {
   parseAxis,
@@ -6,6 +6,7 @@ import {
   parseChoice,
   parseCounts,
   parseGroup,
+  parseImportance,
   parseMemory,
   parseNumber,
   parsePair,
