@@ -4,7 +4,15 @@ import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { EstimateReport, GenerateResult, InspectReport, PerplexityReport, QuantizeModelReport } from 'lowbit';
+import type {
+  CompareReport,
+  EstimateReport,
+  GenerateResult,
+  InspectReport,
+  PerplexityReport,
+  QuantizeModelReport,
+  SensitivityReport,
+} from 'lowbit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ensureBuilt, lowbit, lowbitJson, main, type Outcome, TINY } from './cli-process.ts';
 
@@ -361,6 +369,48 @@ describe('perplexity', () => {
     const shown = await lowbit(['perplexity', TINY, '--data', at('text.txt'), '--ctx', '128', '--stride', '64']);
     expect(shown.stdout).toContain(fromText.json.perplexity.toFixed(4));
   });
+});
+
+describe('compare', () => {
+  it('says what quantizing lost, in all and layer by layer', async () => {
+    expect((await lowbit(['quantize', TINY, '-o', at('compared'), '-b', '3', '--skip', 'model.layers.0.**', '--quiet'])).code).toBe(0);
+    writeFileSync(at('compared.txt'), readFileSync(join(TINY, 'eval.txt'), 'utf8').slice(0, 1500));
+    const flags = ['--data', at('compared.txt'), '--ctx', '128', '--layers'];
+    const { json } = await lowbitJson<CompareReport>(['compare', at('compared'), TINY, ...flags]);
+    expect(json).toMatchObject({ contextLength: 128, stride: 127, startToken: 0 });
+    expect(json.kl).toBeGreaterThan(0.005);
+    expect(json.kl).toBeLessThan(0.05);
+    expect(json.klStderr).toBeLessThan(json.kl / 3);
+    expect(json.top1).toBeGreaterThan(0.8);
+    expect(json.size.reference).toMatchObject({ bitsPerParameter: 16, bitsPerWeight: null });
+    expect(json.size.model.parameters).toBe(json.size.reference.parameters);
+    expect(json.size.model.bitsPerWeight).toBeCloseTo(3.71, 1);
+    expect(json.size.model.bitsPerParameter).toBeCloseTo((8 * json.size.model.bytes) / json.size.model.parameters, 9);
+    const linears = json.linears!;
+    expect(linears.length).toBe(35); // all but those of the layer that was skipped
+    for (const { weightError, outputError, outputErrorStderr, snrDb, bitsPerWeight } of linears) {
+      expect(snrDb).toBeCloseTo(-10 * Math.log10(weightError), 9);
+      expect(outputError / weightError).toBeGreaterThan(0.1);
+      expect(outputError / weightError).toBeLessThan(10);
+      expect(outputErrorStderr).toBeLessThan(outputError / 3);
+      expect(bitsPerWeight).toBeCloseTo(3.71, 1);
+    }
+    const shown = await lowbit(['compare', at('compared'), TINY, ...flags]);
+    expect(shown.stdout).toContain(`${json.kl.toPrecision(4)} +- ${json.klStderr.toPrecision(2)} nats`);
+    expect(shown.stdout).toContain(linears[0]!.path);
+    const refused = await lowbit(['compare', TINY, TINY]);
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('compare needs a text')]);
+  });
+});
+
+it('sensitivity: what quantize --target-bits would measure, kept for it', async () => {
+  const { json } = await lowbitJson<SensitivityReport>(['sensitivity', TINY, '--tokens', '16', '--save', at('sensitive.json')]);
+  expect(json).toMatchObject({ metric: 'kl', tokens: 16, on: 'random' });
+  expect(json.linears.length).toBe(42);
+  const shown = await lowbit(['sensitivity', TINY, '--on', at('sensitive.json')]);
+  expect(shown.stdout).toMatch(/mlp\.down_proj +6 /);
+  const plan = await lowbit(['quantize', TINY, '--dry-run', '--target-bits', '3.25', '--sensitivity', at('sensitive.json')]);
+  expect([plan.code, plan.stdout]).toEqual([0, expect.stringContaining('16 random tokens')]);
 });
 
 it('perplexity of a model that computes NaN is an error', async () => {

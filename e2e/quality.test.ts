@@ -1,5 +1,5 @@
-// The quality figures of the Python libraries, repeated: weight errors of every HQQ, bitsandbytes and HIGGS row, and perplexities. Procedure:
-// fixtures/golden/QUALITY.md.
+// The quality figures of the Python libraries, repeated: weight errors of every HQQ, bitsandbytes and HIGGS row, perplexities, and where kernels-cpu runs
+// them KL divergences and shares of equal first tokens. Procedure: fixtures/golden/QUALITY.md.
 //
 // The reference backend is the specification, and takes minutes for a row: one row of the tiny model runs on it always. Others run on kernels-cpu where
 // that is built, a tenth of the time: two of the tiny model always, the rest with LOWBIT_SLOW=1, those of SmolLM2 when LOWBIT_SMOLLM2 names its folder as
@@ -26,7 +26,7 @@ import { type HiggsBits, type HiggsDim, higgs } from '@lowbit/higgs';
 import { type HqqBits, hqq } from '@lowbit/hqq';
 import { type FolderCheckpoint, openCheckpoint } from '@lowbit/hub';
 import { cpu } from '@lowbit/kernels-cpu';
-import { type LanguageModel, llama, loadModel, perplexity } from '@lowbit/models';
+import { type Divergence, klDivergence, type LanguageModel, llama, loadModel, perplexity } from '@lowbit/models';
 import { describe, expect, it } from 'vitest';
 import { goldenJson } from '../fixtures/golden.ts';
 import { needs } from '../fixtures/needs.ts';
@@ -34,6 +34,8 @@ import { needs } from '../fixtures/needs.ts';
 interface Row {
   method: string;
   ppl: number;
+  kl: number;
+  top1: number;
   weight_error: number;
 }
 const { models } = goldenJson<{ models: Record<'tiny' | 'smollm2', { rows: Row[]; predictions: number }> }>('quality.json');
@@ -124,23 +126,44 @@ async function expandLinears(model: LanguageModel, quantizer: Quantizer, runtime
   }
 }
 
-/** The procedure of QUALITY.md: every linear of the decoder blocks quantized with float32 scales (HIGGS: bfloat16), windows scored on their own. */
-async function measurePerplexity(
+/** The model with every linear of the decoder blocks quantized with float32 scales (HIGGS: bfloat16), as QUALITY.md has it. */
+async function quantizedModel(checkpoint: FolderCheckpoint, quantizer: Quantizer | undefined, runtime: Runtime): Promise<LanguageModel> {
+  const model = await loadModel(checkpoint, { runtime });
+  const format = quantizer?.format([128, 512], metaDtype(quantizer));
+  const backend = await runtime.backend(runtime.backends[0]!);
+  const runs = format && backend.supports({ format, shape: [128, 512], use: 'linear' }).level !== 'none';
+  if (quantizer && (format?.kind === 'int8' || !runs)) await expandLinears(model, quantizer, runtime);
+  else if (quantizer)
+    await patchLinears(model, [{ match: ['self_attn.*', 'mlp.*'], use: quantizer }], { runtime, metaDtype: metaDtype(quantizer) });
+  return model;
+}
+
+interface Measured {
+  readonly perplexity: number;
+  readonly tokens: number;
+  /** Against the model in 16 bits; absent where that would have taken minutes. */
+  readonly divergence?: Divergence;
+}
+
+/** Windows scored on their own; with `both` beside the model in 16 bits. */
+async function measure(
   checkpoint: FolderCheckpoint,
   windows: number[][],
   quantizer: Quantizer | undefined,
   backend: BackendProvider,
-) {
+  both: boolean,
+): Promise<Measured> {
   await using runtime = await createRuntime({ backends: [backend] });
-  await using model = await loadModel(checkpoint, { runtime });
-  const format = quantizer?.format([128, 512], metaDtype(quantizer));
-  const runs = format && (await runtime.backend(backend.name)).supports({ format, shape: [128, 512], use: 'linear' }).level !== 'none';
-  if (quantizer && (format?.kind === 'int8' || !runs)) await expandLinears(model, quantizer, runtime);
-  else if (quantizer)
-    await patchLinears(model, [{ match: ['self_attn.*', 'mlp.*'], use: quantizer }], { runtime, metaDtype: metaDtype(quantizer) });
+  await using model = await quantizedModel(checkpoint, quantizer, runtime);
+  const contextLength = windows[0]!.length;
+  if (both) {
+    await using reference = await loadModel(checkpoint, { runtime });
+    const divergence = await klDivergence(reference, model, windows, { contextLength });
+    return { perplexity: divergence.model.perplexity, tokens: divergence.tokens, divergence };
+  }
   let [sum, tokens] = [0, 0];
   for (const ids of windows) {
-    const part = await perplexity(model, ids, { contextLength: ids.length });
+    const part = await perplexity(model, ids, { contextLength });
     sum += part.nll * part.tokens;
     tokens += part.tokens;
   }
@@ -166,9 +189,9 @@ describe.each(['tiny', 'smollm2'] as const)('%s', (name) => {
     });
   }
 
-  for (const row of rows.filter(({ method, ppl }) => method === 'bf16' || (parse(method) && ppl < 120))) {
+  for (const row of rows.filter(({ method }) => method === 'bf16' || parse(method))) {
     const always = name === 'tiny' ? ALWAYS[row.method] : undefined;
-    it(`perplexity of ${row.method}`, { timeout: 14_400_000 }, async (context) => {
+    it(`perplexity and divergence of ${row.method}`, { timeout: 14_400_000 }, async (context) => {
       needs(
         context,
         'smollm2',
@@ -180,10 +203,20 @@ describe.each(['tiny', 'smollm2'] as const)('%s', (name) => {
       else needs(context, 'slow', slow || always !== undefined, 'LOWBIT_SLOW is not 1');
       await using checkpoint = await openCheckpoint(subject.folder);
       const backend = backendOf(row.method);
-      const measured = await measurePerplexity(checkpoint, subject.windows(), parse(row.method), backend);
-      console.info(`${name} ${row.method} on ${backend.name}: perplexity ${measured.perplexity.toFixed(4)}, Python ${row.ppl}`);
+      const both = row.method !== 'bf16' && (backend.name === 'cpu' || slow);
+      const measured = await measure(checkpoint, subject.windows(), parse(row.method), backend, both);
+      const { divergence } = measured;
+      console.info(
+        `${name} ${row.method} on ${backend.name}: perplexity ${measured.perplexity.toFixed(4)}, Python ${row.ppl}`,
+        divergence ? `KL ${divergence.kl.toFixed(5)}, Python ${row.kl}; top-1 ${divergence.top1.toFixed(4)}, Python ${row.top1}` : '',
+      );
+      if (divergence) {
+        expect(Math.abs(divergence.kl - row.kl)).toBeLessThanOrEqual(row.kl < 0.001 ? 2e-5 : 0.02 * row.kl);
+        // Both are of the same positions, so only near ties of the two likeliest tokens can differ.
+        expect(Math.abs(divergence.top1 - row.top1)).toBeLessThanOrEqual(0.005);
+      }
       expect(measured.tokens).toBe(predictions);
-      expect(Math.abs(measured.perplexity / row.ppl - 1)).toBeLessThan(0.005);
+      if (row.ppl < 120) expect(Math.abs(measured.perplexity / row.ppl - 1)).toBeLessThan(0.005);
     });
   }
 });

@@ -12,6 +12,7 @@ import { blockAbsmax, packBlocks, type ShortBlock } from './blocks.ts';
 import { cellFinder } from './cells.ts';
 import type { Piece } from './chunks.ts';
 import type { NestedScales } from './double-quant.ts';
+import { packClipped, searchScales } from './scale-search.ts';
 import type { Cells } from './tables.ts';
 
 /** Results of a piece; the arrays are new. */
@@ -69,6 +70,27 @@ function coderHere(cells: Cells, { size, shortBlock }: CoderSettings): BlockCode
       const packed = new Uint8Array(Math.ceil(piece.count / 2));
       const errors = new Float64Array(3 * absmax.length);
       packBlocks({ values: toFloat32(piece.weights), size, shortBlock, absmax, scale }, finder, packed, errors);
+      return { packed, absmax, scale, errors, nestedCodes };
+    },
+  };
+}
+
+/** Scales by search: always here, no backend has it. */
+export function searchingCoder(cells: Cells, { size }: Pick<CoderSettings, 'size'>, channels: Float64Array | undefined): BlockCoder {
+  const finder = cellFinder(cells);
+  const scalesOf = ({ weights, from }: Piece): Float32Array => searchScales({ values: toFloat32(weights), size, from, channels }, finder);
+  return {
+    backed: false,
+    absmax: async (piece) => scalesOf(piece),
+    async code(piece, nested) {
+      const absmax = scalesOf(piece);
+      const nestedCodes = nested && new Uint8Array(absmax.length);
+      const scale = nested ? new Float32Array(absmax.length) : absmax;
+      if (nestedCodes) nested.code(piece.from / size, absmax, nestedCodes, scale);
+      const packed = new Uint8Array(Math.ceil(piece.count / 2));
+      const errors = new Float64Array(3 * absmax.length);
+      // What a reader multiplies by decides the code, too.
+      packClipped({ values: toFloat32(piece.weights), size, absmax: scale, scale }, finder, packed, errors);
       return { packed, absmax, scale, errors, nestedCodes };
     },
   };

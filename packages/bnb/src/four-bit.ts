@@ -1,9 +1,9 @@
 // NF4 and FP4: settings in, a quantizer out.
 
-import { type Codebook, FP4_TABLE, NF4_TABLE, type Quantizer, writeFloat32 } from '@lowbit/core';
+import { type Codebook, channelWeights, FP4_TABLE, NF4_TABLE, type Quantizer, writeFloat32 } from '@lowbit/core';
 import { addErrors, noError, type ShortBlock, weightError } from './blocks.ts';
 import { Chunks } from './chunks.ts';
-import { blockCoder } from './coder.ts';
+import { blockCoder, searchingCoder } from './coder.ts';
 import { NESTED_BLOCK, nestedScales } from './double-quant.ts';
 import { type FourBitSettings, type Fp4Options, fourBitConfig, fp4Settings, type Nf4Options, nf4Settings } from './options.ts';
 import { FP4_CELLS, FP4_CUDA_CELLS, NF4_CELLS } from './tables.ts';
@@ -37,7 +37,8 @@ function fourBit(s: FourBitSettings): Quantizer {
   const table = s.type === 'nf4' ? NF4_TABLE : FP4_TABLE;
   const cuda = s.thresholds === 'cuda';
   const cells = s.type === 'nf4' ? NF4_CELLS : cuda ? FP4_CUDA_CELLS : FP4_CELLS;
-  const { nonFinite, ...bytesFollowFrom } = s; // a run that was refused may go on with allowNonFinite
+  const { nonFinite, scale, ...rest } = s; // a run that was refused may go on with allowNonFinite
+  const bytesFollowFrom = scale === 'search' ? { ...rest, scale } : rest;
   const shortBlock: ShortBlock = cuda ? 'multiply' : 'divide';
   return {
     spec: 1,
@@ -48,7 +49,10 @@ function fourBit(s: FourBitSettings): Quantizer {
     async quantize(weight, format, out, context) {
       const size = (format as Codebook).group;
       const count = weight.shape[0] * weight.shape[1];
-      const coder = blockCoder(cells, { name: weight.name, size, shortBlock, nonFinite }, context);
+      const coder =
+        scale === 'search'
+          ? searchingCoder(cells, { size }, context.importance && channelWeights(context.importance, weight.shape))
+          : blockCoder(cells, { name: weight.name, size, shortBlock, nonFinite }, context);
       const chunks = new Chunks(weight, { unit: size, bytesPerWeight: 5, nonFinite, backed: coder.backed }, context);
       const nested = s.doubleQuant ? await nestedScales(chunks, coder, count, size) : undefined;
       await out.write('table', 0, f32Bytes(table));

@@ -20,6 +20,11 @@ export interface Nf4Options extends NonFiniteOptions {
   readonly blockSize?: number;
   /** Keep magnitudes as 8-bit codes: 4.13 bits a weight instead of 4.5 at 64. Default false. */
   readonly doubleQuant?: boolean;
+  /**
+   * What is stored as a block's magnitude. `absmax` (default): the largest of its weights, as in Python. `search`: the scale with the least squared error, each
+   * weight counted by the importance of its channel where that is given; the same files, which Python reads. Slower, and not with `allowNonFinite`.
+   */
+  readonly scale?: 'absmax' | 'search';
   /** `bnb_4bit_compute_dtype` of the checkpoint. Default f32, as in transformers; bf16 is what most files say. */
   readonly computeDtype?: ComputeDtype;
 }
@@ -41,6 +46,7 @@ export interface FourBitSettings {
   readonly type: 'nf4' | 'fp4';
   readonly blockSize: number;
   readonly doubleQuant: boolean;
+  readonly scale: 'absmax' | 'search';
   readonly computeDtype: ComputeDtype;
   readonly thresholds: 'midpoints' | 'cuda';
   readonly nonFinite: NonFinite;
@@ -60,7 +66,7 @@ export const TORCH_NAMES: Readonly<Record<ComputeDtype, string>> = { f32: 'float
 export const STORAGES = ['uint8', 'int8', 'float16', 'bfloat16', 'float32', 'float64'] as const;
 export type QuantStorage = (typeof STORAGES)[number];
 
-const NF4_OPTIONS: readonly (keyof Nf4Options)[] = ['blockSize', 'doubleQuant', 'computeDtype', 'allowNonFinite'];
+const NF4_OPTIONS: readonly (keyof Nf4Options)[] = ['blockSize', 'doubleQuant', 'scale', 'computeDtype', 'allowNonFinite'];
 const FP4_OPTIONS: readonly (keyof Fp4Options)[] = [...NF4_OPTIONS, 'thresholds'];
 
 /** Defaults filled in and checked. Throws ERR_BAD_ARGUMENT. */
@@ -97,11 +103,18 @@ function nonFiniteOf(call: string, { allowNonFinite = false }: NonFiniteOptions)
 }
 
 function common(call: string, options: Nf4Options): Omit<FourBitSettings, 'type' | 'thresholds'> {
-  const { blockSize = 64, doubleQuant = false, computeDtype = 'f32' } = options;
+  const { blockSize = 64, doubleQuant = false, scale = 'absmax', computeDtype = 'f32' } = options;
   if (!BLOCK_SIZES.includes(blockSize)) throw badOption(call, 'blockSize', blockSize, `Use one of ${BLOCK_SIZES.join(', ')}.`);
   if (typeof doubleQuant !== 'boolean') throw badOption(call, 'doubleQuant', doubleQuant, 'Use true or false.');
   if (!Object.hasOwn(TORCH_NAMES, computeDtype)) throw badOption(call, 'computeDtype', computeDtype, 'Use f32, f16 or bf16.');
-  return { blockSize, doubleQuant, computeDtype, nonFinite: nonFiniteOf(call, options) };
+  if (scale !== 'absmax' && scale !== 'search') throw badOption(call, 'scale', scale, "Use 'absmax' or 'search'.");
+  const nonFinite = nonFiniteOf(call, options);
+  if (scale === 'search' && nonFinite === 'keep') {
+    throw refusal(call, 'a scale is searched among numbers, and allowNonFinite keeps what are none', 'Use one of the two.', {
+      option: 'scale',
+    });
+  }
+  return { blockSize, doubleQuant, scale, computeDtype, nonFinite };
 }
 
 function badOption(call: string, name: string, value: unknown, hint: string) {

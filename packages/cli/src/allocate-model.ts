@@ -31,7 +31,9 @@ import { type SensitivityOptions, sensitivitiesOf, type TestedSensitivities } fr
 
 export interface AllocateModelOptions
   extends SensitivityOptions,
-    Pick<QuantizeModelOptions, 'rules' | 'dtype' | 'layout' | 'layouts' | 'codecs' | 'importance' | 'threads'> {
+    Pick<QuantizeModelOptions, 'rules' | 'dtype' | 'layout' | 'layouts' | 'codecs' | 'threads'> {
+  /** From `findImportance`: errors count by it, as they do when quantizing with it. */
+  readonly importance?: ReadonlyMap<string, Importance> | undefined;
   /** Average of stored bits per weight, over the linears that are chosen for: those that no rule matches, `lm_head` and embeddings never. */
   readonly targetBits: number;
   /** What can be chosen; default the widths of hqq. A choice that cannot hold a linear's shape is left out for it. */

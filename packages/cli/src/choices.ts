@@ -64,10 +64,12 @@ const HIGGS_MSE: Readonly<Record<Dimension, Readonly<Record<number, number>>>> =
  * HIGGS rotates weights to bell shape, so its error is that of the grid, whatever the weights. What falls on padding is cut off. A last block of c columns
  * rotates to a pattern that repeats after P, the power of two from c on, and so does its error: turned back it fills P columns, c of which stay.
  */
-function higgsError({ bits = 4, p = 2, hadamardSize = 512 }: MethodSettings): NonNullable<ModelChoice['error']> {
+function higgsError({ bits = 4, p = 2, hadamardSize = 512, scale }: MethodSettings): NonNullable<ModelChoice['error']> {
   return ([, inp]) => {
     const rest = inp % hadamardSize;
     const kept = rest === 0 ? 0 : (rest * rest) / 2 ** Math.ceil(Math.log2(rest));
-    return (HIGGS_MSE[p][bits]! * (inp - rest + kept)) / inp;
+    const mse = HIGGS_MSE[p][bits]!;
+    // Points that are longer by 1 / (1 - mse) leave an error across the weights alone, larger by as much.
+    return ((scale === 'unbiased' ? mse / (1 - mse) : mse) * (inp - rest + kept)) / inp;
   };
 }

@@ -1,31 +1,176 @@
-// What an error in each layer of a model folder costs, without data: from random tokens run through the model once, layer by layer.
+// What an error in each layer of a model folder costs: where the numbers come from, by name.
 
-import type { CallOptions, Importance } from '@lowbit/core';
-import { checkpointImportance, randomTokens } from '@lowbit/models';
+import { adapterFor, type CallOptions, type Importance, isLowbitError, keptByDefault, LowbitError, type ModelAdapter } from '@lowbit/core';
+import type { FolderCheckpoint } from '@lowbit/hub';
+import { checkpointImportance, defaultAdapters, loadTokenizer, randomTokens, weightImportance } from '@lowbit/models';
+import { generatedTokens } from './generated-tokens.ts';
 import { openModelFolder } from './open.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
+import { encodeText } from './texts.ts';
 
 /** Tokens run through the model: more change little. */
 export const IMPORTANCE_TOKENS = 1024;
 /** Tokens of one sample; a model may have been made for no more than a few hundred. */
 const SAMPLE = 256;
 
-export interface RandomImportanceOptions extends CallOptions, RunsOn {}
+/**
+ * Where importance comes from. `random-tokens`: the second moments of what the linears of the model itself get when it reads 1,024 uniformly random tokens, no data at
+ * all. `self`: the same for tokens that it generated. `{ text }` or `{ ids }`: for the first 1,024 tokens of a text. `weights`: an estimate from the
+ * weights alone, nothing is run. `none`: every channel counts alike.
+ */
+export type ImportanceSource =
+  | 'random-tokens'
+  | 'self'
+  | 'weights'
+  | 'none'
+  | { readonly text: string }
+  | { readonly ids: readonly ArrayLike<number>[] };
+
+/** What was done. */
+export interface ImportanceReport {
+  readonly from: 'random-tokens' | 'self' | 'text' | 'weights' | 'none';
+  /** Tokens that were run; 0 where none were. */
+  readonly tokens: number;
+  /** Linears that no token reached, such as experts that were never chosen: theirs is the estimate from weights. */
+  readonly estimated: readonly string[];
+  /** Why it is not what was asked for; null if it is. */
+  readonly why: string | null;
+}
+
+export interface FoundImportance {
+  /** By path; undefined where nothing is known. */
+  readonly importance: ReadonlyMap<string, Importance> | undefined;
+  readonly report: ImportanceReport;
+}
+
+export interface FindImportanceOptions extends CallOptions, RunsOn {
+  readonly adapters?: readonly ModelAdapter[] | undefined;
+  /** Of random and generated tokens; default 1. */
+  readonly seed?: number | undefined;
+  /** Tokens to run; default 1,024. */
+  readonly tokens?: number | undefined;
+}
 
 /**
- * Importance of every linear of a model folder, for `quantizeModel`. The same folder gives the same numbers on the same backend; others differ in last digits. One layer's weights are in memory at a time.
- * @throws what `openModelFolder`, core's `createRuntime` and models' `checkpointImportance` throw
+ * Importance of every linear of a model folder, for `quantizeModel`. The same folder gives the same numbers on the same backend; others differ in last digits.
+ * One layer's weights are in memory at a time, with `self` first the whole model. An architecture that cannot be run on a text gets the estimate from weights, one that no adapter
+ * serves gets none, and the report says so.
+ * @throws ERR_BAD_ARGUMENT for a source that is none or a text without tokens, ERR_NON_FINITE for moments that are no numbers, and what `openModelFolder`, core's
+ * `createRuntime` and models' `checkpointImportance` throw
  *
  * @example
- * const importance = await randomImportance('./model');
- * await quantizeModel('./model', { out: './model-hqq3', quantizer: hqq({ bits: 3, solver: 'least-squares' }), importance });
+ * const { importance, report } = await findImportance('./model', 'random-tokens');
  */
-export async function randomImportance(path: string, options: RandomImportanceOptions = {}): Promise<ReadonlyMap<string, Importance>> {
-  const { signal, onProgress } = options;
-  await using checkpoint = await openModelFolder(path, { signal });
-  await using own = await runtimeOf(options);
-  const { vocab_size: vocab } = checkpoint.config;
-  const tokens = randomTokens(typeof vocab === 'number' ? vocab : Number.NaN, IMPORTANCE_TOKENS);
-  const ids = Array.from({ length: IMPORTANCE_TOKENS / SAMPLE }, (_, i) => tokens.subarray(i * SAMPLE, (i + 1) * SAMPLE));
-  return await checkpointImportance(checkpoint, { runtime: own.runtime, ids, signal, onProgress });
+export async function findImportance(
+  path: string,
+  source: ImportanceSource,
+  options: FindImportanceOptions = {},
+): Promise<FoundImportance> {
+  await using checkpoint = await openModelFolder(path, { signal: options.signal });
+  return await importanceOf(checkpoint, source, options);
+}
+
+/** The same for a folder that is open. */
+export async function importanceOf(
+  checkpoint: FolderCheckpoint,
+  source: ImportanceSource,
+  options: FindImportanceOptions,
+): Promise<FoundImportance> {
+  const { adapters, signal, onProgress } = options;
+  const from = nameOf(source);
+  if (from === 'none') return { importance: undefined, report: { from, tokens: 0, estimated: [], why: null } };
+  try {
+    if (from === 'weights') return await fromWeights(checkpoint, null, options);
+    await using own = await runtimeOf(options);
+    const ids = await samplesOf(checkpoint, source, { ...options, runtime: own.runtime });
+    const found = await checkpointImportance(checkpoint, { runtime: own.runtime, ids, adapters: adapters ?? [], signal, onProgress });
+    const { importance, estimated } = await filled(checkpoint, found, options);
+    return { importance, report: { from, tokens: ids.reduce((sum, { length }) => sum + length, 0), estimated, why: null } };
+  } catch (error) {
+    if (!isLowbitError(error, 'ERR_UNSUPPORTED_ARCH')) throw error;
+    if (from === 'weights') return { importance: undefined, report: { from: 'none', tokens: 0, estimated: [], why: error.message } };
+    return await fromWeights(checkpoint, error.message, options).catch((other): FoundImportance => {
+      if (!isLowbitError(other, 'ERR_UNSUPPORTED_ARCH')) throw other;
+      return { importance: undefined, report: { from: 'none', tokens: 0, estimated: [], why: other.message } };
+    });
+  }
+}
+
+function nameOf(source: ImportanceSource): ImportanceReport['from'] {
+  if (typeof source === 'object' && source !== null && ('text' in source || 'ids' in source)) return 'text';
+  if (source === 'random-tokens' || source === 'self' || source === 'weights' || source === 'none') return source;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `importance cannot be ${JSON.stringify(source)}`, {
+    hint: "Pass 'random-tokens', 'self', 'weights', 'none', { text } or { ids }, or a map of what was found before.",
+  });
+}
+
+async function fromWeights(
+  checkpoint: FolderCheckpoint,
+  why: string | null,
+  { adapters, signal, onProgress }: FindImportanceOptions,
+): Promise<FoundImportance> {
+  const importance = await weightImportance(checkpoint, { adapters, signal, onProgress });
+  return { importance, report: { from: 'weights', tokens: 0, estimated: [], why } };
+}
+
+/** Estimates for linears that no token reached. */
+async function filled(
+  checkpoint: FolderCheckpoint,
+  found: ReadonlyMap<string, Importance>,
+  { adapters, signal }: FindImportanceOptions,
+): Promise<{ readonly importance: ReadonlyMap<string, Importance>; readonly estimated: readonly string[] }> {
+  const adapter = adapterFor(checkpoint.config, [...(adapters ?? []), ...defaultAdapters]);
+  const sites = adapter.linears(checkpoint.config, checkpoint.source.entries).filter((site) => !keptByDefault(site));
+  const missing = sites.map((site) => site.path).filter((path) => !found.has(path));
+  if (missing.length === 0) return { importance: found, estimated: [] };
+  const estimates = await weightImportance(checkpoint, { adapters, signal });
+  const added = missing.filter((path) => estimates.has(path));
+  return { importance: new Map([...found, ...added.map((path) => [path, estimates.get(path)!] as const)]), estimated: added };
+}
+
+/** Samples of token ids, `tokens` altogether. */
+async function samplesOf(
+  checkpoint: FolderCheckpoint,
+  source: ImportanceSource,
+  options: FindImportanceOptions & { readonly runtime: NonNullable<RunsOn['runtime']> },
+): Promise<readonly (readonly number[])[]> {
+  const { tokens = IMPORTANCE_TOKENS, seed = 1 } = options;
+  const { vocab_size: vocab, max_position_embeddings: most } = checkpoint.config;
+  const sample = Math.min(SAMPLE, typeof most === 'number' && most > 0 ? most : SAMPLE);
+  if (source === 'random-tokens')
+    return cut([[...randomTokens(typeof vocab === 'number' ? vocab : Number.NaN, tokens, seed)]], tokens, sample, []);
+  if (source === 'self') return generatedTokens(checkpoint, { ...options, tokens, seed, sample });
+  const given = source as { readonly text?: string; readonly ids?: readonly ArrayLike<number>[] };
+  if (given.ids)
+    return cut(
+      given.ids.map((ids) => Array.from(ids)),
+      tokens,
+      sample,
+      [],
+    );
+  const encoded = encodeText(await loadTokenizer(checkpoint), given.text!);
+  const samples = cut(encoded.texts, tokens, sample, encoded.prefixIds);
+  if (samples.length > 0) return samples;
+  throw new LowbitError('ERR_BAD_ARGUMENT', 'the text for importance has no tokens', {
+    hint: 'A thousand tokens are enough; random-tokens needs no text.',
+  });
+}
+
+function cut(
+  texts: readonly (readonly number[])[],
+  tokens: number,
+  sample: number,
+  prefixIds: readonly number[],
+): readonly (readonly number[])[] {
+  const samples: number[][] = [];
+  let left = tokens;
+  for (const text of texts) {
+    for (let from = 0; from < text.length && left > 0; ) {
+      const own = text.slice(from, from + Math.min(sample - prefixIds.length, left));
+      samples.push([...prefixIds, ...own]);
+      from += own.length;
+      left -= own.length;
+    }
+  }
+  return samples;
 }

@@ -32,9 +32,11 @@ export { type BackendSettings, type FindBackendsOptions, findBackends } from './
 export { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 export type { BenchRow } from './commands/bench-rows.ts';
 export type { CachedModelFacts, CacheReport, RemovedReport } from './commands/cache.ts';
+export type { CompareReport } from './commands/compare.ts';
 export type { EstimateReport } from './commands/estimate.ts';
 export type { InspectReport } from './commands/inspect.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
+export type { SensitivityReport } from './commands/sensitivity.ts';
 export {
   type ConversionPlan,
   type ConvertModelOptions,
@@ -43,9 +45,23 @@ export {
   type PlanConvertOptions,
   planConversion,
 } from './convert-model.ts';
-export { IMPORTANCE_TOKENS, type RandomImportanceOptions, randomImportance } from './importance.ts';
+export {
+  type FindImportanceOptions,
+  type FoundImportance,
+  findImportance,
+  IMPORTANCE_TOKENS,
+  type ImportanceReport,
+  type ImportanceSource,
+} from './importance.ts';
 export { type LoadModelOptions, loadModel } from './load-model.ts';
-export { type MeasuredLoss, measureLoss } from './measure.ts';
+export {
+  type CompareModelsOptions,
+  compareLinears,
+  compareModels,
+  type MeasuredLoss,
+  type ModelComparison,
+  measureLoss,
+} from './measure.ts';
 export { openModelFolder } from './open.ts';
 export {
   type ModelPlan,

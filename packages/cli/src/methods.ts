@@ -2,7 +2,7 @@
 
 import { fp4, int8, type Nf4Options, nf4 } from '@lowbit/bnb';
 import { LowbitError, type Quantizer, type Rule } from '@lowbit/core';
-import { type HiggsBits, higgs } from '@lowbit/higgs';
+import { type HiggsBits, type HiggsOptions, higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
 import { type Group, type MethodName, type MethodSettings, type RuleText, SETTINGS } from './parse.ts';
 
@@ -19,18 +19,20 @@ const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quant
   nf4: (settings) => nf4(fourBit('nf4', settings)),
   fp4: (settings) => fp4(fourBit('fp4', settings)),
   int8: ({ threshold, allowNonFinite = false }) => int8({ allowNonFinite, ...(threshold === undefined ? {} : { threshold }) }),
-  higgs: ({ bits = 4, p = 2, group, hadamardSize = 512 }) =>
+  higgs: ({ bits = 4, p = 2, group, hadamardSize = 512, scale }) =>
     higgs({
       ...{ bits: bits as HiggsBits, p, hadamardSize },
+      ...(scale === undefined ? {} : { scale: scale as NonNullable<HiggsOptions['scale']> }), // of another method: refused there
       groupSize: group === undefined ? Math.min(256, hadamardSize) : blockSize('higgs', group),
     }),
 };
 
 function fourBit(
   method: MethodName,
-  { group, doubleQuant = false, computeDtype = 'f32', allowNonFinite = false }: MethodSettings,
+  { group, doubleQuant = false, scale, computeDtype = 'f32', allowNonFinite = false }: MethodSettings,
 ): Nf4Options {
-  return { blockSize: blockSize(method, group), doubleQuant, computeDtype, allowNonFinite };
+  const searched = scale === undefined ? {} : { scale: scale as NonNullable<Nf4Options['scale']> }; // of another method: refused there
+  return { blockSize: blockSize(method, group), doubleQuant, ...searched, computeDtype, allowNonFinite };
 }
 
 function blockSize(method: MethodName, group: Group = 64): number {

@@ -6,6 +6,7 @@ import {
   parseChoice,
   parseCounts,
   parseGroup,
+  parseImportance,
   parseMemory,
   parseNumber,
   parsePair,
@@ -75,7 +76,9 @@ describe('numbers', () => {
 
 describe('parseRule', () => {
   it('says what the method takes', () => {
-    expect(codeOf(() => parseRule('x=nf4:b4'))).toContain('after nf4 can come g64, dq, each at most once');
+    expect(codeOf(() => parseRule('x=nf4:b4'))).toContain(
+      'after nf4 can come g64, dq, search (nf4, fp4) or unbiased (higgs), each at most once',
+    );
     expect(codeOf(() => parseRule('x=int8:dq'))).toContain('after int8 can come t6');
   });
 
@@ -89,6 +92,12 @@ describe('parseRule', () => {
     expect(parseRule('lm_head=hqq:ls').use).toEqual({ method: 'hqq', solver: 'least-squares' });
     expect(parseRule('lm_head=hqq:hqq').use).toEqual({ method: 'hqq', solver: 'hqq' });
     expect(parseRule('lm_head=hqq').use).toEqual({ method: 'hqq' });
+    expect(parseRule('mlp.*=nf4:search:dq').use).toEqual({ method: 'nf4', scale: 'search', doubleQuant: true });
+    expect(parseRule('mlp.*=higgs:b2:unbiased').use).toEqual({ method: 'higgs', bits: 2, scale: 'unbiased' });
+    expect(codeOf(() => parseRule('x=hqq:search'))).toContain('after hqq can come');
+    expect(parseImportance('random')).toBe('random-tokens');
+    expect(parseImportance('self')).toBe('self');
+    expect(parseImportance('text.txt')).toEqual({ file: 'text.txt' });
     expect(parseRule('mlp.*=nf4:dq:g128').use).toEqual({ method: 'nf4', doubleQuant: true, group: 128 });
     expect(parseRule('mlp.*=fp4').use).toEqual({ method: 'fp4' });
     expect(parseRule('lm_head=int8:t0').use).toEqual({ method: 'int8', threshold: 0 });

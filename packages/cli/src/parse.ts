@@ -10,10 +10,10 @@ export type MethodName = (typeof METHODS)[number];
 /** Settings that each method has. Of `group`, only hqq has `none`. */
 export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSettings)[]>> = {
   hqq: ['bits', 'group', 'axis', 'solver', 'quantScale', 'quantZero'],
-  nf4: ['group', 'doubleQuant', 'computeDtype', 'allowNonFinite'],
-  fp4: ['group', 'doubleQuant', 'computeDtype', 'allowNonFinite'],
+  nf4: ['group', 'doubleQuant', 'scale', 'computeDtype', 'allowNonFinite'],
+  fp4: ['group', 'doubleQuant', 'scale', 'computeDtype', 'allowNonFinite'],
   int8: ['threshold', 'allowNonFinite'],
-  higgs: ['bits', 'p', 'group', 'hadamardSize'],
+  higgs: ['bits', 'p', 'group', 'hadamardSize', 'scale'],
 };
 
 /** Bits per code that HQQ has; HIGGS has 4, 3 and 2 of them. */
@@ -35,9 +35,20 @@ export type Dimension = 1 | 2;
 export const SOLVERS = ['hqq', 'least-squares'] as const;
 export type Solver = (typeof SOLVERS)[number];
 
-/** What `--importance` takes. */
-export const IMPORTANCE = ['none', 'random'] as const;
-export type ImportanceFrom = (typeof IMPORTANCE)[number];
+/** What `--importance` takes beside files. */
+export const IMPORTANCE = ['none', 'random-tokens', 'self', 'weights'] as const;
+/** One of them, or the path of a text. */
+export type ImportanceFrom = (typeof IMPORTANCE)[number] | { readonly file: string };
+
+/** A source of importance; `random` is short for `random-tokens`, anything else a file. Throws ERR_BAD_ARGUMENT. */
+export function parseImportance(text: string): ImportanceFrom {
+  if (text === 'random') return 'random-tokens';
+  return IMPORTANCE.find((name) => name === text) ?? { file: parsePath(text) };
+}
+
+/** What `--scale` takes: of nf4 and fp4 the first two, of higgs the others; the first of each is the default. */
+export const SCALES = ['absmax', 'search', 'norm', 'unbiased'] as const;
+export type ScaleKind = (typeof SCALES)[number];
 
 /** What `--quant-zero` takes: one grid for the zeros of a layer, or one for every 128 of them. */
 export const QUANT_ZERO = ['layer', 'groups'] as const;
@@ -69,6 +80,7 @@ export interface MethodSettings {
   readonly quantScale?: boolean | undefined;
   readonly quantZero?: QuantZero | undefined;
   readonly doubleQuant?: boolean | undefined;
+  readonly scale?: ScaleKind | undefined;
   readonly threshold?: number | undefined;
   readonly p?: Dimension | undefined;
   readonly hadamardSize?: number | undefined;
@@ -218,6 +230,7 @@ const WRITTEN: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
   axis: 'a1',
   solver: `a solver (${SOLVERS.join(', ')})`,
   doubleQuant: 'dq',
+  scale: 'search (nf4, fp4) or unbiased (higgs)',
   threshold: 't6',
   p: 'p2',
   hadamardSize: 'h512',
@@ -227,6 +240,8 @@ const WRITTEN: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
 function parseSetting(text: string): readonly [keyof MethodSettings, MethodSettings] | undefined {
   const solver = solverOf(text);
   if (solver) return ['solver', { solver }];
+  const scale = SCALES.find((kind) => kind === text);
+  if (scale) return ['scale', { scale }];
   if (text === 'dq') return ['doubleQuant', { doubleQuant: true }];
   const value = text.slice(1);
   if (text[0] === 'b') return ['bits', { bits: parseBits(value) }];
@@ -239,8 +254,8 @@ function parseSetting(text: string): readonly [keyof MethodSettings, MethodSetti
 }
 
 /**
- * `GLOB=keep`, `GLOB=hqq[:bBITS][:gGROUP][:aAXIS][:SOLVER]`, `GLOB=nf4[:gGROUP][:dq]` (or fp4), `GLOB=int8[:tTHRESHOLD]` or
- * `GLOB=higgs[:bBITS][:pP][:gGROUP][:hHADAMARD]`, settings in any order.
+ * `GLOB=keep`, `GLOB=hqq[:bBITS][:gGROUP][:aAXIS][:SOLVER]`, `GLOB=nf4[:gGROUP][:dq][:search]` (or fp4), `GLOB=int8[:tTHRESHOLD]` or
+ * `GLOB=higgs[:bBITS][:pP][:gGROUP][:hHADAMARD][:unbiased]`, settings in any order.
  * Throws ERR_BAD_ARGUMENT.
  */
 export function parseRule(text: string): RuleText {

@@ -2,11 +2,16 @@
 
 import type { ModelPlan } from './quantize-model.ts';
 import { plain, table } from './table.ts';
-import { bytesText, countText } from './units.ts';
+import { bitsText, bytesText, countText } from './units.ts';
 
 /** Bytes of all files. */
 export function total(plan: ModelPlan): number {
   return plan.files.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+/** What a weight takes: one that is quantized, and on average over everything that is stored. */
+export function bitsFact({ bitsPerWeight, bitsPerParameter, quantizedWeights }: ModelPlan['summary']): string {
+  return `${bitsText(bitsPerWeight)} over ${countText(quantizedWeights)} quantized weights, scales included; ${bitsText(bitsPerParameter)} over everything`;
 }
 
 /** Bytes of the weights before and after. */

@@ -116,6 +116,17 @@ it('weighs errors by random tokens with --importance random, the same every time
   );
 });
 
+it('takes --scale for the methods that have it', async () => {
+  const stored = async (...args: string[]) => (await emitted('quantize', TINY, '--dry-run', ...args)).files;
+  expect(await stored('-m', 'nf4', '--scale', 'search')).toEqual(await stored('-m', 'nf4')); // the same files
+  const higgs = ['-m', 'higgs', '-b', '2', '--hadamard-size', '256'];
+  expect(await stored(...higgs, '--scale', 'unbiased')).toEqual(await stored(...higgs));
+  await expect(stored('--scale', 'search')).rejects.toThrow(
+    expect.objectContaining({ code: 'ERR_USAGE', message: '--scale is for nf4, fp4, higgs, not for hqq' }),
+  );
+  await expect(stored('-m', 'nf4', '--scale', 'unbiased')).rejects.toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+});
+
 it('plans the sizes that the README shows', async () => {
   const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
   const plan = await emitted('quantize', TINY, '--dry-run', '--rule', 'mlp.down_proj=hqq:b8', '--skip', 'model.layers.0.**');

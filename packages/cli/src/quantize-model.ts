@@ -3,6 +3,7 @@
 import {
   type CallOptions,
   type CheckpointPlan,
+  type Importance,
   type JsonObject,
   type LinearReport,
   type LinearSite,
@@ -11,6 +12,7 @@ import {
   type PlannedTensor,
   type PlanSummary,
   plannedBytes,
+  type Runtime,
   siteTensor,
   type Treatment,
 } from '@lowbit/core';
@@ -25,8 +27,10 @@ import {
   quantizeCheckpoint,
 } from '@lowbit/hub';
 import { byName, defaultAdapters } from '@lowbit/models';
+import { type FindImportanceOptions, type ImportanceReport, type ImportanceSource, importanceOf } from './importance.ts';
 import { openModelFolder } from './open.ts';
 import { parseSize } from './parse.ts';
+import type { RunsOn } from './running-on.ts';
 import { type TagRow, tagRows } from './tags.ts';
 
 /** Hub's options, with a default for the quantizer; `adapters` come in addition to the built-in ones. */
@@ -38,7 +42,17 @@ export interface PlanModelOptions extends Partial<Omit<PlanQuantizationOptions, 
 }
 
 /** Hub's options again, `threads` (default 1), `concurrency` and `runtime` among them. */
-export interface QuantizeModelOptions extends PlanModelOptions, Omit<QuantizeCheckpointOptions, keyof PlanModelOptions | 'maxMemory'> {
+export interface QuantizeModelOptions
+  extends Omit<PlanModelOptions, 'importance'>,
+    Omit<QuantizeCheckpointOptions, keyof PlanModelOptions | 'maxMemory' | 'runtime'>,
+    Pick<RunsOn, 'backends' | 'onNote'> {
+  /**
+   * What tells methods that can use it (`solver: 'least-squares'`) which input channels matter: a source, for which the model is run once, layer by layer, or what
+   * `findImportance` found before. Default `none`.
+   */
+  readonly importance?: ImportanceSource | ReadonlyMap<string, Importance> | undefined;
+  /** Brings routines of methods, and if it is a whole runtime runs the model for `importance`. */
+  readonly runtime?: Runtime | Pick<Runtime, 'routine'> | undefined;
   /** Bound for weights and results in flight, as a number of bytes or as text such as `512MiB`; default 192 MiB. */
   readonly maxMemory?: number | string | undefined;
 }
@@ -68,6 +82,8 @@ export interface QuantizeModelReport extends ModelPlan {
   readonly linears: readonly LinearReport[];
   /** Sum of squared errors over sum of squared weights. */
   readonly weightError: number;
+  /** Where importance came from; null if it was given as a map. */
+  readonly importance: ImportanceReport | null;
   /** Units of work found done by an interrupted run. */
   readonly resumed: number;
   readonly ms: number;
@@ -95,10 +111,14 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
  */
 export async function quantizeModel(path: string, options: QuantizeModelOptions): Promise<QuantizeModelReport> {
   const started = performance.now();
-  const { maxMemory, shardSize: _, ...rest } = options;
+  const { maxMemory, shardSize: _, importance: source, backends, onNote, ...rest } = options;
   const checkpoint = await openModelFolder(path, options);
   try {
-    const done = await quantizeCheckpoint(checkpoint, { ...rest, ...planOptions(options, checkpoint), maxMemory: sizeOf(maxMemory) });
+    const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
+    const { importance, report: importanceReport } =
+      given ?? (await importanceOf(checkpoint, (source as ImportanceSource | undefined) ?? 'none', importanceOptions(options)));
+    const settings = { ...rest, ...planOptions({ ...rest, shardSize: options.shardSize }, checkpoint), importance };
+    const done = await quantizeCheckpoint(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) });
     const { linears, weightError, resumed } = done;
     return {
       ...describe(checkpoint, done, options),
@@ -106,12 +126,18 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
       out: done.out,
       linears,
       weightError,
+      importance: importanceReport,
       resumed,
       ms: performance.now() - started,
     };
   } finally {
     await checkpoint[Symbol.asyncDispose]();
   }
+}
+
+/** A runtime that only has routines runs no model: then there is one for that. */
+function importanceOptions({ runtime, backends, onNote, adapters, signal, onProgress }: QuantizeModelOptions): FindImportanceOptions {
+  return { runtime: runtime && 'load' in runtime ? runtime : undefined, backends, onNote, adapters, signal, onProgress };
 }
 
 function planOptions(

@@ -1,13 +1,13 @@
 // Where sensitivities come from: measured on random tokens or on a text, or read from a file that an earlier run saved.
 
-import { type CallOptions, type Checkpoint, LowbitError, type Runtime } from '@lowbit/core';
+import { type CallOptions, type Checkpoint, LowbitError } from '@lowbit/core';
 import {
-  loadModel,
   type MeasureSensitivitiesOptions,
   measureSensitivities as measureOnCheckpoint,
   randomTokens,
   type Sensitivities,
 } from '@lowbit/models';
+import { generatedTokens } from './generated-tokens.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
 
 /** Tokens that sensitivities are measured on unasked. */
@@ -68,38 +68,9 @@ export async function sensitivitiesOf(
   const { runtime } = own;
   let given: readonly ArrayLike<number>[];
   if (ids === 'random') given = [randomTokens(vocab, tokens, options.seed)];
-  else given = ids === 'generated' ? await generated(checkpoint, runtime, vocab, tokens, options) : ids;
+  else given = ids === 'generated' ? await generatedTokens(checkpoint, { ...options, runtime, tokens, sample: SAMPLE }) : ids;
   const measured = await measureOnCheckpoint(checkpoint, { ...rest, runtime, linears, ids: samplesOf(given, tokens) });
   return { ...measured, on: typeof ids === 'string' ? ids : 'text' };
-}
-
-/** Samples at temperature 1, each from the start token, or from a random one where the tokenizer puts none in front of a text. */
-async function generated(
-  checkpoint: Checkpoint,
-  runtime: Runtime,
-  vocab: number,
-  tokens: number,
-  { seed = 1, adapters = [], signal, onProgress }: SensitivityOptions,
-): Promise<readonly (readonly number[])[]> {
-  const count = Math.ceil(tokens / SAMPLE);
-  const starts = randomTokens(vocab, count, seed);
-  const { bos_token_id: bos } = checkpoint.config;
-  await using model = await loadModel(checkpoint, { runtime, adapters, signal, onProgress });
-  const samples: number[][] = [];
-  for (const [i, start] of starts.entries()) {
-    const first = typeof bos === 'number' ? bos : start;
-    const sampling = { temperature: 1, topK: 0, topP: 1, seed: seed + i, ignoreEos: true };
-    const maxTokens = Math.min(SAMPLE, tokens - i * SAMPLE, model.contextLength) - 1;
-    const sample = [first];
-    if (maxTokens > 0) {
-      for await (const { id } of model.stream({ ids: [first], maxTokens, ...sampling, signal })) {
-        sample.push(id);
-        onProgress?.({ phase: 'generate', done: i * SAMPLE + sample.length, total: tokens, unit: 'tokens' });
-      }
-    }
-    samples.push(sample);
-  }
-  return samples;
 }
 
 /** What `--save-sensitivity` writes. */

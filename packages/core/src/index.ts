@@ -5,6 +5,7 @@ export { type DeviceMemory, hostMemory, Slots } from './backend/slots.ts';
 // The public names of @lowbit/core. Contracts are types; what is not listed here is internal.
 
 export { breather } from './breath.ts';
+export { channelWeights } from './channel-weights.ts';
 export { FP4_TABLE, NF4_TABLE } from './codecs/four-bit-tables.ts';
 export { higgsGrid } from './codecs/higgs-grids.ts';
 export {

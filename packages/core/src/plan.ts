@@ -157,6 +157,9 @@ export interface PlanSummary {
   readonly bitsPerWeight: number;
   readonly tensorBytes: number;
   readonly sourceBytes: number;
+  /** Numbers of the model, and bits for each of them in the result: everything counted, what is not quantized, too. */
+  readonly parameters: number;
+  readonly bitsPerParameter: number;
 }
 
 export function summarizePlan(plan: CheckpointPlan, entries: Entries): PlanSummary {
@@ -170,12 +173,17 @@ export function summarizePlan(plan: CheckpointPlan, entries: Entries): PlanSumma
     weights += elementCount(site.shape);
     bytes += stored.get(site.path) ?? 0;
   }
+  const tensorBytes = [...plan.tensors.values()].reduce((sum, { spec }) => sum + byteLength(spec), 0);
+  const copied = [...plan.tensors.values()].filter(({ origin }) => origin.kind === 'copy');
+  const parameters = weights + copied.reduce((sum, { spec }) => sum + elementCount(spec.shape), 0);
   return {
     linears: plan.linears.length,
     quantizedLinears,
     quantizedWeights: weights,
     bitsPerWeight: weights > 0 ? (8 * bytes) / weights : 0,
-    tensorBytes: [...plan.tensors.values()].reduce((sum, { spec }) => sum + byteLength(spec), 0),
+    parameters,
+    bitsPerParameter: parameters > 0 ? (8 * tensorBytes) / parameters : 0,
+    tensorBytes,
     sourceBytes: [...entries.values()].reduce((sum, spec) => sum + byteLength(spec), 0),
   };
 }

@@ -27,6 +27,8 @@ export interface BlockRun {
   /** Blocks are numbered row by row; the first of the run. */
   readonly first: number;
   readonly blocks: number;
+  /** Scales of `scale: 'unbiased'`. */
+  readonly unbiased?: boolean;
   /** Of the weight, for messages. */
   readonly name: string;
 }
@@ -94,14 +96,19 @@ export function codeBlocks(weights: Float32Array, run: BlockRun, search?: Neares
     if (squares > 0) {
       if (count < block) values.fill(0, count);
       const norm = fround(Math.sqrt(squares));
-      const scale = roundTo(dtype, fround(norm / root));
+      let scale = roundTo(dtype, fround(norm / root));
       // Transformed numbers are at most norm * root, restored ones scale * farthest.
       if (!(norm * block < 2 ** 127 && Number.isFinite(roundTo(dtype, scale * farthest)))) throw overflow(run, b, norm / root);
-      scales.fill(scale, b * perBlock, (b + 1) * perBlock);
       hadamard(values, 0, block);
       for (let i = 0; i < block; i++) values[i] = values[i]! / norm;
       const at = (b * block) / dim;
       find(values, block / dim, codes, at);
+      if (run.unbiased) {
+        const longer = roundTo(dtype, (norm / root) * lengthening(values, codes, at, points, dim));
+        if (!Number.isFinite(roundTo(dtype, longer * farthest))) throw overflow(run, b, longer);
+        scale = longer;
+      }
+      scales.fill(scale, b * perBlock, (b + 1) * perBlock);
       restore(values, codes, at, points, dim, scale);
       roundInPlace(values, words, dtype);
       hadamard(values, 0, block);
@@ -117,6 +124,18 @@ export function codeBlocks(weights: Float32Array, run: BlockRun, search?: Neares
     from += count;
   }
   return { codes, scales, error: Float64Array.of(squaredError, squaredWeight, maxAbs) };
+}
+
+/** By how much the points must be longer for their projection onto the values of the block to be as long as these. */
+function lengthening(values: Float32Array, codes: Uint8Array, at: number, points: Float32Array, dim: number): number {
+  let own = 0;
+  let mixed = 0;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!;
+    own += value * value;
+    mixed += value * points[dim * codes[at + Math.floor(i / dim)]! + (i % dim)]!;
+  }
+  return mixed > 0 ? own / mixed : 1;
 }
 
 /** What a reader makes of codes: rotated weights. */

@@ -155,6 +155,30 @@ describe('numbers', () => {
     }
   });
 
+  it.each([
+    { bits: 2, p: 2, shape: [16, 512], mse: 0.1076 },
+    { bits: 3, p: 1, shape: [16, 512], mse: 0.0345 },
+    { bits: 2, p: 2, shape: [9, 600], mse: 0.1076 },
+  ] as const)('are as long as the weights, seen from these, with unbiased scales: $bits bits, $shape', async ({ bits, p, shape, mse }) => {
+    const weight = float32Tensor(shape, seededFloats(4, shape[0] * shape[1]));
+    const options: HiggsOptions = { bits, p, hadamardSize: 128, groupSize: 128 };
+    const [norm, unbiased] = [
+      await quantize(weight, higgs(options), { metaDtype: 'f32' }),
+      await quantize(weight, higgs({ ...options, scale: 'unbiased' }), { metaDtype: 'f32' }),
+    ];
+    expect(unbiased.format).toEqual(norm.format);
+    expect(unbiased.parts.codes).toEqual(norm.parts.codes);
+    const w = toFloat32(weight);
+    const seen = (q: QuantizedTensor): number => {
+      const got = toFloat32(dequantize(q));
+      return w.reduce((sum, value, i) => sum + value * got[i]!, 0) / w.reduce((sum, value) => sum + value * value, 0);
+    };
+    expect(seen(norm)).toBeLessThan(1 - 0.8 * mse);
+    // What falls on the filling of a short block is cut off, the rest is exact.
+    expect(Math.abs(seen(unbiased) - 1)).toBeLessThan(shape[1] % 128 === 0 ? 1e-6 : 0.02);
+    expect(quantizationError(weight, unbiased).mse).toBeGreaterThan(quantizationError(weight, norm).mse);
+  });
+
   it('are what a product with rotated activations has', async () => {
     const weight = tensor([10, 300], normal(6, 3000));
     const q = await quantize(weight, higgs({ hadamardSize: 128, groupSize: 64 }));
@@ -354,6 +378,12 @@ describe('options', () => {
     expect(() => higgs(options as HiggsOptions)).toThrow(
       expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', message: expect.stringMatching(message), hint: expect.any(String) }),
     );
+  });
+
+  it('say how scales are made, and runs of before have the identity that they had', () => {
+    expect(higgs({ scale: 'unbiased' }).identity).not.toBe(higgs().identity);
+    expect(higgs().identity).not.toContain('norm');
+    expect(() => higgs({ scale: 'mean' as 'norm' })).toThrow(/scale cannot be "mean"/);
   });
 
   it('are in the config as transformers has them, and in the identity', () => {

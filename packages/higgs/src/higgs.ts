@@ -5,7 +5,7 @@ import { Bands } from './bands.ts';
 import { storedPoints } from './code-blocks.ts';
 import { backedCoder, coderHere } from './coder.ts';
 import { gridOf } from './grid.ts';
-import { type HiggsOptions, higgsFormat, higgsRecord, higgsSettings, type ScaleDtype } from './options.ts';
+import { type HiggsOptions, type HiggsSettings, higgsFormat, higgsRecord, higgsSettings, type ScaleDtype } from './options.ts';
 import { bandBytes, type Cutting, cutting, RUN_WEIGHTS, type Run } from './runs.ts';
 
 /**
@@ -24,7 +24,7 @@ export function higgs(options: HiggsOptions = {}): Quantizer {
     spec: 1,
     method: 'higgs',
     config: higgsRecord(s, null),
-    identity: JSON.stringify(['higgs', ALGORITHM_VERSION, s]),
+    identity: JSON.stringify(['higgs', ALGORITHM_VERSION, identifying(s)]),
     format: (shape, metaDtype) => higgsFormat(s, shape, metaDtype),
     worker: WORKER,
     async quantize(weight, format, out, context) {
@@ -34,13 +34,14 @@ export function higgs(options: HiggsOptions = {}): Quantizer {
       const points = storedPoints(gridOf(codebook.bits, codebook.dim), dtype);
       await out.write('table', 0, writeFloat32('f32', points));
 
-      const backend = context.routine?.('higgs.code');
+      const unbiased = s.scale === 'unbiased';
+      const backend = unbiased ? undefined : context.routine?.('higgs.code');
       // Of a single run there is nothing to share out.
       const workers = cut.runs.length > 1 ? context.workers : undefined;
       const atOnce = runsAtOnce(cut, weight.name, context.budget, backend ? AT_BACKEND : (workers?.threads ?? 1));
       const settings = {
         ...{ bits: codebook.bits, p: codebook.dim, block: cut.block, group: codebook.group, dtype },
-        ...{ inp: weight.shape[1], name: weight.name },
+        ...{ inp: weight.shape[1], name: weight.name, ...(unbiased ? { unbiased } : {}) },
       };
       const most = Math.max(...cut.runs.map(({ from, to }) => to - from));
       using coder = backend ? backedCoder(weight, settings, most, backend) : coderHere(weight, settings, most, workers);
@@ -64,6 +65,11 @@ const WORKER = new URL('./worker.js', import.meta.url);
 
 /** Goes up when the same settings would give other bytes. */
 const ALGORITHM_VERSION = 1;
+
+/** Settings as they were before there were scales of another kind, so that runs that were interrupted go on. */
+function identifying({ scale, ...rest }: HiggsSettings): object {
+  return scale === 'norm' ? rest : { ...rest, scale };
+}
 
 /** Bytes a weight of a run takes: float32, the code, and those that go to another thread and back. */
 const PER_WEIGHT = 8;

@@ -1,4 +1,5 @@
 import {
+  channelWeights,
   dequantize,
   elements,
   float32Tensor,
@@ -14,7 +15,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { goldenTensors } from '../../../fixtures/golden.ts';
 import { hqq } from './hqq.ts';
-import { channelWeights, tileWeights, weighedTile } from './importance.ts';
+import { tileWeights, weighedTile } from './importance.ts';
 import type { HqqBits, HqqOptions } from './options.ts';
 import { servedRoutines } from './routines.ts';
 import type { HqqSolver } from './solver-options.ts';

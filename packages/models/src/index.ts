@@ -24,7 +24,8 @@ export type * from './decoder/spec.ts';
 export { type BenchOptions, type BenchResult, benchModel } from './evaluate/bench.ts';
 export { collectImportance, type ImportanceOptions } from './evaluate/collect-importance.ts';
 export { type CheckpointImportanceOptions, checkpointImportance } from './evaluate/importance.ts';
-export { type Divergence, klDivergence } from './evaluate/kl-divergence.ts';
+export { type Divergence, klDivergence, type Texts } from './evaluate/kl-divergence.ts';
+export { type LinearError, type LinearErrorsOptions, linearErrors } from './evaluate/linear-errors.ts';
 export { type Perplexity, type PerplexityOptions, perplexity, type Scorer, summarize } from './evaluate/perplexity.ts';
 export { randomTokens } from './evaluate/random-tokens.ts';
 export {
@@ -34,6 +35,7 @@ export {
   type Sensitivities,
   type SensitivityMetric,
 } from './evaluate/sensitivity.ts';
+export { type WeightImportanceOptions, weightImportance } from './evaluate/weight-importance.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
 export type { BatchEvent, BatchRequest } from './model/batch.ts';
 export { type EstimateOptions, estimateMemory, type MemoryEstimate, type Verdict } from './model/estimate.ts';

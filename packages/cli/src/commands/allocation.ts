@@ -92,12 +92,12 @@ const RANDOM = 'random';
 const GENERATED = 'generated';
 
 /** Ids of a text, saved numbers, or nothing for random tokens. */
-async function sensitivityFrom(
+export async function sensitivityFrom(
   dir: string,
   from: string = RANDOM,
   signal: AbortSignal,
+  flag = '--sensitivity',
 ): Promise<{ readonly sensitivities?: TestedSensitivities; readonly ids?: readonly (readonly number[])[] | 'generated' }> {
-  const flag = '--sensitivity';
   if (from === RANDOM) return {};
   if (from === GENERATED) return { ids: GENERATED };
   if (from.endsWith('.json')) {
@@ -113,7 +113,7 @@ async function sensitivityFrom(
 /** How the loss is called. */
 const LOSS: Readonly<Record<ModelAllocation['metric'], string>> = { kl: 'KL', perplexity: 'perplexity' };
 
-const TESTED_ON: Readonly<Record<TestedSensitivities['on'], string>> = {
+export const TESTED_ON: Readonly<Record<TestedSensitivities['on'], string>> = {
   random: 'random tokens; a text loses another amount: less by a factor of about two on tiny-llama',
   generated: 'tokens that the model generated',
   text: 'tokens of the text',

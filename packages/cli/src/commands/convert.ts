@@ -3,10 +3,10 @@
 import type { CommonOptions, Context } from '../context.ts';
 import { type ConversionPlan, type ConvertModelReport, convertModel, planConversion } from '../convert-model.ts';
 import { UsageError } from '../errors.ts';
-import { filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
+import { bitsFact, filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
-import { bitsText, countText, durationText } from '../units.ts';
+import { countText, durationText } from '../units.ts';
 
 export interface ConvertOptions extends CommonOptions {
   readonly out?: string;
@@ -52,7 +52,7 @@ function facts(plan: ConversionPlan): [string, string][] {
   const { summary, notes } = plan;
   return [
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized, ${countText(summary.quantizedWeights)} weights`],
-    ['bits per weight', `${bitsText(summary.bitsPerWeight)}, scales included`],
+    ['bits per weight', bitsFact(summary)],
     ['weights', ratio(plan.weightBytes)],
     ...notes.map((note): [string, string] => ['note', plain(note)]),
   ];

@@ -34,6 +34,8 @@ export interface InspectReport {
   readonly config: Readonly<Record<string, Json>>;
   /** Weights of the model, each counted once however it is stored. */
   readonly parameters: number;
+  /** Bits of all tensors for each of them: scales, tables, padding and what is not quantized included. */
+  readonly bitsPerParameter: number;
   readonly tensors: { readonly count: number; readonly bytes: number };
   readonly dtypes: readonly { readonly dtype: string; readonly tensors: number; readonly bytes: number }[];
   readonly quantization: {
@@ -98,12 +100,15 @@ export async function inspect(
     shape: spec.shape,
     bytes: byteLength(spec),
   }));
+  const parameters = countParameters(checkpoint, quantized);
+  const tensorBytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
   return {
     path: checkpoint.folder,
     architecture: { modelType, name, supported: adapter !== undefined },
     config: Object.fromEntries(SIZE_KEYS.filter((key) => key in config).map((key) => [key, config[key]!])),
-    parameters: countParameters(checkpoint, quantized),
-    tensors: { count: tensors.length, bytes: tensors.reduce((sum, tensor) => sum + tensor.bytes, 0) },
+    parameters,
+    bitsPerParameter: parameters > 0 ? (8 * tensorBytes) / parameters : 0,
+    tensors: { count: tensors.length, bytes: tensorBytes },
     dtypes: dtypeCounts(source.entries.values()),
     quantization: {
       layout: checkpoint.layout ?? null,
@@ -191,7 +196,10 @@ function render(report: InspectReport, bold: (text: string) => string): string {
         'architecture',
         `${architecture.name ?? 'unknown'} (model_type ${architecture.modelType ?? 'missing'}${architecture.supported ? '' : ', not supported by lowbit'})`,
       ],
-      ['parameters', `${countText(report.parameters)} (${shortCount(report.parameters)})`],
+      [
+        'parameters',
+        `${countText(report.parameters)} (${shortCount(report.parameters)}), ${bitsText(report.bitsPerParameter)} bits each, everything counted`,
+      ],
       [
         'tensors',
         `${tensors.count}, ${bytesText(tensors.bytes)}: ${report.dtypes.map(({ dtype, tensors: n, bytes }) => `${n} ${dtype} (${bytesText(bytes)})`).join(', ')}`,

@@ -3,7 +3,7 @@
 import { availableThreads, type Runtime } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
-import { randomImportance } from '../importance.ts';
+import { findImportance, type ImportanceReport, type ImportanceSource } from '../importance.ts';
 import { measureLoss } from '../measure.ts';
 import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
 import {
@@ -19,17 +19,18 @@ import {
   parseUse,
   type QuantZero,
   type RuleText,
+  type ScaleKind,
   SETTINGS,
   type Solver,
 } from '../parse.ts';
-import { filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
+import { bitsFact, filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
 import { PRESET, type PresetName } from '../presets.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import type { BackendUse } from '../running-on.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
 import { readTexts } from '../texts.ts';
-import { bitsText, countText, durationText } from '../units.ts';
+import { countText, durationText } from '../units.ts';
 import { type AllocationFlags, allocate, allocationJson, checkFlags, choiceNames, renderAllocation, renderMeasured } from './allocation.ts';
 import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 
@@ -41,6 +42,7 @@ export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<Ba
   readonly axis?: 0 | 1;
   readonly solver?: Solver;
   readonly doubleQuant?: boolean;
+  readonly scale?: ScaleKind;
   readonly threshold?: number;
   readonly p?: Dimension;
   readonly hadamardSize?: number;
@@ -84,9 +86,11 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   checkFlags(options);
   checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
-  const solvers = [options.solver, ...uses.map((use) => (use === 'keep' ? undefined : use.solver))];
-  if (options.importance !== 'none' && !solvers.includes('least-squares')) {
-    throw new UsageError(`--importance ${options.importance} needs --solver least-squares`, 'Nothing else has a use for it.');
+  const settingsUsed = [options, ...uses.filter((use) => use !== 'keep')];
+  const hasUse = settingsUsed.some(({ solver, scale }) => solver === 'least-squares' || scale === 'search');
+  if (options.importance !== 'none' && !hasUse) {
+    const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
+    throw new UsageError(`--importance ${from} needs --solver least-squares or --scale search`, 'Nothing else has a use for it.');
   }
   const settings = settingsOf(options);
   if (options.dtype === 'f32' && [options.method, ...uses.map((use) => (use === 'keep' ? undefined : use.method))].includes('higgs')) {
@@ -96,14 +100,15 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     );
   }
   // Read first: a wrong file should not cost the work before.
+  const source = await sourceOf(options.importance);
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
   const { targetBits, dtype, layout } = options;
   const { signal, progress } = context;
   // A plan needs headers alone.
   await using place = dryRun && targetBits === undefined ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
-  const importance =
-    options.importance === 'none' || !place ? undefined : await randomImportance(dir, { runtime, signal, onProgress: progress.report });
+  const found = place && (await findImportance(dir, source, { runtime, signal, onProgress: progress.report }));
+  const importance = found?.importance;
   const given = makeRules(options.rules, settings);
   const allocation =
     targetBits === undefined
@@ -138,7 +143,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const report = await quantizeModel(dir, {
     ...what,
     runtime: countedRoutines(place.runtime, routines),
-    importance,
+    importance: importance ?? 'none',
     out,
     maxMemory,
     threads,
@@ -147,17 +152,27 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     allowNonFinite: options.allowNonFinite,
     onProgress: progress.report,
   });
+  const told = found!.report;
+  noteImportance(told, context);
   const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
   progress.clear();
   noteFilled(report, context);
   noteByName(report, context);
   const backend = { ...place.used(), routines: [...routines].sort() };
   if (context.json) {
-    await context.emit({ dryRun: false, ...report, totalBytes: total(report), ...shown, ...(measured ? { measured } : {}), backend });
+    await context.emit({
+      dryRun: false,
+      ...report,
+      importance: told,
+      totalBytes: total(report),
+      ...shown,
+      ...(measured ? { measured } : {}),
+      backend,
+    });
     return;
   }
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
-  await context.print(`${above}${below}${renderReport(report, { ...options, out, threads, backend }, context)}\n`);
+  await context.print(`${above}${below}${renderReport({ ...report, importance: told }, { ...options, out, threads, backend }, context)}\n`);
 }
 
 /** HIGGS fills rows up to multiples of what it rotates at once: a fifth more bits than its codes and scales need are worth a word. */
@@ -178,6 +193,23 @@ function noteByName({ byName }: Pick<ModelPlan, 'byName'>, context: Context): vo
   context.note(
     `model_type ${plain(byName)} is not known here: layers were found by the names and shapes of their tensors, and nothing of lowbit runs the result. --dry-run lists them, --skip and --rule choose.`,
   );
+}
+
+/** What `--importance` names, read. */
+async function sourceOf(from: ImportanceFrom): Promise<ImportanceSource> {
+  if (typeof from === 'string') return from;
+  const file = await readTexts(from.file, '--importance');
+  return 'ids' in file ? { ids: file.ids.texts } : file;
+}
+
+function noteImportance({ from, why, estimated }: ImportanceReport, context: Context): void {
+  if (why !== null) {
+    const instead = from === 'weights' ? 'an estimate from its weights is used' : 'every channel counts alike';
+    context.note(`${plain(why)}, so ${instead} (--importance ${from}).`);
+  }
+  if (estimated.length === 0) return;
+  const others = estimated.length > 3 ? ` and ${estimated.length - 3} more` : '';
+  context.note(`No token reached ${estimated.slice(0, 3).map(plain).join(', ')}${others}: their importance is estimated from weights.`);
 }
 
 /** Threads are those of workers, too: backends that have no such setting are not bothered with it. */
@@ -214,6 +246,7 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   quantScale: '--quant-scale',
   quantZero: '--quant-zero',
   doubleQuant: '--double-quant',
+  scale: '--scale',
   threshold: '--threshold',
   p: '--p',
   hadamardSize: '--hadamard-size',
@@ -223,10 +256,11 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
 
 /** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
 function settingsOf({ method, rules, targetBits, ...flags }: QuantizeOptions): MethodSettings {
-  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, threshold, computeDtype, allowNonFinite, p, hadamardSize } = flags;
+  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, scale, threshold, computeDtype, allowNonFinite, p, hadamardSize } =
+    flags;
   const settings: MethodSettings = {
     ...{ bits, group, axis, solver, quantScale, quantZero },
-    ...{ doubleQuant, threshold, computeDtype, allowNonFinite },
+    ...{ doubleQuant, scale, threshold, computeDtype, allowNonFinite },
     ...{ p, hadamardSize },
   };
   const uses = [...rules.map(({ use }) => use), ...(targetBits === undefined ? [] : choiceNames(flags, method, settings).map(parseUse))];
@@ -245,10 +279,7 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
   const { summary } = plan;
   const facts = pairs([
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
-    [
-      'bits per weight',
-      `${bitsText(summary.bitsPerWeight)} over ${countText(summary.quantizedWeights)} quantized weights, scales included`,
-    ],
+    ['bits per weight', bitsFact(summary)],
     ['weights', ratio(plan.weightBytes)],
   ]);
   return [
@@ -272,8 +303,8 @@ interface ReportSettings {
 function renderReport(report: QuantizeModelReport, { out, preset, threads, backend }: ReportSettings, { bold }: Context): string {
   const { summary, weightError } = report;
   const facts: [string, string][] = [
-    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized, ${countText(summary.quantizedWeights)} weights`],
-    ['bits per weight', `${bitsText(summary.bitsPerWeight)}, scales included`],
+    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
+    ['bits per weight', bitsFact(summary)],
     ['weights', ratio(report.weightBytes)],
   ];
   if (preset !== undefined) facts.push(['preset', `${preset}: ${PRESET[preset].why}`]);
@@ -283,6 +314,7 @@ function renderReport(report: QuantizeModelReport, { out, preset, threads, backe
     const left = report.linears.filter(({ nonFinite = 0 }) => nonFinite > 0);
     if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
   }
+  if (report.importance && report.importance.from !== 'none') facts.push(['importance', importanceText(report.importance)]);
   facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
   facts.push(['computed by', computedBy(backend, threads)]);
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
@@ -290,6 +322,12 @@ function renderReport(report: QuantizeModelReport, { out, preset, threads, backe
   const runs = hasTokenizer && !report.linears.some(({ nonFinite = 0 }) => nonFinite > 0);
   const next = runs ? `lowbit generate ${quoted(out)} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}`;
   return [`Wrote ${bold(plain(report.out))}`, pairs(facts), loads(report, bold), `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
+}
+
+function importanceText({ from, tokens, estimated }: ImportanceReport): string {
+  if (from === 'weights') return 'estimated from weights';
+  const what = from === 'self' ? 'tokens that the model wrote' : from === 'text' ? 'tokens of the text' : 'random tokens';
+  return `${countText(tokens)} ${what}${estimated.length > 0 ? `; ${estimated.length} layers estimated from weights` : ''}`;
 }
 
 /** What the routines of the methods ran on; the bytes are the same. */

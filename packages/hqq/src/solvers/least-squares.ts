@@ -9,9 +9,9 @@
 // is kept: scale and zero are rounded to the storage dtype first, and codes are the nearest to what is stored. Groups do not depend on one another, so
 // a weight is solved and written in one pass.
 
-import { hostTensor, roundTo, toFloat32 } from '@lowbit/core';
+import { channelWeights, hostTensor, roundTo, toFloat32 } from '@lowbit/core';
 import type { GroupBlock } from '../grid.ts';
-import { channelWeights, type GroupWeights, weighedTile } from '../importance.ts';
+import { type GroupWeights, weighedTile } from '../importance.ts';
 import type { GroupSolver, StorageDtype } from '../solver.ts';
 import type { SolverSettings } from '../solver-options.ts';
 import { GroupSums } from './code-sums.ts';

@@ -106,6 +106,12 @@ test('divergence of two models, whatever their chunks', async () => {
   const row = rowDivergence(Float32Array.from(a[1]!), Float32Array.from(b[1]!));
   expect(other.kl).toBeCloseTo(row / 2, 12); // two of the four positions follow a 1
   expect(other.top1).toBe(0.5);
+  // Two positions of 0 and two of the row's divergence; two of 0 and two of 1.
+  expect(other.klStderr).toBeCloseTo(Math.sqrt((4 * (row / 2) ** 2) / 3 / 4), 12);
+  expect(other.top1Stderr).toBeCloseTo(Math.sqrt(1 / 3 / 4), 12);
+  const twice = await klDivergence(bigram(a), bigram(b), [ids, ids], { contextLength: 5 });
+  expect(twice.tokens).toBe(8);
+  expect(twice.kl).toBeCloseTo(other.kl, 12); // a window never crosses from one text into the next
   expect(other.model.nll).toBe((await perplexity(bigram(b), ids, { contextLength: 5 })).nll);
   await expect(klDivergence(bigram(a), bigram([[0]]), ids)).rejects.toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
 });

@@ -1,11 +1,9 @@
 // What an error in each linear of a checkpoint costs, measured by running sample tokens through it layer by layer.
 
-import { adapterFor, type CallOptions, type Checkpoint, type Importance, type ModelAdapter, type Runtime } from '@lowbit/core';
-import { defaultAdapters } from '../adapters/index.ts';
-import { refuseEncoder } from '../model/encoder.ts';
+import type { CallOptions, Checkpoint, Importance, ModelAdapter, Runtime } from '@lowbit/core';
 import { tokenIds } from '../model/ids.ts';
-import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
 import { collectImportance } from './collect-importance.ts';
+import { openProgram } from './open-program.ts';
 
 export interface CheckpointImportanceOptions extends CallOptions {
   readonly runtime: Pick<Runtime, 'load'>;
@@ -30,17 +28,10 @@ export async function checkpointImportance(
   options: CheckpointImportanceOptions,
 ): Promise<ReadonlyMap<string, Importance>> {
   const { runtime, ids, kind = 'diagonal', adapters = [], signal, onProgress } = options;
-  const adapter = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]);
-  const logical = logicalModel(checkpoint, adapter);
-  const readWeight = weightReader(checkpoint, logical);
-  const model = await adapter.describe(checkpoint.config, {
-    entries: logical.entries,
-    read: (name) => readLogical(checkpoint, name, signal),
-  });
-  refuseEncoder(model, checkpoint.label, 'what errors cost');
+  const model = await openProgram(checkpoint, adapters, 'what errors cost', signal);
   return collectImportance(model.program, {
     runtime,
-    loadWeight: async (use) => ({ weight: await readWeight(use, signal) }),
+    loadWeight: async (use) => ({ weight: await model.readWeight(use, signal) }),
     ids: ids.map((sample) => tokenIds(sample, model)),
     kind,
     signal,

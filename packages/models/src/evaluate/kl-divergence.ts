@@ -2,29 +2,41 @@
 
 import { type CallOptions, LowbitError } from '@lowbit/core';
 import { argmax } from '../sampling/process.ts';
-import { negativeLogLikelihood, rowDivergence } from './log-softmax.ts';
+import { logSumExp, rowDivergence } from './log-softmax.ts';
+import { Mean } from './mean.ts';
 import { nonFinite, type Perplexity, type Scorer, summarize, windowOptions } from './perplexity.ts';
 import { evaluationWindows, type WindowOptions } from './windows.ts';
 
 export interface Divergence {
   /** Mean of KL(reference || model) over the scored positions, in nats. */
   readonly kl: number;
-  /** Share of positions where both models hold the same token the likeliest. */
+  /** Standard error of `kl`, as all of them from the spread of the positions taken as independent. */
+  readonly klStderr: number;
+  /** Share of positions where both models hold the same token the likeliest, and its standard error. */
   readonly top1: number;
+  readonly top1Stderr: number;
   /** Number of positions. */
   readonly tokens: number;
   readonly reference: Perplexity;
   readonly model: Perplexity;
 }
 
+/** One text as token ids, or several, each scored on its own. */
+export type Texts = ArrayLike<number> | readonly ArrayLike<number>[];
+
+function textsOf(ids: Texts): readonly ArrayLike<number>[] {
+  return typeof ids[0] === 'object' ? (ids as readonly ArrayLike<number>[]) : [ids as ArrayLike<number>];
+}
+
 /**
- * Compares the next-token distributions of two models over the same windows of a text, and scores both on the way.
+ * Compares the next-token distributions of two models over the same windows of a text, or of several, and scores both on the way. One row of logits of
+ * each is looked at at a time; none is kept.
  * Throws ERR_BAD_ARGUMENT where their vocabularies differ or the windows are unusable, ERR_NON_FINITE where logits of either are not finite.
  */
 export async function klDivergence(
   reference: Scorer,
   model: Scorer,
-  ids: ArrayLike<number>,
+  ids: Texts,
   options: CallOptions & Partial<WindowOptions> = {},
 ): Promise<Divergence> {
   const { signal, onProgress } = options;
@@ -33,36 +45,35 @@ export async function klDivergence(
       hint: 'Only models with one vocabulary can be compared.',
     });
   }
-  const windows = evaluationWindows(ids, windowOptions(options, [reference, model]));
+  const cut = windowOptions(options, [reference, model]);
+  const windows = textsOf(ids).flatMap((text) => evaluationWindows(text, cut));
   const total = windows.reduce((count, { from, to }) => count + to - from, 0);
-  const sums = { kl: 0, same: 0, tokens: 0, p: 0, pp: 0, q: 0, qq: 0 };
+  const [kl, same, p, q] = [new Mean(), new Mean(), new Mean(), new Mean()];
   for (const [at, { ids: window, from, to }] of windows.entries()) {
     signal?.throwIfAborted();
     const range = { from: from - 1, to: to - 1, signal };
     for await (const [expected, got, position] of pairRows(reference, model, window, range)) {
       const target = window[position + 1]!;
-      const p = negativeLogLikelihood(expected, target);
-      const q = negativeLogLikelihood(got, target);
-      const kl = rowDivergence(expected, got);
-      if (!Number.isFinite(p)) throw nonFinite('the reference', at, position);
-      if (!Number.isFinite(q) || !Number.isFinite(kl)) throw nonFinite('the model', at, position);
-      sums.kl += kl;
-      sums.same += Number(argmax(expected) === argmax(got));
-      sums.p += p;
-      sums.pp += p * p;
-      sums.q += q;
-      sums.qq += q * q;
-      sums.tokens++;
+      const norms = [logSumExp(expected), logSumExp(got)] as const;
+      const [nllP, nllQ] = [norms[0] - expected[target]!, norms[1] - got[target]!];
+      const divergence = rowDivergence(expected, got, norms);
+      if (!Number.isFinite(nllP)) throw nonFinite('the reference', at, position);
+      if (!Number.isFinite(nllQ) || !Number.isFinite(divergence)) throw nonFinite('the model', at, position);
+      kl.add(divergence);
+      same.add(Number(argmax(expected) === argmax(got)));
+      p.add(nllP);
+      q.add(nllQ);
     }
-    onProgress?.({ phase: 'evaluate', done: sums.tokens, total, unit: 'tokens' });
+    onProgress?.({ phase: 'evaluate', done: kl.count, total, unit: 'tokens' });
   }
-  const { tokens } = sums;
   return {
-    kl: sums.kl / tokens,
-    top1: sums.same / tokens,
-    tokens,
-    reference: summarize(sums.p, sums.pp, tokens),
-    model: summarize(sums.q, sums.qq, tokens),
+    kl: kl.mean,
+    klStderr: kl.stderr,
+    top1: same.mean,
+    top1Stderr: same.stderr,
+    tokens: kl.count,
+    reference: summarize(p.sum, p.squares, p.count),
+    model: summarize(q.sum, q.squares, q.count),
   };
 }
 

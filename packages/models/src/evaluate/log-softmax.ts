@@ -14,10 +14,12 @@ export function negativeLogLikelihood(logits: Float32Array, token: number): numb
   return logSumExp(logits) - logits[token]!;
 }
 
-/** KL(reference || model) in nats between the next-token distributions of two rows of logits. Never below 0 but for rounding. */
-export function rowDivergence(reference: Float32Array, model: Float32Array): number {
-  const normP = logSumExp(reference);
-  const normQ = logSumExp(model);
+/** KL(reference || model) in nats between the next-token distributions of two rows of logits. Never below 0 but for rounding. `logSumExp` of both, if known. */
+export function rowDivergence(
+  reference: Float32Array,
+  model: Float32Array,
+  [normP, normQ]: readonly [number, number] = [logSumExp(reference), logSumExp(model)],
+): number {
   let sum = 0;
   for (let i = 0; i < reference.length; i++) {
     const logP = reference[i]! - normP;

@@ -6,7 +6,6 @@
 // at a time. What is held is the residual stream of every variant: tokens x hidden floats each.
 
 import {
-  adapterFor,
   type CallOptions,
   type Checkpoint,
   cutProgram,
@@ -15,11 +14,9 @@ import {
   type ModelDescription,
   type Runtime,
 } from '@lowbit/core';
-import { defaultAdapters } from '../adapters/index.ts';
 import { fitSensitivity, type SensitivityPoint } from '../allocation/index.ts';
-import { refuseEncoder } from '../model/encoder.ts';
 import { tokenIds } from '../model/ids.ts';
-import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
+import { openProgram } from './open-program.ts';
 import { Carrier, STEP_SEQUENCES, type Variant } from './variants.ts';
 
 /** What the loss is: KL(unchanged || noisy) per token in nats, or the increase of the perplexity, which needs a text. */
@@ -72,14 +69,7 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
   const { metric = 'kl', levels = DEFAULT_LEVELS, seed = 1, adapters = [], runtime, signal, onProgress } = options;
   signal?.throwIfAborted();
   checkLevels(levels);
-  const adapter = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]);
-  const logical = logicalModel(checkpoint, adapter);
-  const readWeight = weightReader(checkpoint, logical);
-  const model = await adapter.describe(checkpoint.config, {
-    entries: logical.entries,
-    read: (name) => readLogical(checkpoint, name, signal),
-  });
-  refuseEncoder(model, checkpoint.label, 'sensitivity');
+  const model = await openProgram(checkpoint, adapters, 'sensitivity', signal);
   if (model.program.outputs.logits === undefined) {
     throw new LowbitError('ERR_UNSUPPORTED_ARCH', `${checkpoint.label} gives no logits, so there is nothing to compare`);
   }
@@ -100,7 +90,7 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
   });
   for (const [at, piece] of pieces.entries()) {
     signal?.throwIfAborted();
-    await using loaded = await runtime.load(piece.program, async (use) => ({ weight: await readWeight(use, signal) }), {
+    await using loaded = await runtime.load(piece.program, async (use) => ({ weight: await model.readWeight(use, signal) }), {
       contextLength: Math.max(...samples.map(({ length }) => length)),
       maxSequences: STEP_SEQUENCES,
       signal,

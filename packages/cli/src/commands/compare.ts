@@ -1,0 +1,166 @@
+// `lowbit compare`: what a model lost against the one that it was made from.
+
+import { bitsPerWeight, formatLabel } from '@lowbit/core';
+import { type LinearError, loadTokenizer } from '@lowbit/models';
+import type { CommonOptions, Context } from '../context.ts';
+import { UsageError } from '../errors.ts';
+import { readJsonFile, readTextFile } from '../files.ts';
+import { parseIds } from '../ids-file.ts';
+import { compareLinears, compareModels, type ModelComparison } from '../measure.ts';
+import { openModelFolder } from '../open.ts';
+import type { BackendUse } from '../running-on.ts';
+import { pairs, plain, table } from '../table.ts';
+import { encodeText, type TextFile } from '../texts.ts';
+import { bitsText, bytesText, countText, durationText } from '../units.ts';
+import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
+import { inspect } from './inspect.ts';
+
+export interface CompareOptions extends CommonOptions, BackendFlags {
+  readonly data?: string;
+  readonly ids?: string;
+  readonly ctx?: number;
+  readonly stride?: number;
+  readonly layers?: boolean;
+}
+
+/** Size of one of the two folders. */
+export interface ComparedSize {
+  /** Of all tensors. */
+  readonly bytes: number;
+  readonly parameters: number;
+  /** Bits per parameter, all tensors counted. */
+  readonly bitsPerParameter: number;
+  /** Bits per weight of quantized linears, scales, tables and padding included; null where there are none. */
+  readonly bitsPerWeight: number | null;
+}
+
+/** One linear, as `--layers` lists it. */
+export interface ComparedLinear extends Omit<LinearError, 'format'> {
+  readonly format: string;
+  readonly bitsPerWeight: number;
+}
+
+/** What `lowbit compare --json` prints. */
+export interface CompareReport extends ModelComparison {
+  readonly size: { readonly model: ComparedSize; readonly reference: ComparedSize };
+  /** With `--layers`: those that are not stored as in the reference. */
+  readonly linears?: readonly ComparedLinear[];
+  readonly ms: number;
+  readonly backend: BackendUse;
+}
+
+/** Tokens whose inputs show what errors of a layer do at its output: of the text, as far as it goes. */
+const LAYER_TOKENS = 512;
+const SAMPLE = 256;
+
+/** Runs the command. */
+export async function compareCommand(path: string, reference: string, options: CompareOptions, context: Context): Promise<void> {
+  const { data, ids, ctx: contextLength, stride, layers = false } = options;
+  if ((data === undefined) === (ids === undefined)) {
+    throw new UsageError(
+      data === undefined ? 'compare needs a text' : '--data and --ids exclude each other',
+      'Give either --data FILE (text) or --ids FILE (token ids as JSON).',
+    );
+  }
+  checkBackendFlags(options);
+  // Read first: a wrong file should not cost loading models.
+  const file: TextFile =
+    data === undefined ? { ids: parseIds(await readJsonFile(ids!, '--ids'), ids!) } : { text: await readTextFile(data, '--data') };
+  const started = performance.now();
+  const [model, original] = [await sizeOf(path, context), await sizeOf(reference, context)];
+  await using place = await openBackend(options, context);
+  const { signal, progress, note } = context;
+  const run = { runtime: place.runtime, signal, onProgress: progress.report };
+  const measured = await compareModels(path, reference, file, { ...run, ...headOf(options), onNote: note, contextLength, stride });
+  const linears = layers ? await layerErrors(path, reference, file, run) : undefined;
+  const report: CompareReport = {
+    ...measured,
+    size: { model, reference: original },
+    ...(linears ? { linears } : {}),
+    ms: performance.now() - started,
+    backend: place.used(),
+  };
+  progress.clear();
+  await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
+}
+
+async function sizeOf(path: string, { signal }: Context): Promise<ComparedSize> {
+  await using checkpoint = await openModelFolder(path, { signal });
+  const { parameters, bitsPerParameter, tensors, quantization } = await inspect(checkpoint);
+  return { bytes: tensors.bytes, parameters, bitsPerParameter, bitsPerWeight: quantization.bitsPerWeight };
+}
+
+async function layerErrors(
+  path: string,
+  reference: string,
+  file: TextFile,
+  run: Omit<Parameters<typeof compareLinears>[2], 'ids'>,
+): Promise<readonly ComparedLinear[]> {
+  const errors = await compareLinears(path, reference, { ...run, ids: await samplesOf(reference, file) });
+  return errors.map(({ format, ...rest }) => ({ ...rest, format: formatLabel(format), bitsPerWeight: bitsPerWeight(format, rest.shape) }));
+}
+
+/** The first tokens of the text, in samples that every model takes. */
+async function samplesOf(reference: string, file: TextFile): Promise<readonly (readonly number[])[]> {
+  let given = 'ids' in file ? file.ids : undefined;
+  if (!given) {
+    await using checkpoint = await openModelFolder(reference);
+    given = encodeText(await loadTokenizer(checkpoint), (file as { readonly text: string }).text);
+  }
+  const samples: number[][] = [];
+  let left = LAYER_TOKENS;
+  for (const text of given.texts) {
+    for (let from = 0; from < text.length && left > 0; from += SAMPLE) {
+      const sample = text.slice(from, from + Math.min(SAMPLE, left));
+      samples.push([...given.prefixIds, ...sample].slice(0, SAMPLE));
+      left -= sample.length;
+    }
+  }
+  return samples;
+}
+
+function render(report: CompareReport, bold: (text: string) => string): string {
+  const { kl, klStderr, top1, top1Stderr, tokens, reference, model, size, linears, backend } = report;
+  const start = report.startToken === null ? '' : `, each beginning with the start token ${report.startToken}`;
+  const facts = pairs([
+    ['KL', `${kl.toPrecision(4)} +- ${klStderr.toPrecision(2)} nats per token`],
+    ['same first token', `${(100 * top1).toFixed(2)} % +- ${(100 * top1Stderr).toFixed(2)}`],
+    [
+      'perplexity',
+      `${reference.perplexity.toFixed(4)} -> ${model.perplexity.toFixed(4)} (+- ${reference.stderr.toFixed(4)}, ${model.stderr.toFixed(4)})`,
+    ],
+    ['size', `${sizeText(size.reference)} -> ${sizeText(size.model)}`],
+    ['tokens', `${countText(tokens)} scored`],
+    ['windows', `${report.contextLength} tokens, moving on by ${report.stride}${start}`],
+    ['time', durationText(report.ms)],
+    ['backend', `${backend.name} (${backend.device})`],
+  ]);
+  return linears ? `${facts}\n\n${bold('Linear layers, worst outputs first')}\n${linearTable(linears)}` : facts;
+}
+
+function sizeText({ bytes, bitsPerParameter, bitsPerWeight: own }: ComparedSize): string {
+  return `${bytesText(bytes)}, ${bitsText(bitsPerParameter)} bits a parameter${own === null ? '' : ` (${bitsText(own)} a quantized weight)`}`;
+}
+
+function linearTable(linears: readonly ComparedLinear[]): string {
+  return table(
+    [
+      { title: 'layer' },
+      { title: 'format' },
+      { title: 'bits/weight', align: 'right' },
+      { title: 'SNR, dB', align: 'right' },
+      { title: 'output error', align: 'right' },
+      { title: '+-', align: 'right' },
+    ],
+    [...linears]
+      .sort((a, b) => b.outputError - a.outputError)
+      .map(({ path, format, bitsPerWeight: bits, snrDb, outputError, outputErrorStderr }) => [
+        plain(path),
+        format,
+        bitsText(bits),
+        snrDb.toFixed(2),
+        outputError.toPrecision(3),
+        outputErrorStderr.toPrecision(2),
+      ]),
+  );
+}

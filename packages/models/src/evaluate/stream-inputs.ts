@@ -1,0 +1,160 @@
+// The inputs of every linear of a model, from sample tokens, while only one layer's weights are anywhere.
+//
+// The model runs layer by layer: the program is cut at every layer, each piece also gives the inputs of its linears, and all samples pass through
+// a piece before the next is loaded. Between pieces the residual stream waits on the host.
+
+import {
+  type CallOptions,
+  cutProgram,
+  elements,
+  type HostTensor,
+  type LoadWeight,
+  LowbitError,
+  type Op,
+  opInputs,
+  opResults,
+  type Program,
+  type ProgramPiece,
+  type Runtime,
+  type TensorId,
+} from '@lowbit/core';
+
+/** Rows that some linears get: those of one sample. */
+export interface InputRows {
+  /** Module paths of the linears that read these rows; experts read rows of their own. */
+  readonly paths: readonly string[];
+  /** f32 [rows, width]; none for an expert that no token of the sample reached. A view, valid during the call. */
+  readonly rows: Float32Array;
+  readonly width: number;
+  /** The same for all samples, and for no other rows. */
+  readonly key: string;
+  /** Index of the sample. */
+  readonly sample: number;
+}
+
+export interface StreamInputsOptions extends CallOptions {
+  readonly runtime: Pick<Runtime, 'load'>;
+  readonly loadWeight: LoadWeight;
+  /** Samples: token ids, each a sequence of its own from position 0. */
+  readonly ids: readonly Uint32Array[];
+  /** Called with the rows of every input, sample by sample, layer by layer; waited for. */
+  readonly onRows: (rows: InputRows) => void | Promise<void>;
+  /** Called when all samples went through a layer. */
+  readonly onLayer?: () => void | Promise<void>;
+  /** Name of the progress events' phase. */
+  readonly phase: string;
+}
+
+/** Input of one linear: a tensor, and for an expert which of its rows. */
+interface Tap {
+  readonly path: string;
+  readonly x: TensorId;
+  readonly expert?: { readonly ids: TensorId; readonly index: number; readonly topK: number; readonly perToken: boolean };
+}
+
+function findTaps(program: Program): readonly Tap[] {
+  return program.ops.flatMap((op): Tap[] => {
+    if (op.op === 'linear') return [{ path: program.linears[op.weight]!.path, x: op.x }];
+    if (op.op !== 'expertLinear') return [];
+    const topK = program.tensors[op.ids]!.width;
+    const perToken = program.tensors[op.x]!.rows === 'tokens';
+    return op.linears.map((id, index) => ({ path: program.linears[id]!.path, x: op.x, expert: { ids: op.ids, index, topK, perToken } }));
+  });
+}
+
+/** The program that gives the taps as outputs, and computes nothing else. */
+function instrument(program: Program, taps: readonly Tap[]): Program {
+  const needed = new Set(taps.flatMap(({ x, expert }) => (expert ? [x, expert.ids] : [x])));
+  const outputs = Object.fromEntries([...needed].map((id) => [`tap.${id}`, id]));
+  const ops: Op[] = [];
+  for (const op of [...program.ops].reverse()) {
+    if (op.op !== 'remember' && !opResults(op).some((id) => needed.has(id))) continue;
+    ops.unshift(op);
+    for (const id of opInputs(op)) needed.add(id);
+  }
+  return { ...program, ops, outputs };
+}
+
+/** What is given together: linears that read the same rows share it. */
+const tapKey = ({ x, expert }: Tap): string => (expert ? `${x}/${expert.ids}/${expert.index}` : `${x}`);
+
+/** The rows of the tap's tensor that its linear gets. */
+function tapRows(
+  tap: Tap,
+  outputs: Readonly<Record<string, HostTensor>>,
+  inputs: Readonly<Record<string, HostTensor>>,
+): { readonly rows: Float32Array; readonly width: number } {
+  const tensor = outputs[`tap.${tap.x}`] ?? inputs[`cut.${tap.x}`]!;
+  const all = elements({ dtype: 'f32', data: tensor.data });
+  const width = tensor.shape[1]!;
+  if (!tap.expert) return { rows: all, width };
+  const { index, topK, perToken, ids } = tap.expert;
+  const chosen = [...elements({ dtype: 'i32', data: outputs[`tap.${ids}`]!.data })].flatMap((id, row) => (id === index ? [row] : []));
+  const rows = new Float32Array(chosen.length * width);
+  for (const [i, row] of chosen.entries()) {
+    const from = perToken ? Math.floor(row / topK) : row;
+    rows.set(all.subarray(from * width, (from + 1) * width), i * width);
+  }
+  return { rows, width };
+}
+
+/** Taps of a piece by what they read. */
+function grouped(taps: readonly Tap[]): readonly { readonly tap: Tap; readonly paths: readonly string[] }[] {
+  const groups = new Map<string, { tap: Tap; paths: string[] }>();
+  for (const tap of taps) {
+    const group = groups.get(tapKey(tap));
+    if (group) group.paths.push(tap.path);
+    else groups.set(tapKey(tap), { tap, paths: [tap.path] });
+  }
+  return [...groups.values()];
+}
+
+/**
+ * Runs samples through a program and hands out the inputs of its linears. Weights come from `loadWeight` once per layer that uses them.
+ * Throws ERR_BAD_ARGUMENT without samples, and what `Runtime.load` and `onRows` throw; nothing stays on the backend.
+ */
+export async function streamInputs(program: Program, options: StreamInputsOptions): Promise<void> {
+  const { ids, signal, onProgress, phase } = options;
+  if (ids.length === 0 || ids.some((sample) => sample.length === 0))
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'layers need samples of at least one token');
+  const taps = findTaps(program);
+  // What comes before the first layer and after the last are pieces of their own, so that their large tables are never held beside a layer.
+  const counts = program.layers === 0 ? [0] : [0, ...new Array<number>(program.layers).fill(1), 0];
+  const pieces = cutProgram(instrument(program, taps), counts);
+  const carried: Map<string, HostTensor>[] = ids.map(() => new Map());
+  for (const [at, piece] of pieces.entries()) {
+    signal?.throwIfAborted();
+    if (piece.program.ops.length > 0) {
+      const made = taps.filter(
+        ({ x, expert }) => `tap.${expert?.ids ?? x}` in piece.program.outputs && `tap.${x}` in piece.program.outputs,
+      );
+      await runPiece(piece, program, made, carried, options);
+      await options.onLayer?.();
+    }
+    const later = new Set(pieces.slice(at + 1).flatMap(({ takes }) => takes));
+    for (const tensors of carried) for (const name of [...tensors.keys()]) if (!later.has(name)) tensors.delete(name);
+    onProgress?.({ phase, done: at + 1, total: pieces.length, unit: 'layers' });
+  }
+}
+
+/** Loads one piece, passes every sample through it, and hands out the inputs of its linears. */
+async function runPiece(
+  piece: ProgramPiece,
+  program: Program,
+  taps: readonly Tap[],
+  carried: readonly Map<string, HostTensor>[],
+  { runtime, loadWeight, ids, onRows, signal }: StreamInputsOptions,
+): Promise<void> {
+  const groups = grouped(taps);
+  const contextLength = Math.max(...ids.map(({ length }) => length));
+  const load: LoadWeight = (_, index) => loadWeight(program.linears[piece.linears[index]!]!, piece.linears[index]!);
+  await using loaded = await runtime.load(piece.program, load, { contextLength, maxSequences: 1, signal });
+  for (const [sample, tokens] of ids.entries()) {
+    const id = loaded.open();
+    const inputs = Object.fromEntries(piece.takes.map((name) => [name, carried[sample]!.get(name)!]));
+    const outputs = await loaded.step([{ id, tokens, inputs, wanted: Uint32Array.from(tokens.keys()) }], { signal });
+    loaded.close(id);
+    for (const name of piece.gives) carried[sample]!.set(name, outputs[name]!);
+    for (const { tap, paths } of groups) await onRows({ ...tapRows(tap, outputs, inputs), paths, sample, key: tapKey(tap) });
+  }
+}
