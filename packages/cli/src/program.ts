@@ -410,6 +410,7 @@ function sampling(command: Command): Command {
     .option('--top-k <n>', 'sample among the n likeliest tokens; 0 among all', number({ min: 0, max: 2 ** 31, whole: true }))
     .option('--top-p <x>', 'sample among the likeliest tokens that make up this share', number({ min: 0, max: 1 }))
     .option('--seed <n>', 'make sampling repeatable', number({ min: 0, max: Number.MAX_SAFE_INTEGER, whole: true }))
+    .option('--json-schema <file>', 'write JSON that satisfies this JSON schema, and nothing else', path)
     .option('--prompt-lookup', 'guess tokens from the text so far: the same text (int8: nearly), faster where it repeats itself');
 }
 

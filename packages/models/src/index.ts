@@ -48,4 +48,5 @@ export { type LogitEdits, type LogitsProcessor, processLogits, type SamplingSett
 export { createRandom, type Random } from './sampling/random.ts';
 export type * from './sampling/settings.ts';
 export type { ChatMessage } from './text/chat-template.ts';
+export type { TokenBytes } from './text/token-bytes.ts';
 export { createTokenizer, loadTokenizer, type Tokenizer } from './text/tokenizer.ts';
