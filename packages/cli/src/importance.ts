@@ -2,6 +2,7 @@
 
 import type { CallOptions, Importance } from '@lowbit/core';
 import { checkpointImportance, randomTokens } from '@lowbit/models';
+import { checkedOptions } from './checked-options.ts';
 import { openModelFolder } from './open.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
 
@@ -21,7 +22,7 @@ export interface RandomImportanceOptions extends CallOptions, RunsOn {}
  * await quantizeModel('./model', { out: './model-hqq3', quantizer: hqq({ bits: 3, solver: 'least-squares' }), importance });
  */
 export async function randomImportance(path: string, options: RandomImportanceOptions = {}): Promise<ReadonlyMap<string, Importance>> {
-  const { signal, onProgress } = options;
+  const { signal, onProgress } = checkedOptions('randomImportance', options);
   await using checkpoint = await openModelFolder(path, { signal });
   await using own = await runtimeOf(options);
   const { vocab_size: vocab } = checkpoint.config;

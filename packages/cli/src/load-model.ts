@@ -1,6 +1,7 @@
 // A model folder to a model that runs: hub's folders, models' adapters, and a runtime.
 
 import { type LanguageModel, loadModel as loadFromCheckpoint, type LoadModelOptions as ModelOptions } from '@lowbit/models';
+import { checkedOptions } from './checked-options.ts';
 import { openModelFolder } from './open.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
 
@@ -18,7 +19,7 @@ export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'dispos
  * for await (const { text } of model.stream({ prompt: 'Once upon a time', seed: 1 })) process.stdout.write(text);
  */
 export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
-  const { runtime: given, backends, onNote, ...rest } = options;
+  const { runtime: given, backends, onNote, ...rest } = checkedOptions('loadModel', options);
   const checkpoint = await openModelFolder(path, { signal: options.signal });
   try {
     for (const note of checkpoint.notes) onNote?.(note);

@@ -1,6 +1,7 @@
 // What quantizing did to a model: the next-token distributions of two folders compared over a text.
 
 import { klDivergence, type LanguageModel } from '@lowbit/models';
+import { checkedOptions } from './checked-options.ts';
 import { type LoadModelOptions, loadModel } from './load-model.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
 import { encodeText, type TextFile, usualWindows } from './texts.ts';
@@ -20,7 +21,7 @@ export async function measureLoss(
   file: TextFile,
   options: RunsOn & Pick<LoadModelOptions, 'adapters' | 'signal' | 'onProgress'> = {},
 ): Promise<MeasuredLoss> {
-  const { runtime: givenRuntime, backends, onNote, signal, onProgress, ...rest } = options;
+  const { runtime: givenRuntime, backends, onNote, signal, onProgress, ...rest } = checkedOptions('measureLoss', options);
   await using own = await runtimeOf({ runtime: givenRuntime, backends, onNote });
   const { runtime } = own;
   await using reference: LanguageModel = await loadModel(original, { ...rest, runtime, signal, onProgress });

@@ -21,6 +21,7 @@ async function emitted(...args: string[]): Promise<ModelPlan> {
     json: true,
     signal: new AbortController().signal,
     progress: { report: () => {}, clear: () => {} },
+    note: () => {},
     emit: async (value) => void values.push(value),
   };
   await createProgram(() => context as Context).parseAsync([...args, '--json'], { from: 'user' });

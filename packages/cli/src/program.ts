@@ -1,7 +1,7 @@
 // The whole command line in one place: verbs, flags, and what each flag accepts. The verbs themselves are imported when they run, so that --help
 // and wrong usage answer at once.
 
-import { isLowbitError } from '@lowbit/core';
+import { isLowbitError, nearestName } from '@lowbit/core';
 import { Command, InvalidArgumentError } from 'commander';
 import { parseChoices } from './choices.ts';
 import type { BenchFlags } from './commands/bench.ts';
@@ -14,6 +14,7 @@ import type { InspectOptions } from './commands/inspect.ts';
 import type { PerplexityOptions } from './commands/perplexity.ts';
 import type { QuantizeOptions } from './commands/quantize.ts';
 import type { CommonOptions, Context } from './context.ts';
+import { UsageError } from './errors.ts';
 import {
   BENCH_FORMATS,
   DTYPES,
@@ -54,7 +55,7 @@ export function createProgram(start: Start): Command {
     .description('Quantize language models, run them and measure them: no Python, no calibration data.')
     .version(version(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'show help')
-    .helpCommand('help [command]', 'show help for a command')
+    .helpCommand(false)
     .showSuggestionAfterError()
     .exitOverride()
     // Errors are rendered by run.ts, once, in the form asked for.
@@ -72,6 +73,7 @@ export function createProgram(start: Start): Command {
   addInspect(program, start);
   addEstimate(program, start);
   addCache(program, start);
+  addHelp(program);
   return program;
 }
 
@@ -155,7 +157,7 @@ function addQuantize(program: Command, start: Start): void {
     .option(
       '--sensitivity-tokens <n>',
       `with --target-bits: tokens to test on; more are steadier and slower (default: ${SENSITIVITY_TOKENS})`,
-      number({ min: 1, max: 2 ** 24, whole: true }),
+      number({ min: 1, max: 2 ** 20, whole: true }),
     )
     .option('--save-sensitivity <file>', 'with --target-bits: keep the result of the test as JSON, for other targets', path)
     .option(
@@ -341,6 +343,26 @@ function addEstimate(program: Command, start: Start): void {
       const context = start(options);
       const { estimateCommand } = await import('./commands/estimate.ts');
       await estimateCommand(dir, options, context);
+    });
+}
+
+/** Commander's own passes over a command that it does not know. */
+function addHelp(program: Command): void {
+  program
+    .command('help')
+    .description('show help for a command')
+    .argument('[command]')
+    .action((name: string | undefined) => {
+      const found = name === undefined ? program : program.commands.find((command) => command.name() === name);
+      if (found) found.help();
+      const near = nearestName(
+        name!,
+        program.commands.map((command) => command.name()),
+      );
+      throw new UsageError(
+        `unknown command '${name}'`,
+        `${near === undefined ? '' : `Did you mean ${near}? `}\`lowbit --help\` shows what there is.`,
+      );
     });
 }
 

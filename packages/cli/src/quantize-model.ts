@@ -25,6 +25,7 @@ import {
   quantizeCheckpoint,
 } from '@lowbit/hub';
 import { byName, defaultAdapters } from '@lowbit/models';
+import { checkedOptions } from './checked-options.ts';
 import { openModelFolder } from './open.ts';
 import { parseSize } from './parse.ts';
 import { type TagRow, tagRows } from './tags.ts';
@@ -78,7 +79,7 @@ export interface QuantizeModelReport extends ModelPlan {
  * @throws what `openModelFolder` and hub's `planQuantization` throw
  */
 export async function planModel(path: string, options: PlanModelOptions = {}): Promise<ModelPlan> {
-  const checkpoint = await openModelFolder(path, options);
+  const checkpoint = await openModelFolder(path, checkedOptions('planModel', options));
   try {
     return describe(checkpoint, await planQuantization(checkpoint, planOptions(options, checkpoint)), options);
   } finally {
@@ -95,7 +96,7 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
  */
 export async function quantizeModel(path: string, options: QuantizeModelOptions): Promise<QuantizeModelReport> {
   const started = performance.now();
-  const { maxMemory, shardSize: _, ...rest } = options;
+  const { maxMemory, shardSize: _, ...rest } = checkedOptions('quantizeModel', options);
   const checkpoint = await openModelFolder(path, options);
   try {
     const done = await quantizeCheckpoint(checkpoint, { ...rest, ...planOptions(options, checkpoint), maxMemory: sizeOf(maxMemory) });

@@ -36,6 +36,7 @@ export {
 } from './evaluate/sensitivity.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
 export type { BatchEvent, BatchRequest } from './model/batch.ts';
+export { contextLengthOf } from './model/context-length.ts';
 export { type EstimateOptions, estimateMemory, type MemoryEstimate, type Verdict } from './model/estimate.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate-options.ts';
 export type { BatchOptions, ForwardOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';

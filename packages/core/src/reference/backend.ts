@@ -60,6 +60,8 @@ const OPS: ReadonlySet<OpName> = new Set<OpName>([
 export function referenceBackend(options: ReferenceOptions = {}): BackendProvider {
   checkOptionNames('referenceBackend', options, ['codecs', 'name']);
   const { name = 'reference', codecs = [] } = options;
+  if (typeof name !== 'string' || name === '')
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'referenceBackend: name is no text', { details: { option: 'name' } });
   return {
     spec: 1,
     name,

@@ -119,8 +119,8 @@ function merge(a: Importance, b: Importance): Importance {
  * await quantize(weight, higgs({ bits: 4 }), { importance: importance.get('model.layers.0.mlp.down_proj') });
  */
 export async function collectImportance(program: Program, options: ImportanceOptions): Promise<Map<string, Importance>> {
-  const { ids, signal, onProgress, kind } = options;
-  if (ids.length === 0 || ids.some((sample) => sample.length === 0))
+  const { ids, signal, onProgress, kind } = options ?? {};
+  if (!Array.isArray(ids) || ids.length === 0 || ids.some((sample) => sample.length === 0))
     throw new LowbitError('ERR_BAD_ARGUMENT', 'importance needs samples of at least one token');
   const taps = findTaps(program);
   // What comes before the first layer and after the last are pieces of their own, so that their large tables are never held beside a layer.

@@ -2,6 +2,7 @@
 
 import { adapterFor, type CallOptions, type Checkpoint, type Importance, type ModelAdapter, type Runtime } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
+import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
 import { refuseEncoder } from '../model/encoder.ts';
 import { tokenIds } from '../model/ids.ts';
 import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
@@ -29,6 +30,8 @@ export async function checkpointImportance(
   checkpoint: Checkpoint,
   options: CheckpointImportanceOptions,
 ): Promise<ReadonlyMap<string, Importance>> {
+  checkCheckpoint('checkpointImportance', checkpoint);
+  checkLoadingRuntime('checkpointImportance', options?.runtime);
   const { runtime, ids, kind = 'diagonal', adapters = [], signal, onProgress } = options;
   const adapter = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]);
   const logical = logicalModel(checkpoint, adapter);

@@ -1,6 +1,7 @@
 // How far a (quantized) model is from its reference, token by token.
 
 import { type CallOptions, LowbitError } from '@lowbit/core';
+import { checkIds, checkScorer } from '../arguments.ts';
 import { argmax } from '../sampling/process.ts';
 import { negativeLogLikelihood, rowDivergence } from './log-softmax.ts';
 import { nonFinite, type Perplexity, type Scorer, summarize, windowOptions } from './perplexity.ts';
@@ -27,6 +28,8 @@ export async function klDivergence(
   ids: ArrayLike<number>,
   options: CallOptions & Partial<WindowOptions> = {},
 ): Promise<Divergence> {
+  for (const one of [reference, model]) checkScorer('klDivergence', one);
+  checkIds('klDivergence', ids);
   const { signal, onProgress } = options;
   if (reference.vocab !== model.vocab) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `the reference has ${reference.vocab} tokens, the model ${model.vocab}`, {

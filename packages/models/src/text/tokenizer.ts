@@ -52,7 +52,7 @@ function specialTokens(map: JsonObject, config: JsonObject): Record<string, stri
 }
 
 function construct(json: JsonObject, config: JsonObject): HfTokenizer {
-  if (!Array.isArray(json.added_tokens))
+  if (!Array.isArray(json?.added_tokens))
     throw new LowbitError('ERR_TOKENIZER', 'tokenizer.json has no list added_tokens', { details: { file: 'tokenizer.json' } });
   return guarded(() => {
     const tokenizer = new HfTokenizer(json, config);
@@ -79,6 +79,11 @@ function guarded<T>(body: () => T): T {
  * any of them malformed, ERR_LIMIT where one is too large.
  */
 export async function loadTokenizer(source: TextFiles): Promise<Tokenizer> {
+  if (typeof source?.file !== 'function') {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'loadTokenizer needs a checkpoint', {
+      hint: "Pass await openCheckpoint('./model') of @lowbit/hub.",
+    });
+  }
   const json = await jsonFile(source, 'tokenizer.json', RULES);
   if (!json) {
     throw new LowbitError('ERR_TOKENIZER', `${source.label} has no tokenizer.json`, {
