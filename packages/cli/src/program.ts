@@ -315,6 +315,7 @@ function addInspect(program: Command, start: Start): void {
   verb(program, 'inspect', 'show what is in a model folder, without reading weights')
     .argument('<dir>', 'model folder', path)
     .option('--tensors', 'list every tensor')
+    .option('--allow-non-finite', 'take weights that are stored as NaN or infinity as they are (default: an error)')
     .action(async (dir: string, options: InspectOptions) => {
       const context = start(options);
       const { inspectCommand } = await import('./commands/inspect.ts');
@@ -332,6 +333,8 @@ function addEstimate(program: Command, start: Start): void {
     )
     .option('-b, --bits <n>', 'bits per weight of that method', arg(parseBits))
     .option('-g, --group <n>', 'weights that share a scale', arg(parseGroup))
+    .option('--p <1|2>', 'higgs: weights that share a code', arg(parseDimension))
+    .option('--hadamard-size <n>', 'higgs: weights of a row that are rotated together', arg(parseHadamardSize))
     .option(
       '--context <n>',
       'tokens of a text (default: the most that the model takes, up to 4096)',
@@ -414,6 +417,7 @@ function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command
       arg((text) => parseChoice(text, ['exact', 'fast'] as const)),
     )
     .option('--isa <name>', 'with --backend cpu: instructions to use, such as avx2 or scalar (default: the best there are)')
+    .option('--allow-non-finite', 'take weights that are stored as NaN or infinity as they are (default: an error)')
     .option(
       '--head-bits <n>',
       'hold an output layer that is not quantized in so many bits (hqq: 8 loses hardly anything, 4 is smaller): less to read for each token',
