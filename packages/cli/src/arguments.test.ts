@@ -2,23 +2,40 @@
 
 import { fileURLToPath } from 'node:url';
 import { createRuntime, dequantize, isLowbitError, patchLinears, referenceBackend } from '@lowbit/core';
+import { higgs } from '@lowbit/higgs';
+import { hqq } from '@lowbit/hqq';
+import { openCheckpoint } from '@lowbit/hub';
 import { cpu } from '@lowbit/kernels-cpu';
 import {
+  benchModel,
   collectImportance,
   createTokenizer,
   estimateMemory,
+  klDivergence,
   loadModel as loadFrom,
   loadTokenizer,
   measureSensitivities,
+  perplexity,
 } from '@lowbit/models';
 import { expect, test } from 'vitest';
-import * as lowbit from './index.ts';
+import * as allocation from './allocate-model.ts';
+import * as backends from './backends.ts';
+import * as choices from './choices.ts';
+import * as conversion from './convert-model.ts';
+import * as importance from './importance.ts';
+import * as loading from './load-model.ts';
+import * as measuring from './measure.ts';
+import * as opening from './open.ts';
+import * as quantizing from './quantize-model.ts';
 
 const TINY = fileURLToPath(new URL('../../../examples/tiny-llama', import.meta.url));
 // biome-ignore lint/suspicious/noExplicitAny: what is not allowed is what is tested
 type Any = any;
-const l = lowbit as Record<string, Any>;
-const quantizer = lowbit.hqq({ bits: 4 });
+const l: Record<string, Any> = {
+  ...{ ...allocation, ...backends, ...choices, ...conversion, ...importance, ...loading, ...measuring, ...opening, ...quantizing },
+  ...{ benchModel, higgs, hqq, klDivergence, openCheckpoint, perplexity },
+};
+const quantizer = hqq({ bits: 4 });
 
 test.each<[string, () => unknown]>([
   ['loadModel()', () => l.loadModel()],
