@@ -3,6 +3,7 @@
 import {
   adapterFor,
   type CheckpointLayout,
+  checkOptionNames,
   codecFor,
   createWorkers,
   DTYPE_BYTES,
@@ -43,6 +44,31 @@ export interface AllocateModelOptions
   /** Measured before; then nothing is run. */
   readonly sensitivities?: TestedSensitivities | undefined;
 }
+
+const OPTIONS = Object.keys({
+  targetBits: true,
+  choices: true,
+  per: true,
+  sensitivities: true,
+  rules: true,
+  dtype: true,
+  layout: true,
+  layouts: true,
+  codecs: true,
+  importance: true,
+  threads: true,
+  metric: true,
+  levels: true,
+  seed: true,
+  adapters: true,
+  ids: true,
+  tokens: true,
+  runtime: true,
+  backends: true,
+  onNote: true,
+  signal: true,
+  onProgress: true,
+} satisfies Record<keyof AllocateModelOptions, true>);
 
 /** What one linear gets. */
 export interface AllocatedLinear {
@@ -94,6 +120,7 @@ type Layer = AllocationLayer & { readonly choices: readonly Choice[]; readonly s
  * await quantizeModel('./model', { out: './model-3.25', rules });
  */
 export async function allocateModel(path: string, options: AllocateModelOptions): Promise<ModelAllocation> {
+  checkOptionNames('allocateModel', options, OPTIONS);
   const { targetBits, choices = makeChoices(defaultChoices('hqq')), rules = [], signal } = options;
   const quantizer = checkChoices(choices);
   await using checkpoint = await openModelFolder(path, { signal });

@@ -3,6 +3,7 @@
 import { type BackendProvider, LowbitError, referenceBackend } from '@lowbit/core';
 import type { CpuOptions } from '@lowbit/kernels-cpu';
 import { backendOfModule } from './backend-module.ts';
+import { checkedOptions } from './checked-options.ts';
 
 /** Settings of backends that have them: the native one, and modules that export a function. */
 export type BackendSettings = Pick<CpuOptions, 'threads' | 'precision' | 'isa'>;
@@ -29,7 +30,11 @@ export interface FindBackendsOptions extends BackendSettings {
  * const model = await loadModel('./model-hqq4', { backends: await findBackends('cpu', { threads: 2 }) });
  */
 export async function findBackends(choice = 'auto', options: FindBackendsOptions = {}): Promise<readonly BackendProvider[]> {
-  const { from = process.cwd(), onProblem, ...given } = options;
+  if (typeof choice !== 'string')
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'findBackends needs a word', {
+      hint: "Pass 'auto', 'cpu', 'reference', a path or a package.",
+    });
+  const { from = process.cwd(), onProblem, ...given } = checkedOptions('findBackends', options);
   const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as BackendSettings;
   if (choice === 'auto') return [await native(settings, onProblem), referenceBackend()];
   if (choice === 'cpu') return [await native(settings, onProblem)];

@@ -45,7 +45,9 @@ export function makeChoices(names: readonly string[], defaults: MethodSettings =
   if (!Array.isArray(names)) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'choices are no list of names', { hint: "Pass ['hqq:b3', 'hqq:b4']." });
   }
-  return names.map((name): ModelChoice => {
+  return names.map((name: unknown): ModelChoice => {
+    if (typeof name !== 'string')
+      throw new LowbitError('ERR_BAD_ARGUMENT', `a choice is ${String(name)}, expected a name such as hqq:b4:g64`);
     const use: RuleUse = parseUse(name);
     if (use === 'keep') return { name, use };
     const { method, ...own } = use;

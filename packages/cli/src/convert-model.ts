@@ -8,6 +8,7 @@ import {
   planConversion as planCheckpoint,
 } from '@lowbit/hub';
 import { defaultAdapters } from '@lowbit/models';
+import { checkedOptions } from './checked-options.ts';
 import { openModelFolder } from './open.ts';
 import { describe, type ModelPlan, sizeOf } from './quantize-model.ts';
 
@@ -41,7 +42,7 @@ export interface ConvertModelReport extends ConversionPlan {
  * @throws what `openModelFolder` and hub's `planConversion` throw
  */
 export async function planConversion(path: string, options: PlanConvertOptions): Promise<ConversionPlan> {
-  const { signal: _, shardSize: __, ...rest } = options;
+  const { signal: _, shardSize: __, ...rest } = checkedOptions('planConversion', options);
   const checkpoint = await openModelFolder(path, options);
   try {
     const planned = await planCheckpoint(checkpoint, { ...rest, ...planOptions(options) });
@@ -61,7 +62,7 @@ export async function planConversion(path: string, options: PlanConvertOptions):
  */
 export async function convertModel(path: string, options: ConvertModelOptions): Promise<ConvertModelReport> {
   const started = performance.now();
-  const { maxMemory, shardSize: _, ...rest } = options;
+  const { maxMemory, shardSize: _, ...rest } = checkedOptions('convertModel', options);
   const checkpoint = await openModelFolder(path, options);
   try {
     const done = await convertCheckpoint(checkpoint, { ...rest, ...planOptions(options), maxMemory: sizeOf(maxMemory) });

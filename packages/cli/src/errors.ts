@@ -1,6 +1,7 @@
 // How failures reach people and scripts: a message, what to do about it, and a code; exit 1 for failures, 2 for wrong usage, 130 after Ctrl-C.
 
 import { isLowbitError, LowbitError } from '@lowbit/core';
+import { inFlags } from './in-flags.ts';
 import { plain } from './table.ts';
 
 /** Exit codes of the command. */
@@ -22,6 +23,16 @@ export class UsageError extends LowbitError {
   override readonly name: string = 'UsageError';
   constructor(message: string, hint?: string) {
     super('ERR_USAGE', message, { hint });
+  }
+}
+
+/** Runs what looks at flags alone: what it refuses as a bad argument is wrong usage, in words of the command line. */
+export function asUsage<T>(body: () => T, before = ''): T {
+  try {
+    return body();
+  } catch (error) {
+    if (!isLowbitError(error, 'ERR_BAD_ARGUMENT')) throw error;
+    throw new UsageError(before + inFlags(error.message), error.hint === undefined ? undefined : inFlags(error.hint));
   }
 }
 
@@ -59,7 +70,10 @@ interface ErrorFacts {
 }
 
 function factsOf(error: unknown): ErrorFacts {
-  if (isLowbitError(error)) return { code: error.code, message: error.message, hint: error.hint, details: error.details };
+  if (isLowbitError(error)) {
+    const hint = error.hint === undefined ? undefined : inFlags(error.hint);
+    return { code: error.code, message: inFlags(error.message), hint: hint === '' ? undefined : hint, details: error.details };
+  }
   if (error instanceof Interrupted) return { code: 'ERR_ABORTED', message: error.message, hint: undefined, details: {} };
   if (error instanceof RangeError && /allocation failed|Invalid (?:typed )?array/i.test(error.message)) {
     return {

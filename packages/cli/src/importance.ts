@@ -3,6 +3,7 @@
 import { adapterFor, type CallOptions, type Importance, isLowbitError, keptByDefault, LowbitError, type ModelAdapter } from '@lowbit/core';
 import type { FolderCheckpoint } from '@lowbit/hub';
 import { checkpointImportance, defaultAdapters, loadTokenizer, randomTokens, weightImportance } from '@lowbit/models';
+import { checkedOptions } from './checked-options.ts';
 import { generatedTokens } from './generated-tokens.ts';
 import { openModelFolder } from './open.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
@@ -66,6 +67,7 @@ export async function findImportance(
   source: ImportanceSource,
   options: FindImportanceOptions = {},
 ): Promise<FoundImportance> {
+  checkedOptions('findImportance', options);
   await using checkpoint = await openModelFolder(path, { signal: options.signal });
   return await importanceOf(checkpoint, source, options);
 }

@@ -1,11 +1,15 @@
 // A model folder to a model that runs: hub's folders, models' adapters, and a runtime.
 
 import { type LanguageModel, loadModel as loadFromCheckpoint, type LoadModelOptions as ModelOptions } from '@lowbit/models';
+import { checkedOptions } from './checked-options.ts';
 import { openModelFolder } from './open.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
 
 /** `onNote` is also called with what was noticed while reading layers, such as a damaged table that was mended. */
-export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'disposeRuntime'>, RunsOn {}
+export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'disposeRuntime'>, RunsOn {
+  /** See `openCheckpoint` of hub. */
+  readonly allowNonFinite?: boolean | undefined;
+}
 
 /**
  * Loads a model folder, quantized or not. Dispose the model to give its memory back.
@@ -18,8 +22,8 @@ export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'dispos
  * for await (const { text } of model.stream({ prompt: 'Once upon a time', seed: 1 })) process.stdout.write(text);
  */
 export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
-  const { runtime: given, backends, onNote, ...rest } = options;
-  const checkpoint = await openModelFolder(path, { signal: options.signal });
+  const { runtime: given, backends, onNote, allowNonFinite, ...rest } = checkedOptions('loadModel', options);
+  const checkpoint = await openModelFolder(path, { signal: options.signal, allowNonFinite });
   try {
     for (const note of checkpoint.notes) onNote?.(note);
     const own = await runtimeOf({ runtime: given, backends, onNote });

@@ -11,6 +11,7 @@ import {
   type Tokenizer,
   type WindowOptions,
 } from '@lowbit/models';
+import { checkedOptions } from './checked-options.ts';
 import type { IdTexts } from './ids-file.ts';
 import { type LoadModelOptions, loadModel } from './load-model.ts';
 import { openModelFolder } from './open.ts';
@@ -92,6 +93,7 @@ export async function measureLoss(
   file: TextFile,
   options: RunsOn & Pick<LoadModelOptions, 'adapters' | 'signal' | 'onProgress'> = {},
 ): Promise<MeasuredLoss> {
+  checkedOptions('measureLoss', options);
   const { kl, klStderr, top1, top1Stderr, tokens, reference, model } = await compareModels(path, original, file, options);
   return { kl, klStderr, top1, top1Stderr, perplexity: { before: reference.perplexity, after: model.perplexity }, tokens };
 }

@@ -1,6 +1,6 @@
 // The command line as it is parsed, up to what the commands do with it.
 
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -21,6 +21,7 @@ async function emitted(...args: string[]): Promise<ModelPlan> {
     json: true,
     signal: new AbortController().signal,
     progress: { report: () => {}, clear: () => {} },
+    note: () => {},
     emit: async (value) => void values.push(value),
   };
   await createProgram(() => context as Context).parseAsync([...args, '--json'], { from: 'user' });
@@ -153,4 +154,53 @@ it('passes concurrency and runtime on to hub', async () => {
   await expect(refused).rejects.toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', message: expect.stringContaining('0.5') }));
   await quantizeModel(TINY, { out, rules: [{ match: 'model.layers.{1,2,3,4,5}.**', use: 'keep' }], concurrency: 2, runtime });
   expect(asked).not.toEqual([]);
+});
+
+it('says of a folder what loading would refuse', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  copyFileSync(join(TINY, 'model.safetensors'), join(dir, 'model.safetensors'));
+  const config = JSON.parse(readFileSync(join(TINY, 'config.json'), 'utf8')) as Record<string, unknown>;
+  const problem = async (layers: number): Promise<unknown> => {
+    writeFileSync(join(dir, 'config.json'), JSON.stringify({ ...config, num_hidden_layers: layers }));
+    return ((await emitted('inspect', dir)) as unknown as { problem: unknown }).problem;
+  };
+  expect(await problem(6)).toBe(null);
+  expect(await problem(7)).toMatch(/model\.layers\.6\./);
+  await expect(problem(5)).rejects.toThrow(/config\.json says 5 layers/);
+});
+
+it.each([
+  [['quantize', TINY, '-o', '/nowhere/x', '-m', 'nf4', '-g', '7'], /--group cannot be 7/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--rule', 'mlp.*=nf4:g7'], /--rule mlp\.\*: .*--group cannot be 7/],
+  [['estimate', TINY, '-m', 'hqq', '--hadamard-size', '256'], /--hadamard-size is not a setting of hqq/],
+  [['help', 'nope'], /unknown command 'nope'/],
+])('%j is wrong usage', async (args, message) => {
+  const failed = await createProgram(() => ({ note: () => {}, signal: new AbortController().signal, progress: {} }) as unknown as Context)
+    .parseAsync(args, { from: 'user' })
+    .then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+  expect(failed).toMatchObject({ code: 'ERR_USAGE', message: expect.stringMatching(message) });
+});
+
+it('estimates HIGGS with its own flags', async () => {
+  const weights = async (...more: string[]): Promise<number> =>
+    ((await emitted('estimate', TINY, '--backend', 'reference', '-m', 'higgs', ...more)) as unknown as { weights: number }).weights;
+  // Rows of 256 and 768 weights are filled up to multiples of 512, but not of 256.
+  expect(await weights('--hadamard-size', '256')).toBeLessThan(await weights());
+});
+
+it('says that a plan with nothing to quantize is a copy', async () => {
+  const notes: string[] = [];
+  const context: Partial<Context> = {
+    json: true,
+    signal: new AbortController().signal,
+    progress: { report: () => {}, clear: () => {} },
+    note: (text) => void notes.push(text),
+    emit: async () => {},
+  };
+  await createProgram(() => context as Context).parseAsync(['quantize', TINY, '--dry-run', '--skip', '**'], { from: 'user' });
+  expect(notes).toEqual([expect.stringContaining('plain copy')]);
 });

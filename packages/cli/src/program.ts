@@ -1,7 +1,7 @@
 // The whole command line in one place: verbs, flags, and what each flag accepts. The verbs themselves are imported when they run, so that --help
 // and wrong usage answer at once.
 
-import { isLowbitError } from '@lowbit/core';
+import { isLowbitError, nearestName } from '@lowbit/core';
 import { Command, InvalidArgumentError } from 'commander';
 import { parseChoices } from './choices.ts';
 import type { BenchFlags } from './commands/bench.ts';
@@ -16,6 +16,7 @@ import type { PerplexityOptions } from './commands/perplexity.ts';
 import type { QuantizeOptions } from './commands/quantize.ts';
 import type { SensitivityOptions } from './commands/sensitivity.ts';
 import type { CommonOptions, Context } from './context.ts';
+import { UsageError } from './errors.ts';
 import {
   BENCH_FORMATS,
   DTYPES,
@@ -57,7 +58,7 @@ export function createProgram(start: Start): Command {
     .description('Quantize language models, run them and measure them: no Python, no calibration data.')
     .version(version(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'show help')
-    .helpCommand('help [command]', 'show help for a command')
+    .helpCommand(false)
     .showSuggestionAfterError()
     .exitOverride()
     // Errors are rendered by run.ts, once, in the form asked for.
@@ -77,6 +78,7 @@ export function createProgram(start: Start): Command {
   addInspect(program, start);
   addEstimate(program, start);
   addCache(program, start);
+  addHelp(program);
   return program;
 }
 
@@ -165,7 +167,7 @@ function addQuantize(program: Command, start: Start): void {
     .option(
       '--sensitivity-tokens <n>',
       `with --target-bits: tokens to test on; more are steadier and slower (default: ${SENSITIVITY_TOKENS})`,
-      number({ min: 1, max: 2 ** 24, whole: true }),
+      number({ min: 1, max: 2 ** 20, whole: true }),
     )
     .option('--save-sensitivity <file>', 'with --target-bits: keep the result of the test as JSON, for other targets', path)
     .option(
@@ -366,6 +368,7 @@ function addInspect(program: Command, start: Start): void {
   verb(program, 'inspect', 'show what is in a model folder, without reading weights')
     .argument('<dir>', 'model folder', path)
     .option('--tensors', 'list every tensor')
+    .option('--allow-non-finite', 'take weights that are stored as NaN or infinity as they are (default: an error)')
     .action(async (dir: string, options: InspectOptions) => {
       const context = start(options);
       const { inspectCommand } = await import('./commands/inspect.ts');
@@ -383,6 +386,8 @@ function addEstimate(program: Command, start: Start): void {
     )
     .option('-b, --bits <n>', 'bits per weight of that method', arg(parseBits))
     .option('-g, --group <n>', 'weights that share a scale', arg(parseGroup))
+    .option('--p <1|2>', 'higgs: weights that share a code', arg(parseDimension))
+    .option('--hadamard-size <n>', 'higgs: weights of a row that are rotated together', arg(parseHadamardSize))
     .option(
       '--context <n>',
       'tokens of a text (default: the most that the model takes, up to 4096)',
@@ -394,6 +399,26 @@ function addEstimate(program: Command, start: Start): void {
       const context = start(options);
       const { estimateCommand } = await import('./commands/estimate.ts');
       await estimateCommand(dir, options, context);
+    });
+}
+
+/** Commander's own passes over a command that it does not know. */
+function addHelp(program: Command): void {
+  program
+    .command('help')
+    .description('show help for a command')
+    .argument('[command]')
+    .action((name: string | undefined) => {
+      const found = name === undefined ? program : program.commands.find((command) => command.name() === name);
+      if (found) found.help();
+      const near = nearestName(
+        name!,
+        program.commands.map((command) => command.name()),
+      );
+      throw new UsageError(
+        `unknown command '${name}'`,
+        `${near === undefined ? '' : `Did you mean ${near}? `}\`lowbit --help\` shows what there is.`,
+      );
     });
 }
 
@@ -445,6 +470,7 @@ function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command
       arg((text) => parseChoice(text, ['exact', 'fast'] as const)),
     )
     .option('--isa <name>', 'with --backend cpu: instructions to use, such as avx2 or scalar (default: the best there are)')
+    .option('--allow-non-finite', 'take weights that are stored as NaN or infinity as they are (default: an error)')
     .option(
       '--head-bits <n>',
       'hold an output layer that is not quantized in so many bits (hqq: 8 loses hardly anything, 4 is smaller): less to read for each token',
@@ -463,6 +489,7 @@ function sampling(command: Command): Command {
     .option('--top-k <n>', 'sample among the n likeliest tokens; 0 among all', number({ min: 0, max: 2 ** 31, whole: true }))
     .option('--top-p <x>', 'sample among the likeliest tokens that make up this share', number({ min: 0, max: 1 }))
     .option('--seed <n>', 'make sampling repeatable', number({ min: 0, max: Number.MAX_SAFE_INTEGER, whole: true }))
+    .option('--json-schema <file>', 'write JSON that satisfies this JSON schema, and nothing else', path)
     .option('--prompt-lookup', 'guess tokens from the text so far: the same text (int8: nearly), faster where it repeats itself');
 }
 

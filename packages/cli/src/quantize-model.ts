@@ -27,6 +27,7 @@ import {
   quantizeCheckpoint,
 } from '@lowbit/hub';
 import { byName, defaultAdapters } from '@lowbit/models';
+import { checkedOptions } from './checked-options.ts';
 import { type FindImportanceOptions, type ImportanceReport, type ImportanceSource, importanceOf } from './importance.ts';
 import { openModelFolder } from './open.ts';
 import { parseSize } from './parse.ts';
@@ -94,7 +95,7 @@ export interface QuantizeModelReport extends ModelPlan {
  * @throws what `openModelFolder` and hub's `planQuantization` throw
  */
 export async function planModel(path: string, options: PlanModelOptions = {}): Promise<ModelPlan> {
-  const checkpoint = await openModelFolder(path, options);
+  const checkpoint = await openModelFolder(path, checkedOptions('planModel', options));
   try {
     return describe(checkpoint, await planQuantization(checkpoint, planOptions(options, checkpoint)), options);
   } finally {
@@ -111,7 +112,7 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
  */
 export async function quantizeModel(path: string, options: QuantizeModelOptions): Promise<QuantizeModelReport> {
   const started = performance.now();
-  const { maxMemory, shardSize: _, importance: source, backends, onNote, ...rest } = options;
+  const { maxMemory, shardSize: _, importance: source, backends, onNote, ...rest } = checkedOptions('quantizeModel', options);
   const checkpoint = await openModelFolder(path, options);
   try {
     const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;

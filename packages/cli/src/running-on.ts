@@ -1,6 +1,14 @@
 // Where models run: a runtime that tells, after each program it loads, which backend took it, and why not the one that was preferred.
 
-import { type BackendProvider, type BackendReport, createRuntime, formatLabel, type LoadedProgram, type Runtime } from '@lowbit/core';
+import {
+  type BackendProvider,
+  type BackendReport,
+  checkRuntime,
+  createRuntime,
+  formatLabel,
+  type LoadedProgram,
+  type Runtime,
+} from '@lowbit/core';
 import { findBackends } from './backends.ts';
 
 /** The backend that something ran on. */
@@ -34,7 +42,10 @@ interface RuntimeInUse extends AsyncDisposable {
 
 /** The caller's runtime, or one of our own, which is disposed with the result. */
 export async function runtimeOf({ runtime, backends, onNote }: RunsOn): Promise<RuntimeInUse> {
-  if (runtime) return { runtime, [Symbol.asyncDispose]: async () => {} };
+  if (runtime) {
+    checkRuntime(runtime, ['load', 'select', 'backend']);
+    return { runtime, [Symbol.asyncDispose]: async () => {} };
+  }
   const own = await createRuntime({ backends: backends ?? (await findBackends()) });
   const notes = new Set<string>();
   const watched = watchRuntime(own, (use) => {

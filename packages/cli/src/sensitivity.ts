@@ -2,6 +2,7 @@
 
 import { type CallOptions, type Checkpoint, LowbitError } from '@lowbit/core';
 import {
+  contextLengthOf,
   type MeasureSensitivitiesOptions,
   measureSensitivities as measureOnCheckpoint,
   randomTokens,
@@ -12,7 +13,7 @@ import { type RunsOn, runtimeOf } from './running-on.ts';
 
 /** Tokens that sensitivities are measured on unasked. */
 export const SENSITIVITY_TOKENS = 128;
-/** Tokens of one sample; a model may have been made for no more than a few hundred. */
+/** Most tokens of one sample; a model that was made for fewer gets as many. */
 const SAMPLE = 128;
 
 /** Uniformly random tokens, tokens that the model generated itself, or a text. */
@@ -36,18 +37,28 @@ export interface SensitivityOptions
   readonly tokens?: number | undefined;
 }
 
-/** Samples of at most `SAMPLE` tokens, `tokens` altogether. */
-function samplesOf(texts: readonly ArrayLike<number>[], tokens: number): readonly Uint32Array[] {
+/** Samples of at most `size` tokens, `tokens` altogether. */
+function samplesOf(texts: readonly ArrayLike<number>[], tokens: number, size: number): readonly Uint32Array[] {
   const samples: Uint32Array[] = [];
   let left = tokens;
   for (const text of texts) {
-    for (let from = 0; from < text.length && left > 0; from += SAMPLE) {
-      const sample = Array.from({ length: Math.min(SAMPLE, text.length - from, left) }, (_, i) => text[from + i]!);
+    for (let from = 0; from < text.length && left > 0; from += size) {
+      const sample = Array.from({ length: Math.min(size, text.length - from, left) }, (_, i) => text[from + i]!);
       samples.push(Uint32Array.from(sample));
       left -= sample.length;
     }
   }
   return samples;
+}
+
+/** More are a mistake: a model that wants them has no room for them. */
+const MOST_TOKENS = 2 ** 20;
+
+function checkTokens(tokens: number): void {
+  if (Number.isInteger(tokens) && tokens >= 1 && tokens <= MOST_TOKENS) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `tokens is ${tokens}, expected a whole number from 1 to ${MOST_TOKENS}`, {
+    details: { option: 'tokens', value: tokens },
+  });
 }
 
 /** Sensitivities of the linears of those paths. Throws what models' `measureSensitivities` throws, and ERR_BAD_ARGUMENT for a number of tokens that is none. */
@@ -62,14 +73,21 @@ export async function sensitivitiesOf(
       hint: "Pass ids of a text, 'generated', or metric: 'kl'.",
     });
   }
-  const { vocab_size: size } = checkpoint.config;
-  const vocab = typeof size === 'number' ? size : Number.NaN;
+  const { vocab_size: stated } = checkpoint.config;
+  const vocab = typeof stated === 'number' ? stated : Number.NaN;
   await using own = await runtimeOf({ runtime: givenRuntime, backends, onNote });
   const { runtime } = own;
+  checkTokens(tokens);
+  if (typeof ids === 'string' ? ids !== 'random' && ids !== 'generated' : !Array.isArray(ids)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', "ids are neither 'random' nor 'generated' nor a list of texts", {
+      details: { option: 'ids' },
+    });
+  }
+  const size = Math.min(SAMPLE, await contextLengthOf(checkpoint, { adapters: options.adapters ?? [], signal: options.signal }));
   let given: readonly ArrayLike<number>[];
   if (ids === 'random') given = [randomTokens(vocab, tokens, options.seed)];
-  else given = ids === 'generated' ? await generatedTokens(checkpoint, { ...options, runtime, tokens, sample: SAMPLE }) : ids;
-  const measured = await measureOnCheckpoint(checkpoint, { ...rest, runtime, linears, ids: samplesOf(given, tokens) });
+  else given = ids === 'generated' ? await generatedTokens(checkpoint, { ...options, runtime, tokens, sample: size }) : ids;
+  const measured = await measureOnCheckpoint(checkpoint, { ...rest, runtime, linears, ids: samplesOf(given, tokens, size) });
   return { ...measured, on: typeof ids === 'string' ? ids : 'text' };
 }
 

@@ -42,7 +42,7 @@ export { glob } from './glob.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
-export { checkOptionNames } from './option-names.ts';
+export { checkOptionNames, nearestName } from './option-names.ts';
 export {
   type FluteTile,
   fluteName,

@@ -26,6 +26,9 @@ const BLOCK = 1 << 18;
 
 /** The numbers of a quantized weight [out, in], f32 unless `dtype` says otherwise; of rows [from, to) if given. Throws ERR_TENSOR_MISMATCH. */
 export function dequantize(tensor: QuantizedTensor, options: DequantizeOptions & CodecOptions = {}): HostTensor {
+  if (typeof tensor?.format !== 'object' || tensor.format === null) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'dequantize needs a quantized tensor', { hint: 'Pass what quantize gives.' });
+  }
   const { codecs, ...rest } = options;
   return codecFor(tensor.format, codecs).dequantize(tensor, rest);
 }

@@ -85,6 +85,18 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
       hint: 'Pass { backends: [referenceBackend()] }.',
     });
   }
+  const wrong = backends.find((one) => typeof one?.name !== 'string' || typeof one.probe !== 'function' || typeof one.open !== 'function');
+  if (wrong !== undefined || backends.includes(undefined as never) || backends.includes(null as never)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'createRuntime got a backend that is none', {
+      hint: 'A backend has name, probe and open: call the function that makes it, as in [referenceBackend()].',
+    });
+  }
+  if (typeof allowDequant !== 'boolean')
+    throw new LowbitError('ERR_BAD_ARGUMENT', `allowDequant is ${String(allowDequant)}, expected true or false`, {
+      details: { option: 'allowDequant' },
+    });
+  if (!Array.isArray(codecs))
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'codecs is no list', { hint: 'Pass a list of codecs.', details: { option: 'codecs' } });
   const names = backends.map(({ name }) => name);
   if (new Set(names).size !== names.length)
     throw new LowbitError('ERR_BAD_ARGUMENT', `two backends have one name: ${names.join(', ')}`, {

@@ -1,7 +1,16 @@
 // State dicts of single layers: the tensors that transformers' HiggsLinear has (weight, scales, tables, tables2), or those of the portable form (codes,
 // scales, grid), and a bias.
 
-import { checkBias, type FluteTile, firstNonFinite, type HostTensor, LowbitError, memorySource, type QuantizedTensor } from '@lowbit/core';
+import {
+  checkBias,
+  type FluteTile,
+  firstNonFinite,
+  type HostTensor,
+  isLowbitError,
+  LowbitError,
+  memorySource,
+  type QuantizedTensor,
+} from '@lowbit/core';
 import { encodeHiggsLinear, layerEntries, layoutBytes, readHiggsLinear, readStoredLinear, type StateDict } from '@lowbit/core/layouts';
 import { checkHadamardSize } from './options.ts';
 import { refusal, shown } from './refuse.ts';
@@ -54,12 +63,25 @@ export async function decodeState(
   }
   const tensors: StateDict = state instanceof Map ? Object.fromEntries(state) : (state as StateDict);
   const source = memorySource(layerEntries(tensors, path, OWN));
-  const linear = await readHiggsLinear(source, path, { hadamard, tile, p, inFeatures });
+  const linear = await readHiggsLinear(source, path, { hadamard, tile, p, inFeatures }).catch(blameOptions);
   const weight = await readStoredLinear(source, linear, { path: path === '' ? 'state dict' : path });
   checkScales(linear.parts.scale!, weight.parts.scale!);
   const bias = linear.bias === undefined ? undefined : await source.read(linear.bias);
   if (bias) checkBias(bias, weight.shape[0]);
   return { weight, bias };
+}
+
+/** What config.json says of a checkpoint, here the options say. */
+function blameOptions(error: unknown): never {
+  if (!isLowbitError(error) || !/config\.json|no multiple of hadamard_size/.test(`${error.message} ${error.hint ?? ''}`)) throw error;
+  const message = error.message
+    .replace('config.json says in_features', 'the option inFeatures is')
+    .replace('what config.json says (p 1)', 'what the option p says');
+  throw new LowbitError(error.code, message.replace('hadamard_size', 'the option hadamardSize,'), {
+    hint: 'The options hadamardSize, tile, p and inFeatures must be those that the layer was made with.',
+    details: error.details,
+    cause: error,
+  });
 }
 
 /** Throws ERR_NON_FINITE. */

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import {
   type Checkpoint,
   type CheckpointLayout,
+  checkOptionNames,
   type FormatCodec,
   type JsonObject,
   LowbitError,
@@ -51,6 +52,11 @@ export interface OpenCheckpointOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+const OPTIONS = Object.keys({ layouts: true, codecs: true, allowNonFinite: true, signal: true } satisfies Record<
+  keyof OpenCheckpointOptions,
+  true
+>);
+
 export interface FolderCheckpoint extends Checkpoint {
   /** Absolute path. */
   readonly folder: string;
@@ -67,6 +73,12 @@ export interface FolderCheckpoint extends Checkpoint {
  * ERR_TENSOR_MISMATCH (a quantized layer that does not fit together), and ERR_UNSUPPORTED_FORMAT for a quantization that nothing here reads.
  */
 export async function openCheckpoint(dir: string, options: OpenCheckpointOptions = {}): Promise<FolderCheckpoint> {
+  checkOptionNames('openCheckpoint', options, OPTIONS);
+  if (typeof dir !== 'string' || dir === '') {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'openCheckpoint needs the path of a model folder', {
+      hint: "Pass a text such as './model'.",
+    });
+  }
   const { signal, codecs, allowNonFinite } = options;
   const folder = await openFolder(dir);
   const config = await readConfig(folder);

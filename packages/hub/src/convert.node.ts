@@ -7,6 +7,7 @@ import { higgsLayout } from './layouts/higgs.ts';
 import { checkTiles, recodeHiggs } from './layouts/higgs-recode.ts';
 import {
   assertApart,
+  checkOut,
   type Prepared,
   prepareModel,
   type QuantizationPlan,
@@ -65,6 +66,7 @@ export async function planConversion(source: FolderCheckpoint, options: PlanConv
  */
 export async function convertCheckpoint(source: FolderCheckpoint, options: ConvertCheckpointOptions): Promise<ConversionReport> {
   checkOptionNames('convertCheckpoint', options, CONVERT_OPTIONS);
+  checkOut('convertCheckpoint', options.out);
   options.signal?.throwIfAborted();
   await assertApart(source.folder, options.out);
   const { linears: _, weightError: __, ...report } = await writeModel(source, await prepare(source, options), options);

@@ -4,6 +4,7 @@ import { type CheckpointLayout, checkOptionNames, type PlanOptions, planCheckpoi
 import { BUILTIN_LAYOUTS, type FolderCheckpoint } from './checkpoint.node.ts';
 import {
   assertApart,
+  checkOut,
   type Prepared,
   prepareModel,
   type QuantizationPlan,
@@ -56,6 +57,7 @@ export async function planQuantization(source: FolderCheckpoint, options: PlanQu
  */
 export async function quantizeCheckpoint(source: FolderCheckpoint, options: QuantizeCheckpointOptions): Promise<QuantizationReport> {
   checkOptionNames('quantizeCheckpoint', options, QUANTIZE_OPTIONS);
+  checkOut('quantizeCheckpoint', options.out);
   options.signal?.throwIfAborted();
   await assertApart(source.folder, options.out);
   return writeModel(source, await prepare(source, options), options);

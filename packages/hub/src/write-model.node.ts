@@ -57,6 +57,15 @@ export const WRITE_OPTIONS: Readonly<Record<keyof WriteModelOptions, true>> = {
   onProgress: true,
 };
 
+/** Throws ERR_BAD_ARGUMENT unless `out` is the path of a folder. */
+export function checkOut(call: string, out: unknown): void {
+  if (typeof out === 'string' && out !== '') return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${call} needs the folder to write`, {
+    hint: "Pass { out: './new-folder', ... }.",
+    details: { option: 'out' },
+  });
+}
+
 /** A plan, and what its files are made of. */
 export interface Prepared {
   readonly planned: QuantizationPlan;

@@ -38,6 +38,7 @@ export {
 export { type WeightImportanceOptions, weightImportance } from './evaluate/weight-importance.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
 export type { BatchEvent, BatchRequest } from './model/batch.ts';
+export { contextLengthOf } from './model/context-length.ts';
 export { type EstimateOptions, estimateMemory, type MemoryEstimate, type Verdict } from './model/estimate.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate-options.ts';
 export type { BatchOptions, ForwardOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
@@ -50,4 +51,5 @@ export { type LogitEdits, type LogitsProcessor, processLogits, type SamplingSett
 export { createRandom, type Random } from './sampling/random.ts';
 export type * from './sampling/settings.ts';
 export type { ChatMessage } from './text/chat-template.ts';
+export type { TokenBytes } from './text/token-bytes.ts';
 export { createTokenizer, loadTokenizer, type Tokenizer } from './text/tokenizer.ts';

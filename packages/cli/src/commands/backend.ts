@@ -14,11 +14,15 @@ export interface BackendFlags {
   readonly precision?: 'exact' | 'fast' | undefined;
   readonly isa?: string | undefined;
   readonly headBits?: HqqBits | undefined;
+  readonly allowNonFinite?: boolean | undefined;
 }
 
-/** What quantizes the output layer while a model is loaded. */
-export function headOf({ headBits }: Pick<BackendFlags, 'headBits'>): Pick<LoadModelOptions, 'head'> {
-  return headBits === undefined ? {} : { head: hqq({ bits: headBits }) };
+/** What the flags say of loading a model: what quantizes its output layer meanwhile, and whether NaN is taken as it is. */
+export function headOf({
+  headBits,
+  allowNonFinite,
+}: Pick<BackendFlags, 'headBits' | 'allowNonFinite'>): Pick<LoadModelOptions, 'head' | 'allowNonFinite'> {
+  return { ...(headBits === undefined ? {} : { head: hqq({ bits: headBits }) }), ...(allowNonFinite ? { allowNonFinite } : {}) };
 }
 
 export interface OpenBackend extends AsyncDisposable {

@@ -4,12 +4,14 @@ import { writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { isLowbitError, type JsonObject, LowbitError } from '@lowbit/core';
 import type { ChatMessage, GenerateOptions, GenerateResult, LanguageModel, PromptCache } from '@lowbit/models';
+import type { JsonSchema } from '@lowbit/models/json-schema';
 import type { Context } from '../context.ts';
 import { Interrupted } from '../errors.ts';
 import { readJsonFile, readTextFile } from '../files.ts';
 import { loadModel } from '../load-model.ts';
 import type { BackendUse } from '../running-on.ts';
 import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
+import { keepingTo, noteCutOff, schemaOf } from './json-schema.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
 export interface ChatOptions extends SamplingOptions, BackendFlags {
@@ -20,8 +22,8 @@ export interface ChatOptions extends SamplingOptions, BackendFlags {
   readonly tools?: string;
 }
 
-/** How conversations become prompts. */
-type Rendering = Pick<GenerateOptions, 'chat' | 'tools'>;
+/** How conversations become prompts, and what answers keep to. */
+type Rendering = Pick<GenerateOptions, 'chat' | 'tools' | 'logitsProcessors'>;
 
 /** Throws ERR_NOT_FOUND for what is neither a template of the model nor a file, ERR_BAD_ARGUMENT for tools that are no list of objects. */
 async function renderingOf({ template, tools }: ChatOptions, names: readonly string[]): Promise<Rendering> {
@@ -55,6 +57,7 @@ async function templateFile(file: string, names: readonly string[]): Promise<str
 export async function chatCommand(path: string, options: ChatOptions, context: Context): Promise<void> {
   const { signal, progress } = context;
   checkBackendFlags(options);
+  const schema = await schemaOf(options.jsonSchema);
   await using place = await openBackend(options, context);
   const model = await loadModel(path, {
     ...headOf(options),
@@ -72,7 +75,7 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
         hint: `It is likely a base model, which continues text: lowbit generate ${path} -p "Once upon a time"`,
       });
     }
-    await converse(model, { ...options, rendering }, place.used(), context);
+    await converse(model, { ...options, schema, rendering: { ...rendering, ...keepingTo(schema, model) } }, place.used(), context);
   } finally {
     await model[Symbol.asyncDispose]();
   }
@@ -82,7 +85,7 @@ const COMMANDS = '/reset starts over, /save FILE writes the conversation, /exit 
 
 async function converse(
   model: LanguageModel,
-  options: ChatOptions & { readonly rendering: Rendering },
+  options: ChatOptions & { readonly rendering: Rendering; readonly schema: JsonSchema | undefined },
   backend: BackendUse,
   context: Context,
 ): Promise<void> {
@@ -113,6 +116,7 @@ async function converse(
           .catch((error: unknown) => tooLong(error, interactive, context));
         if (answer) {
           messages = [...asked, { role: 'assistant', content: answer.text }];
+          noteCutOff(options.schema, answer, context);
           await show(answer, backend, context, interactive);
         }
       }

@@ -3,6 +3,7 @@
 import type { CommonOptions, Context } from '../context.ts';
 import { type ConversionPlan, type ConvertModelReport, convertModel, planConversion } from '../convert-model.ts';
 import { UsageError } from '../errors.ts';
+import { openModelFolder } from '../open.ts';
 import { bitsFact, filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
@@ -21,6 +22,8 @@ export interface ConvertOptions extends CommonOptions {
 /** Runs the command. */
 export async function convertCommand(dir: string, options: ConvertOptions, context: Context): Promise<void> {
   const { out, flute, maxMemory, shardSize, dryRun = false, resume = false, overwrite = false } = options;
+  // A wrong folder is the first thing to know.
+  await using _ = await openModelFolder(dir, { signal: context.signal });
   if (flute === undefined) {
     throw new UsageError(
       'convert needs to be told what to make',

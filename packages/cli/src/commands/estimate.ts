@@ -4,7 +4,7 @@ import { DEFAULT_MAX_MEMORY, type Format } from '@lowbit/core';
 import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
 import { defaultAdapters, estimateMemory, type MemoryEstimate, type Verdict } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
-import { UsageError } from '../errors.ts';
+import { asUsage, UsageError } from '../errors.ts';
 import { idleSetting, makeQuantizer } from '../methods.ts';
 import { openModelFolder } from '../open.ts';
 import type { MethodName, MethodSettings } from '../parse.ts';
@@ -12,7 +12,7 @@ import { pairs } from '../table.ts';
 import { bytesText, countText } from '../units.ts';
 import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
 
-export interface EstimateFlags extends CommonOptions, BackendFlags, Pick<MethodSettings, 'bits' | 'group'> {
+export interface EstimateFlags extends CommonOptions, BackendFlags, Pick<MethodSettings, 'bits' | 'group' | 'p' | 'hadamardSize'> {
   readonly method?: MethodName;
   readonly context?: number;
   readonly sequences?: number;
@@ -31,23 +31,31 @@ export interface EstimateReport extends MemoryEstimate {
   readonly process: number;
 }
 
+const FLAG: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
+  bits: '--bits',
+  group: '--group',
+  p: '--p',
+  hadamardSize: '--hadamard-size',
+};
+
 /** Runs the command. */
 export async function estimateCommand(path: string, flags: EstimateFlags, context: Context): Promise<void> {
-  const { method, bits, group, context: contextLength, sequences } = flags;
+  const { method, bits, group, p, hadamardSize, context: contextLength, sequences } = flags;
   checkBackendFlags(flags);
-  const settings = { bits, group };
+  const settings = { bits, group, p, hadamardSize };
   const idle = idleSetting(method === undefined ? [] : [method], settings);
   if (idle !== undefined) {
     if (method === undefined)
-      throw new UsageError(`--${idle} needs --method`, 'Name the method that the model would be quantized with: -m hqq -b 4.');
-    throw new UsageError(`--${idle} is not a setting of ${method}`, 'Leave it out.');
+      throw new UsageError(`${FLAG[idle] ?? idle} needs --method`, 'Name the method that the model would be quantized with: -m hqq -b 4.');
+    throw new UsageError(`${FLAG[idle] ?? idle} is not a setting of ${method}`, 'Leave it out.');
   }
   await using place = await openBackend(flags, context);
-  await using checkpoint = await openModelFolder(path, { signal: context.signal });
+  const { allowNonFinite, ...head } = headOf(flags);
+  await using checkpoint = await openModelFolder(path, { signal: context.signal, allowNonFinite });
   const planned = method === undefined ? undefined : await plan(checkpoint, method, settings);
   const here = place.used().name === 'cpu' || place.used().name === 'reference';
   const estimate = await estimateMemory(checkpoint, {
-    ...headOf(flags),
+    ...head,
     ...(contextLength === undefined ? {} : { contextLength }),
     ...(sequences === undefined ? {} : { sequences }),
     ...(planned ? { formatOf: (site: string) => planned.formats.get(site) } : {}),
@@ -67,7 +75,7 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
 }
 
 async function plan(checkpoint: FolderCheckpoint, method: MethodName, settings: MethodSettings) {
-  const quantizer = makeQuantizer(method, settings);
+  const quantizer = asUsage(() => makeQuantizer(method, settings));
   const { plan, files } = await planQuantization(checkpoint, { quantizer, adapters: defaultAdapters });
   const formats = new Map<string, Format>(plan.linears.flatMap(({ site, format }) => (format ? [[site.path, format] as const] : [])));
   const disk = files.reduce((sum, { name, bytes }) => sum + (name.endsWith('.safetensors') ? bytes : 0), 0);

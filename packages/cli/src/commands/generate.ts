@@ -5,6 +5,7 @@ import { UsageError } from '../errors.ts';
 import { readStdin } from '../files.ts';
 import { loadModel } from '../load-model.ts';
 import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
+import { keepingTo, noteCutOff, schemaOf } from './json-schema.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
 export interface GenerateOptions extends SamplingOptions, BackendFlags {
@@ -17,6 +18,7 @@ export async function generateCommand(path: string, options: GenerateOptions, co
   const { signal, progress } = context;
   checkBackendFlags(options);
   const prompt = await promptOf(options.prompt, context);
+  const schema = await schemaOf(options.jsonSchema);
   await using place = await openBackend(options, context);
   const model = await loadModel(path, {
     ...headOf(options),
@@ -27,8 +29,9 @@ export async function generateCommand(path: string, options: GenerateOptions, co
   });
   try {
     progress.clear();
-    const result = await stream(model, { prompt, ...samplingOf(options), signal }, context);
+    const result = await stream(model, { prompt, ...samplingOf(options), ...keepingTo(schema, model), signal }, context);
     if (result === undefined) return;
+    noteCutOff(schema, result, context);
     const { text, ids, finishReason, usage, timings, seed } = result;
     if (context.json) await context.emit({ text, ids, finishReason, usage, timings, seed, backend: place.used() });
     else context.note(context.dim(statistics(result, place.used())));

@@ -6,6 +6,7 @@ import {
   type Checkpoint,
   elementCount,
   fitInputs,
+  isLowbitError,
   type Json,
   type LinearSite,
   linearTag,
@@ -15,7 +16,7 @@ import {
   type TensorSpec,
 } from '@lowbit/core';
 import type { FolderCheckpoint } from '@lowbit/hub';
-import { defaultAdapters } from '@lowbit/models';
+import { contextLengthOf, defaultAdapters } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { openModelFolder } from '../open.ts';
 import { pairs, plain, table } from '../table.ts';
@@ -24,6 +25,7 @@ import { bitsText, bytesText, countText, shortCount } from '../units.ts';
 
 export interface InspectOptions extends CommonOptions {
   readonly tensors?: boolean;
+  readonly allowNonFinite?: boolean;
 }
 
 /** What `lowbit inspect --json` prints. */
@@ -37,6 +39,8 @@ export interface InspectReport {
   /** Bits of all tensors for each of them: scales, tables, padding and what is not quantized included. */
   readonly bitsPerParameter: number;
   readonly tensors: { readonly count: number; readonly bytes: number };
+  /** Why loading would refuse it: tensors that are missing, of another shape or of another model. Null: nothing is wrong, or nothing here knows the model. */
+  readonly problem: string | null;
   readonly dtypes: readonly { readonly dtype: string; readonly tensors: number; readonly bytes: number }[];
   readonly quantization: {
     readonly layout: string | null;
@@ -70,7 +74,7 @@ const SIZE_KEYS = [
 
 /** Runs the command. */
 export async function inspectCommand(dir: string, options: InspectOptions, context: Context): Promise<void> {
-  const checkpoint = await openModelFolder(dir, { signal: context.signal });
+  const checkpoint = await openModelFolder(dir, { signal: context.signal, allowNonFinite: options.allowNonFinite });
   try {
     const report = await inspect(checkpoint, { listTensors: options.tensors === true });
     await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
@@ -109,6 +113,7 @@ export async function inspect(
     parameters,
     bitsPerParameter: parameters > 0 ? (8 * tensorBytes) / parameters : 0,
     tensors: { count: tensors.length, bytes: tensorBytes },
+    problem: adapter === undefined ? null : await problemOf(checkpoint),
     dtypes: dtypeCounts(source.entries.values()),
     quantization: {
       layout: checkpoint.layout ?? null,
@@ -121,6 +126,17 @@ export async function inspect(
     files: await filesOf(checkpoint),
     ...(listTensors ? { tensorList: tensors } : {}),
   };
+}
+
+/** What loading would say, from headers alone. */
+async function problemOf(checkpoint: Checkpoint): Promise<string | null> {
+  try {
+    await contextLengthOf(checkpoint);
+    return null;
+  } catch (error) {
+    if (isLowbitError(error)) return error.message;
+    throw error;
+  }
 }
 
 type Site = Pick<LinearSite, 'path' | 'tag' | 'shape' | 'stacked'>;
@@ -206,6 +222,7 @@ function render(report: InspectReport, bold: (text: string) => string): string {
       ],
       ['quantization', quantizationText(quantization)],
       ...quantization.notes.map((note): [string, string] => ['note', plain(note)]),
+      ...(report.problem === null ? [] : [['problem', plain(report.problem)] as [string, string]]),
       [
         'config',
         Object.entries(report.config)

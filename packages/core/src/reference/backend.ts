@@ -18,7 +18,7 @@ import type {
   QuantizedLinear,
   Support,
 } from '../spec/backend.ts';
-import { isLowbitError } from '../spec/errors.ts';
+import { isLowbitError, LowbitError } from '../spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { OpName, Program } from '../spec/program.ts';
 import type { HostTensor, TensorSpec } from '../spec/tensor.ts';
@@ -59,6 +59,8 @@ const OPS: ReadonlySet<OpName> = new Set<OpName>([
 export function referenceBackend(options: ReferenceOptions = {}): BackendProvider {
   checkOptionNames('referenceBackend', options, ['codecs', 'name']);
   const { name = 'reference', codecs = [] } = options;
+  if (typeof name !== 'string' || name === '')
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'referenceBackend: name is no text', { details: { option: 'name' } });
   return {
     spec: 1,
     name,

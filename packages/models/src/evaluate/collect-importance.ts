@@ -57,7 +57,7 @@ function finish(path: string, { sums, rows, width }: Sums, kind: Importance['kin
  * await quantize(weight, higgs({ bits: 4 }), { importance: importance.get('model.layers.0.mlp.down_proj') });
  */
 export async function collectImportance(program: Program, options: ImportanceOptions): Promise<Map<string, Importance>> {
-  const { kind, ...rest } = options;
+  const { kind, ...rest } = options ?? {};
   const found = new Map<string, Importance>();
   const sums = new Map<string, Sums & { readonly paths: readonly string[] }>();
   await streamInputs(program, {

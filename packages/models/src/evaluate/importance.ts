@@ -1,6 +1,7 @@
 // What an error in each linear of a checkpoint costs, measured by running sample tokens through it layer by layer.
 
 import type { CallOptions, Checkpoint, Importance, ModelAdapter, Runtime } from '@lowbit/core';
+import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import { collectImportance } from './collect-importance.ts';
 import { openProgram } from './open-program.ts';
@@ -27,6 +28,8 @@ export async function checkpointImportance(
   checkpoint: Checkpoint,
   options: CheckpointImportanceOptions,
 ): Promise<ReadonlyMap<string, Importance>> {
+  checkCheckpoint('checkpointImportance', checkpoint);
+  checkLoadingRuntime('checkpointImportance', options?.runtime);
   const { runtime, ids, kind = 'diagonal', adapters = [], signal, onProgress } = options;
   const model = await openProgram(checkpoint, adapters, 'what errors cost', signal);
   return collectImportance(model.program, {

@@ -1,6 +1,7 @@
 // How far a (quantized) model is from its reference, token by token.
 
 import { type CallOptions, LowbitError } from '@lowbit/core';
+import { checkIds, checkScorer } from '../arguments.ts';
 import { argmax } from '../sampling/process.ts';
 import { logSumExp, rowDivergence } from './log-softmax.ts';
 import { Mean } from './mean.ts';
@@ -39,6 +40,8 @@ export async function klDivergence(
   ids: Texts,
   options: CallOptions & Partial<WindowOptions> = {},
 ): Promise<Divergence> {
+  for (const one of [reference, model]) checkScorer('klDivergence', one);
+  checkIds('klDivergence', ids);
   const { signal, onProgress } = options;
   if (reference.vocab !== model.vocab) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `the reference has ${reference.vocab} tokens, the model ${model.vocab}`, {

@@ -1,6 +1,7 @@
 // Perplexity: how surprised a model is by a text, exp(mean negative log-likelihood of its tokens).
 
 import { type CallOptions, LowbitError } from '@lowbit/core';
+import { checkIds, checkScorer } from '../arguments.ts';
 import type { LogitRows } from '../model/language-model.ts';
 import { negativeLogLikelihood } from './log-softmax.ts';
 import { evaluationWindows, type WindowOptions } from './windows.ts';
@@ -62,6 +63,8 @@ export function summarize(sum: number, squares: number, tokens: number): Perplex
  * const { perplexity: ppl, stderr } = await perplexity(model, model.tokenizer.encode(text), { contextLength: 1024, stride: 512 });
  */
 export async function perplexity(model: Scorer, ids: ArrayLike<number>, options: PerplexityOptions = {}): Promise<Perplexity> {
+  checkScorer('perplexity', model);
+  checkIds('perplexity', ids);
   const { signal, onProgress, onToken } = options;
   const windows = evaluationWindows(ids, windowOptions(options, [model]));
   const total = windows.reduce((count, { from, to }) => count + to - from, 0);

@@ -15,6 +15,7 @@ import {
   type Runtime,
 } from '@lowbit/core';
 import { fitSensitivity, type SensitivityPoint } from '../allocation/index.ts';
+import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import { openProgram } from './open-program.ts';
 import { Carrier, STEP_SEQUENCES, type Variant } from './variants.ts';
@@ -32,6 +33,8 @@ export interface MeasureSensitivitiesOptions extends CallOptions {
   /** Paths of the linears to measure. Default all of the layers; those outside, such as `lm_head`, only if named. */
   readonly linears?: readonly string[];
   readonly seed?: number;
+  /** Most bytes of residual streams, which all noisy variants carry along. Default 4 GiB. */
+  readonly maxMemory?: number;
   /** Architectures beyond the built-in ones; they are asked first. */
   readonly adapters?: readonly ModelAdapter[];
 }
@@ -53,6 +56,7 @@ export interface Sensitivities {
 
 /** Within the range where loss is linear in the error, and large enough to be told from rounding. */
 const DEFAULT_LEVELS: readonly number[] = [0.02];
+const DEFAULT_MEMORY = 4 * 2 ** 30;
 
 /**
  * Sensitivities of linears: for each, and each level of noise, the loss of the model in which it alone is noisy; fitted by a line through the origin.
@@ -60,13 +64,24 @@ const DEFAULT_LEVELS: readonly number[] = [0.02];
  * per linear and level; memory is one layer's weights, and for every linear and level the residual stream of the tokens.
  *
  * Throws ERR_BAD_ARGUMENT (no tokens, ids beyond the vocabulary, levels that are no numbers above 0, linears that the model does not have), ERR_LIMIT (a
- * sample longer than the context), ERR_NON_FINITE (logits), and what `loadModel` throws for unusable checkpoints.
+ * sample longer than the context, residual streams over `maxMemory`), ERR_NON_FINITE (logits), and what `loadModel` throws for unusable checkpoints.
  *
  * @example
  * const { linears } = await measureSensitivities(checkpoint, { runtime, ids: [randomTokens(vocab, 256)] });
  */
 export async function measureSensitivities(checkpoint: Checkpoint, options: MeasureSensitivitiesOptions): Promise<Sensitivities> {
-  const { metric = 'kl', levels = DEFAULT_LEVELS, seed = 1, adapters = [], runtime, signal, onProgress } = options;
+  checkCheckpoint('measureSensitivities', checkpoint);
+  checkLoadingRuntime('measureSensitivities', options?.runtime);
+  const {
+    metric = 'kl',
+    levels = DEFAULT_LEVELS,
+    seed = 1,
+    adapters = [],
+    runtime,
+    signal,
+    onProgress,
+    maxMemory = DEFAULT_MEMORY,
+  } = options;
   signal?.throwIfAborted();
   checkLevels(levels);
   const model = await openProgram(checkpoint, adapters, 'sensitivity', signal);
@@ -80,6 +95,7 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
   const { program } = model;
   // What comes before the first layer and after the last are pieces of their own, so that their large tables are never held beside a layer.
   const pieces = cutProgram(program, program.layers === 0 ? [0] : [0, ...new Array<number>(program.layers).fill(1), 0]);
+  checkMemory(pieces, samples, paths.size * levels.length, maxMemory);
   const carrier = new Carrier({
     samples,
     metric,
@@ -134,6 +150,25 @@ function checkSamples(samples: readonly Uint32Array[], metric: SensitivityMetric
   if (metric === 'perplexity' && samples.some(({ length }) => length < 2)) {
     throw bad('a perplexity needs samples of at least two tokens', "Pass longer texts, or metric: 'kl'.");
   }
+}
+
+/** Every variant carries what comes between two pieces, for all tokens. */
+function checkMemory(pieces: ReturnType<typeof cutProgram>, samples: readonly Uint32Array[], variants: number, maxMemory: number): void {
+  const widths = pieces.map(({ program: { ops, tensors } }) =>
+    ops.reduce((sum, op) => sum + (op.op === 'input' ? tensors[op.out]!.width : 0), 0),
+  );
+  const tokens = samples.reduce((sum, { length }) => sum + length, 0);
+  const each = 4 * Math.max(...widths) * (variants + 1);
+  if (each * tokens <= maxMemory) return;
+  const most = Math.floor(maxMemory / each);
+  throw new LowbitError(
+    'ERR_LIMIT',
+    `${tokens} tokens through ${variants} variants of the model take ${each * tokens} bytes, more than ${maxMemory}`,
+    {
+      hint: most < 1 ? 'Measure fewer linears at a time.' : `Take at most ${most} tokens.`,
+      details: { tokens, bytes: each * tokens, limit: maxMemory, most },
+    },
+  );
 }
 
 /** The linears to measure, in the order of the program. */

@@ -12,6 +12,7 @@ import {
   type Runtime,
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
+import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
 import { boundedContext, DEFAULT_CHUNK } from './load-model.ts';
 import { checkHead, headFormat, outputLinear } from './output-layer.ts';
 import { programBytes } from './program-bytes.ts';
@@ -82,6 +83,8 @@ const USUAL_CONTEXT = 4096;
  */
 export async function estimateMemory(checkpoint: Checkpoint, options: EstimateOptions): Promise<MemoryEstimate> {
   checkOptionNames('estimateMemory', options, OPTIONS);
+  checkCheckpoint('estimateMemory', checkpoint);
+  checkLoadingRuntime('estimateMemory', options.runtime);
   const { runtime, dtype, signal, sequences = 1, prefillChunk = DEFAULT_CHUNK, formatOf } = options;
   for (const [name, value] of Object.entries({ sequences, prefillChunk })) {
     if (Number.isInteger(value) && value >= 1) continue;

@@ -122,6 +122,11 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     return tokenizer;
   }
 
+  /** Tokens that end a text: of generation_config.json, else config.json, else the tokenizer's. */
+  get endIds(): readonly number[] {
+    return this.#parts.defaults.eosIds;
+  }
+
   /** Device bytes held now. */
   memory(): ModelMemory {
     const held = this.#runners().map((runner) => runner.program().memory());

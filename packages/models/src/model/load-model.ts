@@ -17,6 +17,7 @@ import {
   type Runtime,
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
+import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
 import { generationDefaults } from '../sampling/settings.ts';
 import { jsonFile } from '../text/files.ts';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts';
@@ -90,6 +91,8 @@ export const DEFAULT_CHUNK = 512;
  */
 export async function loadModel(checkpoint: Checkpoint, options: LoadModelOptions): Promise<LanguageModel> {
   checkOptionNames('loadModel', options, OPTIONS);
+  checkCheckpoint('loadModel', checkpoint);
+  checkLoadingRuntime('loadModel', options.runtime);
   const { runtime, signal, onProgress, dtype, prefillChunk = DEFAULT_CHUNK } = options;
   const { cut, deviceMap, maxMemory, maxSequences = DEFAULT_MAX_SEQUENCES, offloadMeta } = options;
   signal?.throwIfAborted();

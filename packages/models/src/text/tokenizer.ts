@@ -7,6 +7,7 @@ import { type ChatMessage, type ChatTemplateOptions, chatRenderer, chatTemplates
 import { type DecodeStream, decodeStream } from './decode-stream.ts';
 import { jsonFile, type TextFiles, textFile } from './files.ts';
 import { mendTokenizer } from './mends.ts';
+import { type TokenBytes, tokenBytes } from './token-bytes.ts';
 
 export interface Tokenizer {
   /** Token ids of a text. `addSpecialTokens` (default true) adds what the tokenizer puts around a text, such as a start token. */
@@ -17,6 +18,8 @@ export interface Tokenizer {
   decodeStream(options?: { readonly skipSpecialTokens?: boolean }): DecodeStream;
   /** The text of a conversation, to be encoded with `addSpecialTokens: false`. Throws ERR_TOKENIZER without a template or with its own message. */
   applyChatTemplate(messages: readonly ChatMessage[], options?: ChatTemplateOptions): string;
+  /** The bytes that each token adds to a text, for constrained decoding. Throws ERR_TOKENIZER where they depend on the tokens around it. */
+  tokenBytes(): TokenBytes;
   /** Id of a token by its exact spelling. */
   tokenId(token: string): number | undefined;
   readonly bosId: number | undefined;
@@ -49,7 +52,7 @@ function specialTokens(map: JsonObject, config: JsonObject): Record<string, stri
 }
 
 function construct(json: JsonObject, config: JsonObject): HfTokenizer {
-  if (!Array.isArray(json.added_tokens))
+  if (!Array.isArray(json?.added_tokens))
     throw new LowbitError('ERR_TOKENIZER', 'tokenizer.json has no list added_tokens', { details: { file: 'tokenizer.json' } });
   return guarded(() => {
     const tokenizer = new HfTokenizer(json, config);
@@ -76,6 +79,11 @@ function guarded<T>(body: () => T): T {
  * any of them malformed, ERR_LIMIT where one is too large.
  */
 export async function loadTokenizer(source: TextFiles): Promise<Tokenizer> {
+  if (typeof source?.file !== 'function') {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'loadTokenizer needs a checkpoint', {
+      hint: "Pass await openCheckpoint('./model') of @lowbit/hub.",
+    });
+  }
   const json = await jsonFile(source, 'tokenizer.json', RULES);
   if (!json) {
     throw new LowbitError('ERR_TOKENIZER', `${source.label} has no tokenizer.json`, {
@@ -122,6 +130,7 @@ export function createTokenizer(
     decode: (ids, { skipSpecialTokens = true } = {}) => decode(ids, skipSpecialTokens),
     decodeStream: ({ skipSpecialTokens = true } = {}) => decodeStream((ids) => decode(ids, skipSpecialTokens)),
     applyChatTemplate: chatRenderer(templates, special),
+    tokenBytes: () => tokenBytes(json),
     tokenId: (token) => tokenizer.token_to_id(token),
     bosId: id('bos_token'),
     eosId: id('eos_token'),
