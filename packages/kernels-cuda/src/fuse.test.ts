@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
 import { needs } from '../../../fixtures/needs.ts';
 import { CudaBackend, type CudaSettings } from './backend.ts';
-import { loadBinding } from './load.node.ts';
+import { addon } from './load.node.ts';
 
 const HQQ4: Format = { kind: 'affine', levels: 16, group: 32, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' };
 const HQQ3: Format = { ...HQQ4, levels: 8, packing: '3bit_32' };
@@ -89,7 +89,7 @@ async function run(
 ): Promise<{ bytes: Buffer; kernels: readonly string[] }> {
   rmSync(log, { force: true });
   pretend({ log });
-  const native = loadBinding();
+  const native = addon.load();
   const device = await native.openDevice(FAKE_DRIVER, 0);
   await using backend = new CudaBackend(native, device, { name: 'cuda', kvDtype: 'f32', fuse: true, codecs: [], ...settings });
   const linears = [];

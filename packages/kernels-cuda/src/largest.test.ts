@@ -5,7 +5,7 @@ import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.
 import { needs } from '../../../fixtures/needs.ts';
 import type { CudaBinding, DeviceHandle } from './binding.ts';
 import { cuda } from './cuda.ts';
-import { loadBinding } from './load.node.ts';
+import { addon } from './load.node.ts';
 import { chosenOnDevice } from './readback.ts';
 
 /** Of rows [rows, width] in device memory. */
@@ -54,7 +54,7 @@ describe('the largest numbers of a row', () => {
   ])('%s: as the reference', { timeout: 60_000 }, async ([, width, rows], context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
-    const native = loadBinding();
+    const native = addon.load();
     const device = await native.openDevice(FAKE_DRIVER, 0);
     for (const count of [1, 2, 40].map((n) => Math.min(n, width))) {
       const { values, ids } = largestOfRows(rows, width, count);
@@ -67,7 +67,7 @@ describe('the largest numbers of a row', () => {
   it('more than a part has: the rest is none', { timeout: 60_000 }, async (context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
-    const native = loadBinding();
+    const native = addon.load();
     const device = await native.openDevice(FAKE_DRIVER, 0);
     const rows = ties(64, [1, Number.NaN, 4, 9, Number.NEGATIVE_INFINITY]);
     const { values, ids } = largestOfRows(rows, 64, 64);
@@ -89,7 +89,7 @@ describe('the largest numbers of a row', () => {
   it('comes back in place of the rows: 8 bytes for each, and whole rows beside it', async (context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
-    const native = loadBinding();
+    const native = addon.load();
     const back: number[] = [];
     const binding: CudaBinding = {
       ...native,

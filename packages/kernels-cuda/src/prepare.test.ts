@@ -6,7 +6,7 @@ import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.
 import { needs } from '../../../fixtures/needs.ts';
 import type { CudaBinding } from './binding.ts';
 import { cuda } from './cuda.ts';
-import { loadBinding } from './load.node.ts';
+import { addon } from './load.node.ts';
 
 /** Names of all packings there are: core says them where it does not know one, so that a new one is tested, too. */
 function packings(): readonly string[] {
@@ -62,7 +62,7 @@ describe('a weight on the device', () => {
   it('is brought there as it is stored, wherever the bytes begin, and whole', { timeout: 60_000 }, async (context) => {
     here(context);
     pretend();
-    const native = loadBinding();
+    const native = addon.load();
     let sent = 0;
     const binding: CudaBinding = {
       ...native,
@@ -92,7 +92,7 @@ describe('a weight on the device', () => {
   it('comes in pieces of memory that the device reads while the next is fetched', async (context) => {
     here(context);
     pretend();
-    const native = loadBinding();
+    const native = addon.load();
     const device = await native.openDevice(FAKE_DRIVER, 0);
     const bytes = new Uint8Array((12 << 20) + 5);
     for (let i = 0; i < bytes.length; i++) bytes[i] = Math.imul(i, 2654435761) >>> 24;
@@ -131,7 +131,7 @@ describe('a weight on the device', () => {
   it('is not brought there when the signal is aborted', async (context) => {
     here(context);
     pretend();
-    const native = loadBinding();
+    const native = addon.load();
     const stop = new AbortController();
     const binding: CudaBinding = {
       ...native,
