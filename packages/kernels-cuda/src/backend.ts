@@ -86,8 +86,8 @@ export class CudaBackend implements Backend {
     this.device = { label: name, memory: total, features: [`sm_${capability}`, `cuda ${cudaVersion(version)}`] };
     this.#holdings = new Holdings(this.name, deviceMemory(binding, device));
     const { owner, release } = this.#holdings;
-    this.routines = gpuRoutines({ binding, device, check: () => this.#holdings.check() });
     this.#home = { owner, binding, device, release, floats: (tensor) => this.#holdings.floats(tensor) };
+    this.routines = gpuRoutines({ binding, device, check: () => this.#holdings.check() });
   }
 
   supports({ format, shape, offloadMeta = false }: LinearRequest): Support {
