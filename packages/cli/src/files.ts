@@ -16,7 +16,19 @@ const REASONS: Readonly<Record<string, readonly [code: string, problem: string, 
 export async function readTextFile(path: string, flag: string): Promise<string> {
   const details = { flag, path };
   const text = new TextDecoder('utf-8', { fatal: true });
-  let bytes: Uint8Array;
+  const bytes = await readBytes(path, flag);
+  try {
+    const decoded = text.decode(bytes);
+    if (decoded.trim() !== '') return decoded;
+  } catch (cause) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${flag}: ${path} is not UTF-8 text`, { hint: 'Save it as UTF-8.', details, cause });
+  }
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${flag}: ${path} is empty`, { hint: 'Name a file with text.', details });
+}
+
+/** A whole file, named after a flag. Throws ERR_NOT_FOUND, ERR_IO, ERR_LIMIT (over 256 MiB). */
+export async function readBytes(path: string, flag: string): Promise<Uint8Array> {
+  const details = { flag, path };
   try {
     const file = await open(path, 'r');
     try {
@@ -27,7 +39,7 @@ export async function readTextFile(path: string, flag: string): Promise<string> 
           details,
         });
       }
-      bytes = await file.readFile();
+      return await file.readFile();
     } finally {
       await file.close();
     }
@@ -36,13 +48,6 @@ export async function readTextFile(path: string, flag: string): Promise<string> 
     if (code === undefined) throw cause;
     throw new LowbitError(code, `${flag}: cannot read ${path}: ${problem}`, { hint, details, cause });
   }
-  try {
-    const decoded = text.decode(bytes);
-    if (decoded.trim() !== '') return decoded;
-  } catch (cause) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `${flag}: ${path} is not UTF-8 text`, { hint: 'Save it as UTF-8.', details, cause });
-  }
-  throw new LowbitError('ERR_BAD_ARGUMENT', `${flag}: ${path} is empty`, { hint: 'Name a file with text.', details });
 }
 
 /** A JSON file, named after a flag. Throws as `readTextFile`, and ERR_BAD_ARGUMENT if it is not JSON. */

@@ -237,7 +237,15 @@ function addGenerate(program: Command, start: Start): void {
   computing(sampling(verb(program, 'generate', 'continue a text')))
     .argument('<model>', 'model folder, quantized or not', path)
     .requiredOption('-p, --prompt <text>', 'text to continue; - reads it from stdin')
-    .addHelpText('after', '\nExample:\n  lowbit generate ./model-hqq4 -p "It was a fine morning, and" --max-tokens 60 --seed 1')
+    .option(
+      '--image <file>',
+      'image to look at, JPEG or PNG (with sharp installed others, too); one for each <image> of the prompt, may be repeated',
+      (text, before: readonly string[] | undefined) => [...(before ?? []), path(text)],
+    )
+    .addHelpText(
+      'after',
+      '\nExample:\n  lowbit generate ./model-hqq4 -p "It was a fine morning, and" --max-tokens 60 --seed 1\n  lowbit generate ./llava-hqq4 --image cat.jpg -p "USER: <image> What is this? ASSISTANT:"',
+    )
     .action(async (model: string, options: GenerateOptions) => {
       const context = start(options);
       const { generateCommand } = await import('./commands/generate.ts');
@@ -262,7 +270,7 @@ function addChat(program: Command, start: Start): void {
     .option('--tools <file>', 'JSON file with a list of function descriptions for the template', path)
     .addHelpText(
       'after',
-      '\nIn the chat: /reset starts over, /save FILE writes the conversation as JSON, /exit leaves. Ctrl-C stops an answer; twice, it leaves.',
+      '\nIn the chat: /reset starts over, /image FILE shows an image with the next message, /save FILE writes the conversation as JSON, /exit leaves. Ctrl-C stops an answer; twice, it leaves.',
     )
     .action(async (model: string, options: ChatOptions) => {
       const context = start(options);

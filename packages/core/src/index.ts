@@ -60,7 +60,7 @@ export {
 } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
 export { DEFAULT_MAX_MEMORY, type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
-export { adapterFor, keptByDefault, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
+export { adapterFor, keptByDefault, modelTypeOf, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
 export { planRecoding, type Recoding, type RecodingOptions } from './plan-recoding.ts';
 export { type CheckpointPlan, type LinearWork, lateTensors, type PlannedTensor, type TensorOrigin } from './plan-tensors.ts';
 export { ProgramBuilder } from './program/builder.ts';

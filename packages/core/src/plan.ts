@@ -31,9 +31,14 @@ export interface PlanOptions {
 
 const TORCH_DTYPE: Readonly<Record<string, string>> = { f32: 'float32', f16: 'float16', bf16: 'bfloat16' };
 
-/** The adapter for config.json's `model_type`. Throws ERR_UNSUPPORTED_ARCH. */
+/** What config.json says that the model is: `model_type`, or `timm` for a file of that library, which has an `architecture` in its place. */
+export function modelTypeOf({ model_type: type, architecture, num_features: features }: JsonObject): JsonObject[string] | undefined {
+  return type === undefined && typeof architecture === 'string' && typeof features === 'number' ? 'timm' : type;
+}
+
+/** The adapter for what `modelTypeOf` says. Throws ERR_UNSUPPORTED_ARCH. */
 export function adapterFor(config: JsonObject, adapters: readonly ModelAdapter[]): ModelAdapter {
-  const type = config.model_type;
+  const type = modelTypeOf(config);
   const found = adapters.find((adapter) => typeof type === 'string' && adapter.modelTypes.includes(type));
   if (found) return found;
   const known = adapters.flatMap((adapter) => adapter.modelTypes);

@@ -2,12 +2,14 @@
 
 export { bloom } from './adapters/bloom.ts';
 export { byName } from './adapters/by-name.ts';
+export { clip, clipVision } from './adapters/clip.ts';
 export { gemma, gemma2, gemma3 } from './adapters/gemma.ts';
 export { gptNeox } from './adapters/gpt-neox.ts';
 export { gpt2 } from './adapters/gpt2.ts';
 export { granite } from './adapters/granite.ts';
 export { defaultAdapters } from './adapters/index.ts';
 export { type LlamaTraits, llama, llamaSpec } from './adapters/llama.ts';
+export { llava } from './adapters/llava.ts';
 export { mistral } from './adapters/mistral.ts';
 export { mixtral } from './adapters/mixtral.ts';
 export { olmo2 } from './adapters/olmo2.ts';
@@ -19,6 +21,7 @@ export { qwen2Moe, qwen3Moe } from './adapters/qwen-moe.ts';
 export { smollm3 } from './adapters/smollm3.ts';
 export { starcoder2 } from './adapters/starcoder2.ts';
 export { t5 } from './adapters/t5.ts';
+export { timm } from './adapters/timm.ts';
 export { type DecoderFamily, decoderAdapter } from './decoder/adapter.ts';
 export type * from './decoder/spec.ts';
 export { type BenchOptions, type BenchResult, benchModel } from './evaluate/bench.ts';
@@ -37,10 +40,14 @@ export {
 } from './evaluate/sensitivity.ts';
 export { type WeightImportanceOptions, weightImportance } from './evaluate/weight-importance.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
+export { type DecodeImageOptions, decodeImage } from './images/decode.ts';
+export type { ImageInput, ImagePixels, RgbImage } from './images/image.ts';
+export { type ResizeFilter, type ResizeWindow, resize as resizeImage } from './images/resize.ts';
 export type { BatchEvent, BatchRequest } from './model/batch.ts';
 export { contextLengthOf } from './model/context-length.ts';
 export { type EstimateOptions, estimateMemory, type MemoryEstimate, type Verdict } from './model/estimate.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate-options.ts';
+export { type ImageTower, type LoadImageTowerOptions, loadImageTower } from './model/image-tower.ts';
 export type { BatchOptions, ForwardOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
 export { type LoadModelOptions, loadModel } from './model/load-model.ts';
 export type { PromptCache } from './model/prompt-cache.ts';

@@ -1,16 +1,19 @@
 // The table of families in README.md is made of the adapters and the golden models: `node tools/support-table.mjs` writes it, this says whether it is current.
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { type JsonObject, modelTypeOf } from '@lowbit/core';
 import { expect, test } from 'vitest';
 import * as golden from '../../../fixtures/golden.ts';
 import { defaultAdapters } from './adapters/index.ts';
 import { MODELS, supportTable } from './testing/support-table.ts';
 
-/** Models of fixtures/golden/models-variants, by type. */
+/** Models of fixtures/golden/models-variants and towers, by type. */
 const variants = new Map<string, string[]>();
-for (const folder of readdirSync(golden.goldenPath('models-variants')).filter((name) => name !== 'make')) {
-  const { model_type } = golden.goldenJson<{ model_type: string }>(`models-variants/${folder}/config.json`);
-  variants.set(model_type, [...(variants.get(model_type) ?? []), folder]);
+for (const set of ['models-variants', 'towers']) {
+  for (const folder of readdirSync(golden.goldenPath(set)).filter((name) => name !== 'make')) {
+    const type = modelTypeOf(golden.goldenJson<JsonObject>(`${set}/${folder}/config.json`)) as string;
+    variants.set(type, [...(variants.get(type) ?? []), `${set}/${folder}`]);
+  }
 }
 
 const README = new URL('../README.md', import.meta.url);

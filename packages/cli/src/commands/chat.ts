@@ -3,11 +3,18 @@
 import { writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { isLowbitError, type JsonObject, LowbitError } from '@lowbit/core';
-import type { ChatMessage, GenerateOptions, GenerateResult, LanguageModel, PromptCache } from '@lowbit/models';
+import {
+  type ChatMessage,
+  decodeImage,
+  type GenerateOptions,
+  type GenerateResult,
+  type LanguageModel,
+  type PromptCache,
+} from '@lowbit/models';
 import type { JsonSchema } from '@lowbit/models/json-schema';
 import type { Context } from '../context.ts';
 import { Interrupted } from '../errors.ts';
-import { readJsonFile, readTextFile } from '../files.ts';
+import { readBytes, readJsonFile, readTextFile } from '../files.ts';
 import { loadModel } from '../load-model.ts';
 import type { BackendUse } from '../running-on.ts';
 import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
@@ -81,7 +88,27 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
   }
 }
 
-const COMMANDS = '/reset starts over, /save FILE writes the conversation, /exit leaves.';
+/** What may be typed beside messages. */
+const commandsOf = ({ images }: Pick<LanguageModel, 'images'>): string =>
+  `/reset starts over, ${images ? '/image FILE shows an image with the next message, ' : ''}/save FILE writes the conversation, /exit leaves.`;
+
+/** A conversation, and the images that its parts stand for. */
+interface Conversation {
+  readonly messages: readonly ChatMessage[];
+  readonly images: readonly Uint8Array[];
+}
+
+/** An image that waits for a message. */
+interface Shown {
+  readonly path: string;
+  readonly bytes: Uint8Array;
+}
+
+/** Templates of models that look at images take contents as lists of parts; others take texts. */
+function messageOf(model: LanguageModel, role: string, text: string, shown: readonly Shown[] = []): ChatMessage {
+  if (!model.images) return { role, content: text };
+  return { role, content: [...shown.map(({ path }) => ({ type: 'image', path })), { type: 'text', text }] };
+}
 
 async function converse(
   model: LanguageModel,
@@ -91,31 +118,36 @@ async function converse(
 ): Promise<void> {
   const { stdin, stdout } = process;
   const interactive = stdin.isTTY === true && stdout.isTTY === true && !context.json;
-  const opening: ChatMessage[] = options.system === undefined ? [] : [{ role: 'system', content: options.system }];
-  let messages = opening;
+  const system = options.system === undefined ? [] : [messageOf(model, 'system', options.system)];
+  const opening: Conversation = { messages: system, images: [] };
+  const commands = commandsOf(model);
+  let talk = opening;
+  let shown: readonly Shown[] = [];
   await using promptCache = cacheOf(model);
   const lines = createInterface({ input: stdin, ...(interactive ? { output: stdout } : {}), terminal: interactive, prompt: '> ' });
   const interrupts = takeInterrupts(interactive, context, () => lines.close());
   lines.on('SIGINT', interrupts.press);
-  if (interactive) context.note(`${COMMANDS} Ctrl-C stops an answer.`);
+  if (interactive) context.note(`${commands} Ctrl-C stops an answer.`);
   try {
     if (interactive) lines.prompt();
     for await (const line of lines) {
       interrupts.typed();
       const said = line.trim();
       if (said === '/exit') break;
-      if (said === '/reset') messages = opening;
-      else if (/^\/save(\s|$)/.test(said)) await save(messages, said.slice('/save'.length).trim(), context);
-      else if (said.startsWith('/')) context.note(`There is no ${said.split(/\s/)[0]} here. ${COMMANDS}`);
+      if (said === '/reset') [talk, shown] = [opening, []];
+      else if (/^\/save(\s|$)/.test(said)) await save(talk.messages, said.slice('/save'.length).trim(), context);
+      else if (model.images && /^\/image(\s|$)/.test(said)) {
+        shown = [...shown, ...(await imageAt(said.slice('/image'.length).trim(), { interactive, context }))];
+      } else if (said.startsWith('/')) context.note(`There is no ${said.split(/\s/)[0]} here. ${commands}`);
       else if (said !== '') {
-        const asked: ChatMessage[] = [...messages, { role: 'user', content: said }];
+        const messages = [...talk.messages, messageOf(model, 'user', said, shown)];
+        const asked: Conversation = { messages, images: [...talk.images, ...shown.map(({ bytes }) => bytes)] };
         const answer = await interrupts
-          .answering((signal) =>
-            stream(model, { messages: asked, promptCache, ...options.rendering, ...samplingOf(options), signal }, context),
-          )
-          .catch((error: unknown) => tooLong(error, interactive, context));
+          .answering((signal) => stream(model, { ...asked, promptCache, ...options.rendering, ...samplingOf(options), signal }, context))
+          .catch((error: unknown) => tooLong(error, { interactive, context, commands }));
         if (answer) {
-          messages = [...asked, { role: 'assistant', content: answer.text }];
+          talk = { ...asked, messages: [...messages, messageOf(model, 'assistant', answer.text)] };
+          shown = [];
           noteCutOff(options.schema, answer, context);
           await show(answer, backend, context, interactive);
         }
@@ -135,12 +167,33 @@ async function converse(
 }
 
 /** A conversation that has outgrown the model goes on only where somebody can start over; elsewhere it ends, and says how long it may be. */
-function tooLong(error: unknown, interactive: boolean, context: Context): undefined {
+function tooLong(
+  error: unknown,
+  { interactive, context, commands }: { readonly interactive: boolean; readonly context: Context; readonly commands: string },
+): undefined {
   if (!isLowbitError(error) || error.code !== 'ERR_LIMIT' || error.details.contextLength === undefined) throw error;
   const message = `the conversation is longer than the ${error.details.contextLength} tokens that the model takes`;
   if (!interactive) throw new LowbitError('ERR_LIMIT', message, { hint: 'Send /reset in between.', details: error.details, cause: error });
-  context.note(`This turn is forgotten: ${message}. ${COMMANDS}`);
+  context.note(`This turn is forgotten: ${message}. ${commands}`);
   return undefined;
+}
+
+/** The image of a file; what cannot be read is said where somebody can name another one, and ends the conversation elsewhere. */
+async function imageAt(
+  path: string,
+  { interactive, context }: { readonly interactive: boolean; readonly context: Context },
+): Promise<readonly Shown[]> {
+  try {
+    if (path === '') throw new LowbitError('ERR_BAD_ARGUMENT', '/image needs the name of a file: /image cat.jpg');
+    const bytes = await readBytes(path, '/image');
+    await decodeImage(bytes);
+    context.note(`${path} goes with the next message.`);
+    return [{ path, bytes }];
+  } catch (error) {
+    if (!interactive || !isLowbitError(error)) throw error;
+    context.note(`Not taken: ${error.message}. ${error.hint ?? ''}`);
+    return [];
+  }
 }
 
 /** The turns before are not read again, where the model's positions allow that. */

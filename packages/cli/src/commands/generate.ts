@@ -1,9 +1,11 @@
 // `lowbit generate`: continues a text.
 
+import type { LanguageModel } from '@lowbit/models';
 import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
-import { readStdin } from '../files.ts';
+import { readBytes, readStdin } from '../files.ts';
 import { loadModel } from '../load-model.ts';
+import { plain } from '../table.ts';
 import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
 import { keepingTo, noteCutOff, schemaOf } from './json-schema.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
@@ -11,6 +13,8 @@ import { type SamplingOptions, samplingOf, statistics, stream } from './sampling
 export interface GenerateOptions extends SamplingOptions, BackendFlags {
   /** `-` for stdin. */
   readonly prompt: string;
+  /** Files, one for each placeholder of the prompt. */
+  readonly image?: readonly string[];
 }
 
 /** Runs the command. */
@@ -19,6 +23,8 @@ export async function generateCommand(path: string, options: GenerateOptions, co
   checkBackendFlags(options);
   const prompt = await promptOf(options.prompt, context);
   const schema = await schemaOf(options.jsonSchema);
+  // Read first: a wrong path should not cost the loading of a model.
+  const images = await Promise.all((options.image ?? []).map((file) => readBytes(file, '--image')));
   await using place = await openBackend(options, context);
   const model = await loadModel(path, {
     ...headOf(options),
@@ -29,15 +35,26 @@ export async function generateCommand(path: string, options: GenerateOptions, co
   });
   try {
     progress.clear();
-    const result = await stream(model, { prompt, ...samplingOf(options), ...keepingTo(schema, model), signal }, context);
+    const text = images.length > 0 ? withPlaceholders(prompt, images.length, model, context) : prompt;
+    const result = await stream(model, { prompt: text, images, ...samplingOf(options), ...keepingTo(schema, model), signal }, context);
     if (result === undefined) return;
     noteCutOff(schema, result, context);
-    const { text, ids, finishReason, usage, timings, seed } = result;
-    if (context.json) await context.emit({ text, ids, finishReason, usage, timings, seed, backend: place.used() });
+    const { text: continued, ids, finishReason, usage, timings, seed } = result;
+    if (context.json) await context.emit({ text: continued, ids, finishReason, usage, timings, seed, backend: place.used() });
     else context.note(context.dim(statistics(result, place.used())));
   } finally {
     await model[Symbol.asyncDispose]();
   }
+}
+
+/** A prompt without a placeholder gets one for each image in front. */
+function withPlaceholders(prompt: string, count: number, model: LanguageModel, context: Context): string {
+  if (!model.images) return prompt; // the model says that it takes none
+  const { placeholder } = model.images;
+  if (model.tokenizer.encode(prompt).includes(placeholder)) return prompt;
+  const token = model.tokenizer.decode([placeholder], { skipSpecialTokens: false });
+  context.note(`The prompt does not say where the image is: ${plain(token)} is put in front of it.`);
+  return `${`${token}\n`.repeat(count)}${prompt}`;
 }
 
 async function promptOf(text: string, context: Context): Promise<string> {

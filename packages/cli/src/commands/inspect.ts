@@ -8,15 +8,17 @@ import {
   fitInputs,
   isLowbitError,
   type Json,
+  type JsonObject,
   type LinearSite,
   linearTag,
   type ModelAdapter,
+  modelTypeOf,
   type StoredLinear,
   siteTensor,
   type TensorSpec,
 } from '@lowbit/core';
 import type { FolderCheckpoint } from '@lowbit/hub';
-import { contextLengthOf, defaultAdapters } from '@lowbit/models';
+import { contextLengthOf, defaultAdapters, timm } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { openModelFolder } from '../open.ts';
 import { pairs, plain, table } from '../table.ts';
@@ -34,6 +36,8 @@ export interface InspectReport {
   readonly architecture: { readonly modelType: string | null; readonly name: string | null; readonly supported: boolean };
   /** Numbers of config.json that say how large the model is, under their own names. */
   readonly config: Readonly<Record<string, Json>>;
+  /** Of models that look at images: the linears of tower and projector, and how many of them are in floating point. Else null. */
+  readonly images: { readonly linears: number; readonly inFloat: number } | null;
   /** Weights of the model, each counted once however it is stored. */
   readonly parameters: number;
   /** Bits of all tensors for each of them: scales, tables, padding and what is not quantized included. */
@@ -89,7 +93,8 @@ export async function inspect(
   { listTensors = false }: { readonly listTensors?: boolean } = {},
 ): Promise<InspectReport> {
   const { config, source } = checkpoint;
-  const modelType = typeof config.model_type === 'string' ? config.model_type : null;
+  const type = modelTypeOf(config);
+  const modelType = typeof type === 'string' ? type : null;
   const name = Array.isArray(config.architectures) && typeof config.architectures[0] === 'string' ? config.architectures[0] : null;
   const adapter = defaultAdapters.find((candidate) => modelType !== null && candidate.modelTypes.includes(modelType));
   const sites = sitesOf(checkpoint, adapter);
@@ -109,7 +114,8 @@ export async function inspect(
   return {
     path: checkpoint.folder,
     architecture: { modelType, name, supported: adapter !== undefined },
-    config: Object.fromEntries(SIZE_KEYS.filter((key) => key in config).map((key) => [key, config[key]!])),
+    config: sizesOf(config),
+    images: imagesOf(checkpoint, adapter, sites),
     parameters,
     bitsPerParameter: parameters > 0 ? (8 * tensorBytes) / parameters : 0,
     tensors: { count: tensors.length, bytes: tensorBytes },
@@ -137,6 +143,31 @@ async function problemOf(checkpoint: Checkpoint): Promise<string | null> {
     if (isLowbitError(error)) return error.message;
     throw error;
   }
+}
+
+/** Numbers of config.json that say how large the model is, or its language model. */
+function sizesOf(config: JsonObject): Readonly<Record<string, Json>> {
+  const { text_config: inner } = config;
+  const text = typeof inner === 'object' && inner !== null && !Array.isArray(inner) ? (inner as JsonObject) : {};
+  const all = { ...text, ...config };
+  return Object.fromEntries(SIZE_KEYS.filter((key) => key in all).map((key) => [key, all[key]!]));
+}
+
+/** Linears of what looks at images, by their names: a tower and what projects its rows. */
+const IMAGE_PARTS = /(?:^|\.)(?:vision_tower|vision_model|visual_projection|multi_modal_projector)\./;
+
+function imagesOf(checkpoint: Checkpoint, adapter: ModelAdapter | undefined, sites: readonly Site[]): InspectReport['images'] {
+  const own = sites.filter(({ path }) => adapter === timm || IMAGE_PARTS.test(`${path}.`));
+  if (own.length === 0) return null;
+  const quantized = own.filter(({ path }) => (checkpoint.quantized.get(path)?.format.kind ?? 'dense') !== 'dense');
+  return { linears: own.length, inFloat: own.length - quantized.length };
+}
+
+function imagesText(images: InspectReport['images']): [string, string][] {
+  if (!images) return [];
+  const { linears, inFloat } = images;
+  const how = inFloat === linears ? 'in floating point' : inFloat === 0 ? 'quantized' : `${inFloat} of them in floating point`;
+  return [['images', `tower and projector: ${linears} linears, ${how}`]];
 }
 
 type Site = Pick<LinearSite, 'path' | 'tag' | 'shape' | 'stacked'>;
@@ -221,6 +252,7 @@ function render(report: InspectReport, bold: (text: string) => string): string {
         `${tensors.count}, ${bytesText(tensors.bytes)}: ${report.dtypes.map(({ dtype, tensors: n, bytes }) => `${n} ${dtype} (${bytesText(bytes)})`).join(', ')}`,
       ],
       ['quantization', quantizationText(quantization)],
+      ...imagesText(report.images),
       ...quantization.notes.map((note): [string, string] => ['note', plain(note)]),
       ...(report.problem === null ? [] : [['problem', plain(report.problem)] as [string, string]]),
       [

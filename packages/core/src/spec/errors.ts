@@ -7,6 +7,7 @@ export type ErrorCode =
   | 'ERR_ABORTED' // the caller's AbortSignal fired without a reason of its own
   | 'ERR_BAD_ARGUMENT' // a value passed by the caller is unusable
   | 'ERR_BAD_CHECKPOINT' // a file of a checkpoint is malformed or inconsistent
+  | 'ERR_BAD_IMAGE' // bytes that are no image, or a damaged one
   | 'ERR_BAD_PICKLE' // a PyTorch file is damaged, or names more than data: classes, functions, opcodes that are never executed
   | 'ERR_BAD_SAFETENSORS' // a safetensors header or file breaks the format
   | 'ERR_BACKEND_UNAVAILABLE' // no backend could be opened

@@ -45,6 +45,11 @@ export interface ModelDescription {
   readonly layers: number;
   /** Of encoder-decoder models; `program` is then the decoder. */
   readonly encoder?: EncoderDescription;
+  /**
+   * Of models that look at images. What comes out of the tower replaces the rows of placeholder tokens: the injection `image` of `program`. Of a tower on
+   * its own `program` is the tower's, and nothing is injected.
+   */
+  readonly images?: ImageDescription;
 }
 
 /** What reads the prompt, in one step. Its output `encoder_output` is the decoder's input of that name, handed in with the first step of a sequence. */
@@ -52,6 +57,25 @@ export interface EncoderDescription {
   readonly program: Program;
   /** The token that the decoder's text begins with. */
   readonly start: number;
+}
+
+/** What turns an image into rows, in one step: an image tower. */
+export interface ImageDescription {
+  /** Reads the input `patches`, f32 [tokens, channels * patch * patch]: a row of zeros for the class token if there is one, then the patches row by row. */
+  readonly program: Program;
+  readonly channels: number;
+  /** Pixels, multiples of `patch`. */
+  readonly height: number;
+  readonly width: number;
+  readonly patch: number;
+  /** Rows in front of the patches: 1 with a class token. */
+  readonly prefix: 0 | 1;
+  /** Rows whose results are wanted, from and to. */
+  readonly wanted: readonly [from: number, to: number];
+  /** Output that an image is turned into. */
+  readonly output: string;
+  /** The token that stands for a row of an image in a text. Absent where there is no text. */
+  readonly placeholder?: number;
 }
 
 export interface DescribeOptions {
@@ -64,7 +88,7 @@ export interface DescribeOptions {
 
 export interface ModelAdapter {
   readonly spec: 1;
-  /** Values of config.json `model_type` it serves. */
+  /** Values of config.json `model_type` it serves; see `modelTypeOf`. */
   readonly modelTypes: readonly string[];
   /** The linear layers, in the order of the model. Throws ERR_BAD_CHECKPOINT for an unusable config. */
   linears(config: JsonObject, entries: Entries): readonly LinearSite[];

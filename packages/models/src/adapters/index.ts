@@ -1,10 +1,12 @@
 import type { ModelAdapter } from '@lowbit/core';
 import { bloom } from './bloom.ts';
+import { clip, clipVision } from './clip.ts';
 import { gemma, gemma2, gemma3 } from './gemma.ts';
 import { gptNeox } from './gpt-neox.ts';
 import { gpt2 } from './gpt2.ts';
 import { granite } from './granite.ts';
 import { llama } from './llama.ts';
+import { llava } from './llava.ts';
 import { mistral } from './mistral.ts';
 import { mixtral } from './mixtral.ts';
 import { olmo2 } from './olmo2.ts';
@@ -16,6 +18,7 @@ import { qwen2Moe, qwen3Moe } from './qwen-moe.ts';
 import { smollm3 } from './smollm3.ts';
 import { starcoder2 } from './starcoder2.ts';
 import { t5 } from './t5.ts';
+import { timm } from './timm.ts';
 
 /** The adapters that come with this package. */
 export const defaultAdapters: readonly ModelAdapter[] = [
@@ -40,4 +43,8 @@ export const defaultAdapters: readonly ModelAdapter[] = [
   bloom,
   opt,
   t5,
+  llava,
+  clip,
+  clipVision,
+  timm,
 ];

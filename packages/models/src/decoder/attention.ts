@@ -14,9 +14,10 @@ export async function attention(parts: Parts, module: AttentionSpec, x: TensorId
       : tensor;
   const query = turn(qNorm ? await norm(qNorm, q) : q, heads);
   const key = turn(kNorm ? await norm(kNorm, k) : k, kvHeads);
-  const cache = b.addCache({ heads: kvHeads, keyDim: headDim, valueDim: headDim });
+  const causal = module.causal ?? true;
+  const cache = causal ? b.addCache({ heads: kvHeads, keyDim: headDim, valueDim: headDim }) : undefined;
   const bias = position.kind === 'alibi' ? position : undefined;
-  const mixed = b.attend(query, { k: key, v, cache, heads, kvHeads, keyDim: headDim, scale, window, softcap, bias });
+  const mixed = b.attend(query, { k: key, v, cache, heads, kvHeads, keyDim: headDim, scale, causal, window, softcap, bias });
   return parts.linear(module.o, mixed);
 }
 

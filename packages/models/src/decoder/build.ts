@@ -16,12 +16,12 @@ export function observable(spec: DecoderSpec): string[] {
 
 /**
  * Builds the program. Its output `logits` is [outputs, vocab]; observed `hidden.*` have a row for every new token, `final_norm` one for every wanted row.
- * `read` fetches norms, biases and tables of positions. Throws ERR_BAD_ARGUMENT for an unknown name in `observe`.
+ * `read` fetches norms, biases and tables of positions. `inject` names rows that a step may hand in for tokens, in place of their embeddings. Throws ERR_BAD_ARGUMENT for an unknown name in `observe`.
  */
 export async function buildDecoder(
   spec: DecoderSpec,
   read: (name: string) => Promise<HostTensor>,
-  options: { readonly observe?: readonly string[] } = {},
+  options: { readonly observe?: readonly string[] | undefined; readonly inject?: string } = {},
 ): Promise<Program> {
   const observed = new Set(options.observe ?? []);
   const names = observable(spec);
@@ -43,8 +43,10 @@ export async function buildDecoder(
   const parts = partsOf(b, read, ropes);
 
   const { embedding } = spec;
+  const { inject } = options;
   const table = b.addLinear(embedding.path, [spec.vocab, embedding.width ?? spec.hidden], { use: spec.output.head ? 'embedding' : 'both' });
   let x = await embed(parts, embedding, table);
+  if (inject !== undefined) x = b.inject(x, inject);
   for (const [index, layer] of spec.layers.entries()) {
     b.layer = index;
     watch(`hidden.${index}`, x);
@@ -76,7 +78,8 @@ async function logits(parts: Parts, { head, factor = 1, softcap }: OutputSpec, t
   return softcap === undefined ? y : b.softcap(y, softcap);
 }
 
-async function decoderLayer(parts: Parts, layer: DecoderLayer, input: TensorId): Promise<TensorId> {
+/** One layer: attention and MLP with what is around them. */
+export async function decoderLayer(parts: Parts, layer: DecoderLayer, input: TensorId): Promise<TensorId> {
   const { b, norm } = parts;
   const { residual, residualFactor = 1 } = layer;
   const branch = async <M>(

@@ -21,7 +21,8 @@ export function layerLinears({ attention: { module }, mlp }: DecoderLayer): read
   return [...(qkv.kind === 'fused' ? [qkv.qkv] : [qkv.q, qkv.k, qkv.v]), o, ...mlpLinears(mlp.module)];
 }
 
-function layerNorms({ attention, mlp }: DecoderLayer): readonly NormSpec[] {
+/** The norms of one decoder layer. */
+export function layerNorms({ attention, mlp }: DecoderLayer): readonly NormSpec[] {
   const around = ({ input, output, sum }: Sublayer<unknown>) => [input, output, sum];
   return [...around(attention), attention.module.qNorm, attention.module.kNorm, ...around(mlp)].filter((norm) => norm !== undefined);
 }
@@ -30,22 +31,24 @@ function layerNorms({ attention, mlp }: DecoderLayer): readonly NormSpec[] {
 const outerLinears = ({ embedding, output }: DecoderSpec): readonly LinearSpec[] =>
   [embedding.project, output.project, output.head].filter((module) => module !== undefined);
 
+/** Makes sites of the linear layers of one layer; -1 is outside of layers. */
+export const siteOf =
+  (layer: number) =>
+  ({ path, shape, bias, transposed, stacked, expert, keep }: LinearSpec): LinearSite => ({
+    path,
+    tag: linearTag(path),
+    layer,
+    shape,
+    bias,
+    ...(expert === undefined ? {} : { expert }),
+    ...(transposed && { transposed }),
+    ...(stacked && { stacked }),
+    ...(keep && { keep }),
+  });
+
 /** Every linear layer as a site; a tied head is no layer of its own. */
 export function decoderSites(spec: DecoderSpec): LinearSite[] {
-  const site =
-    (layer: number) =>
-    ({ path, shape, bias, transposed, stacked, expert, keep }: LinearSpec): LinearSite => ({
-      path,
-      tag: linearTag(path),
-      layer,
-      shape,
-      bias,
-      ...(expert === undefined ? {} : { expert }),
-      ...(transposed && { transposed }),
-      ...(stacked && { stacked }),
-      ...(keep && { keep }),
-    });
-  return [...spec.layers.flatMap((layer, i) => layerLinears(layer).map(site(i))), ...outerLinears(spec).map(site(-1))];
+  return [...spec.layers.flatMap((layer, i) => layerLinears(layer).map(siteOf(i))), ...outerLinears(spec).map(siteOf(-1))];
 }
 
 /** What a model reads of a checkpoint. */

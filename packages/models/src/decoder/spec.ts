@@ -59,6 +59,8 @@ export interface AttentionSpec {
   /** Factor of q.k before the softmax. */
   readonly scale: number;
   readonly position: PositionSpec;
+  /** Every row sees every row of its step, and nothing is cached: image towers. Absent: a row sees those before it. */
+  readonly causal?: false;
   /** A query sees itself and the `window - 1` tokens before it. Absent: all. */
   readonly window?: number;
   /** Scores are cap * tanh(score / cap). */

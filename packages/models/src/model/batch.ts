@@ -54,6 +54,7 @@ export async function* generateBatch(
         one.begin();
         const entry: Running = { index, one, sequence, outputs: {} };
         running.push(entry);
+        await one.see(signal);
         entry.outputs = await prefill(host, sequence, one, { from: 0, signal });
         one.read(0);
       }

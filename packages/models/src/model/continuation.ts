@@ -1,6 +1,7 @@
 // One continuation: which token comes after which, the text of them, and when it ends. Who runs the steps is others' business.
 
 import { checkOptionNames, elements, type HostTensor, LowbitError, type StepOptions, type StepOutputs } from '@lowbit/core';
+import type { ImageInput } from '../images/image.ts';
 import { logitsNeeded, pickCandidate } from '../sampling/candidates.ts';
 import { logitEdits } from '../sampling/edits.ts';
 import { pickToken } from '../sampling/pick.ts';
@@ -15,6 +16,7 @@ import { type FinishReason, GENERATE_OPTIONS, type GenerateOptions, type Generat
 import { tokenIds } from './ids.ts';
 import { guess, lookupOf, type PromptLookup } from './prompt-lookup.ts';
 import { outputValues, type Runner } from './runner.ts';
+import { type LoadedTower, placeImages, prepareImages, rowsOfImage, type TextImage } from './sight.ts';
 
 /** What a continuation needs of its model. */
 export interface GenerationHost {
@@ -28,6 +30,8 @@ export interface GenerationHost {
   readonly defaults: GenerationDefaults;
   /** Of encoder-decoder models, whose prompt it reads. */
   readonly encoder?: LoadedEncoder | undefined;
+  /** Of models that look at images. */
+  readonly tower?: LoadedTower | undefined;
   /** Whether keys do not depend on how long a text becomes, so that another one may go on from them. */
   readonly steadyPositions: boolean;
 }
@@ -39,7 +43,11 @@ export class Continuation {
   readonly prompt: Uint32Array;
   /** What the continuation follows: the prompt, or where an encoder reads that, the decoder's start token. */
   readonly first: Uint32Array;
+  /** Images of the prompt, once `see` has prepared them. */
+  images: readonly TextImage[] = [];
   readonly #host: GenerationHost;
+  readonly #inputs: readonly ImageInput[];
+  readonly #starts: readonly number[];
   readonly #settings: SamplingSettings;
   readonly #edits: LogitEdits;
   readonly #random: Random;
@@ -74,7 +82,10 @@ export class Continuation {
     this.#edits = logitEdits(options.logitBias, options.logitsProcessors, host.vocab);
     this.#seed = seed;
     this.#random = createRandom(seed);
-    this.prompt = promptIds(host, options);
+    const { ids, starts, inputs } = promptIds(host, options);
+    this.prompt = ids;
+    this.#starts = starts;
+    this.#inputs = inputs;
     this.#maxTokens = maxTokens;
     this.#lookup = lookupOf(options);
     const stops = typeof stop === 'string' ? [stop] : stop;
@@ -88,6 +99,15 @@ export class Continuation {
   /** `first` and the continuation so far. */
   get tokens(): readonly number[] {
     return this.#tokens;
+  }
+
+  /** Prepares the images of the prompt. Throws what `prepareImage` throws. */
+  async see(signal: AbortSignal | undefined): Promise<void> {
+    const { tower } = this.#host;
+    if (!tower || this.#inputs.length === 0) return;
+    const pixels = await prepareImages(tower, this.#inputs, signal);
+    const rows = rowsOfImage(tower.description);
+    this.images = pixels.map((each, i) => ({ at: this.#starts[i]!, rows, pixels: each }));
   }
 
   /** Notes that reading the prompt begins. */
@@ -190,16 +210,27 @@ export function rowOf(outputs: StepOutputs, row: number, rows: number): StepOutp
   return { logits: part(outputs.logits!), ...(ids ? { 'logits.ids': part(ids) } : {}) };
 }
 
-function promptIds(host: GenerationHost, options: GenerateOptions): Uint32Array {
-  const { prompt, messages, ids } = options;
+interface Prompt {
+  readonly ids: Uint32Array;
+  readonly inputs: readonly ImageInput[];
+  /** Where the tokens of each image begin. */
+  readonly starts: readonly number[];
+}
+
+function promptIds(host: GenerationHost, options: GenerateOptions): Prompt {
+  const { prompt, messages, ids, images: inputs = [] } = options;
   if ([prompt, messages, ids].filter((given) => given !== undefined).length !== 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'pass exactly one of prompt, messages and ids');
   }
-  if (messages) {
-    const text = host.tokenizer().applyChatTemplate(messages, { ...options.chat, tools: options.tools, addGenerationPrompt: true });
-    return tokenIds(host.tokenizer().encode(text, { addSpecialTokens: false }), host);
-  }
-  return tokenIds(prompt === undefined ? ids! : host.tokenizer().encode(prompt), host);
+  if (!Array.isArray(inputs)) throw new LowbitError('ERR_BAD_ARGUMENT', 'images is no list', { hint: 'Pass images: [image].' });
+  const placed = placeImages(tokensOf(host, options), inputs.length, host);
+  return { ids: tokenIds(placed.ids, host), inputs, starts: placed.starts };
+}
+
+function tokensOf(host: GenerationHost, { prompt, messages, ids, chat, tools }: GenerateOptions): ArrayLike<number> {
+  if (!messages) return prompt === undefined ? ids! : host.tokenizer().encode(prompt);
+  const text = host.tokenizer().applyChatTemplate(messages, { ...chat, tools, addGenerationPrompt: true });
+  return host.tokenizer().encode(text, { addSpecialTokens: false });
 }
 
 /** Text from tokens, up to a stop string. */

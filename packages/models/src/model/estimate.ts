@@ -13,7 +13,7 @@ import {
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
 import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
-import { boundedContext, DEFAULT_CHUNK } from './load-model.ts';
+import { boundedContext, DEFAULT_CHUNK, towerPositions } from './load-model.ts';
 import { checkHead, headFormat, outputLinear } from './output-layer.ts';
 import { programBytes } from './program-bytes.ts';
 import { logicalModel, readLogical, storedFormats } from './stored.ts';
@@ -95,6 +95,7 @@ export async function estimateMemory(checkpoint: Checkpoint, options: EstimateOp
   const {
     program,
     encoder,
+    images,
     contextLength: most,
   } = await adapter.describe(checkpoint.config, {
     entries: logical.entries,
@@ -121,10 +122,11 @@ export async function estimateMemory(checkpoint: Checkpoint, options: EstimateOp
   };
   const own = await partOf(program, Math.min(prefillChunk, contextLength), options.head);
   const reading = encoder && (await partOf(encoder.program, contextLength, undefined)); // an encoder reads a prompt at once
+  const seeing = images && images.program !== program ? await partOf(images.program, towerPositions({ images }), undefined) : undefined;
   const { backend } = own;
-  const weights = own.weights + (reading?.weights ?? 0);
+  const weights = own.weights + (reading?.weights ?? 0) + (seeing?.weights ?? 0);
   const kvCache = own.cache + (reading?.cache ?? 0);
-  const activations = Math.max(own.activations, reading?.activations ?? 0);
+  const activations = Math.max(own.activations, reading?.activations ?? 0, seeing?.activations ?? 0);
   const total = weights + kvCache + activations;
   const available = options.available ?? backend.device.memory;
   const verdict = total <= 0.8 * available ? 'fits' : total <= available ? 'tight' : 'no';

@@ -1,6 +1,7 @@
 // What may be asked of a continuation, and what comes of it.
 
 import type { JsonObject, ProgressEvent } from '@lowbit/core';
+import type { ImageInput } from '../images/image.ts';
 import type { LogitsProcessor, SamplingSettings } from '../sampling/process.ts';
 import type { ChatMessage, ChatTemplateOptions } from '../text/chat-template.ts';
 import type { PromptCache } from './prompt-cache.ts';
@@ -13,6 +14,11 @@ export interface GenerateOptions extends Partial<SamplingSettings> {
   /** A conversation, rendered with the checkpoint's chat template. */
   readonly messages?: readonly ChatMessage[];
   readonly ids?: ArrayLike<number>;
+  /**
+   * Of models that look at images: one for each placeholder of the prompt, in their order. A placeholder is the model's image token (mostly spelt <image>),
+   * in `messages` a part { type: 'image' } of a content.
+   */
+  readonly images?: readonly ImageInput[];
   /** For `messages`: function descriptions for the template. */
   readonly tools?: readonly JsonObject[];
   /** For `messages`: the template to use and its further variables. */
@@ -80,6 +86,7 @@ export const GENERATE_OPTIONS = Object.keys({
   prompt: true,
   messages: true,
   ids: true,
+  images: true,
   tools: true,
   chat: true,
   maxTokens: true,

@@ -5,6 +5,7 @@ import { Continuation, type GenerationHost, readingLogits, rowOf } from './conti
 import { decoderInputs } from './encoder.ts';
 import type { GenerateOptions, TokenEvent } from './generate-options.ts';
 import { PromptCache } from './prompt-cache.ts';
+import { textRows } from './sight.ts';
 
 /**
  * Yields the tokens of one continuation. The sequence is closed, or kept by `promptCache`, however the iteration ends.
@@ -18,6 +19,7 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
   }
   signal?.throwIfAborted();
   one.begin();
+  await one.see(signal);
   const { sequence, length } = await openSequence(host, one, options);
   let stepped = length;
   try {
@@ -46,7 +48,7 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
       if (used < tokens.length) await host.runner.run((program) => program.truncate(sequence, stepped));
     }
   } finally {
-    if (promptCache) await promptCache.keep(sequence, one.tokens.slice(0, stepped));
+    if (promptCache) await promptCache.keep(sequence, { tokens: one.tokens.slice(0, stepped), images: one.images });
     else await host.runner.close(sequence);
   }
 }
@@ -54,10 +56,10 @@ export async function* generateTokens(host: GenerationHost, options: GenerateOpt
 /** A sequence that begins as the prompt does, and the number of tokens that it has of it: fewer than all, as the last one's logits are wanted. */
 async function openSequence(
   host: GenerationHost,
-  { first }: Continuation,
+  { first, images }: Continuation,
   { promptCache }: Pick<GenerateOptions, 'promptCache'>,
 ): Promise<{ readonly sequence: SequenceId; readonly length: number }> {
-  if (promptCache) return promptCache.open(host.runner, first);
+  if (promptCache) return promptCache.open(host.runner, { tokens: first, images });
   return { sequence: await host.runner.open(), length: 0 };
 }
 
@@ -73,6 +75,7 @@ export async function prefill(
   const chunks = host.runner.feed(sequence, one.first, {
     ...readingLogits(one.logits(), signal),
     inputs: host.encoder && (await decoderInputs(host.encoder, one.prompt, { signal })),
+    images: host.tower && (await textRows(host.tower, one.images, { from, signal })),
     from,
     wanted: [last - 1, last],
     chunk: host.prefillChunk,

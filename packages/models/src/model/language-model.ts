@@ -15,6 +15,7 @@ import {
   type QuantizedLinear,
   type StepOutputs,
 } from '@lowbit/core';
+import type { ImageInput } from '../images/image.ts';
 import type { GenerationDefaults } from '../sampling/settings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type BatchEvent, type BatchRequest, generateBatch } from './batch.ts';
@@ -25,6 +26,7 @@ import type { GenerateOptions, GenerateResult, TokenEvent } from './generate-opt
 import { tokenIds } from './ids.ts';
 import { PromptCache } from './prompt-cache.ts';
 import { outputValues, type Runner } from './runner.ts';
+import { type LoadedTower, placeImages, prepareImages, rowsOfImage, type TextRows, textRows } from './sight.ts';
 
 /** Logits of some consecutive positions of a text: f32 [rows, vocab], row i for the token after position + i. */
 export interface LogitRows {
@@ -37,6 +39,8 @@ export interface LogitRows {
 export interface ForwardOptions {
   /** Of encoder-decoder models: the prompt that the encoder reads. The text itself is the decoder's then, and begins with its start token. */
   readonly encoderIds?: ArrayLike<number> | undefined;
+  /** Of models that look at images: one for each placeholder of the text, or for as many of them as an image has rows. */
+  readonly images?: readonly ImageInput[] | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -56,6 +60,8 @@ export interface LanguageModelParts {
   readonly runner: Runner;
   /** Of encoder-decoder models; `runner` is then the decoder's. */
   readonly encoder?: LoadedEncoder | undefined;
+  /** Of models that look at images. */
+  readonly tower?: LoadedTower | undefined;
   readonly contextLength: number;
   readonly prefillChunk: number;
   readonly maxSequences: number;
@@ -90,6 +96,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   readonly contextLength: number;
   readonly #parts: LanguageModelParts;
   readonly #host: GenerationHost;
+  #places: ReadonlyMap<string, Place> | undefined;
 
   static {
     partsOf = (model) => {
@@ -106,10 +113,10 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     this.contextLength = parts.contextLength;
     const { runner, prefillChunk, defaults, contextLength } = parts;
     const hasTokenizer = !isLowbitError(parts.tokenizer);
-    const { encoder } = parts;
+    const { encoder, tower } = parts;
     const steadyPositions = parts.description.program.ropes.every(({ kind }) => kind === 'fixed');
     this.#host = {
-      ...{ runner, prefillChunk, defaults, contextLength, hasTokenizer, steadyPositions, encoder },
+      ...{ runner, prefillChunk, defaults, contextLength, hasTokenizer, steadyPositions, encoder, tower },
       vocab: this.vocab,
       tokenizer: () => this.tokenizer,
     };
@@ -125,6 +132,13 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   /** Tokens that end a text: of generation_config.json, else config.json, else the tokenizer's. */
   get endIds(): readonly number[] {
     return this.#parts.defaults.eosIds;
+  }
+
+  /** What it makes of images, undefined for models that read text alone: `rows` tokens of each, and the id of the token that stands for one. */
+  get images(): { readonly rows: number; readonly placeholder: number } | undefined {
+    const description = this.#parts.tower?.description;
+    if (description?.placeholder === undefined) return undefined;
+    return { rows: rowsOfImage(description), placeholder: description.placeholder };
   }
 
   /** Device bytes held now. */
@@ -147,7 +161,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   /** All outputs of the program for every token of a text: `logits`, and what was observed at loading. f32 [tokens, width] each. */
   async forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Promise<Readonly<Record<string, HostTensor>>> {
     const { runner, prefillChunk: chunk, description } = this.#parts;
-    const tokens = tokenIds(ids, this);
+    const { tokens, images } = await this.#read(ids, options);
     const { outputs, tensors } = description.program;
     const widths = Object.entries(outputs).map(([name, id]) => [name, tensors[id]!.width] as const);
     const bytes = widths.reduce((sum, [, width]) => sum + 4 * tokens.length * width, 0);
@@ -166,6 +180,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
         chunk,
         signal: options.signal,
         inputs,
+        images,
       })) {
         for (const [name, width] of widths) values.get(name)!.set(outputValues(part, name), from * width);
       }
@@ -201,7 +216,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     options: ForwardOptions & { readonly from?: number; readonly to?: number } = {},
   ): AsyncGenerator<LogitRows, void, undefined> {
     const { runner, prefillChunk } = this.#parts;
-    const tokens = tokenIds(ids, this);
+    const { tokens, images } = await this.#read(ids, options);
     const { from = 0, to = tokens.length, signal } = options;
     if (!Number.isInteger(from) || !Number.isInteger(to) || from < 0 || from >= to || to > tokens.length) {
       throw new LowbitError('ERR_BAD_ARGUMENT', `positions ${from} to ${to} of ${tokens.length} tokens`, { details: { from, to } });
@@ -210,7 +225,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     const inputs = await this.#inputs(options);
     const sequence = await runner.open();
     try {
-      for await (const part of runner.feed(sequence, tokens, { wanted: [from, to], chunk, signal, inputs })) {
+      for await (const part of runner.feed(sequence, tokens, { wanted: [from, to], chunk, signal, inputs, images })) {
         if (part.to > part.from) yield { position: part.from, rows: part.to - part.from, logits: outputValues(part.outputs, 'logits') };
       }
     } finally {
@@ -299,7 +314,8 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
 
   /** Its linear layers, for `patchLinears`; a tied output head is not among them. */
   linears(): Iterable<Pick<LinearSite, 'path' | 'shape' | 'keep'>> {
-    return this.#parts.sites;
+    // Layers of a tower that its rows do not pass are in the file alone.
+    return this.#parts.sites.filter(({ path }) => this.#placeOf(path) !== undefined);
   }
 
   /** Weight f32 [out, in] and bias of a linear as they are now: of a quantized one the dequantized numbers. */
@@ -331,10 +347,31 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     }
   }
 
-  /** The encoder's, if there is one, and the decoder's. */
+  /** Those of the image tower and of the encoder, if there are any, and the decoder's. */
   #runners(): readonly Runner[] {
-    const { encoder, runner } = this.#parts;
-    return encoder ? [encoder.runner, runner] : [runner];
+    const { encoder, tower, runner } = this.#parts;
+    return [...(tower ? [tower.runner] : []), ...(encoder ? [encoder.runner] : []), runner];
+  }
+
+  /** The tokens of a text with its images in place. */
+  async #read(
+    ids: ArrayLike<number>,
+    { images = [], signal }: ForwardOptions,
+  ): Promise<{ tokens: Uint32Array; images: TextRows | undefined }> {
+    const { tower } = this.#parts;
+    const placed = placeImages(ids, images.length, { tower, contextLength: this.contextLength });
+    const tokens = tokenIds(placed.ids, this);
+    if (!tower || images.length === 0) return { tokens, images: undefined };
+    const pixels = await prepareImages(tower, images, signal);
+    const rows = rowsOfImage(tower.description);
+    return {
+      tokens,
+      images: await textRows(
+        tower,
+        pixels.map((each, i) => ({ at: placed.starts[i]!, rows, pixels: each })),
+        { signal },
+      ),
+    };
   }
 
   /** What the first step of a text takes of an encoder. Throws ERR_BAD_ARGUMENT for a prompt without an encoder, or an encoder without a prompt. */
@@ -351,18 +388,31 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   }
 
   /** Where a site is: whose program, and its index there. */
-  #linear(path: string): { readonly runner: Runner; readonly program: Program; readonly index: number } {
-    const { sites, encoder, runner, description, label } = this.#parts;
-    const all = [
-      ...(encoder ? [{ runner: encoder.runner, program: encoder.description.program }] : []),
-      { runner, program: description.program },
-    ];
-    if (sites.some((site) => site.path === path)) {
-      for (const place of all) {
-        const index = place.program.linears.findIndex((use) => use.path === path);
-        if (index >= 0) return { ...place, index };
-      }
-    }
+  #linear(path: string): Place {
+    const { sites, label } = this.#parts;
+    const place = sites.some((site) => site.path === path) ? this.#placeOf(path) : undefined;
+    if (place) return place;
     throw new LowbitError('ERR_BAD_ARGUMENT', `${label} has no linear layer ${path}`, { details: { path } });
   }
+
+  #placeOf(path: string): Place | undefined {
+    this.#places ??= this.#placesByPath();
+    return this.#places.get(path);
+  }
+
+  #placesByPath(): ReadonlyMap<string, Place> {
+    const { encoder, tower, runner, description } = this.#parts;
+    const all = [
+      { runner, program: description.program },
+      ...(encoder ? [{ runner: encoder.runner, program: encoder.description.program }] : []),
+      ...(tower ? [{ runner: tower.runner, program: tower.description.program }] : []),
+    ];
+    return new Map(all.flatMap((part) => part.program.linears.map(({ path }, index) => [path, { ...part, index }] as const)));
+  }
+}
+
+interface Place {
+  readonly runner: Runner;
+  readonly program: Program;
+  readonly index: number;
 }

@@ -7,24 +7,26 @@ import {
   checkOptionNames,
   DEFAULT_MAX_SEQUENCES,
   isLowbitError,
+  type JsonObject,
   type LoadedProgram,
   type LoadOptions,
-  type LoadWeight,
   LowbitError,
   type ModelAdapter,
+  type ModelDescription,
   type Program,
   type Quantizer,
   type Runtime,
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
 import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
+import { readPreparation } from '../images/preparation.ts';
 import { generationDefaults } from '../sampling/settings.ts';
 import { jsonFile } from '../text/files.ts';
-import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts';
+import { loadTokenizer } from '../text/tokenizer.ts';
 import { LanguageModel } from './language-model.ts';
-import { checkHead, headFormat, outputLinear, quantizedOrigin, quantizeHead } from './output-layer.ts';
+import { loadProgram, valueOrReason } from './load-program.ts';
 import { Runner } from './runner.ts';
-import { castDense, logicalModel, readLogical, storedFormats, weightReader } from './stored.ts';
+import { logicalModel, readLogical } from './stored.ts';
 
 export interface LoadModelOptions extends CallOptions {
   readonly runtime: Runtime;
@@ -110,11 +112,18 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   });
   const contextLength = boundedContext(options.contextLength, description.contextLength);
   const generation = (await jsonFile(checkpoint, 'generation_config.json', { maxBytes: 2 ** 20, code: 'ERR_BAD_CHECKPOINT' })) ?? {};
-  const tokenizer = await tokenizerOrReason(checkpoint);
-  const defaults = generationDefaults(generation, config);
+  const tokenizer = await valueOrReason(loadTokenizer(checkpoint));
+  const preparation = await valueOrReason(readPreparation(checkpoint, config));
+  const defaults = generationDefaults(generation, textConfig(config));
   const eosId = defaults.eosIds.length === 0 && !isLowbitError(tokenizer) ? tokenizer.eosId : undefined;
 
-  const { program, encoder } = description;
+  const { program, encoder, images } = description;
+  if (images && images.program === program) {
+    throw new LowbitError('ERR_UNSUPPORTED_ARCH', `${checkpoint.label} looks at images and reads no text`, {
+      hint: 'It is an image tower: load it with loadImageTower.',
+      details: { modelType: config.model_type ?? null },
+    });
+  }
   if (encoder && (cut || deviceMap === 'auto')) {
     throw new LowbitError(
       'ERR_BAD_ARGUMENT',
@@ -124,48 +133,35 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
       },
     );
   }
-  const readWeight = weightReader(checkpoint, logical);
-  const load = (part: Program, head: Quantizer | undefined): Promise<LoadedProgram> => {
-    const stored = storedFormats(checkpoint, logical, part.linears, dtype);
-    const output = head === undefined ? undefined : { index: outputLinear(part), quantizer: checkHead(head) };
-    const formats = stored.map((format, i) => (i === output?.index ? headFormat(format, part.linears[i]!, output.quantizer) : format));
-    const loadWeight: LoadWeight = async (use, index) => {
-      const weight = await readWeight(use, signal);
-      if (index !== output?.index) return { weight: castDense(weight, dtype) };
-      return { weight: await quantizeHead(weight, output.quantizer, { runtime, signal, onProgress }) };
-    };
-    return runtime.load(part, loadWeight, {
-      contextLength,
-      formats,
-      // What a backend would keep of a weight that is not quantized is a copy of it.
-      origins: part.linears.map(({ path }, i) => {
-        if (i === output?.index) return quantizedOrigin(checkpoint.origin?.(path), output.quantizer);
-        return checkpoint.layout === undefined ? undefined : checkpoint.origin?.(path);
-      }),
-      cut,
-      deviceMap,
-      maxMemory,
-      maxSequences,
-      offloadMeta,
-      signal,
-      onProgress,
-    });
+  const shared = { contextLength, deviceMap, maxMemory, maxSequences, offloadMeta };
+  const load = (part: Program, head?: Quantizer): Promise<LoadedProgram> =>
+    loadProgram(checkpoint, logical, part, { runtime, dtype, head, load: { ...shared, cut }, signal, onProgress });
+  // An image is read at once, and no image follows another in its sequence. Its layers are not those that a cut counts.
+  const towerLoad = {
+    ...shared,
+    contextLength: towerPositions(description),
+    maxSequences: 1,
+    ...(deviceMap === 'auto' && { deviceMap: undefined }),
   };
-  const reading = encoder && (await load(encoder.program, undefined));
-  let loaded: LoadedProgram;
+  const loaded: LoadedProgram[] = [];
   try {
-    loaded = await load(program, options.head);
+    if (images)
+      loaded.push(await loadProgram(checkpoint, logical, images.program, { runtime, dtype, load: towerLoad, signal, onProgress }));
+    if (encoder) loaded.push(await load(encoder.program));
+    loaded.push(await load(program, options.head));
   } catch (error) {
-    await reading?.[Symbol.asyncDispose]();
+    for (const part of loaded) await part[Symbol.asyncDispose]();
     throw error;
   }
+  const runners = loaded.map((part) => new Runner(part));
   return new LanguageModel({
     label: checkpoint.label,
     config,
     description,
     sites,
-    runner: new Runner(loaded),
-    ...(encoder && reading && { encoder: { description: encoder, runner: new Runner(reading) } }),
+    runner: runners.at(-1)!,
+    ...(images && { tower: { description: images, runner: runners[0]!, preparation } }),
+    ...(encoder && { encoder: { description: encoder, runner: runners.at(-2)! } }),
     contextLength,
     prefillChunk,
     maxSequences,
@@ -190,11 +186,14 @@ export function boundedContext(asked: number | undefined, most: number): number 
   });
 }
 
-async function tokenizerOrReason(checkpoint: Checkpoint): Promise<Tokenizer | LowbitError> {
-  try {
-    return await loadTokenizer(checkpoint);
-  } catch (error) {
-    if (isLowbitError(error)) return error;
-    throw error;
-  }
+/** Positions that a tower needs: the rows of an image. */
+export function towerPositions({ images }: Pick<ModelDescription, 'images'>): number {
+  if (!images) return 1;
+  return images.prefix + (images.height / images.patch) * (images.width / images.patch);
+}
+
+/** Of models with parts: what config.json says of the language model, where it does not say it of the whole. */
+function textConfig(config: JsonObject): JsonObject {
+  const inner = config.text_config;
+  return typeof inner === 'object' && inner !== null && !Array.isArray(inner) ? { ...(inner as JsonObject), ...config } : config;
 }

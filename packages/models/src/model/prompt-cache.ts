@@ -2,10 +2,17 @@
 
 import { isLowbitError, LowbitError, type SequenceId } from '@lowbit/core';
 import type { Runner } from './runner.ts';
+import { samePixels, type TextImage } from './sight.ts';
+
+/** A text: its tokens, and the images that some of them stand for. Placeholders of different images are not alike. */
+export interface CachedText {
+  readonly tokens: ArrayLike<number>;
+  readonly images: readonly TextImage[];
+}
 
 interface Entry {
   readonly sequence: SequenceId;
-  readonly tokens: ArrayLike<number>;
+  readonly text: CachedText;
 }
 
 /**
@@ -33,7 +40,7 @@ export class PromptCache implements AsyncDisposable {
    * A sequence that begins with as many tokens of `prompt` as any text here, short of the last one.
    * Throws ERR_BAD_ARGUMENT for the cache of another model, ERR_DISPOSED.
    */
-  async open(runner: Runner, prompt: ArrayLike<number>): Promise<{ readonly sequence: SequenceId; readonly length: number }> {
+  async open(runner: Runner, prompt: CachedText): Promise<{ readonly sequence: SequenceId; readonly length: number }> {
     if (runner !== this.#runner) {
       throw new LowbitError('ERR_BAD_ARGUMENT', 'this prompt cache is of another model', {
         hint: 'Make one with promptCache() of this one.',
@@ -44,7 +51,7 @@ export class PromptCache implements AsyncDisposable {
       let best: Entry | undefined;
       let length = 0;
       for (const entry of this.#entries) {
-        const common = Math.min(alike(entry.tokens, prompt), prompt.length - 1);
+        const common = Math.min(alike(entry.text, prompt), prompt.tokens.length - 1);
         if (common > 0 && common >= length) [best, length] = [entry, common]; // of equals the one used last
       }
       const take = (entry: Entry): SequenceId => {
@@ -52,7 +59,7 @@ export class PromptCache implements AsyncDisposable {
         return entry.sequence;
       };
       // All of a text goes on: nothing need be copied, and `keep` gets the longer one.
-      if (best && length === best.tokens.length) {
+      if (best && length === best.text.tokens.length) {
         program.truncate(best.sequence, length); // a text that failed may have got further than it was noted
         return { sequence: take(best), length };
       }
@@ -71,15 +78,16 @@ export class PromptCache implements AsyncDisposable {
   }
 
   /** Takes over a sequence of these tokens, and gives back those that it makes superfluous: what it begins with, and the one not used for longest. */
-  async keep(sequence: SequenceId, tokens: ArrayLike<number>): Promise<void> {
+  async keep(sequence: SequenceId, text: CachedText): Promise<void> {
+    const { tokens } = text;
     if (this.#disposed || tokens.length === 0) return this.#runner.close(sequence);
-    const longer = this.#entries.find((entry) => alike(entry.tokens, tokens) === tokens.length);
+    const longer = this.#entries.find((entry) => alike(entry.text, text) === tokens.length);
     if (longer) {
       this.#entries = [...this.#entries.filter((entry) => entry !== longer), longer];
       return this.#runner.close(sequence);
     }
-    const stay = this.#entries.filter((entry) => alike(entry.tokens, tokens) < entry.tokens.length);
-    const kept = [...stay, { sequence, tokens }].slice(-this.#most);
+    const stay = this.#entries.filter((entry) => alike(entry.text, text) < entry.text.tokens.length);
+    const kept = [...stay, { sequence, text }].slice(-this.#most);
     const gone = this.#entries.filter((entry) => !kept.includes(entry));
     this.#entries = kept;
     for (const entry of gone) await this.#runner.close(entry.sequence);
@@ -94,9 +102,15 @@ export class PromptCache implements AsyncDisposable {
 }
 
 /** How many tokens two texts begin with alike. */
-function alike(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  const most = Math.min(a.length, b.length);
-  let i = 0;
-  while (i < most && a[i] === b[i]) i++;
-  return i;
+function alike(a: CachedText, b: CachedText): number {
+  const most = Math.min(a.tokens.length, b.tokens.length);
+  let common = 0;
+  while (common < most && a.tokens[common] === b.tokens[common]) common++;
+  for (let i = 0; i < a.images.length || i < b.images.length; i++) {
+    const [one, other] = [a.images[i], b.images[i]];
+    const at = Math.min(one?.at ?? common, other?.at ?? common);
+    if (at >= common) return common;
+    if (one?.at !== other?.at || !samePixels(one!.pixels, other!.pixels)) return at;
+  }
+  return common;
 }

@@ -10,6 +10,7 @@ import {
   type StepSequence,
 } from '@lowbit/core';
 import { serial } from './serial.ts';
+import { rowsWithin, type TextRows } from './sight.ts';
 
 interface FeedOptions extends StepOptions {
   /** Rows wanted of each token range [from, to) of the whole input. */
@@ -20,6 +21,8 @@ interface FeedOptions extends StepOptions {
   readonly from?: number;
   /** Handed in with the first step. */
   readonly inputs?: StepSequence['inputs'] | undefined;
+  /** Rows of images, in place of tokens. */
+  readonly images?: TextRows | undefined;
 }
 
 /** Result of one chunk: the outputs of input positions [from, to) that were wanted (possibly none), after `done` tokens. */
@@ -70,14 +73,16 @@ export class Runner {
 
   /** Steps through `ids` in chunks, so that activations stay bounded; the length of all of them counts as known from the start. */
   async *feed(id: SequenceId, ids: Uint32Array, options: FeedOptions): AsyncGenerator<FedChunk, void, undefined> {
-    const { chunk, wanted: range, from: there = 0, inputs, ...step } = options;
+    const { chunk, wanted: range, from: there = 0, inputs, images, ...step } = options;
     const [first, last] = range;
     for (let begin = there; begin < last; begin += chunk) {
       const end = Math.min(begin + chunk, last);
       const from = Math.min(Math.max(first, begin), end);
       const wanted = Uint32Array.from({ length: end - from }, (_, i) => from - begin + i);
       const given = begin === 0 && inputs ? { inputs } : {};
-      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length, ...given }], step);
+      const image = images && rowsWithin(images, begin, end);
+      const seen = image ? { injections: { image } } : {};
+      const outputs = await this.step([{ id, tokens: ids.subarray(begin, end), wanted, length: ids.length, ...given, ...seen }], step);
       yield { from, to: end, done: end, outputs };
     }
   }

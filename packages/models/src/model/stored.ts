@@ -5,11 +5,13 @@ import {
   castFloat,
   type DType,
   type Entries,
+  elementCount,
   type Format,
   fitInputs,
   type HostTensor,
   type LinearSite,
   type LinearUse,
+  LowbitError,
   type ModelAdapter,
   type QuantizedTensor,
   siteTensor,
@@ -46,9 +48,21 @@ export function logicalModel(checkpoint: Checkpoint, adapter: ModelAdapter): Log
 /** Weights of a model's program by the path of their linear: as [out, in] with the in_features of the model, however they are stored. */
 export type ReadWeight = (use: Pick<LinearUse, 'path' | 'shape'>, signal?: AbortSignal) => Promise<QuantizedTensor>;
 
-export function weightReader(checkpoint: Checkpoint, { sites }: LogicalModel): ReadWeight {
+export function weightReader(checkpoint: Checkpoint, { sites, entries }: LogicalModel): ReadWeight {
   const byPath = new Map(sites.map((site) => [site.path, site]));
-  return (use, signal) => readSite(checkpoint, byPath.get(use.path) ?? use, { signal });
+  return async (use, signal) => {
+    const site = byPath.get(use.path);
+    if (site || (entries.get(`${use.path}.weight`)?.shape.length ?? 2) === 2) return readSite(checkpoint, site ?? use, { signal });
+    // A convolution whose stride is its size is a linear layer of what it covers: its axes but the first are those of a row.
+    const { dtype, shape, data } = await checkpoint.tensor(`${use.path}.weight`, { signal });
+    if (shape[0] !== use.shape[0] || elementCount(shape) !== elementCount(use.shape)) {
+      throw new LowbitError(
+        'ERR_TENSOR_MISMATCH',
+        `${use.path}.weight is [${shape.join(', ')}], expected ${elementCount(use.shape)} numbers`,
+      );
+    }
+    return { format: { kind: 'dense', dtype }, shape: use.shape, parts: { weight: { dtype, shape: use.shape, data } } };
+  };
 }
 
 /** Reads a small tensor by its published name, wherever the layout keeps it. */

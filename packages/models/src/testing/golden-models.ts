@@ -4,7 +4,7 @@ import { defaultAdapters } from '../adapters/index.ts';
 import { type GoldenReaders, goldenFolders } from './memory-checkpoint.ts';
 
 /** Folders that other tests read: their `expected.safetensors` holds something else. */
-const OTHERS = ['perplexity', 't5-gated'];
+const OTHERS = ['perplexity', 't5-gated', 'llava', 'clip-vision', 'timm-vit'];
 
 /** Golden decoders that an adapter of this package reads: those whose files are here, and those that the manifest alone knows. */
 export function goldenModels(golden: GoldenReaders & { hasGolden(path: string): boolean }): {

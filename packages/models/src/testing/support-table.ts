@@ -27,6 +27,10 @@ export const MODELS: Readonly<Record<string, string>> = {
   bloom: 'BLOOM, BLOOMZ',
   opt: 'OPT, OPT-350m among them',
   t5: 'T5 v1.1, flan-t5; T5',
+  llava: 'LLaVA 1.5, BakLLaVA and others of a CLIP tower and a Llama, Mistral or Qwen2',
+  clip: 'CLIP, both towers: the one for images runs, the one for text is quantized',
+  clip_vision_model: 'the image tower of CLIP',
+  timm: 'vision transformers (`vit_*`) under the names of timm, the image towers of CLIP among them',
 };
 
 const code = (texts: Iterable<string>): string => [...texts].map((text) => `\`${text}\``).join(' ');
@@ -52,23 +56,36 @@ function contentsOf(golden: GoldenReaders & { hasGolden(path: string): boolean }
   return golden.hasGolden(`models/${folder}/expected.safetensors`) ? [goldenContents(golden, folder)] : [];
 }
 
-/** The table of README.md: a row for every family, in the order of `defaultAdapters`. `variants` are further models that it is checked with, by `model_type`. */
+/** The table of README.md: a row for every family, in the order of `defaultAdapters`. `variants` are folders of further models that it is checked with, by `model_type`. */
 export function supportTable(
   golden: GoldenReaders & { hasGolden(path: string): boolean },
   variants: ReadonlyMap<string, readonly string[]>,
 ): string {
+  const variant = (folder: string): Contents => ({
+    label: folder,
+    config: golden.goldenJson(`${folder}/config.json`),
+    tensors: golden.goldenTensors(`${folder}/model.safetensors`),
+    files: {},
+  });
   const rows = defaultAdapters.flatMap(({ modelTypes }) =>
     modelTypes.map((type) => {
       const folders = goldenFolders(golden, type);
-      const models = folders.flatMap((folder) => contentsOf(golden, folder));
+      const others = variants.get(type) ?? [];
+      const models = folders.length > 0 ? folders.flatMap((folder) => contentsOf(golden, folder)) : others.map(variant);
       const linears = ({ config, tensors }: Contents): readonly LinearSite[] =>
         adapterFor(config, defaultAdapters).linears(config, tensors);
       const sites = models.flatMap(linears);
       // A head is there in models whose embeddings are not tied to it.
       const untied = models.flatMap((model) => linears({ ...model, config: { ...model.config, tie_word_embeddings: false } }));
-      const kept = new Set(untied.filter(({ keep }) => keep).map(({ path }) => linearTag(path)));
+      const kept = grouped(untied.filter(({ keep }) => keep));
       const quantized = grouped(sites.filter(({ keep }) => !keep));
-      return [`\`${type}\``, MODELS[type] ?? '?', code(quantized), code(kept), [...folders, ...(variants.get(type) ?? [])].join(', ')];
+      return [
+        `\`${type}\``,
+        MODELS[type] ?? '?',
+        code(quantized),
+        code(kept),
+        [...folders, ...others.map((folder) => folder.slice(folder.indexOf('/') + 1))].join(', '),
+      ];
     }),
   );
   const head = ['`model_type`', 'models', 'linears, by tag', 'in floating point by default', 'checked with'];

@@ -75,7 +75,7 @@ function guarded<T>(body: () => T): T {
 }
 
 /**
- * Reads tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja. Throws ERR_TOKENIZER where tokenizer.json is missing or
+ * Reads tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja (or chat_template.json). Throws ERR_TOKENIZER where tokenizer.json is missing or
  * any of them malformed, ERR_LIMIT where one is too large.
  */
 export async function loadTokenizer(source: TextFiles): Promise<Tokenizer> {
@@ -93,8 +93,14 @@ export async function loadTokenizer(source: TextFiles): Promise<Tokenizer> {
   }
   const config = (await jsonFile(source, 'tokenizer_config.json', SMALL)) ?? {};
   const map = (await jsonFile(source, 'special_tokens_map.json', SMALL)) ?? {};
-  const template = await textFile(source, 'chat_template.jinja', SMALL);
+  const template = (await textFile(source, 'chat_template.jinja', SMALL)) ?? (await processorTemplate(source));
   return createTokenizer(json, config, { specialTokensMap: map, chatTemplate: template });
+}
+
+/** Processors of images and text keep the template in a file of their own. */
+async function processorTemplate(source: TextFiles): Promise<string | undefined> {
+  const template = (await jsonFile(source, 'chat_template.json', SMALL))?.chat_template;
+  return typeof template === 'string' ? template : undefined;
 }
 
 /** A tokenizer from parsed files: tokenizer.json and tokenizer_config.json. Throws ERR_TOKENIZER. */

@@ -1,0 +1,56 @@
+// Which way up a photograph is: tag 0x0112 of its EXIF block, as cameras write it.
+
+import type { RgbImage } from './image.ts';
+
+const EXIF = [0x45, 0x78, 0x69, 0x66, 0, 0];
+
+/** The orientation, 1 to 8, that an APP1 segment says; undefined if it says none. */
+export function orientationOf(segment: Uint8Array): number | undefined {
+  if (!EXIF.every((byte, i) => segment[i] === byte)) return undefined;
+  const tiff = new DataView(segment.buffer, segment.byteOffset + EXIF.length, segment.byteLength - EXIF.length);
+  if (tiff.byteLength < 8) return undefined;
+  const little = tiff.getUint16(0) === 0x4949;
+  const directory = tiff.getUint32(4, little);
+  if (directory + 2 > tiff.byteLength) return undefined;
+  const count = tiff.getUint16(directory, little);
+  for (let i = 0; i < count; i++) {
+    const entry = directory + 2 + 12 * i;
+    if (entry + 12 > tiff.byteLength) return undefined;
+    if (tiff.getUint16(entry, little) !== 0x0112) continue;
+    const value = tiff.getUint16(entry + 8, little);
+    return value >= 1 && value <= 8 ? value : undefined;
+  }
+  return undefined;
+}
+
+/** Where a pixel of the upright image is in the stored one: swapped axes, and which of them run backwards. */
+const TURNS: Readonly<Record<number, readonly [swap: boolean, backX: boolean, backY: boolean]>> = {
+  2: [false, true, false],
+  3: [false, true, true],
+  4: [false, false, true],
+  5: [true, false, false],
+  6: [true, false, true],
+  7: [true, true, true],
+  8: [true, true, false],
+};
+
+/** The image upright. */
+export function oriented(image: RgbImage, orientation: number): RgbImage {
+  const turn = TURNS[orientation];
+  if (!turn) return image;
+  const [swap, backX, backY] = turn;
+  const { width: columns, height: rows } = image;
+  const [width, height] = swap ? [rows, columns] : [columns, rows];
+  const data = new Uint8Array(image.data.length);
+  let to = 0;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const [across, down] = swap ? [y, x] : [x, y];
+      const from = 3 * ((backY ? rows - 1 - down : down) * columns + (backX ? columns - 1 - across : across));
+      data[to++] = image.data[from]!;
+      data[to++] = image.data[from + 1]!;
+      data[to++] = image.data[from + 2]!;
+    }
+  }
+  return { width, height, data };
+}
