@@ -20,6 +20,8 @@ export interface ModelFolder {
   /** Bytes of a regular file of the folder; undefined for what is none, or not to be read. */
   bytes(name: string): Promise<number | undefined>;
   open(path: string, signal: AbortSignal | undefined): Promise<RandomFile>;
+  /** Where something must be given back when the folder is not read any more. */
+  [Symbol.asyncDispose]?(): PromiseLike<void>;
 }
 
 /** Throws ERR_BAD_CHECKPOINT for a name that is not one of a file inside of the folder; gives its parts. */

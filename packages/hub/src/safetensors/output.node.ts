@@ -204,10 +204,7 @@ export async function openFolderOutput(outDir: string, options: SafetensorsSinkO
     putFile: (name, data) => putFile(join(partial, name), data),
     sync: () => syncFolder(partial),
     publish: () => replaceFolder(partial, folder, { overwrite: options.overwrite === true }),
-    async tidy() {
-      await rm(join(folder, JOURNAL_FILE), { force: true });
-      await lock.release();
-    },
+    tidy: () => rm(join(folder, JOURNAL_FILE), { force: true }),
     drop: () => guarded('remove', partial, () => rm(partial, { recursive: true, force: true })),
     release: () => lock.release(),
   };

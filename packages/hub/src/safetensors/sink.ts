@@ -1,5 +1,5 @@
-// A TensorSink that writes a model folder, on disk or in a browser's store. Everything goes to an unfinished folder (`<out>.partial` beside the final one): files have their full size from the start, so
-// tensors arrive in any order and from several writers at once; a journal says which work is durable, so that an interrupted run can go on. Only
+// A TensorSink that writes a model folder, on disk or in a browser's store. Everything goes to an unfinished folder (on disk `<out>.partial` beside the
+// final one): files have their full size from the start, so tensors arrive in any order and from several writers at once; a journal says which work is durable, so that an interrupted run can go on. Only
 // `close` gives the folder its name, after everything has reached the disk.
 
 import {
@@ -202,7 +202,11 @@ export function sinkOver(output: Output, options: SafetensorsSinkOptions): Safet
     state = 'finished';
     await output.publish();
     state = 'closed';
-    await output.tidy();
+    try {
+      await output.tidy();
+    } finally {
+      await output.release();
+    }
   }
 
   /** Checks that every tensor is there, and brings files into their final state and onto the disk. */
