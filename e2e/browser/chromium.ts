@@ -80,7 +80,7 @@ export async function servePages(folders: Readonly<Record<string, string>>): Pro
     const mount = mounts.find(({ at }) => path.startsWith(at));
     const inside = path.slice(mount?.at.length);
     const file = mount && resolve(mount.folder, inside === '' || inside.endsWith('/') ? `${inside}index.html` : inside);
-    const info = file?.startsWith(mount.folder + sep) ? await stat(file).catch(() => undefined) : undefined;
+    const info = mount && file?.startsWith(mount.folder + sep) ? await stat(file).catch(() => undefined) : undefined;
     if (!file || !info?.isFile()) {
       response.writeHead(404).end();
       return;

@@ -1,7 +1,7 @@
 // The public names of @lowbit/hub in browsers, where `import '@lowbit/hub'` gives this module: folders are chosen files, directory handles, addresses or
 // models of the browser's store instead of paths. Nothing here, or in what it imports, knows Node.
 
-export { directoryFolder, filesFolder } from './browser/blob-folder.ts';
+export { directoryFolder, filesFolder, type PathFile } from './browser/blob-folder.ts';
 export type { BlobLike, DirectoryHandleLike, FileLike } from './browser/dom.ts';
 export { openCheckpoint, type QuantizeCheckpointOptions, quantizeCheckpoint } from './browser/quantize.ts';
 export {

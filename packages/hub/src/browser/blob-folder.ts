@@ -65,12 +65,19 @@ export function blobFolder(
   };
 }
 
+/** A file with its path: workers are sent files without it. */
+export interface PathFile {
+  /** `folder/name`; the folder's own name in front is left out. */
+  readonly path: string;
+  readonly file: FileLike;
+}
+
 /**
  * The files of `<input type="file" webkitdirectory>` or of a drop, as a folder. The name of the chosen folder in front of their paths is left out.
  * Throws ERR_NOT_FOUND without any files.
  */
-export function filesFolder(files: Iterable<FileLike>): ModelFolder {
-  const list = [...files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
+export function filesFolder(files: Iterable<FileLike | PathFile>): ModelFolder {
+  const list = [...files].map((one) => ('path' in one ? one : { file: one, path: one.webkitRelativePath || one.name }));
   const [first] = list;
   if (first === undefined) {
     throw new LowbitError('ERR_NOT_FOUND', 'no files were chosen', { hint: 'Choose the folder that holds config.json and *.safetensors.' });

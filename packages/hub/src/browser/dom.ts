@@ -30,22 +30,26 @@ export interface SyncAccessHandleLike {
   close(): void;
 }
 
-export interface FileHandleLike {
-  readonly kind: 'file';
+/** A FileSystemDirectoryHandle, to be read. */
+export interface DirectoryHandleLike {
   readonly name: string;
+  getFileHandle(name: string): Promise<{ getFile(): Promise<FileLike> }>;
+  getDirectoryHandle(name: string): Promise<DirectoryHandleLike>;
+  values(): AsyncIterable<{ readonly kind: 'file' | 'directory'; readonly name: string }>;
+}
+
+/** A file of the private file system. */
+export interface PrivateFileLike {
   getFile(): Promise<FileLike>;
   createWritable?(options?: { readonly keepExistingData?: boolean }): Promise<WritableFileLike>;
   /** In workers only. */
   createSyncAccessHandle?(): Promise<SyncAccessHandleLike>;
 }
 
-export interface DirectoryHandleLike {
-  readonly kind: 'directory';
-  readonly name: string;
-  getFileHandle(name: string, options?: { readonly create?: boolean }): Promise<FileHandleLike>;
-  getDirectoryHandle(name: string, options?: { readonly create?: boolean }): Promise<DirectoryHandleLike>;
+export interface PrivateDirectoryLike extends DirectoryHandleLike {
+  getFileHandle(name: string, options?: { readonly create?: boolean }): Promise<PrivateFileLike>;
+  getDirectoryHandle(name: string, options?: { readonly create?: boolean }): Promise<PrivateDirectoryLike>;
   removeEntry(name: string, options?: { readonly recursive?: boolean }): Promise<void>;
-  values(): AsyncIterable<FileHandleLike | DirectoryHandleLike>;
 }
 
 export interface CacheLike {
@@ -63,7 +67,7 @@ interface LockOptions {
 interface Browser {
   readonly navigator?: {
     readonly storage?: {
-      getDirectory?(): Promise<DirectoryHandleLike>;
+      getDirectory?(): Promise<PrivateDirectoryLike>;
       estimate?(): Promise<{ readonly usage?: number; readonly quota?: number }>;
       persist?(): Promise<boolean>;
     };

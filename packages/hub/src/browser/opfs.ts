@@ -1,11 +1,11 @@
 // The origin's private file system. Workers write in place through access handles; windows have only streams, which copy a file to change it.
 
 import { LowbitError } from '@lowbit/core';
-import type { DirectoryHandleLike, FileHandleLike, SyncAccessHandleLike, WritableFileLike } from './dom.ts';
+import type { PrivateDirectoryLike, PrivateFileLike, SyncAccessHandleLike, WritableFileLike } from './dom.ts';
 import { isNotFound } from './io.ts';
 import { oneByOne, type StorageFile, type StorageFolder, type StorageRoot } from './storage.ts';
 
-export function opfsRoot(directory: DirectoryHandleLike): StorageRoot {
+export function opfsRoot(directory: PrivateDirectoryLike): StorageRoot {
   return {
     kind: 'opfs',
     async folders() {
@@ -18,7 +18,7 @@ export function opfsRoot(directory: DirectoryHandleLike): StorageRoot {
   };
 }
 
-function opfsFolder(parent: DirectoryHandleLike, folder: string): StorageFolder {
+function opfsFolder(parent: PrivateDirectoryLike, folder: string): StorageFolder {
   const existing = () => parent.getDirectoryHandle(folder).catch(undefinedIfMissing);
   const made = () => parent.getDirectoryHandle(folder, { create: true });
   return {
@@ -46,7 +46,7 @@ function opfsFolder(parent: DirectoryHandleLike, folder: string): StorageFolder 
 }
 
 /** Whether files can be written at all: some browsers allow it in workers only. */
-export async function isWritable(directory: DirectoryHandleLike): Promise<boolean> {
+export async function isWritable(directory: PrivateDirectoryLike): Promise<boolean> {
   const probe = '.probe';
   const handle = await directory.getFileHandle(probe, { create: true });
   await ignoreMissing(directory.removeEntry(probe)); // another tab may have been quicker
@@ -77,7 +77,7 @@ function inPlace(handle: SyncAccessHandleLike): StorageFile {
 }
 
 /** Each `flush` after a write ends the stream, which makes it durable, and the next write begins another: that copies the whole file. */
-function streamed(handle: FileHandleLike): StorageFile {
+function streamed(handle: PrivateFileLike): StorageFile {
   const queue = oneByOne();
   let open: WritableFileLike | undefined;
   async function stream(): Promise<WritableFileLike> {
