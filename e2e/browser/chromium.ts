@@ -1,11 +1,12 @@
 // A real browser for tests, and a server for its pages that allows them nothing but themselves.
 
-import { existsSync } from 'node:fs';
-import { mkdtemp, open, rm, stat } from 'node:fs/promises';
+import { createReadStream, existsSync } from 'node:fs';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { extname, join, resolve, sep } from 'node:path';
+import { pipeline } from 'node:stream';
 import { type BrowserContext, chromium } from 'playwright-core';
 import { needs } from '../../fixtures/needs.ts';
 
@@ -77,6 +78,10 @@ export async function servePages(folders: Readonly<Record<string, string>>): Pro
     response.setHeader('content-security-policy', STRICT_CSP);
     response.setHeader('cache-control', 'no-store');
     response.setHeader('accept-ranges', 'bytes');
+    if (path === '/favicon.ico') {
+      response.writeHead(204).end(); // browsers ask unasked
+      return;
+    }
     const mount = mounts.find(({ at }) => path.startsWith(at));
     const inside = path.slice(mount?.at.length);
     const file = mount && resolve(mount.folder, inside === '' || inside.endsWith('/') ? `${inside}index.html` : inside);
@@ -97,11 +102,7 @@ export async function servePages(folders: Readonly<Record<string, string>>): Pro
       response.end();
       return;
     }
-    const handle = await open(file);
-    handle
-      .createReadStream({ start: from, end: to - 1 })
-      .on('error', () => response.destroy())
-      .pipe(response);
+    pipeline(createReadStream(file, { start: from, end: to - 1 }), response, () => {}); // a page that goes away ends it
   });
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   return {

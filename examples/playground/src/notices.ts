@@ -12,9 +12,8 @@ export function announce(text: string): void {
 export function showError(place: HTMLElement, error: unknown): void {
   const { message, hint, code } =
     error instanceof CallError ? error : { message: String((error as Error).message ?? error), hint: undefined, code: 'ERR_UNEXPECTED' };
-  const text = message.charAt(0).toUpperCase() + message.slice(1);
   place.replaceChildren(
-    html('p', { class: 'notice-title' }, /[.!?]$/.test(text) ? text : `${text}.`),
+    html('p', { class: 'notice-title' }, /[.!?]$/.test(message) ? message : `${message}.`),
     ...(hint === undefined ? [] : [html('p', {}, hint)]),
     html('p', { class: 'notice-code' }, code),
   );

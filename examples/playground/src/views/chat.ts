@@ -29,6 +29,7 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
     model = undefined;
     messages = [];
     composer.hidden = true;
+    head.classList.add('closed');
     transcript.hidden = true;
     transcript.replaceChildren();
     head.replaceChildren(
@@ -83,6 +84,7 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
       ),
       button('Close', { class: 'quiet', 'aria-label': `Close ${label} and give its memory back` }, close),
     );
+    head.classList.remove('closed');
     transcript.hidden = false;
     composer.hidden = false;
     send.textContent = chats ? 'Send' : 'Continue';
@@ -121,7 +123,7 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
     let written = '';
     const keep = () => {
       if (written !== '') messages.push({ role: 'assistant', content: written });
-      else answer.closest('.message')?.remove();
+      else (answer.closest('.message') ?? answer).remove();
     };
     try {
       const began = performance.now();
@@ -162,11 +164,20 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
 
   function add(role: Message['role'], content: string, chats: boolean): HTMLElement {
     if (content !== '') messages.push({ role, content });
+    if (!chats) return continued(role, content);
     const body = html('p', { class: 'message-text' }, content);
-    const who = chats ? (role === 'user' ? 'You' : 'Model') : role === 'user' ? 'Your text' : 'Continued';
-    transcript.append(html('div', { class: `message ${role}` }, html('p', { class: 'who' }, who), body));
+    transcript.append(html('div', { class: `message ${role}` }, html('p', { class: 'who' }, role === 'user' ? 'You' : 'Model'), body));
     transcript.scrollTop = transcript.scrollHeight;
     return body;
+  }
+
+  /** One running text: what the user wrote stands out in it. */
+  function continued(role: Message['role'], content: string): HTMLElement {
+    const flow = transcript.querySelector('.flow') ?? html('p', { class: 'flow message-text' });
+    const part = html('span', { class: role }, content);
+    flow.append(part);
+    transcript.append(flow);
+    return part;
   }
 
   function sampling(): { readonly maxTokens: number; readonly temperature: number } {

@@ -4,7 +4,6 @@ import { html, svg } from '../dom.ts';
 import type { LayerError } from '../protocol.ts';
 import { percentText } from '../text.ts';
 
-const WIDTH = 560;
 const HEIGHT = 220;
 const LEFT = 46;
 const RIGHT = 12;
@@ -21,15 +20,16 @@ export function errorPlot(linears: readonly LayerError[]): HTMLElement {
   });
   const sorted = [...linears].sort((a, b) => b.error - a.error);
   const [worst, best] = [sorted[0]!, sorted.at(-1)!];
-  const { top, step } = scale(worst.error);
+  const WIDTH = matchMedia('(max-width: 520px)').matches ? 330 : 560; // text keeps its size
+  const { low, top, step } = scale(best.error, worst.error);
   const x = (layer: number): number =>
     layers.length === 1
       ? (LEFT + WIDTH - RIGHT) / 2
-      : LEFT + 14 + ((WIDTH - RIGHT - LEFT - 28) * layers.indexOf(layer)) / (layers.length - 1);
-  const y = (error: number): number => HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (error / top);
+      : LEFT + 22 + ((WIDTH - RIGHT - LEFT - 44) * layers.indexOf(layer)) / (layers.length - 1);
+  const y = (error: number): number => HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * ((error - low) / (top - low));
 
-  const grid = Array.from({ length: Math.round(top / step) + 1 }, (_, i) => i * step).flatMap((value) => [
-    svg('line', { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: value === 0 ? 'axis' : 'grid' }),
+  const grid = Array.from({ length: Math.round((top - low) / step) + 1 }, (_, i) => low + i * step).flatMap((value) => [
+    svg('line', { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: value === low ? 'axis' : 'grid' }),
     svg('text', { x: LEFT - 8, y: y(value) + 4, class: 'tick', 'text-anchor': 'end' }, `${+(100 * value).toFixed(2)} %`),
   ]);
   const every = Math.ceil(layers.length / 16);
@@ -40,11 +40,15 @@ export function errorPlot(linears: readonly LayerError[]): HTMLElement {
     class: 'mean',
     points: means.map(({ layer, error }) => `${x(layer).toFixed(1)},${y(error).toFixed(1)}`).join(' '),
   });
+  const tags = [...new Set(linears.map(({ tag }) => tag))];
+  /** Dots of one layer stand side by side, in the order of its modules. */
+  const spread = Math.min(4, (WIDTH - LEFT - RIGHT) / (1.6 * layers.length * tags.length));
   const dots = linears.map(({ path, layer, tag, error }) => {
+    const at = x(layer) + spread * (tags.indexOf(tag) - (tags.length - 1) / 2);
     const title = svg('title', {}, `${path}: ${percentText(error)}`);
     return isAttention(tag)
-      ? svg('circle', { cx: x(layer), cy: y(error), r: 4.5, class: 'dot attention' }, title)
-      : svg('rect', { x: x(layer) - 4, y: y(error) - 4, width: 8, height: 8, rx: 1, class: 'dot mlp' }, title);
+      ? svg('circle', { cx: at, cy: y(error), r: 4.5, class: 'dot attention' }, title)
+      : svg('rect', { x: at - 4, y: y(error) - 4, width: 8, height: 8, rx: 1, class: 'dot mlp' }, title);
   });
   const label = `Relative error of ${linears.length} layers, by depth: from ${percentText(best.error)} (${best.path}) to ${percentText(worst.error)} (${worst.path}).`;
   const axis = svg('text', { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 2, class: 'tick', 'text-anchor': 'middle' }, 'layer');
@@ -62,12 +66,13 @@ export function errorPlot(linears: readonly LayerError[]): HTMLElement {
   );
 }
 
-/** A round top over the largest error, and steps to it. */
-function scale(largest: number): { readonly top: number; readonly step: number } {
-  const rough = Math.max(largest, 1e-6) / 3;
+/** Round numbers below and above all errors, and steps between them. Dots are places, not lengths: the axis need not begin at zero. */
+function scale(smallest: number, largest: number): { readonly low: number; readonly top: number; readonly step: number } {
+  const rough = Math.max(largest - smallest, largest / 50, 1e-9) / 3;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough) ?? 10);
-  return { step, top: step * Math.ceil((1.02 * largest) / step) };
+  const low = step * Math.floor(smallest / step);
+  return { low, step, top: Math.max(low + step, step * Math.ceil(largest / step)) };
 }
 
 function legend(): HTMLElement {

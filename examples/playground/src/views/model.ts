@@ -21,6 +21,7 @@ export function createModelPicker(app: App): { choose(source: Source): Promise<v
     try {
       app.chosen = { source, facts: await app.call('open', { source }) };
       showFacts(facts, app.chosen.facts);
+      find('pick-example').hidden = source.kind === 'example';
       announce(`Model ${app.chosen.facts.label} is chosen.`);
       await app.replan();
     } catch (problem) {

@@ -41,9 +41,7 @@ async function openStoreOutput(store: StoreInside, name: string, options: Safete
       const version: Version = { folder: `${name}@${number}`, number, whole: false };
       const folder = store.root.folder(version.folder);
       const file = journalFile(await folder.open(JOURNAL_FILE), `${name}/${JOURNAL_FILE}`);
-      const opened = resumes
-        ? await resumeJournal(file, options.fingerprint)
-        : { journal: await createJournal(file, options.fingerprint), records: [] };
+      const opened = resumes ? await resumeJournal(file, options.fingerprint) : await startJournal(file);
       return {
         ...outputOf(store, name, version, folder),
         ...opened,
@@ -54,6 +52,17 @@ async function openStoreOutput(store: StoreInside, name: string, options: Safete
   } catch (error) {
     await lock.release();
     throw error;
+  }
+
+  /** Where there is no room even for the journal, nothing stays. */
+  async function startJournal(file: JournalFile) {
+    try {
+      return { journal: await createJournal(file, options.fingerprint), records: [] };
+    } catch (error) {
+      await file.close().catch(() => {});
+      for (const version of await store.versions(name)) if (!version.whole) await store.removeVersion(version);
+      throw error;
+    }
   }
 
   function assertHeld(held: boolean): void {

@@ -32,7 +32,7 @@ export interface PartialOptions {
 }
 
 export interface SafetensorsSinkOptions extends PartialOptions, ShardOptions {
-  /** Leave `<out>.partial` behind when disposed without `close`, to resume later. Default false. */
+  /** Leave `<out>.partial` behind when disposed without `close` after a commit, to resume later. Default false. */
   readonly keepPartial?: boolean;
 }
 
@@ -250,7 +250,8 @@ export function sinkOver(output: Output, options: SafetensorsSinkOptions): Safet
     try {
       await commits.idle();
       await closeHandles();
-      if (finished || reopened || options.keepPartial === true) return;
+      // Without a commit there is nothing to go on with.
+      if (finished || reopened || (options.keepPartial === true && done.size > 0)) return;
       await output.check();
       await output.drop();
     } finally {
