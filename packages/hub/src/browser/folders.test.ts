@@ -35,7 +35,10 @@ describe('chosen files', () => {
     expect((await failure(() => openCheckpoint(filesFolder([file('notes.txt', CONFIG)])))).message).toMatch(/no config\.json/);
     const index = new TextEncoder().encode('{"weight_map": {"a.weight": "../secret.safetensors"}}');
     const folder = filesFolder([file('config.json', CONFIG), file('model.safetensors.index.json', index)]);
-    expect(await failure(() => openCheckpoint(folder))).toMatchObject({ code: 'ERR_BAD_CHECKPOINT', message: /not a plain name inside/ });
+    expect(await failure(() => openCheckpoint(folder))).toMatchObject({
+      code: 'ERR_BAD_CHECKPOINT',
+      message: expect.stringMatching(/not a plain name inside/),
+    });
   });
 });
 
@@ -96,6 +99,6 @@ describe('addresses', () => {
     ],
   ])('of a server %s: a typed error', async (_, wrong, code, message) => {
     behave = wrong;
-    expect(await failure(open)).toMatchObject({ code, message });
+    expect(await failure(open)).toMatchObject({ code, message: expect.stringMatching(message) });
   });
 });
