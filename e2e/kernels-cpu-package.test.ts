@@ -81,7 +81,7 @@ it('is made of what was built, installs without a network, and loads by the name
   expect(statSync(join(made, 'lowbit_cpu.node')).size).toBeLessThan(2_000_000);
 
   const pnpm = join(root, 'node_modules/.bin/pnpm');
-  for (const folder of [join(root, 'packages/core'), home, made]) {
+  for (const folder of [join(root, 'packages/core'), join(root, 'packages/addon'), home, made]) {
     const result = run(pnpm, ['pack', '--pack-destination', dir], folder);
     expect(result.status, result.output).toBe(0);
   }
@@ -90,7 +90,7 @@ it('is made of what was built, installs without a network, and loads by the name
   writeFileSync(join(project, 'package.json'), '{"private":true,"type":"module"}');
   writeFileSync(join(project, 'script.mjs'), SCRIPT);
   const archives = readdirSync(dir).filter((name) => name.endsWith('.tgz'));
-  expect(archives).toHaveLength(3);
+  expect(archives).toHaveLength(4);
   const flags = ['--offline', '--no-audit', '--no-fund', '--ignore-scripts', '--cache', join(dir, 'cache')];
   const installed = run('npm', ['install', ...flags, ...archives.map((name) => join(dir, name))], project);
   expect(installed.status, installed.output).toBe(0);

@@ -34,7 +34,7 @@ it('has the addon with its kernels, or is not made', (context) => {
   // In a project, beside a copy of the package that has no build of its own.
   const modules = join(dir, 'project/node_modules/@lowbit');
   mkdirSync(join(modules, 'kernels-cuda'), { recursive: true });
-  symlinkSync(fileURLToPath(new URL('../packages/core', import.meta.url)), join(modules, 'core'));
+  for (const name of ['core', 'addon']) symlinkSync(fileURLToPath(new URL(`../packages/${name}`, import.meta.url)), join(modules, name));
   for (const name of ['dist', 'package.json']) symlinkSync(join(home, name), join(modules, 'kernels-cuda', name));
   const code = `import { cuda } from '@lowbit/kernels-cuda'; console.log(JSON.stringify(await cuda({ driver: '/no/driver' }).probe()));`;
   const args = ['--preserve-symlinks', '--preserve-symlinks-main', '--input-type=module', '-e', code];

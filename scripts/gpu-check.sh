@@ -15,7 +15,7 @@ if [ "${1:-}" = pack ]; then
   [ -f "$addon" ] || { echo "gpu-check: the addon is not built: node packages/kernels-cuda/build-native.mjs" >&2; exit 1; }
   [ ! -e "$out" ] || { echo "gpu-check: $out exists; name a new folder" >&2; exit 1; }
   mkdir -p "$out/node_modules/@lowbit"
-  for name in core testing kernels-cuda; do
+  for name in core addon testing kernels-cuda; do
     from="$root/packages/$name"
     [ -f "$from/dist/index.js" ] || { echo "gpu-check: packages/$name is not built: npx pnpm build" >&2; exit 1; }
     mkdir -p "$out/node_modules/@lowbit/$name"

@@ -1,5 +1,5 @@
 // @ts-check
-// Proves the shape of the repository: packages form a star around @lowbit/core, and core's contracts stand alone.
+// Proves the shape of the repository: packages form a star around @lowbit/core (and few foundations), and core's contracts stand alone.
 //
 // Usage: node tools/check-layers.mjs [ROOT]. Prints `file:line: problem. Remedy` per violation and exits 1 when there is one.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -16,6 +16,8 @@ import ts from 'typescript';
 const core = '@lowbit/core';
 /** The conformance kit: a library like the others, that the tests of all packages, core's too, may import. */
 const kit = '@lowbit/testing';
+/** What packages of one kind share, beside core: a library may depend on them, they on core alone. */
+const foundations = new Set(['@lowbit/addon']);
 const maxLines = 700;
 /** Directories under packages/ that put the libraries together, and may therefore use all of them. */
 const assemblies = new Set(['cli', 'server']);
@@ -190,12 +192,22 @@ function checkManifest(pkg, file, text, report) {
       const line = rows.findIndex((row, index) => index >= start && row.includes(`"${name}"`)) + 1;
       if (pkg.manifest.name === core && (isOurs(name) || field !== 'devDependencies')) {
         report('core-dependency', file, line, `core depends on ${name}. Core has no dependencies: remove it, or move the code out of core`);
-      } else if (isOurs(name) && name !== core) {
+      } else if (isOurs(name) && !isBelow(pkg.manifest.name, name)) {
         const remedy = `Put the shared part into ${core}, or combine the two in the cli`;
-        report('star', file, line, `${pkg.manifest.name} depends on ${name}; a library may depend on ${core} alone. ${remedy}`);
+        report(
+          'star',
+          file,
+          line,
+          `${pkg.manifest.name} depends on ${name}; a library may depend on ${core} and foundations alone. ${remedy}`,
+        );
       }
     }
   }
+}
+
+/** @type {(name: string | undefined, other: string) => boolean} whether a library may depend on another */
+function isBelow(name, other) {
+  return other === core || (foundations.has(other) && name !== undefined && !foundations.has(name));
 }
 
 /** @type {(pkg: Package, file: string, item: Import, report: Report) => void} */
@@ -236,9 +248,9 @@ function checkImport(pkg, file, { specifier, line }, report) {
     // Resolved to its source from the root, never declared: the kit depends on core, and a cycle would leave the build without an order.
   } else if (isOurs(specifier) && self === core) {
     report('core-import', file, line, `core imports '${specifier}'. Core knows none of our packages: move the shared part into core`);
-  } else if (isOurs(specifier) && pkg.library && name !== core) {
+  } else if (isOurs(specifier) && pkg.library && !isBelow(self, name)) {
     const remedy = `Put the shared part into ${core}, or combine the two in the cli`;
-    report('star', file, line, `imports '${specifier}'; a library may import ${core} alone. ${remedy}`);
+    report('star', file, line, `imports '${specifier}'; a library may import ${core} and foundations alone. ${remedy}`);
   } else if (inSpec && !isTest(file)) {
     report('spec', file, line, `spec imports '${specifier}'. src/spec imports only src/spec`);
   } else if (!isTest(file) && !runtimeFields.some((field) => pkg.manifest[field]?.[name] !== undefined)) {

@@ -12,6 +12,8 @@ beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'lowbit-layers-'));
   put('packages/core/package.json', { name: '@lowbit/core' });
   put('packages/hqq/package.json', { name: '@lowbit/hqq', peerDependencies: { '@lowbit/core': 'workspace:^' } });
+  put('packages/addon/package.json', { name: '@lowbit/addon', peerDependencies: { '@lowbit/core': 'workspace:^' } });
+  put('packages/kernels-x/package.json', { name: '@lowbit/kernels-x', dependencies: { '@lowbit/addon': 'workspace:^' } });
   put('packages/cli/package.json', { name: 'lowbit', dependencies: { '@lowbit/core': 'workspace:^', '@lowbit/hqq': 'workspace:^' } });
 });
 afterEach(() => rmSync(root, { recursive: true, force: true }));
@@ -37,6 +39,8 @@ const badImports = [
   ['a library importing the kit outside of its tests', 'packages/hqq/src/a.ts', "import '@lowbit/testing';", 'star'],
   ['core importing the kit outside of its tests', 'packages/core/src/a.ts', "import '@lowbit/testing';", 'core-import'],
   ['a library importing the cli', 'packages/hqq/src/a.ts', "import 'lowbit';", 'star'],
+  ['a foundation importing a library', 'packages/addon/src/a.ts', "import '@lowbit/hqq';", 'star'],
+  ['core importing a foundation', 'packages/core/src/a.ts', "import '@lowbit/addon';", 'core-import'],
   ['core importing a library', 'packages/core/src/a.ts', "import '@lowbit/hqq';", 'core-import'],
   ['core importing anything', 'packages/core/src/a.ts', "import 'left-pad';", 'undeclared'],
   ['spec importing the rest of core', 'packages/core/src/spec/a.ts', "import type { X } from '../b.ts';", 'spec'],
@@ -53,6 +57,7 @@ const badImports = [
 /** @type {[string, string, string][]} */
 const goodImports = [
   ['a library importing core', 'packages/hqq/src/a.ts', "import { x } from '@lowbit/core'; import '@lowbit/core/layouts';"],
+  ['a library importing a foundation', 'packages/kernels-x/src/a.ts', "import { Addon } from '@lowbit/addon';"],
   ['the cli importing everything', 'packages/cli/src/a.ts', "import '@lowbit/core'; import '@lowbit/hqq'; import 'node:fs';"],
   ['node in a node file', 'packages/hqq/src/a.node.ts', "import 'node:fs';"],
   ['node and a test tool in a test', 'packages/hqq/src/a.test.ts', "import 'node:fs'; import 'vitest';"],

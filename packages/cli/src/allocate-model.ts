@@ -20,9 +20,9 @@ import {
   resolveRules,
   siteTensor,
 } from '@lowbit/core';
-import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/core/allocation';
 import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
 import { defaultAdapters, readSite, type SensitivityMetric } from '@lowbit/models';
+import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/models/allocation';
 import { choiceError } from './choice-error.ts';
 import { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 import { openModelFolder } from './open.ts';

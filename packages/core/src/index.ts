@@ -1,3 +1,7 @@
+export { checkLinearBias, checkLinearUse, checkOperands } from './backend/checks.ts';
+export { type CountedExecutable, Holdings } from './backend/holdings.ts';
+export { checkShortened, SequenceTable } from './backend/sequences.ts';
+export { type DeviceMemory, hostMemory, Slots } from './backend/slots.ts';
 // The public names of @lowbit/core. Contracts are types; what is not listed here is internal.
 
 export { breather } from './breath.ts';
@@ -34,7 +38,6 @@ export {
 } from './dtype.ts';
 export { memoryFootprint } from './footprint.ts';
 export { glob } from './glob.ts';
-export { checkLinearUse, HostSlots } from './host-slots.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';
 export { type MemorySink, memorySink, memorySource } from './memory.ts';
@@ -78,7 +81,6 @@ export { quote } from './quote.ts';
 export { addRange, checkLateSpec, checkLateWrite, elementRange, firstGap, type Ranges, writtenBytes } from './ranges.ts';
 export { isPlainRecord } from './record.ts';
 export {
-  checkShortened,
   type Demands,
   planStep,
   readDemands,

@@ -3,13 +3,13 @@ import { ProgramBuilder } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
 import { BINDING_ABI, BINDING_FUNCTIONS, type CpuBinding, type NativeStep, type WeightSpec } from './binding.ts';
-import { loadBinding } from './load.node.ts';
+import { addon as ladder } from './load.node.ts';
 import { programSpec } from './program.ts';
 
 let binding: CpuBinding | undefined;
 let reason = '';
 try {
-  binding = loadBinding();
+  binding = ladder.load();
 } catch (error) {
   reason = (error as Error).message;
 }

@@ -2,20 +2,17 @@
 
 import {
   type Backend,
-  byteLength,
   type CompileOptions,
-  checkLinearUse,
+  checkLinearBias,
   type DeviceTensor,
-  disposedError,
   type Executable,
+  elements,
   type FormatCodec,
-  HostSlots,
+  Holdings,
   type HostTensor,
+  hostMemory,
   isLowbitError,
   type LinearRequest,
-  type LinearUse,
-  LowbitError,
-  type Matrix,
   type OpName,
   type PrepareOptions,
   type Program,
@@ -26,7 +23,6 @@ import {
   type Support,
   type TensorSpec,
   toFloat32,
-  validateProgram,
   validateQuantized,
 } from '@lowbit/core';
 import type { CpuBinding, Isa, Machine, StoredFloat, WeightHandle } from './binding.ts';
@@ -84,12 +80,8 @@ export class CpuBackend implements Backend {
   readonly #machine: Machine;
   readonly kvDtype: StoredFloat;
   readonly #home: LinearHome;
-  readonly #slots: HostSlots;
+  readonly #holdings: Holdings<CpuLinear, CpuExecutable, Uint8Array>;
   readonly #store: PackedStore | undefined;
-  readonly #owned = new Set<CpuLinear>();
-  readonly #executables = new Set<CpuExecutable>();
-  #held = 0;
-  #disposed = false;
 
   constructor(binding: CpuBinding, settings: CpuSettings, memory: number) {
     const { name, isa, threads, precision, kvDtype, codecs, cache } = settings;
@@ -107,25 +99,19 @@ export class CpuBackend implements Backend {
     this.routines = nativeRoutines({
       binding,
       machine: () => {
-        this.#check();
+        this.#holdings.check();
         return this.#machine;
       },
     });
-    const owner = `backend '${name}'`;
-    this.#slots = new HostSlots(owner);
+    this.#holdings = new Holdings(name, hostMemory);
+    const { owner, release } = this.#holdings;
     this.#home = {
       owner,
+      release,
       binding,
       machine: this.#machine,
       planes: precision === 'exact' ? 3 : 2,
-      values: (tensor) => {
-        this.#check();
-        return this.#slots.floats(tensor);
-      },
-      release: (linear) => {
-        this.#held -= linear.bytes;
-        this.#owned.delete(linear);
-      },
+      values: (tensor) => elements({ dtype: 'f32', data: this.#holdings.floats(tensor) }),
     };
   }
 
@@ -142,22 +128,18 @@ export class CpuBackend implements Backend {
   }
 
   async prepare(weight: QuantizedTensor, { bias, origin, signal }: PrepareOptions = {}): Promise<QuantizedLinear> {
-    this.#check();
+    this.#holdings.check();
     signal?.throwIfAborted();
     const { format, shape } = weight;
     const plan = planLayout(format, shape, this.#codecs);
     validateQuantized(weight, { codecs: this.#codecs });
-    checkBias(bias, shape);
+    checkLinearBias(bias, shape);
     const bytes = this.#binding.weightBytes(plan.spec) + (bias ? 4 * shape[0] : 0);
     const handle = await holdWeight(this.#home, weight, plan, { bias, codecs: this.#codecs, signal });
-    if (this.#disposed) {
-      this.#binding.freeWeight(handle);
-      throw disposedError(this.#home.owner);
-    }
     const linear = this.#adopt(handle, weight, bytes, bias !== undefined);
     if (origin && plan.level !== 'dequant') {
-      await this.#store?.keep(handle, { spec: plan.spec, format, shape, origin }, bytes, () => this.#owned.has(linear));
-      this.#check();
+      await this.#store?.keep(handle, { spec: plan.spec, format, shape, origin }, bytes, () => this.#holdings.has(linear));
+      this.#holdings.check();
     }
     return linear;
   }
@@ -167,14 +149,14 @@ export class CpuBackend implements Backend {
     requests: readonly RecallRequest[],
     { signal }: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<readonly (QuantizedLinear | undefined)[]> {
-    this.#check();
+    this.#holdings.check();
     signal?.throwIfAborted();
     const store = this.#store;
     if (!store) return requests.map(() => undefined);
     const wanted = requests.flatMap(({ format, shape, origin, bias }, index) => {
       const support = this.supports({ format, shape, use: 'linear' });
       if (support.level === 'none' || support.level === 'dequant') return [];
-      checkBias(bias, shape);
+      checkLinearBias(bias, shape);
       const { spec } = planLayout(format, shape, this.#codecs);
       return [{ index, kept: { spec, format, shape, origin }, bytes: support.bytes, bias: bias && toFloat32(bias) }];
     });
@@ -183,100 +165,56 @@ export class CpuBackend implements Backend {
     for (const [i, { index, kept, bytes, bias }] of wanted.entries()) {
       const handle = handles[i];
       if (handle === undefined) continue;
-      if (this.#disposed) this.#binding.freeWeight(handle);
+      if (this.#holdings.disposed) this.#binding.freeWeight(handle);
       else linears[index] = this.#adopt(handle, kept, bytes + (bias ? 4 * kept.shape[0] : 0), bias !== undefined);
     }
-    if (this.#disposed) throw disposedError(this.#home.owner);
+    this.#holdings.check();
     return linears;
   }
 
   #adopt(handle: WeightHandle, weight: Pick<QuantizedTensor, 'format' | 'shape'>, bytes: number, bias: boolean): CpuLinear {
     const { format, shape } = weight;
-    const linear = new CpuLinear(handle, { format, shape }, bytes, bias, this.#home);
-    this.#held += bytes;
-    this.#owned.add(linear);
-    return linear;
+    return this.#holdings.addLinear(new CpuLinear(handle, { format, shape }, bytes, bias, this.#home));
   }
 
   async compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable> {
-    this.#check();
-    options.signal?.throwIfAborted();
-    validateProgram(program);
-    if (linears.length !== program.linears.length) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `the program has ${program.linears.length} linears, got ${linears.length}`);
-    }
-    const owned = program.linears.map((use, i) => this.#own(use, linears[i]!));
+    const owned = this.#holdings.linearsOf(program, linears, options);
     const handles = owned.map(({ handle }) => handle);
     const spec = programSpec(program, handles, { contextLength: options.contextLength, kvDtype: this.kvDtype });
     try {
       const handle = this.#binding.compileProgram(this.#machine, spec);
       const constantBytes = spec.constants.reduce((sum, { byteLength }) => sum + byteLength, 0);
       const { owner, binding, planes } = this.#home;
-      const executable = new CpuExecutable(handle, program, owned, constantBytes, options, {
-        owner,
-        binding,
-        planes,
-        release: (disposed) => this.#executables.delete(disposed),
-      });
-      this.#executables.add(executable);
-      return executable;
+      const home = { owner, binding, planes, release: this.#holdings.release };
+      return this.#holdings.addExecutable(new CpuExecutable(handle, program, owned, constantBytes, options, home));
     } catch (error) {
       throw nativeError(error);
     }
   }
 
   alloc(spec: TensorSpec): DeviceTensor {
-    this.#check();
-    return this.#slots.alloc(spec);
+    return this.#holdings.alloc(spec);
   }
 
   free(tensor: DeviceTensor): void {
-    this.#check();
-    this.#slots.free(tensor);
+    this.#holdings.free(tensor);
   }
 
   write(tensor: DeviceTensor, data: Uint8Array): void {
-    this.#check();
-    this.#slots.write(tensor, data);
+    this.#holdings.write(tensor, data);
   }
 
-  async read(tensor: DeviceTensor): Promise<HostTensor> {
-    this.#check();
-    return this.#slots.read(tensor);
+  read(tensor: DeviceTensor): Promise<HostTensor> {
+    return this.#holdings.read(tensor);
   }
 
   allocated(): number {
-    let bytes = this.#held + this.#slots.bytes;
-    for (const executable of this.#executables) bytes += executable.bytes;
-    return bytes;
+    return this.#holdings.allocated();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#disposed) return;
-    for (const executable of [...this.#executables]) executable[Symbol.dispose]();
-    for (const linear of [...this.#owned]) linear[Symbol.dispose]();
-    this.#slots.clear();
-    this.#disposed = true;
+    if (!this.#holdings.dispose()) return;
     await this.#store?.settle();
     this.#binding.closeMachine(this.#machine);
   }
-
-  /** The linear as one of this backend's that fits its place. */
-  #own(use: LinearUse, linear: QuantizedLinear): CpuLinear {
-    checkLinearUse(use, linear, { own: linear instanceof CpuLinear && this.#owned.has(linear) });
-    return linear as CpuLinear;
-  }
-
-  #check(): void {
-    if (this.#disposed) throw disposedError(this.#home.owner);
-  }
-}
-
-/** Throws ERR_TENSOR_MISMATCH. */
-function checkBias(bias: HostTensor | undefined, shape: Matrix): void {
-  if (!bias || (bias.shape.length === 1 && bias.shape[0] === shape[0] && bias.data.byteLength === byteLength(bias))) return;
-  throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`, {
-    hint: `Pass ${shape[0]} floats.`,
-    details: { bias: bias.shape, shape },
-  });
 }

@@ -1,11 +1,12 @@
 // The provider: options checked, the addon found when a backend is probed or opened, not when this module is imported.
 
+import { whyNot } from '@lowbit/addon';
 import { availableThreads, type BackendProvider, checkOptionNames, type FormatCodec, LowbitError } from '@lowbit/core';
 import { CpuBackend } from './backend.ts';
 import type { CpuAddon, CpuBinding, Isa, StoredFloat } from './binding.ts';
 import { type CacheOptions, cacheSettings, chosenCache } from './cache/settings.node.ts';
 import { hostFacts, warnOnce } from './host.node.ts';
-import { checkBinding, loadBinding, whyNot } from './load.node.ts';
+import { addon } from './load.node.ts';
 
 /** The cache as a backend uses it. */
 export interface CpuCacheOptions extends CacheOptions {
@@ -89,8 +90,8 @@ export function cpu(options: CpuOptions = {}): BackendProvider {
   if (how !== 'read' && how !== 'map') throw badOption('cache.how', how, 'Use read or map.');
   if (typeof onProblem !== 'function') throw badOption('cache.onProblem', onProblem, 'Pass a function.');
   const store = chosen && { ...cacheSettings(chosen), how, onProblem };
-  const given = binding !== undefined && typeof binding !== 'string' ? checkBinding(binding) : undefined;
-  const find = (): CpuBinding => given ?? loadBinding({ path: binding as string | undefined });
+  const given = binding !== undefined && typeof binding !== 'string' ? addon.check(binding) : undefined;
+  const find = (): CpuBinding => given ?? addon.load({ path: binding as string | undefined });
   return {
     spec: 1,
     name,

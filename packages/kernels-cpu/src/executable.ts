@@ -3,7 +3,6 @@
 import {
   type CompileOptions,
   checkShortened,
-  DEFAULT_MAX_SEQUENCES,
   type Demands,
   disposedError,
   type Executable,
@@ -17,6 +16,7 @@ import {
   planStep,
   readDemands,
   type SequenceId,
+  SequenceTable,
   type Share,
   type StepOptions,
   type StepOutputs,
@@ -52,9 +52,7 @@ export class CpuExecutable implements Executable {
   readonly #injections: readonly Extract<Op, { op: 'inject' }>[];
   /** Experts of a token: all routers of a program have the same. */
   readonly #topK: number;
-  readonly #most: number;
-  readonly #sequences = new Map<SequenceId, Sequence>();
-  #next = 1;
+  readonly #sequences: SequenceTable<Sequence>;
   #running = false;
   /** As it was before the step that is running. */
   #memory = { scratch: 0, cache: 0 };
@@ -77,7 +75,7 @@ export class CpuExecutable implements Executable {
     this.#inputs = program.ops.filter((op) => op.op === 'input');
     this.#injections = program.ops.filter((op) => op.op === 'inject');
     this.#topK = program.ops.find((op) => op.op === 'route')?.topK ?? 0;
-    this.#most = options.maxSequences ?? DEFAULT_MAX_SEQUENCES;
+    this.#sequences = new SequenceTable(options.maxSequences);
     this.#home = home;
   }
 
@@ -100,39 +98,38 @@ export class CpuExecutable implements Executable {
 
   open(): SequenceId {
     this.#idle();
-    return this.#add({ length: 0, remembers: false });
+    return this.#sequences.add(() => ({ length: 0, remembers: false }));
   }
 
   fork(id: SequenceId, length = this.length(id)): SequenceId {
     this.#idle();
-    const sequence = this.#get(id);
+    const sequence = this.#sequences.get(id);
     checkShortened(id, sequence.length, length);
-    const copy = this.#add({ ...sequence, length });
-    try {
-      this.#home.binding.forkSequence(this.#handle, id, copy, length);
-    } catch (error) {
-      this.#sequences.delete(copy);
-      throw nativeError(error);
-    }
-    return copy;
+    return this.#sequences.add((copy) => {
+      try {
+        this.#home.binding.forkSequence(this.#handle, id, copy, length);
+      } catch (error) {
+        throw nativeError(error);
+      }
+      return { ...sequence, length };
+    });
   }
 
   length(id: SequenceId): number {
     if (this.#disposed) throw disposedError(this.#owner);
-    return this.#get(id).length;
+    return this.#sequences.get(id).length;
   }
 
   truncate(id: SequenceId, length: number): void {
     this.#idle();
-    const sequence = this.#get(id);
+    const sequence = this.#sequences.get(id);
     checkShortened(id, sequence.length, length);
     sequence.length = length;
   }
 
   close(id: SequenceId): void {
     this.#idle();
-    this.#get(id);
-    this.#sequences.delete(id);
+    this.#sequences.remove(id);
     this.#home.binding.closeSequence(this.#handle, id);
   }
 
@@ -140,7 +137,7 @@ export class CpuExecutable implements Executable {
     this.#idle();
     options.signal?.throwIfAborted();
     const requests = outputRequests(this.#program, options);
-    const plan = planStep(batch, { get: (id) => this.#get(id) }, this.#demands);
+    const plan = planStep(batch, this.#sequences, this.#demands);
     this.memory();
     this.#running = true;
     try {
@@ -175,24 +172,6 @@ export class CpuExecutable implements Executable {
 
   get #owner(): string {
     return `an executable of ${this.#home.owner}`;
-  }
-
-  #get(id: SequenceId): Sequence {
-    const sequence = this.#sequences.get(id);
-    if (!sequence) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no open sequence ${id}`, { details: { sequence: id } });
-    return sequence;
-  }
-
-  #add(sequence: Sequence): SequenceId {
-    if (this.#sequences.size >= this.#most) {
-      throw new LowbitError('ERR_LIMIT', `${this.#most} sequences are open already`, {
-        hint: 'Close one, or compile with a larger maxSequences.',
-        details: { limit: this.#most },
-      });
-    }
-    const id = this.#next++ as SequenceId;
-    this.#sequences.set(id, sequence);
-    return id;
   }
 
   #idle(): void {

@@ -1,11 +1,11 @@
 // A weight in native memory.
 
 import {
+  checkOperands,
   type DeviceTensor,
   disposedError,
   type Format,
   type HostTensor,
-  LowbitError,
   type Matrix,
   type OutlierCount,
   type QuantizedLinear,
@@ -63,16 +63,7 @@ export class CpuLinear implements QuantizedLinear {
   /** Runs at once on the backend's threads: when it returns, `out` is written. */
   forward(x: DeviceTensor, out: DeviceTensor): void {
     const { handle } = this;
-    const [count, inp] = this.shape;
-    const rows = x.shape[0] ?? 0;
-    const fits = x.shape.length === 2 && x.shape[1] === inp && out.shape.length === 2 && out.shape[0] === rows && out.shape[1] === count;
-    if (!fits || x.slot === out.slot) {
-      throw new LowbitError(
-        'ERR_BAD_ARGUMENT',
-        `a linear [${count}, ${inp}] takes x [rows, ${inp}] and another tensor [rows, ${count}], got [${x.shape.join(', ')}] and [${out.shape.join(', ')}]`,
-        { hint: 'Allocate out as f32 [rows, out] with the same backend.', details: { x: x.shape, out: out.shape } },
-      );
-    }
+    const rows = checkOperands(this.shape, x, out);
     const { binding, machine, planes, values } = this.#home;
     const columns = binding.multiply(machine, handle, planes, rows, values(x), values(out));
     if (this.#outliers && rows > 0) {

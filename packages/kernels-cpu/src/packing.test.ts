@@ -10,7 +10,7 @@ import type { CpuBinding, WeightHandle } from './binding.ts';
 import { PACKED_LAYOUTS } from './cache/store.node.ts';
 import { cpu } from './cpu.ts';
 import { planLayout } from './layout.ts';
-import { loadBinding } from './load.node.ts';
+import { addon as ladder } from './load.node.ts';
 import { holdWeight } from './prepare.ts';
 import { storedWeight } from './stored.ts';
 
@@ -70,7 +70,7 @@ function byCodec(binding: CpuBinding, weight: QuantizedTensor): WeightHandle {
 describe('packing by the addon', () => {
   it.for(CASES)('%s: gives the bytes of the codec, with any number of threads', async ([name, format, shape, sum], context) => {
     addon(context);
-    const binding = loadBinding();
+    const binding = ladder.load();
     const weight = sampleWeight(format, shape);
     const plan = planLayout(format, shape, []);
     expect(storedWeight(weight, plan)).toBeDefined();
@@ -120,7 +120,7 @@ describe('packing by the addon', () => {
 describe('memory that V8 is told of', () => {
   it('is that of weights, activations and caches, and given back', async (context) => {
     addon(context);
-    const binding = loadBinding();
+    const binding = ladder.load();
     const before = binding.externalBytes();
     const backend = await cpu({ threads: 2 }).open();
     const { test } = decoderCase();

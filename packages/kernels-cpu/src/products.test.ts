@@ -18,12 +18,12 @@ import { formatSamples, sampleWeight, seededTensor } from '@lowbit/testing';
 import { afterAll, describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
 import { type CpuOptions, cpu } from './cpu.ts';
-import { loadBinding } from './load.node.ts';
+import { addon } from './load.node.ts';
 
-let isas: ReturnType<ReturnType<typeof loadBinding>['isas']> = [];
+let isas: ReturnType<ReturnType<typeof addon.load>['isas']> = [];
 let reason = '';
 try {
-  isas = loadBinding().isas();
+  isas = addon.load().isas();
 } catch (error) {
   reason = (error as Error).message;
 }

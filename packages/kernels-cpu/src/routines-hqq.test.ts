@@ -3,11 +3,11 @@ import { float32Tensor, hostTensor } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
 import { cpu } from './cpu.ts';
-import { loadBinding } from './load.node.ts';
+import { addon } from './load.node.ts';
 
 let reason = '';
 try {
-  loadBinding();
+  addon.load();
 } catch (error) {
   reason = (error as Error).message;
 }

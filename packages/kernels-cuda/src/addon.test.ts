@@ -3,12 +3,12 @@ import { describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
 import { needs } from '../../../fixtures/needs.ts';
 import { BINDING_ABI, BINDING_FUNCTIONS, type CudaBinding, type DeviceHandle, type Launch } from './binding.ts';
-import { loadBinding } from './load.node.ts';
+import { addon } from './load.node.ts';
 
 async function opened(context: { skip(reason: string): void }): Promise<readonly [CudaBinding, DeviceHandle]> {
   needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
   pretend();
-  const native = loadBinding();
+  const native = addon.load();
   return [native, await native.openDevice(FAKE_DRIVER, 0)];
 }
 

@@ -2,19 +2,15 @@
 
 import {
   type Backend,
-  byteLength,
   type CompileOptions,
-  checkLinearUse,
+  checkLinearBias,
   type DeviceTensor,
-  disposedError,
   type Executable,
   type FormatCodec,
+  Holdings,
   type HostTensor,
   isLowbitError,
   type LinearRequest,
-  type LinearUse,
-  LowbitError,
-  type Matrix,
   type OpName,
   type PrepareOptions,
   type Program,
@@ -22,7 +18,6 @@ import {
   type QuantizedTensor,
   type Support,
   type TensorSpec,
-  validateProgram,
   validateQuantized,
 } from '@lowbit/core';
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
@@ -31,8 +26,8 @@ import { CudaExecutable } from './executable.ts';
 import { canOffload, planLayout, sections } from './layout.ts';
 import { CudaLinear, type LinearHome } from './linear.ts';
 import { lowerProgram } from './lower.ts';
+import { deviceMemory } from './memory.ts';
 import { holdWeight } from './prepare.ts';
-import { DeviceSlots } from './slots.ts';
 
 /** What `cuda()` decided. */
 export interface CudaSettings {
@@ -73,11 +68,7 @@ export class CudaBackend implements Backend {
   readonly #handle: DeviceHandle;
   readonly #settings: CudaSettings;
   readonly #home: LinearHome;
-  readonly #slots: DeviceSlots;
-  readonly #owned = new Set<CudaLinear>();
-  readonly #executables = new Set<CudaExecutable>();
-  #held = 0;
-  #disposed = false;
+  readonly #holdings: Holdings<CudaLinear, CudaExecutable, BufferHandle>;
 
   /** Takes over the device. */
   constructor(binding: CudaBinding, device: DeviceHandle, settings: CudaSettings) {
@@ -88,21 +79,9 @@ export class CudaBackend implements Backend {
     this.#settings = settings;
     const { name, total, capability, version } = binding.deviceFacts(device);
     this.device = { label: name, memory: total, features: [`sm_${capability}`, `cuda ${cudaVersion(version)}`] };
-    const owner = `backend '${this.name}'`;
-    this.#slots = new DeviceSlots(owner, binding, device);
-    this.#home = {
-      owner,
-      binding,
-      device,
-      floats: (tensor) => {
-        this.#check();
-        return this.#slots.floats(tensor);
-      },
-      release: (linear) => {
-        this.#held -= linear.bytes;
-        this.#owned.delete(linear);
-      },
-    };
+    this.#holdings = new Holdings(this.name, deviceMemory(binding, device));
+    const { owner, release } = this.#holdings;
+    this.#home = { owner, binding, device, release, floats: (tensor) => this.#holdings.floats(tensor) };
   }
 
   supports({ format, shape, offloadMeta = false }: LinearRequest): Support {
@@ -117,34 +96,21 @@ export class CudaBackend implements Backend {
   }
 
   async prepare(weight: QuantizedTensor, { bias, offloadMeta = false, signal }: PrepareOptions = {}): Promise<QuantizedLinear> {
-    this.#check();
+    this.#holdings.check();
     signal?.throwIfAborted();
     const { format, shape } = weight;
     const { codecs } = this.#settings;
     const layout = planLayout(format, shape, codecs);
     validateQuantized(weight, { codecs });
-    checkBias(bias, shape);
+    checkLinearBias(bias, shape);
     const offload = offloadMeta && canOffload(layout);
     const bytes = sections(layout, { offload }).deviceBytes + (bias ? 4 * shape[0] : 0);
     const held = await holdWeight(this.#home, weight, layout, { bias, codecs, offload, signal });
-    const linear = new CudaLinear(held, { format, shape, bytes, bias: bias !== undefined }, this.#home);
-    this.#held += bytes;
-    this.#owned.add(linear);
-    if (this.#disposed) {
-      linear[Symbol.dispose]();
-      throw disposedError(this.#home.owner);
-    }
-    return linear;
+    return this.#holdings.addLinear(new CudaLinear(held, { format, shape, bytes, bias: bias !== undefined }, this.#home));
   }
 
   async compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable> {
-    this.#check();
-    options.signal?.throwIfAborted();
-    validateProgram(program);
-    if (linears.length !== program.linears.length) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `the program has ${program.linears.length} linears, got ${linears.length}`);
-    }
-    const owned = program.linears.map((use, i) => this.#own(use, linears[i]!).held);
+    const owned = this.#holdings.linearsOf(program, linears, options).map(({ held }) => held);
     const constants: BufferHandle[] = [];
     let constantBytes = 0;
     try {
@@ -161,15 +127,9 @@ export class CudaBackend implements Backend {
       });
       const handle = this.#binding.createPlan(this.#handle, spec);
       const plan = { handle, named, constants, constantBytes };
-      const executable = new CudaExecutable(program, plan, options, {
-        owner: this.#home.owner,
-        binding: this.#binding,
-        device: this.#handle,
-        kvDtype: this.#settings.kvDtype,
-        release: (disposed) => this.#executables.delete(disposed),
-      });
-      this.#executables.add(executable);
-      return executable;
+      const { owner, release } = this.#holdings;
+      const home = { owner, binding: this.#binding, device: this.#handle, kvDtype: this.#settings.kvDtype, release };
+      return this.#holdings.addExecutable(new CudaExecutable(program, plan, options, home));
     } catch (error) {
       for (const buffer of constants) this.#binding.freeBuffer(buffer);
       throw deviceError(error);
@@ -177,61 +137,31 @@ export class CudaBackend implements Backend {
   }
 
   alloc(spec: TensorSpec): DeviceTensor {
-    this.#check();
-    return this.#slots.alloc(spec);
+    return this.#holdings.alloc(spec);
   }
 
   free(tensor: DeviceTensor): void {
-    this.#check();
-    this.#slots.free(tensor);
+    this.#holdings.free(tensor);
   }
 
   write(tensor: DeviceTensor, data: Uint8Array): void {
-    this.#check();
-    this.#slots.write(tensor, data);
+    this.#holdings.write(tensor, data);
   }
 
-  async read(tensor: DeviceTensor): Promise<HostTensor> {
-    this.#check();
-    return this.#slots.read(tensor);
+  read(tensor: DeviceTensor): Promise<HostTensor> {
+    return this.#holdings.read(tensor);
   }
 
   allocated(): number {
-    let bytes = this.#held + this.#slots.bytes;
-    for (const executable of this.#executables) bytes += executable.bytes;
-    return bytes;
+    return this.#holdings.allocated();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#disposed) return;
-    for (const executable of [...this.#executables]) executable[Symbol.dispose]();
-    for (const linear of [...this.#owned]) linear[Symbol.dispose]();
-    this.#slots.clear();
-    this.#disposed = true;
-    this.#binding.closeDevice(this.#handle);
-  }
-
-  /** The linear as one of this backend's that fits its place. */
-  #own(use: LinearUse, linear: QuantizedLinear): CudaLinear {
-    checkLinearUse(use, linear, { own: linear instanceof CudaLinear && this.#owned.has(linear) });
-    return linear as CudaLinear;
-  }
-
-  #check(): void {
-    if (this.#disposed) throw disposedError(this.#home.owner);
+    if (this.#holdings.dispose()) this.#binding.closeDevice(this.#handle);
   }
 }
 
 /** Of 1000 * major + 10 * minor. */
 export function cudaVersion(version: number): string {
   return `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`;
-}
-
-/** Throws ERR_TENSOR_MISMATCH. */
-function checkBias(bias: HostTensor | undefined, shape: Matrix): void {
-  if (!bias || (bias.shape.length === 1 && bias.shape[0] === shape[0] && bias.data.byteLength === byteLength(bias))) return;
-  throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`, {
-    hint: `Pass ${shape[0]} floats.`,
-    details: { bias: bias.shape, shape },
-  });
 }

@@ -1,10 +1,11 @@
 // The provider: options checked, addon and driver looked for when a backend is probed or opened, not when this module is imported.
 
+import { whyNot } from '@lowbit/addon';
 import { type BackendProvider, checkOptionNames, type FormatCodec, LowbitError } from '@lowbit/core';
 import { CudaBackend, cudaVersion } from './backend.ts';
 import type { CudaBinding, ImageFacts, StoredFloat } from './binding.ts';
 import { checkFree, deviceError } from './errors.ts';
-import { checkBinding, loadBinding, namedDriver, whyNot } from './load.node.ts';
+import { addon, namedDriver } from './load.node.ts';
 
 export interface CudaOptions {
   /** Which GPU, as the driver counts them (CUDA_VISIBLE_DEVICES); default 0. */
@@ -47,8 +48,8 @@ export function cuda(options: CudaOptions = {}): BackendProvider {
   if (driver !== undefined && (typeof driver !== 'string' || driver === '')) throw badOption('driver', driver, 'Pass a path.');
   if (typeof name !== 'string' || name === '') throw badOption('name', name, 'Pass a word.');
   if (!Array.isArray(codecs)) throw badOption('codecs', codecs, 'Pass a list of codecs.');
-  if (binding !== undefined && typeof binding !== 'string') checkBinding(binding);
-  const find = (): CudaBinding => (typeof binding === 'object' ? binding : loadBinding({ path: binding }));
+  if (binding !== undefined && typeof binding !== 'string') addon.check(binding);
+  const find = (): CudaBinding => (typeof binding === 'object' ? binding : addon.load({ path: binding }));
   return {
     spec: 1,
     name,

@@ -3,7 +3,6 @@
 import {
   type CompileOptions,
   checkShortened,
-  DEFAULT_MAX_SEQUENCES,
   type Demands,
   disposedError,
   type Executable,
@@ -15,6 +14,7 @@ import {
   planStep,
   readDemands,
   type SequenceId,
+  SequenceTable,
   type StepOptions,
   type StepOutputs,
   type StepPlan,
@@ -58,11 +58,9 @@ export class CudaExecutable implements Executable {
   readonly #home: ExecutableHome;
   readonly #demands: Demands;
   readonly #limit: number;
-  readonly #most: number;
   readonly #caches: Caches;
-  readonly #sequences = new Map<SequenceId, Sequence>();
+  readonly #sequences: SequenceTable<Sequence>;
   readonly #topK: number;
-  #next = 1;
   #running = false;
   /** As it was before the step that is running. */
   #scratch = 0;
@@ -75,7 +73,7 @@ export class CudaExecutable implements Executable {
     this.#home = home;
     this.#limit = options.contextLength;
     this.#demands = readDemands(program, options.contextLength);
-    this.#most = options.maxSequences ?? DEFAULT_MAX_SEQUENCES;
+    this.#sequences = new SequenceTable(options.maxSequences);
     this.#caches = new Caches(home.binding, home.device, program.caches, home.kvDtype);
     // All routers of a program have the same.
     const route = program.ops.find(({ op }) => op === 'route');
@@ -104,39 +102,38 @@ export class CudaExecutable implements Executable {
 
   open(): SequenceId {
     this.#idle();
-    return this.#add(() => ({ length: 0, remembers: false, caches: this.#caches.open() }));
+    return this.#sequences.add(() => ({ length: 0, remembers: false, caches: this.#caches.open() }));
   }
 
   fork(id: SequenceId, length = this.length(id)): SequenceId {
     this.#idle();
-    const { length: whole, remembers, caches } = this.#get(id);
+    const { length: whole, remembers, caches } = this.#sequences.get(id);
     checkShortened(id, whole, length);
-    return native(() => this.#add(() => ({ length, remembers, caches: this.#caches.fork(caches, length) })));
+    return native(() => this.#sequences.add(() => ({ length, remembers, caches: this.#caches.fork(caches, length) })));
   }
 
   length(id: SequenceId): number {
     if (this.#disposed) throw disposedError(this.#owner);
-    return this.#get(id).length;
+    return this.#sequences.get(id).length;
   }
 
   truncate(id: SequenceId, length: number): void {
     this.#idle();
-    const sequence = this.#get(id);
+    const sequence = this.#sequences.get(id);
     checkShortened(id, sequence.length, length);
     sequence.length = length;
   }
 
   close(id: SequenceId): void {
     this.#idle();
-    this.#caches.close(this.#get(id).caches);
-    this.#sequences.delete(id);
+    this.#caches.close(this.#sequences.remove(id).caches);
   }
 
   async step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
     this.#idle();
     options.signal?.throwIfAborted();
     const requests = outputRequests(this.#program, options);
-    const plan = planStep(batch, { get: (id) => this.#get(id) }, this.#demands);
+    const plan = planStep(batch, this.#sequences, this.#demands);
     const rows = this.#rows(plan);
     const { binding } = this.#home;
     this.memory();
@@ -175,31 +172,11 @@ export class CudaExecutable implements Executable {
     const { binding } = this.#home;
     binding.freePlan(this.#plan.handle);
     for (const buffer of this.#plan.constants) binding.freeBuffer(buffer);
-    for (const { caches } of this.#sequences.values()) this.#caches.close(caches);
-    this.#sequences.clear();
+    for (const { caches } of this.#sequences.clear()) this.#caches.close(caches);
   }
 
   get #owner(): string {
     return `an executable of ${this.#home.owner}`;
-  }
-
-  #get(id: SequenceId): Sequence {
-    const sequence = this.#sequences.get(id);
-    if (!sequence) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no open sequence ${id}`, { details: { sequence: id } });
-    return sequence;
-  }
-
-  #add(make: () => Sequence): SequenceId {
-    if (this.#sequences.size >= this.#most) {
-      throw new LowbitError('ERR_LIMIT', `${this.#most} sequences are open already`, {
-        hint: 'Close one, or compile with a larger maxSequences.',
-        details: { limit: this.#most },
-      });
-    }
-    const sequence = make();
-    const id = this.#next++ as SequenceId;
-    this.#sequences.set(id, sequence);
-    return id;
   }
 
   #idle(): void {

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
-import { loadBinding } from './load.node.ts';
+import { addon } from './load.node.ts';
 
 interface Assembled {
   readonly kernel: string;
@@ -84,7 +84,7 @@ ptxas info    : Used 10 registers`;
     const compiler = toolkit(context);
     const file = path('build/Release/lowbit_cuda.node');
     needs(context, 'kernels-cuda', existsSync(file), 'the addon is not built');
-    const { bytes, targets, version } = loadBinding().image();
+    const { bytes, targets, version } = addon.load().image();
     needs(context, 'nvcc', bytes > 0, 'the addon was built without nvcc');
     expect(targets).toBe([...tools.CUBINS, 'compute_80'].join(' '));
     expect(version).toBe(tools.toolkitVersion(compiler));

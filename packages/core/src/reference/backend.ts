@@ -1,11 +1,11 @@
 // The reference backend: every operation of program.ts in plain TypeScript, sums in float64, results rounded to float32 once per operation.
 // It defines what a program computes; other backends are compared with it. It is single-threaded and allocates freely, but holds weights compactly.
 
-import { disposedError } from '../disposed.ts';
-import { byteLength, toFloat32 } from '../dtype.ts';
-import { checkLinearUse, HostSlots } from '../host-slots.ts';
+import { checkLinearBias } from '../backend/checks.ts';
+import { Holdings } from '../backend/holdings.ts';
+import { hostMemory } from '../backend/slots.ts';
+import { elements, toFloat32 } from '../dtype.ts';
 import { checkOptionNames } from '../option-names.ts';
-import { validateProgram } from '../program/validate.ts';
 import { validateQuantized } from '../quantized.ts';
 import type {
   Backend,
@@ -18,13 +18,12 @@ import type {
   QuantizedLinear,
   Support,
 } from '../spec/backend.ts';
-import { isLowbitError, LowbitError } from '../spec/errors.ts';
+import { isLowbitError } from '../spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from '../spec/format.ts';
-import type { LinearUse, OpName, Program } from '../spec/program.ts';
+import type { OpName, Program } from '../spec/program.ts';
 import type { HostTensor, TensorSpec } from '../spec/tensor.ts';
 import { ReferenceExecutable } from './executable.ts';
-import { ReferenceLinear } from './linear.ts';
-import { createMemory, type Memory } from './memory.ts';
+import { type LinearHome, ReferenceLinear } from './linear.ts';
 import { deviceBytes, planHolding } from './weights.ts';
 
 export interface ReferenceOptions {
@@ -74,15 +73,15 @@ class ReferenceBackend implements Backend {
   readonly device = { label: 'host memory, one thread', memory: Number.POSITIVE_INFINITY, features: [] };
   readonly ops = OPS;
   readonly #codecs: readonly FormatCodec[];
-  readonly #memory: Memory = createMemory();
-  readonly #slots: HostSlots;
-  readonly #owned = new Set<Disposable>();
-  #disposed = false;
+  readonly #holdings: Holdings<ReferenceLinear, ReferenceExecutable, Uint8Array>;
+  readonly #home: LinearHome;
 
   constructor(name: string, codecs: readonly FormatCodec[]) {
     this.name = name;
     this.#codecs = codecs;
-    this.#slots = new HostSlots(this.#owner());
+    this.#holdings = new Holdings(name, hostMemory);
+    const { owner, release } = this.#holdings;
+    this.#home = { owner, release, values: (tensor) => elements({ dtype: 'f32', data: this.#holdings.floats(tensor) }) };
   }
 
   supports(request: LinearRequest): Support {
@@ -96,92 +95,42 @@ class ReferenceBackend implements Backend {
   }
 
   async prepare(weight: QuantizedTensor, { bias, offloadMeta, signal }: PrepareOptions = {}): Promise<QuantizedLinear> {
-    this.#check();
+    this.#holdings.check();
     signal?.throwIfAborted();
     const { format, shape } = weight;
     const plan = planHolding(format, shape, this.#codecs);
     validateQuantized(weight, { codecs: this.#codecs });
-    if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.data.byteLength !== byteLength(bias))) {
-      throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`);
-    }
-    const linear = new ReferenceLinear(
-      format,
-      shape,
-      plan.hold(weight, deviceBytes(plan, { offloadMeta })),
-      bias && toFloat32(bias).slice(),
-      {
-        owner: this.#owner(),
-        memory: this.#memory,
-        values: (tensor) => {
-          this.#check();
-          return this.#slots.floats(tensor);
-        },
-        forget: (disposed) => this.#owned.delete(disposed),
-      },
-    );
-    this.#owned.add(linear);
-    return linear;
+    checkLinearBias(bias, shape);
+    const held = plan.hold(weight, deviceBytes(plan, { offloadMeta }));
+    return this.#holdings.addLinear(new ReferenceLinear(format, shape, held, bias && toFloat32(bias).slice(), this.#home));
   }
 
   async compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable> {
-    this.#check();
-    options.signal?.throwIfAborted();
-    validateProgram(program);
-    if (linears.length !== program.linears.length) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `the program has ${program.linears.length} linears, got ${linears.length}`);
-    }
-    const applied = program.linears.map((use, i) => this.#own(use, linears[i]!));
-    const executable = new ReferenceExecutable(program, applied, options, {
-      owner: this.#owner(),
-      memory: this.#memory,
-      forget: (disposed) => this.#owned.delete(disposed),
-    });
-    this.#owned.add(executable);
-    return executable;
+    const own = this.#holdings.linearsOf(program, linears, options);
+    return this.#holdings.addExecutable(new ReferenceExecutable(program, own, options, this.#holdings));
   }
 
   alloc(spec: TensorSpec): DeviceTensor {
-    this.#check();
-    return this.#slots.alloc(spec);
+    return this.#holdings.alloc(spec);
   }
 
   free(tensor: DeviceTensor): void {
-    this.#check();
-    this.#slots.free(tensor);
+    this.#holdings.free(tensor);
   }
 
   write(tensor: DeviceTensor, data: Uint8Array): void {
-    this.#check();
-    this.#slots.write(tensor, data);
+    this.#holdings.write(tensor, data);
   }
 
-  async read(tensor: DeviceTensor): Promise<HostTensor> {
-    this.#check();
-    return this.#slots.read(tensor);
+  read(tensor: DeviceTensor): Promise<HostTensor> {
+    return this.#holdings.read(tensor);
   }
 
   allocated(): number {
-    return this.#memory.allocated() + this.#slots.bytes;
+    return this.#holdings.allocated();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#disposed) return;
-    for (const owned of [...this.#owned]) owned[Symbol.dispose]();
-    this.#slots.clear();
-    this.#disposed = true;
-  }
-
-  /** The linear as one of this backend's that fits its place. */
-  #own(use: LinearUse, linear: QuantizedLinear): ReferenceLinear {
-    checkLinearUse(use, linear, { own: linear instanceof ReferenceLinear && this.#owned.has(linear) });
-    return linear as ReferenceLinear;
-  }
-
-  #check(): void {
-    if (this.#disposed) throw disposedError(this.#owner());
-  }
-
-  #owner(): string {
-    return `backend '${this.name}'`;
+    this.#holdings.dispose();
   }
 }

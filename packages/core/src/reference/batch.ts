@@ -197,12 +197,3 @@ function checkInjections(given: StepSequence, tokens: number, demands: Demands):
     }
   }
 }
-
-/** Throws ERR_BAD_ARGUMENT unless a sequence of `length` tokens can be cut to `wanted` of them. */
-export function checkShortened(id: SequenceId, length: number, wanted: number): void {
-  if (Number.isInteger(wanted) && wanted >= 0 && wanted <= length) return;
-  throw new LowbitError('ERR_BAD_ARGUMENT', `cannot truncate a sequence of ${length} tokens to ${wanted}`, {
-    hint: 'Pass a whole number from 0 to its length.',
-    details: { sequence: id },
-  });
-}

@@ -5,27 +5,17 @@ import { disposedError } from '../disposed.ts';
 import { toFloat32 } from '../dtype.ts';
 import { opConstants, opInputs, opResults } from '../program/infer.ts';
 import { outputRequests, outputsOf } from '../program/outputs.ts';
-import {
-  type CompileOptions,
-  DEFAULT_MAX_SEQUENCES,
-  type Executable,
-  type SequenceId,
-  type StepOptions,
-  type StepOutputs,
-  type StepSequence,
-} from '../spec/backend.ts';
+import type { CompileOptions, Executable, SequenceId, StepOptions, StepOutputs, StepSequence } from '../spec/backend.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Program } from '../spec/program.ts';
 import { type Demands, planStep, readDemands } from './batch.ts';
 import { runOp, type StepState } from './interpreter.ts';
 import type { ReferenceLinear } from './linear.ts';
-import type { Memory } from './memory.ts';
 import { Rotations } from './rotation.ts';
 import { Sequences } from './sequences.ts';
 
 export class ReferenceExecutable implements Executable {
   readonly #owner: string;
-  readonly #memory: Memory;
   readonly #program: Program;
   readonly #linears: readonly ReferenceLinear[];
   readonly #constants: readonly (Float32Array | undefined)[];
@@ -44,24 +34,27 @@ export class ReferenceExecutable implements Executable {
     program: Program,
     linears: readonly ReferenceLinear[],
     options: CompileOptions,
-    home: { readonly owner: string; readonly memory: Memory; forget(executable: ReferenceExecutable): void },
+    home: { readonly owner: string; release(executable: ReferenceExecutable): void },
   ) {
     this.#owner = `an executable of ${home.owner}`;
-    this.#memory = home.memory;
-    this.#onDispose = home.forget;
+    this.#onDispose = home.release;
     this.#program = program;
     this.#linears = linears;
     const used = new Set(program.ops.flatMap(opConstants));
     this.#constants = program.constants.map((constant, id) => (used.has(id) ? toFloat32(constant).slice() : undefined));
     this.#constantBytes = this.#constants.reduce((sum, constant) => sum + (constant?.byteLength ?? 0), 0);
-    this.#memory.take(this.#constantBytes);
     this.#demands = readDemands(program, options.contextLength);
-    this.#sequences = new Sequences(program.caches, options.maxSequences ?? DEFAULT_MAX_SEQUENCES, this.#memory);
+    this.#sequences = new Sequences(program.caches, options.maxSequences);
     this.#lastReader = lastReaders(program);
   }
 
   memory(): { readonly scratch: number; readonly cache: number } {
     return { scratch: this.#scratch, cache: this.#sequences.bytes };
+  }
+
+  /** All bytes that it holds. */
+  get bytes(): number {
+    return this.#disposed ? 0 : this.#constantBytes + this.#scratch + this.#sequences.bytes;
   }
 
   open(): SequenceId {
@@ -114,7 +107,7 @@ export class ReferenceExecutable implements Executable {
       throw error;
     } finally {
       this.#running = false;
-      this.#count(-this.#scratch);
+      this.#scratch = 0;
     }
   }
 
@@ -122,7 +115,6 @@ export class ReferenceExecutable implements Executable {
     if (this.#disposed) return;
     this.#disposed = true;
     this.#sequences.closeAll();
-    this.#memory.give(this.#constantBytes);
     this.#onDispose(this);
   }
 
@@ -138,20 +130,14 @@ export class ReferenceExecutable implements Executable {
       const results = runOp(op, state);
       for (const [i, id] of opResults(op).entries()) {
         state.values[id] = results[i]!;
-        this.#count(results[i]!.byteLength);
+        this.#scratch += results[i]!.byteLength;
       }
       for (const id of new Set([...opInputs(op), ...opResults(op)])) {
         if (this.#lastReader[id] !== index) continue;
-        this.#count(-state.values[id]!.byteLength);
+        this.#scratch -= state.values[id]!.byteLength;
         state.values[id] = undefined;
       }
     }
-  }
-
-  #count(bytes: number): void {
-    this.#scratch += bytes;
-    if (bytes > 0) this.#memory.take(bytes);
-    else this.#memory.give(-bytes);
   }
 
   /** The sequences, if they may be changed now. */

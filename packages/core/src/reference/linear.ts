@@ -1,22 +1,20 @@
 // A weight prepared on the reference backend.
 
+import { checkOperands } from '../backend/checks.ts';
 import { disposedError } from '../disposed.ts';
 import type { DeviceTensor, OutlierCount, QuantizedLinear } from '../spec/backend.ts';
-import { LowbitError } from '../spec/errors.ts';
 import type { Format } from '../spec/format.ts';
 import type { HostTensor, Matrix } from '../spec/tensor.ts';
 import { multiply } from './matmul.ts';
-import type { Memory } from './memory.ts';
 import type { Rotations } from './rotation.ts';
 import type { HeldWeight } from './weights.ts';
 
 /** What a linear needs of the backend that made it. */
 export interface LinearHome {
   readonly owner: string;
-  readonly memory: Memory;
   /** Values of a slot. Throws ERR_DISPOSED or ERR_BAD_ARGUMENT. */
   values(tensor: DeviceTensor): Float32Array;
-  forget(linear: ReferenceLinear): void;
+  release(linear: ReferenceLinear): void;
 }
 
 export class ReferenceLinear implements QuantizedLinear {
@@ -36,7 +34,6 @@ export class ReferenceLinear implements QuantizedLinear {
     this.#home = home;
     this.#bias = bias;
     this.#weight = weight;
-    home.memory.take(this.bytes);
   }
 
   get outliers(): OutlierCount | undefined {
@@ -56,21 +53,7 @@ export class ReferenceLinear implements QuantizedLinear {
   }
 
   forward(x: DeviceTensor, out: DeviceTensor): void {
-    const [count, inp] = this.shape;
-    const rows = x.shape[0] ?? 0;
-    if (
-      x.slot === out.slot ||
-      x.shape.length !== 2 ||
-      x.shape[1] !== inp ||
-      out.shape.length !== 2 ||
-      out.shape[0] !== rows ||
-      out.shape[1] !== count
-    ) {
-      throw new LowbitError(
-        'ERR_BAD_ARGUMENT',
-        `a linear [${count}, ${inp}] takes x [rows, ${inp}] and another tensor [rows, ${count}], got [${x.shape.join(', ')}] and [${out.shape.join(', ')}]`,
-      );
-    }
+    checkOperands(this.shape, x, out);
     multiply(this.#held(), this.shape, this.#home.values(x), this.#bias, this.#home.values(out));
   }
 
@@ -89,8 +72,7 @@ export class ReferenceLinear implements QuantizedLinear {
   [Symbol.dispose](): void {
     if (!this.#weight) return;
     this.#weight = undefined;
-    this.#home.memory.give(this.bytes);
-    this.#home.forget(this);
+    this.#home.release(this);
   }
 
   #held(): HeldWeight {

@@ -1,10 +1,8 @@
 // The sequences of an executable and their cached keys and values.
 
+import { checkShortened, SequenceTable } from '../backend/sequences.ts';
 import type { SequenceId } from '../spec/backend.ts';
-import { LowbitError } from '../spec/errors.ts';
 import type { CacheUse } from '../spec/program.ts';
-import { checkShortened } from './batch.ts';
-import type { Memory } from './memory.ts';
 
 /** Cached rows of one layer: `rows` of them are valid, the arrays may be longer. */
 export interface Cache {
@@ -23,44 +21,39 @@ export interface Sequence {
 
 const EMPTY = new Float32Array(0);
 
-/** Open sequences by id. Every array of a cache is counted in `memory` while it is reachable from here. */
+/** Open sequences by id. */
 export class Sequences {
-  readonly #memory: Memory;
   readonly #uses: readonly CacheUse[];
-  readonly #most: number;
-  readonly #open = new Map<SequenceId, Sequence>();
-  #next = 0;
+  readonly #table: SequenceTable<Sequence>;
   /** Bytes of all caches. */
   bytes = 0;
 
-  constructor(uses: readonly CacheUse[], most: number, memory: Memory) {
+  constructor(uses: readonly CacheUse[], most: number | undefined) {
     this.#uses = uses;
-    this.#most = most;
-    this.#memory = memory;
+    this.#table = new SequenceTable(most);
   }
 
   /** Throws ERR_BAD_ARGUMENT for an unknown or closed sequence. */
   get(id: SequenceId): Sequence {
-    const sequence = this.#open.get(id);
-    if (!sequence) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no open sequence ${id}`, { details: { sequence: id } });
-    return sequence;
+    return this.#table.get(id);
   }
 
   open(): SequenceId {
-    return this.#add({ length: 0, remembers: false, caches: this.#uses.map(() => ({ k: EMPTY, v: EMPTY, rows: 0 })) });
+    return this.#table.add(() => ({ length: 0, remembers: false, caches: this.#uses.map(() => ({ k: EMPTY, v: EMPTY, rows: 0 })) }));
   }
 
   fork(id: SequenceId, length = this.get(id).length): SequenceId {
     const from = this.get(id);
     checkShortened(id, from.length, length);
-    const caches = from.caches.map((cache, i) => {
-      const { k, v } = this.#widths(i);
-      const rows = this.#uses[i]!.rows === 'tokens' ? length : cache.rows;
-      return { k: cache.k.slice(0, rows * k), v: cache.v.slice(0, rows * v), rows };
+    return this.#table.add(() => {
+      const caches = from.caches.map((cache, i) => {
+        const { k, v } = this.#widths(i);
+        const rows = this.#uses[i]!.rows === 'tokens' ? length : cache.rows;
+        return { k: cache.k.slice(0, rows * k), v: cache.v.slice(0, rows * v), rows };
+      });
+      for (const cache of caches) this.bytes += cacheBytes(cache);
+      return { length, remembers: from.remembers, caches };
     });
-    const copy = this.#add({ length, remembers: from.remembers, caches });
-    for (const cache of caches) this.#count(cacheBytes(cache));
-    return copy;
   }
 
   truncate(id: SequenceId, length: number): void {
@@ -71,13 +64,12 @@ export class Sequences {
   }
 
   close(id: SequenceId): void {
-    const sequence = this.get(id);
-    this.#open.delete(id);
-    for (const cache of sequence.caches) this.#count(-cacheBytes(cache));
+    for (const cache of this.#table.remove(id).caches) this.bytes -= cacheBytes(cache);
   }
 
   closeAll(): void {
-    for (const id of [...this.#open.keys()]) this.close(id);
+    this.#table.clear();
+    this.bytes = 0;
   }
 
   /** Appends rows to cache `index`, growing it to at most `limit` rows of room. */
@@ -94,7 +86,7 @@ export class Sequences {
     cache.k.set(k, cache.rows * widths.k);
     cache.v.set(v, cache.rows * widths.v);
     cache.rows = rows;
-    this.#count(cacheBytes(cache) - before);
+    this.bytes += cacheBytes(cache) - before;
   }
 
   /** What `restore` needs to bring the sequence back: rows past the valid ones may be overwritten meanwhile, valid ones may not. */
@@ -103,31 +95,13 @@ export class Sequences {
   }
 
   restore(sequence: Sequence, saved: Sequence): void {
-    for (const [i, cache] of sequence.caches.entries()) this.#count(cacheBytes(saved.caches[i]!) - cacheBytes(cache));
+    for (const [i, cache] of sequence.caches.entries()) this.bytes += cacheBytes(saved.caches[i]!) - cacheBytes(cache);
     Object.assign(sequence, saved);
-  }
-
-  #add(sequence: Sequence): SequenceId {
-    if (this.#open.size >= this.#most) {
-      throw new LowbitError('ERR_LIMIT', `${this.#most} sequences are open already`, {
-        hint: 'Close one, or compile with a larger maxSequences.',
-        details: { limit: this.#most },
-      });
-    }
-    const id = this.#next++ as SequenceId;
-    this.#open.set(id, sequence);
-    return id;
   }
 
   #widths(index: number): { readonly k: number; readonly v: number } {
     const { heads, keyDim, valueDim } = this.#uses[index]!;
     return { k: heads * keyDim, v: heads * valueDim };
-  }
-
-  #count(bytes: number): void {
-    this.bytes += bytes;
-    if (bytes > 0) this.#memory.take(bytes);
-    else this.#memory.give(-bytes);
   }
 }
 

@@ -1,5 +1,6 @@
 // A loaded program: the pieces of a cut, each on its backend, run as one.
 
+import { SequenceTable } from '../backend/sequences.ts';
 import { disposeAll } from '../dispose.ts';
 import { disposedError } from '../disposed.ts';
 import type { ProgramPiece } from '../program/cut.ts';
@@ -32,9 +33,9 @@ export class SplitProgram implements LoadedProgram {
   readonly #prepared: Map<Backend, QuantizedLinear[]>;
   readonly #options: LoadOptions;
   readonly #names: StepNames;
-  readonly #sequences = new Map<SequenceId, SequenceId[]>();
+  /** Ids in the pieces. */
+  readonly #sequences: SequenceTable<SequenceId[]>;
   #runs: readonly PieceRun[] = [];
-  #next = 0;
   #busy = false;
   #disposed = false;
 
@@ -43,6 +44,7 @@ export class SplitProgram implements LoadedProgram {
     this.#places = places;
     this.#prepared = prepared;
     this.#options = options;
+    this.#sequences = new SequenceTable(options.maxSequences);
     this.#names = stepNames(places.map(({ piece }) => piece));
   }
 
@@ -88,7 +90,7 @@ export class SplitProgram implements LoadedProgram {
 
   length(id: SequenceId): number {
     this.#check();
-    return this.#runs[0]!.executable.length(this.#known(id)[0]!);
+    return this.#runs[0]!.executable.length(this.#sequences.get(id)[0]!);
   }
 
   truncate(id: SequenceId, length: number): void {
@@ -96,14 +98,13 @@ export class SplitProgram implements LoadedProgram {
   }
 
   close(id: SequenceId): void {
-    const ids = this.#ids(id);
-    this.#sequences.delete(id);
-    for (const [i, own] of ids.entries()) this.#runs[i]!.executable.close(own);
+    this.#idle();
+    for (const [i, own] of this.#sequences.remove(id).entries()) this.#runs[i]!.executable.close(own);
   }
 
   async step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
     this.#idle();
-    const ids = batch.map(({ id }) => this.#known(id));
+    const ids = batch.map(({ id }) => this.#sequences.get(id));
     checkNames(batch, this.#names);
     const wanted = outputRequests(this.program, options);
     this.#busy = true;
@@ -234,35 +235,22 @@ export class SplitProgram implements LoadedProgram {
 
   #add(make: (executable: Executable, at: number) => SequenceId): SequenceId {
     this.#idle();
-    const most = this.#options.maxSequences ?? DEFAULT_MAX_SEQUENCES;
-    if (this.#sequences.size >= most) {
-      throw new LowbitError('ERR_LIMIT', `${most} sequences are open already`, {
-        hint: 'Close one, or load with a larger maxSequences.',
-        details: { limit: most },
-      });
-    }
-    const ids: SequenceId[] = [];
-    try {
-      for (const [at, { executable }] of this.#runs.entries()) ids.push(make(executable, at));
-    } catch (error) {
-      for (const [at, id] of ids.entries()) this.#runs[at]!.executable.close(id);
-      throw error;
-    }
-    const id = this.#next++ as SequenceId;
-    this.#sequences.set(id, ids);
-    return id;
+    return this.#sequences.add(() => {
+      const ids: SequenceId[] = [];
+      try {
+        for (const [at, { executable }] of this.#runs.entries()) ids.push(make(executable, at));
+      } catch (error) {
+        for (const [at, id] of ids.entries()) this.#runs[at]!.executable.close(id);
+        throw error;
+      }
+      return ids;
+    });
   }
 
   /** The sequence's ids in the pieces, if it may be changed now. */
   #ids(id: SequenceId): SequenceId[] {
     this.#idle();
-    return this.#known(id);
-  }
-
-  #known(id: SequenceId): SequenceId[] {
-    const ids = this.#sequences.get(id);
-    if (!ids) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no open sequence ${id}`, { details: { sequence: id } });
-    return ids;
+    return this.#sequences.get(id);
   }
 
   #idle(): void {

@@ -15,8 +15,8 @@ import {
   type ModelDescription,
   type Runtime,
 } from '@lowbit/core';
-import { fitSensitivity, type SensitivityPoint } from '@lowbit/core/allocation';
 import { defaultAdapters } from '../adapters/index.ts';
+import { fitSensitivity, type SensitivityPoint } from '../allocation/index.ts';
 import { refuseEncoder } from '../model/encoder.ts';
 import { tokenIds } from '../model/ids.ts';
 import { logicalModel, readLogical, weightReader } from '../model/stored.ts';
@@ -59,7 +59,7 @@ const DEFAULT_LEVELS: readonly number[] = [0.02];
 
 /**
  * Sensitivities of linears: for each, and each level of noise, the loss of the model in which it alone is noisy; fitted by a line through the origin.
- * For `allocateBits` of `@lowbit/core/allocation`. Equal arguments give equal numbers. The cost is about half a pass of all tokens through the model
+ * For `allocateBits` of `@lowbit/models/allocation`. Equal arguments give equal numbers. The cost is about half a pass of all tokens through the model
  * per linear and level; memory is one layer's weights, and for every linear and level the residual stream of the tokens.
  *
  * Throws ERR_BAD_ARGUMENT (no tokens, ids beyond the vocabulary, levels that are no numbers above 0, linears that the model does not have), ERR_LIMIT (a

@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { Addon } from './addon.node.ts';
 import { builtFor } from './built-for.node.ts';
-import { loadBinding } from './load.node.ts';
 
 let dir = '';
 beforeAll(() => {
@@ -54,7 +54,11 @@ it('says of an addon for another machine that it is one, and of garbage what the
   const foreign = library('foreign.node', process.arch === 'arm64' ? elf(62) : elf(183));
   const here = `${process.platform}-${process.arch}`;
   const other = process.arch === 'arm64' ? 'linux-x64' : 'linux-arm64';
-  expect(() => loadBinding({ path: foreign })).toThrow(
+  const addon = new Addon({
+    ...{ backend: 'made', package: '@lowbit/kernels-made', file: 'lowbit_made.node', from: import.meta.url, variable: 'LOWBIT_MADE_ADDON' },
+    ...{ abi: 1, functions: [], build: '' },
+  });
+  expect(() => addon.load({ path: foreign })).toThrow(
     expect.objectContaining({
       code: 'ERR_BACKEND_UNAVAILABLE',
       message: expect.stringContaining(`it is built for ${other}, and this is ${here}`),
@@ -62,7 +66,7 @@ it('says of an addon for another machine that it is one, and of garbage what the
     }),
   );
   writeFileSync(join(dir, 'garbage.node'), 'this is no library');
-  expect(() => loadBinding({ path: join(dir, 'garbage.node') })).toThrow(
+  expect(() => addon.load({ path: join(dir, 'garbage.node') })).toThrow(
     expect.objectContaining({ code: 'ERR_BACKEND_UNAVAILABLE', message: expect.stringContaining('garbage.node') }),
   );
 });

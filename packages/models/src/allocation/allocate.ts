@@ -1,6 +1,6 @@
 // Which choice for which layer: the smallest predicted loss within a number of bits.
 
-import { LowbitError } from '../spec/errors.ts';
+import { LowbitError } from '@lowbit/core';
 import { type AllocationBudget, type AllocationChoice, type AllocationLayer, budgetBits, choiceLoss, decisions } from './problem.ts';
 import { solve } from './solve.ts';
 

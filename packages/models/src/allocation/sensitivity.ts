@@ -1,6 +1,6 @@
 // A layer's sensitivity from measurements: the slope of the linearity theorem.
 
-import { LowbitError } from '../spec/errors.ts';
+import { LowbitError } from '@lowbit/core';
 
 /** One measurement: the loss when a layer alone has an error. */
 export interface SensitivityPoint {

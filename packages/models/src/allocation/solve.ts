@@ -7,7 +7,7 @@
 // whose states are (bits, cost) pairs that no other beats, best hopes first, bounded by the rest (after D. Pisinger, "A minimal algorithm for the
 // multiple-choice knapsack problem", 1995). It needs no common unit of the bits, which tables and padding leave none of.
 
-import { breather } from '../breath.ts';
+import { breather } from '@lowbit/core';
 import type { Decision } from './problem.ts';
 
 export interface SolveOptions {

@@ -1,8 +1,7 @@
 // The allocation problem: what is chosen for each layer, what that costs in bits and in loss, and how many bits there are. All of it is data; nothing
 // here knows a method.
 
-import { isPlainRecord } from '../record.ts';
-import { LowbitError } from '../spec/errors.ts';
+import { isPlainRecord, LowbitError } from '@lowbit/core';
 
 /** One way to store a layer. */
 export interface AllocationChoice {

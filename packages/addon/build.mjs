@@ -1,0 +1,82 @@
+// @ts-check
+// Builds an addon where there is a C++ toolchain; says so and goes on where there is none, unless LOWBIT_REQUIRE names its package. With cmake-js and the
+// headers of node-api-headers: a build downloads nothing.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** @type {(dir: string) => string[]} */
+const filesBelow = (dir) =>
+  readdirSync(dir, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(dir, entry.name);
+    return entry.isDirectory() ? filesBelow(path) : [path];
+  });
+
+/** @type {(command: string, ...args: string[]) => boolean} */
+const works = (command, ...args) => spawnSync(command, args, { stdio: 'ignore' }).status === 0;
+
+/** What the machine lacks, as text; undefined if nothing. */
+function missing() {
+  const lacks = [];
+  if (!works('cmake', '--version')) lacks.push('cmake');
+  if (process.platform !== 'win32') {
+    if (!['c++', 'g++', 'clang++', process.env.CXX ?? ''].some((name) => name !== '' && works(name, '--version')))
+      lacks.push('a C++ compiler');
+    if (!works('make', '--version') && !works('ninja', '--version')) lacks.push('make or ninja');
+  }
+  return lacks.length > 0 ? lacks.join(' and ') : undefined;
+}
+
+/** @type {(home: string) => string | undefined} path of cmake-js's command, if it is installed: those who only use the package do without */
+function cmakeJs(home) {
+  try {
+    return join(dirname(createRequire(join(home, 'package.json')).resolve('cmake-js/package.json')), 'bin', 'cmake-js');
+  } catch {
+    return undefined;
+  }
+}
+
+/** @type {(home: string, sources: readonly string[], facts: string) => string} what an addon is made of */
+function fingerprint(home, sources, facts) {
+  const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${process.env.CXX ?? ''} ${facts}\n`);
+  const files = ['CMakeLists.txt', 'package.json', ...sources].map((name) => join(home, name));
+  for (const file of [...files, ...filesBelow(join(home, 'native')).sort()])
+    hash.update(file.slice(home.length)).update(readFileSync(file));
+  return hash.digest('hex');
+}
+
+/** @type {typeof import('@lowbit/addon/build').buildAddon} */
+export function buildAddon({ home: url, file, sources = [], facts = '', prepare }) {
+  const home = fileURLToPath(url);
+  const name = basename(home);
+  const addon = join(home, 'build', 'Release', file);
+  const stamp = join(home, 'build', 'stamp');
+  const wanted = fingerprint(home, sources, facts);
+  if (existsSync(addon) && existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return 0;
+  const required = (process.env.LOWBIT_REQUIRE ?? '').split(',').includes(name);
+  const lacks = missing();
+  if (lacks !== undefined) {
+    console.warn(`${name}: NOT BUILT, this machine has no ${lacks}. Its tests are skipped; everything else works without it.`);
+    console.warn(`${name}: to build it, install cmake, make and g++ 12 or clang 15 or later, and build again.`);
+    if (required) console.error(`${name}: LOWBIT_REQUIRE names it, so this is an error.`);
+    return required ? 1 : 0;
+  }
+  const bin = cmakeJs(home);
+  if (bin === undefined) {
+    console.error(`${name}: the tools of its build are not installed. Run: npm install --no-save cmake-js node-addon-api node-api-headers`);
+    return 1;
+  }
+  prepare?.();
+  const args = [bin, 'compile', '--directory', home, '--log-level', 'warn', '--parallel', String(availableParallelism())];
+  const { status } = spawnSync(process.execPath, args, { stdio: 'inherit', cwd: home });
+  if (status !== 0 || !existsSync(addon)) {
+    console.error(`${name}: the build failed, see above. Remove the folder build in ${name} to start afresh.`);
+    return 1;
+  }
+  writeFileSync(stamp, wanted);
+  return 0;
+}
