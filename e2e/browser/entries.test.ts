@@ -8,7 +8,6 @@ import { describe, expect, it } from 'vitest';
 const BUDGETS: Readonly<Record<string, number>> = {
   '@lowbit/core': 59,
   '@lowbit/core/layouts': 29,
-  '@lowbit/core/allocation': 4.5,
   '@lowbit/hqq': 39,
   '@lowbit/bnb': 34,
   '@lowbit/higgs': 32,
