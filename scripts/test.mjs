@@ -45,7 +45,10 @@ if (step('install', install)) {
   step('layers', () => run('node', ['tools/check-layers.mjs']));
   const colors = process.stdout.isTTY ? 'force' : 'off';
   step('lint', () => run('biome', ['ci', '--error-on-warnings', `--colors=${colors}`, '.']));
-  step('types', () => run('tsc', ['--noEmit']) && run('tsc', ['--noEmit', '-p', 'tools']));
+  step(
+    'types',
+    () => run('tsc', ['--noEmit']) && run('tsc', ['--noEmit', '-p', 'tools']) && run('tsc', ['--noEmit', '-p', 'tsconfig.browser.json']),
+  );
   console.log('\n== tests');
   counts = tests();
 }

@@ -1,4 +1,11 @@
+import type { Options } from 'tsup';
 import { library } from '../../tsup.shared.ts';
 
-const config: ReturnType<typeof library> = library();
+const base = library() as Options;
+const { browser, ...others } = base.entry as Record<string, string>;
+/** The browser's declarations are a file of their own: shared ones would be neither in one entry nor in the other. */
+const config: Options[] = [
+  { ...base, dts: { entry: others } },
+  { ...base, entry: { browser: browser! }, dts: { only: true }, clean: false },
+];
 export default config;

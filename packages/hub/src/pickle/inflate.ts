@@ -9,7 +9,7 @@ export async function inflate(packed: Uint8Array, size: number, file: string): P
   const writer = stream.writable.getWriter();
   // Errors of the writing side come out of the reading side, too.
   const written = (async () => {
-    await writer.write(packed);
+    await writer.write(packed as Uint8Array<ArrayBuffer>);
     await writer.close();
   })().catch(() => undefined);
   const reader = (stream.readable as ReadableStream<Uint8Array>).getReader();

@@ -10,9 +10,10 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';
 import { needs } from '../../../../fixtures/needs.ts';
 import { failure, folderOf, temporaryFolder } from '../testing.node.ts';
-import { JOURNAL_FILE } from './journal.node.ts';
+import { JOURNAL_FILE } from './journal.ts';
 import { PT_METADATA, planFiles } from './shards.ts';
-import { createSafetensorsSink, type SafetensorsSink, type SafetensorsSinkOptions } from './sink.node.ts';
+import { createSafetensorsSink } from './sink.node.ts';
+import type { SafetensorsSink, SafetensorsSinkOptions } from './sink.ts';
 import { doUnit, JOB, jobBytes, jobLate, jobTensors, runJob } from './sink-job.node.ts';
 import { openSafetensors } from './source.node.ts';
 
@@ -335,13 +336,18 @@ describe('folders that exist', () => {
     expect(await readdir(out)).toEqual(['model.safetensors']);
   });
 
-  test('dispose without close removes the work, unless it is to be kept', async () => {
+  test('dispose without close removes the work, unless it is to be kept and something was committed', async () => {
     await using temp = await temporaryFolder();
-    for (const keepPartial of [false, true]) {
-      const sink = await createSafetensorsSink(join(temp.path, 'out'), { ...job, keepPartial });
+    for (const [keepPartial, committed] of [
+      [false, true],
+      [true, false], // there is nothing to go on with
+      [true, true],
+    ]) {
+      const sink = await createSafetensorsSink(join(temp.path, 'out'), { ...job, keepPartial: keepPartial! });
       await sink.reserve(one, {});
+      if (committed) await sink.commit('a', null);
       await sink[Symbol.asyncDispose]();
-      expect(await readdir(temp.path)).toEqual(keepPartial ? ['out.partial'] : []);
+      expect(await readdir(temp.path)).toEqual(keepPartial && committed ? ['out.partial'] : []);
     }
   });
 });

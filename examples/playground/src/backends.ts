@@ -1,0 +1,7 @@
+// The one place where backends are listed, best first: the first that is available and runs the model is taken.
+
+import { type BackendProvider, referenceBackend } from '@lowbit/core';
+
+export function backends(): readonly BackendProvider[] {
+  return [referenceBackend()];
+}

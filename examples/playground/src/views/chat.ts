@@ -1,0 +1,198 @@
+// Talking to a model, or letting it continue a text.
+
+import { CallError } from '../client.ts';
+import { button, find, html } from '../dom.ts';
+import { announce, clearError, showError } from '../notices.ts';
+import type { Answer, Loaded, Message, Source } from '../protocol.ts';
+import type { App } from '../state.ts';
+import { bytesText } from '../text.ts';
+
+const EXAMPLE = 'It was a fine morning, and';
+
+export function createChat(app: App): { open(source: Source): Promise<void> } {
+  const head = find('chat-head');
+  const transcript = find('transcript');
+  const composer = find<HTMLFormElement>('composer');
+  const prompt = find<HTMLTextAreaElement>('prompt');
+  const send = find<HTMLButtonElement>('send');
+  const stop = find<HTMLButtonElement>('stop');
+  const stats = find('chat-stats');
+  const bar = find<HTMLProgressElement>('load-bar');
+  const error = find('chat-error');
+  let model: Loaded | undefined;
+  let messages: Message[] = [];
+  let running: AbortController | undefined;
+  let loading: AbortController | undefined;
+  showClosed('');
+
+  function showClosed(said: string): void {
+    model = undefined;
+    messages = [];
+    composer.hidden = true;
+    head.classList.add('closed');
+    transcript.hidden = true;
+    transcript.replaceChildren();
+    head.replaceChildren(
+      html('p', { class: 'hint' }, 'No model is open. Open a saved one, or the chosen one as it is, to compare.'),
+      button('Open the chosen model as it is', {}, () => app.chosen && open(app.chosen.source)),
+    );
+    stats.textContent = said;
+  }
+
+  async function open(source: Source): Promise<void> {
+    running?.abort();
+    loading?.abort();
+    loading = new AbortController();
+    const { signal } = loading;
+    clearError(error);
+    showClosed('');
+    bar.value = 0;
+    bar.hidden = false;
+    head.replaceChildren(
+      html('p', { class: 'hint' }, 'Loading…'),
+      button('Cancel', { class: 'quiet' }, () => loading?.abort()),
+    );
+    find('chat-title').focus();
+    find('chat-title').scrollIntoView({ block: 'nearest' });
+    try {
+      model = await app.call(
+        'load',
+        { source },
+        {
+          signal,
+          onProgress(progress) {
+            if (progress.kind === 'progress' && progress.total > 0) bar.value = progress.done / progress.total;
+          },
+        },
+      );
+      showOpen(model);
+    } catch (problem) {
+      showClosed('');
+      if (!(problem instanceof CallError && problem.aborted)) showError(error, problem);
+    } finally {
+      bar.hidden = true;
+    }
+  }
+
+  function showOpen({ label, chats, backend, weights }: Loaded): void {
+    head.replaceChildren(
+      html(
+        'div',
+        { class: 'chat-model' },
+        html('span', { class: 'model-name' }, label),
+        html('span', { class: 'saved-size' }, `${bytesText(weights)} of weights on the ${backend} backend`),
+      ),
+      button('Close', { class: 'quiet', 'aria-label': `Close ${label} and give its memory back` }, close),
+    );
+    head.classList.remove('closed');
+    transcript.hidden = false;
+    composer.hidden = false;
+    send.textContent = chats ? 'Send' : 'Continue';
+    find('prompt-label').textContent = chats ? 'Your message' : 'A text to continue';
+    prompt.placeholder = chats ? 'Ask something' : 'Begin a text; the model continues it';
+    prompt.value = chats ? '' : EXAMPLE;
+    announce(`${label} is open.`);
+    prompt.focus();
+  }
+
+  async function close(): Promise<void> {
+    running?.abort();
+    try {
+      const { before, after } = await app.call('close', {});
+      showClosed(`Closed: ${bytesText(before - after)} given back, ${bytesText(after)} still held.`);
+    } catch (problem) {
+      showError(error, problem);
+    }
+  }
+
+  composer.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    if (!model || running) return;
+    const { chats } = model;
+    const text = chats ? prompt.value.trim() : prompt.value;
+    if (text === '' && messages.length === 0) return;
+    running = new AbortController();
+    clearError(error);
+    if (text !== '') add('user', text, chats);
+    prompt.value = '';
+    const answer = add('assistant', '', chats);
+    transcript.setAttribute('aria-busy', 'true'); // read out when it is whole, not token by token
+    send.hidden = true;
+    stop.hidden = false;
+    stop.focus();
+    let written = '';
+    const keep = () => {
+      if (written !== '') messages.push({ role: 'assistant', content: written });
+      else (answer.closest('.message') ?? answer).remove();
+    };
+    try {
+      const began = performance.now();
+      const done = await app.call(
+        'generate',
+        { messages, ...sampling() },
+        {
+          signal: running.signal,
+          onProgress(progress) {
+            if (progress.kind !== 'text') return;
+            written += progress.text;
+            answer.append(progress.text);
+            transcript.scrollTop = transcript.scrollHeight;
+          },
+        },
+      );
+      keep();
+      showStats(done, performance.now() - began);
+    } catch (problem) {
+      keep();
+      if (problem instanceof CallError && problem.aborted) stats.textContent = 'Stopped.';
+      else showError(error, problem);
+    } finally {
+      running = undefined;
+      transcript.removeAttribute('aria-busy');
+      send.hidden = false;
+      stop.hidden = true;
+      if (!composer.hidden) prompt.focus();
+      prompt.required = chats || messages.length === 0;
+    }
+  });
+  stop.addEventListener('click', () => running?.abort());
+  prompt.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    composer.requestSubmit();
+  });
+
+  function add(role: Message['role'], content: string, chats: boolean): HTMLElement {
+    if (content !== '') messages.push({ role, content });
+    if (!chats) return continued(role, content);
+    const body = html('p', { class: 'message-text' }, content);
+    transcript.append(html('div', { class: `message ${role}` }, html('p', { class: 'who' }, role === 'user' ? 'You' : 'Model'), body));
+    transcript.scrollTop = transcript.scrollHeight;
+    return body;
+  }
+
+  /** One running text: what the user wrote stands out in it. */
+  function continued(role: Message['role'], content: string): HTMLElement {
+    const flow = transcript.querySelector('.flow') ?? html('p', { class: 'flow message-text' });
+    const part = html('span', { class: role }, content);
+    flow.append(part);
+    transcript.append(flow);
+    return part;
+  }
+
+  function sampling(): { readonly maxTokens: number; readonly temperature: number } {
+    const number = (id: string, fallback: number) => {
+      const { valueAsNumber } = find<HTMLInputElement>(id);
+      return Number.isNaN(valueAsNumber) ? fallback : valueAsNumber;
+    };
+    return { maxTokens: number('max-tokens', 60), temperature: number('temperature', 0.7) };
+  }
+
+  function showStats({ tokens, tokensPerSecond, memory, finishReason }: Answer, ms: number): void {
+    const reasons = { stop: 'The text ended', length: 'Stopped at the length asked for', context: 'The context is full' } as const;
+    const speed = tokens > 1 ? tokensPerSecond : (1000 * tokens) / ms;
+    stats.textContent = `${reasons[finishReason]}: ${tokens} tokens, ${speed.toFixed(1)} tokens/s. Holds ${bytesText(memory.weights)} of weights, ${bytesText(memory.kvCache)} of keys and values.`;
+  }
+
+  return { open };
+}

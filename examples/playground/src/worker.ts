@@ -1,0 +1,32 @@
+// The worker: it alone reads weights, quantizes, and runs the model, so that the page stays responsive.
+
+import { isLowbitError } from '@lowbit/core';
+import type { Calls, Failure, FromWorker, Progress, ToWorker } from './protocol.ts';
+import { handlers } from './worker/handlers.ts';
+
+const running = new Map<number, AbortController>();
+const scope = self as unknown as { postMessage(message: FromWorker): void };
+
+self.addEventListener('message', async ({ data }: MessageEvent<ToWorker>) => {
+  const { id } = data;
+  if ('cancel' in data) {
+    running.get(id)?.abort();
+    return;
+  }
+  const controller = new AbortController();
+  running.set(id, controller);
+  const context = { signal: controller.signal, report: (progress: Progress) => scope.postMessage({ id, progress }) };
+  try {
+    const handle = handlers[data.call] as (args: unknown, context: unknown) => Promise<Calls[keyof Calls][1]>;
+    scope.postMessage({ id, result: await handle(data.args, context) });
+  } catch (error) {
+    scope.postMessage({ id, failure: toFailure(error, controller.signal.aborted) });
+  } finally {
+    running.delete(id);
+  }
+});
+
+function toFailure(error: unknown, aborted: boolean): Failure {
+  if (isLowbitError(error)) return { code: error.code, message: error.message, hint: error.hint, aborted };
+  return { code: 'ERR_UNEXPECTED', message: error instanceof Error ? error.message : String(error), aborted };
+}

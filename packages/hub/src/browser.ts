@@ -1,0 +1,33 @@
+// The public names of @lowbit/hub in browsers, where `import '@lowbit/hub'` gives this module: folders are chosen files, directory handles, addresses or
+// models of the browser's store instead of paths. Nothing here, or in what it imports, knows Node.
+
+export { directoryFolder, filesFolder, type PathFile } from './browser/blob-folder.ts';
+export type { BlobLike, DirectoryHandleLike, FileLike } from './browser/dom.ts';
+export { openCheckpoint, type QuantizeCheckpointOptions, quantizeCheckpoint } from './browser/quantize.ts';
+export {
+  type BrowserStore,
+  type BrowserStoreOptions,
+  openBrowserStore,
+  type StoredFolder,
+  type StoredModel,
+} from './browser/store.ts';
+export { createStoreSink } from './browser/store-output.ts';
+export { type UrlFolderOptions, urlFolder } from './browser/url-folder.ts';
+export type { OpenCheckpointOptions, StoredCheckpoint } from './checkpoint.ts';
+export { writeConfig } from './config-file.ts';
+export type { OpenFile, RandomFile } from './file.ts';
+export type { ModelFolder } from './folder.ts';
+export { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
+export { BUILTIN_LAYOUTS } from './layouts/builtin.ts';
+export { higgsLayout } from './layouts/higgs.ts';
+export { hqqLayout } from './layouts/hqq.ts';
+export { hqqNestedLayout } from './layouts/hqq-nested.ts';
+export { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
+export { checkpointNotes } from './notes.ts';
+export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts';
+export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, TorchTensor } from './pickle/values.ts';
+export { type PlanQuantizationOptions, planQuantization } from './plan-quantization.ts';
+export type { FileSource, SourceFile } from './reading.ts';
+export * from './safetensors/index.ts';
+export type { SafetensorsSink, SafetensorsSinkOptions } from './safetensors/sink.ts';
+export type { QuantizationPlan, QuantizationReport, WriteModelOptions } from './write-model.ts';
