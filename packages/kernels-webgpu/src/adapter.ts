@@ -39,8 +39,8 @@ export async function findGpu(options: readonly string[] = []): Promise<Gpu> {
   if (known) return known;
   let dawn: Dawn;
   try {
-    // In a variable, and marked: bundlers for browsers leave it alone.
-    const name = 'webgpu';
+    // A name that bundlers for browsers do not see through: they would put Node's package into the page.
+    const name = ['web', 'gpu'].join('');
     dawn = (await import(/* @vite-ignore */ /* webpackIgnore: true */ name)) as Dawn;
   } catch (error) {
     throw unavailable(

@@ -17,7 +17,9 @@ export interface Counts {
 }
 
 export interface MachineLimits {
+  /** Bytes of a weight that are bound at once. */
   readonly binding: number;
+  /** Bytes of any buffer, all of which is bound. */
   readonly buffer: number;
   readonly workgroup: number;
 }
@@ -45,8 +47,9 @@ export class Machine {
     this.device = device;
     this.label = label;
     const { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupStorageSize } = device.limits;
-    const buffer = Math.min(maxBufferSize, maxStorageBufferBindingSize, binding);
-    this.limits = { binding: Math.floor(buffer / UNIT) * UNIT, buffer: maxBufferSize, workgroup: maxComputeWorkgroupStorageSize };
+    const whole = (bytes: number): number => Math.floor(bytes / UNIT) * UNIT;
+    const buffer = whole(Math.min(maxBufferSize, maxStorageBufferBindingSize));
+    this.limits = { binding: Math.min(buffer, whole(binding)), buffer, workgroup: maxComputeWorkgroupStorageSize };
     device.addEventListener?.('uncapturederror', this.#onError);
     device.lost.then(({ reason, message }) => {
       this.#failure = deviceLost(this.label, reason, message);
@@ -99,7 +102,7 @@ export class Machine {
   #buffer(bytes: number, usage: number, what: string): GpuBuffer {
     this.check();
     const size = Math.max(UNIT, Math.ceil(bytes / UNIT) * UNIT);
-    if (size > this.limits.binding) throw tooLarge(this.label, what, size, this.limits.binding);
+    if (size > this.limits.buffer) throw tooLarge(this.label, what, size, this.limits.buffer);
     const buffer = this.device.createBuffer({ label: what, size, usage });
     this.counts.buffers++;
     this.counts.bytes += size;
