@@ -1,0 +1,234 @@
+// One GPU: its buffers, counted; its pipelines, made once; and what goes wrong on it, found by error scopes.
+
+import { isLowbitError } from '@lowbit/core';
+import { deviceFault, deviceLost, outOfMemory, tooLarge } from './errors.ts';
+import { type GpuBuffer, type GpuDevice, type GpuError, type GpuOpaque, MAP_READ, STAGE_COMPUTE, USAGE } from './gpu.ts';
+import type { Kernel } from './wgsl/kernel.ts';
+
+/** What a machine has done so far, for tests and benchmarks. */
+export interface Counts {
+  buffers: number;
+  bytes: number;
+  submits: number;
+  dispatches: number;
+  /** Bytes that came back. */
+  read: number;
+  pipelines: number;
+}
+
+export interface MachineLimits {
+  /** Bytes of a weight that are bound at once. */
+  readonly binding: number;
+  /** Bytes of any buffer, all of which is bound. */
+  readonly buffer: number;
+  readonly workgroup: number;
+}
+
+const STORAGE = USAGE.storage | USAGE.copySrc | USAGE.copyDst;
+/** Of a binding, and of copies. */
+const UNIT = 16;
+
+export class Machine {
+  readonly device: GpuDevice;
+  /** For messages. */
+  readonly label: string;
+  readonly limits: MachineLimits;
+  readonly counts: Counts = { buffers: 0, bytes: 0, submits: 0, dispatches: 0, read: 0, pipelines: 0 };
+  readonly #pipelines = new Map<string, GpuOpaque>();
+  readonly #pending = new Map<string, Promise<GpuOpaque>>();
+  readonly #groupLayouts = new Map<string, GpuOpaque>();
+  readonly #layouts = new Map<string, GpuOpaque>();
+  readonly #onError = ({ error }: { readonly error: GpuError }): void => {
+    this.#failure ??= deviceFault(this.label, error.message);
+  };
+  #failure: Error | undefined;
+
+  constructor(device: GpuDevice, label: string, { binding = Number.POSITIVE_INFINITY }: { readonly binding?: number | undefined } = {}) {
+    this.device = device;
+    this.label = label;
+    const { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupStorageSize } = device.limits;
+    const whole = (bytes: number): number => Math.floor(bytes / UNIT) * UNIT;
+    const buffer = whole(Math.min(maxBufferSize, maxStorageBufferBindingSize));
+    this.limits = { binding: Math.min(buffer, whole(binding)), buffer, workgroup: maxComputeWorkgroupStorageSize };
+    device.addEventListener?.('uncapturederror', this.#onError);
+    device.lost.then(({ reason, message }) => {
+      this.#failure = deviceLost(this.label, reason, message);
+    });
+  }
+
+  /** Throws ERR_DEVICE once the device is lost, or has refused something. */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** `error` as a LowbitError: a promise that breaks when a device is lost says nothing of it. */
+  async explain(error: unknown): Promise<unknown> {
+    if (isLowbitError(error)) return error;
+    await Promise.resolve(); // `lost` settles beside what broke
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    if (this.#failure) return this.#failure;
+    // An aborted signal's reason is anything; what WebGPU throws has a name of its own.
+    const { name, message } = (error ?? {}) as { readonly name?: string; readonly message?: string };
+    return name === 'OperationError' || name === 'GPUPipelineError' || name === 'GPUError'
+      ? deviceFault(this.label, message ?? name)
+      : error;
+  }
+
+  /** Waits for `body`, whose failures are those of the device. */
+  async run<T>(body: () => Promise<T>): Promise<T> {
+    this.check();
+    try {
+      const result = await body();
+      this.check();
+      return result;
+    } catch (error) {
+      throw await this.explain(error);
+    }
+  }
+
+  /** `bytes` of storage, zeros. Throws ERR_LIMIT where they are more than is bound at once. */
+  storage(bytes: number, what: string): GpuBuffer {
+    return this.#buffer(bytes, STORAGE, what);
+  }
+
+  uniform(bytes: number, what: string): GpuBuffer {
+    return this.#buffer(bytes, USAGE.uniform | USAGE.copyDst, what);
+  }
+
+  staging(bytes: number): GpuBuffer {
+    return this.#buffer(bytes, USAGE.mapRead | USAGE.copyDst, 'a copy for the host');
+  }
+
+  #buffer(bytes: number, usage: number, what: string): GpuBuffer {
+    this.check();
+    const size = Math.max(UNIT, Math.ceil(bytes / UNIT) * UNIT);
+    if (size > this.limits.buffer) throw tooLarge(this.label, what, size, this.limits.buffer);
+    const buffer = this.device.createBuffer({ label: what, size, usage });
+    this.counts.buffers++;
+    this.counts.bytes += size;
+    return buffer;
+  }
+
+  /** What the GPU still works with is given back when it is done. */
+  release(buffer: GpuBuffer | undefined): void {
+    if (buffer === undefined) return;
+    this.counts.buffers--;
+    this.counts.bytes -= buffer.size;
+    buffer.destroy();
+  }
+
+  /** What `body` makes, and whether there was memory for it: rejects with ERR_LIMIT where not. */
+  claim<T>(what: string, bytes: number, body: () => T): { readonly made: T; readonly settled: Promise<void> } {
+    this.device.pushErrorScope('out-of-memory');
+    let made: T;
+    let popped: Promise<GpuError | null>;
+    try {
+      made = body();
+    } finally {
+      popped = this.device.popErrorScope();
+      popped.catch(() => {}); // a lost device: said where it is waited for
+    }
+    const settled = popped.then((error) => {
+      if (error) throw outOfMemory(this.label, what, bytes, error);
+    });
+    settled.catch(() => {});
+    return { made, settled };
+  }
+
+  write(buffer: GpuBuffer, offset: number, data: Uint8Array): void {
+    this.check();
+    const whole = Math.floor(data.byteLength / 4) * 4;
+    if (whole > 0) this.device.queue.writeBuffer(buffer, offset, data, 0, whole);
+    if (whole === data.byteLength) return;
+    const rest = new Uint8Array(4);
+    rest.set(data.subarray(whole));
+    this.device.queue.writeBuffer(buffer, offset + whole, rest);
+  }
+
+  submit(buffers: readonly GpuOpaque[]): void {
+    this.check();
+    this.counts.submits++;
+    this.device.queue.submit(buffers);
+  }
+
+  /** Bytes of a staging buffer that was filled, copied out. */
+  async take(buffer: GpuBuffer, bytes: number): Promise<Uint8Array<ArrayBuffer>> {
+    await buffer.mapAsync(MAP_READ, 0, buffer.size);
+    const data = new Uint8Array(buffer.getMappedRange(0, buffer.size)).slice(0, bytes);
+    buffer.unmap();
+    this.counts.read += bytes;
+    return data;
+  }
+
+  groupLayout(kind: 'step' | 'launch' | 'cache', weights = 0): GpuOpaque {
+    return remembered(this.#groupLayouts, `${kind} ${weights}`, () => {
+      const types = {
+        step: ['storage', 'read-only-storage', 'read-only-storage'],
+        launch: ['uniform', ...new Array<string>(weights).fill('read-only-storage')],
+        cache: ['uniform', 'storage'],
+      }[kind];
+      const entries = types.map((type, binding) => ({
+        binding,
+        visibility: STAGE_COMPUTE,
+        buffer: { type, hasDynamicOffset: kind === 'cache' && binding === 0 },
+      }));
+      return this.device.createBindGroupLayout({ entries });
+    });
+  }
+
+  #descriptor(kernel: Kernel): {
+    readonly label: string;
+    readonly layout: GpuOpaque;
+    readonly compute: { module: GpuOpaque; entryPoint: string };
+  } {
+    const { name, weights, cache, code } = kernel;
+    const layout = remembered(this.#layouts, `${weights} ${cache}`, () =>
+      this.device.createPipelineLayout({
+        bindGroupLayouts: [this.groupLayout('step'), this.groupLayout('launch', weights), ...(cache ? [this.groupLayout('cache')] : [])],
+      }),
+    );
+    this.counts.pipelines++;
+    const module = this.device.createShaderModule({ label: name, code });
+    return { label: name, layout, compute: { module, entryPoint: 'main' } };
+  }
+
+  /** Made at once where it was not made before: the first launch may wait for it. */
+  pipeline(kernel: Kernel): GpuOpaque {
+    return remembered(this.#pipelines, kernel.name, () => this.device.createComputePipeline(this.#descriptor(kernel)));
+  }
+
+  has(kernel: Kernel): boolean {
+    return this.#pipelines.has(kernel.name);
+  }
+
+  /** Makes pipelines beside other work. */
+  async warm(kernels: Iterable<Kernel>): Promise<void> {
+    const wanted = new Map([...kernels].map((kernel) => [kernel.name, kernel]));
+    await Promise.all(
+      [...wanted.values()].map(async (kernel) => {
+        if (this.#pipelines.has(kernel.name)) return;
+        const made = remembered(this.#pending, kernel.name, () => this.device.createComputePipelineAsync(this.#descriptor(kernel)));
+        try {
+          this.#pipelines.set(kernel.name, await made);
+        } finally {
+          this.#pending.delete(kernel.name);
+        }
+      }),
+    );
+  }
+
+  /** `own`: the device was made for this machine. */
+  close({ own }: { readonly own: boolean }): void {
+    this.device.removeEventListener?.('uncapturederror', this.#onError);
+    if (own) this.device.destroy();
+  }
+}
+
+export function remembered<T>(known: Map<string, T>, key: string, make: () => T): T {
+  let value = known.get(key);
+  if (value === undefined) {
+    value = make();
+    known.set(key, value);
+  }
+  return value;
+}

@@ -1,0 +1,387 @@
+// A compiled program: its sequences here, its launches and their memory on the device. A step is one block of words, one submit, and one copy back.
+
+import {
+  type CompileOptions,
+  checkShortened,
+  DEFAULT_MAX_SEQUENCES,
+  type Demands,
+  disposedError,
+  type Executable,
+  elements,
+  type HostTensor,
+  LowbitError,
+  type OutputRequest,
+  outputRequests,
+  outputsOf,
+  type Program,
+  planStep,
+  readDemands,
+  type SequenceId,
+  type StepOptions,
+  type StepOutputs,
+  type StepPlan,
+  type StepSequence,
+} from '@lowbit/core';
+import { Caches, type SequenceCaches } from './caches.ts';
+import type { Machine } from './device.ts';
+import type { GpuBuffer, GpuOpaque } from './gpu.ts';
+import { choosesHere, LARGEST_KERNELS, LargestChooser, type LargestRequest, readPairs } from './largest.ts';
+import { DOMAIN } from './launches.ts';
+import type { StoredFloat } from './layout.ts';
+import { stepGroup } from './linear.ts';
+import type { LoweredProgram } from './lower.ts';
+import { LaunchPlan, MOST_ROWS, shareNumbers } from './plan.ts';
+import { stepBlock } from './step-block.ts';
+
+interface Sequence {
+  length: number;
+  remembers: boolean;
+  readonly caches: SequenceCaches;
+}
+
+/** What an executable needs of the backend that made it. */
+export interface ExecutableHome {
+  readonly owner: string;
+  readonly machine: Machine;
+  readonly kvDtype: StoredFloat;
+  release(executable: WebGpuExecutable): void;
+}
+
+/** How an output comes back. */
+interface Read {
+  readonly request: OutputRequest;
+  readonly rows: number;
+  /** Of the staging buffer. */
+  readonly at: number;
+  readonly bytes: number;
+  readonly chosen: LargestRequest | undefined;
+}
+
+/** Microseconds that a step's commands took to be written, and what was submitted, for tests and benchmarks. */
+export interface StepCosts {
+  encode: number;
+  dispatches: number;
+  submits: number;
+  read: number;
+}
+
+export class WebGpuExecutable implements Executable {
+  /** Of the last step. */
+  readonly costs: StepCosts = { encode: 0, dispatches: 0, submits: 0, read: 0 };
+  readonly #program: Program;
+  readonly #lowered: LoweredProgram;
+  readonly #home: ExecutableHome;
+  readonly #demands: Demands;
+  readonly #limit: number;
+  readonly #most: number;
+  readonly #plan: LaunchPlan;
+  readonly #caches: Caches;
+  readonly #numbers: GpuBuffer;
+  readonly #constants: GpuBuffer;
+  readonly #unbound: GpuBuffer;
+  readonly #unboundGroup: GpuOpaque;
+  readonly #choosers = new Map<string, LargestChooser>();
+  readonly #sequences = new Map<SequenceId, Sequence>();
+  readonly #topK: number;
+  #arena: GpuBuffer | undefined;
+  #step: GpuBuffer | undefined;
+  #staging: GpuBuffer | undefined;
+  #group: GpuOpaque | undefined;
+  #next = 1;
+  #running = false;
+  #disposed = false;
+
+  /** `program` is valid, and `lowered` was made of it. */
+  constructor(program: Program, lowered: LoweredProgram, options: CompileOptions, home: ExecutableHome) {
+    const { machine } = home;
+    this.#program = program;
+    this.#lowered = lowered;
+    this.#home = home;
+    this.#limit = options.contextLength;
+    this.#demands = readDemands(program, options.contextLength);
+    this.#most = options.maxSequences ?? DEFAULT_MAX_SEQUENCES;
+    this.#numbers = shareNumbers(machine, this.#most);
+    this.#caches = new Caches(machine, program.caches, home.kvDtype, this.#numbers);
+    this.#constants = machine.storage(lowered.constants.byteLength, 'constants of a program');
+    machine.write(this.#constants, 0, new Uint8Array(lowered.constants.buffer));
+    this.#unbound = machine.storage(16, 'no cache');
+    this.#unboundGroup = this.#caches.bind(this.#unbound);
+    this.#plan = new LaunchPlan(machine, lowered.tensors, lowered.launches, new Set(Object.values(program.outputs)));
+    // All routers of a program have the same.
+    const route = program.ops.find(({ op }) => op === 'route');
+    this.#topK = route?.op === 'route' ? route.topK : 0;
+  }
+
+  /** Makes the pipelines of steps with so many rows, by domain. A step makes those that it lacks, too. */
+  async warm(rows: readonly number[]): Promise<void> {
+    const missing = this.#plan.warm(rows);
+    if (missing) await missing;
+  }
+
+  memory(): { readonly scratch: number; readonly cache: number } {
+    if (this.#disposed) return { scratch: 0, cache: 0 };
+    const scratch = [this.#arena, this.#step, this.#staging].reduce((sum, buffer) => sum + (buffer?.size ?? 0), 0);
+    return { scratch, cache: this.#caches.bytes };
+  }
+
+  open(): SequenceId {
+    this.#idle();
+    return this.#add(() => ({ length: 0, remembers: false, caches: this.#caches.open() }));
+  }
+
+  fork(id: SequenceId, length = this.length(id)): SequenceId {
+    this.#idle();
+    const { length: whole, remembers, caches } = this.#get(id);
+    checkShortened(id, whole, length);
+    return this.#add(() => ({ length, remembers, caches: this.#caches.fork(caches, length) }));
+  }
+
+  length(id: SequenceId): number {
+    if (this.#disposed) throw disposedError(this.#owner);
+    return this.#get(id).length;
+  }
+
+  truncate(id: SequenceId, length: number): void {
+    this.#idle();
+    const sequence = this.#get(id);
+    checkShortened(id, sequence.length, length);
+    sequence.length = length;
+  }
+
+  close(id: SequenceId): void {
+    this.#idle();
+    this.#caches.close(this.#get(id).caches);
+    this.#sequences.delete(id);
+  }
+
+  async step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
+    this.#idle();
+    options.signal?.throwIfAborted();
+    const requests = outputRequests(this.#program, options);
+    const plan = planStep(batch, { get: (id) => this.#get(id) }, this.#demands);
+    const rows = this.#rows(plan);
+    this.#running = true;
+    try {
+      const outputs = await this.#home.machine.run(() => this.#run(plan, rows, requests));
+      if (this.#disposed) throw disposedError(this.#owner);
+      options.signal?.throwIfAborted(); // lengths are as before: what was appended is forgotten
+      for (const { sequence, tokens, encoder } of plan.shares) {
+        sequence.length += tokens.count;
+        sequence.remembers ||= encoder.count > 0;
+        this.#caches.remember(sequence.caches, encoder.count);
+      }
+      return outputs;
+    } finally {
+      this.#running = false;
+      if (this.#disposed) this.#free();
+    }
+  }
+
+  /** A step that is running ends first; its promise rejects with ERR_DISPOSED. */
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    if (!this.#running) this.#free();
+    this.#home.release(this);
+  }
+
+  async #run(plan: StepPlan<Sequence>, rows: readonly number[], requests: readonly OutputRequest[]): Promise<StepOutputs> {
+    const { machine } = this.#home;
+    const { bases, numbers } = this.#plan.bases(rows);
+    const reads = this.#reads(requests, rows);
+    if (reads.some(({ chosen }) => chosen)) await machine.warm(LARGEST_KERNELS);
+    const back = reads.reduce((sum, { bytes }) => sum + bytes, 0);
+    const growth = this.#caches.extend(
+      plan.shares.map(({ sequence, tokens, encoder }) => {
+        return { caches: sequence.caches, length: sequence.length, tokens: tokens.count, encoder: encoder.count };
+      }),
+      this.#limit,
+    );
+    try {
+      const block = stepBlock({ plan, shape: this.#lowered.shape, rows, bases, caches: growth.views });
+      await this.warm(rows);
+      await growth.settled;
+      const room = this.#room(4 * numbers, block.byteLength, back);
+      if (room) await room;
+      machine.write(this.#step!, 0, block);
+    } catch (error) {
+      growth.cancel();
+      throw error;
+    }
+    if (this.#disposed) {
+      growth.cancel();
+      throw disposedError(this.#owner);
+    }
+    const before = { ...machine.counts };
+    const began = performance.now();
+    const encoder = machine.device.createCommandEncoder();
+    const retired = growth.commit(encoder);
+    const pass = encoder.beginComputePass();
+    this.#plan.encode(pass, {
+      group: this.#group!,
+      rows,
+      shares: plan.shares.map(({ tokens, outputs, encoder: more }) => [tokens.count, outputs.count, 0, more.count]),
+      cache: (share, cache) => (cache === undefined ? this.#unboundGroup : this.#caches.group(plan.shares[share]!.sequence.caches, cache)),
+    });
+    pass.end();
+    for (const { request, at, bytes, chosen } of reads) {
+      if (bytes === 0) continue;
+      if (chosen) this.#chooser(request.name).encode(encoder, this.#group!, chosen, this.#staging!, at);
+      else {
+        const { rows: domain } = this.#lowered.tensors[request.tensor]!;
+        const from = bases[domain]! + this.#plan.arena.offsets[request.tensor]! * rows[domain]!;
+        encoder.copyBufferToBuffer(this.#arena!, 4 * from, this.#staging!, at, bytes);
+      }
+    }
+    machine.submit([encoder.finish()]);
+    const { costs } = this;
+    costs.encode = (performance.now() - began) * 1000;
+    costs.dispatches = machine.counts.dispatches - before.dispatches;
+    costs.submits = machine.counts.submits - before.submits;
+    costs.read = back;
+    for (const buffer of retired) machine.release(buffer);
+    if (back === 0) {
+      await machine.device.queue.onSubmittedWorkDone();
+      return this.#outputs(reads, new Uint8Array(0));
+    }
+    return this.#outputs(reads, await machine.take(this.#staging!, back));
+  }
+
+  /** Where outputs go in the staging buffer. */
+  #reads(requests: readonly OutputRequest[], rows: readonly number[]): readonly Read[] {
+    let at = 0;
+    return requests.map((request) => {
+      const { tensor, width, largest } = request;
+      const { rows: domain } = this.#lowered.tensors[tensor]!;
+      const x = domain * 2 ** 29 + this.#plan.arena.offsets[tensor]!;
+      const wanted: LargestRequest = { x, width, count: largest, rows: rows[domain]! };
+      const chosen = choosesHere(wanted) ? wanted : undefined;
+      const bytes = chosen ? LargestChooser.bytes(chosen) : 4 * rows[domain]! * width;
+      const read = { request, rows: rows[domain]!, at, bytes, chosen };
+      at += bytes;
+      return read;
+    });
+  }
+
+  #outputs(reads: readonly Read[], data: Uint8Array<ArrayBuffer>): StepOutputs {
+    const outputs: Record<string, HostTensor> = {};
+    for (const { request, rows, at, bytes, chosen } of reads) {
+      const part = data.slice(at, at + bytes);
+      if (chosen) {
+        const { values, ids } = readPairs(part);
+        const shape = [rows, chosen.count];
+        outputs[request.name] = { dtype: 'f32', shape, data: values };
+        outputs[`${request.name}.ids`] = { dtype: 'i32', shape, data: ids };
+        continue;
+      }
+      const floats = elements({ dtype: 'f32', data: part });
+      // Ids are whole numbers in f32 on the device.
+      Object.assign(
+        outputs,
+        outputsOf([request], () => (request.dtype === 'i32' ? Int32Array.from(floats) : floats.slice())),
+      );
+    }
+    return outputs;
+  }
+
+  #chooser(name: string): LargestChooser {
+    let chooser = this.#choosers.get(name);
+    if (!chooser) {
+      chooser = new LargestChooser(this.#home.machine, this.#numbers);
+      this.#choosers.set(name, chooser);
+    }
+    return chooser;
+  }
+
+  /** Memory for a step of this size; a promise where some had to be taken. Throws or rejects with ERR_LIMIT, and has what it had before. */
+  #room(arena: number, step: number, staging: number): Promise<void> | undefined {
+    const { machine } = this.#home;
+    const small = (buffer: GpuBuffer | undefined, bytes: number): boolean => buffer === undefined || buffer.size < bytes;
+    const need = [small(this.#arena, arena), small(this.#step, step), small(this.#staging, staging)];
+    if (!need.includes(true)) return undefined;
+    const made: (GpuBuffer | undefined)[] = [];
+    const giveBack = (): void => {
+      for (const buffer of made) machine.release(buffer);
+    };
+    try {
+      const { settled } = machine.claim('activations of a step', arena, () => {
+        made.push(need[0] ? machine.storage(arena, 'activations of a step') : undefined);
+        made.push(need[1] ? machine.storage(Math.ceil(step / 1024) * 1024, 'a step') : undefined);
+        made.push(need[2] ? machine.staging(staging) : undefined);
+      });
+      return settled.then(
+        () => {
+          const [newArena, newStep, newStaging] = made;
+          if (newArena) [this.#arena] = [newArena, machine.release(this.#arena)];
+          if (newStep) [this.#step] = [newStep, machine.release(this.#step)];
+          if (newStaging) [this.#staging] = [newStaging, machine.release(this.#staging)];
+          this.#group = stepGroup(machine, this.#arena!, this.#step!, this.#constants);
+        },
+        (error: unknown) => {
+          giveBack();
+          throw error;
+        },
+      );
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
+  }
+
+  #free(): void {
+    const { machine } = this.#home;
+    this.#plan.dispose();
+    for (const chooser of this.#choosers.values()) chooser.dispose();
+    for (const { caches } of this.#sequences.values()) this.#caches.close(caches);
+    this.#sequences.clear();
+    for (const buffer of [this.#arena, this.#step, this.#staging, this.#constants, this.#numbers, this.#unbound]) machine.release(buffer);
+  }
+
+  get #owner(): string {
+    return `an executable of ${this.#home.owner}`;
+  }
+
+  #get(id: SequenceId): Sequence {
+    const sequence = this.#sequences.get(id);
+    if (!sequence) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no open sequence ${id}`, { details: { sequence: id } });
+    return sequence;
+  }
+
+  #add(make: () => Sequence): SequenceId {
+    if (this.#sequences.size >= this.#most) {
+      throw new LowbitError('ERR_LIMIT', `${this.#most} sequences are open already`, {
+        hint: 'Close one, or compile with a larger maxSequences.',
+        details: { limit: this.#most },
+      });
+    }
+    const sequence = make();
+    const id = this.#next++ as SequenceId;
+    this.#sequences.set(id, sequence);
+    return id;
+  }
+
+  #idle(): void {
+    if (this.#disposed) throw disposedError(this.#owner);
+    if (!this.#running) return;
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'a step is running', { hint: 'Await it first: an executable does one step at a time.' });
+  }
+
+  /** By domain. Throws ERR_LIMIT. */
+  #rows({ rows }: StepPlan<Sequence>): readonly number[] {
+    const routed = rows.tokens * this.#topK;
+    const most = Math.max(rows.tokens, routed, rows.encoder);
+    if (most > MOST_ROWS) {
+      throw new LowbitError('ERR_LIMIT', `a step of ${most} rows, the limit is ${MOST_ROWS}`, {
+        hint: 'Feed long prompts in several steps.',
+        details: { rows: most, limit: MOST_ROWS },
+      });
+    }
+    const counts: number[] = [];
+    counts[DOMAIN.tokens] = rows.tokens;
+    counts[DOMAIN.outputs] = rows.outputs;
+    counts[DOMAIN.routed] = routed;
+    counts[DOMAIN.encoder] = rows.encoder;
+    counts[DOMAIN.once] = 1;
+    return counts;
+  }
+}

@@ -1,0 +1,178 @@
+// Weights as numbers: `chunk_i` gives 32 weights of a row, from their first input on.
+//
+// Codes lie in rows, 32 inputs (a chunk) after another; the codes of a chunk fill whole words, the first in the lowest bits of the first. Rows are filled up
+// with zeros to whole chunks. Scales, zeros, tables and biases come after them; `P` says at which word.
+
+import type { StoredFloat, WeightLayout } from '../layout.ts';
+import type { FieldType } from './kernel.ts';
+
+/** What the WGSL of a weight depends on: layouts with equal ones share their kernels. */
+export interface WeightKind
+  extends Pick<WeightLayout, 'kind' | 'bits' | 'dim' | 'grouping' | 'meta' | 'stored' | 'round' | 'fixedZero' | 'table'> {
+  readonly tail: boolean;
+  readonly bias: boolean;
+}
+
+export function kindOf(layout: WeightLayout, { bias }: { readonly bias: boolean }): WeightKind {
+  const { kind, bits, dim, grouping, meta, stored, round, fixedZero, table, inp } = layout;
+  return { kind, bits, dim, grouping, meta, stored, round, fixedZero, table, bias, tail: inp % 32 !== 0 };
+}
+
+/** Short and exact, for names of kernels. */
+export function kindName(weight: WeightKind): string {
+  const { kind, bits, dim, grouping, meta, stored, round, fixedZero, table, tail, bias } = weight;
+  const ends = `${tail ? ' tail' : ''}${bias ? ' bias' : ''}`;
+  if (kind === 'dense') return `${stored}${ends}`;
+  if (kind === 'int8') return `int8${ends}`;
+  const what = table > 0 ? `table${dim} ${round}` : `affine${fixedZero ? ` around ${fixedZero}` : ''}`;
+  return `${what} ${bits}b ${grouping} ${meta}${ends}`;
+}
+
+/** Fields of `P` for weight i. */
+export function weightFields(i: number): Record<string, FieldType> {
+  const names = ['out', 'row_words', 'scale', 'zero', 'table', 'bias', 'group', 'groups', 'per_row', 'row0', 'group0'];
+  return Object.fromEntries(names.map((name) => [`w${i}_${name}`, 'u32' as const]));
+}
+
+function storedAt(i: number, name: string, dtype: StoredFloat): string {
+  const word = { f32: 'g', f16: '(g >> 1u)', bf16: '(g >> 1u)' }[dtype];
+  const value = {
+    f32: 'bitcast<f32>(bits)',
+    f16: 'unpack2x16float(bits)[g & 1u]',
+    bf16: 'bitcast<f32>((bits >> ((g & 1u) * 16u)) << 16u)',
+  }[dtype];
+  return `fn ${name}_${i}(start: u32, g: u32) -> f32 { let bits = word_${i}(start + ${word}); return ${value}; }`;
+}
+
+const quads = Array.from({ length: 8 }, (_, j) => j);
+
+/** `chunk_i(base, row, c)`: weights 32 c .. 32 c + 31 of row `row`; `base` is the word where the weight begins. */
+export function weightCode(i: number, weight: WeightKind): string {
+  const { bits, kind } = weight;
+  const words = bits;
+  const loads =
+    words % 4 === 0
+      ? Array.from({ length: words / 4 }, (_, n) => `let v${n} = w${i}[(start >> 2u) + ${n}u];`)
+      : Array.from({ length: words }, (_, n) => `let u${n} = word_${i}(start + ${n}u);`);
+  const u = (n: number): string => (words % 4 === 0 ? `v${n >> 2}.${'xyzw'[n & 3]}` : `u${n}`);
+  const body = { dense: denseQuads, int8: int8Quads, grouped: groupedQuads }[kind](i, weight, u);
+  const masked = weight.tail && kind === 'grouped';
+  const quad = (j: number): string => {
+    const value = body.quads[j]!;
+    return masked
+      ? `select(vec4<f32>(), ${value}, c * 32u + vec4<u32>(${[0, 1, 2, 3].map((k) => `${4 * j + k}u`)}) < vec4<u32>(P.inp))`
+      : value;
+  };
+  return `
+fn word_${i}(n: u32) -> u32 { return w${i}[n >> 2u][n & 3u]; }
+${body.declarations}
+fn chunk_${i}(base: u32, row: u32, c: u32) -> array<vec4<f32>, 8> {
+  let start = base + row * P.w${i}_row_words + c * ${words}u;
+  ${loads.join('\n  ')}
+  ${body.before}
+  return array<vec4<f32>, 8>(
+    ${quads.map(quad).join(',\n    ')});
+}
+fn bias_${i}(base: u32, row: u32) -> f32 { return ${weight.bias ? `bitcast<f32>(word_${i}(base + P.w${i}_bias + row))` : '0.0'}; }`;
+}
+
+interface Quads {
+  readonly declarations: string;
+  readonly before: string;
+  readonly quads: readonly string[];
+}
+type Word = (n: number) => string;
+
+function denseQuads(_: number, { stored }: WeightKind, u: Word): Quads {
+  const quad = {
+    f32: (j: number) => `bitcast<vec4<f32>>(v${j})`,
+    f16: (j: number) => `vec4<f32>(unpack2x16float(${u(2 * j)}), unpack2x16float(${u(2 * j + 1)}))`,
+    bf16: (j: number) => {
+      const [a, b] = [u(2 * j), u(2 * j + 1)];
+      return `bitcast<vec4<f32>>(vec4<u32>(${a} << 16u, ${a} & 0xffff0000u, ${b} << 16u, ${b} & 0xffff0000u))`;
+    },
+  }[stored];
+  return { declarations: '', before: '', quads: quads.map(quad) };
+}
+
+/** Four signed bytes of a word. */
+export function signedBytes(word: string): string {
+  return `(vec4<i32>(vec4<u32>(${word} << 24u, ${word} << 16u, ${word} << 8u, ${word})) >> vec4<u32>(24u))`;
+}
+
+/** (q * scale[row]) * f32(1 / 127). */
+function int8Quads(i: number, _: WeightKind, u: Word): Quads {
+  return {
+    declarations: storedAt(i, 'stored', 'f32'),
+    before: `let s = stored_${i}(base + P.w${i}_scale, row);`,
+    quads: quads.map((j) => `(vec4<f32>${signedBytes(u(j))} * s) * 0.007874015748031496`),
+  };
+}
+
+function groupedQuads(i: number, weight: WeightKind, u: Word): Quads {
+  const { bits, dim, grouping, meta, round, fixedZero, table } = weight;
+  const width = bits * dim;
+  const code = (k: number): string => {
+    const [bit, mask] = [k * width, 2 ** width - 1];
+    const [word, shift] = [bit >> 5, bit & 31];
+    const low = shift === 0 ? u(word) : `(${u(word)} >> ${shift}u)`;
+    return shift + width <= 32 ? `(${low} & ${mask}u)` : `((${low} | (${u(word + 1)} << ${32 - shift}u)) & ${mask}u)`;
+  };
+  const rounded = round === 'f32' ? (value: string) => value : (value: string) => `round4_${i}(${value})`;
+  const values = (j: number): string => {
+    if (table === 0) return `vec4<f32>(vec4<u32>(${[0, 1, 2, 3].map((k) => code(4 * j + k)).join(', ')}))`;
+    if (dim === 1) return `vec4<f32>(${[0, 1, 2, 3].map((k) => `table_${i}[${code(4 * j + k)}]`).join(', ')})`;
+    return `pairs_${i}(${code(2 * j)}, ${code(2 * j + 1)})`;
+  };
+  const declarations = [storedAt(i, 'stored', meta)];
+  if (table > 0) declarations.push(`var<workgroup> table_${i}: array<f32, ${table}>;`);
+  if (dim === 2) {
+    declarations.push(
+      `fn pairs_${i}(a: u32, b: u32) -> vec4<f32> { return vec4<f32>(table_${i}[2u * a], table_${i}[2u * a + 1u], table_${i}[2u * b], table_${i}[2u * b + 1u]); }`,
+    );
+  }
+  if (round !== 'f32') {
+    declarations.push(
+      `fn round4_${i}(v: vec4<f32>) -> vec4<f32> { return vec4<f32>(round_${round}(v.x), round_${round}(v.y), round_${round}(v.z), round_${round}(v.w)); }`,
+    );
+  }
+  const scale = (g: string): string => `stored_${i}(base + P.w${i}_scale, ${g})`;
+  const zero = (g: string): string => (fixedZero > 0 ? `${fixedZero}.0` : `stored_${i}(base + P.w${i}_zero, ${g})`);
+  const scaled = (value: string, s: string, z: string): string => (table > 0 ? rounded(`${value} * ${s}`) : `(${value} - ${z}) * ${s}`);
+  if (grouping === 'chunk') {
+    const before = [`let g = row * P.w${i}_per_row + (c * 32u) / P.w${i}_group;`, `let s = ${scale('g')};`];
+    if (table === 0) before.push(`let z = ${zero('g')};`);
+    return { declarations: declarations.join('\n'), before: before.join('\n  '), quads: quads.map((j) => scaled(values(j), 's', 'z')) };
+  }
+  if (grouping === 'quad') {
+    declarations.push(`fn quad_${i}(base: u32, row: u32, k: u32, v: vec4<f32>) -> vec4<f32> {
+  let g = row * P.w${i}_per_row + k / P.w${i}_group;
+  return ${scaled('v', scale('g'), table > 0 ? '' : zero('g'))};
+}`);
+  } else {
+    const flat = `((P.w${i}_row0 + row) * P.inp + k + vec4<u32>(0u, 1u, 2u, 3u))`;
+    const group = grouping === 'axis0' ? `${flat} % P.w${i}_groups` : `${flat} / P.w${i}_group - P.w${i}_group0`;
+    const each = (one: (g: string) => string): string => `vec4<f32>(${['g.x', 'g.y', 'g.z', 'g.w'].map(one).join(', ')})`;
+    declarations.push(`fn quad_${i}(base: u32, row: u32, k: u32, v: vec4<f32>) -> vec4<f32> {
+  let g = ${group};
+  return ${scaled('v', each(scale), table > 0 ? '' : fixedZero > 0 ? `${fixedZero}.0` : each(zero))};
+}`);
+  }
+  return {
+    declarations: declarations.join('\n'),
+    before: '',
+    quads: quads.map((j) => `quad_${i}(base, row, c * 32u + ${4 * j}u, ${values(j)})`),
+  };
+}
+
+/** Brings the table of weight i into workgroup memory; in uniform control flow, before the first chunk. */
+export function tableCode(
+  i: number,
+  { table }: WeightKind,
+  { size, base = '0u' }: { readonly size: number; readonly base?: string },
+): string {
+  if (table === 0) return '';
+  return `
+  for (var n = lid; n < ${table}u; n += ${size}u) { table_${i}[n] = bitcast<f32>(word_${i}(${base} + P.w${i}_table + n)); }
+  workgroupBarrier();`;
+}

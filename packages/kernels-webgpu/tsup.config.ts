@@ -1,0 +1,4 @@
+import { library } from '../../tsup.shared.ts';
+
+const config: ReturnType<typeof library> = library();
+export default config;
