@@ -2,19 +2,15 @@
 
 import {
   type Backend,
-  byteLength,
   type CompileOptions,
-  checkLinearUse,
+  checkLinearBias,
   type DeviceTensor,
-  disposedError,
   type Executable,
   type FormatCodec,
+  Holdings,
   type HostTensor,
   isLowbitError,
   type LinearRequest,
-  type LinearUse,
-  LowbitError,
-  type Matrix,
   type OpName,
   type PrepareOptions,
   type Program,
@@ -22,7 +18,6 @@ import {
   type QuantizedTensor,
   type Support,
   type TensorSpec,
-  validateProgram,
   validateQuantized,
 } from '@lowbit/core';
 import type { Counts, Machine } from './device.ts';
@@ -31,8 +26,8 @@ import { expertBanks } from './experts.ts';
 import { pieceBytes, piecesOf, planLayout, type StoredFloat } from './layout.ts';
 import { type LinearHome, WebGpuLinear } from './linear.ts';
 import { type LoweredProgram, lowerProgram } from './lower.ts';
+import { deviceMemory, type TensorMemory } from './memory.ts';
 import { holdWeight } from './prepare.ts';
-import { DeviceSlots } from './slots.ts';
 import type { Storage } from './storage.ts';
 
 /** What `webgpu()` decided. */
@@ -76,10 +71,7 @@ export class WebGpuBackend implements Backend {
   readonly #machine: Machine;
   readonly #settings: WebGpuSettings;
   readonly #home: LinearHome;
-  readonly #slots: DeviceSlots;
-  readonly #owned = new Set<WebGpuLinear>();
-  readonly #executables = new Set<WebGpuExecutable>();
-  #disposed = false;
+  readonly #holdings: Holdings<WebGpuLinear, WebGpuExecutable, TensorMemory>;
 
   /** Takes over the machine. */
   constructor(machine: Machine, settings: WebGpuSettings) {
@@ -89,19 +81,9 @@ export class WebGpuBackend implements Backend {
     this.#settings = settings;
     // WebGPU tells nobody how much memory there is.
     this.device = { label: machine.label, memory: 0, features: settings.features };
-    const owner = `backend '${this.name}'`;
-    this.#slots = new DeviceSlots(owner, machine);
-    this.#home = {
-      owner,
-      machine,
-      floats: (tensor) => {
-        this.#check();
-        return this.#slots.floats(tensor);
-      },
-      release: (linear) => {
-        this.#owned.delete(linear);
-      },
-    };
+    this.#holdings = new Holdings(this.name, deviceMemory(machine));
+    const { owner, release } = this.#holdings;
+    this.#home = { owner, machine, release, floats: (tensor) => this.#holdings.floats(tensor).buffer };
   }
 
   /** What its GPU did so far, for tests and benchmarks. */
@@ -128,40 +110,25 @@ export class WebGpuBackend implements Backend {
     const { codecs } = this.#settings;
     const layout = planLayout(format, shape, codecs, this.#machine.limits);
     validateQuantized(weight, { codecs });
-    checkBias(bias, shape);
+    checkLinearBias(bias, shape);
     const held = await holdWeight(this.#machine, weight, layout, { bias, codecs, signal });
     const bytes = held.pieces.reduce((sum, { piece }) => sum + pieceBytes(piece, held), 0);
-    const linear = new WebGpuLinear(held, { format, shape, bytes, bias: bias !== undefined }, this.#home);
-    this.#owned.add(linear);
-    if (this.#disposed) {
-      linear[Symbol.dispose]();
-      throw disposedError(this.#home.owner);
-    }
-    return linear;
+    return this.#holdings.addLinear(new WebGpuLinear(held, { format, shape, bytes, bias: bias !== undefined }, this.#home));
   }
 
   async compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable> {
     this.#check();
-    options.signal?.throwIfAborted();
-    validateProgram(program);
-    if (linears.length !== program.linears.length) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `the program has ${program.linears.length} linears, got ${linears.length}`);
-    }
-    const own = program.linears.map((use, i) => this.#own(use, linears[i]!));
+    const own = this.#holdings.linearsOf(program, linears, options);
     const machine = this.#machine;
     return machine.run(async () => {
       const lowered = await this.#lower(program, own);
       options.signal?.throwIfAborted();
       this.#check();
       const { made: executable, settled } = machine.claim('a program', 0, () => {
-        return new WebGpuExecutable(program, lowered, options, {
-          owner: this.#home.owner,
-          machine,
-          kvDtype: this.#settings.kvDtype,
-          release: (disposed) => this.#executables.delete(disposed),
-        });
+        const { owner, release } = this.#holdings;
+        return new WebGpuExecutable(program, lowered, options, { owner, machine, kvDtype: this.#settings.kvDtype, release });
       });
-      this.#executables.add(executable);
+      this.#holdings.addExecutable(executable);
       try {
         await settled;
         // Those of decoding; prompts make theirs when the first one comes.
@@ -207,24 +174,25 @@ export class WebGpuBackend implements Backend {
     }
   }
 
+  /** Memory that is missing shows when the tensor is read. */
   alloc(spec: TensorSpec): DeviceTensor {
     this.#check();
-    return this.#slots.alloc(spec);
+    return this.#holdings.alloc(spec);
   }
 
   free(tensor: DeviceTensor): void {
     this.#check();
-    this.#slots.free(tensor);
+    this.#holdings.free(tensor);
   }
 
   write(tensor: DeviceTensor, data: Uint8Array): void {
     this.#check();
-    this.#slots.write(tensor, data);
+    this.#holdings.write(tensor, data);
   }
 
   async read(tensor: DeviceTensor): Promise<HostTensor> {
     this.#check();
-    return this.#slots.read(tensor);
+    return this.#holdings.read(tensor);
   }
 
   /** Bytes of all its buffers that are alive. */
@@ -233,31 +201,11 @@ export class WebGpuBackend implements Backend {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#disposed) return;
-    for (const executable of [...this.#executables]) executable[Symbol.dispose]();
-    for (const linear of [...this.#owned]) linear[Symbol.dispose]();
-    this.#slots.clear();
-    this.#disposed = true;
-    this.#machine.close(this.#settings);
-  }
-
-  /** The linear as one of this backend's that fits its place. */
-  #own(use: LinearUse, linear: QuantizedLinear): WebGpuLinear {
-    checkLinearUse(use, linear, { own: linear instanceof WebGpuLinear && this.#owned.has(linear) });
-    return linear as WebGpuLinear;
+    if (this.#holdings.dispose()) this.#machine.close(this.#settings);
   }
 
   #check(): void {
-    if (this.#disposed) throw disposedError(this.#home.owner);
+    this.#holdings.check();
     this.#machine.check();
   }
-}
-
-/** Throws ERR_TENSOR_MISMATCH. */
-function checkBias(bias: HostTensor | undefined, shape: Matrix): void {
-  if (!bias || (bias.shape.length === 1 && bias.shape[0] === shape[0] && bias.data.byteLength === byteLength(bias))) return;
-  throw new LowbitError('ERR_TENSOR_MISMATCH', `a bias of [${bias.shape.join(', ')}] for a linear [${shape.join(', ')}]`, {
-    hint: `Pass ${shape[0]} floats.`,
-    details: { bias: bias.shape, shape },
-  });
 }

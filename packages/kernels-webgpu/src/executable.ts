@@ -3,7 +3,6 @@
 import {
   type CompileOptions,
   checkShortened,
-  DEFAULT_MAX_SEQUENCES,
   type Demands,
   disposedError,
   type Executable,
@@ -17,6 +16,7 @@ import {
   planStep,
   readDemands,
   type SequenceId,
+  SequenceTable,
   type StepOptions,
   type StepOutputs,
   type StepPlan,
@@ -73,7 +73,6 @@ export class WebGpuExecutable implements Executable {
   readonly #home: ExecutableHome;
   readonly #demands: Demands;
   readonly #limit: number;
-  readonly #most: number;
   readonly #plan: LaunchPlan;
   readonly #caches: Caches;
   readonly #numbers: GpuBuffer;
@@ -81,13 +80,12 @@ export class WebGpuExecutable implements Executable {
   readonly #unbound: GpuBuffer;
   readonly #unboundGroup: GpuOpaque;
   readonly #choosers = new Map<string, LargestChooser>();
-  readonly #sequences = new Map<SequenceId, Sequence>();
+  readonly #sequences: SequenceTable<Sequence>;
   readonly #topK: number;
   #arena: GpuBuffer | undefined;
   #step: GpuBuffer | undefined;
   #staging: GpuBuffer | undefined;
   #group: GpuOpaque | undefined;
-  #next = 1;
   #running = false;
   #disposed = false;
 
@@ -99,8 +97,8 @@ export class WebGpuExecutable implements Executable {
     this.#home = home;
     this.#limit = options.contextLength;
     this.#demands = readDemands(program, options.contextLength);
-    this.#most = options.maxSequences ?? DEFAULT_MAX_SEQUENCES;
-    this.#numbers = shareNumbers(machine, this.#most);
+    this.#sequences = new SequenceTable(options.maxSequences);
+    this.#numbers = shareNumbers(machine, this.#sequences.most);
     this.#caches = new Caches(machine, program.caches, home.kvDtype, this.#numbers);
     this.#constants = machine.storage(lowered.constants.byteLength, 'constants of a program');
     machine.write(this.#constants, 0, new Uint8Array(lowered.constants.buffer));
@@ -124,41 +122,46 @@ export class WebGpuExecutable implements Executable {
     return { scratch, cache: this.#caches.bytes };
   }
 
+  /** All device bytes that it holds. */
+  get bytes(): number {
+    const { scratch, cache } = this.memory();
+    return this.#disposed ? 0 : scratch + cache + this.#numbers.size + this.#constants.size + this.#unbound.size;
+  }
+
   open(): SequenceId {
     this.#idle();
-    return this.#add(() => ({ length: 0, remembers: false, caches: this.#caches.open() }));
+    return this.#sequences.add(() => ({ length: 0, remembers: false, caches: this.#caches.open() }));
   }
 
   fork(id: SequenceId, length = this.length(id)): SequenceId {
     this.#idle();
-    const { length: whole, remembers, caches } = this.#get(id);
+    const { length: whole, remembers, caches } = this.#sequences.get(id);
     checkShortened(id, whole, length);
-    return this.#add(() => ({ length, remembers, caches: this.#caches.fork(caches, length) }));
+    return this.#sequences.add(() => ({ length, remembers, caches: this.#caches.fork(caches, length) }));
   }
 
   length(id: SequenceId): number {
     if (this.#disposed) throw disposedError(this.#owner);
-    return this.#get(id).length;
+    return this.#sequences.get(id).length;
   }
 
   truncate(id: SequenceId, length: number): void {
     this.#idle();
-    const sequence = this.#get(id);
+    const sequence = this.#sequences.get(id);
     checkShortened(id, sequence.length, length);
     sequence.length = length;
   }
 
   close(id: SequenceId): void {
     this.#idle();
-    this.#caches.close(this.#get(id).caches);
-    this.#sequences.delete(id);
+    this.#caches.close(this.#sequences.remove(id).caches);
   }
 
   async step(batch: readonly StepSequence[], options: StepOptions = {}): Promise<StepOutputs> {
     this.#idle();
     options.signal?.throwIfAborted();
     const requests = outputRequests(this.#program, options);
-    const plan = planStep(batch, { get: (id) => this.#get(id) }, this.#demands);
+    const plan = planStep(batch, this.#sequences, this.#demands);
     const rows = this.#rows(plan);
     this.#running = true;
     try {
@@ -332,32 +335,12 @@ export class WebGpuExecutable implements Executable {
     const { machine } = this.#home;
     this.#plan.dispose();
     for (const chooser of this.#choosers.values()) chooser.dispose();
-    for (const { caches } of this.#sequences.values()) this.#caches.close(caches);
-    this.#sequences.clear();
+    for (const { caches } of this.#sequences.clear()) this.#caches.close(caches);
     for (const buffer of [this.#arena, this.#step, this.#staging, this.#constants, this.#numbers, this.#unbound]) machine.release(buffer);
   }
 
   get #owner(): string {
     return `an executable of ${this.#home.owner}`;
-  }
-
-  #get(id: SequenceId): Sequence {
-    const sequence = this.#sequences.get(id);
-    if (!sequence) throw new LowbitError('ERR_BAD_ARGUMENT', `there is no open sequence ${id}`, { details: { sequence: id } });
-    return sequence;
-  }
-
-  #add(make: () => Sequence): SequenceId {
-    if (this.#sequences.size >= this.#most) {
-      throw new LowbitError('ERR_LIMIT', `${this.#most} sequences are open already`, {
-        hint: 'Close one, or compile with a larger maxSequences.',
-        details: { limit: this.#most },
-      });
-    }
-    const sequence = make();
-    const id = this.#next++ as SequenceId;
-    this.#sequences.set(id, sequence);
-    return id;
   }
 
   #idle(): void {

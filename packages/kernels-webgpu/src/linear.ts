@@ -1,6 +1,7 @@
 // A weight on the device.
 
 import {
+  checkOperands,
   type DeviceTensor,
   disposedError,
   type Format,
@@ -66,15 +67,7 @@ export class WebGpuLinear implements QuantizedLinear {
   forward(x: DeviceTensor, out: DeviceTensor): void {
     const weight = this.held;
     const [count, inp] = this.shape;
-    const rows = x.shape[0] ?? 0;
-    const fits = x.shape.length === 2 && x.shape[1] === inp && out.shape.length === 2 && out.shape[0] === rows && out.shape[1] === count;
-    if (!fits || x.slot === out.slot) {
-      throw new LowbitError(
-        'ERR_BAD_ARGUMENT',
-        `a linear [${count}, ${inp}] takes x [rows, ${inp}] and another tensor [rows, ${count}], got [${x.shape.join(', ')}] and [${out.shape.join(', ')}]`,
-        { hint: 'Allocate out as f32 [rows, out] with the same backend.', details: { x: x.shape, out: out.shape } },
-      );
-    }
+    const rows = checkOperands(this.shape, x, out);
     if (rows > MOST_ROWS) {
       throw new LowbitError('ERR_LIMIT', `a product of ${rows} rows, the limit is ${MOST_ROWS}`, {
         hint: 'Multiply fewer rows at a time.',

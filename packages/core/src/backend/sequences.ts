@@ -14,12 +14,13 @@ export function checkShortened(id: SequenceId, length: number, wanted: number): 
 
 /** Sequences of the type `S` by id, at most so many at once. */
 export class SequenceTable<S> {
-  readonly #most: number;
+  /** How many there may be at once. */
+  readonly most: number;
   readonly #open = new Map<SequenceId, S>();
   #next = 1;
 
   constructor(most: number = DEFAULT_MAX_SEQUENCES) {
-    this.#most = most;
+    this.most = most;
   }
 
   get size(): number {
@@ -35,10 +36,10 @@ export class SequenceTable<S> {
 
   /** Opens what `make` gives; where that would be one too many, it is not called: ERR_LIMIT. */
   add(make: (id: SequenceId) => S): SequenceId {
-    if (this.#open.size >= this.#most) {
-      throw new LowbitError('ERR_LIMIT', `${this.#most} sequences are open already`, {
+    if (this.#open.size >= this.most) {
+      throw new LowbitError('ERR_LIMIT', `${this.most} sequences are open already`, {
         hint: 'Close one, or load with a larger maxSequences.',
-        details: { limit: this.#most },
+        details: { limit: this.most },
       });
     }
     const id = this.#next as SequenceId;
