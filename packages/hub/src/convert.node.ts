@@ -2,11 +2,12 @@
 
 import { type CheckpointLayout, checkOptionNames, type FormatCodec, LowbitError, type ModelAdapter, planRecoding } from '@lowbit/core';
 import type { HiggsPacking } from '@lowbit/core/layouts';
-import { BUILTIN_LAYOUTS, type FolderCheckpoint } from './checkpoint.node.ts';
+import type { FolderCheckpoint } from './checkpoint.node.ts';
+import { BUILTIN_LAYOUTS } from './layouts/builtin.ts';
 import { higgsLayout } from './layouts/higgs.ts';
 import { checkTiles, recodeHiggs } from './layouts/higgs-recode.ts';
+import { assertApart, folderOutput } from './write-model.node.ts';
 import {
-  assertApart,
   type Prepared,
   prepareModel,
   type QuantizationPlan,
@@ -14,7 +15,7 @@ import {
   WRITE_OPTIONS,
   type WriteModelOptions,
   writeModel,
-} from './write-model.node.ts';
+} from './write-model.ts';
 
 export type { HiggsPacking };
 
@@ -67,7 +68,11 @@ export async function convertCheckpoint(source: FolderCheckpoint, options: Conve
   checkOptionNames('convertCheckpoint', options, CONVERT_OPTIONS);
   options.signal?.throwIfAborted();
   await assertApart(source.folder, options.out);
-  const { linears: _, weightError: __, ...report } = await writeModel(source, await prepare(source, options), options);
+  const {
+    linears: _,
+    weightError: __,
+    ...report
+  } = await writeModel(source, await prepare(source, options), options, folderOutput(source, options.out));
   return report;
 }
 

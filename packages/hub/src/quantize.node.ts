@@ -1,50 +1,12 @@
 // Quantizing a checkpoint folder into another one: core's plan and pipeline between a folder that is read in pieces and one that is written in pieces.
 
-import { type CheckpointLayout, checkOptionNames, type PlanOptions, planCheckpoint } from '@lowbit/core';
-import { BUILTIN_LAYOUTS, type FolderCheckpoint } from './checkpoint.node.ts';
-import {
-  assertApart,
-  type Prepared,
-  prepareModel,
-  type QuantizationPlan,
-  type QuantizationReport,
-  WRITE_OPTIONS,
-  type WriteModelOptions,
-  writeModel,
-} from './write-model.node.ts';
-
-export interface PlanQuantizationOptions extends Omit<PlanOptions, 'layouts'> {
-  /** Layouts of third parties; they are tried before the built-in ones. */
-  readonly layouts?: readonly CheckpointLayout[] | undefined;
-  /** Most bytes of tensors per safetensors file; default 5 GB. Not for layouts that say themselves how a checkpoint is split (`hqq-safetensors`). */
-  readonly shardSize?: number | undefined;
-}
+import { checkOptionNames } from '@lowbit/core';
+import type { FolderCheckpoint } from './checkpoint.node.ts';
+import { type PlanQuantizationOptions, prepareQuantization, QUANTIZE_OPTIONS } from './plan-quantization.ts';
+import { assertApart, folderOutput } from './write-model.node.ts';
+import { type QuantizationReport, type WriteModelOptions, writeModel } from './write-model.ts';
 
 export interface QuantizeCheckpointOptions extends PlanQuantizationOptions, WriteModelOptions {}
-
-const PLAN = {
-  quantizer: true,
-  rules: true,
-  adapters: true,
-  layouts: true,
-  layout: true,
-  dtype: true,
-  codecs: true,
-  importance: true,
-  shardSize: true,
-} satisfies Record<keyof PlanQuantizationOptions, true>;
-const PLAN_OPTIONS = Object.keys(PLAN);
-const QUANTIZE_OPTIONS = Object.keys({ ...PLAN, ...WRITE_OPTIONS });
-
-/**
- * Plans without reading weights or writing anything. The sizes are those of the files that `quantizeCheckpoint` then writes, to the byte; with double
- * quantization of bitsandbytes files come out a few bytes per linear smaller.
- * @throws what core's `planCheckpoint` throws, and ERR_BAD_ARGUMENT for an unknown option
- */
-export async function planQuantization(source: FolderCheckpoint, options: PlanQuantizationOptions): Promise<QuantizationPlan> {
-  checkOptionNames('planQuantization', options, PLAN_OPTIONS);
-  return (await prepare(source, options)).planned;
-}
 
 /**
  * Quantizes a checkpoint into the folder `out`, in bounded memory. An abort or an error leaves nothing behind (with `resume`: what is needed to go on).
@@ -58,11 +20,5 @@ export async function quantizeCheckpoint(source: FolderCheckpoint, options: Quan
   checkOptionNames('quantizeCheckpoint', options, QUANTIZE_OPTIONS);
   options.signal?.throwIfAborted();
   await assertApart(source.folder, options.out);
-  return writeModel(source, await prepare(source, options), options);
-}
-
-async function prepare(source: FolderCheckpoint, options: PlanQuantizationOptions): Promise<Prepared> {
-  const layouts = [...(options.layouts ?? []), ...BUILTIN_LAYOUTS];
-  const plan = planCheckpoint(source.config, source.source.entries, { ...options, layouts });
-  return prepareModel(source, plan, options);
+  return writeModel(source, await prepareQuantization(source, options), options, folderOutput(source, options.out));
 }

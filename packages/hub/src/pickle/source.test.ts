@@ -7,7 +7,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { goldenPath } from '../../../../fixtures/golden.ts';
 import { openCheckpoint } from '../checkpoint.node.ts';
 import { failure, folderOf, temporaryFolder } from '../testing.node.ts';
-import { openTorchFile, type TorchSource } from './source.node.ts';
+import { openTorchFile } from './source.node.ts';
+import type { TorchSource } from './source.ts';
 import { gather } from './strided.ts';
 import { ascii, le, type Picklable, pickle, type Raw, tensor, torchFile, type View, type ZipPart, zip } from './testing.ts';
 

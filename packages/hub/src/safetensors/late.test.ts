@@ -6,7 +6,8 @@ import { describe, expect, test } from 'vitest';
 import { failure, temporaryFolder } from '../testing.node.ts';
 import { headerLength } from './header.ts';
 import { PT_METADATA, planFiles } from './shards.ts';
-import { createSafetensorsSink, type SafetensorsSink, type SafetensorsSinkOptions } from './sink.node.ts';
+import { createSafetensorsSink } from './sink.node.ts';
+import type { SafetensorsSink, SafetensorsSinkOptions } from './sink.ts';
 import { openSafetensors } from './source.node.ts';
 
 const job: SafetensorsSinkOptions = { fingerprint: 'x' };

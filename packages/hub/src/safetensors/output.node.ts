@@ -1,13 +1,17 @@
 // The output folder of a sink and its files on disk.
 
 import { type FileHandle, lstat, open, readdir, rename, rm, statfs } from 'node:fs/promises';
-import { dirname, join, parse } from 'node:path';
+import { dirname, join, parse, resolve } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
 import { isModelFile } from '../model-files.ts';
 import type { FilePlan } from './build.ts';
+import { JOURNAL_FILE } from './journal.ts';
+import type { Output, OutputFile } from './output.ts';
+import { openPartial } from './partial.node.ts';
 import { asidePath, removeReplaced } from './replaced.node.ts';
 import { INDEX_FILE } from './shards.ts';
+import type { SafetensorsSinkOptions } from './sink.ts';
 
 /** False only if there is nothing of that name. Throws ERR_IO. */
 export async function exists(path: string): Promise<boolean> {
@@ -70,7 +74,7 @@ export async function checkSpace(folder: string, files: readonly { readonly name
  * Creates a file of its full size with its header. `resumed`: it must be there from the run before, with just that header; otherwise
  * ERR_JOURNAL_MISMATCH.
  */
-export async function prepareFile(path: string, layout: FilePlan, { resumed }: { readonly resumed: boolean }): Promise<FileHandle> {
+export async function prepareFile(path: string, layout: FilePlan, { resumed }: { readonly resumed: boolean }): Promise<OutputFile> {
   return guarded('write', path, async () => {
     if (resumed && !(await exists(path))) throw mismatch(path, 'is missing');
     const handle = await open(path, resumed ? 'r+' : 'w');
@@ -85,7 +89,7 @@ export async function prepareFile(path: string, layout: FilePlan, { resumed }: {
         await handle.truncate(layout.size);
         await writeFully(handle, layout.header, 0);
       }
-      return handle;
+      return outputFile(handle, path);
     } catch (error) {
       await handle.close();
       throw error;
@@ -108,6 +112,15 @@ export async function dropStrangers(folder: string, names: ReadonlySet<string>, 
     }
     await guarded('write', path, () => rm(path));
   }
+}
+
+function outputFile(handle: FileHandle, path: string): OutputFile {
+  return {
+    write: (data, at) => guarded('write', path, () => writeFully(handle, data, at)),
+    truncate: (size) => guarded('write', path, () => handle.truncate(size)),
+    flush: () => guarded('write', path, () => handle.datasync()),
+    close: () => handle.close(),
+  };
 }
 
 /** Writes a whole small file durably; its name becomes durable with that of its folder. */
@@ -164,4 +177,38 @@ export async function replaceFolder(from: string, to: string, { overwrite }: { r
     await syncFolder(dirname(to));
     await removeReplaced(to);
   });
+}
+
+/**
+ * Starts (or resumes) an output folder. Throws ERR_OUTPUT_EXISTS if the folder, or unfinished work, is there and neither `resume` nor `overwrite`
+ * allows to go on, ERR_JOURNAL_MISMATCH if the unfinished work is of another job, ERR_IO.
+ */
+export async function openFolderOutput(outDir: string, options: SafetensorsSinkOptions): Promise<Output> {
+  const folder = resolve(outDir);
+  const partial = `${folder}.partial`;
+  const { journal, records, lock, reopened } = await openPartial(folder, partial, options);
+  return {
+    folder,
+    partial,
+    journal,
+    records,
+    reopened,
+    check: () => lock.check(),
+    checkSpace: (files) => checkSpace(partial, files),
+    dropStrangers: (names, run) => dropStrangers(partial, names, run),
+    prepareFile: (name, layout, run) => prepareFile(join(partial, name), layout, run),
+    openFile(name) {
+      const path = join(partial, name);
+      return guarded('write', path, async () => outputFile(await open(path, 'r+'), path));
+    },
+    putFile: (name, data) => putFile(join(partial, name), data),
+    sync: () => syncFolder(partial),
+    publish: () => replaceFolder(partial, folder, { overwrite: options.overwrite === true }),
+    async tidy() {
+      await rm(join(folder, JOURNAL_FILE), { force: true });
+      await lock.release();
+    },
+    drop: () => guarded('remove', partial, () => rm(partial, { recursive: true, force: true })),
+    release: () => lock.release(),
+  };
 }

@@ -4,19 +4,12 @@ import { lstat, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { guarded } from '../io.node.ts';
-import { createJournal, isJournalOf, JOURNAL_FILE, type Journal, type JournalRecord, resumeJournal } from './journal.node.ts';
+import { createJournalFile, isJournalOf, resumeJournalFile } from './journal.node.ts';
+import { JOURNAL_FILE, type Journal, type JournalRecord } from './journal.ts';
 import { type Lock, takeLock } from './lock.node.ts';
 import { checkOutput, exists } from './output.node.ts';
 import { restoreReplaced } from './replaced.node.ts';
-
-export interface PartialOptions {
-  /** Equal for equal jobs only: same source, settings and version. A run resumes nothing else. */
-  readonly fingerprint: string;
-  /** Continue `<out>.partial` if there is one, or finish an output folder that this job was killed in with only its journal to remove. Default false. */
-  readonly resume?: boolean;
-  /** Replace an existing output folder (at `close`, and only if it holds a model or nothing) and drop unfinished work. Default false. */
-  readonly overwrite?: boolean;
-}
+import type { PartialOptions } from './sink.ts';
 
 export interface OpenedPartial {
   readonly lock: Lock;
@@ -73,7 +66,7 @@ async function openJournal(partial: string, options: PartialOptions): Promise<Pi
     const names = info.isDirectory() ? await guarded('open', partial, () => readdir(partial)) : undefined;
     // A crash may come before the journal: then the folder is empty, and nothing is lost by starting over.
     const empty = names?.length === 0;
-    if (options.resume === true && names?.includes(JOURNAL_FILE)) return resumeJournal(path, options.fingerprint);
+    if (options.resume === true && names?.includes(JOURNAL_FILE)) return resumeJournalFile(path, options.fingerprint);
     if (!empty && !names?.includes(JOURNAL_FILE)) {
       throw new LowbitError('ERR_OUTPUT_EXISTS', `${partial} is in the way, and it is not the work of an interrupted run`, {
         hint: 'Choose another output folder, or remove it yourself.',
@@ -90,7 +83,7 @@ async function openJournal(partial: string, options: PartialOptions): Promise<Pi
   }
   await guarded('write', partial, () => mkdir(partial));
   try {
-    return { journal: await createJournal(path, options.fingerprint), records: [] };
+    return { journal: await createJournalFile(path, options.fingerprint), records: [] };
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
     throw error;

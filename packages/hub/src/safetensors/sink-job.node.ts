@@ -2,7 +2,8 @@
 
 import type { TensorSpec } from '@lowbit/core';
 import { PT_METADATA } from './shards.ts';
-import { createSafetensorsSink, type SafetensorsSink } from './sink.node.ts';
+import { createSafetensorsSink } from './sink.node.ts';
+import type { SafetensorsSink } from './sink.ts';
 
 export const JOB = { fingerprint: 'job 1', shardSize: 3_000_000, units: 40, elements: 100_003 };
 

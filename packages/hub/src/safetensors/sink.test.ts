@@ -10,9 +10,10 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';
 import { needs } from '../../../../fixtures/needs.ts';
 import { failure, folderOf, temporaryFolder } from '../testing.node.ts';
-import { JOURNAL_FILE } from './journal.node.ts';
+import { JOURNAL_FILE } from './journal.ts';
 import { PT_METADATA, planFiles } from './shards.ts';
-import { createSafetensorsSink, type SafetensorsSink, type SafetensorsSinkOptions } from './sink.node.ts';
+import { createSafetensorsSink } from './sink.node.ts';
+import type { SafetensorsSink, SafetensorsSinkOptions } from './sink.ts';
 import { doUnit, JOB, jobBytes, jobLate, jobTensors, runJob } from './sink-job.node.ts';
 import { openSafetensors } from './source.node.ts';
 

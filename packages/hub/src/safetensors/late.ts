@@ -2,13 +2,11 @@
 // all other tensors of their file, and only then get their place: the header, which was reserved at its largest, is written once more with the true
 // lengths, and the file is cut. The journal says before that this may have begun, so that a run interrupted there can go back to the reserved state.
 
-import { createHash } from 'node:crypto';
-import { type FileHandle, open } from 'node:fs/promises';
-import { join } from 'node:path';
 import { byteLength, checkLateSpec, checkLateWrite, LowbitError, quote, type TensorSpec } from '@lowbit/core';
-import { guarded, writeFully } from '../io.node.ts';
+import { fromBase64, sha256Bytes, toBase64 } from '../digest.ts';
 import type { FilePlan } from './build.ts';
-import type { Journal, JournalRecord } from './journal.node.ts';
+import type { Journal, JournalRecord } from './journal.ts';
+import type { Output, OutputFile } from './output.ts';
 import { type SafetensorsPlan, type ShardOptions, settlePlan } from './shards.ts';
 
 export interface LateTensors {
@@ -38,8 +36,8 @@ export function createLateTensors(reserved: ReadonlyMap<string, TensorSpec>): La
       for (const { late = {} } of records) {
         for (const [name, text] of Object.entries(late)) {
           const spec = reserved.get(name);
-          const data = new Uint8Array(Buffer.from(text, 'base64'));
-          if (spec === undefined || data.byteLength > byteLength(spec)) return false;
+          const data = fromBase64(text);
+          if (spec === undefined || data === undefined || data.byteLength > byteLength(spec)) return false;
           values.set(name, data);
         }
       }
@@ -47,7 +45,7 @@ export function createLateTensors(reserved: ReadonlyMap<string, TensorSpec>): La
     },
     fresh() {
       if (unsaved.size === 0) return undefined;
-      const some = Object.fromEntries([...unsaved].map((name) => [name, Buffer.from(values.get(name)!).toString('base64')]));
+      const some = Object.fromEntries([...unsaved].map((name) => [name, toBase64(values.get(name)!)]));
       unsaved = new Set();
       return some;
     },
@@ -64,10 +62,15 @@ export function createLateTensors(reserved: ReadonlyMap<string, TensorSpec>): La
 }
 
 /** Tells plans apart: names, headers and sizes of all files. */
-function planDigest(plan: SafetensorsPlan): string {
-  const hash = createHash('sha256');
-  for (const { name, layout } of plan.files) hash.update(JSON.stringify([name, layout.size])).update(layout.header);
-  return hash.digest('hex');
+async function planDigest(plan: SafetensorsPlan): Promise<string> {
+  const pieces = plan.files.flatMap(({ name, layout }) => [new TextEncoder().encode(JSON.stringify([name, layout.size])), layout.header]);
+  const all = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.byteLength, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.byteLength;
+  }
+  return sha256Bytes(all);
 }
 
 /** The late tensors of one output, and what it was reserved by. */
@@ -79,10 +82,14 @@ export interface LateWork {
 }
 
 /**
- * Takes over late bytes of an earlier run (`records`), and undoes what its `close` may have begun in the folder `partial`. `work` is undefined for a run
+ * Takes over late bytes of an earlier run (`records`), and undoes what its `close` may have begun in the folder `partial`, whose files `openFile` opens. `work` is undefined for a run
  * without late tensors. Throws ERR_JOURNAL_MISMATCH if that run had others.
  */
-export async function restoreLate(work: LateWork | undefined, records: readonly JournalRecord[], partial: string): Promise<void> {
+export async function restoreLate(
+  work: LateWork | undefined,
+  records: readonly JournalRecord[],
+  { partial, openFile }: Pick<Output, 'partial' | 'openFile'>,
+): Promise<void> {
   const mismatch = (problem: string) =>
     new LowbitError('ERR_JOURNAL_MISMATCH', `cannot resume: ${partial} ${problem}`, {
       hint: 'Repeat the run with the same source, settings and shard size, or delete the unfinished folder and start again.',
@@ -95,8 +102,8 @@ export async function restoreLate(work: LateWork | undefined, records: readonly 
   if (!work.tensors.restore(records)) throw mismatch('holds other late tensors than this run plans');
   const settling = records.findLast((record) => record.settling !== undefined)?.settling;
   if (settling === undefined) return;
-  if (settling !== planDigest(work.plan)) throw mismatch('holds other tensors than this run plans');
-  for (const { name, layout } of work.plan.files) await unsettleFile(join(partial, name), layout);
+  if (settling !== (await planDigest(work.plan))) throw mismatch('holds other tensors than this run plans');
+  for (const { name, layout } of work.plan.files) await unsettleFile(await openFile(name), layout);
 }
 
 /**
@@ -105,36 +112,31 @@ export async function restoreLate(work: LateWork | undefined, records: readonly 
  */
 export async function settleLate(
   { plan, metadata, names, tensors }: LateWork,
-  files: readonly { readonly path: string; readonly handle: FileHandle }[],
+  files: readonly OutputFile[],
   journal: Journal,
   options: ShardOptions,
 ): Promise<SafetensorsPlan> {
   const final = settlePlan(plan, tensors.lengths(), metadata, { ...options, late: names });
-  await journal.append({ units: [], wrote: {}, late: tensors.fresh(), settling: planDigest(plan) });
-  for (const [i, { layout }] of final.files.entries()) await settleFile(files[i]!.path, files[i]!.handle, layout, tensors);
+  await journal.append({ units: [], wrote: {}, late: tensors.fresh(), settling: await planDigest(plan) });
+  for (const [i, { layout }] of final.files.entries()) await settleFile(files[i]!, layout, tensors);
   return final;
 }
 
 /** Brings a file of the reserved layout into its final one: late bytes, header, length. What other tensors hold stays. */
-async function settleFile(path: string, handle: FileHandle, final: FilePlan, late: LateTensors): Promise<void> {
-  await guarded('write', path, async () => {
-    for (const [name, { start, end }] of final.tensors) {
-      if (start >= final.lateStart && end > start) await writeFully(handle, late.bytes(name), start);
-    }
-    await writeFully(handle, final.header, 0);
-    await handle.truncate(final.size);
-  });
+async function settleFile(file: OutputFile, final: FilePlan, late: LateTensors): Promise<void> {
+  for (const [name, { start, end }] of final.tensors) {
+    if (start >= final.lateStart && end > start) await file.write(late.bytes(name), start);
+  }
+  await file.write(final.header, 0);
+  await file.truncate(final.size);
 }
 
-/** Brings a file back to its reserved layout, however far an interrupted `settleFile` came. */
-async function unsettleFile(path: string, reserved: FilePlan): Promise<void> {
-  await guarded('write', path, async () => {
-    const handle = await open(path, 'r+');
-    try {
-      await handle.truncate(reserved.size);
-      await writeFully(handle, reserved.header, 0);
-    } finally {
-      await handle.close();
-    }
-  });
+/** Brings a file back to its reserved layout, however far an interrupted `settleFile` came, and closes it. */
+async function unsettleFile(file: OutputFile, reserved: FilePlan): Promise<void> {
+  try {
+    await file.truncate(reserved.size);
+    await file.write(reserved.header, 0);
+  } finally {
+    await file.close();
+  }
 }
