@@ -22,7 +22,7 @@ export interface RandomImportanceOptions extends CallOptions, RunsOn {}
  */
 export async function randomImportance(path: string, options: RandomImportanceOptions = {}): Promise<ReadonlyMap<string, Importance>> {
   const { signal, onProgress } = options;
-  await using checkpoint = await openModelFolder(path, { signal });
+  await using checkpoint = await openModelFolder(path, { signal, onProgress });
   await using own = await runtimeOf(options);
   const { vocab_size: vocab } = checkpoint.config;
   const tokens = randomTokens(typeof vocab === 'number' ? vocab : Number.NaN, IMPORTANCE_TOKENS);

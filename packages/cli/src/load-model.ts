@@ -19,7 +19,7 @@ export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'dispos
  */
 export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
   const { runtime: given, backends, onNote, ...rest } = options;
-  const checkpoint = await openModelFolder(path, { signal: options.signal });
+  const checkpoint = await openModelFolder(path, { signal: options.signal, onProgress: options.onProgress });
   try {
     for (const note of checkpoint.notes) onNote?.(note);
     const own = await runtimeOf({ runtime: given, backends, onNote });

@@ -23,9 +23,10 @@ import {
   type QuantizationPlan,
   type QuantizeCheckpointOptions,
   quantizeCheckpoint,
+  type RemoteCheckpoint,
 } from '@lowbit/hub';
 import { byName, defaultAdapters } from '@lowbit/models';
-import { openModelFolder } from './open.ts';
+import { openModel, placeOf } from './open.ts';
 import { parseSize } from './parse.ts';
 import { type TagRow, tagRows } from './tags.ts';
 
@@ -45,7 +46,7 @@ export interface QuantizeModelOptions extends PlanModelOptions, Omit<QuantizeChe
 
 /** What will be written. */
 export interface ModelPlan {
-  /** Absolute path of the source. */
+  /** Absolute path of the source, or `org/name@commit`. */
   readonly source: string;
   /** The model_type, where no adapter serves it: layers were found by their names and shapes, and nothing here runs the result. Else null. */
   readonly byName: string | null;
@@ -74,11 +75,11 @@ export interface QuantizeModelReport extends ModelPlan {
 }
 
 /**
- * Plans the quantization of a model folder. Reads headers and small files, never weights; writes nothing.
- * @throws what `openModelFolder` and hub's `planQuantization` throw
+ * Plans the quantization of a model folder, or of `org/name` of the Hub. Reads headers and small files, never weights; writes nothing.
+ * @throws what `openModel` and hub's `planQuantization` throw
  */
 export async function planModel(path: string, options: PlanModelOptions = {}): Promise<ModelPlan> {
-  const checkpoint = await openModelFolder(path, options);
+  const checkpoint = await openModel(path, options);
   try {
     return describe(checkpoint, await planQuantization(checkpoint, planOptions(options, checkpoint)), options);
   } finally {
@@ -87,8 +88,8 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
 }
 
 /**
- * Quantizes a model folder into `out`, in bounded memory. An abort or an error leaves nothing behind (with `resume`: what is needed to go on).
- * @throws what `openModelFolder` and hub's `quantizeCheckpoint` throw; abort throws the signal's reason
+ * Quantizes a model folder, or `org/name` of the Hub while it is fetched, into `out`, in bounded memory. An abort or an error leaves nothing behind (with `resume`: what is needed to go on).
+ * @throws what `openModel` and hub's `quantizeCheckpoint` throw; abort throws the signal's reason
  *
  * @example
  * const { weightError, loadsIn } = await quantizeModel('./model', { out: './model-hqq4', quantizer: hqq({ bits: 4, groupSize: 64 }) });
@@ -96,7 +97,7 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
 export async function quantizeModel(path: string, options: QuantizeModelOptions): Promise<QuantizeModelReport> {
   const started = performance.now();
   const { maxMemory, shardSize: _, ...rest } = options;
-  const checkpoint = await openModelFolder(path, options);
+  const checkpoint = await openModel(path, options);
   try {
     const done = await quantizeCheckpoint(checkpoint, { ...rest, ...planOptions(options, checkpoint), maxMemory: sizeOf(maxMemory) });
     const { linears, weightError, resumed } = done;
@@ -139,7 +140,7 @@ function keptTensor({ tensors }: CheckpointPlan, site: LinearSite): PlannedTenso
 
 /** A plan for people. */
 export function describe(
-  checkpoint: FolderCheckpoint,
+  checkpoint: FolderCheckpoint | RemoteCheckpoint,
   { plan, files, summary, loadsIn }: QuantizationPlan,
   { codecs, adapters = [] }: { readonly codecs?: PlanModelOptions['codecs']; readonly adapters?: readonly ModelAdapter[] | undefined },
 ): ModelPlan {
@@ -151,7 +152,7 @@ export function describe(
     format: format ?? ({ kind: 'dense', dtype: keptTensor(plan, site).spec.dtype } as const),
   }));
   return {
-    source: checkpoint.folder,
+    source: placeOf(checkpoint),
     byName: unknownType(checkpoint.config, [...adapters, ...defaultAdapters]) ?? null,
     layout: plan.layout?.name ?? null,
     files,
