@@ -1,6 +1,7 @@
 // What was fetched of remote files and is not used up yet. Weights are read in pieces of half a megabyte; a request for each would spend its time on the way.
 // So the first piece of a tensor fetches more of it, up to its end, and the window after that is on its way while one is used. Nothing is fetched that was
-// not said to be wanted, and what was read to its end is dropped.
+// not said to be wanted. Some quantizers read the beginning of a weight again: windows stay until others need their place, those first that were read to
+// their end.
 
 /** Bytes of one request. */
 const WINDOW = 8 << 20;
@@ -37,7 +38,8 @@ export function createWindows(): Windows {
     window.bytes.catch(() => remove(window)); // who reads it hears of it
     // Before it is kept: one that nobody waits for gives way.
     while (windows.length >= MOST) {
-      const oldest = windows.find(({ readers }) => readers === 0);
+      const idle = windows.filter(({ readers }) => readers === 0);
+      const oldest = idle.find(({ used, from, to }) => used >= to - from) ?? idle[0];
       if (oldest === undefined) break;
       remove(oldest);
     }
@@ -54,6 +56,12 @@ export function createWindows(): Windows {
   const covering = (file: object, at: number): Window | undefined =>
     windows.find((window) => window.file === file && window.from <= at && at < window.to);
 
+  /** Where a window from `from` on ends: at most at `last`, and where another one begins. */
+  function free(file: object, from: number, last: number): number {
+    const begins = windows.filter((window) => window.file === file && window.from > from).map((window) => window.from);
+    return Math.min(last, from + WINDOW, ...begins);
+  }
+
   async function read(
     file: object,
     into: Uint8Array,
@@ -65,10 +73,10 @@ export function createWindows(): Windows {
     const end = at + into.byteLength;
     const last = Math.max(end, until);
     for (let next = at; next < end; ) {
-      const window = covering(file, next) ?? open(file, next, Math.min(last, next + WINDOW), fetch);
+      const window = covering(file, next) ?? open(file, next, free(file, next, last), fetch);
       window.readers++;
       try {
-        if (window.to < last && covering(file, window.to) === undefined) open(file, window.to, Math.min(last, window.to + WINDOW), fetch);
+        if (window.to < last && covering(file, window.to) === undefined) open(file, window.to, free(file, window.to, last), fetch);
         const bytes = await unlessAborted(window.bytes, signal);
         const to = Math.min(end, window.to);
         into.set(bytes.subarray(next - window.from, to - window.from), next - at);
@@ -77,7 +85,6 @@ export function createWindows(): Windows {
       } finally {
         window.readers--;
       }
-      if (window.used >= window.to - window.from && window.readers === 0) remove(window);
     }
   }
 
