@@ -49,16 +49,7 @@ function fingerprint(home, sources, facts) {
   return hash.digest('hex');
 }
 
-/**
- * Builds the addon of a package unless it is up to date.
- * @param {object} addon
- * @param {string} addon.home URL of the package's folder
- * @param {string} addon.file what is made in `build/Release`, such as `lowbit_cpu.node`
- * @param {readonly string[]} [addon.sources] files beside CMakeLists.txt, package.json and the folder `native` that it is made of
- * @param {string} [addon.facts] what else it depends on, such as the version of a compiler
- * @param {() => void} [addon.prepare] makes what the build needs, before it
- * @returns {number} what the process should exit with
- */
+/** @type {typeof import('@lowbit/addon/build').buildAddon} */
 export function buildAddon({ home: url, file, sources = [], facts = '', prepare }) {
   const home = fileURLToPath(url);
   const name = basename(home);

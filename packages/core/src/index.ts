@@ -89,6 +89,7 @@ export {
   type Span,
   type StepPlan,
 } from './reference/batch.ts';
+export { ACTIVATIONS } from './reference/elementwise.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
 export { linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';

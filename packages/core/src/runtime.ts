@@ -90,6 +90,16 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
     throw new LowbitError('ERR_BAD_ARGUMENT', `two backends have one name: ${names.join(', ')}`, {
       hint: 'Give one of them another, as in referenceBackend({ name }).',
     });
+  const other = backends.find(({ spec }) => spec !== 1);
+  if (other !== undefined)
+    throw new LowbitError(
+      'ERR_BACKEND_UNAVAILABLE',
+      `backend '${other.name}' keeps version ${String(other.spec)} of the contract (spec), this core knows version 1`,
+      {
+        hint: 'Install releases of the backend and of @lowbit/core that belong together.',
+        details: { backend: other.name, spec: other.spec },
+      },
+    );
   const candidates: Candidate[] = [];
   for (const provider of backends) candidates.push({ provider, probe: await probe(provider) });
   const runtime = new BackendRuntime(candidates, codecs, allowDequant);

@@ -584,6 +584,15 @@ describe('what is none', () => {
     await expect(createRuntime(options as never)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT', hint: expect.stringMatching(/\w/) });
   });
 
+  it('refuses a backend of another version of the contract by its name', async () => {
+    const next = { ...referenceBackend({ name: 'next' }), spec: 2 };
+    await expect(createRuntime({ backends: [referenceBackend(), next as never] })).rejects.toMatchObject({
+      code: 'ERR_BACKEND_UNAVAILABLE',
+      message: "backend 'next' keeps version 2 of the contract (spec), this core knows version 1",
+      hint: expect.stringMatching(/\w/),
+    });
+  });
+
   it('an option of the reference backend that there is not', () => {
     expect(() => referenceBackend({ Threads: 2 } as never)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
     expect(() => referenceBackend(null as never)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
