@@ -1,10 +1,11 @@
-// Writes a Llama checkpoint of true matrix shapes, bf16, bell-shaped random weights: one layer of an 8B model (14336 x 4096, 128256 x 4096), or a whole 1B one.
-//   node bench/synthetic-llama.mjs OUT [8b-layer|1b]
+// Writes a Llama checkpoint of true matrix shapes, bf16, bell-shaped random weights: one layer of an 8B model (14336 x 4096, 128256 x 4096), a whole 1B one, or two of its layers (374 MB).
+//   node bench/synthetic-llama.mjs OUT [8b-layer|1b|small]
 
 import { createSafetensorsSink } from '../packages/hub/dist/index.js';
 
 const SHAPES = {
   '8b-layer': { hidden: 4096, inner: 14336, heads: 32, kvHeads: 8, layers: 1, vocab: 128256, tied: false },
+  small: { hidden: 2048, inner: 8192, heads: 32, kvHeads: 8, layers: 2, vocab: 32000, tied: true },
   '1b': { hidden: 2048, inner: 8192, heads: 32, kvHeads: 8, layers: 16, vocab: 128256, tied: true },
 };
 const [out, name = '8b-layer'] = process.argv.slice(2);

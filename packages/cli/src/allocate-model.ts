@@ -123,7 +123,7 @@ export async function allocateModel(path: string, options: AllocateModelOptions)
   checkOptionNames('allocateModel', options, OPTIONS);
   const { targetBits, choices = makeChoices(defaultChoices('hqq')), rules = [], signal } = options;
   const quantizer = checkChoices(choices);
-  await using checkpoint = await openModelFolder(path, { signal });
+  await using checkpoint = await openModelFolder(path, { signal, onProgress: options.onProgress });
   const free = freeSites(checkpoint, quantizer, options);
   const holding = free.map((site) => ({ site, choices: holdingChoices(site, choices, options) }));
   const layout = await layoutOfMixture(checkpoint, holding, quantizer, options);

@@ -1,7 +1,7 @@
 // What an error in each layer of a model folder costs: where the numbers come from, by name.
 
 import { adapterFor, type CallOptions, type Importance, isLowbitError, keptByDefault, LowbitError, type ModelAdapter } from '@lowbit/core';
-import type { FolderCheckpoint } from '@lowbit/hub';
+import type { StoredCheckpoint } from '@lowbit/hub';
 import { checkpointImportance, defaultAdapters, loadTokenizer, randomTokens, weightImportance } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
 import { generatedTokens } from './generated-tokens.ts';
@@ -74,7 +74,7 @@ export async function findImportance(
 
 /** The same for a folder that is open. */
 export async function importanceOf(
-  checkpoint: FolderCheckpoint,
+  checkpoint: StoredCheckpoint,
   source: ImportanceSource,
   options: FindImportanceOptions,
 ): Promise<FoundImportance> {
@@ -107,7 +107,7 @@ function nameOf(source: ImportanceSource): ImportanceReport['from'] {
 }
 
 async function fromWeights(
-  checkpoint: FolderCheckpoint,
+  checkpoint: StoredCheckpoint,
   why: string | null,
   { adapters, signal, onProgress }: FindImportanceOptions,
 ): Promise<FoundImportance> {
@@ -117,7 +117,7 @@ async function fromWeights(
 
 /** Estimates for linears that no token reached. */
 async function filled(
-  checkpoint: FolderCheckpoint,
+  checkpoint: StoredCheckpoint,
   found: ReadonlyMap<string, Importance>,
   { adapters, signal }: FindImportanceOptions,
 ): Promise<{ readonly importance: ReadonlyMap<string, Importance>; readonly estimated: readonly string[] }> {
@@ -132,7 +132,7 @@ async function filled(
 
 /** Samples of token ids, `tokens` altogether. */
 async function samplesOf(
-  checkpoint: FolderCheckpoint,
+  checkpoint: StoredCheckpoint,
   source: ImportanceSource,
   options: FindImportanceOptions & { readonly runtime: NonNullable<RunsOn['runtime']> },
 ): Promise<readonly (readonly number[])[]> {

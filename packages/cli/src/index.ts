@@ -31,11 +31,15 @@ export { type AllocatedLinear, type AllocateModelOptions, allocateModel, type Mo
 export { type BackendSettings, type FindBackendsOptions, findBackends } from './backends.ts';
 export { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 export type { BenchRow } from './commands/bench-rows.ts';
-export type { CachedModelFacts, CacheReport, RemovedReport } from './commands/cache.ts';
+export type { CachedModelFacts, CacheReport, DownloadedFacts, RemovedReport } from './commands/cache.ts';
 export type { CompareReport } from './commands/compare.ts';
+export type { DoctorReport, Finding } from './commands/doctor.ts';
 export type { EstimateReport } from './commands/estimate.ts';
 export type { InspectReport } from './commands/inspect.ts';
+export type { LoginReport } from './commands/login.ts';
 export type { PerplexityReport } from './commands/perplexity.ts';
+export type { PullReport } from './commands/pull.ts';
+export type { PushReport } from './commands/push.ts';
 export type { SensitivityReport } from './commands/sensitivity.ts';
 export {
   type ConversionPlan,
@@ -62,7 +66,7 @@ export {
   type ModelComparison,
   measureLoss,
 } from './measure.ts';
-export { openModelFolder } from './open.ts';
+export { openModel, openModelFolder } from './open.ts';
 export {
   type ModelPlan,
   type PlanModelOptions,

@@ -23,7 +23,7 @@ export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'dispos
  */
 export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
   const { runtime: given, backends, onNote, allowNonFinite, ...rest } = checkedOptions('loadModel', options);
-  const checkpoint = await openModelFolder(path, { signal: options.signal, allowNonFinite });
+  const checkpoint = await openModelFolder(path, { signal: options.signal, onProgress: options.onProgress, allowNonFinite });
   try {
     for (const note of checkpoint.notes) onNote?.(note);
     const own = await runtimeOf({ runtime: given, backends, onNote });

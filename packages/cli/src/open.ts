@@ -1,46 +1,59 @@
-// Opening what a person named: a folder, with remedies for what is easily mistaken for one.
+// Opening what a person named: a folder, a file of weights, or a model on the Hugging Face Hub. What is there on disk goes first.
 
 import { stat } from 'node:fs/promises';
-import { isLowbitError, LowbitError } from '@lowbit/core';
-import { type FolderCheckpoint, type OpenCheckpointOptions, openCheckpoint } from '@lowbit/hub';
-
-/** `org/name` as on the Hugging Face Hub. */
-const MODEL_ID = /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/;
+import { type CallOptions, LowbitError } from '@lowbit/core';
+import {
+  downloadModel,
+  type FolderCheckpoint,
+  type OpenCheckpointOptions,
+  openCheckpoint,
+  openHubCheckpoint,
+  type RemoteCheckpoint,
+  readRepoName,
+} from '@lowbit/hub';
 
 /** Hub's; other options of those who hand theirs on are theirs to check. */
-export type OpenOptions = { readonly [K in keyof OpenCheckpointOptions]?: OpenCheckpointOptions[K] | undefined };
+export type OpenOptions = { readonly [K in keyof OpenCheckpointOptions]?: OpenCheckpointOptions[K] | undefined } & CallOptions;
 
 /**
- * Opens a model folder. Throws what `openCheckpoint` throws, and ERR_NOT_FOUND with a way out for a model id of the Hub, since fetching is not
- * supported yet.
+ * Opens a model on this machine: a folder, or `org/name` or `org/name@revision` of the Hub, which is downloaded into the cache first. Throws what
+ * `openCheckpoint` and hub's `downloadModel` throw.
  */
 export async function openModelFolder(path: string, options: OpenOptions = {}): Promise<FolderCheckpoint> {
+  if (!(await isRemote(path))) return openCheckpoint(path, opening(options));
+  const { signal, onProgress } = options;
+  return openCheckpoint((await downloadModel(path, { signal, onProgress })).folder, opening(options));
+}
+
+/**
+ * Opens a model to look at it or to quantize it: one of the Hub is not downloaded for that, unless it is in the cache already. Throws what `openCheckpoint`
+ * and hub's `openHubCheckpoint` throw.
+ */
+export async function openModel(path: string, options: OpenOptions = {}): Promise<FolderCheckpoint | RemoteCheckpoint> {
+  return (await isRemote(path)) ? openHubCheckpoint(path, opening(options)) : openCheckpoint(path, opening(options));
+}
+
+function opening({ signal, layouts, codecs, allowNonFinite }: OpenOptions): OpenCheckpointOptions {
+  return { signal, allowNonFinite, ...(layouts ? { layouts } : {}), ...(codecs ? { codecs } : {}) };
+}
+
+/** Where a model is, for people. */
+export function placeOf(checkpoint: FolderCheckpoint | RemoteCheckpoint): string {
+  if ('folder' in checkpoint) return checkpoint.folder;
+  return `${checkpoint.remote.name}@${checkpoint.remote.commit}`;
+}
+
+/** Whether a name means a model on the Hub: it is one of those, and there is nothing of that name here. Throws ERR_BAD_ARGUMENT for what is no name. */
+async function isRemote(path: string): Promise<boolean> {
   if (typeof path !== 'string' || path === '') {
-    throw new LowbitError('ERR_BAD_ARGUMENT', 'this needs the path of a model folder', {
-      hint: "Pass a text such as './model'.",
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'this needs the path of a model folder, or its name on the Hub', {
+      hint: "Pass a text such as './model' or 'org/name'.",
       details: { path },
     });
   }
-  try {
-    const { signal, layouts, codecs, allowNonFinite } = options;
-    return await openCheckpoint(path, { signal, allowNonFinite, ...(layouts ? { layouts } : {}), ...(codecs ? { codecs } : {}) });
-  } catch (error) {
-    if (isLowbitError(error, 'ERR_NOT_FOUND') && MODEL_ID.test(path) && !(await exists(path))) throw modelId(path);
-    throw error;
-  }
-}
-
-function modelId(id: string): LowbitError {
-  const name = id.slice(id.indexOf('/') + 1);
-  return new LowbitError('ERR_NOT_FOUND', `there is no folder ${id}, and fetching a model by its id is not supported yet`, {
-    hint: `If it is a model on the Hugging Face Hub, download it first (\`hf download ${id} --local-dir ${name}\`), then pass the folder ${name}.`,
-    details: { path: id },
-  });
-}
-
-async function exists(path: string): Promise<boolean> {
+  if (readRepoName(path) === undefined) return false;
   return stat(path).then(
-    () => true,
     () => false,
+    () => true,
   );
 }

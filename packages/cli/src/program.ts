@@ -13,6 +13,8 @@ import type { EstimateFlags } from './commands/estimate.ts';
 import type { GenerateOptions } from './commands/generate.ts';
 import type { InspectOptions } from './commands/inspect.ts';
 import type { PerplexityOptions } from './commands/perplexity.ts';
+import type { PullOptions } from './commands/pull.ts';
+import type { PushFlags } from './commands/push.ts';
 import type { QuantizeOptions } from './commands/quantize.ts';
 import type { SensitivityOptions } from './commands/sensitivity.ts';
 import type { CommonOptions, Context } from './context.ts';
@@ -77,6 +79,7 @@ export function createProgram(start: Start): Command {
   addBench(program, start);
   addInspect(program, start);
   addEstimate(program, start);
+  addHub(program, start);
   addCache(program, start);
   addHelp(program);
   return program;
@@ -86,7 +89,7 @@ function addQuantize(program: Command, start: Start): void {
   // --rule and --skip share one list: the last match wins, so their order among each other counts.
   const rules: RuleText[] = [];
   verb(program, 'quantize', 'quantize a model folder into a new folder')
-    .argument('<dir>', 'model folder with config.json and safetensors', path)
+    .argument('<model>', 'model folder with config.json and safetensors, or ORG/NAME[@REVISION] of the Hugging Face Hub', path)
     .option('-o, --out <dir>', 'folder to write; it must not exist', path)
     .option(
       '-m, --method <name>',
@@ -213,7 +216,7 @@ function addQuantize(program: Command, start: Start): void {
 
 function addConvert(program: Command, start: Start): void {
   verb(program, 'convert', 'store a quantized model folder in another way, without quantizing again')
-    .argument('<dir>', 'model folder that was quantized with HIGGS', path)
+    .argument('<dir>', 'model folder that was quantized with HIGGS, or ORG/NAME[@REVISION] of the Hub', path)
     .option('-o, --out <dir>', 'folder to write; it must not exist', path)
     .option(
       '--flute <tile>',
@@ -235,7 +238,7 @@ function addConvert(program: Command, start: Start): void {
 
 function addGenerate(program: Command, start: Start): void {
   computing(sampling(verb(program, 'generate', 'continue a text')))
-    .argument('<model>', 'model folder, quantized or not', path)
+    .argument('<model>', 'model folder, quantized or not, or ORG/NAME[@REVISION] of the Hub', path)
     .requiredOption('-p, --prompt <text>', 'text to continue; - reads it from stdin')
     .option(
       '--image <file>',
@@ -264,7 +267,7 @@ function addChat(program: Command, start: Start): void {
       ),
     ),
   )
-    .argument('<model>', 'model folder with a chat template', path)
+    .argument('<model>', 'model folder with a chat template, or ORG/NAME[@REVISION] of the Hub', path)
     .option('--system <text>', 'system message')
     .option('--template <name>', "chat template of the model by its name, or a file with one (default: the model's own)", path)
     .option('--tools <file>', 'JSON file with a list of function descriptions for the template', path)
@@ -281,7 +284,7 @@ function addChat(program: Command, start: Start): void {
 
 function addPerplexity(program: Command, start: Start): void {
   computing(verb(program, 'perplexity', 'measure how well a model predicts a text'))
-    .argument('<model>', 'model folder, quantized or not', path)
+    .argument('<model>', 'model folder, quantized or not, or ORG/NAME[@REVISION] of the Hub', path)
     .option('--data <file>', 'text file', path)
     .option('--ids <file>', 'JSON file of token ids: one list, or a list of lists that are scored on their own', path)
     .option(
@@ -347,7 +350,7 @@ function addBench(program: Command, start: Start): void {
     ...arg((list: string) => parseCounts(list, { min: 0 }))(text),
   ];
   computing(verb(program, 'bench', 'time reading prompts and writing tokens, as llama-bench does', 'short for --output json'), '<list>')
-    .argument('<model>', 'model folder, quantized or not', path)
+    .argument('<model>', 'model folder, quantized or not, or ORG/NAME[@REVISION] of the Hub', path)
     .option('-p, --n-prompt <list>', 'tokens of a prompt to read; of several each is a test, 0 is none (default: 512)', counts)
     .option('-n, --n-gen <list>', 'tokens to write one by one; of several each is a test, 0 is none (default: 128)', counts)
     .option(
@@ -374,7 +377,7 @@ function addBench(program: Command, start: Start): void {
 
 function addInspect(program: Command, start: Start): void {
   verb(program, 'inspect', 'show what is in a model folder, without reading weights')
-    .argument('<dir>', 'model folder', path)
+    .argument('<model>', 'model folder, or ORG/NAME[@REVISION] of the Hub, which is not downloaded', path)
     .option('--tensors', 'list every tensor')
     .option('--allow-non-finite', 'take weights that are stored as NaN or infinity as they are (default: an error)')
     .action(async (dir: string, options: InspectOptions) => {
@@ -386,7 +389,7 @@ function addInspect(program: Command, start: Start): void {
 
 function addEstimate(program: Command, start: Start): void {
   computing(verb(program, 'estimate', 'tell how much memory a model takes, before it is quantized or loaded'))
-    .argument('<dir>', 'model folder', path)
+    .argument('<model>', 'model folder, or ORG/NAME[@REVISION] of the Hub, which is not downloaded', path)
     .option(
       '-m, --method <name>',
       `as if quantized by: ${METHODS.join(', ')} (default: as it is)`,
@@ -430,23 +433,68 @@ function addHelp(program: Command): void {
     });
 }
 
+function addHub(program: Command, start: Start): void {
+  const list = (text: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), text];
+  verb(program, 'pull', 'download a model of the Hugging Face Hub into the cache that Python shares')
+    .argument('<model>', 'ORG/NAME, or ORG/NAME@REVISION', path)
+    .option('--allow <glob>', 'take these files instead of what a model needs; may be repeated', list)
+    .option('--ignore <glob>', 'leave these files out; may be repeated', list)
+    .addHelpText(
+      'after',
+      '\nHF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE are obeyed. Run again after a break: it goes on where it was.',
+    )
+    .action(async (model: string, options: PullOptions) => {
+      const context = start(options);
+      const { pullCommand } = await import('./commands/pull.ts');
+      await pullCommand(model, options, context);
+    });
+  verb(program, 'push', 'push a model folder to the Hugging Face Hub')
+    .argument('<dir>', 'model folder, finished', path)
+    .argument('<to>', 'ORG/NAME; it is made if it is not there', path)
+    .option('--private', 'make it private, if it is new')
+    .option('--base-model <name>', 'for the model card: what was quantized, ORG/NAME or ORG/NAME@REVISION', path)
+    .option('--license <id>', "for the model card (default: the base model's)", path)
+    .option('--message <text>', 'of the commit', path)
+    .option('-y, --yes', 'do not ask')
+    .option('--dry-run', 'print the files and the model card, send nothing')
+    .action(async (dir: string, to: string, options: PushFlags) => {
+      const context = start(options);
+      const { pushCommand } = await import('./commands/push.ts');
+      await pushCommand(dir, to, options, context);
+    });
+  verb(program, 'login', 'tell which token of the Hugging Face Hub is used, and whose it is; it is never shown').action(
+    async (options: CommonOptions) => {
+      const context = start(options);
+      const { loginCommand } = await import('./commands/login.ts');
+      await loginCommand(context);
+    },
+  );
+  verb(program, 'doctor', 'tell what this machine has: backends, caches, tokens, room; and what to do').action(
+    async (options: CommonOptions) => {
+      const context = start(options);
+      const { doctorCommand } = await import('./commands/doctor.ts');
+      await doctorCommand(context);
+    },
+  );
+}
+
 function addCache(program: Command, start: Start): void {
   const list = async (options: CommonOptions): Promise<void> => {
     const context = start(options);
     const { listCacheCommand } = await import('./commands/cache.ts');
     await listCacheCommand(context);
   };
-  const cache = verb(program, 'cache', 'list the packed weights that the native backend keeps on disk')
+  const cache = verb(program, 'cache', 'list what is kept on disk: models of the Hub, and the packed weights of the native backend')
     .addHelpText(
       'after',
-      '\nThe place is LOWBIT_CACHE or the cache folder of the system, the size LOWBIT_CACHE_SIZE or 20GiB; LOWBIT_CACHE=off keeps none.',
+      '\nModels: HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub, shared with Python.\nPacked weights: LOWBIT_CACHE or the cache folder of the system, at most LOWBIT_CACHE_SIZE or 20GiB; LOWBIT_CACHE=off keeps none.',
     )
     .action(list);
   verb(cache, 'ls', 'the same').action((_options: unknown, command: Command) => list(command.optsWithGlobals<CommonOptions>()));
-  verb(cache, 'rm', 'remove models from the cache; programs that run them go on, and a model that is loaded again is packed again')
-    .argument('[names...]', 'names of models in the cache, beginnings of names, or model folders')
-    .option('-a, --all', 'all of them')
-    .option('-y, --yes', 'with --all: do not ask')
+  verb(cache, 'rm', 'remove downloaded models (ORG/NAME), or packed weights; what is needed again is fetched or packed again')
+    .argument('[names...]', 'ORG/NAME of downloaded models; names of packed ones, beginnings of names, or model folders')
+    .option('-a, --all', 'all packed weights; downloaded models have to be named')
+    .option('-y, --yes', 'do not ask')
     .action(async (names: string[], _options: unknown, command: Command) => {
       const options = command.optsWithGlobals<RemoveCachedOptions>();
       const context = start(options);

@@ -39,6 +39,9 @@ export function progressMode({ stream, silent = false, env = process.env }: Prog
 
 const LABELS: Readonly<Record<string, string>> = {
   read: 'Reading',
+  download: 'Downloading',
+  push: 'Pushing',
+  merge: 'Merging',
   importance: 'Weighing channels',
   quantize: 'Quantizing',
   convert: 'Converting',

@@ -25,11 +25,12 @@ import {
   type QuantizationPlan,
   type QuantizeCheckpointOptions,
   quantizeCheckpoint,
+  type RemoteCheckpoint,
 } from '@lowbit/hub';
 import { byName, defaultAdapters } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
 import { type FindImportanceOptions, type ImportanceReport, type ImportanceSource, importanceOf } from './importance.ts';
-import { openModelFolder } from './open.ts';
+import { openModel, openModelFolder, placeOf } from './open.ts';
 import { parseSize } from './parse.ts';
 import type { RunsOn } from './running-on.ts';
 import { type TagRow, tagRows } from './tags.ts';
@@ -60,7 +61,7 @@ export interface QuantizeModelOptions
 
 /** What will be written. */
 export interface ModelPlan {
-  /** Absolute path of the source. */
+  /** Absolute path of the source, or `org/name@commit`. */
   readonly source: string;
   /** The model_type, where no adapter serves it: layers were found by their names and shapes, and nothing here runs the result. Else null. */
   readonly byName: string | null;
@@ -91,11 +92,11 @@ export interface QuantizeModelReport extends ModelPlan {
 }
 
 /**
- * Plans the quantization of a model folder. Reads headers and small files, never weights; writes nothing.
- * @throws what `openModelFolder` and hub's `planQuantization` throw
+ * Plans the quantization of a model folder, or of `org/name` of the Hub. Reads headers and small files, never weights; writes nothing.
+ * @throws what `openModel` and hub's `planQuantization` throw
  */
 export async function planModel(path: string, options: PlanModelOptions = {}): Promise<ModelPlan> {
-  const checkpoint = await openModelFolder(path, checkedOptions('planModel', options));
+  const checkpoint = await openModel(path, checkedOptions('planModel', options));
   try {
     return describe(checkpoint, await planQuantization(checkpoint, planOptions(options, checkpoint)), options);
   } finally {
@@ -104,8 +105,8 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
 }
 
 /**
- * Quantizes a model folder into `out`, in bounded memory. An abort or an error leaves nothing behind (with `resume`: what is needed to go on).
- * @throws what `openModelFolder` and hub's `quantizeCheckpoint` throw; abort throws the signal's reason
+ * Quantizes a model folder, or `org/name` of the Hub while it is fetched, into `out`, in bounded memory. An abort or an error leaves nothing behind (with `resume`: what is needed to go on).
+ * @throws what `openModel` and hub's `quantizeCheckpoint` throw; abort throws the signal's reason
  *
  * @example
  * const { weightError, loadsIn } = await quantizeModel('./model', { out: './model-hqq4', quantizer: hqq({ bits: 4, groupSize: 64 }) });
@@ -113,7 +114,8 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
 export async function quantizeModel(path: string, options: QuantizeModelOptions): Promise<QuantizeModelReport> {
   const started = performance.now();
   const { maxMemory, shardSize: _, importance: source, backends, onNote, ...rest } = checkedOptions('quantizeModel', options);
-  const checkpoint = await openModelFolder(path, options);
+  const runs = source !== undefined && source !== 'none' && !(source instanceof Map);
+  const checkpoint = runs ? await openModelFolder(path, options) : await openModel(path, options);
   try {
     const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
     const { importance, report: importanceReport } =
@@ -166,7 +168,7 @@ function keptTensor({ tensors }: CheckpointPlan, site: LinearSite): PlannedTenso
 
 /** A plan for people. */
 export function describe(
-  checkpoint: FolderCheckpoint,
+  checkpoint: FolderCheckpoint | RemoteCheckpoint,
   { plan, files, summary, loadsIn }: QuantizationPlan,
   { codecs, adapters = [] }: { readonly codecs?: PlanModelOptions['codecs']; readonly adapters?: readonly ModelAdapter[] | undefined },
 ): ModelPlan {
@@ -178,7 +180,7 @@ export function describe(
     format: format ?? ({ kind: 'dense', dtype: keptTensor(plan, site).spec.dtype } as const),
   }));
   return {
-    source: checkpoint.folder,
+    source: placeOf(checkpoint),
     byName: unknownType(checkpoint.config, [...adapters, ...defaultAdapters]) ?? null,
     layout: plan.layout?.name ?? null,
     files,

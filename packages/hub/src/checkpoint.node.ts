@@ -1,9 +1,12 @@
 // A checkpoint folder on disk.
 
 import { createHash } from 'node:crypto';
+import { stat } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import { LowbitError, type StoredLinear, type WeightOrigin } from '@lowbit/core';
 import { type OpenCheckpointOptions, openModelFolder, type StoredCheckpoint } from './checkpoint.ts';
 import { modelFolder, openFolder } from './folder.node.ts';
+import type { ModelFolder } from './folder.ts';
 import type { FileSource } from './reading.ts';
 
 export interface FolderCheckpoint extends StoredCheckpoint {
@@ -12,7 +15,7 @@ export interface FolderCheckpoint extends StoredCheckpoint {
 }
 
 /**
- * Opens a model folder. Reads config.json and headers, never weights. `file('config.json')` gives the bytes of the config, too.
+ * Opens a model folder, or one file of weights (`*.safetensors`) with the config.json beside it. Reads config.json and headers, never weights. `file('config.json')` gives the bytes of the config, too.
  * Throws ERR_NOT_FOUND (no folder, no config.json, no weights, a missing shard), ERR_BAD_CHECKPOINT, ERR_BAD_SAFETENSORS, ERR_BAD_PICKLE,
  * ERR_TENSOR_MISMATCH (a quantized layer that does not fit together), and ERR_UNSUPPORTED_FORMAT for a quantization that nothing here reads.
  */
@@ -22,9 +25,24 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
       hint: "Pass a text such as './model'.",
     });
   }
-  const folder = await openFolder(dir);
+  const file = await weightsFile(dir);
+  const folder = await openFolder(file === undefined ? dir : dirname(dir));
   const origin = (source: FileSource, path: string, stored: StoredLinear | undefined) => linearOrigin(folder.path, source, path, stored);
-  return { ...(await openModelFolder(modelFolder(folder), options, origin)), folder: folder.path };
+  const files = modelFolder(folder);
+  const of = file === undefined ? files : { ...files, resolve: singleFile(files, file) };
+  return { ...(await openModelFolder(of, options, origin)), folder: folder.path };
+}
+
+/** The name of a file of weights that was given in place of its folder. */
+async function weightsFile(path: string): Promise<string | undefined> {
+  if (!path.endsWith('.safetensors')) return undefined;
+  const info = await stat(path).catch(() => undefined);
+  return info?.isFile() ? basename(path) : undefined;
+}
+
+/** The folder as if that file were all of its weights. */
+function singleFile({ resolve }: ModelFolder, file: string): ModelFolder['resolve'] {
+  return (name, from) => resolve(name === 'model.safetensors' ? file : name, from);
 }
 
 /** Another one when anything changes that the numbers of a linear are read from: its files, or which of their tensors it takes and how. */

@@ -1,11 +1,14 @@
 // The conformance kit on the sources and the sink of this package.
 
-import { readdir, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type SinkSubject, sampleTensors, sinkConformance, sourceConformance } from '@lowbit/testing';
 import { afterAll, beforeAll, describe, it } from 'vitest';
+import { startHub } from '../../../fixtures/hub-server.ts';
 import { openTorchFile } from './pickle/source.node.ts';
 import { storages, torchFile } from './pickle/testing.ts';
+import { openRemoteCheckpoint } from './remote/checkpoint.ts';
+import { createHubClient } from './remote/client.ts';
 import { createSafetensorsSink } from './safetensors/sink.node.ts';
 import { openSafetensors } from './safetensors/source.node.ts';
 import { temporaryFolder } from './testing.node.ts';
@@ -59,6 +62,27 @@ async function written(shardSize?: number): Promise<string> {
 
 sourceConformance('safetensors', async () => ({ source: await whole(await written()) }), runner);
 sourceConformance('safetensors in shards', async () => ({ source: await inShards(await written(1000)) }), runner);
+
+sourceConformance(
+  'a model on a hub',
+  async () => {
+    const hub = await startHub();
+    const content = new Uint8Array(await readFile(join(await written(), 'model.safetensors')));
+    hub.repos.set('org/name', {
+      files: new Map([
+        ['config.json', Buffer.from('{}')],
+        ['model.safetensors', content],
+      ]),
+    });
+    const { source } = await openRemoteCheckpoint('org/name', { client: createHubClient({ endpoint: hub.url }) });
+    const dispose = async () => {
+      await source[Symbol.asyncDispose]();
+      await hub[Symbol.asyncDispose]();
+    };
+    return { source: { ...source, [Symbol.asyncDispose]: dispose } };
+  },
+  runner,
+);
 
 sourceConformance(
   'torch.save',

@@ -9,8 +9,11 @@ export interface RandomFile {
   readonly size: number;
   /** See `FileSource`. */
   readonly state: string | undefined;
-  /** Fills `into` from byte `at` of the file; resolves to the number of bytes read, which is less only at the end of the file. Throws ERR_IO. */
-  read(into: Uint8Array, at: number, signal?: AbortSignal): Promise<number>;
+  /**
+   * Fills `into` from byte `at` of the file; resolves to the number of bytes read, which is less only at the end of the file. All bytes up to `until` are
+   * about to be asked for: a file that is far away may fetch them along. Throws ERR_IO.
+   */
+  read(into: Uint8Array, at: number, signal?: AbortSignal, until?: number): Promise<number>;
   close(): Promise<void>;
 }
 

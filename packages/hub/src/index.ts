@@ -23,6 +23,18 @@ export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, Torc
 export { type PlanQuantizationOptions, planQuantization } from './plan-quantization.ts';
 export { type QuantizeCheckpointOptions, quantizeCheckpoint } from './quantize.node.ts';
 export type { FileSource, SourceFile } from './reading.ts';
+export { type CachedRepo, listHubCache, removeFromHubCache, snapshotOf } from './remote/cache.node.ts';
+export { type CardFacts, modelCard } from './remote/card.ts';
+export { openRemoteCheckpoint, type RemoteCheckpoint } from './remote/checkpoint.ts';
+export { createHubClient, type HubClient, type HubClientOptions } from './remote/client.ts';
+export { type DownloadedModel, type DownloadOptions, downloadModel } from './remote/download.node.ts';
+export { listModel, type RemoteEntry, type RemoteListing } from './remote/listing.ts';
+export { type OpenHubOptions, openHubCheckpoint } from './remote/open.node.ts';
+export { type Pushed, type PushOptions, type PushPlan, planPush, pushModel } from './remote/push.node.ts';
+export { parseRepoName, type RepoName, readRepoName } from './remote/repo.ts';
+export type { SelectOptions } from './remote/select.ts';
+export { type HubSettings, hubClient, hubSettings } from './remote/settings.node.ts';
+export { type TokenOwner, tokenOwner } from './remote/whoami.ts';
 export * from './safetensors/index.ts';
 export { createSafetensorsSink } from './safetensors/sink.node.ts';
 export type { SafetensorsSink, SafetensorsSinkOptions } from './safetensors/sink.ts';

@@ -4,6 +4,7 @@ import { realpath, stat } from 'node:fs/promises';
 import { basename, resolve, sep } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import type { FolderCheckpoint } from './checkpoint.node.ts';
+import type { RemoteCheckpoint } from './remote/checkpoint.ts';
 import { createSafetensorsSink } from './safetensors/sink.node.ts';
 import type { ModelOutput } from './write-model.ts';
 
@@ -16,11 +17,14 @@ export function checkOut(call: string, out: unknown): void {
   });
 }
 
-/** The folder `out`, for a model that is read from a folder on disk. */
-export function folderOutput({ source }: FolderCheckpoint, out: string): ModelOutput {
+/** The folder `out`, for a model that is read from a folder on disk, or from a hub. */
+export function folderOutput(checkpoint: FolderCheckpoint | RemoteCheckpoint, out: string): ModelOutput {
+  const { files, state } = checkpoint.source;
   return {
-    sourceFiles: () =>
-      Promise.all(source.files.map(async ({ path, size }) => [basename(path), size, Math.floor((await stat(path)).mtimeMs)])),
+    sourceFiles: async () =>
+      'remote' in checkpoint
+        ? state! // digests of contents
+        : Promise.all(files.map(async ({ path, size }) => [basename(path), size, Math.floor((await stat(path)).mtimeMs)])),
     open: (options) => createSafetensorsSink(out, options),
   };
 }

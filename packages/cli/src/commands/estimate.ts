@@ -1,12 +1,12 @@
 // `lowbit estimate`: what a model will take, before anything is loaded or quantized.
 
 import { DEFAULT_MAX_MEMORY, type Format } from '@lowbit/core';
-import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
+import { planQuantization, type StoredCheckpoint } from '@lowbit/hub';
 import { defaultAdapters, estimateMemory, type MemoryEstimate, type Verdict } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';
 import { idleSetting, makeQuantizer } from '../methods.ts';
-import { openModelFolder } from '../open.ts';
+import { openModel, placeOf } from '../open.ts';
 import type { MethodName, MethodSettings } from '../parse.ts';
 import { pairs } from '../table.ts';
 import { bytesText, countText } from '../units.ts';
@@ -51,7 +51,7 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
   }
   await using place = await openBackend(flags, context);
   const { allowNonFinite, ...head } = headOf(flags);
-  await using checkpoint = await openModelFolder(path, { signal: context.signal, allowNonFinite });
+  await using checkpoint = await openModel(path, { signal: context.signal, allowNonFinite });
   const planned = method === undefined ? undefined : await plan(checkpoint, method, settings);
   const here = place.used().name === 'cpu' || place.used().name === 'reference';
   const estimate = await estimateMemory(checkpoint, {
@@ -64,7 +64,7 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
     signal: context.signal,
   });
   const report: EstimateReport = {
-    path: checkpoint.folder,
+    path: placeOf(checkpoint),
     method: planned?.name ?? null,
     ...estimate,
     disk: planned?.disk ?? checkpoint.source.files.reduce((sum, { size }) => sum + size, 0),
@@ -74,7 +74,7 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
   await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
 }
 
-async function plan(checkpoint: FolderCheckpoint, method: MethodName, settings: MethodSettings) {
+async function plan(checkpoint: StoredCheckpoint, method: MethodName, settings: MethodSettings) {
   const quantizer = asUsage(() => makeQuantizer(method, settings));
   const { plan, files } = await planQuantization(checkpoint, { quantizer, adapters: defaultAdapters });
   const formats = new Map<string, Format>(plan.linears.flatMap(({ site, format }) => (format ? [[site.path, format] as const] : [])));

@@ -1,6 +1,6 @@
 // `lowbit inspect`: what is in a model folder. Reads config.json and headers, never weights.
 
-import { relative } from 'node:path';
+import { basename, relative } from 'node:path';
 import {
   byteLength,
   type Checkpoint,
@@ -17,10 +17,10 @@ import {
   siteTensor,
   type TensorSpec,
 } from '@lowbit/core';
-import type { FolderCheckpoint } from '@lowbit/hub';
+import type { FolderCheckpoint, RemoteCheckpoint } from '@lowbit/hub';
 import { contextLengthOf, defaultAdapters, timm } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
-import { openModelFolder } from '../open.ts';
+import { openModel, placeOf } from '../open.ts';
 import { pairs, plain, table } from '../table.ts';
 import { type TaggedLinear, type TagRow, tagRows, tagTable } from '../tags.ts';
 import { bitsText, bytesText, countText, shortCount } from '../units.ts';
@@ -78,7 +78,7 @@ const SIZE_KEYS = [
 
 /** Runs the command. */
 export async function inspectCommand(dir: string, options: InspectOptions, context: Context): Promise<void> {
-  const checkpoint = await openModelFolder(dir, { signal: context.signal, allowNonFinite: options.allowNonFinite });
+  const checkpoint = await openModel(dir, { signal: context.signal, allowNonFinite: options.allowNonFinite });
   try {
     const report = await inspect(checkpoint, { listTensors: options.tensors === true });
     await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
@@ -89,7 +89,7 @@ export async function inspectCommand(dir: string, options: InspectOptions, conte
 
 /** Collects the facts of an open model folder. */
 export async function inspect(
-  checkpoint: FolderCheckpoint,
+  checkpoint: FolderCheckpoint | RemoteCheckpoint,
   { listTensors = false }: { readonly listTensors?: boolean } = {},
 ): Promise<InspectReport> {
   const { config, source } = checkpoint;
@@ -112,7 +112,7 @@ export async function inspect(
   const parameters = countParameters(checkpoint, quantized);
   const tensorBytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
   return {
-    path: checkpoint.folder,
+    path: placeOf(checkpoint),
     architecture: { modelType, name, supported: adapter !== undefined },
     config: sizesOf(config),
     images: imagesOf(checkpoint, adapter, sites),
@@ -227,9 +227,12 @@ function dtypeCounts(specs: Iterable<TensorSpec>): InspectReport['dtypes'] {
   return [...counts.values()].sort((a, b) => b.bytes - a.bytes);
 }
 
-async function filesOf(checkpoint: FolderCheckpoint): Promise<InspectReport['files']> {
+async function filesOf(checkpoint: FolderCheckpoint | RemoteCheckpoint): Promise<InspectReport['files']> {
   const config = await checkpoint.file('config.json');
-  const weights = checkpoint.source.files.map(({ path, size }) => ({ name: relative(checkpoint.folder, path), bytes: size }));
+  const weights = checkpoint.source.files.map(({ path, size }) => ({
+    name: 'folder' in checkpoint ? relative(checkpoint.folder, path) : basename(path),
+    bytes: size,
+  }));
   const others = [...checkpoint.fileBytes].map(([name, bytes]) => ({ name, bytes }));
   return [...weights, { name: 'config.json', bytes: config?.byteLength ?? 0 }, ...others];
 }

@@ -5,6 +5,7 @@ const MARKER: unique symbol = Symbol.for('lowbit.error');
 
 export type ErrorCode =
   | 'ERR_ABORTED' // the caller's AbortSignal fired without a reason of its own
+  | 'ERR_ACCESS_DENIED' // a hub does not allow it: no token, or one that may not
   | 'ERR_BAD_ARGUMENT' // a value passed by the caller is unusable
   | 'ERR_BAD_CHECKPOINT' // a file of a checkpoint is malformed or inconsistent
   | 'ERR_BAD_IMAGE' // bytes that are no image, or a damaged one
@@ -13,12 +14,16 @@ export type ErrorCode =
   | 'ERR_BACKEND_UNAVAILABLE' // no backend could be opened
   | 'ERR_DISPOSED' // used after dispose
   | 'ERR_DTYPE_OVERFLOW' // a value does not fit the storage dtype asked for
+  | 'ERR_GATED_REPO' // conditions of a model on a hub are to be agreed to first
+  | 'ERR_INTEGRITY' // bytes that came are not those that were promised
   | 'ERR_IO' // the operating system refused: full disk, read-only mount, missing permission
   | 'ERR_JOURNAL_MISMATCH' // `resume` met the remains of a different job
   | 'ERR_LIMIT' // a size is over a stated bound
+  | 'ERR_NETWORK' // a server cannot be reached, fails, or answers with nonsense
   | 'ERR_NOT_FOUND' // a file or folder is not there
   | 'ERR_NON_FINITE' // NaN or infinity in a weight
   | 'ERR_NOT_INITIALIZED' // a layer made with `initialize: false` was used before `initialize()`
+  | 'ERR_OFFLINE_MISS' // HF_HUB_OFFLINE is set, and the cache does not have it
   | 'ERR_OUTPUT_EXISTS' // refusing to overwrite
   | 'ERR_TENSOR_MISMATCH' // missing tensor, wrong shape or dtype
   | 'ERR_TOKENIZER' // tokenizer or chat template missing or malformed

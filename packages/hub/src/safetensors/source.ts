@@ -24,10 +24,10 @@ export const SAFETENSORS: FileFormat<SafetensorsFile> = {
       file,
       tensors,
       async read(name, from, to, signal) {
-        const { dtype, start } = tensors.get(name)!;
+        const { dtype, start, end } = tensors.get(name)!;
         const width = DTYPE_BYTES[dtype];
         const data = allocate(name, (to - from) * width);
-        const bytes = await regular.read(data, start + from * width, signal);
+        const bytes = await regular.read(data, start + from * width, signal, end);
         if (bytes < data.byteLength) throw badSafetensors(path, 'the file became shorter while it was open', name);
         return data;
       },
