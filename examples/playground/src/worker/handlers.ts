@@ -144,15 +144,26 @@ export const handlers: Handlers = {
   },
 
   async close() {
-    const backend = await (await getRuntime()).backend();
-    const before = backend.allocated();
+    const before = await held();
     const closing = open;
     open = undefined;
     await closing?.cache?.[Symbol.asyncDispose]();
     await closing?.model[Symbol.asyncDispose]();
-    return { before, after: backend.allocated() };
+    return { before, after: await held() };
   },
 };
+
+/** Bytes that the backends of this page hold. */
+async function held(): Promise<number> {
+  const runtime = await getRuntime();
+  let bytes = 0;
+  for (const name of runtime.backends) {
+    // One that is not there holds nothing.
+    const backend = await runtime.backend(name).catch(() => undefined);
+    bytes += backend?.allocated() ?? 0;
+  }
+  return bytes;
+}
 
 /** A message that asks to stop is only heard when the worker has nothing to do for a moment. */
 function messagesArrive(): Promise<void> {
