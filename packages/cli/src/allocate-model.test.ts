@@ -261,10 +261,9 @@ describe('what is written', () => {
   });
 
   it('flags that need a target, or exclude it', async () => {
-    const run = (...args: string[]) =>
-      createProgram(() => ({ json: true, signal: new AbortController().signal }) as never).parseAsync(['quantize', TINY, ...args], {
-        from: 'user',
-      });
+    const nothing = (): void => {};
+    const quiet = { json: true, signal: new AbortController().signal, note: nothing, progress: { report: nothing, clear: nothing } };
+    const run = (...args: string[]) => createProgram(() => quiet as never).parseAsync(['quantize', TINY, ...args], { from: 'user' });
     await expect(run('--dry-run', '--choices', 'hqq:b3')).rejects.toThrow('--choices needs --target-bits');
     await expect(run('--dry-run', '--sensitivity', 'random')).rejects.toThrow('--sensitivity needs --target-bits');
     await expect(run('--dry-run', '--target-bits', '3', '-b', '4')).rejects.toThrow('--bits and --target-bits exclude each other');

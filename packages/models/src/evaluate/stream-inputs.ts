@@ -115,7 +115,7 @@ function grouped(taps: readonly Tap[]): readonly { readonly tap: Tap; readonly p
  */
 export async function streamInputs(program: Program, options: StreamInputsOptions): Promise<void> {
   const { ids, signal, onProgress, phase } = options;
-  if (ids.length === 0 || ids.some((sample) => sample.length === 0))
+  if (!Array.isArray(ids) || ids.length === 0 || ids.some((sample) => sample.length === 0))
     throw new LowbitError('ERR_BAD_ARGUMENT', 'layers need samples of at least one token');
   const taps = findTaps(program);
   // What comes before the first layer and after the last are pieces of their own, so that their large tables are never held beside a layer.
