@@ -1,7 +1,11 @@
+export { type Arena, type ArenaTensor, type Lifetime, placeTensors } from './backend/arena.ts';
 export { checkLinearBias, checkLinearUse, checkOperands } from './backend/checks.ts';
 export { type CountedExecutable, Holdings } from './backend/holdings.ts';
+export { OP_NAMES } from './backend/ops.ts';
+export { relativeBiasTable } from './backend/relative-bias.ts';
 export { checkShortened, SequenceTable } from './backend/sequences.ts';
 export { type DeviceMemory, hostMemory, Slots } from './backend/slots.ts';
+export { injectedRows, inputRows } from './backend/step-rows.ts';
 // The public names of @lowbit/core. Contracts are types; what is not listed here is internal.
 
 export { breather } from './breath.ts';

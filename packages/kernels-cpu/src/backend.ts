@@ -13,7 +13,7 @@ import {
   hostMemory,
   isLowbitError,
   type LinearRequest,
-  type OpName,
+  OP_NAMES,
   type PrepareOptions,
   type Program,
   type QuantizedLinear,
@@ -46,33 +46,11 @@ export interface CpuSettings {
   readonly cache?: StoreOptions | undefined;
 }
 
-const OPS: ReadonlySet<OpName> = new Set<OpName>([
-  'embed',
-  'input',
-  'inject',
-  'positionEmbed',
-  'norm',
-  'linear',
-  'rope',
-  'attend',
-  'remember',
-  'activate',
-  'gate',
-  'add',
-  'scale',
-  'softcap',
-  'slice',
-  'select',
-  'route',
-  'expertLinear',
-  'combine',
-]);
-
 export class CpuBackend implements Backend {
   readonly spec = 1;
   readonly name: string;
   readonly device: Backend['device'];
-  readonly ops = OPS;
+  readonly ops = OP_NAMES;
   /** Those of quantizers: `quantize(weight, hqq(), { runtime })` with a runtime that has opened this backend takes them. */
   readonly routines: ReadonlyMap<string, Routine>;
   readonly #binding: CpuBinding;

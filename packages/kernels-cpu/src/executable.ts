@@ -6,8 +6,9 @@ import {
   type Demands,
   disposedError,
   type Executable,
-  elements,
   type HostTensor,
+  injectedRows,
+  inputRows,
   LowbitError,
   type Op,
   type OutputRequest,
@@ -17,12 +18,10 @@ import {
   readDemands,
   type SequenceId,
   SequenceTable,
-  type Share,
   type StepOptions,
   type StepOutputs,
   type StepPlan,
   type StepSequence,
-  toFloat32,
 } from '@lowbit/core';
 import type { CpuBinding, NativeStep, ProgramHandle } from './binding.ts';
 import type { CpuLinear } from './linear.ts';
@@ -180,7 +179,8 @@ export class CpuExecutable implements Executable {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a step is running', { hint: 'Await it first: an executable does one step at a time.' });
   }
 
-  #native({ shares, rows }: StepPlan<Sequence>): NativeStep {
+  #native(plan: StepPlan<Sequence>): NativeStep {
+    const { shares, rows } = plan;
     const tokens = new Uint32Array(rows.tokens);
     for (const { given, tokens: span } of shares) tokens.set(given.tokens, span.from);
     const routed = this.#topK * rows.tokens;
@@ -197,20 +197,9 @@ export class CpuExecutable implements Executable {
         count: [share.tokens.count, share.outputs.count, 0, share.encoder.count],
         wanted: Uint32Array.from(share.wanted),
       })),
-      inputs: this.#inputs.map(({ name, out }) => ({ out, values: this.#inputRows(name, out, shares, rows) })),
-      injections: this.#injections.map(({ name, out }) => ({ out, ...injected(name, shares) })),
+      inputs: this.#inputs.map(({ name, out }) => ({ out, values: inputRows(name, this.#program.tensors[out]!, plan) })),
+      injections: this.#injections.map(({ name, out }) => ({ out, ...injectedRows(name, shares) })),
     };
-  }
-
-  #inputRows(name: string, out: number, shares: readonly Share<Sequence>[], rows: StepPlan<Sequence>['rows']): Float32Array {
-    const { rows: domain, width } = this.#program.tensors[out]!;
-    const kind = domain === 'encoder' ? 'encoder' : domain === 'outputs' ? 'outputs' : 'tokens';
-    const values = new Float32Array(rows[kind] * width);
-    for (const share of shares) {
-      const tensor = share.given.inputs?.[name];
-      if (tensor) values.set(elements({ dtype: 'f32', data: tensor.data }), share[kind].from * width);
-    }
-    return values;
   }
 
   #collect(requests: readonly OutputRequest[], { rows }: StepPlan<Sequence>): StepOutputs {
@@ -228,22 +217,4 @@ export class CpuExecutable implements Executable {
     }
     return outputs;
   }
-}
-
-function injected(name: string, shares: readonly Share<Sequence>[]): { readonly at: Uint32Array; readonly values: Float32Array } {
-  const at: number[] = [];
-  const parts: Float32Array[] = [];
-  for (const { given, tokens } of shares) {
-    const injection = given.injections?.[name];
-    if (!injection) continue;
-    for (const index of injection.at) at.push(tokens.from + index);
-    parts.push(toFloat32(injection.rows));
-  }
-  const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let from = 0;
-  for (const part of parts) {
-    values.set(part, from);
-    from += part.length;
-  }
-  return { at: Uint32Array.from(at), values };
 }

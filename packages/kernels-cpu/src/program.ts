@@ -1,6 +1,6 @@
 // A program as the addon takes it: operations with the names of native/dispatch/program.h, and a place in one arena for every tensor.
 
-import { type Op, opConstants, opInputs, opResults, type Program, type Rope, type RowDomain, toFloat32 } from '@lowbit/core';
+import { type Op, opConstants, opInputs, opResults, type Program, placeTensors, type Rope, type RowDomain, toFloat32 } from '@lowbit/core';
 import type { StoredFloat, WeightHandle } from './binding.ts';
 
 /** In the order of `Rows` in program.h. */
@@ -30,7 +30,7 @@ export function programSpec(
   const used = new Set(program.ops.flatMap(opConstants));
   const ops = besideAlike(program.ops);
   return {
-    ...placeTensors({ ...program, ops }),
+    ...arenaOf({ ...program, ops }),
     ops: ops.map((op) => nativeOp(op, program)),
     ropes: program.ropes.map(nativeRope),
     caches: program.caches.map(({ rows, heads, keyDim, valueDim }) => ({
@@ -55,31 +55,16 @@ export function besideAlike(ops: readonly Op[]): readonly Op[] {
   return order;
 }
 
-/** Tensors that live at different times share room: each gets the first gap of its width among those of its domain that are alive. Outputs live on. */
-function placeTensors({ tensors, ops, outputs }: Program): Pick<ProgramSpec, 'tensors' | 'arena'> {
-  const last: number[] = [];
-  for (const [index, op] of ops.entries()) for (const id of [...opInputs(op), ...opResults(op)]) last[id] = index;
-  for (const id of Object.values(outputs)) last[id] = ops.length;
-  const offsets: number[] = tensors.map(() => 0);
-  const arena = DOMAINS.map(() => 0);
-  let alive: number[] = [];
+/** Outputs live to the end. */
+function arenaOf({ tensors, ops, outputs }: Program): Pick<ProgramSpec, 'tensors' | 'arena'> {
+  const lives: { first: number; last: number }[] = [];
   for (const [index, op] of ops.entries()) {
-    for (const id of opResults(op)) {
-      const { rows, width } = tensors[id]!;
-      const taken = alive.filter((other) => tensors[other]!.rows === rows).sort((a, b) => offsets[a]! - offsets[b]!);
-      let at = 0;
-      for (const other of taken) {
-        if (offsets[other]! - at >= width) break;
-        at = offsets[other]! + tensors[other]!.width;
-      }
-      offsets[id] = at;
-      const domain = DOMAINS.indexOf(rows);
-      arena[domain] = Math.max(arena[domain]!, at + width);
-      alive.push(id);
-    }
-    alive = alive.filter((id) => last[id]! > index);
+    for (const id of [...opInputs(op), ...opResults(op)]) lives[id] = { first: lives[id]?.first ?? index, last: index };
   }
-  return { tensors: tensors.map(({ rows, width }, id) => ({ rows: DOMAINS.indexOf(rows), width, offset: offsets[id]! })), arena };
+  for (const id of Object.values(outputs)) lives[id]!.last = ops.length;
+  const placed = tensors.map(({ rows, width }) => ({ rows: DOMAINS.indexOf(rows), width }));
+  const { offsets, widths } = placeTensors(placed, lives, { domains: DOMAINS.length });
+  return { tensors: placed.map((tensor, id) => ({ ...tensor, offset: offsets[id]! })), arena: [...widths] };
 }
 
 function nativeRope(rope: Rope): NativeRecord {

@@ -11,7 +11,7 @@ import {
   type HostTensor,
   isLowbitError,
   type LinearRequest,
-  type OpName,
+  OP_NAMES,
   type PrepareOptions,
   type Program,
   type QuantizedLinear,
@@ -40,34 +40,12 @@ export interface CudaSettings {
   readonly codecs: readonly FormatCodec[];
 }
 
-const OPS: ReadonlySet<OpName> = new Set<OpName>([
-  'embed',
-  'input',
-  'inject',
-  'positionEmbed',
-  'norm',
-  'linear',
-  'rope',
-  'attend',
-  'remember',
-  'activate',
-  'gate',
-  'add',
-  'scale',
-  'softcap',
-  'slice',
-  'select',
-  'route',
-  'expertLinear',
-  'combine',
-]);
-
 export class CudaBackend implements Backend {
   readonly spec = 1;
   readonly name: string;
   readonly device: Backend['device'];
   readonly kvDtype: StoredFloat;
-  readonly ops = OPS;
+  readonly ops = OP_NAMES;
   readonly routines: ReadonlyMap<string, Routine>;
   readonly #binding: CudaBinding;
   readonly #handle: DeviceHandle;

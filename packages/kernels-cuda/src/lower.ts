@@ -1,7 +1,18 @@
 // A program as a list of launches: one kernel for each operation, or the few that a product takes; where a step has one or two rows, one for all that
 // fuse.ts finds to go together.
 
-import { type Activation, LowbitError, type Op, type OpOf, type PositionBias, type Program, type RowDomain, toFloat32 } from '@lowbit/core';
+import {
+  type Activation,
+  type ArenaTensor,
+  LowbitError,
+  type Op,
+  type OpOf,
+  type PositionBias,
+  type Program,
+  type RowDomain,
+  relativeBiasTable,
+  toFloat32,
+} from '@lowbit/core';
 import type { Argument, BufferHandle, Launch, PlanSpec, StoredFloat } from './binding.ts';
 import { type Fused, type Fusion, findFusion, NO_FUSION } from './fuse.ts';
 import {
@@ -34,8 +45,7 @@ import {
   type Scratch,
 } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
-import { type PlacedTensor, placeTensors } from './place.ts';
-import { biasTable } from './position-bias.ts';
+import { placeLaunched } from './place.ts';
 
 const ACTIVATIONS: readonly Activation[] = ['silu', 'gelu', 'gelu_tanh', 'quick_gelu', 'relu', 'relu2', 'sigmoid', 'tanh', 'identity'];
 const FLOATS: Readonly<Record<StoredFloat, number>> = { f32: 0, f16: 1, bf16: 2 };
@@ -84,7 +94,7 @@ class Lowering {
   readonly #settings: LowerSettings;
   readonly #buffers = new BufferList();
   readonly #launches: Launch[] = [];
-  readonly #tensors: PlacedTensor[];
+  readonly #tensors: ArenaTensor[];
   readonly #named: NamedRows[] = [];
   #sections = 0;
   readonly #constants = new Map<string, BufferHandle>();
@@ -104,7 +114,7 @@ class Lowering {
 
   finish(): LoweredProgram {
     const launches = this.#launches;
-    const placed = placeTensors(this.#tensors, launches, new Set(Object.values(this.#program.outputs)));
+    const placed = placeLaunched(this.#tensors, launches, new Set(Object.values(this.#program.outputs)));
     return { spec: { buffers: this.#buffers.handles, launches, ...placed }, named: this.#named };
   }
 
@@ -457,7 +467,7 @@ class Lowering {
     }
     const { table, buckets, maxDistance, bidirectional } = bias;
     const key = `relative ${table} ${buckets} ${maxDistance} ${bidirectional}`;
-    const values = (): Float32Array => biasTable(toFloat32(this.#program.constants[table]!), bias, heads);
+    const values = (): Float32Array => relativeBiasTable(toFloat32(this.#program.constants[table]!), bias, heads);
     return { kind: 2, table: this.#floats(key, values), reach: maxDistance };
   }
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import type { Launch } from './binding.ts';
-import { placeTensors } from './place.ts';
+import { placeLaunched } from './place.ts';
 
 const launch = (ids: readonly number[]): Launch => ({
   kernel: 'k',
@@ -15,7 +15,7 @@ it('gives tensors that live at once places of their own, and others the same roo
   const shapes = fc.array(fc.record({ rows: fc.nat(4), width: fc.integer({ min: 1, max: 40 }) }), { minLength: 12, maxLength: 12 });
   fc.assert(
     fc.property(list, shapes, fc.uniqueArray(fc.nat(11)), (uses, tensors, kept) => {
-      const { tensors: places, widths } = placeTensors(tensors, uses.map(launch), new Set(kept));
+      const { tensors: places, widths } = placeLaunched(tensors, uses.map(launch), new Set(kept));
       const life = tensors.map((_, id) => {
         const at = [...uses.keys()].filter((i) => uses[i]!.includes(id));
         return at.length === 0 ? undefined : ([at[0]!, kept.includes(id) ? uses.length : at.at(-1)!] as const);
@@ -31,7 +31,7 @@ it('gives tensors that live at once places of their own, and others the same roo
       }
     }),
   );
-  const chain = placeTensors(
+  const chain = placeLaunched(
     Array.from({ length: 6 }, () => ({ rows: 0, width: 8 })),
     [0, 1, 2, 3, 4].map((i) => launch([i, i + 1])),
     new Set([5]),

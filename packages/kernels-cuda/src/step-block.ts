@@ -1,6 +1,6 @@
 // What a step brings, as one block of bytes: `Step` of native/kernels/step.cuh.
 
-import { elements, type Rope, type SequenceState, type Share, type StepPlan, toFloat32 } from '@lowbit/core';
+import { injectedRows, inputRows, type Rope, type SequenceState, type Share, type StepPlan } from '@lowbit/core';
 import type { NamedRows } from './lower.ts';
 
 /** Keys and values of a sequence in one cache, as the step sees them. */
@@ -77,7 +77,7 @@ export function stepBlock({ plan, ropes, named, caches }: Parts): Uint8Array {
 
   for (const { op, name, rows: domain, width } of named) {
     if (op === 'inject') header.push(...injected(name, shares, rows.tokens).map(put));
-    else header.push(put(inputRows(name, domain as 'tokens' | 'outputs' | 'encoder', width, plan)));
+    else header.push(put(inputRows(name, { rows: domain, width }, plan)));
   }
 
   const block = new Uint8Array(at);
@@ -153,36 +153,10 @@ function inForce(rope: Rope, length: number): { readonly key: string; readonly f
   }
 }
 
-function inputRows(
-  name: string,
-  domain: 'tokens' | 'outputs' | 'encoder',
-  width: number,
-  { shares, rows }: StepPlan<SequenceState>,
-): Float32Array {
-  const values = new Float32Array(rows[domain] * width);
-  for (const share of shares) {
-    const given = share.given.inputs?.[name];
-    if (given) values.set(elements({ dtype: 'f32', data: given.data }), share[domain].from * width);
-  }
-  return values;
-}
-
 /** For each token the row of the values that replaces it, or -1; and the values. */
 function injected(name: string, shares: Shares, tokens: number): readonly [Int32Array, Float32Array] {
+  const { at, values } = injectedRows(name, shares);
   const map = new Int32Array(tokens).fill(-1);
-  const parts: Float32Array[] = [];
-  let next = 0;
-  for (const { given, tokens: span } of shares) {
-    const injection = given.injections?.[name];
-    if (!injection) continue;
-    for (const index of injection.at) map[span.from + index] = next++;
-    parts.push(toFloat32(injection.rows));
-  }
-  const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let from = 0;
-  for (const part of parts) {
-    values.set(part, from);
-    from += part.length;
-  }
+  for (const [i, row] of at.entries()) map[row] = i;
   return [map, values];
 }

@@ -11,7 +11,7 @@ import {
   type HostTensor,
   isLowbitError,
   type LinearRequest,
-  type OpName,
+  OP_NAMES,
   type PrepareOptions,
   type Program,
   type QuantizedLinear,
@@ -40,34 +40,12 @@ export interface WebGpuSettings {
   readonly features: readonly string[];
 }
 
-const OPS: ReadonlySet<OpName> = new Set<OpName>([
-  'embed',
-  'input',
-  'inject',
-  'positionEmbed',
-  'norm',
-  'linear',
-  'rope',
-  'attend',
-  'remember',
-  'activate',
-  'gate',
-  'add',
-  'scale',
-  'softcap',
-  'slice',
-  'select',
-  'route',
-  'expertLinear',
-  'combine',
-]);
-
 export class WebGpuBackend implements Backend {
   readonly spec = 1;
   readonly name: string;
   readonly device: Backend['device'];
   readonly kvDtype: StoredFloat;
-  readonly ops = OPS;
+  readonly ops = OP_NAMES;
   readonly #machine: Machine;
   readonly #settings: WebGpuSettings;
   readonly #home: LinearHome;

@@ -1,6 +1,7 @@
 // A weight on the device.
 
 import {
+  type ArenaTensor,
   checkOperands,
   type DeviceTensor,
   disposedError,
@@ -13,7 +14,6 @@ import {
 import type { Machine } from './device.ts';
 import type { GpuBuffer } from './gpu.ts';
 import { DOMAIN, type HeldWeight, type Launch, lookUp, plainProduct, rotated, type Scratch, type TensorRef } from './launches.ts';
-import type { ArenaTensor } from './place.ts';
 import { LaunchPlan, MOST_ROWS } from './plan.ts';
 import { plainBlock } from './step-block.ts';
 import type { Place } from './storage.ts';

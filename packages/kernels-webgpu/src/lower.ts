@@ -1,6 +1,15 @@
 // A program becomes a list of launches. Tensors keep their numbers; what launches need beside them gets numbers after those.
 
-import { LowbitError, type OpOf, type PositionBias, type Program, type TensorId, toFloat32 } from '@lowbit/core';
+import {
+  type ArenaTensor,
+  LowbitError,
+  type OpOf,
+  type PositionBias,
+  type Program,
+  relativeBiasTable,
+  type TensorId,
+  toFloat32,
+} from '@lowbit/core';
 import { fuse, type Work } from './fuse.ts';
 import {
   DOMAIN,
@@ -21,8 +30,6 @@ import {
   type TensorRef,
 } from './launches.ts';
 import type { StoredFloat } from './layout.ts';
-import type { ArenaTensor } from './place.ts';
-import { biasTable } from './position-bias.ts';
 import { type NamedRows, type Rotation, type StepShape, sectionsOf } from './step-block.ts';
 import { attentionKernel } from './wgsl/attention.ts';
 import { normKernel } from './wgsl/norm.ts';
@@ -376,7 +383,7 @@ class Lowering {
     }
     const { table, buckets, maxDistance, bidirectional } = bias;
     const key = `relative ${table} ${buckets} ${maxDistance} ${bidirectional}`;
-    const values = (): Float32Array => biasTable(toFloat32(this.#program.constants[table]!), bias, heads);
+    const values = (): Float32Array => relativeBiasTable(toFloat32(this.#program.constants[table]!), bias, heads);
     return { kind: 'relative', table: this.#floats(key, values), reach: maxDistance };
   }
 

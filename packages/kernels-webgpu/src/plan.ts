@@ -1,10 +1,10 @@
 // Launches with their fixed numbers on the device, ready to be encoded: pipelines, uniform blocks and bind groups are made once.
 
-import { LowbitError } from '@lowbit/core';
+import { type Arena, type ArenaTensor, LowbitError } from '@lowbit/core';
 import type { Machine } from './device.ts';
 import type { GpuBuffer, GpuOpaque, GpuPass } from './gpu.ts';
 import type { Extent, Launch } from './launches.ts';
-import { type Arena, type ArenaTensor, placeTensors } from './place.ts';
+import { placeLaunched } from './place.ts';
 import type { Storage } from './storage.ts';
 import { MOST_ALONG_X } from './wgsl/kernel.ts';
 
@@ -44,7 +44,7 @@ export class LaunchPlan {
 
   constructor(machine: Machine, tensors: readonly ArenaTensor[], launches: readonly Launch[], kept: ReadonlySet<number> = new Set()) {
     this.#machine = machine;
-    this.arena = placeTensors(tensors, launches, kept);
+    this.arena = placeLaunched(tensors, launches, kept);
     const { offsets } = this.arena;
     const sizes = launches.map(({ kernel }) => Math.ceil((4 * kernel.fields.length) / 16) * 16);
     let bytes = 0;

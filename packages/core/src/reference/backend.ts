@@ -3,6 +3,7 @@
 
 import { checkLinearBias } from '../backend/checks.ts';
 import { Holdings } from '../backend/holdings.ts';
+import { OP_NAMES } from '../backend/ops.ts';
 import { hostMemory } from '../backend/slots.ts';
 import { elements, toFloat32 } from '../dtype.ts';
 import { checkOptionNames } from '../option-names.ts';
@@ -20,7 +21,7 @@ import type {
 } from '../spec/backend.ts';
 import { isLowbitError, LowbitError } from '../spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from '../spec/format.ts';
-import type { OpName, Program } from '../spec/program.ts';
+import type { Program } from '../spec/program.ts';
 import type { HostTensor, TensorSpec } from '../spec/tensor.ts';
 import { ReferenceExecutable } from './executable.ts';
 import { type LinearHome, ReferenceLinear } from './linear.ts';
@@ -32,28 +33,6 @@ export interface ReferenceOptions {
   /** Default `reference`; another name tells two of them apart across a cut. */
   readonly name?: string;
 }
-
-const OPS: ReadonlySet<OpName> = new Set<OpName>([
-  'embed',
-  'input',
-  'inject',
-  'positionEmbed',
-  'norm',
-  'linear',
-  'rope',
-  'attend',
-  'remember',
-  'activate',
-  'gate',
-  'add',
-  'scale',
-  'softcap',
-  'slice',
-  'select',
-  'route',
-  'expertLinear',
-  'combine',
-]);
 
 /** The reference backend: runs everything, everywhere JavaScript runs, slowly. */
 export function referenceBackend(options: ReferenceOptions = {}): BackendProvider {
@@ -73,7 +52,7 @@ class ReferenceBackend implements Backend {
   readonly spec = 1;
   readonly name: string;
   readonly device = { label: 'host memory, one thread', memory: Number.POSITIVE_INFINITY, features: [] };
-  readonly ops = OPS;
+  readonly ops = OP_NAMES;
   readonly #codecs: readonly FormatCodec[];
   readonly #holdings: Holdings<ReferenceLinear, ReferenceExecutable, Uint8Array>;
   readonly #home: LinearHome;
