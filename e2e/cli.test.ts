@@ -57,7 +57,7 @@ describe('help, version and usage', () => {
     ['no command', [], /no command given/],
     ['an unknown command', ['quantise', TINY], /unknown command 'quantise'\nhint: Did you mean quantize\?/],
     ['an unknown flag', ['quantize', TINY, '--bit', '4'], /unknown option '--bit'\nhint: Did you mean --bits\?/],
-    ['a missing argument', ['inspect'], /missing required argument 'dir'/],
+    ['a missing argument', ['inspect'], /missing required argument 'model'/],
     ['a missing value', ['quantize', TINY, '-o'], /'-o, --out <dir>' argument missing/],
     ['too many arguments', ['inspect', TINY, TINY], /too many arguments/],
     ['wrong bits', ['quantize', TINY, '-b', '9'], /--bits <n>' argument '9'.*one of 8, 6, 5, 4, 3, 2, 1\.58, 1/],
@@ -115,7 +115,6 @@ describe('help, version and usage', () => {
 describe('errors', () => {
   const failing: [what: string, args: () => string[], code: string, hint: RegExp][] = [
     ['a missing folder', () => ['inspect', at('nothing')], 'ERR_NOT_FOUND', /path/],
-    ['a model id', () => ['generate', 'org/name', '-p', 'a'], 'ERR_NOT_FOUND', /hf download org\/name/],
     ['a file for a folder', () => ['inspect', join(TINY, 'config.json')], 'ERR_IO', /folder/],
     ['a folder without a model', () => ['inspect', dir], 'ERR_NOT_FOUND', /./],
     ['no tokenizer', () => ['generate', variant('bare', ['tokenizer.json']), '-p', 'a'], 'ERR_TOKENIZER', /tokenizer/],
@@ -154,6 +153,13 @@ describe('errors', () => {
     ['a context over the model', () => ['perplexity', TINY, '--data', join(TINY, 'eval.txt'), '--ctx', '4096'], 'ERR_LIMIT', /./],
     ['a chat with a base model', () => ['chat', TINY], 'ERR_TOKENIZER', /lowbit generate/],
   ];
+
+  it('a model of the Hub, without a connection', async () => {
+    const env = { HF_HUB_OFFLINE: '1', HF_HUB_CACHE: at('hub') };
+    const { code, stdout, stderr } = await lowbit(['generate', 'org/name', '-p', 'a'], { env });
+    expect(stderr).toMatch(/^error: org\/name@main is not in the cache .*\[ERR_OFFLINE_MISS\]\nhint: .*lowbit pull org\/name/);
+    expect([code, stdout]).toEqual([1, '']);
+  });
 
   it.each(failing)('%s', async (_, args, expected, hint) => {
     const words = args();
@@ -216,7 +222,7 @@ describe('quantize', () => {
     const { code, stdout, stderr } = await lowbit(['quantize', TINY, '-o', at('told')]);
     expect(code).toBe(0);
     for (const text of [
-      '4.50, scales included',
+      '4.50 over 4,718,592 quantized weights, scales included; 6.60 over everything',
       '11.5 MB -> 4.84 MB (2.38 times smaller)',
       'weight error',
       'worst layers',
