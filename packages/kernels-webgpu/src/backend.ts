@@ -22,21 +22,18 @@ import {
 } from '@lowbit/core';
 import type { Counts, Machine } from './device.ts';
 import { WebGpuExecutable } from './executable.ts';
-import { expertBanks } from './experts.ts';
+import { ExpertMoves } from './experts.ts';
 import { pieceBytes, piecesOf, planLayout, type StoredFloat } from './layout.ts';
 import { type LinearHome, WebGpuLinear } from './linear.ts';
-import { type LoweredProgram, lowerProgram } from './lower.ts';
+import { lowerProgram } from './lower.ts';
 import { deviceMemory, type TensorMemory } from './memory.ts';
 import { holdWeight } from './prepare.ts';
-import type { Storage } from './storage.ts';
 
 /** What `webgpu()` decided. */
 export interface WebGpuSettings {
   readonly name: string;
   readonly kvDtype: StoredFloat;
   readonly codecs: readonly FormatCodec[];
-  /** The device was made for this backend: disposing ends it. */
-  readonly own: boolean;
   readonly features: readonly string[];
 }
 
@@ -61,7 +58,7 @@ export class WebGpuBackend implements Backend {
     this.device = { label: machine.label, memory: 0, features: settings.features };
     this.#holdings = new Holdings(this.name, deviceMemory(machine));
     const { owner, release } = this.#holdings;
-    this.#home = { owner, machine, release, floats: (tensor) => this.#holdings.floats(tensor).buffer };
+    this.#home = { owner, machine, release, floats: (tensor) => this.#holdings.floats(tensor) };
   }
 
   /** What its GPU did so far, for tests and benchmarks. */
@@ -98,17 +95,25 @@ export class WebGpuBackend implements Backend {
     this.#check();
     const own = this.#holdings.linearsOf(program, linears, options);
     const machine = this.#machine;
+    const { kvDtype } = this.#settings;
     return machine.run(async () => {
-      const lowered = await this.#lower(program, own);
+      // Experts are moved side by side first. Linears are left as they are where that fails.
+      using moves = new ExpertMoves(machine, own);
+      const weights = own.map(({ held }) => held);
+      const { made: lowered, settled } = machine.claim('experts of a layer', () =>
+        lowerProgram(program, weights, { kvDtype, banks: (ids) => moves.banks(ids.map((id) => own[id]!)) }),
+      );
+      await settled;
       options.signal?.throwIfAborted();
       this.#check();
-      const { made: executable, settled } = machine.claim('a program', 0, () => {
+      const { made: executable, settled: ready } = machine.claim('a program', () => {
+        moves.commit();
         const { owner, release } = this.#holdings;
-        return new WebGpuExecutable(program, lowered, options, { owner, machine, kvDtype: this.#settings.kvDtype, release });
+        return new WebGpuExecutable(program, lowered, options, { owner, machine, kvDtype, release });
       });
       this.#holdings.addExecutable(executable);
       try {
-        await settled;
+        await ready;
         // Those of decoding; prompts make theirs when the first one comes.
         await executable.warm([1, 1, 1, 1, 1]);
         options.signal?.throwIfAborted();
@@ -121,38 +126,7 @@ export class WebGpuBackend implements Backend {
     });
   }
 
-  /** Experts are moved side by side first. */
-  async #lower(program: Program, linears: readonly WebGpuLinear[]): Promise<LoweredProgram> {
-    const machine = this.#machine;
-    const encoder = machine.device.createCommandEncoder();
-    const retired: Storage[] = [];
-    try {
-      const { made, settled } = machine.claim('experts of a layer', 0, () =>
-        // Weights are read when all experts have their place: a router's own may be among them.
-        lowerProgram(
-          program,
-          linears.map(({ held }) => held),
-          {
-            kvDtype: this.#settings.kvDtype,
-            banks: (ids) =>
-              expertBanks(
-                machine,
-                ids.map((id) => linears[id]!),
-                encoder,
-                retired,
-              ),
-          },
-        ),
-      );
-      await settled;
-      if (retired.length > 0) machine.submit([encoder.finish()]);
-      return made;
-    } finally {
-      for (const storage of retired) storage.release();
-    }
-  }
-
-  /** Memory that is missing shows when the tensor is read. */
+  /** What the device could not do shows when the tensor is read. */
   alloc(spec: TensorSpec): DeviceTensor {
     this.#check();
     return this.#holdings.alloc(spec);
@@ -179,7 +153,7 @@ export class WebGpuBackend implements Backend {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#holdings.dispose()) this.#machine.close(this.#settings);
+    if (this.#holdings.dispose()) this.#machine.close(this.#holdings.owner);
   }
 
   #check(): void {

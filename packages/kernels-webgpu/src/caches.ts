@@ -93,6 +93,7 @@ export class Caches {
   fork(from: SequenceCaches, length: number): SequenceCaches {
     const copies = this.open();
     const growths: Growth[] = [];
+    const encoder = this.#machine.device.createCommandEncoder();
     const { settled } = this.#take(growths, () => {
       for (const [index, cache] of from.list.entries()) {
         const rows = this.#valid(index, cache, length);
@@ -100,14 +101,11 @@ export class Caches {
         copy.rows = this.#uses[index]!.rows === 'tokens' ? 0 : rows;
         if (rows > 0) this.#grow(growths, copy, index, rows, rows);
       }
+      for (const growth of growths) this.#copy(encoder, from.list[growth.index]!, growth);
+      if (growths.length > 0) this.#machine.submit([encoder.finish()]);
+      for (const growth of growths) this.#use(growth);
       return [];
     });
-    const encoder = this.#machine.device.createCommandEncoder();
-    for (const growth of growths) {
-      this.#copy(encoder, from.list[growth.index]!, growth);
-      this.#use(growth);
-    }
-    if (growths.length > 0) this.#machine.submit([encoder.finish()]);
     copies.settled = Promise.all([from.settled, settled]).then(() => {});
     copies.settled.catch(() => {});
     return copies;
@@ -182,7 +180,7 @@ export class Caches {
     body: () => readonly (readonly CacheView[])[],
   ): { readonly settled: Promise<void>; readonly views: readonly (readonly CacheView[])[] } {
     try {
-      const { made, settled } = this.#machine.claim('keys and values', 0, body);
+      const { made, settled } = this.#machine.claim('keys and values', body);
       return { settled, views: made };
     } catch (error) {
       for (const { buffer } of growths) this.#machine.release(buffer);

@@ -1,6 +1,6 @@
 // One GPU: its buffers, counted; its pipelines, made once; and what goes wrong on it, found by error scopes.
 
-import { isLowbitError } from '@lowbit/core';
+import { disposedError, isLowbitError } from '@lowbit/core';
 import { deviceFault, deviceLost, outOfMemory, tooLarge } from './errors.ts';
 import { type GpuBuffer, type GpuDevice, type GpuError, type GpuOpaque, MAP_READ, STAGE_COMPUTE, USAGE } from './gpu.ts';
 import type { Kernel } from './wgsl/kernel.ts';
@@ -24,6 +24,12 @@ export interface MachineLimits {
   readonly workgroup: number;
 }
 
+export interface MachineOptions {
+  /** Bytes of a weight that are bound at once, at most. */
+  readonly binding?: number | undefined;
+  readonly own: boolean;
+}
+
 const STORAGE = USAGE.storage | USAGE.copySrc | USAGE.copyDst;
 /** Of a binding, and of copies. */
 const UNIT = 16;
@@ -41,22 +47,30 @@ export class Machine {
   readonly #onError = ({ error }: { readonly error: GpuError }): void => {
     this.#failure ??= deviceFault(this.label, error.message);
   };
+  readonly #own: boolean;
   #failure: Error | undefined;
+  #closed = false;
+  /** Bytes of all buffers so far. */
+  #taken = 0;
+  #scopes = 0;
 
-  constructor(device: GpuDevice, label: string, { binding = Number.POSITIVE_INFINITY }: { readonly binding?: number | undefined } = {}) {
+  /** `own`: the device was made for this machine, and is destroyed with it. */
+  constructor(device: GpuDevice, label: string, { binding = Number.POSITIVE_INFINITY, own }: MachineOptions) {
     this.device = device;
     this.label = label;
+    this.#own = own;
     const { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupStorageSize } = device.limits;
     const whole = (bytes: number): number => Math.floor(bytes / UNIT) * UNIT;
     const buffer = whole(Math.min(maxBufferSize, maxStorageBufferBindingSize));
     this.limits = { binding: Math.min(buffer, whole(binding)), buffer, workgroup: maxComputeWorkgroupStorageSize };
-    device.addEventListener?.('uncapturederror', this.#onError);
+    // What others do wrong with a device that is shared says nothing of this machine.
+    if (own) device.addEventListener?.('uncapturederror', this.#onError);
     device.lost.then(({ reason, message }) => {
-      this.#failure = deviceLost(this.label, reason, message);
+      if (!this.#closed) this.#failure = deviceLost(this.label, reason, message);
     });
   }
 
-  /** Throws ERR_DEVICE once the device is lost, or has refused something. */
+  /** Throws ERR_DEVICE once the device is lost, or has refused something; ERR_DISPOSED once the machine is closed. */
   check(): void {
     if (this.#failure) throw this.#failure;
   }
@@ -103,9 +117,11 @@ export class Machine {
     this.check();
     const size = Math.max(UNIT, Math.ceil(bytes / UNIT) * UNIT);
     if (size > this.limits.buffer) throw tooLarge(this.label, what, size, this.limits.buffer);
+    if (this.#scopes === 0) throw new Error(`${what}: memory is taken inside of claim() only`);
     const buffer = this.device.createBuffer({ label: what, size, usage });
     this.counts.buffers++;
     this.counts.bytes += size;
+    this.#taken += size;
     return buffer;
   }
 
@@ -117,19 +133,28 @@ export class Machine {
     buffer.destroy();
   }
 
-  /** What `body` makes, and whether there was memory for it: rejects with ERR_LIMIT where not. */
-  claim<T>(what: string, bytes: number, body: () => T): { readonly made: T; readonly settled: Promise<void> } {
+  /**
+   * What `body` makes, and whether the device could do all of it: rejects with ERR_LIMIT where there was no memory, with ERR_DEVICE where it refused
+   * something. Buffers without memory are there, but whatever uses them is refused: so both are looked for, and missing memory is said first.
+   */
+  claim<T>(what: string, body: () => T): { readonly made: T; readonly settled: Promise<void> } {
+    const before = this.#taken;
+    this.device.pushErrorScope('validation');
     this.device.pushErrorScope('out-of-memory');
+    this.#scopes++;
     let made: T;
-    let popped: Promise<GpuError | null>;
+    let popped: Promise<readonly (GpuError | null)[]>;
     try {
       made = body();
     } finally {
-      popped = this.device.popErrorScope();
+      this.#scopes--;
+      popped = Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]);
       popped.catch(() => {}); // a lost device: said where it is waited for
     }
-    const settled = popped.then((error) => {
-      if (error) throw outOfMemory(this.label, what, bytes, error);
+    const bytes = this.#taken - before;
+    const settled = popped.then(([memory, refused]) => {
+      if (memory) throw outOfMemory(this.label, what, bytes, memory);
+      if (refused) throw deviceFault(this.label, refused.message);
     });
     settled.catch(() => {});
     return { made, settled };
@@ -217,10 +242,13 @@ export class Machine {
     );
   }
 
-  /** `own`: the device was made for this machine. */
-  close({ own }: { readonly own: boolean }): void {
+  /** What is still running rejects with ERR_DISPOSED, in the name of `owner`. */
+  close(owner: string): void {
+    this.#closed = true;
+    this.#failure = disposedError(owner);
+    if (!this.#own) return;
     this.device.removeEventListener?.('uncapturederror', this.#onError);
-    if (own) this.device.destroy();
+    this.device.destroy();
   }
 }
 

@@ -204,7 +204,7 @@ export class WebGpuExecutable implements Executable {
       const block = stepBlock({ plan, shape: this.#lowered.shape, rows, bases, caches: growth.views });
       await this.warm(rows);
       await growth.settled;
-      const room = this.#room(4 * numbers, block.byteLength, back);
+      const room = this.#room(4 * numbers, block.byteLength, back, reads);
       if (room) await room;
       machine.write(this.#step!, 0, block);
     } catch (error) {
@@ -217,37 +217,40 @@ export class WebGpuExecutable implements Executable {
     }
     const before = { ...machine.counts };
     const began = performance.now();
-    const encoder = machine.device.createCommandEncoder();
-    const retired = growth.commit(encoder);
-    const pass = encoder.beginComputePass();
-    this.#plan.encode(pass, {
-      group: this.#group!,
-      rows,
-      shares: plan.shares.map(({ tokens, outputs, encoder: more }) => [tokens.count, outputs.count, 0, more.count]),
-      cache: (share, cache) => (cache === undefined ? this.#unboundGroup : this.#caches.group(plan.shares[share]!.sequence.caches, cache)),
-    });
-    pass.end();
-    for (const { request, at, bytes, chosen } of reads) {
-      if (bytes === 0) continue;
-      if (chosen) this.#chooser(request.name).encode(encoder, this.#group!, chosen, this.#staging!, at);
-      else {
-        const { rows: domain } = this.#lowered.tensors[request.tensor]!;
-        const from = bases[domain]! + this.#plan.arena.offsets[request.tensor]! * rows[domain]!;
-        encoder.copyBufferToBuffer(this.#arena!, 4 * from, this.#staging!, at, bytes);
+    const { made: retired, settled } = machine.claim('a step', () => {
+      const encoder = machine.device.createCommandEncoder();
+      const replaced = growth.commit(encoder);
+      const pass = encoder.beginComputePass();
+      this.#plan.encode(pass, {
+        group: this.#group!,
+        rows,
+        shares: plan.shares.map(({ tokens, outputs, encoder: more }) => [tokens.count, outputs.count, 0, more.count]),
+        cache: (share, cache) =>
+          cache === undefined ? this.#unboundGroup : this.#caches.group(plan.shares[share]!.sequence.caches, cache),
+      });
+      pass.end();
+      for (const { request, at, bytes, chosen } of reads) {
+        if (bytes === 0) continue;
+        if (chosen) this.#chooser(request.name).encode(encoder, this.#group!, chosen, this.#staging!, at);
+        else {
+          const { rows: domain } = this.#lowered.tensors[request.tensor]!;
+          const from = bases[domain]! + this.#plan.arena.offsets[request.tensor]! * rows[domain]!;
+          encoder.copyBufferToBuffer(this.#arena!, 4 * from, this.#staging!, at, bytes);
+        }
       }
-    }
-    machine.submit([encoder.finish()]);
+      machine.submit([encoder.finish()]);
+      return replaced;
+    });
     const { costs } = this;
     costs.encode = (performance.now() - began) * 1000;
     costs.dispatches = machine.counts.dispatches - before.dispatches;
     costs.submits = machine.counts.submits - before.submits;
     costs.read = back;
     for (const buffer of retired) machine.release(buffer);
-    if (back === 0) {
-      await machine.device.queue.onSubmittedWorkDone();
-      return this.#outputs(reads, new Uint8Array(0));
-    }
-    return this.#outputs(reads, await machine.take(this.#staging!, back));
+    const copy = back === 0 ? machine.device.queue.onSubmittedWorkDone().then(() => new Uint8Array(0)) : machine.take(this.#staging!, back);
+    const data = await copy;
+    await settled;
+    return this.#outputs(reads, data);
   }
 
   /** Where outputs go in the staging buffer. */
@@ -296,21 +299,28 @@ export class WebGpuExecutable implements Executable {
     return chooser;
   }
 
-  /** Memory for a step of this size; a promise where some had to be taken. Throws or rejects with ERR_LIMIT, and has what it had before. */
-  #room(arena: number, step: number, staging: number): Promise<void> | undefined {
+  /** Memory for a step of this size; a promise where some had to be taken. Throws or rejects with ERR_LIMIT, and has what it had before, but for choices. */
+  #room(arena: number, step: number, staging: number, reads: readonly Read[]): Promise<void> | undefined {
     const { machine } = this.#home;
     const small = (buffer: GpuBuffer | undefined, bytes: number): boolean => buffer === undefined || buffer.size < bytes;
     const need = [small(this.#arena, arena), small(this.#step, step), small(this.#staging, staging)];
-    if (!need.includes(true)) return undefined;
+    const choosers = reads.flatMap(({ request, bytes, chosen }) => {
+      if (bytes === 0 || !chosen) return [];
+      const chooser = this.#chooser(request.name);
+      return chooser.fits(chosen) ? [] : [{ chooser, chosen }];
+    });
+    if (!need.includes(true) && choosers.length === 0) return undefined;
     const made: (GpuBuffer | undefined)[] = [];
     const giveBack = (): void => {
       for (const buffer of made) machine.release(buffer);
+      for (const { chooser } of choosers) chooser.dispose();
     };
     try {
-      const { settled } = machine.claim('activations of a step', arena, () => {
+      const { settled } = machine.claim('activations of a step', () => {
         made.push(need[0] ? machine.storage(arena, 'activations of a step') : undefined);
         made.push(need[1] ? machine.storage(Math.ceil(step / 1024) * 1024, 'a step') : undefined);
         made.push(need[2] ? machine.staging(staging) : undefined);
+        for (const { chooser, chosen } of choosers) chooser.make(chosen);
       });
       return settled.then(
         () => {
@@ -318,7 +328,7 @@ export class WebGpuExecutable implements Executable {
           if (newArena) [this.#arena] = [newArena, machine.release(this.#arena)];
           if (newStep) [this.#step] = [newStep, machine.release(this.#step)];
           if (newStaging) [this.#staging] = [newStaging, machine.release(this.#staging)];
-          this.#group = stepGroup(machine, this.#arena!, this.#step!, this.#constants);
+          if (need.includes(true)) this.#group = stepGroup(machine, this.#arena!, this.#step!, this.#constants);
         },
         (error: unknown) => {
           giveBack();

@@ -46,11 +46,11 @@ export class LargestChooser {
     return rows * count * 8;
   }
 
-  /** Adds launches for rows that the pass before made, and copies what they choose. */
+  /** Adds launches for rows that the pass before made, and copies what they choose. The room for them was made. */
   encode(encoder: GpuEncoder, step: GpuOpaque, request: LargestRequest, to: GpuBuffer, at: number): void {
     const { rows, width } = request;
     const machine = this.#machine;
-    const { groups, cache, pairs } = this.#ready(request);
+    const { groups, cache, pairs } = this.#made!;
     const grids = [[Math.ceil(width / STRETCH), rows] as const, [1, rows] as const];
     const pass = encoder.beginComputePass();
     pass.setBindGroup(0, step);
@@ -71,10 +71,14 @@ export class LargestChooser {
     this.#made = undefined;
   }
 
-  #ready(request: LargestRequest): Made {
+  /** Whether there is room for exactly this. */
+  fits(request: LargestRequest): boolean {
+    return this.#made?.key === keyOf(request);
+  }
+
+  /** Makes room in place of what there was; inside of `Machine.claim`. */
+  make(request: LargestRequest): void {
     const { x, width, count, rows } = request;
-    const key = `${x} ${width} ${count} ${rows}`;
-    if (this.#made?.key === key) return this.#made;
     this.dispose();
     const machine = this.#machine;
     const stretches = Math.ceil(width / STRETCH);
@@ -96,9 +100,12 @@ export class LargestChooser {
         { binding: 1, resource: { buffer: pairs } },
       ],
     });
-    this.#made = { key, pairs, params, groups, cache };
-    return this.#made;
+    this.#made = { key: keyOf(request), pairs, params, groups, cache };
   }
+}
+
+function keyOf({ x, width, count, rows }: LargestRequest): string {
+  return `${x} ${width} ${count} ${rows}`;
 }
 
 /** Values and places of pairs [rows, count]. */

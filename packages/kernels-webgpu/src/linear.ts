@@ -14,6 +14,7 @@ import {
 import type { Machine } from './device.ts';
 import type { GpuBuffer } from './gpu.ts';
 import { DOMAIN, type HeldWeight, type Launch, lookUp, plainProduct, rotated, type Scratch, type TensorRef } from './launches.ts';
+import { type TensorMemory, whole } from './memory.ts';
 import { LaunchPlan, MOST_ROWS } from './plan.ts';
 import { plainBlock } from './step-block.ts';
 import type { Place } from './storage.ts';
@@ -22,8 +23,8 @@ import type { Place } from './storage.ts';
 export interface LinearHome {
   readonly owner: string;
   readonly machine: Machine;
-  /** Buffer of an f32 slot. Throws ERR_DISPOSED or ERR_BAD_ARGUMENT. */
-  floats(tensor: DeviceTensor): GpuBuffer;
+  /** Memory of an f32 slot. Throws ERR_DISPOSED or ERR_BAD_ARGUMENT. */
+  floats(tensor: DeviceTensor): TensorMemory;
   /** Called once, when the linear is disposed. */
   release(linear: WebGpuLinear): void;
 }
@@ -58,12 +59,16 @@ export class WebGpuLinear implements QuantizedLinear {
     return this.#held;
   }
 
-  /** Piece n lies elsewhere from now on; whoever moves it takes over what it held. */
+  /** Piece n lies elsewhere from now on, unless the linear was disposed. */
   move(n: number, place: Place): void {
-    const { pieces, ...rest } = this.held;
+    if (this.#held === undefined) return;
+    const { pieces, ...rest } = this.#held;
+    place.storage.hold();
+    pieces[n]!.place.storage.release();
     this.#held = { ...rest, pieces: pieces.map((one, i) => (i === n ? { piece: one.piece, place } : one)) };
   }
 
+  /** What the device could not do shows when `out` is read. */
   forward(x: DeviceTensor, out: DeviceTensor): void {
     const weight = this.held;
     const [count, inp] = this.shape;
@@ -75,11 +80,17 @@ export class WebGpuLinear implements QuantizedLinear {
     }
     const [from, to] = [this.#home.floats(x), this.#home.floats(out)];
     if (rows === 0) return;
-    using run = new Run(this.#home.machine, inp, count, (scratch, source, target) => {
-      const turned = rotated(weight.layout, { ref: source, domain: DOMAIN.tokens }, scratch);
-      return [...turned.launches, ...plainProduct(weight, turned.x, target, scratch)];
+    const { machine } = this.#home;
+    const before = whole(from);
+    const { settled } = machine.claim('a product', () => {
+      using run = new Run(machine, inp, count, (scratch, source, target) => {
+        const turned = rotated(weight.layout, { ref: source, domain: DOMAIN.tokens }, scratch);
+        return [...turned.launches, ...plainProduct(weight, turned.x, target, scratch)];
+      });
+      run.submit(rows, new Uint32Array(0), { from: from.buffer, to: to.buffer });
     });
-    run.submit(rows, new Uint32Array(0), { from, to });
+    to.filled = before.then(() => settled);
+    to.filled.catch(() => {});
   }
 
   async dequantize(): Promise<HostTensor> {
@@ -87,18 +98,27 @@ export class WebGpuLinear implements QuantizedLinear {
     const { machine } = this.#home;
     const [out, features] = this.shape;
     const data = new Uint8Array(out * features * 4);
+    // The linear may be moved or disposed meanwhile.
+    for (const { place } of weight.pieces) place.storage.hold();
     const most = Math.min(out, MOST_ROWS, Math.max(1, Math.floor(PIECE / weight.layout.inp)));
-    using run = new Run(machine, 1, features, (scratch, _, target) => lookUp(weight, target, { factor: 1, scratch, features }));
-    const staging = machine.staging(most * features * 4);
+    const { made: staging, settled } = machine.claim('a copy for the host', () => machine.staging(most * features * 4));
     try {
-      for (let from = 0; from < out; from += most) {
-        const rows = Math.min(most, out - from);
-        const tokens = Uint32Array.from({ length: rows }, (_, i) => from + i);
-        run.submit(rows, tokens, { to: staging });
-        data.set(await machine.run(() => machine.take(staging, rows * features * 4)), from * features * 4);
-      }
+      await machine.run(async () => {
+        await settled;
+        for (let from = 0; from < out; from += most) {
+          const rows = Math.min(most, out - from);
+          const tokens = Uint32Array.from({ length: rows }, (_, i) => from + i);
+          const part = machine.claim('rows of a weight', () => {
+            using run = new Run(machine, 1, features, (scratch, _, target) => lookUp(weight, target, { factor: 1, scratch, features }));
+            run.submit(rows, tokens, { to: staging });
+          });
+          await part.settled;
+          data.set(await machine.take(staging, rows * features * 4), from * features * 4);
+        }
+      });
     } finally {
       machine.release(staging);
+      for (const { place } of weight.pieces) place.storage.release();
     }
     return { dtype: 'f32', shape: [out, features], data };
   }

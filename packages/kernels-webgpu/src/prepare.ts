@@ -40,7 +40,7 @@ export async function holdWeight(
     const waits: Promise<void>[] = [];
     for (const piece of piecesOf(layout, machine.limits)) {
       const bytes = pieceBytes(piece, { bias });
-      const { made, settled } = machine.claim('a weight', bytes, () => machine.storage(bytes, 'a weight'));
+      const { made, settled } = machine.claim('a weight', () => machine.storage(bytes, 'a weight'));
       waits.push(settled);
       held.push({ piece, place: { storage: new Storage(machine, made), offset: 0, bytes } });
     }

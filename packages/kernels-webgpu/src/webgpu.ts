@@ -78,8 +78,8 @@ export function webgpu(options: WebGpuOptions = {}): BackendProvider {
     if (device) checkLimits({ limits: device.limits, ...(device.adapterInfo ? { info: device.adapterInfo } : {}) });
     const info = found?.info ?? gpu.adapterInfo;
     const described = info ? { info } : {};
-    const machine = new Machine(gpu, labelOf(described), { binding: bindingLimit });
-    const settings = { name, kvDtype, codecs: [...codecs, ...more], own: device === undefined };
+    const machine = new Machine(gpu, labelOf(described), { binding: bindingLimit, own: device === undefined });
+    const settings = { name, kvDtype, codecs: [...codecs, ...more] };
     const features = ['webgpu', ...(isSoftware(described) ? ['software'] : [])];
     const backend = new WebGpuBackend(machine, { ...settings, features });
     try {
