@@ -27,7 +27,7 @@ afterAll(async () => {
   await hub[Symbol.asyncDispose]();
 });
 
-const client = () => createHubClient({ endpoint: hub.url, timeoutMs: 5000, delayMs: 1 });
+const client = () => createHubClient({ endpoint: hub.url, timeoutMs: 30_000, delayMs: 1 });
 const size = (name: string): number => (hub.repos.get(NAME)!.files.get(name) as Uint8Array).byteLength;
 
 describe.each<[string, Quantizer]>([

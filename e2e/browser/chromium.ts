@@ -65,6 +65,8 @@ export interface PageServer extends AsyncDisposable {
   readonly url: string;
   /** Addresses that were asked for, in order. */
   readonly requests: readonly string[];
+  /** Answers wait for what it gives for their path. */
+  hold?: ((path: string) => Promise<void> | undefined) | undefined;
 }
 
 /** Serves folders by the path in front of them (`''` for the root), with ranges, every answer under the strict policy. */
@@ -72,9 +74,18 @@ export async function servePages(folders: Readonly<Record<string, string>>): Pro
   const mounts = Object.entries(folders).map(([at, folder]) => ({ at: at === '' ? '/' : `/${at}/`, folder: resolve(folder) }));
   mounts.sort((a, b) => b.at.length - a.at.length);
   const requests: string[] = [];
+  const pages: PageServer & { url: string } = {
+    url: '',
+    requests,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await new Promise((done) => server.close(done));
+    },
+  };
   const server = createServer(async (request, response) => {
     const path = decodeURIComponent(new URL(request.url ?? '/', 'http://localhost').pathname);
     requests.push(path);
+    await pages.hold?.(path);
     response.setHeader('content-security-policy', STRICT_CSP);
     response.setHeader('cache-control', 'no-store');
     response.setHeader('accept-ranges', 'bytes');
@@ -105,12 +116,6 @@ export async function servePages(folders: Readonly<Record<string, string>>): Pro
     pipeline(createReadStream(file, { start: from, end: to - 1 }), response, () => {}); // a page that goes away ends it
   });
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
-  return {
-    url: `http://localhost:${(server.address() as AddressInfo).port}`,
-    requests,
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      await new Promise((done) => server.close(done));
-    },
-  };
+  pages.url = `http://localhost:${(server.address() as AddressInfo).port}`;
+  return pages;
 }

@@ -11,6 +11,13 @@ export function isCarried(name: string): boolean {
   return CARRIED.test(name);
 }
 
+const TOKENIZER = /^(?:tokenizer\.json|vocab\.(?:json|txt)|\S+\.tiktoken|(?:tokenizer|spiece|sentencepiece\S*|source)\.(?:model|spm))$/i;
+
+/** Whether a file holds the pieces of a tokenizer, and not its settings alone. */
+export function isTokenizer(name: string): boolean {
+  return TOKENIZER.test(name);
+}
+
 const OWN = /^(?:config\.json|\S+\.safetensors|\S+\.safetensors\.index\.json|readme\.md|\.gitattributes|\.lowbit-journal\.jsonl)$/i;
 
 /** Whether a file is of the kind that a model folder made here consists of: only such folders are replaced by `overwrite`. */

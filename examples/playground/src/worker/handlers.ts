@@ -8,6 +8,7 @@ import { makeQuantizer, type Settings } from '../methods.ts';
 import type { Calls, LayerError, Opened, Plan, PlanRow, Progress, Source } from '../protocol.ts';
 import { availableMemory } from './memory.ts';
 import { labelOf, openSource, openStore } from './sources.ts';
+import { takeTurns } from './turns.ts';
 
 interface Context {
   readonly signal: AbortSignal;
@@ -19,6 +20,8 @@ type Handlers = { readonly [Name in keyof Calls]: (args: Calls[Name][0], context
 let chosen: StoredCheckpoint | undefined;
 let open: { readonly model: LanguageModel; readonly cache: PromptCache | undefined; readonly chats: boolean } | undefined;
 let runtime: Promise<Runtime> | undefined;
+/** Of calls that choose a model, and of those that open or close one for texts. */
+const [choosing, opening] = [takeTurns(), takeTurns()];
 
 function getRuntime(): Promise<Runtime> {
   runtime ??= createRuntime({ backends: backends() });
@@ -26,11 +29,14 @@ function getRuntime(): Promise<Runtime> {
 }
 
 export const handlers: Handlers = {
-  async open({ source }, { signal }) {
-    const checkpoint = await openSource(source, signal);
-    await chosen?.[Symbol.asyncDispose]();
-    chosen = checkpoint;
-    return describe(source, checkpoint);
+  open({ source }, { signal }) {
+    return choosing(async () => {
+      const checkpoint = await openSource(source, signal);
+      const before = chosen;
+      chosen = checkpoint;
+      await before?.[Symbol.asyncDispose]();
+      return describe(source, checkpoint);
+    }, signal);
   },
 
   async plan({ settings }, { signal }) {
@@ -95,24 +101,8 @@ export const handlers: Handlers = {
     return undefined;
   },
 
-  async load({ source }, { signal, report }) {
-    await handlers.close({}, { signal, report });
-    const checkpoint = await openSource(source, signal);
-    try {
-      const model = await loadModel(checkpoint, {
-        runtime: await getRuntime(),
-        maxSequences: 2, // one that is written, one that the cache holds
-        signal,
-        onProgress: ({ phase, done, total, item }) => report({ kind: 'progress', phase, done, total, item }),
-      });
-      const chats = model.tokenizer.chatTemplates.length > 0;
-      open = { model, cache: cacheOf(model), chats };
-      const { contextLength } = model;
-      const backend = [...new Set(model.placement.map((placed) => placed.backend))].join(', ');
-      return { label: labelOf(source, checkpoint), chats, backend, weights: model.memory().weights, contextLength };
-    } finally {
-      await checkpoint[Symbol.asyncDispose]();
-    }
+  load({ source }, context) {
+    return opening(() => load(source, context), context.signal);
   },
 
   async generate({ messages, maxTokens, temperature, seed }, { signal, report }) {
@@ -143,15 +133,39 @@ export const handlers: Handlers = {
     throw new Error('the text ended without a result');
   },
 
-  async close() {
-    const before = await held();
-    const closing = open;
-    open = undefined;
-    await closing?.cache?.[Symbol.asyncDispose]();
-    await closing?.model[Symbol.asyncDispose]();
-    return { before, after: await held() };
+  close(_, { signal }) {
+    return opening(close, signal);
   },
 };
+
+async function load(source: Source, { signal, report }: Context): Promise<Calls['load'][1]> {
+  await close();
+  const checkpoint = await openSource(source, signal);
+  try {
+    const model = await loadModel(checkpoint, {
+      runtime: await getRuntime(),
+      maxSequences: 2, // one that is written, one that the cache holds
+      signal,
+      onProgress: ({ phase, done, total, item }) => report({ kind: 'progress', phase, done, total, item }),
+    });
+    const chats = model.tokenizer.chatTemplates.length > 0;
+    open = { model, cache: cacheOf(model), chats };
+    const { contextLength } = model;
+    const backend = [...new Set(model.placement.map((placed) => placed.backend))].join(', ');
+    return { label: labelOf(source, checkpoint), chats, backend, weights: model.memory().weights, contextLength };
+  } finally {
+    await checkpoint[Symbol.asyncDispose]();
+  }
+}
+
+async function close(): Promise<Calls['close'][1]> {
+  const before = await held();
+  const closing = open;
+  open = undefined;
+  await closing?.cache?.[Symbol.asyncDispose]();
+  await closing?.model[Symbol.asyncDispose]();
+  return { before, after: await held() };
+}
 
 /** Bytes that the backends of this page hold. */
 async function held(): Promise<number> {

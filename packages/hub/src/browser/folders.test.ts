@@ -89,7 +89,7 @@ describe('addresses', () => {
       'whose file is another one',
       (_, response) => void response.end('{"model_type": "gemma2"}'),
       'ERR_BAD_CHECKPOINT',
-      /has 24 bytes, expected 23/,
+      /more than the 23 bytes/,
     ],
     [
       'whose file changes',
@@ -97,8 +97,57 @@ describe('addresses', () => {
       'ERR_BAD_CHECKPOINT',
       /changed while it was read/,
     ],
+    [
+      'that sends another range',
+      (request, response) => {
+        if (request.headers.range === undefined) return serve(request, response);
+        response.writeHead(206, { 'content-range': `bytes 0-7/${WEIGHTS.byteLength}` }).end(WEIGHTS.subarray(0, 8));
+      },
+      'ERR_IO',
+      /other bytes than were asked for/,
+    ],
+    [
+      'that does not say which bytes it sends',
+      (request, response) =>
+        request.headers.range === undefined ? serve(request, response) : void response.writeHead(206).end(WEIGHTS.subarray(0, 8)),
+      'ERR_IO',
+      /other bytes than were asked for/,
+    ],
+    [
+      'that breaks off',
+      (_, response) => {
+        response.writeHead(200, { 'content-length': CONFIG.byteLength }).write(CONFIG.subarray(0, 5), () => response.destroy());
+      },
+      'ERR_IO',
+      /the connection broke/,
+    ],
+    [
+      'that sends a range that is too short',
+      (request, response) => {
+        const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '') ?? [];
+        if (from === undefined) return serve(request, response);
+        response.writeHead(206, { 'content-range': `bytes ${from}-${to}/${WEIGHTS.byteLength}` }).end('1');
+      },
+      'ERR_IO',
+      /1 bytes came, 8 were asked for/,
+    ],
   ])('of a server %s: a typed error', async (_, wrong, code, message) => {
     behave = wrong;
     expect(await failure(open)).toMatchObject({ code, message: expect.stringMatching(message) });
+  });
+
+  it('of a server that sends without an end: what is too much ends the connection', async () => {
+    const ended = new Promise<void>((done) => {
+      behave = (_, response) => {
+        response.on('close', done);
+        const more = (): void => {
+          if (response.destroyed) return;
+          response.write(new Uint8Array(65_536), more);
+        };
+        more();
+      };
+    });
+    expect(await failure(open)).toMatchObject({ code: 'ERR_BAD_CHECKPOINT', message: expect.stringMatching(/more than the 23 bytes/) });
+    await ended; // never, where all of it is waited for
   });
 });

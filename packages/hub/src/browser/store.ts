@@ -72,7 +72,12 @@ export interface StoreInside extends BrowserStore {
  * Throws ERR_IO where the browser gives the page no storage.
  */
 export async function openBrowserStore({ name = 'lowbit', kind }: BrowserStoreOptions = {}): Promise<BrowserStore> {
-  if (!/^[A-Za-z0-9-]{1,50}$/.test(name)) throw new LowbitError('ERR_BAD_ARGUMENT', `a store cannot be called ${quote(name)}`);
+  if (!/^[A-Za-z0-9-]{1,50}$/.test(name)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `a store cannot be called ${quote(name)}`, {
+      hint: 'Use 1 to 50 letters, digits and dashes.',
+      details: { name },
+    });
+  }
   return createStore(name, await openRoot(name, kind));
 }
 
@@ -144,12 +149,15 @@ function createStore(store: string, root: StorageRoot): StoreInside {
       const version = (await versions(name)).findLast(({ whole }) => whole);
       if (version === undefined) break;
       const lock = await tryLock(readLock(version.folder), 'shared');
+      if (lock === undefined) continue;
       const files = root.folder(version.folder);
-      const names = await files.names();
-      if (lock === undefined || !names.includes(WHOLE_FILE)) {
-        await lock?.release();
-        continue;
+      let names: readonly string[] = [];
+      try {
+        names = await files.names();
+      } finally {
+        if (!names.includes(WHOLE_FILE)) await lock.release();
       }
+      if (!names.includes(WHOLE_FILE)) continue;
       const opened = blobFolder(
         name,
         async () => names,

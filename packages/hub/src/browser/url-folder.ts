@@ -1,8 +1,9 @@
 // A model folder on a web server, read in ranges. Servers cannot be asked what a folder holds, so the caller says it.
 
-import { LowbitError } from '@lowbit/core';
+import { isLowbitError, LowbitError } from '@lowbit/core';
 import type { RandomFile } from '../file.ts';
 import { insideParts, type ModelFolder, tooLarge } from '../folder.ts';
+import { bodyPieces, fill, readContentRange } from '../http.ts';
 import { browser } from './dom.ts';
 
 export interface UrlFolderOptions {
@@ -12,8 +13,8 @@ export interface UrlFolderOptions {
 
 /**
  * Files below an address of this site. They are read by range requests, whole files under 1 MiB in one; redirects are refused. What it throws while
- * reading: ERR_IO for a server that cannot be reached, answers with an error, or ignores ranges; ERR_BAD_CHECKPOINT for a file of another size or one
- * that changes while it is read.
+ * reading: ERR_IO for a server that cannot be reached, answers with an error or other bytes than were asked for, or ignores ranges; ERR_BAD_CHECKPOINT for
+ * a file of another size or one that changes while it is read. No more than the announced bytes are taken from a server.
  */
 export function urlFolder(base: string | URL, { files }: UrlFolderOptions): ModelFolder {
   const root = new URL(base, browser.location?.href);
@@ -60,31 +61,61 @@ function urlFile(url: string, path: string, size: number): RandomFile {
       details: { url },
     });
 
-  async function fetchRange(from: number, to: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
-    const ranged = size >= WHOLE;
-    let response: Response;
+  async function ask(range: readonly [from: number, to: number] | undefined, signal: AbortSignal | undefined): Promise<Response> {
     try {
-      response = await fetch(url, {
+      return await fetch(url, {
         redirect: 'error',
         signal: signal ?? null,
-        ...(ranged ? { headers: { range: `bytes=${from}-${to - 1}` } } : {}),
+        ...(range === undefined ? {} : { headers: { range: `bytes=${range[0]}-${range[1] - 1}` } }),
       });
     } catch (cause) {
       signal?.throwIfAborted();
       throw fail('the server cannot be reached, or redirects', 'Check the connection and try again.', cause);
     }
+  }
+
+  /** Throws if these are not the bytes that were asked for, as far as headers tell. */
+  function checkAnswer(response: Response, range: readonly [from: number, to: number] | undefined): void {
     if (!response.ok) throw fail(`the server answers ${response.status}`, 'Check the address.');
-    if (ranged && response.status !== 206) {
-      await response.body?.cancel();
-      throw fail('the server ignores range requests', 'Serve the files from a server that knows them.');
-    }
     const etag = response.headers.get('etag') ?? undefined;
+    if (range !== undefined) {
+      if (response.status !== 206) throw fail('the server ignores range requests', 'Serve the files from a server that knows them.');
+      const text = response.headers.get('content-range');
+      const said = readContentRange(text);
+      if (said?.total !== undefined && said.total !== size) throw changed(`it has ${said.total} bytes, expected ${size}`);
+      // Another site may hide the header from the page.
+      if (!(text === null && isElsewhere(url)) && (said?.from !== range[0] || said.to !== range[1]))
+        throw fail('the server sends other bytes than were asked for', 'Serve the files from a server that knows range requests.');
+    }
     tag ??= etag;
     if (etag !== tag) throw changed('it changed while it was read');
-    const data = new Uint8Array(await response.arrayBuffer());
-    const total = ranged ? Number(response.headers.get('content-range')?.match(/\/(\d+)$/)?.[1] ?? Number.NaN) : data.byteLength;
-    if (!Number.isNaN(total) && total !== size) throw changed(`it has ${total} bytes, expected ${size}`);
-    return ranged ? data : data.subarray(from, to);
+  }
+
+  /** Fills `into` with bytes from `from` on, or with the whole file. */
+  async function receive(into: Uint8Array, from: number | undefined, signal: AbortSignal | undefined): Promise<void> {
+    const range = from === undefined ? undefined : ([from, from + into.byteLength] as const);
+    const response = await ask(range, signal);
+    try {
+      checkAnswer(response, range);
+    } catch (error) {
+      await response.body?.cancel().catch(() => {});
+      throw error;
+    }
+    const tooMany = () =>
+      range === undefined
+        ? changed(`it has more than the ${size} bytes that were expected`)
+        : fail(`more than the ${into.byteLength} bytes that were asked for came`, 'Try again.');
+    let came: number;
+    try {
+      came = await fill(into, bodyPieces(response), tooMany);
+    } catch (cause) {
+      signal?.throwIfAborted();
+      throw isLowbitError(cause) ? cause : fail('the connection broke', 'Check the connection and try again.', cause);
+    }
+    if (came === into.byteLength) return;
+    throw range === undefined
+      ? changed(`it has ${came} bytes, expected ${size}`)
+      : fail(`${came} bytes came, ${into.byteLength} were asked for`, 'Try again.');
   }
 
   return {
@@ -97,11 +128,20 @@ function urlFile(url: string, path: string, size: number): RandomFile {
     async read(into, at, signal) {
       const end = Math.min(size, at + into.byteLength);
       if (end <= at) return 0;
-      const data = await fetchRange(at, end, signal);
-      if (data.byteLength !== end - at) throw fail(`${data.byteLength} bytes came, ${end - at} were asked for`, 'Try again.');
-      into.set(data);
-      return data.byteLength;
+      const part = into.subarray(0, end - at);
+      if (size >= WHOLE) await receive(part, at, signal);
+      else {
+        const whole = new Uint8Array(size);
+        await receive(whole, undefined, signal);
+        part.set(whole.subarray(at, end));
+      }
+      return part.byteLength;
     },
     async close() {},
   };
+}
+
+function isElsewhere(url: string): boolean {
+  const page = browser.location?.href;
+  return page !== undefined && new URL(url).origin !== new URL(page).origin;
 }

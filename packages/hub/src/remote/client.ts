@@ -7,7 +7,7 @@ export interface HubClientOptions {
   /** Default `https://huggingface.co`. */
   readonly endpoint?: string | undefined;
   readonly token?: string | undefined;
-  /** Longest silence of a server; default 10 s. */
+  /** Longest silence of a server; default 10 s, at most 2^31 - 1 ms (24 days). */
   readonly timeoutMs?: number | undefined;
   /** Attempts in a row that bring nothing before it is given up; default 6. */
   readonly attempts?: number | undefined;
@@ -53,6 +53,9 @@ export interface Answer {
   drop(): Promise<void>;
 }
 
+/** The longest that a timer waits; it ends at once what is longer. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 const PASSING = new Set([408, 425, 429, 500, 502, 503, 504]);
 const MAX_REDIRECTS = 5;
 /** A longer wait than this is for the caller to decide on. */
@@ -69,7 +72,8 @@ class Passing extends Error {
 
 /** Throws ERR_BAD_ARGUMENT for an endpoint that is no http(s) address. */
 export function createHubClient(options: HubClientOptions = {}): HubClient {
-  const { token, timeoutMs = 10_000, attempts = 6, delayMs = 500 } = options;
+  const { token, attempts = 6, delayMs = 500 } = options;
+  const timeoutMs = Math.min(options.timeoutMs ?? 10_000, LONGEST_TIMER_MS);
   const fetcher = options.fetch ?? globalThis.fetch;
   const endpoint = checkEndpoint(options.endpoint ?? 'https://huggingface.co');
   const { origin } = new URL(endpoint);

@@ -8,7 +8,6 @@ import {
   lstat,
   mkdir,
   open,
-  readFile,
   readlink,
   realpath,
   rename,
@@ -20,7 +19,6 @@ import {
 } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { type CallOptions, checkOptionNames, isLowbitError, LowbitError } from '@lowbit/core';
-import type { ModelFolder } from '../folder.ts';
 import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
 import { type Lock, takeLock } from '../safetensors/lock.node.ts';
 import { type CachePlaces, cachedSnapshot, cachePlaces, writeRef } from './cache.node.ts';
@@ -28,11 +26,11 @@ import { type HubClient, wait } from './client.ts';
 import { gitHead } from './digests.ts';
 import { corrupted } from './errors.ts';
 import { fetchRange, remoteSource } from './fetch-range.ts';
-import { remoteFolder } from './folder.ts';
 import { listModel, type RemoteEntry, type RemoteListing } from './listing.ts';
 import { parseRepoName } from './repo.ts';
 import { type SelectOptions, selectFiles } from './select.ts';
 import { type HubSettings, hubClient, hubSettings } from './settings.node.ts';
+import { cachedFolder, isThere, missingFiles, pointerOf } from './snapshot.node.ts';
 
 export interface DownloadOptions extends SelectOptions, CallOptions {
   /** Default: by the environment. */
@@ -91,8 +89,7 @@ export async function downloadModel(name: string, options: DownloadOptions = {})
   const listing = await listModel(client, repo, { signal });
   const places = cachePlaces(settings.cacheDir, listing.name);
   const entries = await selectFiles(listing, cachedFolder(places, client, listing), options);
-  const missing: RemoteEntry[] = [];
-  for (const entry of entries) if (!(await isThere(pointerOf(places, listing, entry), entry))) missing.push(entry);
+  const missing = await missingFiles(places, listing, entries);
   await guarded('write', places.blobs, () => mkdir(places.blobs, { recursive: true }));
   await checkRoom(places, missing);
   const job: Job = { client, listing, places, options, tally: { done: 0, total: 0, received: 0 } };
@@ -126,38 +123,12 @@ export async function downloadModel(name: string, options: DownloadOptions = {})
   };
 }
 
-/** The model as a folder, small files from the cache where they are there. */
-function cachedFolder(places: CachePlaces, client: HubClient, listing: RemoteListing): ModelFolder {
-  const remote = remoteFolder(client, listing);
-  return {
-    ...remote,
-    async read(name, maxBytes) {
-      const entry = listing.entries.get(name);
-      const path = entry === undefined ? undefined : pointerOf(places, listing, entry);
-      if (entry === undefined || path === undefined || entry.size > maxBytes || !(await isThere(path, entry)))
-        return remote.read(name, maxBytes);
-      return guarded('read', path, () => readFile(path));
-    },
-  };
-}
-
 interface Job {
   readonly client: HubClient;
   readonly listing: RemoteListing;
   readonly places: CachePlaces;
   readonly options: DownloadOptions;
   readonly tally: { done: number; total: number; received: number };
-}
-
-function pointerOf(places: CachePlaces, { commit }: RemoteListing, { path }: RemoteEntry): string {
-  return join(places.snapshot(commit), ...path.split('/'));
-}
-
-async function isThere(path: string, { size }: RemoteEntry): Promise<boolean> {
-  return stat(path).then(
-    (info) => info.isFile() && info.size === size,
-    () => false,
-  );
 }
 
 async function download(job: Job, entry: RemoteEntry, signal: AbortSignal): Promise<void> {

@@ -2,6 +2,7 @@
 // storage by links that expire; a link is used until it does.
 
 import { LowbitError } from '@lowbit/core';
+import { readContentRange } from '../http.ts';
 import { type Answer, type HubClient, isPassing } from './client.ts';
 import { corrupted, unreachable } from './errors.ts';
 import type { RemoteEntry, RemoteListing } from './listing.ts';
@@ -105,13 +106,12 @@ function checkAnswer(source: RemoteSource, { response }: Answer, at: number, to:
   const { status, headers } = response;
   const length = headers.get('content-length');
   if (status === 206) {
-    const said = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(headers.get('content-range') ?? '');
-    if (said === null || Number(said[1]) !== at || Number(said[2]) !== to - 1)
-      throw unreachable(addressOf(source), new Error('it sends other bytes than were asked for'), 1);
-    if (said[3] !== '*' && Number(said[3]) !== entry.size) {
-      throw corrupted(entry.path, `it has ${said[3]} bytes, and ${entry.size} by the listing`, {
+    const said = readContentRange(headers.get('content-range'));
+    if (said?.from !== at || said.to !== to) throw unreachable(addressOf(source), new Error('it sends other bytes than were asked for'), 1);
+    if (said.total !== undefined && said.total !== entry.size) {
+      throw corrupted(entry.path, `it has ${said.total} bytes, and ${entry.size} by the listing`, {
         expected: entry.size,
-        actual: Number(said[3]),
+        actual: said.total,
       });
     }
     return;

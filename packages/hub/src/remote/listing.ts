@@ -3,7 +3,7 @@
 
 import { LowbitError, quote } from '@lowbit/core';
 import type { Answer, HubClient } from './client.ts';
-import { placeOf } from './errors.ts';
+import { isRecord, readJson } from './json.ts';
 import { isCommit, type RepoName } from './repo.ts';
 
 /** A file of a commit. */
@@ -29,8 +29,9 @@ export interface RemoteListing {
   readonly pipelineTag: string | undefined;
 }
 
-const MAX_JSON_BYTES = 32 * 1024 * 1024;
 const MAX_ENTRIES = 100_000;
+/** The Hub's own pages have 1000 entries. */
+const MAX_PAGES = 1000;
 const DIGEST = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
 
 /** Asks for the listing of a model. Throws what `HubClient.get` throws, and ERR_BAD_CHECKPOINT for an answer that is none. */
@@ -42,7 +43,7 @@ export async function listModel(
   const api = `${client.endpoint}/api/models/${name}`;
   const ask = async (url: string): Promise<[value: unknown, answer: Answer]> => {
     const answer = await client.get(url, { repo: name, signal });
-    return [await jsonOf(answer), answer];
+    return [await readJson(answer), answer];
   };
   const [info] = await ask(`${api}/revision/${encodeURIComponent(revision)}`);
   const fail = (problem: string): never => {
@@ -53,9 +54,13 @@ export async function listModel(
   };
   if (!isRecord(info) || typeof info.sha !== 'string' || !isCommit(info.sha)) return fail('no commit');
   const entries = new Map<string, RemoteEntry>();
+  let pages = 0;
+  let items = 0;
   for (let next: string | undefined = `${api}/tree/${info.sha}?recursive=true&expand=false`; next !== undefined; ) {
     const [page, answer]: [unknown, Answer] = await ask(next);
     if (!Array.isArray(page)) return fail('no list of files');
+    items += page.length;
+    if (items > MAX_ENTRIES) return fail(`more than ${MAX_ENTRIES} files and folders`);
     for (const item of page as unknown[]) {
       if (!isRecord(item) || item.type !== 'file') continue;
       const { path, lfs } = item;
@@ -65,8 +70,8 @@ export async function listModel(
       if (typeof oid !== 'string' || !DIGEST.test(oid)) return fail(`${quote(path)} has no digest`);
       entries.set(path, { path, size, etag: oid });
     }
-    if (entries.size > MAX_ENTRIES) return fail(`more than ${MAX_ENTRIES} files`);
     const following: string | undefined = nextPage(answer.response.headers.get('link'));
+    if (following !== undefined && ++pages >= MAX_PAGES) return fail(`a list of more than ${MAX_PAGES} pages`);
     if (following !== undefined && new URL(following, next).origin !== new URL(client.endpoint).origin)
       return fail('its list goes on elsewhere');
     next = following === undefined ? undefined : new URL(following, next).href;
@@ -84,36 +89,7 @@ export async function listModel(
   };
 }
 
-async function jsonOf({ url, body }: Answer): Promise<unknown> {
-  const pieces: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const piece of body()) {
-    bytes += piece.byteLength;
-    if (bytes > MAX_JSON_BYTES)
-      throw new LowbitError('ERR_LIMIT', `${placeOf(url)} answered with more than ${MAX_JSON_BYTES} bytes`, { hint: 'Check HF_ENDPOINT.' });
-    pieces.push(piece);
-  }
-  const whole = new Uint8Array(bytes);
-  let at = 0;
-  for (const piece of pieces) {
-    whole.set(piece, at);
-    at += piece.byteLength;
-  }
-  try {
-    return JSON.parse(new TextDecoder().decode(whole));
-  } catch (cause) {
-    throw new LowbitError('ERR_NETWORK', `${placeOf(url)} answered with what is no JSON`, {
-      hint: 'Check HF_ENDPOINT; a page to sign in to the network answers like that, too.',
-      cause,
-    });
-  }
-}
-
 /** The address of `rel="next"` in a Link header. */
 function nextPage(link: string | null): string | undefined {
   return link === null ? undefined : /<([^<>]{1,4096})>\s*;\s*rel="?next"?/.exec(link)?.[1];
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

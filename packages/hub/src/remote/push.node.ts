@@ -5,6 +5,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { basename, join, relative, sep } from 'node:path';
 import { type CallOptions, checkOptionNames, isLowbitError, LowbitError } from '@lowbit/core';
 import { openCheckpoint } from '../checkpoint.node.ts';
+import { guarded } from '../io.node.ts';
 import { isCarried } from '../model-files.ts';
 import { JOURNAL_FILE } from '../safetensors/journal.ts';
 import { type CardFacts, modelCard } from './card.ts';
@@ -58,13 +59,18 @@ export async function planPush(folder: string, options: PushOptions): Promise<Pu
     name: relative(checkpoint.folder, path).replaceAll(sep, '/'),
     bytes: size,
   }));
-  const config = { name: 'config.json', bytes: (await stat(join(folder, 'config.json'))).size };
-  const index =
-    weights.length > 1
-      ? [{ name: 'model.safetensors.index.json', bytes: (await stat(join(folder, 'model.safetensors.index.json'))).size }]
-      : [];
+  const file = async (name: string) => {
+    const path = join(checkpoint.folder, name);
+    return { name, bytes: (await guarded('read', path, () => stat(path))).size };
+  };
+  const config = await file('config.json');
+  // Shards of PyTorch's own format have an index of another name.
+  const kind = weights[0]?.name.endsWith('.safetensors') ? 'model.safetensors' : 'pytorch_model.bin';
+  const index = weights.length > 1 ? [await file(`${kind}.index.json`)] : [];
   const carried = [...checkpoint.fileBytes].filter(([file]) => isCarried(file)).map(([file, bytes]) => ({ name: file, bytes }));
-  const own = checkpoint.fileBytes.has('README.md') ? await readFile(join(folder, 'README.md'), 'utf8') : undefined;
+  const own = checkpoint.fileBytes.has('README.md')
+    ? await guarded('read', folder, () => readFile(join(folder, 'README.md'), 'utf8'))
+    : undefined;
   const facts = { layout: checkpoint.layout ?? 'safetensors', recipe: [], loadsIn: [], ...options.card };
   const card = own ?? modelCard(name.split('/')[1]!, facts);
   const readme = { name: 'README.md', bytes: new TextEncoder().encode(card).byteLength };

@@ -1,9 +1,11 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { float32Tensor } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import { HUB_TOKEN, type HubFault } from '../../../../fixtures/hub-server.ts';
 import { NAME, settingsOf, smallHub } from '../../../../fixtures/small-hub.ts';
-import { failure, temporaryFolder } from '../testing.node.ts';
+import { storages, torchFile } from '../pickle/testing.ts';
+import { failure, folderOf, temporaryFolder } from '../testing.node.ts';
 import { modelCard } from './card.ts';
 import { downloadModel } from './download.node.ts';
 import { planPush, pushModel } from './push.node.ts';
@@ -72,6 +74,23 @@ describe('pushing', () => {
     let count = 0;
     at.hub.fault = ({ method }): HubFault | undefined => (method === 'PUT' && count++ < 2 ? { kind: 'status', status: 503 } : undefined);
     await pushModel(at.folder, { to: TO, settings: at.settings });
+  });
+
+  it('sends shards of PyTorch with the index that is theirs', async () => {
+    await using dir = await temporaryFolder();
+    const shard = (name: string): Uint8Array => {
+      const { add, data } = storages();
+      return torchFile(new Map([[name, add(float32Tensor([2], [1, 2]))]]), data);
+    };
+    const [first, second] = ['pytorch_model-00001-of-00002.bin', 'pytorch_model-00002-of-00002.bin'];
+    const folder = await folderOf(dir.path, {
+      'config.json': '{}',
+      'pytorch_model.bin.index.json': JSON.stringify({ weight_map: { a: first, b: second } }),
+      [first]: shard('a'),
+      [second]: shard('b'),
+    });
+    const { files } = await planPush(folder, { to: TO });
+    expect(files.map(({ name }) => name)).toEqual(['README.md', 'config.json', first, second, 'pytorch_model.bin.index.json']);
   });
 
   it('refuses what is not finished, and those who may not', async () => {

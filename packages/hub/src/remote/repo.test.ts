@@ -80,4 +80,29 @@ describe('settings', () => {
       timeoutMs: 30_000,
     });
   });
+
+  it.each([
+    ['Infinity', 2 ** 31 - 1],
+    ['3000000', 2 ** 31 - 1],
+    ['-1', 10_000],
+    ['soon', 10_000],
+  ])('a timeout of %s is one that a timer can wait', async (text, timeoutMs) => {
+    await using dir = await temporaryFolder();
+    expect((await hubSettings({ HOME: dir.path, HF_HUB_DOWNLOAD_TIMEOUT: text })).timeoutMs).toBe(timeoutMs);
+  });
+
+  it('a token that cannot be one is refused by the place it is in, and not told', async () => {
+    await using dir = await temporaryFolder();
+    const home = await folderOf(dir.path, { token: 'hf_one\nhf_two', empty: '\n' });
+    for (const [env, from] of [
+      [{ HF_TOKEN: 'hf_one hf_two' }, 'HF_TOKEN'],
+      [{ HUGGING_FACE_HUB_TOKEN: 'hf_\u00e9' }, 'HUGGING_FACE_HUB_TOKEN'],
+      [{ HF_TOKEN_PATH: `${home}/token` }, `${home}/token`],
+    ] as const) {
+      const error = await failure(() => hubSettings({ HOME: home, ...env }));
+      expect(error).toMatchObject({ code: 'ERR_BAD_ARGUMENT', message: expect.stringContaining(from), hint: expect.any(String) });
+      expect(JSON.stringify([error.message, error.hint, error.details])).not.toContain('hf_');
+    }
+    expect((await hubSettings({ HOME: home, HF_TOKEN: ' ', HF_TOKEN_PATH: `${home}/empty` })).token).toBe(undefined);
+  });
 });

@@ -3,8 +3,9 @@
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded } from '../io.node.ts';
-import { createHubClient, type HubClient, type HubClientOptions } from './client.ts';
+import { createHubClient, type HubClient, type HubClientOptions, LONGEST_TIMER_MS } from './client.ts';
 
 export interface HubSettings {
   readonly endpoint: string;
@@ -24,7 +25,7 @@ type Env = Readonly<Record<string, string | undefined>>;
 const ON = new Set(['1', 'ON', 'YES', 'TRUE']);
 const on = (value: string | undefined): boolean => ON.has((value ?? '').toUpperCase());
 
-/** Reads variables and the token file. Throws ERR_IO for a token file that cannot be read. */
+/** Reads variables and the token file. Throws ERR_IO for a token file that cannot be read, ERR_BAD_ARGUMENT for a token that cannot be one. */
 export async function hubSettings(env: Env = process.env): Promise<HubSettings> {
   const home = hubHome(env);
   const { token, tokenFrom } = await findToken(env, home);
@@ -35,7 +36,7 @@ export async function hubSettings(env: Env = process.env): Promise<HubSettings> 
     token,
     tokenFrom,
     offline: on(env.HF_HUB_OFFLINE) || on(env.TRANSFORMERS_OFFLINE),
-    timeoutMs: timeout > 0 ? timeout * 1000 : 10_000,
+    timeoutMs: timeout > 0 ? Math.min(timeout * 1000, LONGEST_TIMER_MS) : 10_000,
   };
 }
 
@@ -50,7 +51,7 @@ function hubHome(env: Env): string {
 
 async function findToken(env: Env, home: string): Promise<Pick<HubSettings, 'token' | 'tokenFrom'>> {
   for (const name of ['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN']) {
-    const token = clean(env[name]);
+    const token = clean(env[name], name);
     if (token !== undefined) return { token, tokenFrom: name };
   }
   const path = expand(env.HF_TOKEN_PATH || join(home, 'token'), env);
@@ -63,13 +64,25 @@ async function findToken(env: Env, home: string): Promise<Pick<HubSettings, 'tok
       throw error;
     }
   });
-  return { token: clean(text), tokenFrom: path };
+  return { token: clean(text, path), tokenFrom: path };
 }
 
-/** A token without what editors and shells add to it; undefined for what cannot be one, such as two lines. */
-function clean(text: string | undefined): string | undefined {
-  const token = text?.trim();
-  return token !== undefined && /^[\x21-\x7e]{1,1024}$/.test(token) ? token : undefined;
+/**
+ * A token without what editors and shells add to it; undefined for none. What cannot be one, such as two lines, is refused and not told: without it a private
+ * model would seem not to exist.
+ */
+function clean(text: string | undefined, from: string): string | undefined {
+  const token = text?.trim() ?? '';
+  if (token === '') return undefined;
+  if (/^[\x21-\x7e]{1,1024}$/.test(token)) return token;
+  throw new LowbitError(
+    'ERR_BAD_ARGUMENT',
+    `what ${from} holds is no token: tokens are one word of at most 1024 letters, digits and signs`,
+    {
+      hint: 'Copy the token again, without spaces, quotes or line breaks in it, or unset the variable (remove the file) to go without.',
+      details: { from },
+    },
+  );
 }
 
 function homeOf(env: Env): string {

@@ -1,6 +1,10 @@
 // Whose a token is.
 
+import { LowbitError } from '@lowbit/core';
 import type { HubClient } from './client.ts';
+import { isRecord, readJson } from './json.ts';
+
+const MAX_BYTES = 2 ** 20;
 
 export interface TokenOwner {
   readonly name: string;
@@ -8,14 +12,14 @@ export interface TokenOwner {
   readonly role: string | undefined;
 }
 
-/** Asks whose the client's token is. Throws ERR_ACCESS_DENIED for one that the hub does not know, ERR_NETWORK. */
+/** Asks whose the client's token is. Throws ERR_ACCESS_DENIED for one that the hub does not know, ERR_NETWORK, ERR_LIMIT. */
 export async function tokenOwner(client: HubClient, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<TokenOwner> {
-  const { response, drop } = await client.get(`${client.endpoint}/api/whoami-v2`, { repo: 'your account', signal });
-  try {
-    const said = (await response.json()) as { name?: unknown; auth?: { accessToken?: { role?: unknown } } } | null;
-    const role = said?.auth?.accessToken?.role;
-    return { name: String(said?.name ?? 'unknown'), role: typeof role === 'string' ? role : undefined };
-  } finally {
-    await drop();
+  const answer = await client.get(`${client.endpoint}/api/whoami-v2`, { repo: 'your account', signal });
+  const said = await readJson(answer, MAX_BYTES);
+  if (!isRecord(said) || typeof said.name !== 'string') {
+    throw new LowbitError('ERR_NETWORK', `${client.endpoint} does not say whose the token is`, { hint: 'Check HF_ENDPOINT.' });
   }
+  const access = isRecord(said.auth) ? said.auth.accessToken : undefined;
+  const role = isRecord(access) ? access.role : undefined;
+  return { name: said.name, role: typeof role === 'string' ? role : undefined };
 }
