@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { type HostTensor, isLowbitError, type JsonObject, toFloat32 } from '@lowbit/core';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { goldenJson, goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';
 import { decodeImage } from './decode.ts';
 import type { RgbImage } from './image.ts';
@@ -40,6 +40,24 @@ describe('files', () => {
     larger.set(bytes, 10);
     expect(await decodeImage(larger.subarray(10, 10 + bytes.length), own)).toEqual(await decodeImage(bytes, own));
   });
+});
+
+test('in a browser sharp is not looked for', async () => {
+  const inspected: string[] = [];
+  // What polyfills of bundlers are like.
+  const polyfill = { versions: new Proxy({}, { get: (_, name) => void inspected.push(String(name)) }) };
+  const { process: real } = globalThis;
+  vi.stubGlobal(
+    'process',
+    new Proxy(real, { get: (target, name) => (name === 'versions' ? polyfill.versions : Reflect.get(target, name)) }),
+  );
+  try {
+    expect(await codeOf(decodeImage(file('rgb.png'), { decoder: 'sharp' }))).toBe('ERR_NOT_FOUND');
+    expect(await decodeImage(file('rgb.png'))).toEqual(await decodeImage(file('rgb.png'), own));
+    expect(inspected).toContain('node');
+  } finally {
+    vi.unstubAllGlobals();
+  }
 });
 
 const codeOf = async (promise: Promise<unknown>): Promise<string> => {
