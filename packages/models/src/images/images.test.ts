@@ -107,6 +107,28 @@ describe('what is no image', () => {
     expect(await codeOf(decodeImage(bytes, own))).toBe(code);
   });
 
+  test.each([
+    ['JPEG', jpegOf(8192, 8192)],
+    ['PNG', pngOf(8192, 8192)],
+  ])('a small %s that claims to be large is refused before anything is allocated for it', async (_, bytes) => {
+    let most = 0;
+    const counted = <T extends typeof Int16Array | typeof Uint8Array>(type: T): T =>
+      new Proxy(type, {
+        construct(target, args, newTarget) {
+          most = Math.max(most, Number(args[0]) || 0);
+          return Reflect.construct(target, args, newTarget);
+        },
+      });
+    vi.stubGlobal('Int16Array', counted(Int16Array));
+    vi.stubGlobal('Uint8Array', counted(Uint8Array));
+    try {
+      expect(await codeOf(decodeImage(bytes, own))).toBe('ERR_BAD_IMAGE');
+    } finally {
+      vi.unstubAllGlobals();
+    }
+    expect(most).toBeLessThan(2 ** 16);
+  });
+
   test('wrong calls', async () => {
     expect(await codeOf(decodeImage('cat.jpg' as never, own))).toBe('ERR_BAD_ARGUMENT');
     expect(await codeOf(decodeImage(file('rgb.png'), { decoder: 'pil' as never }))).toBe('ERR_BAD_ARGUMENT');
@@ -204,6 +226,19 @@ describe('resizing', () => {
       }),
       { seed: 4, numRuns: 150 },
     );
+  });
+
+  test.each([
+    ['wide', { width: 2 ** 26, height: 1 }],
+    ['tall', { width: 1, height: 2 ** 26 }],
+  ])('a %s image of absurd sides is refused', (_, sides) => {
+    const image = { ...sides, data: new Uint8Array(0) }; // nothing of it is looked at
+    expect(() => resize(image, { width: 224, height: 224 })).toThrow(expect.objectContaining({ code: 'ERR_LIMIT' }));
+  });
+
+  test('a tall image that is widened before it shrinks is refused', () => {
+    const image = { width: 1, height: 2 ** 20, data: new Uint8Array(0) };
+    expect(() => resize(image, { width: 224, height: 224 })).toThrow(expect.objectContaining({ code: 'ERR_LIMIT' }));
   });
 
   test('a narrow image is resized to a square crop without the rest being made', () => {

@@ -21,6 +21,9 @@ const PASSES = [
 ];
 const WHOLE = [{ x: 0, y: 0, dx: 1, dy: 1 }];
 
+/** What a byte of deflate is at most inflated to: 258 bytes take two codes of a bit. */
+const MOST_INFLATED = 1032;
+
 interface Header {
   readonly width: number;
   readonly height: number;
@@ -91,6 +94,10 @@ function chunks(bytes: Uint8Array): {
     at += 12 + length;
   }
   if (data.length === 0) throw bad('has no pixels');
+  const compressed = data.reduce((sum, { length }) => sum + length, 0);
+  const { width, height, color, depth } = header;
+  // Nothing is allocated for what cannot be there.
+  if (Math.ceil((width * CHANNELS[color]! * depth) / 8) * height > MOST_INFLATED * compressed) throw bad('ends before its last row');
   if (header.color === 3 && palette === undefined) throw bad('has no palette');
   return { header, palette, data, orientation };
 }
