@@ -6,7 +6,7 @@ import { decodeJpeg, isJpeg } from './jpeg.ts';
 import { decodePng, isPng } from './png.ts';
 
 export interface DecodeImageOptions {
-  /** `sharp`, which must be installed; `own`: JPEG and PNG alone, the same pixels everywhere. Default: sharp if it is installed. */
+  /** `sharp`, which must be installed; `own`: JPEG and PNG alone, the same pixels everywhere. Default: sharp if it is installed, in browsers `own`. */
   readonly decoder?: 'sharp' | 'own' | undefined;
 }
 
@@ -76,17 +76,22 @@ interface SharpImage {
 }
 type Sharp = (input: Uint8Array, options: Readonly<Record<string, unknown>>) => SharpImage;
 
-/** sharp, if it is installed. One that is there and does not load is an error: its message says what to do. */
+/** Whether this runs where packages are installed: Node, Bun or Deno. Polyfills of `process` in browsers have no such versions. */
+function hasPackages(): boolean {
+  const { versions } = (globalThis as { readonly process?: { readonly versions?: Readonly<Record<string, unknown>> } }).process ?? {};
+  return typeof versions?.node === 'string' || typeof versions?.bun === 'string' || typeof versions?.deno === 'string';
+}
+
+/** sharp, if it is installed. One that is there and does not load is an error: its message says what to do. In browsers nothing is looked for. */
 async function findSharp(): Promise<Sharp | undefined> {
+  if (!hasPackages()) return undefined;
   const name = 'sharp'; // a bundler must not look for it
   try {
-    const { default: sharp } = (await import(/* @vite-ignore */ name)) as { readonly default: Sharp };
+    const { default: sharp } = (await import(/* @vite-ignore */ /* webpackIgnore: true */ name)) as { readonly default: Sharp };
     return sharp;
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
-    const absent =
-      code === 'ERR_MODULE_NOT_FOUND' ||
-      /Failed to resolve module|Cannot find (?:package|module) 'sharp'|Failed to load url sharp|dynamically imported module/.test(message);
+    const absent = code === 'ERR_MODULE_NOT_FOUND' || /Cannot find (?:package|module) 'sharp'|Failed to load url sharp/.test(message);
     if (absent) return undefined;
     throw new LowbitError('ERR_IO', `sharp is installed but cannot be loaded: ${message}`, {
       hint: 'Install it again, or remove it.',

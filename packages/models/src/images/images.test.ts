@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { type HostTensor, isLowbitError, type JsonObject, toFloat32 } from '@lowbit/core';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { goldenJson, goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';
 import { decodeImage } from './decode.ts';
 import type { RgbImage } from './image.ts';
@@ -40,6 +40,24 @@ describe('files', () => {
     larger.set(bytes, 10);
     expect(await decodeImage(larger.subarray(10, 10 + bytes.length), own)).toEqual(await decodeImage(bytes, own));
   });
+});
+
+test('in a browser sharp is not looked for', async () => {
+  const inspected: string[] = [];
+  // What polyfills of bundlers are like.
+  const polyfill = { versions: new Proxy({}, { get: (_, name) => void inspected.push(String(name)) }) };
+  const { process: real } = globalThis;
+  vi.stubGlobal(
+    'process',
+    new Proxy(real, { get: (target, name) => (name === 'versions' ? polyfill.versions : Reflect.get(target, name)) }),
+  );
+  try {
+    expect(await codeOf(decodeImage(file('rgb.png'), { decoder: 'sharp' }))).toBe('ERR_NOT_FOUND');
+    expect(await decodeImage(file('rgb.png'))).toEqual(await decodeImage(file('rgb.png'), own));
+    expect(inspected).toContain('node');
+  } finally {
+    vi.unstubAllGlobals();
+  }
 });
 
 const codeOf = async (promise: Promise<unknown>): Promise<string> => {
@@ -87,6 +105,28 @@ describe('what is no image', () => {
   ];
   test.each(bad)('%s', async (_, bytes, code) => {
     expect(await codeOf(decodeImage(bytes, own))).toBe(code);
+  });
+
+  test.each([
+    ['JPEG', jpegOf(8192, 8192)],
+    ['PNG', pngOf(8192, 8192)],
+  ])('a small %s that claims to be large is refused before anything is allocated for it', async (_, bytes) => {
+    let most = 0;
+    const counted = <T extends typeof Int16Array | typeof Uint8Array>(type: T): T =>
+      new Proxy(type, {
+        construct(target, args, newTarget) {
+          most = Math.max(most, Number(args[0]) || 0);
+          return Reflect.construct(target, args, newTarget);
+        },
+      });
+    vi.stubGlobal('Int16Array', counted(Int16Array));
+    vi.stubGlobal('Uint8Array', counted(Uint8Array));
+    try {
+      expect(await codeOf(decodeImage(bytes, own))).toBe('ERR_BAD_IMAGE');
+    } finally {
+      vi.unstubAllGlobals();
+    }
+    expect(most).toBeLessThan(2 ** 16);
   });
 
   test('wrong calls', async () => {
@@ -186,6 +226,19 @@ describe('resizing', () => {
       }),
       { seed: 4, numRuns: 150 },
     );
+  });
+
+  test.each([
+    ['wide', { width: 2 ** 26, height: 1 }],
+    ['tall', { width: 1, height: 2 ** 26 }],
+  ])('a %s image of absurd sides is refused', (_, sides) => {
+    const image = { ...sides, data: new Uint8Array(0) }; // nothing of it is looked at
+    expect(() => resize(image, { width: 224, height: 224 })).toThrow(expect.objectContaining({ code: 'ERR_LIMIT' }));
+  });
+
+  test('a tall image that is widened before it shrinks is refused', () => {
+    const image = { width: 1, height: 2 ** 20, data: new Uint8Array(0) };
+    expect(() => resize(image, { width: 224, height: 224 })).toThrow(expect.objectContaining({ code: 'ERR_LIMIT' }));
   });
 
   test('a narrow image is resized to a square crop without the rest being made', () => {

@@ -1,13 +1,25 @@
-// Which way up a photograph is: tag 0x0112 of its EXIF block, as cameras write it.
+// Which way up a photograph is: tag 0x0112 of its EXIF block, as cameras write it. What XMP says is not looked at.
 
 import type { RgbImage } from './image.ts';
 
 const EXIF = [0x45, 0x78, 0x69, 0x66, 0, 0];
 
-/** The orientation, 1 to 8, that an APP1 segment says; undefined if it says none. */
+/** The orientation, 1 to 8, that an APP1 segment of a JPEG says; undefined if it says none. */
 export function orientationOf(segment: Uint8Array): number | undefined {
-  if (!EXIF.every((byte, i) => segment[i] === byte)) return undefined;
-  const tiff = new DataView(segment.buffer, segment.byteOffset + EXIF.length, segment.byteLength - EXIF.length);
+  return hasPrefix(segment) ? orientationOfTiff(segment.subarray(EXIF.length)) : undefined;
+}
+
+/** The same of a PNG's eXIf chunk, which lacks the first six bytes; some programs write them, and Pillow passes over them. */
+export function orientationOfChunk(content: Uint8Array): number | undefined {
+  return orientationOfTiff(hasPrefix(content) ? content.subarray(EXIF.length) : content);
+}
+
+function hasPrefix(segment: Uint8Array): boolean {
+  return EXIF.every((byte, i) => segment[i] === byte);
+}
+
+function orientationOfTiff(bytes: Uint8Array): number | undefined {
+  const tiff = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (tiff.byteLength < 8) return undefined;
   const little = tiff.getUint16(0) === 0x4949;
   const directory = tiff.getUint32(4, little);

@@ -3,6 +3,7 @@
 
 import { isLowbitError, LowbitError } from '@lowbit/core';
 import { checkSize, type RgbImage } from './image.ts';
+import { orientationOfChunk, oriented } from './orientation.ts';
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 /** Samples of a pixel by colour type: grey, RGB, palette, grey and alpha, RGB and alpha. */
@@ -20,6 +21,9 @@ const PASSES = [
 ];
 const WHOLE = [{ x: 0, y: 0, dx: 1, dy: 1 }];
 
+/** What a byte of deflate is at most inflated to: 258 bytes take two codes of a bit. */
+const MOST_INFLATED = 1032;
+
 interface Header {
   readonly width: number;
   readonly height: number;
@@ -36,9 +40,12 @@ function bad(what: string, cause?: unknown): LowbitError {
   return new LowbitError('ERR_BAD_IMAGE', `the PNG file ${what}`, { hint: 'It is damaged, or was not copied completely.', cause });
 }
 
-/** Decodes a PNG file. Alpha is left out, 16 bits lose their lower half, both as in Pillow. Throws ERR_BAD_IMAGE, ERR_LIMIT. */
+/**
+ * Decodes a PNG file, turned as its eXIf chunk says. As in Pillow alpha is left out, and of 16 bits stay the upper 8, but of grey without alpha, where whatever
+ * is above 255 is white. Throws ERR_BAD_IMAGE, ERR_LIMIT.
+ */
 export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
-  const { header, palette, data } = chunks(bytes);
+  const { header, palette, data, orientation } = chunks(bytes);
   const image = { width: header.width, height: header.height, data: new Uint8Array(3 * header.width * header.height) };
   const rows = rowsOf(header, (row, pass, y) => paint(image, header, palette, { row, pass, y }));
   const reader = new Blob([...data] as ConstructorParameters<typeof Blob>[0])
@@ -49,7 +56,7 @@ export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
-      if (rows.take(value)) return image;
+      if (rows.take(value)) return oriented(image, orientation);
     }
   } catch (cause) {
     if (isLowbitError(cause)) throw cause;
@@ -60,16 +67,18 @@ export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
   throw bad('ends before its last row');
 }
 
-/** Header, palette and the pieces of the compressed rows. */
+/** Header, palette, the pieces of the compressed rows, and which way up they are. */
 function chunks(bytes: Uint8Array): {
   readonly header: Header;
   readonly palette: Uint8Array | undefined;
   readonly data: readonly Uint8Array[];
+  readonly orientation: number;
 } {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const data: Uint8Array[] = [];
   let header: Header | undefined;
   let palette: Uint8Array | undefined;
+  let orientation = 1;
   for (let at = SIGNATURE.length; ; ) {
     if (at + 12 > bytes.length) throw bad('ends without an end mark');
     const length = view.getUint32(at);
@@ -80,12 +89,17 @@ function chunks(bytes: Uint8Array): {
     else if (header === undefined) throw bad('does not begin with a header');
     else if (type === 'PLTE') palette = content;
     else if (type === 'IDAT') data.push(content);
+    else if (type === 'eXIf') orientation = orientationOfChunk(content) ?? 1;
     else if (type === 'IEND') break;
     at += 12 + length;
   }
   if (data.length === 0) throw bad('has no pixels');
+  const compressed = data.reduce((sum, { length }) => sum + length, 0);
+  const { width, height, color, depth } = header;
+  // Nothing is allocated for what cannot be there.
+  if (Math.ceil((width * CHANNELS[color]! * depth) / 8) * height > MOST_INFLATED * compressed) throw bad('ends before its last row');
   if (header.color === 3 && palette === undefined) throw bad('has no palette');
-  return { header, palette, data };
+  return { header, palette, data, orientation };
 }
 
 function headerOf(content: Uint8Array): Header {
@@ -176,10 +190,9 @@ function paint(
 ): void {
   const channels = CHANNELS[color]!;
   const largest = 2 ** depth - 1;
-  // 16 bits: the upper half.
   const sample = (index: number): number => {
     if (depth === 8) return row[index]!;
-    if (depth === 16) return row[2 * index]!;
+    if (depth === 16) return color === 0 && row[2 * index]! > 0 ? 255 : row[2 * index + (color === 0 ? 1 : 0)]!;
     return (row[(index * depth) >> 3]! >> (8 - depth - ((index * depth) & 7))) & largest;
   };
   let to = 3 * ((pass.y + y * pass.dy) * width + pass.x);

@@ -2,7 +2,8 @@
 // the height shrinks more than twice as much as the width), in fixed point of 22 bits, rounded
 // to 8 bits after each direction. Numbers are the same as those of Pillow 11.
 
-import type { RgbImage } from './image.ts';
+import { LowbitError } from '@lowbit/core';
+import { MAX_PIXELS, type RgbImage } from './image.ts';
 
 export type ResizeFilter = 'bicubic' | 'bilinear' | 'lanczos' | 'box' | 'hamming' | 'nearest';
 
@@ -40,6 +41,8 @@ const FILTERS: Readonly<Record<Exclude<ResizeFilter, 'nearest'>, { readonly supp
 };
 
 const PRECISION_BITS = 22;
+/** Weights along one side: enough for any filter and sides of some million pixels. */
+const MAX_WEIGHTS = 2 ** 24;
 
 /** Of each wanted pixel along one side: the first source pixel, how many there are, and their weights in fixed point. */
 interface Taps {
@@ -60,6 +63,7 @@ function taps(
   const widened = Math.max(scale, 1);
   const support = radius * widened;
   const most = Math.min(Math.ceil(support) * 2 + 1, from);
+  if (wanted.length * most > MAX_WEIGHTS) throw tooLong(`a side of ${from} pixels cannot be resized to ${to}`, { from, to });
   const first = new Int32Array(wanted.length);
   const count = new Int32Array(wanted.length);
   const weights = new Int32Array(wanted.length * most);
@@ -83,12 +87,17 @@ function taps(
   return { first, count, weights, most };
 }
 
+function tooLong(message: string, details: Readonly<Record<string, number>>): LowbitError {
+  return new LowbitError('ERR_LIMIT', message, { hint: 'The image is much longer than it is wide: cut it into parts.', details });
+}
+
 const HALF = 1 << (PRECISION_BITS - 1);
 const clip = (sum: number): number => Math.max(0, Math.min(sum >> PRECISION_BITS, 255));
 
 /**
  * The window (default all) of an image that is resized to `width` x `height`: what `Image.resize((width, height), filter)` of Pillow followed by `crop` gives,
- * to the last bit. Only what the window needs is computed, whatever the size of the whole.
+ * to the last bit. Only what the window needs is computed, whatever the size of the whole. Throws ERR_LIMIT for sides of millions of pixels, and for rows
+ * between the two directions that are more than `MAX_PIXELS`.
  */
 export function resize(
   image: RgbImage,
@@ -103,6 +112,12 @@ export function resize(
   // Rows of the source that the window needs.
   const from = down ? down.first[0]! : window.top;
   const to = down ? down.first.at(-1)! + down.count.at(-1)! : window.top + window.height;
+  if (window.width * (to - from) > MAX_PIXELS) {
+    throw tooLong(`an image of ${image.width} x ${image.height} pixels cannot be resized to a width of ${size.width}`, {
+      width: image.width,
+      height: image.height,
+    });
+  }
   const narrow = across ? alongRows(image, across, from, to) : columns(image, window, from, to);
   if (!down) return { width: window.width, height: window.height, data: narrow };
   return { width: window.width, height: window.height, data: alongColumns(narrow, window.width, down, from) };

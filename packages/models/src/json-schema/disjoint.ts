@@ -2,7 +2,15 @@
 // constants of its own in each (the tag of a union).
 
 import type { Json, JsonObject } from '@lowbit/core';
+import { referred } from './references.ts';
 
+/** Keywords by which a schema without a type allows more than objects. */
+const OF_OTHERS = new Set(
+  (
+    'items prefixItems minItems maxItems minLength maxLength minimum maximum exclusiveMinimum exclusiveMaximum multipleOf ' +
+    'anyOf oneOf allOf'
+  ).split(' '),
+);
 /** References that are followed; more are not plain. */
 const HOPS = 8;
 
@@ -10,22 +18,27 @@ function isObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The schema behind references by `#/a/b`, as far as that is simple. */
+/** The schema behind references, as far as that is simple. */
 function resolve(schema: Json | undefined, root: Json): JsonObject | undefined {
   let found = schema;
   for (let hop = 0; isObject(found) && typeof found.$ref === 'string'; hop++) {
-    if (hop === HOPS || !found.$ref.startsWith('#/')) return undefined;
-    let target: Json | undefined = root;
-    for (const key of found.$ref.slice(2).split('/')) target = isObject(target) && Object.hasOwn(target, key) ? target[key] : undefined;
-    found = target;
+    if (hop === HOPS) return undefined;
+    found = referred(found.$ref, root);
   }
   return isObject(found) ? found : undefined;
 }
 
-/** The values that a schema lists, as JSON. */
+/** A value as JSON that is the same for equal values: keys of objects are sorted, since their order says nothing. */
+export function contentOf(value: Json): string {
+  return JSON.stringify(value, (_, part: Json) =>
+    isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part,
+  );
+}
+
+/** The values that a schema lists, by their content. */
 function listed(schema: JsonObject): ReadonlySet<string> | undefined {
-  if (schema.const !== undefined) return new Set([JSON.stringify(schema.const)]);
-  return Array.isArray(schema.enum) ? new Set(schema.enum.map((value) => JSON.stringify(value))) : undefined;
+  if (schema.const !== undefined) return new Set([contentOf(schema.const)]);
+  return Array.isArray(schema.enum) ? new Set(schema.enum.map(contentOf)) : undefined;
 }
 
 const typeOf = (value: Json): string => (value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value);
@@ -39,6 +52,13 @@ function types(schema: JsonObject): ReadonlySet<string> | undefined {
   return new Set((Array.isArray(type) ? type : [type]).map((one) => (one === 'integer' ? 'number' : String(one))));
 }
 
+/** Whether objects alone fit, as it is read here: what says something of objects only is meant of them. */
+function isOfObjects(schema: JsonObject): boolean {
+  const allowed = types(schema);
+  if (allowed) return allowed.size === 1 && allowed.has('object');
+  return !Object.keys(schema).some((key) => OF_OTHERS.has(key) && schema[key] !== undefined);
+}
+
 function apart(a: ReadonlySet<string> | undefined, b: ReadonlySet<string> | undefined): boolean {
   return a !== undefined && b !== undefined && ![...a].some((one) => b.has(one));
 }
@@ -48,9 +68,9 @@ export function disjoint(one: Json, other: Json, root: Json): boolean {
   const [a, b] = [resolve(one, root), resolve(other, root)];
   if (!a || !b) return false;
   if (apart(types(a), types(b))) return true;
-  const [listedA, listedB] = [listed(a), listed(b)];
-  // Objects may be written in another order of keys.
-  if (apart(listedA, listedB) && ![...listedA!, ...listedB!].some((text) => /^[[{]/.test(text))) return true;
+  if (apart(listed(a), listed(b))) return true;
+  // A tag tells objects apart, and nothing else: texts beside them would fit both.
+  if (!isOfObjects(a) || !isOfObjects(b)) return false;
   const both = (name: Json): boolean => [a, b].every(({ required }) => Array.isArray(required) && required.includes(name));
   const [ofA, ofB] = [a.properties, b.properties];
   if (!isObject(ofA) || !isObject(ofB)) return false;

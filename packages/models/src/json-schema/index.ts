@@ -38,8 +38,8 @@ interface Written {
  *
  * Understood are type, enum, const, properties, required, additionalProperties, items, prefixItems, minItems, maxItems, minLength, maxLength, minimum, maximum,
  * exclusiveMinimum, exclusiveMaximum, multipleOf (whole), anyOf, oneOf (of schemas that exclude each other), and references within the schema, recursive ones
- * too. Properties are written in the order in which they are listed, others only where additionalProperties asks for them or none are listed; numbers without
- * exponents; at most 64 brackets are open at once.
+ * too. Properties are written in the order in which they are listed (names that are whole numbers, which JavaScript puts first, are taken only where all are:
+ * they rise), others only where additionalProperties asks for them or none are listed; numbers without exponents, multiples up to 2^53; at most 64 brackets are open at once.
  *
  * Throws ERR_BAD_ARGUMENT for anything else (`details.at` says where), for a schema that no value satisfies and a model without a token that ends a text,
  * ERR_LIMIT for too large a schema, ERR_TOKENIZER for vocabularies whose tokens are not told by their bytes.

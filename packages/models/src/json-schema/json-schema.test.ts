@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { JsonObject } from '@lowbit/core';
+import type { Json, JsonObject } from '@lowbit/core';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -198,6 +198,93 @@ describe('a schema as people write it', () => {
   });
 });
 
+describe('what is written is what a validator reads', () => {
+  const one = SUBJECTS['byte-level BPE (tiny-llama)']!;
+  const bytes = one.tokenizer.tokenBytes();
+  const byteIds = new Map(bytes.map((token, id) => [token?.length === 1 ? token[0]! : -1, id]));
+  /** Whether the text may be written and end, one byte after the other. */
+  const writes = (schema: JsonSchema, text: string): boolean => {
+    const process = jsonSchema(one, schema);
+    const tokens = [...new TextEncoder().encode(text)].map((byte) => byteIds.get(byte)!);
+    for (let length = 0; length <= tokens.length; length++) {
+      const scores = new Float64Array(one.size);
+      process(scores, { tokens: tokens.slice(0, length), prompt: 0 });
+      if (scores[tokens[length] ?? one.endIds[0]!] !== 0) return false;
+    }
+    return true;
+  };
+
+  test.each([1, 3, 7, 2 ** 53])('multiples of %d end where doubles no longer tell them apart', (multipleOf) => {
+    for (const type of ['integer', 'number']) {
+      const schema = { type, multipleOf };
+      const last = 2n ** 53n - (2n ** 53n % BigInt(multipleOf));
+      for (const sign of [1n, -1n]) {
+        expect(writes(schema, String(sign * last))).toBe(true);
+        expect(writes(schema, String(sign * (last + BigInt(multipleOf))))).toBe(false);
+      }
+      expect(writes({ ...schema, minimum: -1e300, maximum: 1e300 }, String(last + BigInt(multipleOf)))).toBe(false);
+    }
+  });
+  test('the reported one: 9007199254740993 is a multiple of 3, and is read as 9007199254740992', () => {
+    expect(writes({ multipleOf: 3, type: 'integer' }, '9007199254740993')).toBe(false);
+    expect(writes({ type: 'integer' }, '9007199254740993')).toBe(true);
+  });
+  test('nothing is read as infinite', () => {
+    expect(writes({ type: 'integer', minimum: 1e308 }, `1${'0'.repeat(308)}`)).toBe(true);
+    expect(writes({ type: 'integer', minimum: 1e308 }, `2${'0'.repeat(308)}`)).toBe(false);
+  });
+
+  const tagged = (kind: Json, more: JsonObject = {}): JsonObject => ({
+    properties: { kind: { const: kind } },
+    required: ['kind'],
+    ...more,
+  });
+  const both = (a: JsonObject, b: JsonObject) => () => jsonSchema(one, { oneOf: [a, b] });
+  test('a tag tells objects apart, and nothing else', () => {
+    for (const type of [
+      ['object', 'string'],
+      ['string', 'object'],
+      ['object', 'null'],
+    ]) {
+      expect(both(tagged('a', { type }), tagged('b', { type }))).toThrow(/0 and 1 may both/);
+      expect(both(tagged('a', { type }), tagged('b', { type: 'object' }))).toThrow(/0 and 1 may both/);
+    }
+    expect(both(tagged('a', { minLength: 1 }), tagged('b', { minLength: 1 }))).toThrow(/0 and 1 may both/);
+    expect(both(tagged('a'), tagged('b'))).not.toThrow();
+    expect(both(tagged('a', { type: ['object'] }), tagged('b', { type: 'object' }))).not.toThrow();
+  });
+  test('constants are told apart by their content', () => {
+    const [x, y] = [
+      { p: 1, q: { r: 2, s: [1, { t: 0, u: 1 }] } },
+      { q: { s: [1, { u: 1, t: 0 }], r: 2 }, p: 1 },
+    ];
+    expect(both(tagged(x, { type: 'object' }), tagged(y, { type: 'object' }))).toThrow(/0 and 1 may both/);
+    expect(both({ const: x }, { enum: ['other', y] })).toThrow(/0 and 1 may both/);
+    expect(both({ const: x }, { const: { ...y, p: 2 } })).not.toThrow();
+    expect(both({ const: [1, 2] }, { const: [2, 1] })).not.toThrow();
+    expect(writes({ enum: [x, 3], const: y }, JSON.stringify(x))).toBe(true);
+  });
+  test('references are read alike everywhere', () => {
+    const $defs = { 'a/b': { type: 'string' }, 'a~1b': { type: 'number' } };
+    // The first is #/$defs/a/b escaped: a text, as the second.
+    expect(() => jsonSchema(one, { $defs, type: 'array', items: { oneOf: [{ $ref: '#/$defs/a~1b' }, { type: 'string' }] } })).toThrow(
+      /0 and 1 may both/,
+    );
+  });
+  test('names that JavaScript reorders are refused beside others, and rise by themselves', () => {
+    const names = (...list: string[]): JsonSchema => ({
+      type: 'object',
+      properties: Object.fromEntries(list.map((name) => [name, { const: 0 }])),
+      required: list,
+    });
+    expect(() => jsonSchema(one, names('b', '7'))).toThrow(
+      expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', details: { at: '#/properties/7' } }),
+    );
+    expect(writes(names('1', '2'), '{"1": 0, "2": 0}')).toBe(true);
+    for (const name of ['01', '-1', '1.5', '4294967295']) expect(writes(names('b', name), `{"b": 0, "${name}": 0}`)).toBe(true);
+  });
+});
+
 describe('bad schemas', () => {
   const one = SUBJECTS['byte-level BPE (llama3)']!;
   const nested = (levels: number): JsonSchema => (levels === 0 ? {} : { type: 'array', items: nested(levels - 1) });
@@ -219,6 +306,7 @@ describe('bad schemas', () => {
     ['a length that is none', { type: 'string', maxLength: -1 }, 'ERR_BAD_ARGUMENT', /maxLength: -1/],
     ['a bound that is none', { minimum: '3' }, 'ERR_BAD_ARGUMENT', /minimum/],
     ['a step that is not whole', { type: 'number', multipleOf: 0.1 }, 'ERR_BAD_ARGUMENT', /multipleOf/],
+    ['a step beyond exact numbers', { type: 'number', multipleOf: 2 ** 54 }, 'ERR_BAD_ARGUMENT', /multipleOf.*is not supported/],
     ['a reference to nothing', { $ref: '#/$defs/x' }, 'ERR_BAD_ARGUMENT', /no schema at #\/\$defs\/x/],
     ['a reference elsewhere', { $ref: 'https://example.com/a' }, 'ERR_BAD_ARGUMENT', /not in this schema/],
     ['a reference up the prototype', { $ref: '#/constructor' }, 'ERR_BAD_ARGUMENT', /no schema/],

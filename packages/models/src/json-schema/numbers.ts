@@ -116,7 +116,10 @@ function neighbour(value: number, direction: 1 | -1): number {
 /** Digits that are written where bounds need no more: what a double tells apart, and no endless 0.3333. */
 const DIGITS = 16;
 
-/** What JSON Schema says of a number; `multipleOf` is whole. */
+/** Up to here every whole number is a double. */
+export const MAX_EXACT: number = 2 ** 53;
+
+/** What JSON Schema says of a number; `multipleOf` is whole, at most `MAX_EXACT`. */
 export interface NumberBounds {
   readonly minimum?: number | undefined;
   readonly maximum?: number | undefined;
@@ -127,12 +130,14 @@ export interface NumberBounds {
 
 /**
  * The numbers that a validator which reads them as doubles accepts: decimals at or above the printed form of a bound are doubles at or above it, and those
- * above it begin with the next double.
+ * above it begin with the next double. Multiples are written up to 2^53: digits beyond may be read as a neighbour that is none. Nothing is written that is
+ * read as infinite.
  */
 export function numberRange(bounds: NumberBounds, { integer = false }: { readonly integer?: boolean } = {}): NumberRange {
   const { minimum, maximum, exclusiveMinimum: above, exclusiveMaximum: below, multipleOf } = bounds;
   const lows = [minimum, above === undefined ? undefined : neighbour(above, 1)].filter((bound) => bound !== undefined).map(decimalOf);
   const highs = [maximum, below === undefined ? undefined : neighbour(below, -1)].filter((bound) => bound !== undefined).map(decimalOf);
+  const most = BigInt(multipleOf === undefined ? Number.MAX_VALUE : MAX_EXACT);
   const step = multipleOf === undefined ? 1n : decimalOf(multipleOf)[0];
   const within = (fraction: number): NumberRange => {
     const low = lows
@@ -142,7 +147,9 @@ export function numberRange(bounds: NumberBounds, { integer = false }: { readonl
       .map((bound) => scaled(bound, fraction, false))
       .reduce<bigint | undefined>((a, b) => (a === undefined || b < a ? b : a), undefined);
     const digits = [low ?? 0n, high ?? 0n, step].map((bound) => String(bound < 0n ? -bound : bound).length - fraction);
-    return { low, high, fraction, whole: Math.max(DIGITS, ...digits), step };
+    const limit = most * 10n ** BigInt(fraction);
+    const [from, to] = [low !== undefined && low > -limit ? low : -limit, high !== undefined && high < limit ? high : limit];
+    return { low: from, high: to, fraction, whole: Math.max(DIGITS, ...digits), step };
   };
   if (integer || multipleOf !== undefined) return within(0);
   const range = within(DIGITS);

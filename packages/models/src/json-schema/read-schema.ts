@@ -2,10 +2,11 @@
 // that is not kept.
 
 import { type Json, type JsonObject, LowbitError } from '@lowbit/core';
-import { disjoint } from './disjoint.ts';
+import { contentOf, disjoint } from './disjoint.ts';
 import { literals } from './literals.ts';
 import { MAX_DEPTH, type Property, type Schema, settleDepths, type UnionSchema, valuesOf } from './nodes.ts';
-import { numberPossible, numberRange } from './numbers.ts';
+import { MAX_EXACT, numberPossible, numberRange } from './numbers.ts';
+import { referred } from './references.ts';
 
 /** A JSON schema: an object, or true for any value. */
 export type JsonSchema = JsonObject | boolean;
@@ -63,6 +64,11 @@ function typesOf(value: Json): readonly string[] {
 }
 
 const pointer = (at: string, key: string | number): string => `${at}/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`;
+
+/** Names that JavaScript lists first and rising, wherever they stood. */
+function isIndex(name: string): boolean {
+  return /^(?:0|[1-9]\d{0,9})$/.test(name) && Number(name) < 2 ** 32 - 1;
+}
 
 /** A number of a schema: whole and from 0 for lengths. */
 function numberAt(schema: JsonObject, at: string, key: string, length: boolean): number | undefined {
@@ -183,27 +189,15 @@ class Reader {
     if (!Array.isArray(listed)) throw wrong(pointer(at, 'enum'), 'expected a list of values');
     const fits = (value: Json): boolean =>
       (!types || typesOf(value).some((type) => types.includes(type))) &&
-      (!keys.includes('const') || JSON.stringify(value) === JSON.stringify(schema.const));
+      (!keys.includes('const') || contentOf(value) === contentOf(schema.const!));
     return this.#constants(listed.filter(fits));
   }
 
   #reference(ref: Json | undefined, at: string, nesting: number): Schema {
     if (typeof ref !== 'string') throw wrong(at, 'expected a text');
-    let target: Json | undefined = this.#root as Json;
-    if (ref !== '#') {
-      if (!ref.startsWith('#/'))
-        throw wrong(at, `${JSON.stringify(ref)} is not in this schema`, 'References look like #/$defs/name; others are not supported.');
-      let path: string;
-      try {
-        path = decodeURIComponent(ref.slice(2));
-      } catch {
-        path = ref.slice(2);
-      }
-      for (const part of path.split('/')) {
-        const key = part.replaceAll('~1', '/').replaceAll('~0', '~');
-        target = typeof target === 'object' && target !== null && Object.hasOwn(target, key) ? (target as JsonObject)[key] : undefined;
-      }
-    }
+    if (ref !== '#' && !ref.startsWith('#/'))
+      throw wrong(at, `${JSON.stringify(ref)} is not in this schema`, 'References look like #/$defs/name; others are not supported.');
+    const target = referred(ref, this.#root as Json);
     if (!isSchema(target)) throw wrong(at, `there is no schema at ${ref}`);
     return this.#schema(target, ref, nesting);
   }
@@ -250,8 +244,8 @@ class Reader {
     const [minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf] = OF_TYPE.number!.map((key) =>
       numberAt(schema, at, key, false),
     );
-    if (multipleOf !== undefined && (!Number.isInteger(multipleOf) || multipleOf < 1)) {
-      throw wrong(pointer(at, 'multipleOf'), `${multipleOf} is not supported`, 'Whole numbers from 1 are.');
+    if (multipleOf !== undefined && (!Number.isInteger(multipleOf) || multipleOf < 1 || multipleOf > MAX_EXACT)) {
+      throw wrong(pointer(at, 'multipleOf'), `${multipleOf} is not supported`, 'Whole numbers from 1 to 2^53 are.');
     }
     const range = numberRange({ minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf }, { integer });
     return numberPossible(range) ? this.#add({ kind: 'number', range }) : this.#add({ kind: 'union', of: [] });
@@ -274,6 +268,14 @@ class Reader {
     const { properties = {}, required = [], additionalProperties } = schema;
     if (typeof properties !== 'object' || properties === null || Array.isArray(properties))
       throw wrong(pointer(at, 'properties'), 'expected an object');
+    const whole = Object.keys(properties).filter(isIndex);
+    if (whole.length > 0 && whole.length < Object.keys(properties).length) {
+      throw wrong(
+        pointer(pointer(at, 'properties'), whole[0]!),
+        `beside other names ${JSON.stringify(whole[0])} is not supported: JavaScript puts names that are whole numbers first, so the order is lost`,
+        'Name it otherwise, or put the whole numbers into an object of their own.',
+      );
+    }
     if (!Array.isArray(required) || !required.every((name) => typeof name === 'string'))
       throw wrong(pointer(at, 'required'), 'expected a list of names');
     // Absent means anything, but where properties are listed they are what is meant.

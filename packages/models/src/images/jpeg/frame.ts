@@ -101,7 +101,7 @@ export function parse(bytes: Uint8Array, decode: (frame: Frame, scan: Scan) => n
     else if (marker === 0xee) transform = String.fromCharCode(...content.subarray(0, 5)) === 'Adobe' ? content[11] : transform;
     else if (marker >= 0xc0 && marker <= 0xcf && marker !== 0xc8 && marker !== 0xcc) {
       if (frame) throw bad('has two headers');
-      frame = readFrame(marker, content);
+      frame = readFrame(marker, content, bytes.length - at);
     } else if (marker === 0xda) {
       if (!frame) throw bad('has pixels before its header');
       if (++scans * frame.width * frame.height > MAX_SCANNED) throw tooManyScans(frame, scans);
@@ -144,7 +144,8 @@ function readHuffman(content: Uint8Array, dc: (HuffmanTable | undefined)[], ac: 
   }
 }
 
-function readFrame(marker: number, content: Uint8Array): Frame {
+/** `left`: bytes of the file that follow. */
+function readFrame(marker: number, content: Uint8Array, left: number): Frame {
   if (marker > 0xc2) {
     throw new LowbitError(
       'ERR_UNSUPPORTED_FORMAT',
@@ -172,13 +173,19 @@ function readFrame(marker: number, content: Uint8Array): Frame {
   const vMax = Math.max(...given.map(({ v }) => v));
   const across = Math.ceil(width / (8 * hMax));
   const down = Math.ceil(height / (8 * vMax));
-  const components = given.map((component): Component => {
+  const progressive = marker === 0xc2;
+  const sized = given.map((component) => {
     const { h, v } = component;
-    const [blocksAcross, blocksDown] = [across * h, down * v];
-    const size = { width: Math.ceil((width * h) / hMax), height: Math.ceil((height * v) / vMax) };
-    return { ...component, ...size, blocksAcross, blocksDown, coefficients: new Int16Array(64 * blocksAcross * blocksDown), predicted: 0 };
+    return { ...component, width: Math.ceil((width * h) / hMax), height: Math.ceil((height * v) / vMax) };
   });
-  return { width, height, progressive: marker === 0xc2, components, hMax, vMax };
+  // Each block takes a code for its first coefficient, and if it comes at once one for the others: nothing is allocated for what cannot be there.
+  const blocks = sized.reduce((sum, one) => sum + Math.ceil(one.width / 8) * Math.ceil(one.height / 8), 0);
+  if (blocks * (progressive ? 1 : 2) > 8 * left) throw bad(`has ${left} bytes for ${blocks} blocks of pixels`);
+  const components = sized.map((component): Component => {
+    const [blocksAcross, blocksDown] = [across * component.h, down * component.v];
+    return { ...component, blocksAcross, blocksDown, coefficients: new Int16Array(64 * blocksAcross * blocksDown), predicted: 0 };
+  });
+  return { width, height, progressive, components, hMax, vMax };
 }
 
 function readScan(
