@@ -174,10 +174,14 @@ function cut(
 ): readonly (readonly number[])[] {
   const room = sample - prefixIds.length;
   if (room < 1) {
-    throw new LowbitError('ERR_LIMIT', `the model takes texts of ${sample} token${sample === 1 ? '' : 's'}, and the start token fills them`, {
-      hint: "random-tokens needs no start token; 'weights' runs nothing.",
-      details: { contextLength: sample },
-    });
+    throw new LowbitError(
+      'ERR_LIMIT',
+      `the model takes texts of ${sample} token${sample === 1 ? '' : 's'}, and the start token fills them`,
+      {
+        hint: "random-tokens needs no start token; 'weights' runs nothing.",
+        details: { contextLength: sample },
+      },
+    );
   }
   const samples: number[][] = [];
   let left = tokens;
