@@ -285,3 +285,12 @@ describe('what is written', () => {
     await expect(run).rejects.toThrow(/--sensitivity: .*-2 is no token id/);
   });
 });
+
+it('allocates a model with images: random tokens are those of its language model', async () => {
+  const llava = fileURLToPath(new URL('../../../fixtures/golden/models/llava', import.meta.url));
+  const small = makeChoices(['hqq:b2:g16', 'hqq:b4:g16']).map((choice, i) => ({ ...choice, error: () => [0.1, 0.01][i]! }));
+  const rules = [{ match: ['**vision_tower**', '**multi_modal_projector**'], use: 'keep', optional: true }] as const;
+  const { linears, sensitivities: tested } = await allocateModel(llava, { targetBits: 4.5, choices: small, rules, tokens: 8 });
+  expect(tested).toMatchObject({ on: 'random', tokens: 8 });
+  expect(linears.length).toBe(14);
+}, 30_000);

@@ -1,7 +1,7 @@
 // What a model says when nothing is asked: tokens of its own, for measurements that need a text where there is none.
 
-import type { CallOptions, Checkpoint, ModelAdapter, Runtime } from '@lowbit/core';
-import { loadModel, randomTokens } from '@lowbit/models';
+import type { CallOptions, Checkpoint, JsonObject, ModelAdapter, Runtime } from '@lowbit/core';
+import { loadModel, randomTokens, vocabularyOf } from '@lowbit/models';
 
 export interface GeneratedTokensOptions extends CallOptions {
   readonly runtime: Runtime;
@@ -20,8 +20,8 @@ export async function generatedTokens(
   checkpoint: Checkpoint,
   { runtime, tokens, sample: size, seed = 1, adapters = [], signal, onProgress }: GeneratedTokensOptions,
 ): Promise<readonly (readonly number[])[]> {
-  const { vocab_size: vocab, bos_token_id: bos } = checkpoint.config;
-  const starts = randomTokens(typeof vocab === 'number' ? vocab : Number.NaN, Math.ceil(tokens / size), seed);
+  const { bos_token_id: bos } = textConfig(checkpoint.config);
+  const starts = randomTokens(await vocabularyOf(checkpoint, { adapters, signal }), Math.ceil(tokens / size), seed);
   await using model = await loadModel(checkpoint, { runtime, adapters, signal, onProgress });
   const samples: number[][] = [];
   for (const [i, start] of starts.entries()) {
@@ -38,4 +38,10 @@ export async function generatedTokens(
     samples.push(sample);
   }
   return samples;
+}
+
+/** Of models that look at images, too, the part that says what the language model is. */
+function textConfig(config: JsonObject): JsonObject {
+  const { bos_token_id: own, text_config: text } = config;
+  return own === undefined && typeof text === 'object' && text !== null && !Array.isArray(text) ? (text as JsonObject) : config;
 }

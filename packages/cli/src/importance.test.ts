@@ -74,6 +74,29 @@ describe('findImportance', () => {
     }
   });
 
+  it('of a model with images is that of its language model, and of a tower without tokens the estimate from weights', async () => {
+    for (const source of ['random-tokens', 'self'] as const) {
+      const { importance, report } = await findImportance(golden('llava'), source, { backends, tokens: 24 });
+      expect(report).toMatchObject({ from: source, tokens: 24, why: null });
+      expect([...importance!.keys()].some((path) => path.includes('q_proj'))).toBe(true);
+    }
+    const tower = await findImportance(golden('clip-vision'), 'random-tokens', { backends });
+    expect(tower.report).toMatchObject({ tokens: 0, why: expect.stringContaining('reads no text') });
+  });
+
+  it('refuses a text where the start token leaves no room for it', async () => {
+    for (const [most, code] of [
+      [1, 'ERR_LIMIT'],
+      [0.5, 'ERR_BAD_CHECKPOINT'],
+    ] as const) {
+      const short = join(dir, `short-${most}`);
+      cpSync(TINY, short, { recursive: true });
+      const config = JSON.parse(readFileSync(join(short, 'config.json'), 'utf8')) as object;
+      writeFileSync(join(short, 'config.json'), JSON.stringify({ ...config, max_position_embeddings: most }));
+      await expect(findImportance(short, { text: 'a text' }, { backends })).rejects.toMatchObject({ code });
+    }
+  });
+
   it('refuses sources that are none, texts without tokens, and moments that are no numbers', async () => {
     await expect(findImportance(TINY, 'text' as ImportanceSource)).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
     await expect(findImportance(TINY, { text: '' }, { backends })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });

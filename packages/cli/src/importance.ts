@@ -2,7 +2,15 @@
 
 import { adapterFor, type CallOptions, type Importance, isLowbitError, keptByDefault, LowbitError, type ModelAdapter } from '@lowbit/core';
 import type { StoredCheckpoint } from '@lowbit/hub';
-import { checkpointImportance, defaultAdapters, loadTokenizer, randomTokens, weightImportance } from '@lowbit/models';
+import {
+  checkpointImportance,
+  contextLengthOf,
+  defaultAdapters,
+  loadTokenizer,
+  randomTokens,
+  vocabularyOf,
+  weightImportance,
+} from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
 import { generatedTokens } from './generated-tokens.ts';
 import { openModelFolder } from './open.ts';
@@ -136,11 +144,11 @@ async function samplesOf(
   source: ImportanceSource,
   options: FindImportanceOptions & { readonly runtime: NonNullable<RunsOn['runtime']> },
 ): Promise<readonly (readonly number[])[]> {
-  const { tokens = IMPORTANCE_TOKENS, seed = 1 } = options;
-  const { vocab_size: vocab, max_position_embeddings: most } = checkpoint.config;
-  const sample = Math.min(SAMPLE, typeof most === 'number' && most > 0 ? most : SAMPLE);
-  if (source === 'random-tokens')
-    return cut([[...randomTokens(typeof vocab === 'number' ? vocab : Number.NaN, tokens, seed)]], tokens, sample, []);
+  const { tokens = IMPORTANCE_TOKENS, seed = 1, signal } = options;
+  const described = { adapters: options.adapters ?? [], signal };
+  const vocab = await vocabularyOf(checkpoint, described);
+  const sample = Math.min(SAMPLE, await contextLengthOf(checkpoint, described));
+  if (source === 'random-tokens') return cut([[...randomTokens(vocab, tokens, seed)]], tokens, sample, []);
   if (source === 'self') return generatedTokens(checkpoint, { ...options, tokens, seed, sample });
   const given = source as { readonly text?: string; readonly ids?: readonly ArrayLike<number>[] };
   if (given.ids)
@@ -164,11 +172,22 @@ function cut(
   sample: number,
   prefixIds: readonly number[],
 ): readonly (readonly number[])[] {
+  const room = sample - prefixIds.length;
+  if (room < 1) {
+    throw new LowbitError(
+      'ERR_LIMIT',
+      `the model takes texts of ${sample} token${sample === 1 ? '' : 's'}, and the start token fills them`,
+      {
+        hint: "random-tokens needs no start token; 'weights' runs nothing.",
+        details: { contextLength: sample },
+      },
+    );
+  }
   const samples: number[][] = [];
   let left = tokens;
   for (const text of texts) {
     for (let from = 0; from < text.length && left > 0; ) {
-      const own = text.slice(from, from + Math.min(sample - prefixIds.length, left));
+      const own = text.slice(from, from + Math.min(room, left));
       samples.push([...prefixIds, ...own]);
       from += own.length;
       left -= own.length;

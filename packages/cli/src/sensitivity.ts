@@ -7,6 +7,7 @@ import {
   measureSensitivities as measureOnCheckpoint,
   randomTokens,
   type Sensitivities,
+  vocabularyOf,
 } from '@lowbit/models';
 import { generatedTokens } from './generated-tokens.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
@@ -73,8 +74,6 @@ export async function sensitivitiesOf(
       hint: "Pass ids of a text, 'generated', or metric: 'kl'.",
     });
   }
-  const { vocab_size: stated } = checkpoint.config;
-  const vocab = typeof stated === 'number' ? stated : Number.NaN;
   await using own = await runtimeOf({ runtime: givenRuntime, backends, onNote });
   const { runtime } = own;
   checkTokens(tokens);
@@ -83,7 +82,9 @@ export async function sensitivitiesOf(
       details: { option: 'ids' },
     });
   }
-  const size = Math.min(SAMPLE, await contextLengthOf(checkpoint, { adapters: options.adapters ?? [], signal: options.signal }));
+  const described = { adapters: options.adapters ?? [], signal: options.signal };
+  const vocab = await vocabularyOf(checkpoint, described);
+  const size = Math.min(SAMPLE, await contextLengthOf(checkpoint, described));
   let given: readonly ArrayLike<number>[];
   if (ids === 'random') given = [randomTokens(vocab, tokens, options.seed)];
   else given = ids === 'generated' ? await generatedTokens(checkpoint, { ...options, runtime, tokens, sample: size }) : ids;

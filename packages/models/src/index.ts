@@ -44,7 +44,7 @@ export { type DecodeImageOptions, decodeImage } from './images/decode.ts';
 export type { ImageInput, ImagePixels, RgbImage } from './images/image.ts';
 export { type ResizeFilter, type ResizeWindow, resize as resizeImage } from './images/resize.ts';
 export type { BatchEvent, BatchRequest } from './model/batch.ts';
-export { contextLengthOf } from './model/context-length.ts';
+export { contextLengthOf, vocabularyOf } from './model/context-length.ts';
 export { type EstimateOptions, estimateMemory, type MemoryEstimate, type Verdict } from './model/estimate.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate-options.ts';
 export { type ImageTower, type LoadImageTowerOptions, loadImageTower } from './model/image-tower.ts';

@@ -6,7 +6,7 @@
 import type { JsonObject, LinearSite, PlannedLinear } from '@lowbit/core';
 import { isFourBit, isInt8 } from '@lowbit/core/layouts';
 import { type BitsAndBytesSettings, bitsAndBytesSettings } from './bitsandbytes-settings.ts';
-import { FUSED, LOWBIT, some, splitExperts } from './loads.ts';
+import { FUSED, hasImageTower, LOWBIT, some, splitExperts } from './loads.ts';
 import { type SkipList, skipList } from './skip-list.ts';
 
 interface SurveyedLinear {
@@ -52,11 +52,14 @@ export function bitsAndBytesLoadsIn(linears: readonly PlannedLinear[]): readonly
     LOWBIT,
     ...splitExperts(linears),
     ...thresholds(layers),
-    ...transformers(layers, unskippable),
+    ...(hasImageTower(linears) ? [NOT_WITH_IMAGES] : transformers(layers, unskippable)),
     vllm(layers, linears, unskippable),
     TGI,
   ];
 }
+
+const NOT_WITH_IMAGES =
+  'Not transformers 5: it has other names for the layers of the image tower than llm_int8_skip_modules, which has those of the files, so it takes them for quantized ones. Models with images were not tried in transformers 4.';
 
 const TGI = 'Not TGI: it quantizes float checkpoints while loading, and reads no quantized ones of bitsandbytes.';
 

@@ -556,6 +556,9 @@ describe('writing', () => {
     expect(plain).toMatch(/^vLLM with bitsandbytes 0\.46\.1 or later/m);
     expect(plain).toMatch(/^Not TGI/m);
     expect(plain).not.toMatch(/AVX-512/);
+    const tower = of(linear(`language_model.${q(0)}`, nf4), kept('vision_tower.vision_model.encoder.layers.0.mlp.fc1'));
+    expect(tower).toMatch(/^Not transformers 5: .* image tower/m);
+    expect(tower).not.toMatch(/^Python/m);
     expect(of(linear(q(0), { ...nf4, shape: [64, 96] }))).toMatch(
       /0\.49\.0 to 0\.50\.2 on CPUs with AVX-512 applies wrong scales to model\.layers\.0/,
     );

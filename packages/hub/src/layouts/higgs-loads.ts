@@ -5,7 +5,7 @@ import { MAX_HADAMARD } from '@lowbit/core/layouts';
 import { type SurveyedHiggs, surveyHiggs } from './higgs-config.ts';
 import { higgsSkips } from './higgs-settings.ts';
 import { isTunable } from './higgs-templates.ts';
-import { some, splitExperts } from './loads.ts';
+import { hasImageTower, some, splitExperts } from './loads.ts';
 
 /** Group sizes that FLUTE 0.4.2 has kernels for. */
 const GROUPS: ReadonlySet<number> = new Set([64, 128, 256]);
@@ -56,6 +56,9 @@ function obstacles(
     ).length > 0
   ) {
     reasons.push('it takes one p, group_size and hadamard_size for all layers');
+  }
+  if (hasImageTower(linears)) {
+    reasons.push('modules_to_not_convert has the names of the files, and it calls the layers of the image tower by others');
   }
   if (portable.length > 0) reasons.push('it reads no portable form');
   if (layers.some(({ site }) => site.expert !== undefined))

@@ -2,14 +2,16 @@
 
 import type { PlannedLinear } from '@lowbit/core';
 import { type Survey, survey } from './hqq-survey.ts';
-import { FUSED, LOWBIT, some, splitExperts } from './loads.ts';
+import { FUSED, hasImageTower, LOWBIT, some, splitExperts } from './loads.ts';
 
 /** Readers of the layout `hqq`. */
 export function hqqLoadsIn(linears: readonly PlannedLinear[]): readonly string[] {
   const facts = survey(linears);
   const sentences = [
     LOWBIT,
-    'Python: transformers 4.48 to 4.57 with hqq 0.2.1 or later. transformers 4.57 computes these layers in float32, so load with dtype=torch.float32; 4.51 needs a GPU.',
+    hasImageTower(linears)
+      ? 'Models with images were not tried in Python: transformers 4.48 to 4.57 reads hqq, but has names of its own for the layers of the image tower.'
+      : 'Python: transformers 4.48 to 4.57 with hqq 0.2.1 or later. transformers 4.57 computes these layers in float32, so load with dtype=torch.float32; 4.51 needs a GPU.',
     'Not transformers 5: it loads such a folder without an error, but as randomly initialised layers.',
     vllm(facts),
     ...splitExperts(linears),

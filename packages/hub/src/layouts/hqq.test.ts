@@ -250,6 +250,9 @@ describe('quantization_config', () => {
     expect(uniform.join('\n')).toMatch(/transformers 4\.48 to 4\.57 with hqq 0\.2\.1/);
     expect(uniform.join('\n')).toMatch(/Not transformers 5/);
     expect(uniform.join('\n')).toMatch(/^vLLM up to 0\.14/m);
+    const images = hqqLayout.loadsIn([linear(q(0), b4g64), linear('multi_modal_projector.linear_1', 'keep')]).join('\n');
+    expect(images).toMatch(/^Models with images were not tried in Python/m);
+    expect(images).not.toMatch(/^Python/m);
     const vllm = (...linears: PlannedLinear[]) => hqqLayout.loadsIn(linears).find((sentence) => sentence.includes('vLLM'));
     expect(vllm(linear(q(0), { ...b4g64, nbits: 3 }))).toMatch(/^Not vLLM: it takes 4 bits/);
     expect(vllm(linear(q(0), { ...b4g64, axis: 0 }))).toMatch(/^Not vLLM/);
