@@ -80,6 +80,26 @@ describe('linearErrors', () => {
       },
     };
     await expect(linearErrors(wrong, original, { runtime, ids })).rejects.toMatchObject({ code: 'ERR_TENSOR_MISMATCH' });
-    await expect(linearErrors(cut, original, { runtime, ids: [] })).rejects.toMatchObject({ code: 'ERR_BAD_ARGUMENT' });
+    await expect(linearErrors(cut, original, { runtime, ids: [] })).rejects.toMatchObject({
+      code: 'ERR_BAD_ARGUMENT',
+      hint: expect.stringContaining('randomTokens'),
+    });
+    const misspelt = { runtime, ids, adapter: [] } as Parameters<typeof linearErrors>[2];
+    await expect(linearErrors(cut, original, misspelt)).rejects.toMatchObject({
+      code: 'ERR_BAD_ARGUMENT',
+      hint: expect.stringMatching(/^Did you mean adapters\?/),
+    });
+  });
+
+  it.each([Number.NaN, Number.POSITIVE_INFINITY])('tells that there is no error where a weight is %d', async (bad) => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    const broken = changed((value, i) => (i === 7 ? bad : value));
+    const failure = (who: string) => ({
+      code: 'ERR_NON_FINITE',
+      message: expect.stringContaining(`${PATH} in the ${who}`),
+      details: { path: PATH },
+    });
+    await expect(linearErrors(broken, original, { runtime, ids })).rejects.toMatchObject(failure('model'));
+    await expect(linearErrors(original, broken, { runtime, ids })).rejects.toMatchObject(failure('reference'));
   });
 });

@@ -6,6 +6,7 @@
 import {
   type CallOptions,
   type Checkpoint,
+  checkOptionNames,
   dequantize,
   elements,
   type Format,
@@ -20,6 +21,7 @@ import {
   type Runtime,
   toFloat32,
 } from '@lowbit/core';
+import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import type { ReadWeight } from '../model/stored.ts';
 import { openProgram } from './open-program.ts';
@@ -32,6 +34,11 @@ export interface LinearErrorsOptions extends CallOptions {
   /** Architectures beyond the built-in ones; they are asked first. */
   readonly adapters?: readonly ModelAdapter[] | undefined;
 }
+
+const OPTIONS = Object.keys({ runtime: true, ids: true, adapters: true, signal: true, onProgress: true } satisfies Record<
+  keyof LinearErrorsOptions,
+  true
+>);
 
 /** Of one linear of the model against that of the reference. */
 export interface LinearError {
@@ -62,7 +69,8 @@ interface Sums {
 /**
  * Errors of every linear that the model stores in another way than the reference, in the order of the layers. One layer of the reference and one linear of
  * the model are in memory at a time.
- * Throws ERR_TENSOR_MISMATCH for linears of other shapes, ERR_BAD_ARGUMENT without samples, and what `loadModel` throws for unusable checkpoints and ids.
+ * Throws ERR_TENSOR_MISMATCH for linears of other shapes, ERR_BAD_ARGUMENT without samples, ERR_NON_FINITE (weights, or outputs), and what `loadModel`
+ * throws for unusable checkpoints and ids.
  *
  * @example
  * const errors = await linearErrors(quantized, original, { runtime, ids: [randomTokens(vocab, 256)] });
@@ -72,6 +80,9 @@ export async function linearErrors(
   reference: Checkpoint,
   options: LinearErrorsOptions,
 ): Promise<readonly LinearError[]> {
+  for (const one of [model, reference]) checkCheckpoint('linearErrors', one);
+  checkOptionNames('linearErrors', options, OPTIONS);
+  checkLoadingRuntime('linearErrors', options.runtime);
   const { runtime, ids, adapters = [], signal, onProgress } = options;
   const original = await openProgram(reference, adapters, 'what errors cost', signal);
   const other = await openProgram(model, adapters, 'what errors cost', signal);
@@ -105,6 +116,8 @@ export async function linearErrors(
           const entry = found.get(path) ?? { weight: weightError(path, pair), sums: newSums() };
           found.set(path, entry);
           await addOutputs(entry.sums, pair, inputs, runtime, signal);
+          if (!Number.isFinite(entry.sums.signal)) throw nonFinite(path, `the outputs of ${path} in the reference`);
+          if (!Number.isFinite(entry.sums.error)) throw nonFinite(path, `the errors of the outputs of ${path}`);
         }
       }
       waiting.clear();
@@ -140,8 +153,17 @@ async function readPair(
     );
   }
   const [weight, got] = [toFloat32(dequantize(reference)), toFloat32(dequantize(stored))];
+  if (!weight.every(Number.isFinite)) throw nonFinite(path, `the weight of ${path} in the reference`);
+  if (!got.every(Number.isFinite)) throw nonFinite(path, `the weight of ${path} in the model`);
   const error = weight.map((w, i) => w - got[i]!);
   return stored.format.kind === 'dense' && error.every((e) => e === 0) ? undefined : { stored, weight, error };
+}
+
+function nonFinite(path: string, what: string): LowbitError {
+  return new LowbitError('ERR_NON_FINITE', `${what}: there is NaN or infinity, so there is no error to tell`, {
+    hint: 'The weights may be damaged: fetch the model again, or quantize it again.',
+    details: { path },
+  });
 }
 
 function weightError(path: string, { stored, weight, error }: Pair): Omit<LinearError, 'outputError' | 'outputErrorStderr' | 'rows'> {

@@ -116,7 +116,9 @@ function grouped(taps: readonly Tap[]): readonly { readonly tap: Tap; readonly p
 export async function streamInputs(program: Program, options: StreamInputsOptions): Promise<void> {
   const { ids, signal, onProgress, phase } = options;
   if (!Array.isArray(ids) || ids.length === 0 || ids.some((sample) => sample.length === 0))
-    throw new LowbitError('ERR_BAD_ARGUMENT', 'layers need samples of at least one token');
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'layers need samples of at least one token', {
+      hint: 'Pass ids: [randomTokens(vocab, 256)], or token ids of texts.',
+    });
   const taps = findTaps(program);
   // What comes before the first layer and after the last are pieces of their own, so that their large tables are never held beside a layer.
   const counts = program.layers === 0 ? [0] : [0, ...new Array<number>(program.layers).fill(1), 0];

@@ -74,6 +74,14 @@ describe('weightImportance', () => {
     }
   });
 
+  it('refuses options that it does not have', async () => {
+    const checkpoint = memoryCheckpoint(goldenContents(golden, 'opt'));
+    await expect(weightImportance(checkpoint, { adapter: [] } as object)).rejects.toMatchObject({
+      code: 'ERR_BAD_ARGUMENT',
+      hint: expect.stringMatching(/^Did you mean adapters\?/),
+    });
+  });
+
   it('knows every linear that running the model knows, experts among them', async () => {
     const one = decoderCase();
     const found = await estimate(one.test.program, async ({ path }) => one.test.weights.get(path)!);

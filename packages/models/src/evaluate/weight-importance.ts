@@ -8,6 +8,7 @@ import {
   type Activation,
   type CallOptions,
   type Checkpoint,
+  checkOptionNames,
   dequantize,
   float32Tensor,
   type Importance,
@@ -20,6 +21,7 @@ import {
   type TensorId,
   toFloat32,
 } from '@lowbit/core';
+import { checkCheckpoint } from '../arguments.ts';
 import { logicalPrograms } from './open-program.ts';
 
 /** Second moments of a tensor's channels: for all rows, or by the expert that the row went to. Undefined: nothing is known. */
@@ -32,6 +34,8 @@ export interface WeightImportanceOptions extends CallOptions {
   readonly adapters?: readonly ModelAdapter[] | undefined;
 }
 
+const OPTIONS = Object.keys({ adapters: true, signal: true, onProgress: true } satisfies Record<keyof WeightImportanceOptions, true>);
+
 /**
  * Second moments of the inputs of every linear, estimated from the weights in front of it, by path; absent where nothing is known, such as in front of the first norm.
  * Encoders are looked at, too. One weight is in memory at a time. Throws what `loadModel` throws for unusable checkpoints.
@@ -43,6 +47,8 @@ export async function weightImportance(
   checkpoint: Checkpoint,
   options: WeightImportanceOptions = {},
 ): Promise<ReadonlyMap<string, Importance>> {
+  checkCheckpoint('weightImportance', checkpoint);
+  checkOptionNames('weightImportance', options, OPTIONS);
   const { adapters = [], signal, onProgress } = options;
   const { programs, readWeight } = await logicalPrograms(checkpoint, adapters, signal);
   const found = new Map<string, Importance>();

@@ -27,11 +27,20 @@ export function evaluationWindows(ids: ArrayLike<number>, options: WindowOptions
   const { contextLength, prefixIds = [], dropPartial = false } = options;
   const body = contextLength - prefixIds.length;
   const stride = options.stride ?? body;
-  const bad = (message: string): LowbitError =>
-    new LowbitError('ERR_BAD_ARGUMENT', message, { details: { contextLength, stride, tokens: ids.length } });
-  if (!Number.isInteger(contextLength) || contextLength < 2) throw bad(`contextLength is ${contextLength}, expected a whole number from 2`);
-  if (body < 1) throw bad(`a prefix of ${prefixIds.length} tokens leaves no room in a context of ${contextLength}`);
-  if (!Number.isInteger(stride) || stride < 1 || stride > body) throw bad(`stride is ${stride}, expected a whole number from 1 to ${body}`);
+  const bad = (message: string, hint: string): LowbitError =>
+    new LowbitError('ERR_BAD_ARGUMENT', message, { hint, details: { contextLength, stride, tokens: ids.length } });
+  if (!Number.isInteger(contextLength) || contextLength < 2)
+    throw bad(
+      `contextLength is ${contextLength}, expected a whole number from 2`,
+      'Leave it out for that of the model, at most 2048 tokens.',
+    );
+  if (body < 1)
+    throw bad(
+      `a prefix of ${prefixIds.length} tokens leaves no room in a context of ${contextLength}`,
+      'Shorten prefixIds, or take a larger contextLength.',
+    );
+  if (!Number.isInteger(stride) || stride < 1 || stride > body)
+    throw bad(`stride is ${stride}, expected a whole number from 1 to ${body}`, 'Leave it out for windows that do not overlap.');
   const windows: EvaluationWindow[] = [];
   let scored = 0;
   for (let begin = 0; begin < ids.length; begin += stride) {
@@ -45,6 +54,10 @@ export function evaluationWindows(ids: ArrayLike<number>, options: WindowOptions
     scored = end;
     if (end === ids.length) break;
   }
-  if (windows.length === 0) throw bad(`${ids.length} tokens give no token to score`);
+  if (windows.length === 0)
+    throw bad(
+      `${ids.length} tokens give no token to score`,
+      `Pass a longer text${dropPartial ? ', a smaller contextLength, or no dropPartial' : ': a token is scored by those in front of it'}.`,
+    );
   return windows;
 }

@@ -219,7 +219,10 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     const { tokens, images } = await this.#read(ids, options);
     const { from = 0, to = tokens.length, signal } = options;
     if (!Number.isInteger(from) || !Number.isInteger(to) || from < 0 || from >= to || to > tokens.length) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `positions ${from} to ${to} of ${tokens.length} tokens`, { details: { from, to } });
+      throw new LowbitError('ERR_BAD_ARGUMENT', `positions ${from} to ${to} of ${tokens.length} tokens`, {
+        hint: 'from and to are whole numbers with 0 <= from < to <= tokens.',
+        details: { from, to },
+      });
     }
     const chunk = Math.max(1, Math.min(prefillChunk, Math.floor(ROWS_BYTES / (4 * this.vocab))));
     const inputs = await this.#inputs(options);
