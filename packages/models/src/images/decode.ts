@@ -101,12 +101,12 @@ async function findSharp(): Promise<Sharp | undefined> {
 }
 
 async function bySharp(sharp: Sharp, bytes: Uint8Array): Promise<RgbImage> {
-  const options = { limitInputPixels: MAX_PIXELS, ignoreIcc: true, failOn: 'error' };
-  const open = (): SharpImage => sharp(bytes, options);
+  const options = { ignoreIcc: true, failOn: 'error' };
   try {
-    const { width = 0, height = 0 } = await open().metadata();
+    // Of the header alone, so without sharp's limit: what is too large is then ours to say.
+    const { width = 0, height = 0 } = await sharp(bytes, { ...options, limitInputPixels: false }).metadata();
     checkSize({ width, height });
-    const image = open();
+    const image = sharp(bytes, { ...options, limitInputPixels: MAX_PIXELS });
     const upright = image.autoOrient ? image.autoOrient() : image.rotate();
     const { data, info } = await upright.toColourspace('srgb').removeAlpha().raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true });
     if (info.channels === 3) return { width: info.width, height: info.height, data };

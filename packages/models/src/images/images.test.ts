@@ -42,6 +42,37 @@ describe('files', () => {
   });
 });
 
+describe('files by sharp', () => {
+  // What ink is in colours, and what of 16 bits is grey, sharp sees in another way.
+  const others = ['cmyk.jpg', 'grey-16.png'];
+  test.each(named('decode.').filter((name) => !others.includes(name)))('%s: every pixel as here', async (name) => {
+    const image = await decodeImage(file(name), { decoder: 'sharp' });
+    expect(difference(image, expected.get(`decode.${name}`)!)).toEqual({ largest: 0, mean: 0 });
+    expect(Buffer.compare((await decodeImage(file(name))).data, image.data)).toBe(0); // by default, too
+  });
+  test.each(others)('%s: a picture of the same size', async (name) => {
+    const image = await decodeImage(file(name), { decoder: 'sharp' });
+    expect([image.height, image.width, 3]).toEqual(expected.get(`decode.${name}`)!.shape);
+  });
+
+  test('WebP, alpha left out', async () => {
+    const { default: sharp } = await import('sharp');
+    for (const name of ['rgb.png', 'rgba.png']) {
+      const webp = await sharp(file(name)).webp({ lossless: true, exact: true }).toBuffer();
+      expect(difference(await decodeImage(webp), expected.get(`decode.${name}`)!).largest).toBe(0);
+    }
+  });
+
+  test('what is no image', async () => {
+    const code = (bytes: Uint8Array): Promise<string> => codeOf(decodeImage(bytes, { decoder: 'sharp' }));
+    expect(await code(new TextEncoder().encode('hello, I am a cat'))).toBe('ERR_BAD_IMAGE');
+    expect(await code(file('444.jpg').subarray(0, 900))).toBe('ERR_BAD_IMAGE');
+    expect(await code(file('rgb.png').subarray(0, 900))).toBe('ERR_BAD_IMAGE');
+    expect(await code(pngOf(10_000, 10_000))).toBe('ERR_LIMIT');
+    expect(await code(jpegOf(10_000, 10_000))).toBe('ERR_LIMIT');
+  });
+});
+
 test('in a browser sharp is not looked for', async () => {
   const inspected: string[] = [];
   // What polyfills of bundlers are like.
