@@ -186,7 +186,7 @@ async function imageAt(
   try {
     if (path === '') throw new LowbitError('ERR_BAD_ARGUMENT', '/image needs the name of a file: /image cat.jpg');
     const bytes = await readBytes(path, '/image');
-    await decodeImage(bytes);
+    await decodeImage(bytes, { signal: context.signal });
     context.note(`${path} goes with the next message.`);
     return [{ path, bytes }];
   } catch (error) {

@@ -1,13 +1,16 @@
 // From the bytes of a file to pixels: by sharp where it is installed, else by what is here.
 
-import { isLowbitError, LowbitError } from '@lowbit/core';
+import { checkOptionNames, isLowbitError, LowbitError } from '@lowbit/core';
 import { checkSize, MAX_PIXELS, type RgbImage } from './image.ts';
 import { decodeJpeg, isJpeg } from './jpeg.ts';
 import { decodePng, isPng } from './png.ts';
+import { restingWith } from './rest.ts';
 
 export interface DecodeImageOptions {
   /** `sharp`, which must be installed; `own`: JPEG and PNG alone, the same pixels everywhere. Default: sharp if it is installed, in browsers `own`. */
   readonly decoder?: 'sharp' | 'own' | undefined;
+  /** Aborts between rows; sharp finishes the image and its result is dropped. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Bytes of a file. */
@@ -15,14 +18,16 @@ const MAX_BYTES = 2 ** 28;
 
 /**
  * Decodes a file: JPEG and PNG, with sharp also WebP, AVIF, GIF (its first image), TIFF and others. Alpha is left out, EXIF orientation applied, colour
- * profiles are not, all as Pillow and transformers do it.
+ * profiles are not, all as Pillow and transformers do it. The event loop runs in between.
  * Throws ERR_BAD_IMAGE for bytes that are no image or a damaged one, ERR_LIMIT for more than 2^26 pixels, ERR_UNSUPPORTED_FORMAT for formats that take
  * sharp, ERR_NOT_FOUND where sharp is asked for and not installed.
  *
  * @example
  * const { width, height, data } = await decodeImage(await readFile('cat.jpg')); // RGB, 3 bytes a pixel
  */
-export async function decodeImage(bytes: Uint8Array, { decoder }: DecodeImageOptions = {}): Promise<RgbImage> {
+export async function decodeImage(bytes: Uint8Array, options: DecodeImageOptions = {}): Promise<RgbImage> {
+  checkOptionNames('decodeImage', options, ['decoder', 'signal']);
+  const { decoder, signal } = options;
   if (!(bytes instanceof Uint8Array)) throw new LowbitError('ERR_BAD_ARGUMENT', 'decodeImage takes the bytes of a file, a Uint8Array');
   if (decoder !== undefined && decoder !== 'sharp' && decoder !== 'own') {
     throw new LowbitError('ERR_BAD_ARGUMENT', `decoder is ${JSON.stringify(decoder)}, expected sharp or own`);
@@ -33,13 +38,18 @@ export async function decodeImage(bytes: Uint8Array, { decoder }: DecodeImageOpt
       details: { bytes: bytes.length },
     });
   }
+  signal?.throwIfAborted();
   const sharp = decoder === 'own' ? undefined : await findSharp();
-  if (sharp) return bySharp(sharp, bytes);
+  if (sharp) {
+    const image = await bySharp(sharp, bytes);
+    signal?.throwIfAborted();
+    return image;
+  }
   if (decoder === 'sharp') {
     throw new LowbitError('ERR_NOT_FOUND', 'sharp is not installed', { hint: 'npm install sharp, or leave `decoder` out.' });
   }
-  if (isPng(bytes)) return decodePng(bytes);
-  if (isJpeg(bytes)) return decodeJpeg(bytes);
+  if (isPng(bytes)) return decodePng(bytes, restingWith(signal));
+  if (isJpeg(bytes)) return decodeJpeg(bytes, restingWith(signal));
   const other = kindOf(bytes);
   if (other === undefined) {
     throw new LowbitError('ERR_BAD_IMAGE', 'these bytes are no image', { hint: 'Pass a JPEG or PNG file.' });
@@ -101,12 +111,12 @@ async function findSharp(): Promise<Sharp | undefined> {
 }
 
 async function bySharp(sharp: Sharp, bytes: Uint8Array): Promise<RgbImage> {
-  const options = { limitInputPixels: MAX_PIXELS, ignoreIcc: true, failOn: 'error' };
-  const open = (): SharpImage => sharp(bytes, options);
+  const options = { ignoreIcc: true, failOn: 'error' };
   try {
-    const { width = 0, height = 0 } = await open().metadata();
+    // Of the header alone, so without sharp's limit: what is too large is then ours to say.
+    const { width = 0, height = 0 } = await sharp(bytes, { ...options, limitInputPixels: false }).metadata();
     checkSize({ width, height });
-    const image = open();
+    const image = sharp(bytes, { ...options, limitInputPixels: MAX_PIXELS });
     const upright = image.autoOrient ? image.autoOrient() : image.rotate();
     const { data, info } = await upright.toColourspace('srgb').removeAlpha().raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true });
     if (info.channels === 3) return { width: info.width, height: info.height, data };

@@ -42,6 +42,80 @@ describe('files', () => {
   });
 });
 
+describe('while an image is decoded', () => {
+  const large = ['420.jpg', 'cmyk.jpg', 'progressive.jpg', 'turned-6.jpg', 'interlaced.png', 'turned-6.png'];
+  /** As if every row took so long that the event loop is due. */
+  let now = performance.now(); // rises from test to test, as clocks do
+  const slowly = async (body: () => Promise<void>): Promise<void> => {
+    vi.spyOn(performance, 'now').mockImplementation(() => (now += 1000));
+    try {
+      await body();
+    } finally {
+      vi.restoreAllMocks();
+    }
+  };
+
+  test.each(large)('%s: the event loop runs, and the pixels are the same', (name) =>
+    slowly(async () => {
+      let [turns, running] = [0, true];
+      const turn = (): void => {
+        turns++;
+        if (running) setImmediate(turn);
+      };
+      setImmediate(turn);
+      const got = await decodeImage(file(name), own);
+      running = false;
+      expect(difference(got, expected.get(`decode.${name}`)!).largest).toBe(0);
+      if (name.endsWith('.jpg')) expect(turns).toBeGreaterThan(got.height);
+    }),
+  );
+
+  test.each(large)('%s: it can be aborted', (name) =>
+    slowly(async () => {
+      const controller = new AbortController();
+      const decoding = decodeImage(file(name), { ...own, signal: controller.signal });
+      setImmediate(() => controller.abort(new Error('enough')));
+      await expect(decoding).rejects.toThrow('enough');
+    }),
+  );
+
+  test.each(['own', 'sharp'] as const)('aborted before it begins: %s', async (decoder) => {
+    const signal = AbortSignal.abort(new Error('enough'));
+    await expect(decodeImage(file('rgb.png'), { decoder, signal })).rejects.toThrow('enough');
+  });
+});
+
+describe('files by sharp', () => {
+  // What ink is in colours, and what of 16 bits is grey, sharp sees in another way.
+  const others = ['cmyk.jpg', 'grey-16.png'];
+  test.each(named('decode.').filter((name) => !others.includes(name)))('%s: every pixel as here', async (name) => {
+    const image = await decodeImage(file(name), { decoder: 'sharp' });
+    expect(difference(image, expected.get(`decode.${name}`)!)).toEqual({ largest: 0, mean: 0 });
+    expect(Buffer.compare((await decodeImage(file(name))).data, image.data)).toBe(0); // by default, too
+  });
+  test.each(others)('%s: a picture of the same size', async (name) => {
+    const image = await decodeImage(file(name), { decoder: 'sharp' });
+    expect([image.height, image.width, 3]).toEqual(expected.get(`decode.${name}`)!.shape);
+  });
+
+  test('WebP, alpha left out', async () => {
+    const { default: sharp } = await import('sharp');
+    for (const name of ['rgb.png', 'rgba.png']) {
+      const webp = await sharp(file(name)).webp({ lossless: true, exact: true }).toBuffer();
+      expect(difference(await decodeImage(webp), expected.get(`decode.${name}`)!).largest).toBe(0);
+    }
+  });
+
+  test('what is no image', async () => {
+    const code = (bytes: Uint8Array): Promise<string> => codeOf(decodeImage(bytes, { decoder: 'sharp' }));
+    expect(await code(new TextEncoder().encode('hello, I am a cat'))).toBe('ERR_BAD_IMAGE');
+    expect(await code(file('444.jpg').subarray(0, 900))).toBe('ERR_BAD_IMAGE');
+    expect(await code(file('rgb.png').subarray(0, 900))).toBe('ERR_BAD_IMAGE');
+    expect(await code(pngOf(10_000, 10_000))).toBe('ERR_LIMIT');
+    expect(await code(jpegOf(10_000, 10_000))).toBe('ERR_LIMIT');
+  });
+});
+
 test('in a browser sharp is not looked for', async () => {
   const inspected: string[] = [];
   // What polyfills of bundlers are like.
@@ -132,6 +206,7 @@ describe('what is no image', () => {
   test('wrong calls', async () => {
     expect(await codeOf(decodeImage('cat.jpg' as never, own))).toBe('ERR_BAD_ARGUMENT');
     expect(await codeOf(decodeImage(file('rgb.png'), { decoder: 'pil' as never }))).toBe('ERR_BAD_ARGUMENT');
+    expect(await codeOf(decodeImage(file('rgb.png'), { decoded: 'own' } as never))).toBe('ERR_BAD_ARGUMENT');
   });
 
   const names = ['rgb.png', 'interlaced.png', 'palette.png', 'rgb-16.png', '420.jpg', 'progressive.jpg', 'turned-6.jpg'];

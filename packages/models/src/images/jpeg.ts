@@ -6,6 +6,7 @@ import { bad, parse } from './jpeg/frame.ts';
 import { fullPlane } from './jpeg/samples.ts';
 import { readScan } from './jpeg/scan.ts';
 import { oriented } from './orientation.ts';
+import type { Rest } from './rest.ts';
 
 export function isJpeg(bytes: Uint8Array): boolean {
   return bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff;
@@ -15,13 +16,14 @@ export function isJpeg(bytes: Uint8Array): boolean {
  * Decodes a JPEG file, turned as its EXIF orientation says. Takes up to 18 bytes a pixel meanwhile. Throws ERR_BAD_IMAGE, ERR_LIMIT, and
  * ERR_UNSUPPORTED_FORMAT for kinds that hardly anybody writes (lossless, hierarchical, arithmetic coding, 12 bits).
  */
-export function decodeJpeg(bytes: Uint8Array): RgbImage {
-  const parsed = parse(bytes, (frame, scan) => readScan(bytes, frame, scan));
+export async function decodeJpeg(bytes: Uint8Array, rest: Rest): Promise<RgbImage> {
+  const parsed = await parse(bytes, (frame, scan) => readScan(bytes, frame, scan, rest));
   const { frame, quantization, orientation } = parsed;
-  const planes = frame.components.map((component) => {
+  const planes: Uint8Array[] = [];
+  for (const component of frame.components) {
     const table = quantization[component.quantization];
     if (!table) throw bad('lacks a quantization table');
-    return fullPlane(component, frame, table);
-  });
-  return oriented(colored(parsed, planes), orientation);
+    planes.push(await fullPlane(component, frame, table, rest));
+  }
+  return oriented(await colored(parsed, planes, rest), orientation, rest);
 }

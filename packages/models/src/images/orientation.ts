@@ -1,6 +1,7 @@
 // Which way up a photograph is: tag 0x0112 of its EXIF block, as cameras write it. What XMP says is not looked at.
 
 import type { RgbImage } from './image.ts';
+import type { Rest } from './rest.ts';
 
 const EXIF = [0x45, 0x78, 0x69, 0x66, 0, 0];
 
@@ -47,7 +48,7 @@ const TURNS: Readonly<Record<number, readonly [swap: boolean, backX: boolean, ba
 };
 
 /** The image upright. */
-export function oriented(image: RgbImage, orientation: number): RgbImage {
+export async function oriented(image: RgbImage, orientation: number, rest: Rest): Promise<RgbImage> {
   const turn = TURNS[orientation];
   if (!turn) return image;
   const [swap, backX, backY] = turn;
@@ -56,6 +57,7 @@ export function oriented(image: RgbImage, orientation: number): RgbImage {
   const data = new Uint8Array(image.data.length);
   let to = 0;
   for (let y = 0; y < height; y++) {
+    await rest();
     for (let x = 0; x < width; x++) {
       const [across, down] = swap ? [y, x] : [x, y];
       const from = 3 * ((backY ? rows - 1 - down : down) * columns + (backX ? columns - 1 - across : across));

@@ -1,9 +1,10 @@
 // PNG, read here: the libraries that run everywhere inflate what a file holds without a bound, and a file of a megabyte may hold a gigabyte. Rows are
 // unpacked as they come out of the decompressor, which stops at the last one.
 
-import { isLowbitError, LowbitError } from '@lowbit/core';
+import { LowbitError } from '@lowbit/core';
 import { checkSize, type RgbImage } from './image.ts';
 import { orientationOfChunk, oriented } from './orientation.ts';
+import type { Rest } from './rest.ts';
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 /** Samples of a pixel by colour type: grey, RGB, palette, grey and alpha, RGB and alpha. */
@@ -44,7 +45,7 @@ function bad(what: string, cause?: unknown): LowbitError {
  * Decodes a PNG file, turned as its eXIf chunk says. As in Pillow alpha is left out, and of 16 bits stay the upper 8, but of grey without alpha, where whatever
  * is above 255 is white. Throws ERR_BAD_IMAGE, ERR_LIMIT.
  */
-export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
+export async function decodePng(bytes: Uint8Array, rest: Rest): Promise<RgbImage> {
   const { header, palette, data, orientation } = chunks(bytes);
   const image = { width: header.width, height: header.height, data: new Uint8Array(3 * header.width * header.height) };
   const rows = rowsOf(header, (row, pass, y) => paint(image, header, palette, { row, pass, y }));
@@ -52,15 +53,17 @@ export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
     .stream()
     .pipeThrough(new DecompressionStream('deflate'))
     .getReader();
+  const read = () =>
+    reader.read().catch((cause: unknown) => {
+      throw bad('is not compressed as it should be', cause);
+    });
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      await rest();
+      const { done, value } = await read();
       if (done) break;
-      if (rows.take(value)) return oriented(image, orientation);
+      if (rows.take(value)) return await oriented(image, orientation, rest);
     }
-  } catch (cause) {
-    if (isLowbitError(cause)) throw cause;
-    throw bad('is not compressed as it should be', cause);
   } finally {
     await reader.cancel().catch(() => {});
   }

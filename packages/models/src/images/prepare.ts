@@ -13,11 +13,16 @@ export type TowerInput = Pick<ImageDescription, 'channels' | 'height' | 'width'>
  * An image as its tower takes it, by the checkpoint's preparation; `preparation` is asked for only where it is needed, and may throw.
  * Throws what `decodeImage` throws, ERR_BAD_ARGUMENT for what is no image, ERR_BAD_CHECKPOINT if what is prepared is not what the tower takes.
  */
-export async function prepareImage(input: ImageInput, tower: TowerInput, preparation: () => ImagePreparation): Promise<HostTensor> {
+export async function prepareImage(
+  input: ImageInput,
+  tower: TowerInput,
+  preparation: () => ImagePreparation,
+  signal?: AbortSignal,
+): Promise<HostTensor> {
   const wanted = [tower.channels, tower.height, tower.width];
   if (typeof input === 'object' && input !== null && isTensor(input)) return processed(input, wanted);
   const steps = preparation();
-  const pixels = normalized(shaped(input instanceof Uint8Array ? await decodeImage(input) : rgbOf(input), steps), steps);
+  const pixels = normalized(shaped(input instanceof Uint8Array ? await decodeImage(input, { signal }) : rgbOf(input), steps), steps);
   if (wanted.every((extent, i) => pixels.shape[i] === extent)) return pixels;
   throw new LowbitError('ERR_BAD_CHECKPOINT', `prepared images are [${pixels.shape.join(', ')}], the tower takes [${wanted.join(', ')}]`, {
     hint: 'preprocessor_config.json and config.json do not belong together, or the image is not square and nothing crops it.',

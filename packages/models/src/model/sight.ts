@@ -96,7 +96,7 @@ export async function prepareImages(
   const prepared: HostTensor[] = [];
   for (const input of inputs) {
     signal?.throwIfAborted();
-    prepared.push(await prepareImage(input, description, steps));
+    prepared.push(await prepareImage(input, description, steps, signal));
   }
   return prepared;
 }

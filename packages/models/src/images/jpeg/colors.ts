@@ -1,6 +1,7 @@
 // From components to red, green and blue, as libjpeg (jdcolor.c) and Pillow turn them.
 
 import type { RgbImage } from '../image.ts';
+import type { Rest } from '../rest.ts';
 import type { Parsed } from './frame.ts';
 
 /** Brightness and two colours, or red, green and blue as they are. */
@@ -14,13 +15,20 @@ function isYcc({ frame: { components }, transform, jfif }: Parsed): boolean {
 const clamp = (value: number): number => (value < 0 ? 0 : Math.min(value, 255));
 
 /** The image of full planes. */
-export function colored(parsed: Parsed, planes: readonly Uint8Array[]): RgbImage {
+export async function colored(parsed: Parsed, planes: readonly Uint8Array[], rest: Rest): Promise<RgbImage> {
   const { width, height } = parsed.frame;
   const data = new Uint8Array(3 * width * height);
   const [first, second = first!, third = first!, black] = planes as readonly (Uint8Array | undefined)[];
-  if (planes.length > 1 && isYcc(parsed)) fromYcc(data, first!, second, third);
-  else for (let i = 0, to = 0; to < data.length; i++) [data[to++], data[to++], data[to++]] = [first![i]!, second[i]!, third[i]!];
-  if (black) withoutInk(data, black, parsed);
+  const ycc = planes.length > 1 && isYcc(parsed);
+  for (let y = 0; y < height; y++) {
+    await rest();
+    const row = data.subarray(3 * y * width, 3 * (y + 1) * width);
+    const of = (plane: Uint8Array): Uint8Array => plane.subarray(y * width, (y + 1) * width);
+    const [a, b, c] = [of(first!), of(second), of(third)];
+    if (ycc) fromYcc(row, a, b, c);
+    else for (let i = 0, to = 0; to < row.length; i++) [row[to++], row[to++], row[to++]] = [a[i]!, b[i]!, c[i]!];
+    if (black) withoutInk(row, of(black), parsed);
+  }
   return { width, height, data };
 }
 

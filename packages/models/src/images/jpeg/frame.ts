@@ -73,7 +73,7 @@ export function bad(what: string): LowbitError {
 }
 
 /** Goes over the segments of a file and hands its scans to `decode`, which returns where a scan ends. */
-export function parse(bytes: Uint8Array, decode: (frame: Frame, scan: Scan) => number): Parsed {
+export async function parse(bytes: Uint8Array, decode: (frame: Frame, scan: Scan) => Promise<number>): Promise<Parsed> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const quantization: (Uint16Array | undefined)[] = [undefined, undefined, undefined, undefined];
   const dc: (HuffmanTable | undefined)[] = [];
@@ -105,7 +105,7 @@ export function parse(bytes: Uint8Array, decode: (frame: Frame, scan: Scan) => n
     } else if (marker === 0xda) {
       if (!frame) throw bad('has pixels before its header');
       if (++scans * frame.width * frame.height > MAX_SCANNED) throw tooManyScans(frame, scans);
-      at = decode(frame, readScan(content, frame, { dc, ac, restart, at }));
+      at = await decode(frame, readScan(content, frame, { dc, ac, restart, at }));
     }
   }
   if (!frame || scans === 0) throw bad('has no pixels');

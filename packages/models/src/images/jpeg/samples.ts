@@ -1,14 +1,16 @@
 // From coefficients to samples of the whole image, with the arithmetic of libjpeg and libjpeg-turbo, so that pixels are those of Pillow: the slow integer
 // transform (jidctint.c) and spreading colours along slopes (jdsample.c).
 
+import type { Rest } from '../rest.ts';
 import type { Component, Frame } from './frame.ts';
 
 /** The samples of a component, without what fills up blocks: [height, width]. */
-function plane({ width, height, blocksAcross, coefficients }: Component, table: Uint16Array): Uint8Array {
+async function plane({ width, height, blocksAcross, coefficients }: Component, table: Uint16Array, rest: Rest): Promise<Uint8Array> {
   const out = new Uint8Array(width * height);
   const block = new Uint8ClampedArray(64);
   const work = new Int32Array(64);
   for (let top = 0; top < height; top += 8) {
+    await rest();
     for (let left = 0; left < width; left += 8) {
       inverse(coefficients, 64 * ((top >> 3) * blocksAcross + (left >> 3)), table, work, block);
       const columns = Math.min(8, width - left);
@@ -83,16 +85,22 @@ function inverse(coefficients: Int16Array, at: number, table: Uint16Array, work:
 }
 
 /** The samples of a component for every pixel of the image. */
-export function fullPlane(component: Component, { width, height, hMax, vMax }: Frame, table: Uint16Array): Uint8Array {
-  const own = plane(component, table);
+export async function fullPlane(
+  component: Component,
+  { width, height, hMax, vMax }: Frame,
+  table: Uint16Array,
+  rest: Rest,
+): Promise<Uint8Array> {
+  const own = await plane(component, table, rest);
   const { h, v } = component;
   if (h === hMax && v === vMax) return own;
   const smooth = component.width > 2;
-  if (2 * h === hMax && v === vMax && smooth) return twiceAcross(own, component, { width, height });
-  if (2 * h === hMax && 2 * v === vMax && smooth) return twiceBoth(own, component, { width, height });
-  if (h === hMax && 2 * v === vMax) return twiceDown(own, component, { width, height });
+  if (2 * h === hMax && v === vMax && smooth) return twiceAcross(own, component, { width, height }, rest);
+  if (2 * h === hMax && 2 * v === vMax && smooth) return twiceBoth(own, component, { width, height }, rest);
+  if (h === hMax && 2 * v === vMax) return twiceDown(own, component, { width, height }, rest);
   const out = new Uint8Array(width * height);
   for (let y = 0; y < height; y++) {
+    await rest();
     const row = Math.min(component.height - 1, Math.floor((y * v) / vMax)) * component.width;
     for (let x = 0; x < width; x++) out[y * width + x] = own[row + Math.min(component.width - 1, Math.floor((x * h) / hMax))]!;
   }
@@ -104,9 +112,10 @@ interface Size {
   readonly height: number;
 }
 
-function twiceAcross(from: Uint8Array, own: Size, { width, height }: Size): Uint8Array {
+async function twiceAcross(from: Uint8Array, own: Size, { width, height }: Size, rest: Rest): Promise<Uint8Array> {
   const out = new Uint8Array(width * height);
   for (let y = 0; y < height; y++) {
+    await rest();
     const row = y * own.width;
     for (let x = 0; x < width; x++) {
       const at = x >> 1;
@@ -118,19 +127,21 @@ function twiceAcross(from: Uint8Array, own: Size, { width, height }: Size): Uint
   return out;
 }
 
-function twiceDown(from: Uint8Array, own: Size, { width, height }: Size): Uint8Array {
+async function twiceDown(from: Uint8Array, own: Size, { width, height }: Size, rest: Rest): Promise<Uint8Array> {
   const out = new Uint8Array(width * height);
   for (let y = 0; y < height; y++) {
+    await rest();
     const [row, other] = neighbours(y, own);
     for (let x = 0; x < width; x++) out[y * width + x] = (3 * from[row + x]! + from[other + x]! + (y & 1 ? 2 : 1)) >> 2;
   }
   return out;
 }
 
-function twiceBoth(from: Uint8Array, own: Size, { width, height }: Size): Uint8Array {
+async function twiceBoth(from: Uint8Array, own: Size, { width, height }: Size, rest: Rest): Promise<Uint8Array> {
   const out = new Uint8Array(width * height);
   const sums = new Int32Array(own.width);
   for (let y = 0; y < height; y++) {
+    await rest();
     const [row, other] = neighbours(y, own);
     for (let x = 0; x < own.width; x++) sums[x] = 3 * from[row + x]! + from[other + x]!;
     for (let x = 0; x < width; x++) {

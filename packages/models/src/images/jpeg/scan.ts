@@ -1,12 +1,13 @@
 // The coefficients of one scan: of all frequencies at once, or of some of them, or of one more bit of those (progressive). ITU-T T.81, annexes F and G.
 
+import type { Rest } from '../rest.ts';
 import { bad, type Component, type Frame, type Scan, ZIGZAG } from './frame.ts';
 import { BitReader, type HuffmanTable } from './huffman.ts';
 
 type ReadBlock = (component: Component, at: number, dc: HuffmanTable, ac: HuffmanTable) => void;
 
 /** Reads a scan into the coefficients of its components; returns where it ends. */
-export function readScan(bytes: Uint8Array, frame: Frame, scan: Scan): number {
+export async function readScan(bytes: Uint8Array, frame: Frame, scan: Scan, rest: Rest): Promise<number> {
   const reader = new BitReader(bytes, scan.at);
   const state = { run: 0 };
   const read = blockReader(reader, frame, scan, state);
@@ -33,12 +34,14 @@ export function readScan(bytes: Uint8Array, frame: Frame, scan: Scan): number {
     const { component, dc, ac } = tables[0]!;
     const [across, down] = [Math.ceil(component.width / 8), Math.ceil(component.height / 8)];
     for (let y = 0; y < down; y++) {
+      await rest();
       for (let x = 0; x < across; x++) unit(() => read(component, 64 * (y * component.blocksAcross + x), dc, ac));
     }
     return reader.at;
   }
   const [across, down] = [Math.ceil(frame.width / (8 * frame.hMax)), Math.ceil(frame.height / (8 * frame.vMax))];
   for (let row = 0; row < down; row++) {
+    await rest();
     for (let column = 0; column < across; column++) {
       unit(() => {
         for (const { component, dc, ac } of tables) {
