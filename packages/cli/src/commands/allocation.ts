@@ -58,6 +58,8 @@ interface AllocationSettings extends Pick<AllocateModelOptions, 'rules' | 'dtype
   readonly method: MethodName;
   readonly settings: MethodSettings;
   readonly importance: ReadonlyMap<string, Importance> | undefined;
+  /** What `sensitivityFrom` gave. */
+  readonly from: SensitivityFrom;
 }
 
 /** Names of the choices that the flags give. */
@@ -69,11 +71,10 @@ export function choiceNames({ choices }: AllocationFlags, method: MethodName, se
 export async function allocate(
   dir: string,
   flags: AllocationFlags & { readonly targetBits: number },
-  { method, settings, ...rest }: AllocationSettings,
+  { method, settings, from, ...rest }: AllocationSettings,
   { signal, progress }: Context,
 ): Promise<ModelAllocation> {
   const { targetBits, per, sensitivityTokens: tokens, saveSensitivity } = flags;
-  const from = await sensitivityFrom(dir, flags.sensitivity, signal);
   const allocation = await allocateModel(dir, {
     ...rest,
     targetBits,
@@ -91,13 +92,18 @@ export async function allocate(
 const RANDOM = 'random';
 const GENERATED = 'generated';
 
+export interface SensitivityFrom {
+  readonly sensitivities?: TestedSensitivities;
+  readonly ids?: readonly (readonly number[])[] | 'generated';
+}
+
 /** Ids of a text, saved numbers, or nothing for random tokens. */
 export async function sensitivityFrom(
   dir: string,
   from: string = RANDOM,
   signal: AbortSignal,
   flag = '--sensitivity',
-): Promise<{ readonly sensitivities?: TestedSensitivities; readonly ids?: readonly (readonly number[])[] | 'generated' }> {
+): Promise<SensitivityFrom> {
   if (from === RANDOM) return {};
   if (from === GENERATED) return { ids: GENERATED };
   if (from.endsWith('.json')) {

@@ -3,7 +3,7 @@
 import { adapterFor, keptByDefault } from '@lowbit/core';
 import { defaultAdapters } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
-import { writeTextFile } from '../files.ts';
+import { checkWritable, writeTextFile } from '../files.ts';
 import { openModelFolder } from '../open.ts';
 import type { BackendUse } from '../running-on.ts';
 import { savedText, sensitivitiesOf, type TestedSensitivities } from '../sensitivity.ts';
@@ -27,6 +27,7 @@ export interface SensitivityReport extends TestedSensitivities {
 /** Runs the command. */
 export async function sensitivityCommand(path: string, options: SensitivityOptions, context: Context): Promise<void> {
   checkBackendFlags(options);
+  await checkWritable(options.save, '--save');
   const { signal, progress, bold } = context;
   const started = performance.now();
   const from = await sensitivityFrom(path, options.on, signal, '--on');
