@@ -123,7 +123,7 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   try {
     // What cannot be quantized is refused before the model is run for it.
     if (runs) {
-      const { quantizer, rules, adapters, dtype, layout, layouts, codecs, signal } = rest;
+      const { quantizer = hqq(), rules, adapters, dtype, layout, layouts, codecs, signal } = rest;
       await planQuantization(checkpoint, planOptions({ quantizer, rules, adapters, dtype, layout, layouts, codecs, signal }, checkpoint));
     }
     const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;

@@ -12,6 +12,7 @@ import {
   type Dimension,
   type FloatDType,
   type Group,
+  IMPORTANCE,
   type ImportanceFrom,
   type LayoutName,
   METHODS,
@@ -30,7 +31,7 @@ import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelRep
 import type { BackendUse } from '../running-on.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
-import { readTexts } from '../texts.ts';
+import { readNamed, readTexts } from '../texts.ts';
 import { countText, durationText } from '../units.ts';
 import {
   type AllocationFlags,
@@ -224,7 +225,7 @@ function noteByName({ byName }: Pick<ModelPlan, 'byName'>, context: Context): vo
 /** What `--importance` names, read. */
 async function sourceOf(from: ImportanceFrom): Promise<ImportanceSource> {
   if (typeof from === 'string') return from;
-  const file = await readTexts(from.file, '--importance');
+  const file = await readNamed(from.file, '--importance', IMPORTANCE);
   return 'ids' in file ? { ids: file.ids.texts } : file;
 }
 
