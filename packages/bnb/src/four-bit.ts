@@ -45,6 +45,7 @@ function fourBit(s: FourBitSettings): Quantizer {
     method: 'bitsandbytes',
     config: fourBitConfig(s),
     identity: JSON.stringify(['bitsandbytes', ALGORITHM_VERSION, bytesFollowFrom]),
+    usesImportance: scale === 'search',
     format: () => fourBitFormat(s),
     async quantize(weight, format, out, context) {
       const size = (format as Codebook).group;

@@ -33,6 +33,7 @@ export function int8(options: Int8Options = {}): Quantizer {
     method: 'bitsandbytes',
     config: int8Config(threshold),
     identity: JSON.stringify(['bitsandbytes', ALGORITHM_VERSION, 'int8', threshold]),
+    usesImportance: false,
     format: (): Int8 => ({ kind: 'int8', threshold }),
     async quantize(weight, _format, out, context) {
       const [, inp] = weight.shape;

@@ -11,6 +11,12 @@ type Factory = (settings: BackendSettings) => BackendProvider | Promise<BackendP
 
 const HINT = 'A backend is auto, cpu, reference, a path such as ./my-backend.mjs, or the name of an installed package.';
 
+/** Packages of this project, by what people call their backends. */
+const OWN: ReadonlyMap<string, string> = new Map([
+  ['webgpu', '@lowbit/kernels-webgpu'],
+  ['cuda', '@lowbit/kernels-cuda'],
+]);
+
 /** Imports the module and gives its backend. Throws as `findBackends` says. */
 export async function backendOfModule(name: string, settings: BackendSettings, from: string): Promise<BackendProvider> {
   const details = { backend: name, from };
@@ -62,6 +68,13 @@ function fileOf(name: string, from: string): URL {
     if (existsSync(file)) return pathToFileURL(file);
     throw new LowbitError('ERR_NOT_FOUND', `there is no backend ${name}: the file does not exist`, {
       hint: HINT,
+      details: { backend: name, from },
+    });
+  }
+  const own = OWN.get(name);
+  if (own !== undefined) {
+    throw new LowbitError('ERR_NOT_FOUND', `there is no backend '${name}': its package is ${own}`, {
+      hint: `Install ${own} and pass --backend ${own}.`,
       details: { backend: name, from },
     });
   }

@@ -74,6 +74,7 @@ describe('findBackends', () => {
     ['reference', { threads: 2 }, 'ERR_BAD_ARGUMENT', /no setting threads/, /one thread/],
     ['cpu', { threads: 0 }, 'ERR_BAD_ARGUMENT', /threads cannot be 0/, /whole number/],
     ['gpu', {}, 'ERR_NOT_FOUND', /no backend 'gpu'/, /auto, cpu, reference, a path such as/],
+    ['webgpu', {}, 'ERR_NOT_FOUND', /no backend 'webgpu'/, /--backend @lowbit\/kernels-webgpu/],
     ['default.mjs', {}, 'ERR_NOT_FOUND', /no backend 'default\.mjs'/, /write \.\/default\.mjs/],
     ['./absent.mjs', {}, 'ERR_NOT_FOUND', /absent\.mjs: the file does not exist/, /a path such as/],
     ['@some/one/other', {}, 'ERR_NOT_FOUND', /no backend/, /installed package/],

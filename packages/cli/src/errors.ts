@@ -36,6 +36,24 @@ export function asUsage<T>(body: () => T, before = ''): T {
   }
 }
 
+/** Runs what may fail with a hint that has another name in this command: what `reword` makes of the hint is said instead. */
+export async function withHint<T>(body: () => Promise<T>, reword: (hint: string, error: LowbitError) => string): Promise<T> {
+  try {
+    return await body();
+  } catch (error) {
+    if (!isLowbitError(error)) throw error;
+    const { hint = '', details } = error;
+    const said = reword(hint, error);
+    if (said === hint) throw error;
+    throw new LowbitError(error.code, error.message, { hint: said, details, cause: error });
+  }
+}
+
+/** Names the flag of a number of tokens in the hint that says how many fit. */
+export function tokensFlag(flag: string): (hint: string) => string {
+  return (hint) => hint.replace(/\bTake at most (\d+) tokens\./, `Take at most $1 tokens (${flag} $1).`);
+}
+
 /** The reason that Ctrl-C, SIGTERM or SIGHUP (the terminal was closed) aborts with. */
 export class Interrupted extends Error {
   override readonly name: string = 'Interrupted';

@@ -1,6 +1,7 @@
 // Files that people name on the command line.
 
-import { open, writeFile } from 'node:fs/promises';
+import { open, stat, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 
 const MAX_BYTES = 256 * 2 ** 20;
@@ -61,6 +62,22 @@ export async function readJsonFile(path: string, flag: string): Promise<unknown>
       cause,
     });
   }
+}
+
+/** Looks whether a file can be written later, before the work that it is to keep. Throws ERR_NOT_FOUND (no such folder), ERR_IO (it is a folder). */
+export async function checkWritable(path: string | undefined, flag: string): Promise<void> {
+  if (path === undefined) return;
+  const details = { flag, path };
+  const folder = await stat(dirname(path)).catch(() => undefined);
+  if (!folder?.isDirectory()) {
+    throw new LowbitError('ERR_NOT_FOUND', `${flag}: cannot write ${path}: there is no folder ${dirname(path)}`, {
+      hint: 'Make the folder, or name another file.',
+      details,
+    });
+  }
+  const there = await stat(path).catch(() => undefined);
+  if (!there?.isDirectory()) return;
+  throw new LowbitError('ERR_IO', `${flag}: cannot write ${path}: it is a folder`, { hint: 'Name a file in it.', details });
 }
 
 /** Writes a file named after a flag; one that is there is replaced. Throws ERR_NOT_FOUND, ERR_IO. */

@@ -129,3 +129,30 @@ it('quantizeModel runs the source itself: the same bytes as with what was found 
   expect(a!.equals(b!)).toBe(true);
   expect(a!.equals(c!)).toBe(false);
 });
+
+it('quantizeModel refuses importance that no quantizer uses, and sources that are quantized, before it runs anything', async () => {
+  const SMALL = golden('qwen2-moe');
+  const none = [createNever()];
+  const plain = hqq({ bits: 3, groupSize: 16 });
+  const rules = [{ match: 'lm_head', use: hqq({ bits: 8, groupSize: 16, solver: 'least-squares' }) }];
+  const importance = 'random-tokens';
+  await expect(quantizeModel(SMALL, { out: join(dir, 'unused'), quantizer: plain, importance, backends: none })).rejects.toMatchObject({
+    code: 'ERR_BAD_ARGUMENT',
+    hint: expect.stringContaining("solver: 'least-squares'"),
+  });
+  const used = await quantizeModel(SMALL, { out: join(dir, 'used'), quantizer: plain, rules, importance: 'weights', backends });
+  expect(used.importance).toMatchObject({ from: 'weights' });
+  await expect(
+    quantizeModel(join(dir, 'used'), { out: join(dir, 'twice'), quantizer: plain, rules, importance, backends: none }),
+  ).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_FORMAT', message: expect.stringContaining('quantized already') });
+});
+
+/** A backend that nobody may open. */
+function createNever(): ReturnType<typeof referenceBackend> {
+  return {
+    ...referenceBackend(),
+    open: () => {
+      throw new Error('opened');
+    },
+  };
+}

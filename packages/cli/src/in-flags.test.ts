@@ -21,6 +21,12 @@ test.each([
     'a context of 5000 tokens is more than the 1024 positions this model was made for',
   ],
   ['Supported: llama. An adapter of your own goes into the `adapters` option.', 'Supported: llama.'],
+  ['It reads text alone: leave `images` out.', 'It reads text alone: leave --image out.'],
+  ['Pass token ids instead of text, or add the tokenizer files of the original model.', 'Add the tokenizer files of the original model.'],
+  [
+    'Install the NVIDIA driver (no toolkit is needed), or use another backend: cpu() of @lowbit/kernels-cpu.',
+    'Install the NVIDIA driver (no toolkit is needed), or use --backend cpu.',
+  ],
   ['Check the path.', 'Check the path.'],
 ])('%s', (library, command) => expect(inFlags(library)).toBe(command));
 

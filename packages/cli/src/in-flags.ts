@@ -22,10 +22,13 @@ const WORDS: readonly (readonly [RegExp, string])[] = [
   [/\bmaxMemory\b/g, '--max-memory'],
   [/\bisa cannot be\b/g, '--isa cannot be'],
   [/^contextLength (\d+) is more than/, 'a context of $1 tokens is more than'],
-  [/\bTake at most (\d+) tokens\./, 'Take at most $1 tokens (--sensitivity-tokens).'],
+  [/\bor use another backend: cpu\(\) of @lowbit\/kernels-cpu\./, 'or use --backend cpu.'],
+  [/\bPass webgpu\(\{ software: true \}\) to take it all the same, or use cpu\(\) of @lowbit\/kernels-cpu\./, 'Use --backend cpu.'],
+  [/: leave `images` out\./, ': leave --image out.'],
+  [/\bPass token ids instead of text, or add the tokenizer files/, 'Add the tokenizer files'],
 ];
 
-/** A message or hint in the words of the command line. */
+/** A message or hint in the words of the command line; what one command alone calls otherwise is said there (`withHint`). */
 export function inFlags(text: string): string {
   return WORDS.reduce((said, [word, flag]) => said.replace(word, flag), text).trim();
 }

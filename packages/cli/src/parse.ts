@@ -217,7 +217,7 @@ export function parseThreshold(text: string): number {
 }
 
 const RULE_FORM =
-  'a rule such as "mlp.down_proj=hqq:b8:g64:a0", "mlp.*=nf4:g64:dq", "lm_head=int8:t6", "mlp.*=higgs:b4:p2:g256:h512" or "lm_head=keep"';
+  'a rule such as "mlp.down_proj=hqq:b8:g64:a0", "mlp.*=nf4:g64:dq", "**.q_proj=nf4:search", "lm_head=int8:t6", "mlp.*=higgs:b4:p2:g256:h512", "mlp.*=higgs:b2:unbiased" or "lm_head=keep"';
 
 function solverOf(text: string): Solver | undefined {
   return text === 'ls' ? 'least-squares' : SOLVERS.find((name) => name === text);

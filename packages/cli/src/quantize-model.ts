@@ -4,14 +4,17 @@ import {
   type CallOptions,
   type CheckpointPlan,
   type Importance,
+  isQuantizer,
   type JsonObject,
   type LinearReport,
   type LinearSite,
+  LowbitError,
   lateTensors,
   type ModelAdapter,
   type PlannedTensor,
   type PlanSummary,
   plannedBytes,
+  type Rule,
   type Runtime,
   siteTensor,
   type Treatment,
@@ -49,7 +52,7 @@ export interface QuantizeModelOptions
     Omit<QuantizeCheckpointOptions, keyof PlanModelOptions | 'maxMemory' | 'runtime'>,
     Pick<RunsOn, 'backends' | 'onNote'> {
   /**
-   * What tells methods that can use it (`solver: 'least-squares'`) which input channels matter: a source, for which the model is run once, layer by layer, or what
+   * What tells methods that can use it (`solver: 'least-squares'`, `scale: 'search'`) which input channels matter: a source, for which the model is run once, layer by layer, or what
    * `findImportance` found before. Default `none`.
    */
   readonly importance?: ImportanceSource | ReadonlyMap<string, Importance> | undefined;
@@ -106,7 +109,7 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
 
 /**
  * Quantizes a model folder, or `org/name` of the Hub while it is fetched, into `out`, in bounded memory. An abort or an error leaves nothing behind (with `resume`: what is needed to go on).
- * @throws what `openModel` and hub's `quantizeCheckpoint` throw; abort throws the signal's reason
+ * @throws what `openModel` and hub's `quantizeCheckpoint` throw, ERR_BAD_ARGUMENT for a source of importance that no quantizer uses; abort throws the signal's reason
  *
  * @example
  * const { weightError, loadsIn } = await quantizeModel('./model', { out: './model-hqq4', quantizer: hqq({ bits: 4, groupSize: 64 }) });
@@ -115,8 +118,14 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   const started = performance.now();
   const { maxMemory, shardSize: _, importance: source, backends, onNote, ...rest } = checkedOptions('quantizeModel', options);
   const runs = source !== undefined && source !== 'none' && !(source instanceof Map);
+  if (runs) checkUseOfImportance(rest);
   const checkpoint = runs ? await openModelFolder(path, options) : await openModel(path, options);
   try {
+    // What cannot be quantized is refused before the model is run for it.
+    if (runs) {
+      const { quantizer = hqq(), rules, adapters, dtype, layout, layouts, codecs, signal } = rest;
+      await planQuantization(checkpoint, planOptions({ quantizer, rules, adapters, dtype, layout, layouts, codecs, signal }, checkpoint));
+    }
     const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
     const { importance, report: importanceReport } =
       given ?? (await importanceOf(checkpoint, (source as ImportanceSource | undefined) ?? 'none', importanceOptions(options)));
@@ -136,6 +145,16 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   } finally {
     await checkpoint[Symbol.asyncDispose]();
   }
+}
+
+/** Throws ERR_BAD_ARGUMENT where no quantizer would look at what the model is run for. */
+function checkUseOfImportance({ quantizer = hqq(), rules = [] }: PlanModelOptions): void {
+  const treatments: readonly unknown[] = [quantizer, ...(Array.isArray(rules) ? rules.map((rule: Rule | undefined) => rule?.use) : [])];
+  if (treatments.some((use) => isQuantizer(use) && use.usesImportance !== false)) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', 'importance is asked for, and no quantizer of these uses any', {
+    hint: "Pass hqq({ solver: 'least-squares' }), or nf4 or fp4 with { scale: 'search' }, or leave importance out.",
+    details: { option: 'importance' },
+  });
 }
 
 /** A runtime that only has routines runs no model: then there is one for that. */

@@ -1,5 +1,6 @@
 // Texts that are scored: from files of text or of token ids to windows.
 
+import { isLowbitError, LowbitError, nearestName } from '@lowbit/core';
 import type { LanguageModel, Tokenizer, WindowOptions } from '@lowbit/models';
 import { readJsonFile, readTextFile } from './files.ts';
 import { type IdTexts, parseIds } from './ids-file.ts';
@@ -11,6 +12,21 @@ export type TextFile = { readonly text: string } | { readonly ids: IdTexts };
 export async function readTexts(path: string, flag: string): Promise<TextFile> {
   if (path.endsWith('.json')) return { ids: parseIds(await readJsonFile(path, flag), path, flag) };
   return { text: await readTextFile(path, flag) };
+}
+
+/** A file, where a flag also takes those words: whoever mistyped one is told of them. Throws as `readTexts`. */
+export async function readNamed(path: string, flag: string, words: readonly string[]): Promise<TextFile> {
+  try {
+    return await readTexts(path, flag);
+  } catch (error) {
+    if (!isLowbitError(error, 'ERR_NOT_FOUND')) throw error;
+    const near = nearestName(path, words);
+    throw new LowbitError('ERR_NOT_FOUND', `${flag}: ${path} is neither ${words.join(', ')} nor a file`, {
+      hint: near === undefined ? 'Check the path.' : `Did you mean ${near}?`,
+      details: { ...error.details, words },
+      cause: error,
+    });
+  }
 }
 
 /** The text as ids. A start token, if the tokenizer puts one in front of a text, goes in front of every window instead. */

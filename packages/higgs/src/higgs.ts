@@ -25,6 +25,7 @@ export function higgs(options: HiggsOptions = {}): Quantizer {
     method: 'higgs',
     config: higgsRecord(s, null),
     identity: JSON.stringify(['higgs', ALGORITHM_VERSION, identifying(s)]),
+    usesImportance: false,
     format: (shape, metaDtype) => higgsFormat(s, shape, metaDtype),
     worker: WORKER,
     async quantize(weight, format, out, context) {

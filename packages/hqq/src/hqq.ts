@@ -26,6 +26,7 @@ export function hqq(options: HqqOptions = {}): Quantizer {
     config: weightQuantParams(s),
     identity: JSON.stringify(['hqq', ALGORITHM_VERSION, s]),
     format: (shape, metaDtype) => hqqFormat(s, shape, metaDtype),
+    usesImportance: s.optimize && s.solver.name === 'least-squares',
     worker: WORKER,
     async quantize(weight, format, out, context) {
       const affine = format as Affine;

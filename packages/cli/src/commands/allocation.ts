@@ -5,7 +5,7 @@ import { loadTokenizer } from '@lowbit/models';
 import { type AllocateModelOptions, allocateModel, type ModelAllocation } from '../allocate-model.ts';
 import { defaultChoices, makeChoices } from '../choices.ts';
 import type { Context } from '../context.ts';
-import { UsageError } from '../errors.ts';
+import { tokensFlag, UsageError, withHint } from '../errors.ts';
 import { readJsonFile, writeTextFile } from '../files.ts';
 import { parseIds } from '../ids-file.ts';
 import type { MeasuredLoss } from '../measure.ts';
@@ -13,7 +13,7 @@ import { openModelFolder } from '../open.ts';
 import type { MethodName, MethodSettings } from '../parse.ts';
 import { isSaved, parseSaved, savedText, type TestedSensitivities } from '../sensitivity.ts';
 import { pairs, plain, table } from '../table.ts';
-import { encodeText, readTexts } from '../texts.ts';
+import { encodeText, readNamed } from '../texts.ts';
 import { bitsText, countText } from '../units.ts';
 
 /** Flags of the allocation. */
@@ -58,6 +58,8 @@ interface AllocationSettings extends Pick<AllocateModelOptions, 'rules' | 'dtype
   readonly method: MethodName;
   readonly settings: MethodSettings;
   readonly importance: ReadonlyMap<string, Importance> | undefined;
+  /** What `sensitivityFrom` gave. */
+  readonly from: SensitivityFrom;
 }
 
 /** Names of the choices that the flags give. */
@@ -69,12 +71,11 @@ export function choiceNames({ choices }: AllocationFlags, method: MethodName, se
 export async function allocate(
   dir: string,
   flags: AllocationFlags & { readonly targetBits: number },
-  { method, settings, ...rest }: AllocationSettings,
+  { method, settings, from, ...rest }: AllocationSettings,
   { signal, progress }: Context,
 ): Promise<ModelAllocation> {
   const { targetBits, per, sensitivityTokens: tokens, saveSensitivity } = flags;
-  const from = await sensitivityFrom(dir, flags.sensitivity, signal);
-  const allocation = await allocateModel(dir, {
+  const asked: AllocateModelOptions = {
     ...rest,
     targetBits,
     choices: makeChoices(choiceNames(flags, method, settings), settings),
@@ -83,7 +84,11 @@ export async function allocate(
     ...from,
     signal,
     onProgress: progress.report,
-  });
+  };
+  const allocation = await withHint(
+    () => allocateModel(dir, asked),
+    (hint) => tokensFlag('--sensitivity-tokens')(hint).replace('add smaller choices', 'name smaller ones with --choices'),
+  );
   if (saveSensitivity !== undefined) await writeTextFile(saveSensitivity, savedText(allocation.sensitivities), '--save-sensitivity');
   return allocation;
 }
@@ -91,20 +96,25 @@ export async function allocate(
 const RANDOM = 'random';
 const GENERATED = 'generated';
 
+export interface SensitivityFrom {
+  readonly sensitivities?: TestedSensitivities;
+  readonly ids?: readonly (readonly number[])[] | 'generated';
+}
+
 /** Ids of a text, saved numbers, or nothing for random tokens. */
 export async function sensitivityFrom(
   dir: string,
   from: string = RANDOM,
   signal: AbortSignal,
   flag = '--sensitivity',
-): Promise<{ readonly sensitivities?: TestedSensitivities; readonly ids?: readonly (readonly number[])[] | 'generated' }> {
+): Promise<SensitivityFrom> {
   if (from === RANDOM) return {};
   if (from === GENERATED) return { ids: GENERATED };
   if (from.endsWith('.json')) {
     const value = await readJsonFile(from, flag);
     return isSaved(value) ? { sensitivities: parseSaved(value, `${flag}: ${from}`) } : { ids: parseIds(value, from, flag).texts };
   }
-  const file = await readTexts(from, flag);
+  const file = await readNamed(from, flag, [RANDOM, GENERATED]);
   if ('ids' in file) return { ids: file.ids.texts };
   await using checkpoint = await openModelFolder(dir, { signal });
   return { ids: encodeText(await loadTokenizer(checkpoint), file.text).texts };

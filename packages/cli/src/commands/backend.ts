@@ -5,6 +5,7 @@ import { type HqqBits, hqq } from '@lowbit/hqq';
 import { type BackendSettings, findBackends } from '../backends.ts';
 import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
+import { inFlags } from '../in-flags.ts';
 import type { LoadModelOptions } from '../load-model.ts';
 import { type BackendUse, noteOf, useOf, watchRuntime } from '../running-on.ts';
 
@@ -55,7 +56,12 @@ export async function openBackend(flags: BackendFlags, context: Pick<Context, 'n
   const { backend: choice = 'auto', threads, precision, isa } = flags;
   const onProblem = ({ message }: LowbitError): void => context.note(`${message}. LOWBIT_CACHE names another folder, or is off.`);
   const settings = { threads, precision, isa } as BackendSettings; // an isa that there is not is refused there
-  const runtime = await withWayOut(choice, createRuntime({ backends: await findBackends(choice, { ...settings, onProblem }) }));
+  const backends = await findBackends(choice, { ...settings, onProblem }).catch((error: unknown) => {
+    // Of the native backend only the flags can be wrong.
+    if (choice !== 'cpu' || !isLowbitError(error, 'ERR_BAD_ARGUMENT')) throw error;
+    throw new UsageError(inFlags(error.message), error.hint === undefined ? undefined : inFlags(error.hint));
+  });
+  const runtime = await withWayOut(choice, createRuntime({ backends }));
   let last: BackendUse;
   let said: string | undefined;
   const tell = (use: BackendUse): void => {
@@ -88,7 +94,7 @@ async function withWayOut<T>(choice: string, result: Promise<T>): Promise<T> {
     if (choice === 'auto' || choice === 'reference' || !isLowbitError(error) || error.details.explanation === undefined) throw error;
     const first = choice === 'cpu' && error.code === 'ERR_BACKEND_UNAVAILABLE' ? 'Follow one of the remedies, or use' : 'Use';
     throw new LowbitError(error.code, error.message, {
-      hint: `${first} --backend auto, which takes the reference backend where another cannot be had: everything runs there, slowly.`,
+      hint: `${first} --backend auto, which takes ${choice === 'cpu' ? '' : 'native code, or '}plain TypeScript, slowly, where ${choice === 'cpu' ? 'native code' : 'that'} cannot be had.`,
       details: error.details,
       cause: error,
     });

@@ -183,8 +183,11 @@ async function imageAt(
   path: string,
   { interactive, context }: { readonly interactive: boolean; readonly context: Context },
 ): Promise<readonly Shown[]> {
+  if (path === '') {
+    context.note('/image needs the name of a file: /image cat.jpg');
+    return [];
+  }
   try {
-    if (path === '') throw new LowbitError('ERR_BAD_ARGUMENT', '/image needs the name of a file: /image cat.jpg');
     const bytes = await readBytes(path, '/image');
     await decodeImage(bytes, { signal: context.signal });
     context.note(`${path} goes with the next message.`);

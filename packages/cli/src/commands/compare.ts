@@ -3,7 +3,7 @@
 import { bitsPerWeight, formatLabel } from '@lowbit/core';
 import { type LinearError, loadTokenizer } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
-import { UsageError } from '../errors.ts';
+import { UsageError, withHint } from '../errors.ts';
 import { readJsonFile, readTextFile } from '../files.ts';
 import { parseIds } from '../ids-file.ts';
 import { compareLinears, compareModels, type ModelComparison } from '../measure.ts';
@@ -71,7 +71,13 @@ export async function compareCommand(path: string, reference: string, options: C
   await using place = await openBackend(options, context);
   const { signal, progress, note } = context;
   const run = { runtime: place.runtime, signal, onProgress: progress.report };
-  const measured = await compareModels(path, reference, file, { ...run, ...headOf(options), onNote: note, contextLength, stride });
+  const measured = await withHint(
+    () => compareModels(path, reference, file, { ...run, ...headOf(options), onNote: note, contextLength, stride }),
+    (hint, { code, details }) =>
+      code === 'ERR_LIMIT' && contextLength !== undefined && typeof details.contextLength === 'number'
+        ? `Pass --ctx ${details.contextLength} or less.`
+        : hint,
+  );
   const linears = layers ? await layerErrors(path, reference, file, run) : undefined;
   const report: CompareReport = {
     ...measured,

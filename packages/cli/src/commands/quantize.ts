@@ -3,6 +3,7 @@
 import { availableThreads, type Runtime } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';
+import { checkWritable } from '../files.ts';
 import { findImportance, type ImportanceReport, type ImportanceSource } from '../importance.ts';
 import { measureLoss } from '../measure.ts';
 import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
@@ -11,6 +12,7 @@ import {
   type Dimension,
   type FloatDType,
   type Group,
+  IMPORTANCE,
   type ImportanceFrom,
   type LayoutName,
   METHODS,
@@ -24,14 +26,23 @@ import {
   type Solver,
 } from '../parse.ts';
 import { bitsFact, filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
-import { PRESET, type PresetName } from '../presets.ts';
+import { PRESET, type PresetName, presetText } from '../presets.ts';
 import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
 import type { BackendUse } from '../running-on.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
-import { readTexts } from '../texts.ts';
+import { readNamed, readTexts } from '../texts.ts';
 import { countText, durationText } from '../units.ts';
-import { type AllocationFlags, allocate, allocationJson, checkFlags, choiceNames, renderAllocation, renderMeasured } from './allocation.ts';
+import {
+  type AllocationFlags,
+  allocate,
+  allocationJson,
+  checkFlags,
+  choiceNames,
+  renderAllocation,
+  renderMeasured,
+  sensitivityFrom,
+} from './allocation.ts';
 import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 
 export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'> {
@@ -103,21 +114,28 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   // Read first: a wrong file should not cost the work before.
   const source = await sourceOf(options.importance);
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
+  await checkWritable(options.saveSensitivity, '--save-sensitivity');
   const { targetBits, dtype, layout } = options;
   const { signal, progress } = context;
+  const given = makeRules(options.rules, settings);
+  const from = targetBits === undefined ? {} : await sensitivityFrom(dir, options.sensitivity, signal);
+  // What cannot be quantized is refused before anything is measured.
+  if (targetBits !== undefined || (options.importance !== 'none' && !dryRun)) {
+    const quantizer = targetBits === undefined ? makeQuantizer(options.method, settings) : 'keep';
+    await planModel(dir, { quantizer, rules: given, dtype, layout: targetBits === undefined ? layout : undefined, signal });
+  }
   // A plan needs headers alone.
   await using place = dryRun && targetBits === undefined ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
   const found = place && (await findImportance(dir, source, { runtime, signal, onProgress: progress.report }));
   const importance = found?.importance;
-  const given = makeRules(options.rules, settings);
   const allocation =
     targetBits === undefined
       ? undefined
       : await allocate(
           dir,
           { ...options, targetBits },
-          { method: options.method, settings, rules: given, dtype, layout, threads, runtime, importance },
+          { method: options.method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
           context,
         );
   const what: PlanModelOptions = {
@@ -207,7 +225,7 @@ function noteByName({ byName }: Pick<ModelPlan, 'byName'>, context: Context): vo
 /** What `--importance` names, read. */
 async function sourceOf(from: ImportanceFrom): Promise<ImportanceSource> {
   if (typeof from === 'string') return from;
-  const file = await readTexts(from.file, '--importance');
+  const file = await readNamed(from.file, '--importance', IMPORTANCE);
   return 'ids' in file ? { ids: file.ids.texts } : file;
 }
 
@@ -313,18 +331,19 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
 interface ReportSettings {
   readonly out: string;
   readonly preset?: PresetName;
+  readonly solver?: Solver;
   readonly threads: number;
   readonly backend: BackendUse & { readonly routines: readonly string[] };
 }
 
-function renderReport(report: QuantizeModelReport, { out, preset, threads, backend }: ReportSettings, { bold }: Context): string {
+function renderReport(report: QuantizeModelReport, { out, preset, solver, threads, backend }: ReportSettings, { bold }: Context): string {
   const { summary, weightError } = report;
   const facts: [string, string][] = [
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
     ['bits per weight', bitsFact(summary)],
     ['weights', ratio(report.weightBytes)],
   ];
-  if (preset !== undefined) facts.push(['preset', `${preset}: ${PRESET[preset].why}`]);
+  if (preset !== undefined) facts.push(['preset', presetText(preset, solver, report.importance?.from ?? 'none')]);
   if (summary.quantizedLinears > 0) {
     facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
     facts.push(['worst layers', worst(report).join(', ')]);

@@ -3,7 +3,8 @@
 import { adapterFor, keptByDefault } from '@lowbit/core';
 import { defaultAdapters } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
-import { writeTextFile } from '../files.ts';
+import { tokensFlag, withHint } from '../errors.ts';
+import { checkWritable, writeTextFile } from '../files.ts';
 import { openModelFolder } from '../open.ts';
 import type { BackendUse } from '../running-on.ts';
 import { savedText, sensitivitiesOf, type TestedSensitivities } from '../sensitivity.ts';
@@ -27,6 +28,7 @@ export interface SensitivityReport extends TestedSensitivities {
 /** Runs the command. */
 export async function sensitivityCommand(path: string, options: SensitivityOptions, context: Context): Promise<void> {
   checkBackendFlags(options);
+  await checkWritable(options.save, '--save');
   const { signal, progress, bold } = context;
   const started = performance.now();
   const from = await sensitivityFrom(path, options.on, signal, '--on');
@@ -35,7 +37,8 @@ export async function sensitivityCommand(path: string, options: SensitivityOptio
   const paths = sites.filter((site) => !keptByDefault(site)).map((site) => site.path);
   await using place = await openBackend(options, context);
   const run = { runtime: place.runtime, tokens: options.tokens, signal, onProgress: progress.report };
-  const measured = from.sensitivities ?? (await sensitivitiesOf(checkpoint, paths, { ...run, ids: from.ids }));
+  const measured =
+    from.sensitivities ?? (await withHint(() => sensitivitiesOf(checkpoint, paths, { ...run, ids: from.ids }), tokensFlag('--tokens')));
   if (options.save !== undefined) await writeTextFile(options.save, savedText(measured), '--save');
   const report: SensitivityReport = { ...measured, ms: performance.now() - started, backend: place.used() };
   progress.clear();
