@@ -20,6 +20,7 @@ import {
   type Runtime,
   toFloat32,
 } from '@lowbit/core';
+import { checkCheckpoint, checkSampleIds } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import type { ReadWeight } from '../model/stored.ts';
 import { openProgram } from './open-program.ts';
@@ -72,7 +73,9 @@ export async function linearErrors(
   reference: Checkpoint,
   options: LinearErrorsOptions,
 ): Promise<readonly LinearError[]> {
-  const { runtime, ids, adapters = [], signal, onProgress } = options;
+  for (const one of [model, reference]) checkCheckpoint('linearErrors', one);
+  const { runtime, ids, adapters = [], signal, onProgress } = options ?? {};
+  checkSampleIds('linearErrors', ids);
   const original = await openProgram(reference, adapters, 'what errors cost', signal);
   const other = await openProgram(model, adapters, 'what errors cost', signal);
   const { program } = original;
