@@ -1,23 +1,27 @@
 // What callers hand over by mistake is refused with a code, never with an error of the engine.
 
 import { fileURLToPath } from 'node:url';
-import { createRuntime, dequantize, isLowbitError, patchLinears, referenceBackend } from '@lowbit/core';
+import { nf4 } from '@lowbit/bnb';
+import { createRuntime, dequantize, float32Tensor, isLowbitError, patchLinears, quantize, referenceBackend } from '@lowbit/core';
 import { higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
-import { openCheckpoint } from '@lowbit/hub';
+import { openCheckpoint, planQuantization, quantizeCheckpoint } from '@lowbit/hub';
 import { cpu } from '@lowbit/kernels-cpu';
 import {
   benchModel,
   collectImportance,
   createTokenizer,
+  defaultAdapters,
   estimateMemory,
   klDivergence,
   loadModel as loadFrom,
+  loadImageTower,
   loadTokenizer,
   measureSensitivities,
   perplexity,
 } from '@lowbit/models';
 import { expect, test } from 'vitest';
+import * as browserFolders from '../../hub/src/browser.ts';
 import * as allocation from './allocate-model.ts';
 import * as backends from './backends.ts';
 import * as choices from './choices.ts';
@@ -36,6 +40,22 @@ const l: Record<string, Any> = {
   ...{ benchModel, higgs, hqq, klDivergence, openCheckpoint, perplexity },
 };
 const quantizer = hqq({ bits: 4 });
+
+const zeros = (shape: readonly number[]) => float32Tensor(shape, new Float32Array(shape[0]! * shape[1]!));
+const SCORER = { vocab: 8, contextLength: 8, async *logitRows() {} };
+
+/** Calls with what is right but for what is given. */
+function patch({ host = {}, options = {}, ...rest }: Any): Promise<unknown> {
+  const right = { linears: () => [{ path: 'a', shape: [8, 64] }], weight: async () => ({ weight: zeros([8, 64]) }), replace() {} };
+  const runtime = { linear() {}, routine() {} };
+  const rules = 'rules' in rest ? rest.rules : [{ match: 'a', use: quantizer }];
+  return patchLinears({ ...right, ...host }, rules, { runtime, ...options });
+}
+
+async function withTiny(use: (tiny: Any) => Promise<unknown>): Promise<unknown> {
+  await using tiny = await openCheckpoint(TINY);
+  return await use(tiny);
+}
 
 test.each<[string, () => unknown]>([
   ['loadModel()', () => l.loadModel()],
@@ -81,6 +101,33 @@ test.each<[string, () => unknown]>([
   ['createTokenizer()', () => (createTokenizer as Any)()],
   ['dequantize()', () => (dequantize as Any)()],
   ['patchLinears()', () => (patchLinears as Any)()],
+  ['patchLinears(undefined)', () => patchLinears(undefined as Any, [], { runtime: {} as Any })],
+  ['patchLinears({})', () => patchLinears({} as Any, [], { runtime: {} as Any })],
+  ['patchLinears(host without replace)', () => patch({ host: { replace: undefined } })],
+  ['patchLinears(host, undefined)', () => patch({ rules: undefined })],
+  ['patchLinears(host, {})', () => patch({ rules: {} })],
+  ['patchLinears without a runtime', () => patch({ options: { runtime: undefined } })],
+  ['patchLinears of a linear without a path', () => patch({ host: { linears: () => [{ shape: [8, 64] }] } })],
+  ['patchLinears of a weight of another shape', () => patch({ host: { weight: async () => ({ weight: zeros([4, 64]) }) } })],
+  ['patchLinears of a bare tensor', () => patch({ host: { weight: async () => zeros([8, 64]) } })],
+  ['patchLinears of no weight', () => patch({ host: { weight: async () => undefined } })],
+  ["patchLinears with importance: 'random-tokens'", () => patch({ options: { importance: 'random-tokens' } })],
+  [
+    'quantize with importance that is a list',
+    () => quantize(zeros([8, 64]), nf4({ scale: 'search' }), { importance: new Float32Array(64) as Any }),
+  ],
+  ['quantizeCheckpoint(path)', () => quantizeCheckpoint(TINY as Any, { out: '/tmp/never', quantizer, adapters: defaultAdapters })],
+  ['quantizeCheckpoint without adapters', () => withTiny((tiny) => quantizeCheckpoint(tiny, { out: '/tmp/never', quantizer } as Any))],
+  ['planQuantization()', () => (planQuantization as Any)()],
+  ['loadImageTower(path)', () => (loadImageTower as Any)(TINY, {})],
+  ['compareLinears()', () => l.compareLinears()],
+  ['compareLinears(path, path, {})', () => l.compareLinears(TINY, TINY, { backends: [referenceBackend()] })],
+  ['filesFolder()', () => (browserFolders.filesFolder as Any)()],
+  ['urlFolder(base)', () => (browserFolders.urlFolder as Any)('http://localhost/')],
+  ['urlFolder(base, {})', () => browserFolders.urlFolder('http://localhost/', {} as Any)],
+  ['findImportance of ids that are no lists', () => l.findImportance(TINY, { ids: [1, 2, 999999] }, { backends: [referenceBackend()] })],
+  ['findImportance of an unknown id', () => l.findImportance(TINY, { ids: [[1, 2, 999999]] }, { backends: [referenceBackend()] })],
+  ['klDivergence of a broken id', () => l.klDivergence(SCORER, SCORER, [1, 1.5, 2])],
   ['createRuntime()', () => (createRuntime as Any)()],
   ['createRuntime({ backends: [null] })', () => createRuntime({ backends: [null as Any] })],
   ['createRuntime({ backends: [referenceBackend] })', () => createRuntime({ backends: [referenceBackend as Any] })],

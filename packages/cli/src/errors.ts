@@ -18,6 +18,16 @@ export class OutputError extends LowbitError {
   }
 }
 
+/** JSON was cut off: what there is of it was written. */
+export class CutOffError extends LowbitError {
+  override readonly name: string = 'CutOffError';
+  constructor(finishReason: string) {
+    super('ERR_LIMIT', 'the JSON is cut off', {
+      hint: finishReason === 'length' ? 'Give more --max-tokens.' : "The model's context is full: shorten the prompt.",
+    });
+  }
+}
+
 /** A wrong command line. The message is the whole text; `hint` may name the nearest flag. */
 export class UsageError extends LowbitError {
   override readonly name: string = 'UsageError';

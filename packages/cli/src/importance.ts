@@ -151,13 +151,21 @@ async function samplesOf(
   if (source === 'random-tokens') return cut([[...randomTokens(vocab, tokens, seed)]], tokens, sample, []);
   if (source === 'self') return generatedTokens(checkpoint, { ...options, tokens, seed, sample });
   const given = source as { readonly text?: string; readonly ids?: readonly ArrayLike<number>[] };
-  if (given.ids)
+  if (given.ids) {
+    const loose = Array.isArray(given.ids) ? given.ids.find((ids) => typeof ids !== 'object' || ids === null) : given.ids;
+    if (loose !== undefined) {
+      throw new LowbitError('ERR_BAD_ARGUMENT', `ids for importance are lists, one for each text: ${String(loose)} is none`, {
+        hint: 'Pass { ids: [[1, 2, 3]] }.',
+        details: { option: 'ids' },
+      });
+    }
     return cut(
       given.ids.map((ids) => Array.from(ids)),
       tokens,
       sample,
       [],
     );
+  }
   const encoded = encodeText(await loadTokenizer(checkpoint), given.text!);
   const samples = cut(encoded.texts, tokens, sample, encoded.prefixIds);
   if (samples.length > 0) return samples;

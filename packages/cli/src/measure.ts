@@ -107,6 +107,7 @@ export async function compareLinears(
   reference: string,
   options: RunsOn & Omit<LinearErrorsOptions, 'runtime'>,
 ): Promise<readonly LinearError[]> {
+  checkedOptions('compareLinears', options);
   const { runtime, backends, onNote, ...rest } = options;
   await using original = await openModelFolder(reference, { signal: rest.signal });
   await using model = await openModelFolder(path, { signal: rest.signal });

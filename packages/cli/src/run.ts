@@ -3,7 +3,7 @@
 import { CommanderError } from 'commander';
 import pc from 'picocolors';
 import { type CommonOptions, type Context, colored, createContext } from './context.ts';
-import { EXIT, Interrupted, isBrokenPipe, OutputError, renderError, UsageError } from './errors.ts';
+import { CutOffError, EXIT, Interrupted, isBrokenPipe, OutputError, renderError, UsageError } from './errors.ts';
 import { createProgram } from './program.ts';
 
 /** Runs the command line. Never throws: the result is the exit code. */
@@ -22,6 +22,7 @@ export async function run(argv: readonly string[]): Promise<number> {
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok; // --help and --version
     context?.progress.clear();
     if (error instanceof OutputError) return EXIT.failure; // reported by listenForSignals, whoever wrote
+    if (error instanceof CutOffError && context?.json) return EXIT.failure; // stdout has the result, whose finishReason says it
     const separator = argv.indexOf('--');
     const json = context?.json ?? argv.slice(0, separator < 0 ? undefined : separator).includes('--json');
     return report(error instanceof CommanderError ? usageError(error, argv) : error, json);

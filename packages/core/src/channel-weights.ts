@@ -11,7 +11,7 @@ const LEAST = 1e-4;
 function unusable(message: string, importance: Importance): LowbitError {
   return new LowbitError('ERR_BAD_ARGUMENT', message, {
     hint: 'Give what collectImportance made for this linear.',
-    details: { kind: importance.kind, shape: importance.moments.shape },
+    details: { kind: importance.kind, shape: importance.moments?.shape },
   });
 }
 
@@ -22,6 +22,7 @@ function unusable(message: string, importance: Importance): LowbitError {
 export function channelWeights(importance: Importance, shape: Matrix): Float64Array | undefined {
   const inp = shape[1];
   const { kind, moments } = importance;
+  if (!moments) throw unusable('importance must be { kind, moments, rows }', importance);
   const expected = kind === 'matrix' ? [inp, inp] : [inp];
   if (moments.dtype !== 'f32' || moments.shape.length !== expected.length || moments.shape.some((extent, i) => extent !== expected[i])) {
     throw unusable(`importance of ${moments.dtype} [${moments.shape.join(', ')}] is not of a weight with ${inp} inputs`, importance);

@@ -38,6 +38,12 @@ export function modelTypeOf({ model_type: type, architecture, num_features: feat
 
 /** The adapter for what `modelTypeOf` says. Throws ERR_UNSUPPORTED_ARCH. */
 export function adapterFor(config: JsonObject, adapters: readonly ModelAdapter[]): ModelAdapter {
+  if (!Array.isArray(adapters)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'the option adapters must be an array', {
+      hint: 'Pass { adapters: defaultAdapters } of @lowbit/models.',
+      details: { option: 'adapters' },
+    });
+  }
   const type = modelTypeOf(config);
   const found = adapters.find((adapter) => typeof type === 'string' && adapter.modelTypes.includes(type));
   if (found) return found;

@@ -1,6 +1,6 @@
 // Planning the quantization of a checkpoint: core's plan, and the files it becomes.
 
-import { type CheckpointLayout, checkOptionNames, type PlanOptions, planCheckpoint } from '@lowbit/core';
+import { type CheckpointLayout, checkOptionNames, LowbitError, type PlanOptions, planCheckpoint } from '@lowbit/core';
 import type { StoredCheckpoint } from './checkpoint.ts';
 import { BUILTIN_LAYOUTS } from './layouts/builtin.ts';
 import { type Prepared, prepareModel, type QuantizationPlan, WRITE_OPTIONS } from './write-model.ts';
@@ -33,8 +33,15 @@ export const QUANTIZE_OPTIONS = Object.keys({ ...PLAN, ...WRITE_OPTIONS });
  * @throws what core's `planCheckpoint` throws, and ERR_BAD_ARGUMENT for an unknown option
  */
 export async function planQuantization(source: StoredCheckpoint, options: PlanQuantizationOptions): Promise<QuantizationPlan> {
+  checkSource('planQuantization', source);
   checkOptionNames('planQuantization', options, PLAN_OPTIONS);
   return (await prepareQuantization(source, options)).planned;
+}
+
+/** Throws ERR_BAD_ARGUMENT unless `source` is an open checkpoint. */
+export function checkSource(call: string, source: unknown): void {
+  if ((source as Partial<StoredCheckpoint> | undefined)?.source?.entries) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${call} needs an open checkpoint`, { hint: "Pass await openCheckpoint('./model')." });
 }
 
 export async function prepareQuantization(source: StoredCheckpoint, options: PlanQuantizationOptions): Promise<Prepared> {

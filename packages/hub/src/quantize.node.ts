@@ -2,7 +2,7 @@
 
 import { checkOptionNames } from '@lowbit/core';
 import type { FolderCheckpoint } from './checkpoint.node.ts';
-import { type PlanQuantizationOptions, prepareQuantization, QUANTIZE_OPTIONS } from './plan-quantization.ts';
+import { checkSource, type PlanQuantizationOptions, prepareQuantization, QUANTIZE_OPTIONS } from './plan-quantization.ts';
 import type { RemoteCheckpoint } from './remote/checkpoint.ts';
 import { assertApart, checkOut, folderOutput } from './write-model.node.ts';
 import { type QuantizationReport, type WriteModelOptions, writeModel } from './write-model.ts';
@@ -21,6 +21,7 @@ export async function quantizeCheckpoint(
   source: FolderCheckpoint | RemoteCheckpoint,
   options: QuantizeCheckpointOptions,
 ): Promise<QuantizationReport> {
+  checkSource('quantizeCheckpoint', source);
   checkOptionNames('quantizeCheckpoint', options, QUANTIZE_OPTIONS);
   checkOut('quantizeCheckpoint', options.out);
   options.signal?.throwIfAborted();

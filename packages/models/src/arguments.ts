@@ -39,3 +39,21 @@ export function checkIds(call: string, value: unknown): void {
     hint: 'Pass a list of numbers, such as model.tokenizer.encode(text).',
   });
 }
+
+/** Throws ERR_BAD_ARGUMENT unless `value` is a list of images. */
+export function checkImages(call: string, value: unknown): void {
+  if (Array.isArray(value)) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `${call} needs a list of images`, { hint: "Pass [await readFile('cat.jpg')]." });
+}
+
+/** Throws ERR_BAD_ARGUMENT unless `value` is a list of samples, each a list of token ids. */
+export function checkSampleIds(call: string, value: unknown): void {
+  const list = Array.isArray(value) ? value : [undefined];
+  for (const sample of list) {
+    if (typeof sample === 'object' && sample !== null) continue;
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${call} needs ids: a list of texts, each a list of token ids`, {
+      hint: `Pass { ids: [[1, 2, 3]] }${typeof sample === 'number' ? `: token ${sample} stands outside of a list` : ''}.`,
+      details: { option: 'ids' },
+    });
+  }
+}

@@ -16,6 +16,7 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
   const prompt = find<HTMLTextAreaElement>('prompt');
   const send = find<HTMLButtonElement>('send');
   const stop = find<HTMLButtonElement>('stop');
+  const reset = find<HTMLButtonElement>('reset');
   const stats = find('chat-stats');
   const bar = find<HTMLProgressElement>('load-bar');
   const error = find('chat-error');
@@ -81,6 +82,8 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
         { class: 'chat-model' },
         html('span', { class: 'model-name' }, label),
         html('span', { class: 'saved-size' }, `${bytesText(weights)} of weights on the ${backend} backend`),
+        backend.includes('reference') &&
+          html('span', { class: 'saved-size' }, 'This backend is plain TypeScript, and slow. A browser with WebGPU is faster.'),
       ),
       button('Close', { class: 'quiet', 'aria-label': `Close ${label} and give its memory back` }, close),
     );
@@ -88,6 +91,8 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
     transcript.hidden = false;
     composer.hidden = false;
     send.textContent = chats ? 'Send' : 'Continue';
+    reset.textContent = chats ? 'New conversation' : 'New text';
+    prompt.required = true;
     find('prompt-label').textContent = chats ? 'Your message' : 'A text to continue';
     prompt.placeholder = chats ? 'Ask something' : 'Begin a text; the model continues it';
     prompt.value = chats ? '' : EXAMPLE;
@@ -113,7 +118,10 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
     if (text === '' && messages.length === 0) return;
     running = new AbortController();
     clearError(error);
-    if (text !== '') add('user', text, chats);
+    const typed = prompt.value;
+    const before = messages.length;
+    const turn = messages; // a new conversation has a list of its own
+    const said = text === '' ? undefined : add('user', text, chats);
     prompt.value = '';
     const answer = add('assistant', '', chats);
     transcript.setAttribute('aria-busy', 'true'); // read out when it is whole, not token by token
@@ -122,7 +130,7 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
     stop.focus();
     let written = '';
     const keep = () => {
-      if (written !== '') messages.push({ role: 'assistant', content: written });
+      if (written !== '') turn.push({ role: 'assistant', content: written });
       else (answer.closest('.message') ?? answer).remove();
     };
     try {
@@ -145,7 +153,15 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
     } catch (problem) {
       keep();
       if (problem instanceof CallError && problem.aborted) stats.textContent = 'Stopped.';
-      else showError(error, problem);
+      else {
+        // What was refused is no part of the conversation: it goes back to where it can be changed.
+        if (written === '' && messages === turn) {
+          messages.length = before;
+          if (said) (said.closest('.message') ?? said).remove();
+          prompt.value = typed;
+        }
+        showError(error, problem instanceof CallError && problem.code === 'ERR_LIMIT' ? tooLong(problem, before > 0) : problem);
+      }
     } finally {
       running = undefined;
       transcript.removeAttribute('aria-busy');
@@ -154,6 +170,16 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
       if (!composer.hidden) prompt.focus();
       prompt.required = chats || messages.length === 0;
     }
+  });
+  reset.addEventListener('click', () => {
+    running?.abort();
+    messages = [];
+    transcript.replaceChildren();
+    clearError(error);
+    stats.textContent = '';
+    prompt.required = true;
+    announce('A new conversation.');
+    prompt.focus();
   });
   stop.addEventListener('click', () => running?.abort());
   prompt.addEventListener('keydown', (event) => {
@@ -178,6 +204,12 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
     flow.append(part);
     transcript.append(flow);
     return part;
+  }
+
+  /** In words of this page. */
+  function tooLong({ code, message }: CallError, earlier: boolean): CallError {
+    const hint = earlier ? `Shorten it, or press ${reset.textContent}.` : 'Shorten it.';
+    return new CallError({ code, message: `This is too long for the model: ${message}`, hint, aborted: false });
   }
 
   function sampling(): { readonly maxTokens: number; readonly temperature: number } {

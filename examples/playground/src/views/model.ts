@@ -25,7 +25,12 @@ export function createModelPicker(app: App): { choose(source: Source): Promise<v
       announce(`Model ${app.chosen.facts.label} is chosen.`);
       await app.replan();
     } catch (problem) {
-      showError(error, problem); // the model chosen before stays
+      // The one before is let go: what stands below a bad file must not be about another one.
+      app.chosen = undefined;
+      facts.replaceChildren();
+      find('pick-example').hidden = false;
+      await app.replan();
+      showError(error, problem);
     } finally {
       facts.removeAttribute('aria-busy');
     }

@@ -54,13 +54,18 @@ export function createQuantize(app: App): { replan(): Promise<void> } {
 
   async function replan(): Promise<void> {
     const { chosen } = app;
-    if (!chosen) return;
     const turn = ++planning;
+    clearError(error);
+    clearError(planError);
+    if (!chosen) {
+      start.disabled = true;
+      plan.replaceChildren();
+      return;
+    }
     const suggestion = suggestName(chosen.facts.label, settings);
     if (name.value === '' || name.value === named) name.value = suggestion;
     named = suggestion;
     showTaken();
-    clearError(planError);
     start.disabled = true;
     try {
       const made = await app.call('plan', { settings });
@@ -118,11 +123,14 @@ export function createQuantize(app: App): { replan(): Promise<void> } {
       if (problem instanceof CallError && problem.aborted) {
         announce('Cancelled.');
         find('work-text').textContent = '';
+      } else if (problem instanceof CallError && problem.code === 'ERR_OUTPUT_EXISTS') {
+        const { code, message } = problem;
+        showError(error, new CallError({ code, message, hint: 'Choose another name, or tick the box that replaces it.', aborted: false }));
       } else showError(error, problem);
       start.focus();
     } finally {
       running = undefined;
-      start.disabled = false;
+      start.disabled = !app.chosen;
       showTaken();
     }
   });

@@ -2,12 +2,12 @@
 
 import type { LanguageModel } from '@lowbit/models';
 import type { Context } from '../context.ts';
-import { UsageError } from '../errors.ts';
+import { CutOffError, UsageError } from '../errors.ts';
 import { readBytes, readStdin } from '../files.ts';
 import { loadModel } from '../load-model.ts';
 import { plain } from '../table.ts';
 import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
-import { keepingTo, noteCutOff, schemaOf } from './json-schema.ts';
+import { keepingTo, schemaOf } from './json-schema.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
 export interface GenerateOptions extends SamplingOptions, BackendFlags {
@@ -38,10 +38,10 @@ export async function generateCommand(path: string, options: GenerateOptions, co
     const text = images.length > 0 ? withPlaceholders(prompt, images.length, model, context) : prompt;
     const result = await stream(model, { prompt: text, images, ...samplingOf(options), ...keepingTo(schema, model), signal }, context);
     if (result === undefined) return;
-    noteCutOff(schema, result, context);
     const { text: continued, ids, finishReason, usage, timings, seed } = result;
     if (context.json) await context.emit({ text: continued, ids, finishReason, usage, timings, seed, backend: place.used() });
     else context.note(context.dim(statistics(result, place.used())));
+    if (schema !== undefined && finishReason !== 'stop') throw new CutOffError(finishReason);
   } finally {
     await model[Symbol.asyncDispose]();
   }

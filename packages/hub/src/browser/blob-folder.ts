@@ -77,6 +77,8 @@ export interface PathFile {
  * Throws ERR_NOT_FOUND without any files.
  */
 export function filesFolder(files: Iterable<FileLike | PathFile>): ModelFolder {
+  if (typeof files?.[Symbol.iterator] !== 'function')
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'filesFolder needs files', { hint: 'Pass input.files.' });
   const list = [...files].map((one) => ('path' in one ? one : { file: one, path: one.webkitRelativePath || one.name }));
   const [first] = list;
   if (first === undefined) {

@@ -3,7 +3,7 @@
 import { checkOptionNames } from '@lowbit/core';
 import { type OpenCheckpointOptions, openModelFolder, type StoredCheckpoint } from '../checkpoint.ts';
 import type { ModelFolder } from '../folder.ts';
-import { type PlanQuantizationOptions, prepareQuantization, QUANTIZE_OPTIONS } from '../plan-quantization.ts';
+import { checkSource, type PlanQuantizationOptions, prepareQuantization, QUANTIZE_OPTIONS } from '../plan-quantization.ts';
 import { type QuantizationReport, type WriteModelOptions, writeModel } from '../write-model.ts';
 import type { BrowserStore } from './store.ts';
 import { createStoreSink } from './store-output.ts';
@@ -54,6 +54,7 @@ export async function quantizeCheckpoint(
   source: StoredCheckpoint,
   { store, ...options }: QuantizeCheckpointOptions,
 ): Promise<QuantizationReport> {
+  checkSource('quantizeCheckpoint', source);
   checkOptionNames('quantizeCheckpoint', options, QUANTIZE_OPTIONS);
   options.signal?.throwIfAborted();
   const { files, state } = source.source;

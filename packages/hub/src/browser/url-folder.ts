@@ -16,7 +16,14 @@ export interface UrlFolderOptions {
  * reading: ERR_IO for a server that cannot be reached, answers with an error or other bytes than were asked for, or ignores ranges; ERR_BAD_CHECKPOINT for
  * a file of another size or one that changes while it is read. No more than the announced bytes are taken from a server.
  */
-export function urlFolder(base: string | URL, { files }: UrlFolderOptions): ModelFolder {
+export function urlFolder(base: string | URL, options: UrlFolderOptions): ModelFolder {
+  const files = options?.files;
+  if (typeof files !== 'object' || files === null) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'urlFolder needs the option files', {
+      hint: "Pass the bytes of every file: { files: { 'config.json': 633, ... } }.",
+      details: { option: 'files' },
+    });
+  }
   const root = new URL(base, browser.location?.href);
   if (!root.pathname.endsWith('/')) root.pathname += '/';
   const label = root.href.replace(/\/$/, '');

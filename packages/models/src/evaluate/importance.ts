@@ -1,7 +1,7 @@
 // What an error in each linear of a checkpoint costs, measured by running sample tokens through it layer by layer.
 
 import type { CallOptions, Checkpoint, Importance, ModelAdapter, Runtime } from '@lowbit/core';
-import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
+import { checkCheckpoint, checkLoadingRuntime, checkSampleIds } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import { collectImportance } from './collect-importance.ts';
 import { openProgram } from './open-program.ts';
@@ -30,6 +30,7 @@ export async function checkpointImportance(
 ): Promise<ReadonlyMap<string, Importance>> {
   checkCheckpoint('checkpointImportance', checkpoint);
   checkLoadingRuntime('checkpointImportance', options?.runtime);
+  checkSampleIds('checkpointImportance', options.ids);
   const { runtime, ids, kind = 'diagonal', adapters = [], signal, onProgress } = options;
   const model = await openProgram(checkpoint, adapters, 'what errors cost', signal);
   return collectImportance(model.program, {

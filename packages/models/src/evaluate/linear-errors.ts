@@ -21,7 +21,7 @@ import {
   type Runtime,
   toFloat32,
 } from '@lowbit/core';
-import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
+import { checkCheckpoint, checkLoadingRuntime, checkSampleIds } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import type { ReadWeight } from '../model/stored.ts';
 import { openProgram } from './open-program.ts';
@@ -82,8 +82,9 @@ export async function linearErrors(
 ): Promise<readonly LinearError[]> {
   for (const one of [model, reference]) checkCheckpoint('linearErrors', one);
   checkOptionNames('linearErrors', options, OPTIONS);
-  checkLoadingRuntime('linearErrors', options.runtime);
+  checkLoadingRuntime('linearErrors', options?.runtime);
   const { runtime, ids, adapters = [], signal, onProgress } = options;
+  checkSampleIds('linearErrors', ids);
   const original = await openProgram(reference, adapters, 'what errors cost', signal);
   const other = await openProgram(model, adapters, 'what errors cost', signal);
   const { program } = original;

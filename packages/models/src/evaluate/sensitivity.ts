@@ -15,7 +15,7 @@ import {
   type Runtime,
 } from '@lowbit/core';
 import { fitSensitivity, type SensitivityPoint } from '../allocation/index.ts';
-import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
+import { checkCheckpoint, checkLoadingRuntime, checkSampleIds } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import { openProgram } from './open-program.ts';
 import { Carrier, STEP_SEQUENCES, type Variant } from './variants.ts';
@@ -88,6 +88,7 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
   if (model.program.outputs.logits === undefined) {
     throw new LowbitError('ERR_UNSUPPORTED_ARCH', `${checkpoint.label} gives no logits, so there is nothing to compare`);
   }
+  checkSampleIds('measureSensitivities', options.ids);
   const samples = options.ids.map((sample) => tokenIds(sample, model));
   checkSamples(samples, metric);
   const paths = chosenPaths(model, options.linears, checkpoint.label);

@@ -48,7 +48,10 @@ export function evaluationWindows(ids: ArrayLike<number>, options: WindowOptions
     if (dropPartial && end - begin < body) break;
     const window = new Uint32Array(prefixIds.length + end - begin);
     window.set(prefixIds);
-    for (let i = begin; i < end; i++) window[prefixIds.length + i - begin] = ids[i]!;
+    for (let i = begin, at = prefixIds.length; i < end; i++, at++) {
+      window[at] = ids[i]!;
+      if (window[at] !== ids[i]) throw bad(`token ${ids[i]} at ${i} is no token id`);
+    }
     const from = Math.max(1, prefixIds.length + scored - begin);
     if (from < window.length) windows.push({ ids: window, from, to: window.length });
     scored = end;

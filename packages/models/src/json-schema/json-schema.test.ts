@@ -170,6 +170,23 @@ describe('a schema as people write it', () => {
     for (let seed = 0; seed < 20; seed++) seen.add(check(one, shape, seed, 50).includes('circle') ? 'circle' : 'box');
     expect([...seen].sort()).toEqual(['box', 'circle']);
   });
+  test('a model that likes blanks best does not go on with them', () => {
+    const bytes = one.tokenizer.tokenBytes();
+    const blanks = new Map(bytes.flatMap((token, id) => (token?.every((byte) => byte <= 0x20) ? [[id, token.length] as const] : [])));
+    const process = jsonSchema(one, { type: 'object', properties: { a: { enum: [1] } }, required: ['a'] });
+    const tokens: number[] = [];
+    while (tokens.at(-1) !== one.endIds[0] && tokens.length < 200) {
+      const scores = Float64Array.from({ length: one.size }, (_, id) => (blanks.has(id) ? 100 - blanks.get(id)! : 0));
+      process(scores, { tokens, prompt: 0 });
+      tokens.push(scores.indexOf(scores.reduce((a, b) => Math.max(a, b))));
+    }
+    const text = tokens
+      .slice(0, -1)
+      .map((id) => String.fromCharCode(...(bytes[id] ?? [])))
+      .join('');
+    expect(JSON.parse(text)).toEqual({ a: 1 });
+    expect(text.length).toBeLessThan(60);
+  });
   test('one processor serves several texts, in turns and anew', () => {
     const process = jsonSchema(one, { enum: ['ab', 'cd'] });
     const bytes = one.tokenizer.tokenBytes();

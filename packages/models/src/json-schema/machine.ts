@@ -59,18 +59,22 @@ export const DONE: Frame = { kind: 'done' };
 const MAX_FRAMES = 256;
 const QUOTE = 0x22;
 const NO_MORE: Blanks = 1;
-const MAX_INDENT = 20;
+/** After a line end; one more for each blank of the indentation. */
+const LINE: Blanks = 2;
 
-/** Where a text begins. */
+/** Where a text begins: no line ends stand before the value. */
 export function beginning(schema: Schema): readonly Frame[] {
   return [{ kind: 'value', schema, blanks: 0, depth: 0, after: DONE }];
 }
 
-/** Between two parts stands nothing, a space, or up to two line ends and an indentation; -1 for what is no blank there. */
-function blank(blanks: Blanks, byte: number): Blanks {
-  if (byte === 0x20) return blanks === 0 ? NO_MORE : blanks >= 2 && blanks < 4 + MAX_INDENT ? Math.max(blanks, 3) + 1 : -1;
-  if (byte === 0x0a) return blanks === 0 ? 2 : blanks === 2 ? 3 : -1;
-  return byte === 0x09 && blanks >= 2 && blanks < 4 + MAX_INDENT ? Math.max(blanks, 3) + 1 : -1;
+/**
+ * Between two parts stands nothing, a space, or one line end and an indentation of spaces or tabs: as many as two for each bracket that is open, and two. A
+ * small model otherwise goes on with blanks, of which it is sure, until its tokens are spent. -1 for what is no blank there.
+ */
+function blank(blanks: Blanks, byte: number, depth: number): Blanks {
+  if (byte === 0x0a) return blanks === 0 && depth > 0 ? LINE : -1;
+  if (byte === 0x20 && blanks === 0) return NO_MORE;
+  return (byte === 0x20 || byte === 0x09) && blanks >= LINE && blanks < LINE + 2 * depth + 2 ? blanks + 1 : -1;
 }
 
 const fits = (schema: Schema, depth: number): boolean => schema.depth + depth <= MAX_DEPTH;
@@ -112,7 +116,7 @@ export class Machine {
       case 'done':
         return;
       case 'value': {
-        const blanks = blank(frame.blanks, byte);
+        const blanks = blank(frame.blanks, byte, frame.depth);
         if (blanks >= 0) out.push({ ...frame, blanks });
         else
           for (const value of valuesOf(frame.schema)) if (fits(value, frame.depth)) this.#begin(value, byte, frame.depth, frame.after, out);
@@ -149,7 +153,7 @@ export class Machine {
         this.#key(frame, byte, out);
         return;
       case 'colon': {
-        const blanks = blank(frame.blanks, byte);
+        const blanks = blank(frame.blanks, byte, 0);
         if (blanks >= 0) out.push({ ...frame, blanks });
         else if (byte === 0x3a) out.push({ kind: 'value', schema: frame.value, blanks: 0, depth: frame.in.depth, after: frame.in });
         return;
@@ -196,7 +200,7 @@ export class Machine {
 
   #array(frame: ArrayFrame, byte: number, out: Frame[]): void {
     const { schema, count, depth, after } = frame;
-    const blanks = blank(frame.blanks, byte);
+    const blanks = blank(frame.blanks, byte, frame.depth);
     if (blanks >= 0) {
       out.push({ ...frame, blanks });
       return;
@@ -217,7 +221,7 @@ export class Machine {
 
   #object(frame: ObjectFrame, byte: number, out: Frame[]): void {
     const { schema, stage, after } = frame;
-    const blanks = blank(frame.blanks, byte);
+    const blanks = blank(frame.blanks, byte, frame.depth);
     if (blanks >= 0) out.push({ ...frame, blanks });
     else if (byte === 0x7d) {
       if (stage !== 'comma' && satisfied(frame)) out.push(after);

@@ -15,6 +15,7 @@ import {
   type Runtime,
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
+import { checkCheckpoint, checkImages, checkLoadingRuntime } from '../arguments.ts';
 import type { ImageInput } from '../images/image.ts';
 import { readPreparation } from '../images/preparation.ts';
 import type { ModelMemory } from './language-model.ts';
@@ -52,7 +53,9 @@ const OPTIONS = Object.keys({
  * const [cat] = await tower.embed([await readFile('cat.jpg')]); // f32 [1, 512]
  */
 export async function loadImageTower(checkpoint: Checkpoint, options: LoadImageTowerOptions): Promise<ImageTower> {
+  checkCheckpoint('loadImageTower', checkpoint);
   checkOptionNames('loadImageTower', options, OPTIONS);
+  checkLoadingRuntime('loadImageTower', options.runtime);
   const { runtime, adapters = [], dtype, observe, signal, onProgress } = options;
   signal?.throwIfAborted();
   const { config, label } = checkpoint;
@@ -107,7 +110,7 @@ export class ImageTower implements LinearHost, AsyncDisposable {
   }
 
   /** All outputs for each image, and what was observed at loading: `last_hidden_state`, `pooler_output`, `features`, ... f32 [rows, width]. */
-  forward(
+  async forward(
     images: readonly ImageInput[],
     options: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<readonly Readonly<Record<string, HostTensor>>[]> {
@@ -115,7 +118,11 @@ export class ImageTower implements LinearHost, AsyncDisposable {
   }
 
   /** Images as the tower takes them, f32 [channels, height, width]: `embed` takes them, too. */
-  prepare(images: readonly ImageInput[], options: { readonly signal?: AbortSignal | undefined } = {}): Promise<readonly HostTensor[]> {
+  async prepare(
+    images: readonly ImageInput[],
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<readonly HostTensor[]> {
+    checkImages('a tower', images);
     return prepareImages(this.#parts.tower, images, options.signal);
   }
 
@@ -160,6 +167,7 @@ export class ImageTower implements LinearHost, AsyncDisposable {
     images: readonly ImageInput[],
     options: { readonly signal?: AbortSignal | undefined; readonly outputs: readonly string[] },
   ): Promise<readonly Readonly<Record<string, HostTensor>>[]> {
+    checkImages('a tower', images);
     const { tower } = this.#parts;
     const results: Readonly<Record<string, HostTensor>>[] = [];
     for (const image of images) {
