@@ -3,6 +3,7 @@ export { checkLinearBias, checkLinearUse, checkOperands } from './backend/checks
 export { type CountedExecutable, Holdings } from './backend/holdings.ts';
 export { OP_NAMES } from './backend/ops.ts';
 export { relativeBiasTable } from './backend/relative-bias.ts';
+export { type RopeInForce, ropeInForce } from './backend/rope.ts';
 export { checkShortened, SequenceTable } from './backend/sequences.ts';
 export { type DeviceMemory, hostMemory, Slots } from './backend/slots.ts';
 export { injectedRows, inputRows } from './backend/step-rows.ts';

@@ -1,6 +1,6 @@
 // What a step brings, as one block of bytes: `Step` of native/kernels/step.cuh.
 
-import { injectedRows, inputRows, type Rope, type SequenceState, type Share, type StepPlan } from '@lowbit/core';
+import { injectedRows, inputRows, type Rope, ropeInForce, type SequenceState, type Share, type StepPlan } from '@lowbit/core';
 import type { NamedRows } from './lower.ts';
 
 /** Keys and values of a sequence in one cache, as the step sees them. */
@@ -62,7 +62,7 @@ export function stepBlock({ plan, ropes, named, caches }: Parts): Uint8Array {
   for (const [r, rope] of ropes.entries()) {
     for (const [s, share] of shares.entries()) {
       for (const [kind, length] of [share.length, share.encoder.count].entries()) {
-        const { key, frequencies } = inForce(rope, length);
+        const { key, frequencies } = ropeInForce(rope, length);
         const name = `${r} ${key}`;
         let where = lists.get(name);
         if (where === undefined) {
@@ -133,24 +133,6 @@ function cacheTable(views: readonly CacheView[]): Uint8Array {
     view.setInt32(24 * i + 20, before, true);
   }
   return bytes;
-}
-
-/** Frequencies for a sequence that is `length` long, and what they depend on. As packages/core/src/reference/rope.ts. */
-function inForce(rope: Rope, length: number): { readonly key: string; readonly frequencies: () => readonly number[] } {
-  switch (rope.kind) {
-    case 'fixed':
-      return { key: '', frequencies: () => rope.frequencies };
-    case 'long': {
-      const short = length <= rope.original;
-      return { key: short ? 'short' : 'long', frequencies: () => (short ? rope.short : rope.long) };
-    }
-    case 'dynamic': {
-      const { base, dim, factor, original } = rope;
-      const growth = length <= original ? 1 : (factor * length) / original - (factor - 1);
-      const grown = base * growth ** (dim / (dim - 2));
-      return { key: String(grown), frequencies: () => Array.from({ length: dim / 2 }, (_, i) => grown ** ((-2 * i) / dim)) };
-    }
-  }
 }
 
 /** For each token the row of the values that replaces it, or -1; and the values. */

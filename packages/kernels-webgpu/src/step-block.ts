@@ -1,6 +1,6 @@
 // What a step brings, as one block of words: `STEP` of wgsl/kernel.ts says where what is.
 
-import { injectedRows, inputRows, type Rope, type SequenceState, type Share, type StepPlan } from '@lowbit/core';
+import { injectedRows, inputRows, type Rope, ropeInForce, type SequenceState, type Share, type StepPlan } from '@lowbit/core';
 import { SHARE_WORDS, STEP } from './wgsl/kernel.ts';
 
 /** Keys and values of a sequence in one cache, as the step sees them. */
@@ -127,11 +127,12 @@ function positionsOf(
 /** Cosine and sine of each row and pair, times the factor of the rotation. In float64: a GPU's angles of long sequences are not exact. */
 function angles(rope: Rope, domain: Rotation['rows'], shares: Shares, positions: Uint32Array): Float32Array {
   const pairs = pairsOf(rope);
-  const scale = rope.kind === 'dynamic' ? 1 : rope.scale;
   const values = new Float32Array(positions.length * pairs * 2);
   for (const share of shares) {
     const { from, count } = share[domain];
-    const frequencies = inForce(rope, domain === 'encoder' ? share.encoder.count : share.length);
+    const force = ropeInForce(rope, domain === 'encoder' ? share.encoder.count : share.length);
+    const { scale } = force;
+    const frequencies = force.frequencies();
     for (let row = from; row < from + count; row++) {
       for (let i = 0; i < pairs; i++) {
         const angle = positions[row]! * frequencies[i]!;
@@ -146,22 +147,6 @@ function angles(rope: Rope, domain: Rotation['rows'], shares: Shares, positions:
 function pairsOf(rope: Rope): number {
   if (rope.kind === 'dynamic') return rope.dim / 2;
   return rope.kind === 'fixed' ? rope.frequencies.length : rope.short.length;
-}
-
-/** Frequencies for a sequence that is `length` long. As packages/core/src/reference/rope.ts. */
-function inForce(rope: Rope, length: number): readonly number[] {
-  switch (rope.kind) {
-    case 'fixed':
-      return rope.frequencies;
-    case 'long':
-      return length <= rope.original ? rope.short : rope.long;
-    case 'dynamic': {
-      const { base, dim, factor, original } = rope;
-      const growth = length <= original ? 1 : (factor * length) / original - (factor - 1);
-      const grown = base * growth ** (dim / (dim - 2));
-      return Array.from({ length: dim / 2 }, (_, i) => grown ** ((-2 * i) / dim));
-    }
-  }
 }
 
 /** For each token the row of the values that replaces it, or -1; and the values. */

@@ -1,5 +1,6 @@
 // Runs one operation of a program on whole row tensors. What the operations mean is in the files beside this one; here is only who reads what.
 
+import { ropeInForce } from '../backend/rope.ts';
 import { elements, toFloat32 } from '../dtype.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Attend, Op, Program, RowDomain, TensorId } from '../spec/program.ts';
@@ -8,7 +9,7 @@ import type { Share, Span, StepPlan } from './batch.ts';
 import { activate, add, gate, scale, slice, softcap } from './elementwise.ts';
 import type { ReferenceLinear } from './linear.ts';
 import { norm } from './norm.ts';
-import { ropeAt, rotateRow } from './rope.ts';
+import { rotateRow } from './rope.ts';
 import type { Rotations } from './rotation.ts';
 import { combine, route } from './routing.ts';
 import type { Sequences } from './sequences.ts';
@@ -82,7 +83,10 @@ export function runOp(op: Op, state: StepState): readonly Values[] {
       const out = floats(state, op.x).slice();
       const rope = program.ropes[op.rope]!;
       const inForce = new Map(
-        state.plan.shares.map((share) => [share, ropeAt(rope, rows === 'encoder' ? share.encoder.count : share.length)]),
+        state.plan.shares.map((share) => {
+          const { scale, frequencies } = ropeInForce(rope, rows === 'encoder' ? share.encoder.count : share.length);
+          return [share, { scale, frequencies: frequencies() }];
+        }),
       );
       eachRow(state, rows, (row, position, share) => {
         rotateRow(out.subarray(row * width, (row + 1) * width), op.heads, op.dim, op.style, position, inForce.get(share)!);

@@ -1,23 +1,4 @@
-// Rotary position embedding (arXiv:2104.09864) with the published ways to stretch it.
-
-import type { Rope } from '../spec/program.ts';
-
-/** Frequencies in force and the factor on cos and sin, for a sequence that is `length` positions long at this step. */
-export function ropeAt(rope: Rope, length: number): { readonly frequencies: readonly number[]; readonly scale: number } {
-  switch (rope.kind) {
-    case 'fixed':
-      return rope;
-    case 'long':
-      return { frequencies: length <= rope.original ? rope.short : rope.long, scale: rope.scale };
-    case 'dynamic': {
-      // NTK-aware scaling of the base by the length reached, as transformers' `dynamic` rope type.
-      const { dim, factor, original } = rope;
-      const growth = length <= original ? 1 : (factor * length) / original - (factor - 1);
-      const base = rope.base * growth ** (dim / (dim - 2));
-      return { frequencies: Array.from({ length: dim / 2 }, (_, i) => base ** ((-2 * i) / dim)), scale: 1 };
-    }
-  }
-}
+// Rotary position embedding (arXiv:2104.09864): pairs of dimensions are turned.
 
 /** Rotates one row in place: the first `dim` elements of each of `heads` parts, by position * frequency. */
 export function rotateRow(
