@@ -124,7 +124,9 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
     // What cannot be quantized is refused before the model is run for it.
     if (runs) {
       const { quantizer = hqq(), rules, adapters, dtype, layout, layouts, codecs, signal } = rest;
-      await planQuantization(checkpoint, planOptions({ quantizer, rules, adapters, dtype, layout, layouts, codecs, signal }, checkpoint));
+      const lists = { ...(rules && { rules }), ...(adapters && { adapters }), ...(layouts && { layouts }), ...(codecs && { codecs }) };
+      const asked = { quantizer, ...lists, ...(dtype && { dtype }), ...(layout && { layout }), ...(signal && { signal }) };
+      await planQuantization(checkpoint, planOptions(asked, checkpoint));
     }
     const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
     const { importance, report: importanceReport } =

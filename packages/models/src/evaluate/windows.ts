@@ -50,7 +50,8 @@ export function evaluationWindows(ids: ArrayLike<number>, options: WindowOptions
     window.set(prefixIds);
     for (let i = begin, at = prefixIds.length; i < end; i++, at++) {
       window[at] = ids[i]!;
-      if (window[at] !== ids[i]) throw bad(`token ${ids[i]} at ${i} is no token id`);
+      if (window[at] !== ids[i])
+        throw bad(`token ${ids[i]} at ${i} is no token id`, 'Pass whole numbers from 0, as the tokenizer gives them.');
     }
     const from = Math.max(1, prefixIds.length + scored - begin);
     if (from < window.length) windows.push({ ids: window, from, to: window.length });
