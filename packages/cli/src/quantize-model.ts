@@ -123,8 +123,11 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   try {
     // What cannot be quantized is refused before the model is run for it.
     if (runs) {
-      const { quantizer = hqq(), rules, adapters, dtype, layout, layouts, codecs, signal } = rest;
-      await planQuantization(checkpoint, planOptions({ quantizer, rules, adapters, dtype, layout, layouts, codecs, signal }, checkpoint));
+      const { quantizer, rules, adapters, dtype, layout, layouts, codecs } = rest;
+      const asked = Object.entries({ quantizer, rules, adapters, dtype, layout, layouts, codecs }).filter(
+        ([, value]) => value !== undefined,
+      );
+      await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint));
     }
     const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
     const { importance, report: importanceReport } =
