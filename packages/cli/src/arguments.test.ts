@@ -21,7 +21,7 @@ import {
   perplexity,
 } from '@lowbit/models';
 import { expect, test } from 'vitest';
-import * as browserFolders from '../../hub/src/browser.ts';
+import * as browserFolders from '@lowbit/hub/browser';
 import * as allocation from './allocate-model.ts';
 import * as backends from './backends.ts';
 import * as choices from './choices.ts';

@@ -123,10 +123,11 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   try {
     // What cannot be quantized is refused before the model is run for it.
     if (runs) {
-      const { quantizer = hqq(), rules, adapters, dtype, layout, layouts, codecs, signal } = rest;
-      const lists = { ...(rules && { rules }), ...(adapters && { adapters }), ...(layouts && { layouts }), ...(codecs && { codecs }) };
-      const asked = { quantizer, ...lists, ...(dtype && { dtype }), ...(layout && { layout }), ...(signal && { signal }) };
-      await planQuantization(checkpoint, planOptions(asked, checkpoint));
+      const { quantizer, rules, adapters, dtype, layout, layouts, codecs } = rest;
+      const asked = Object.entries({ quantizer, rules, adapters, dtype, layout, layouts, codecs }).filter(
+        ([, value]) => value !== undefined,
+      );
+      await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint));
     }
     const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
     const { importance, report: importanceReport } =
