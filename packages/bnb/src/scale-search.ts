@@ -26,7 +26,7 @@ export interface SearchedRun {
   readonly channels: Float64Array | undefined;
 }
 
-/** Scales of the blocks of a run: f32 [ceil(length / size)]. A block of zeros has 0, one that holds NaN or infinity NaN. */
+/** Scales of the blocks of a run: f32 [ceil(length / size)]. A block of zeros has 0, one that holds NaN has NaN and one that holds infinity Infinity, which whoever packs them refuses. */
 export function searchScales({ values, size, from, channels }: SearchedRun, finder: CellFinder): Float32Array {
   const scales = new Float32Array(Math.ceil(values.length / size));
   const weights = new Float64Array(size).fill(1);

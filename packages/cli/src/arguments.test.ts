@@ -6,6 +6,7 @@ import { createRuntime, dequantize, float32Tensor, isLowbitError, patchLinears, 
 import { higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
 import { openCheckpoint, planQuantization, quantizeCheckpoint } from '@lowbit/hub';
+import * as browserFolders from '@lowbit/hub/browser';
 import { cpu } from '@lowbit/kernels-cpu';
 import {
   benchModel,
@@ -21,7 +22,7 @@ import {
   perplexity,
 } from '@lowbit/models';
 import { expect, test } from 'vitest';
-import * as browserFolders from '@lowbit/hub/browser';
+
 import * as allocation from './allocate-model.ts';
 import * as backends from './backends.ts';
 import * as choices from './choices.ts';
@@ -122,9 +123,6 @@ test.each<[string, () => unknown]>([
   ['loadImageTower(path)', () => (loadImageTower as Any)(TINY, {})],
   ['compareLinears()', () => l.compareLinears()],
   ['compareLinears(path, path, {})', () => l.compareLinears(TINY, TINY, { backends: [referenceBackend()] })],
-  ['filesFolder()', () => (browserFolders.filesFolder as Any)()],
-  ['urlFolder(base)', () => (browserFolders.urlFolder as Any)('http://localhost/')],
-  ['urlFolder(base, {})', () => browserFolders.urlFolder('http://localhost/', {} as Any)],
   ['findImportance of ids that are no lists', () => l.findImportance(TINY, { ids: [1, 2, 999999] }, { backends: [referenceBackend()] })],
   ['findImportance of an unknown id', () => l.findImportance(TINY, { ids: [[1, 2, 999999]] }, { backends: [referenceBackend()] })],
   ['klDivergence of a broken id', () => l.klDivergence(SCORER, SCORER, [1, 1.5, 2])],

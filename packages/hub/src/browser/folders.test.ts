@@ -30,6 +30,11 @@ describe('chosen files', () => {
     }
   });
 
+  it('are refused where there is no list of them', async () => {
+    for (const call of [() => filesFolder(undefined as never), () => urlFolder('http://localhost/', {} as never)])
+      expect((await failure(call)).code).toBe('ERR_BAD_ARGUMENT');
+  });
+
   it('are refused by name: none, no config.json, names out of the folder', async () => {
     expect((await failure(() => filesFolder([]))).code).toBe('ERR_NOT_FOUND');
     expect((await failure(() => openCheckpoint(filesFolder([file('notes.txt', CONFIG)])))).message).toMatch(/no config\.json/);
