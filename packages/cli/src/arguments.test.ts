@@ -6,7 +6,6 @@ import { createRuntime, dequantize, float32Tensor, isLowbitError, patchLinears, 
 import { higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
 import { openCheckpoint, planQuantization, quantizeCheckpoint } from '@lowbit/hub';
-import * as browserFolders from '@lowbit/hub/browser';
 import { cpu } from '@lowbit/kernels-cpu';
 import {
   benchModel,
