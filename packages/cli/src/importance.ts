@@ -60,6 +60,8 @@ export interface FindImportanceOptions extends CallOptions, RunsOn {
   readonly tokens?: number | undefined;
 }
 
+const NONE: FoundImportance = { importance: undefined, report: { from: 'none', tokens: 0, estimated: [], why: null } };
+
 /**
  * Importance of every linear of a model folder, for `quantizeModel`. The same folder gives the same numbers on the same backend; others differ in last digits.
  * One layer's weights are in memory at a time, with `self` first the whole model. An architecture that cannot be run on a text gets the estimate from weights, one that no adapter
@@ -76,6 +78,8 @@ export async function findImportance(
   options: FindImportanceOptions = {},
 ): Promise<FoundImportance> {
   checkedOptions('findImportance', options);
+  // Nothing is opened, and no model of the Hub is fetched, for what reads nothing.
+  if (source === 'none' && typeof path === 'string' && path !== '') return NONE;
   await using checkpoint = await openModelFolder(path, { signal: options.signal });
   return await importanceOf(checkpoint, source, options);
 }
@@ -88,7 +92,7 @@ export async function importanceOf(
 ): Promise<FoundImportance> {
   const { adapters, signal, onProgress } = options;
   const from = nameOf(source);
-  if (from === 'none') return { importance: undefined, report: { from, tokens: 0, estimated: [], why: null } };
+  if (from === 'none') return NONE;
   try {
     if (from === 'weights') return await fromWeights(checkpoint, null, options);
     await using own = await runtimeOf(options);
