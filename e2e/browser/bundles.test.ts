@@ -84,8 +84,9 @@ const BUNDLERS: Readonly<Record<string, (outDir: string) => Promise<unknown>>> =
     }),
 };
 
-/** Kilobytes, gzipped, of all scripts that a build makes: model runtime, all its layouts and the tokenizer. Measured: 121 (webpack) to 126, and a tenth. */
-const BUDGET = 139;
+/** Kilobytes, gzipped, of all scripts that a build makes: model runtime with its decoders of images, all layouts and the tokenizer. Measured: 141 (webpack) to 146, and
+ * a tenth; 121 to 126 before models looked at images. */
+const BUDGET = 160;
 
 describe.each(Object.entries(BUNDLERS))('%s', (_, bundle) => {
   it('builds a page that writes what Node writes', async (context) => {

@@ -178,7 +178,9 @@ describe('the playground', () => {
       const error = page.locator('#model-error');
       await error.waitFor();
       expect(await error.textContent()).toMatch(/has no config\.json\..*Pass the folder that holds it.*ERR_NOT_FOUND/);
-      expect(await page.locator('.model-name').first().textContent()).toBe('tiny-llama'); // the one before stays
+      // The one before is let go.
+      expect(await page.locator('#model-facts .model-name').count()).toBe(0);
+      expect(await page.locator('#quantize').isDisabled()).toBe(true);
 
       await writeFile(join(folder, 'config.json'), '{"model_type": "llama"}');
       await writeFile(join(folder, 'model.safetensors'), 'not what it says');
@@ -187,6 +189,8 @@ describe('the playground', () => {
     } finally {
       await rm(folder, { recursive: true, force: true });
     }
+    await page.click('#pick-example');
+    await page.locator('#model-facts .model-name', { hasText: 'tiny-llama' }).waitFor();
     await quantize('taken');
     await page.click('#quantize');
     await page.locator('#quantize-error', { hasText: /taken is saved already/ }).waitFor();
