@@ -1,6 +1,6 @@
 // Each published package as an archive: what is in it, what it asks for, and what linters of packages say.
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -78,14 +78,12 @@ describe.each(publishedPackages().map((folder) => ({ name: basename(folder), fol
   });
 });
 
-/** The folder of an installed package. */
+/** The folder of an installed package, itself and no link to it: what it depends on is beside that. */
 function resolved(name: string, from: string): string {
   const places = createRequire(join(from, 'package.json')).resolve.paths(name) ?? [];
-  const home = places
-    .map((place) => join(place, name))
-    .find((path) => readdirSync(join(path, '..'), { withFileTypes: true }).some((entry) => entry.name === basename(name)));
+  const home = places.map((place) => join(place, name)).find((path) => existsSync(join(path, 'package.json')));
   if (home === undefined) throw new Error(`${name} is not installed for ${from}`);
-  return home;
+  return realpathSync(home);
 }
 
 it('linters of packages find nothing in any', (context) => {
