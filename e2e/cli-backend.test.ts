@@ -189,8 +189,8 @@ describe('backends of third parties', () => {
 
   it('refuses instructions that there are not', async () => {
     const { code, json } = await lowbitJson(generate(TINY, '--backend', 'cpu', '--isa', 'mmx'));
-    expect(json.error).toMatchObject({ code: 'ERR_BAD_ARGUMENT', hint: expect.stringContaining('scalar') });
-    expect(code).toBe(1);
+    expect(json.error).toMatchObject({ code: 'ERR_USAGE', hint: expect.stringContaining('scalar') });
+    expect(code).toBe(2);
   });
 });
 
