@@ -52,9 +52,9 @@ it('takes settings from rules, and what they leave out from the flags', async ()
 });
 
 it.each([
-  [['-b', '8'], 1, /higgs: bits cannot be 8.*\nhint: Use 2, 3 or 4/],
-  [['-g', 'none'], 1, /higgs has no blocks of whole rows.*\nhint: .*power of two/],
-  [['-g', '1024'], 1, /groupSize cannot be 1024.*\nhint: .*512/],
+  [['-b', '8'], 2, /bits cannot be 8.*\nhint: Use 2, 3 or 4/],
+  [['-g', 'none'], 2, /higgs has no blocks of whole rows.*\nhint: .*power of two/],
+  [['-g', '1024'], 2, /--group cannot be 1024.*\nhint: .*512/],
   [['--hadamard-size', '768'], 2, /"768" is not a power of two up to 32768/],
   [['--p', '3'], 2, /"3" is not one of 2, 1/],
   [['--axis', '0'], 2, /--axis is for hqq, not for higgs/],

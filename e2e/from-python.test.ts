@@ -103,6 +103,11 @@ it('runs the snippets of the README of @lowbit/bnb', async () => {
   const seen: unknown[] = [];
   const last = 'seen.push(y.dtype, y.shape, Object.keys(state).length, again.quantType, eight.outliers);';
   const [weight, bias, x] = [seededTensor(1, [128, 256], 0.1), seededTensor(2, [128]), seededTensor(3, [2, 3, 256])];
-  await runBody(block(snippets[0]!) + block(snippets[1]! + last), { weight, bias, x, seen });
+  const moments = core.float32Tensor(
+    [256],
+    core.toFloat32(seededTensor(4, [256])).map((value) => value * value),
+  );
+  const importance = { kind: 'diagonal', moments, rows: 1 };
+  await runBody(block(snippets[0]!) + block(snippets[1]! + last), { weight, bias, x, seen, importance });
   expect(seen).toEqual(['f32', [2, 3, 128], 7, 'nf4', { products: 1, columns: 0 }]);
 });

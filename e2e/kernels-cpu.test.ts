@@ -156,18 +156,19 @@ describe('models on the native backend', () => {
   it('survives threads of JavaScript that end in the middle of a step', async (context) => {
     addon(context);
     const addonPath = fileURLToPath(new URL('../packages/kernels-cpu/build/Release/lowbit_cpu.node', import.meta.url));
+    // So many operations that a step is still running when this thread, on a busy machine, gets to end it.
     const code = `
       const { parentPort } = require('node:worker_threads');
       const native = require(${JSON.stringify(addonPath)});
       const machine = native.openMachine('scalar', 2);
-      const weight = native.createWeight({ kind: 'dense', out: 512, inp: 512, dtype: 'f32' }, {});
+      const weight = native.createWeight({ kind: 'dense', out: 2048, inp: 2048, dtype: 'f32' }, {});
       const program = native.compileProgram(machine, {
-        tensors: [{ rows: 0, width: 512, offset: 0 }, { rows: 0, width: 512, offset: 512 }], arena: [1024, 0, 0, 0],
+        tensors: [{ rows: 0, width: 2048, offset: 0 }, { rows: 0, width: 2048, offset: 2048 }], arena: [4096, 0, 0, 0],
         ops: [{ op: 'input', out: 0 }, { op: 'linear', x: 0, out: 1, linear: 0 }], ropes: [], caches: [], constants: [], linears: [weight], contextLength: 4096, kvDtype: 'f32',
       });
       const rows = 2000;
       native.stepProgram(program, {
-        tokens: new Uint32Array(rows), rows: [rows, 0, 0, 0], planes: 3, injections: [], inputs: [{ op: 0, values: new Float32Array(rows * 512) }],
+        tokens: new Uint32Array(rows), rows: [rows, 0, 0, 0], planes: 3, injections: [], inputs: [{ op: 0, values: new Float32Array(rows * 2048) }],
         shares: [{ id: 1, start: 0, length: rows, remembers: false, from: [0, 0, 0, 0], count: [rows, 0, 0, 0], wanted: new Uint32Array(0) }],
       });
       parentPort.postMessage('running');`;
