@@ -270,7 +270,9 @@ describe('what is written', () => {
     await expect(run('--dry-run', '--target-bits', '3', '--measure', 'x.txt')).rejects.toThrow('--measure needs a model that is written');
     await expect(run('--dry-run', '--target-bits', 'three')).rejects.toThrow(/target-bits/);
     await expect(run('--dry-run', '--target-bits', '3', '--choices', 'hqq:b9')).rejects.toThrow(/choices/);
-    await expect(run('--dry-run', '--target-bits', '3', '--sensitivity', '/nowhere/x.txt')).rejects.toThrow(/--sensitivity: cannot read/);
+    await expect(run('--dry-run', '--target-bits', '3', '--sensitivity', '/nowhere/x.txt')).rejects.toThrow(
+      '--sensitivity: /nowhere/x.txt is neither',
+    );
     await expect(run('-o', '/nowhere/out', '--target-bits', '3', '--measure', '/nowhere/x.txt')).rejects.toThrow(/--measure: cannot read/);
   });
 
