@@ -43,7 +43,7 @@ const config: KnipConfig = {
         'e2e/**/*.test.ts',
         'e2e/webgpu-page/*',
       ],
-      project: ['{bench,scripts,tools,examples,e2e,fixtures}/**/*.{ts,mjs,js}', '*.ts'],
+      project: ['{bench,scripts,tools,examples,e2e,fixtures,fuzz}/**/*.{ts,mjs,js}', '*.ts'],
     },
     ...packageWorkspaces(),
     // Pages import the packages by name for bundlers; Vite and webpack resolve them.
