@@ -1,7 +1,8 @@
 // The commands of the pages: those of the guides are run in order, as a reader would; flags of all others are parsed by the program itself, and scripts, files and
 // packages that a line names must be there.
 
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -50,7 +51,7 @@ async function parses(words: readonly string[]): Promise<void> {
 function filesExist({ page, words }: Command): void {
   for (const word of words.filter((one) => /^[\w@.-]+(?:\/[\w@.-]+)+\.(?:mjs|ts|js|py|sh|json)$/.test(one))) {
     const places = [root, join(root, page, '..')].map((from) => join(from, word));
-    expect(places.some((place) => existsSync(place)) || word.startsWith('my-'), `${page}: ${word}`).toBe(true);
+    expect(places.some((place) => existsSync(place)) || /(?:^|\/)my-/.test(word), `${page}: ${word}`).toBe(true);
   }
 }
 
@@ -113,11 +114,9 @@ describe('run as they stand', () => {
         const given = words.indexOf('--backend');
         if (given >= 0 && !['auto', 'cpu', 'reference'].includes(words[given + 1]!)) continue;
         const { code, stderr } = await lowbit(words.slice(2), { cwd: dir, env: { LOWBIT_CACHE: 'off', ...env } });
-        expect([code, stderr], `${page}: ${text}`).toEqual([0, stderr]);
+        expect([code, stderr], `${page}: ${text}`).toEqual([0, expect.any(String)]);
         count++;
       } else if (words[0] === 'head') {
-        const { spawnSync } = await import('node:child_process');
-        const { writeFileSync } = await import('node:fs');
         const { stdout } = spawnSync('head', words.slice(1), { cwd: dir });
         writeFileSync(join(dir, into!), stdout);
       }

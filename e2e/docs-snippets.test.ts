@@ -28,7 +28,7 @@ const runs = pages
   .map(({ page, blocks }) => ({ page, blocks: blocks.filter(({ notes }) => !notes.includes('no-run')) }))
   .filter(({ blocks }) => blocks.length > 0);
 
-const generated = join(root, 'e2e', '.generated', 'docs');
+const generated = join(root, 'e2e', '.generated-docs');
 let dir = '';
 beforeAll(() => {
   dir = mkdtempSync(join(tmpdir(), 'lowbit-docs-'));

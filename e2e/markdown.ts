@@ -60,7 +60,7 @@ function moduleOf(blocks: readonly Block[], given: string): string {
 
 /** Writes the modules of a page where imports of packages mean their sources; whoever calls removes them. */
 export function writeModules(name: string, blocks: readonly Block[], given = ''): string[] {
-  const dir = join(root, 'e2e', '.generated', 'docs');
+  const dir = join(root, 'e2e', '.generated-docs');
   mkdirSync(dir, { recursive: true });
   return together(blocks).map((group, i) => {
     const file = join(dir, `${name.replaceAll('/', '-').replace(/\.md$/, '')}-${i}.ts`);

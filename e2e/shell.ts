@@ -24,19 +24,24 @@ function wordsOf(line: string): string[] {
   return words.filter((word) => word !== '');
 }
 
-/** The commands of a block, in order. `A && B` and `(A; B)` are taken apart. */
+/** The commands of a block, in order. `A && B`, `A; B` and `(A)` are taken apart. */
 export function commandsOf({ page, line, code }: Block): Command[] {
   return code
     .replaceAll('\\\n', ' ')
     .split('\n')
     .flatMap((text, i) =>
-      text
-        .replace(/^\(|\)$/g, '')
-        .split(/ && |; /)
-        .map((part) => ({ text: part.trim(), line: line + 1 + i })),
+      wordsOf(text)
+        .join('\0')
+        .split(/\0?(?:&&|;)\0?/)
+        .map((part) => ({
+          line: line + 1 + i,
+          all: part
+            .replace(/^\(|\)$/g, '')
+            .split('\0')
+            .filter(Boolean),
+        })),
     )
-    .flatMap(({ text, line }) => {
-      const all = wordsOf(text);
+    .flatMap(({ all, line }) => {
       const redirect = all.indexOf('>');
       const words = redirect < 0 ? all : all.slice(0, redirect);
       const first = words.findIndex((word) => !/^[A-Z_]+=/.test(word));
@@ -44,6 +49,6 @@ export function commandsOf({ page, line, code }: Block): Command[] {
       const env = Object.fromEntries(
         words.slice(0, first).map((word) => [word.slice(0, word.indexOf('=')), word.slice(word.indexOf('=') + 1)]),
       );
-      return [{ page, line, text, words: words.slice(first), env, into: redirect < 0 ? undefined : all[redirect + 1] }];
+      return [{ page, line, text: all.join(' '), words: words.slice(first), env, into: redirect < 0 ? undefined : all[redirect + 1] }];
     });
 }
