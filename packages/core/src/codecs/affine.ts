@@ -13,6 +13,7 @@ import { type ComputeDType, checkInteger, checkParts, rowRange, unsupported, wei
 import { rounding } from './rounding.ts';
 import { storedNumbers, storedParts } from './stored.ts';
 
+/** A weight as groups. */
 export interface Grouping {
   /** The grouped matrix, R x C: what `codes` is packed from. */
   readonly rows: number;
