@@ -22,7 +22,7 @@ beforeAll(() => {
     encoding: 'utf8',
     env: { ...process.env, NODE_ENV: 'production' },
   });
-});
+}, 600_000);
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const text = (name: string): string => readFileSync(join(dir, name), 'utf8');
@@ -45,6 +45,7 @@ it('says so where a link or an anchor leads nowhere, or something would be fetch
     writeFileSync(join(broken, 'other.html'), '<p id="here">x</p>');
     writeFileSync(join(broken, 'style.css'), '@font-face { src: url(https://example.com/font.woff2) }');
     expect(checkSite(broken).problems).toEqual([
+      'index.html: shows a template, {{ text }}',
       'index.html: a link to /gone, which is not there',
       'index.html: a link to other.html#gone, and other.html has no such anchor',
       expect.stringMatching(/^index\.html: fetches from another host: <script/),
@@ -71,8 +72,18 @@ describe('errors', () => {
   });
 });
 
-it('no public name is without a comment', async () => {
-  expect(await undocumented()).toEqual([]);
+it('sees public names without a comment', async () => {
+  const sources = mkdtempSync(join(tmpdir(), 'lowbit-site-'));
+  try {
+    writeFileSync(join(sources, 'a.ts'), '/** It is. */\nexport const one = 1;\nexport interface Two {\n  three: 3;\n}\n');
+    writeFileSync(join(sources, 'b.ts'), '/** It does. */\nexport function four(): void {}\nexport function five(): void {}\n');
+    writeFileSync(join(sources, 'tsconfig.json'), '{ "compilerOptions": { "types": [] }, "files": ["a.ts", "b.ts"] }');
+    const entries = ['a', 'b'].map((name) => ({ name, source: join(sources, `${name}.ts`) }));
+    const found = await undocumented(entries, { tsconfig: join(sources, 'tsconfig.json'), basePath: sources });
+    expect(found).toEqual(['a: interface Two', 'b: function five']);
+  } finally {
+    rmSync(sources, { recursive: true, force: true });
+  }
 });
 
 it('has a list for those who read no HTML, and each page as Markdown', () => {

@@ -19,6 +19,9 @@ export function checkSite(dir) {
   /** @type {string[]} */
   const problems = [];
   for (const [name, text] of html) {
+    // Of a theme that is not itself any more.
+    const shown = /\{\{[^{}]*\}\}/.exec(text.replace(/<(script|style|pre|code)\b[\s\S]*?<\/\1>/g, ''));
+    if (shown) problems.push(`${name}: shows a template, ${shown[0]}`);
     if (name === '404.html') continue;
     for (const [, target = ''] of text.matchAll(/<a\b[^>]*?\shref="([^"]*)"/g)) {
       const problem = linkProblem(plain(target), name, ids, dir);

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type DefaultTheme, defineConfig } from 'vitepress';
 import { sections } from '../pages.mjs';
-import { sideBySide } from './side-by-side.ts';
+import { plainBraces, sideBySide } from './markdown.ts';
 
 const api: readonly string[] = JSON.parse(readFileSync(new URL('../.site/api.json', import.meta.url), 'utf8'));
 
@@ -39,14 +39,15 @@ export default defineConfig({
   lastUpdated: false,
   metaChunk: true,
   vite: { build: { chunkSizeWarningLimit: 4096 } },
-  // Braces in a text are braces.
-  vue: { template: { compilerOptions: { delimiters: ['\ue000', '\ue001'] } } },
   markdown: {
     theme: { light: 'github-light-high-contrast', dark: 'github-dark' },
     anchor: { slugify },
     headers: { slugify },
     toc: { slugify },
-    config: sideBySide,
+    config(md) {
+      plainBraces(md);
+      sideBySide(md);
+    },
   },
   themeConfig: {
     nav: [

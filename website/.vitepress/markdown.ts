@@ -14,3 +14,8 @@ export function sideBySide(md: MarkdownRenderer): void {
     }
   });
 }
+
+/** Braces in a text are braces, to Vue, too. */
+export function plainBraces(md: MarkdownRenderer): void {
+  md.renderer.rules.text = (tokens, index) => md.utils.escapeHtml(tokens[index]!.content).replaceAll('{', '&#123;');
+}
