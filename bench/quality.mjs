@@ -1,9 +1,12 @@
 // Quality per bit: KL divergence to the model as stored, perplexity, bits and weight error of some quantizers, on one model and text.
-//   node bench/quality.mjs MODEL --ids IDS.json [--windows 24] QUANTIZER...
+//   node bench/quality.mjs MODEL --ids IDS.json [--windows 24] [--save FILE.json] QUANTIZER...
 // A quantizer is as rules of `lowbit quantize` have it, hqq:b4:g64:ls, nf4:search, higgs:b2:h256:unbiased, with :imp (random tokens), :self or :weights for importance.
 // IDS.json: { "bos", "ids" } cut into windows of 255, or { "windows": [{ "ids" }] }, as in fixtures/golden. Prints one JSON line a quantizer.
+// --save writes them to a file, with what was run: the tables of docs/ are made of bench/results (node tools/docs-tables.mjs).
 
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 import { findBackends, findImportance, makeChoices } from '../packages/cli/dist/index.js';
 import { bitsPerWeight, createRuntime, linearTag, quantizationError, quantize } from '../packages/core/dist/index.js';
@@ -16,6 +19,7 @@ const { values, positionals } = parseArgs({
     ids: { type: 'string' },
     windows: { type: 'string', default: '24' },
     backend: { type: 'string', default: 'auto' },
+    save: { type: 'string' },
   },
 });
 const [folder, ...names] = positionals;
@@ -41,6 +45,7 @@ const runtime = await createRuntime({ backends: await findBackends(values.backen
 const checkpoint = await openCheckpoint(folder);
 const reference = await loadModel(checkpoint, { runtime });
 const collected = new Map();
+const rows = [];
 
 for (const name of names) {
   const { importance, quantizer } = parse(name);
@@ -70,6 +75,21 @@ for (const name of names) {
     weightError: round(total(({ error }) => error) / total(({ weight }) => weight), 4),
     tokens: measured.tokens,
   };
+  rows.push(row);
   process.stdout.write(`${JSON.stringify(row)}\n`);
   await model[Symbol.asyncDispose]();
+}
+if (values.save) {
+  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
+  const backend = (await runtime.backend()).device.label;
+  const about = {
+    script: 'bench/quality.mjs',
+    model: basename(folder),
+    ids: basename(values.ids),
+    windows: windows.length,
+    commit,
+    node: process.version,
+    backend,
+  };
+  writeFileSync(values.save, `${JSON.stringify({ ...about, rows }, null, 1)}\n`);
 }

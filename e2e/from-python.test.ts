@@ -1,4 +1,4 @@
-// The snippets of docs/from-python.md, and of the README of @lowbit/bnb, run as they stand, one after another.
+// The snippets of docs/from-python, and of the README of @lowbit/bnb, run as they stand, one after another.
 
 import { mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -51,8 +51,11 @@ const block = (code: string): string => `{ ${code} }\n`;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'lowbit-from-python-'));
   await symlink(join(root, 'examples'), join(dir, 'examples'));
-  const [setup, ...snippets] = await snippetsOf('docs/from-python.md');
-  expect(snippets.length).toBe(13);
+  const guides = await Promise.all(['bitsandbytes', 'higgs', 'hqq'].map((name) => snippetsOf(`docs/from-python/${name}.md`)));
+  const setup = guides[0]![0]!;
+  for (const [first] of guides) expect(first).toBe(setup); // all have the same at hand
+  const snippets = guides.flatMap(([, ...others]) => others);
+  expect(snippets.length).toBe(14);
   vi.spyOn(process, 'cwd').mockReturnValue(dir);
   vi.spyOn(console, 'log').mockImplementation((...values) => void logged.push(values));
   try {
@@ -83,7 +86,7 @@ it('writes the folders that it says', async () => {
 });
 
 it('prints what it says', () => {
-  const [text, placement, footprint, memory, dequantized, layers, snr, y] = logged;
+  const [text, placement, footprint, memory, dequantized, layers, snr, higgsLayer, y] = logged;
   expect((text![0] as string).length).toBeGreaterThan(5);
   expect(placement![0]).toMatch(/^gpu: .*model\.layers\.0-4.*\ncpu: model\.layers\.5 /);
   // bf16 embeddings and norms, and half a byte for each quantized weight
@@ -94,6 +97,7 @@ it('prints what it says', () => {
   expect(layers!.slice(0, 3)).toEqual([[2, 128], 6, [128, 256]]);
   expect(layers![3]).toMatchObject({ products: 1 });
   expect(snr![0]).toBeGreaterThan(20);
+  expect(higgsLayer).toEqual([[1, 128], [128, 256], 4, [128, 256]]);
   expect(y).toEqual(['bf16', [1, 128]]);
 });
 

@@ -1,6 +1,7 @@
 // @ts-check
-// Makes built declarations shorter and easier to read, without touching a type or a comment: what the main entry shares with others is declared in it and
-// not in a file between them, names are exported where they are declared instead of in a list at the end, and a level of indentation is a tab.
+// Makes built declarations shorter and easier to read, without touching a type or the words of a comment: what the main entry shares with others is declared in it
+// and not in a file between them, names are exported where they are declared instead of in a list at the end, a level of indentation is a tab, and a paragraph of a
+// comment is a line.
 //
 // Usage: node tools/compact-declarations.mjs (in the folder of a built package, as the last step of its build).
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -22,7 +23,7 @@ const parse = (path, text) => ts.createSourceFile(path, text, ts.ScriptTarget.La
 export function compactDeclarations(files, main, entries) {
   let all = new Map(files);
   for (const path of files.keys()) if (!entries.has(path)) all = merge(all, main, path) ?? all;
-  return new Map([...all].map(([path, text]) => [path, checked(path, exportInPlace(parse(path, text)))]));
+  return new Map([...all].map(([path, text]) => [path, checked(path, unwrapped(exportInPlace(parse(path, text))))]));
 }
 
 /** @type {(path: string, text: string) => string} */
@@ -201,6 +202,33 @@ function tabs(tree) {
   return [...tree.text.matchAll(/^(?: {4})+/gm)]
     .filter(({ index }) => !literals.some(([from, to]) => index > from && index < to))
     .map(({ 0: spaces, index }) => ({ from: index, to: index + spaces.length, text: '\t'.repeat(spaces.length / 4) }));
+}
+
+/**
+ * Comments whose words were wrapped, a line for each paragraph. Lists, tables, indented lines and what follows a tag stay as they are.
+ * @param {string} text
+ */
+export function unwrapped(text) {
+  return text.replace(/^([ \t]*)\/\*\*\n((?:[ \t]*\*(?!\/).*\n)+)[ \t]*\*\//gm, (whole, indent, body) => {
+    const lines = body
+      .trimEnd()
+      .split('\n')
+      .map((/** @type {string} */ line) => line.replace(/^[ \t]*\* ?/, ''));
+    const tag = lines.findIndex((/** @type {string} */ line) => line.startsWith('@'));
+    const [words, rest] = tag < 0 ? [lines, []] : [lines.slice(0, tag), lines.slice(tag)];
+    if (words.some((/** @type {string} */ line) => /^(?:\s|[-*|#>`]|\d+\.)/.test(line))) return whole;
+    const paragraphs = words
+      .join('\n')
+      .trim()
+      .split(/\n{2,}/)
+      .map((/** @type {string} */ part) => part.replaceAll('\n', ' '));
+    const joined = [
+      ...paragraphs.flatMap((/** @type {string} */ part, /** @type {number} */ i) => (i > 0 ? ['', part] : [part])),
+      ...(rest.length > 0 ? ['', ...rest] : []),
+    ];
+    if (joined.length === 1) return `${indent}/** ${joined[0]} */`;
+    return `${indent}/**\n${joined.map((line) => `${indent} *${line && ' '}${line}\n`).join('')}${indent} */`;
+  });
 }
 
 /** @type {(text: string, edits: readonly Edit[]) => string} */

@@ -2,7 +2,7 @@
 import { join, resolve } from 'node:path';
 import ts from 'typescript';
 import { describe, expect, it } from 'vitest';
-import { compactDeclarations } from './compact-declarations.mjs';
+import { compactDeclarations, unwrapped } from './compact-declarations.mjs';
 
 const folder = resolve('/dist');
 
@@ -175,5 +175,20 @@ export {};
       'other.d.ts': other,
     };
     expect(compact(files, ['index.d.ts', 'other.d.ts'])).toEqual(files);
+  });
+});
+
+describe('comments', () => {
+  it('have a line for each paragraph', () => {
+    const text =
+      '/**\n * One\n * two.\n *\n * Three\n * four.\n *\n * @example\n * a\n * b\n */\nconst x: 1;\n\t/**\n\t * In\n\t * one.\n\t */\n';
+    expect(unwrapped(text)).toBe('/**\n * One two.\n *\n * Three four.\n *\n * @example\n * a\n * b\n */\nconst x: 1;\n\t/** In one. */\n');
+  });
+
+  it('with lists, tables or indented lines stay as they are', () => {
+    for (const part of ['- item', '| a | b |', '  w = q s', '1. first', '`code`']) {
+      const text = `/**\n * Words\n * of it:\n * ${part}\n */\n`;
+      expect(unwrapped(text)).toBe(text);
+    }
   });
 });

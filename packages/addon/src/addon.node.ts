@@ -34,6 +34,7 @@ export interface Rung {
   readonly remedy: string;
 }
 
+/** How an addon is looked for. */
 export interface LoadOptions {
   /** Takes the place of the environment variable and of the other rungs. */
   readonly path?: string | undefined;

@@ -9,6 +9,7 @@ import { refusal } from './refuse.ts';
 
 const fround = Math.fround;
 
+/** Of `quantizeBlockwise`. */
 export interface BlockwiseOptions {
   /** Numbers that share a magnitude: a power of two from 64 to 4096. Default 4096, as in Python; optimizers use 256. */
   readonly blockSize?: number;

@@ -8,6 +8,7 @@ import { CONFIG_DEFAULTS, type ComputeDtype, type QuantStorage, STORAGES, TORCH_
 import { isNames, refusal, shown } from './refuse.ts';
 import { checkSkipOptions, type SkipOptions, skipRules } from './skip.ts';
 
+/** The fields of a `BitsAndBytesConfig` in camel case; `bitsAndBytesConfig` takes those of Python, too. */
 export interface BitsAndBytesOptions {
   /** NF4 or FP4. Exactly one of `loadIn4bit` and `loadIn8bit` must be true. */
   readonly loadIn4bit?: boolean;
@@ -30,8 +31,10 @@ export interface BitsAndBytesOptions {
   readonly llmInt8HasFp16Weight?: boolean;
 }
 
+/** Of `BitsAndBytes.rules`. */
 export interface RulesOptions extends SkipOptions, OffloadOptions {}
 
+/** What a `BitsAndBytesConfig` of Python means here. */
 export interface BitsAndBytes {
   /** Its config record is the whole `quantization_config`. */
   readonly quantizer: Quantizer;

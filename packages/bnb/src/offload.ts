@@ -3,6 +3,7 @@
 import { type DeviceMap, devicePlaces, isPlainRecord } from '@lowbit/core';
 import { isNames, refusal, shown } from './refuse.ts';
 
+/** Which modules stay in floating point because they are offloaded. */
 export interface OffloadOptions {
   /** Where modules will run, as `loadModel` takes it. Default: nothing is offloaded. */
   readonly deviceMap?: DeviceMap | undefined;

@@ -15,6 +15,7 @@ export interface NonFiniteOptions {
   readonly allowNonFinite?: boolean;
 }
 
+/** Of `nf4`. */
 export interface Nf4Options extends NonFiniteOptions {
   /** Weights that share a magnitude: 32, 64 (default), 128, ..., 4096. Python's transformers reads any, but makes 64 alone. */
   readonly blockSize?: number;
@@ -29,6 +30,7 @@ export interface Nf4Options extends NonFiniteOptions {
   readonly computeDtype?: ComputeDtype;
 }
 
+/** Of `fp4`. */
 export interface Fp4Options extends Nf4Options {
   /**
    * Bounds between neighbouring values. `midpoints` (default): those of bitsandbytes 0.50 on the CPU. `cuda`: the truncated decimals of its CUDA kernels,
@@ -37,6 +39,7 @@ export interface Fp4Options extends Nf4Options {
   readonly thresholds?: 'midpoints' | 'cuda';
 }
 
+/** Of `int8`. */
 export interface Int8Options extends NonFiniteOptions {
   /** Magnitude from which an activation's column is computed in floating point; 0: none. Default 6. */
   readonly threshold?: number;

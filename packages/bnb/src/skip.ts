@@ -7,6 +7,7 @@ import { isNames, refusal, shown } from './refuse.ts';
 /** Major release of transformers. */
 export type TransformersRelease = 4 | 5;
 
+/** How names of modules to skip are matched, and what is left out without any. */
 export interface SkipOptions {
   /** Whose matching of names; default 5. */
   readonly release?: TransformersRelease;

@@ -86,6 +86,7 @@ export interface AllocatedLinear {
   readonly loss: number;
 }
 
+/** What `allocateModel` gives. */
 export interface ModelAllocation {
   /** For `quantizeModel` and `planModel`: the rules given, and one for each choice taken. */
   readonly rules: readonly Rule[];

@@ -46,6 +46,7 @@ export interface ImportanceReport {
   readonly why: string | null;
 }
 
+/** What `findImportance` gives. */
 export interface FoundImportance {
   /** By path; undefined where nothing is known. */
   readonly importance: ReadonlyMap<string, Importance> | undefined;

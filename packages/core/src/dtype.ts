@@ -4,6 +4,7 @@
 import { LowbitError } from './spec/errors.ts';
 import type { DType, HostTensor, Shape } from './spec/tensor.ts';
 
+/** Bytes of an element. */
 export const DTYPE_BYTES: Readonly<Record<DType, 1 | 2 | 4 | 8>> = {
   f64: 8,
   f32: 4,
@@ -19,6 +20,7 @@ export const DTYPE_BYTES: Readonly<Record<DType, 1 | 2 | 4 | 8>> = {
   bool: 1,
 };
 
+/** Dtypes of floats. */
 export const FLOAT_DTYPES: ReadonlySet<DType> = new Set<DType>(['f64', 'f32', 'f16', 'bf16']);
 
 const f32 = new Float32Array(1);
@@ -32,6 +34,7 @@ export function toBf16(value: number): number {
   return ((u + 0x7fff + ((u >>> 16) & 1)) >>> 16) & 0xffff;
 }
 
+/** bf16 bits to a number. */
 export function fromBf16(half: number): number {
   bits[0] = half << 16;
   return f32[0]!;
@@ -56,6 +59,7 @@ export function toF16(value: number): number {
   return sign | (kept + (rest > half || (rest === half && (kept & 1) === 1) ? 1 : 0));
 }
 
+/** f16 bits to a number. */
 export function fromF16(half: number): number {
   const exponent = (half >>> 10) & 0x1f;
   const mantissa = half & 0x3ff;
@@ -198,6 +202,7 @@ export function elementCount(shape: Shape): number {
   throw new LowbitError('ERR_LIMIT', `shape [${shape.join(', ')}] has no usable element count`, { details: { shape } });
 }
 
+/** Bytes of a tensor. */
 export function byteLength(spec: { readonly dtype: DType; readonly shape: Shape }): number {
   return elementCount(spec.shape) * DTYPE_BYTES[spec.dtype];
 }

@@ -18,6 +18,7 @@ export type LinearDType = NonNullable<DequantizeOptions['dtype']>;
 /** What a module needs of a runtime. */
 export type LinearRuntime = Pick<Runtime, 'select' | 'backend' | 'codecs' | 'allowDequant'>;
 
+/** Of `LinearModule.create`. */
 export interface LinearModuleOptions {
   readonly runtime: LinearRuntime;
   /** [out], any float dtype: added to the product. */

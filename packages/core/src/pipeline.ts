@@ -35,6 +35,7 @@ export interface LinearReport extends WeightError {
   readonly resumed: boolean;
 }
 
+/** What `executePlan` gives. */
 export interface ExecuteReport {
   readonly linears: readonly LinearReport[];
   /** Sum of squared errors over sum of squared weights, all quantized linears together. */

@@ -20,6 +20,7 @@ export interface Recoding {
   readonly format: Format;
 }
 
+/** Of `planRecoding`. */
 export interface RecodingOptions {
   /** Called for every quantized linear; `stored.shape` is that of the site. */
   readonly recode: (site: LinearSite, stored: StoredLinear) => Recoding;

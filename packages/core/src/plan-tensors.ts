@@ -33,6 +33,7 @@ export type TensorOrigin =
       readonly make: LateContent['make'];
     };
 
+/** One tensor of a plan. */
 export interface PlannedTensor {
   /** Of a late tensor that is not exact: with the most bytes that it can take. */
   readonly spec: TensorSpec;
@@ -45,6 +46,7 @@ export type LinearWork =
   /** Its codes, scales and table are taken over from the source. */
   | { readonly kind: 'recode'; readonly stored: StoredLinear };
 
+/** Every tensor that will be written. */
 export interface CheckpointPlan {
   /** Every linear of the model in model order, quantized or kept. */
   readonly linears: readonly PlannedLinear[];

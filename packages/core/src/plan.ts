@@ -13,6 +13,7 @@ import type { Importance, Rule, Treatment } from './spec/quantizer.ts';
 import type { JsonObject } from './spec/tensor.ts';
 import { plannedBytes } from './stored-bytes.ts';
 
+/** Of `planCheckpoint`. */
 export interface PlanOptions {
   /** For linears that no rule matches. */
   readonly quantizer: Treatment;
@@ -173,6 +174,7 @@ export interface PlanSummary {
   readonly bitsPerParameter: number;
 }
 
+/** Bits and bytes of a plan. */
 export function summarizePlan(plan: CheckpointPlan, entries: Entries): PlanSummary {
   const stored = plannedBytes(plan);
   let weights = 0;

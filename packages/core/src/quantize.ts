@@ -10,6 +10,7 @@ import type { CallOptions, DType, HostTensor, Matrix } from './spec/tensor.ts';
 import { assertTensor } from './tensor.ts';
 import { poolFor, type Workers, withWorkers } from './workers/workers.ts';
 
+/** Of `quantize`. */
 export interface QuantizeOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called with the number of weights finished. */

@@ -7,11 +7,13 @@ import { LowbitError } from './spec/errors.ts';
 import type { DequantizeOptions, Format, FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { HostTensor, Matrix } from './spec/tensor.ts';
 
+/** Codecs beside the built-in ones. */
 export interface CodecOptions {
   /** Codecs of custom formats. */
   readonly codecs?: readonly FormatCodec[];
 }
 
+/** Against the weight. */
 export interface QuantizationError {
   /** Mean of squared differences. */
   readonly mse: number;

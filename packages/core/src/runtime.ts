@@ -23,6 +23,7 @@ export {
 export type { LoadedProgram, LoadOptions, LoadWeight, Placed } from './runtime/load.ts';
 export { type DeviceMap, devicePlaces } from './runtime/placement.ts';
 
+/** Of `createRuntime`. */
 export interface RuntimeOptions {
   /** In order of preference. */
   readonly backends: readonly BackendProvider[];
@@ -37,6 +38,7 @@ export interface LinearQuestion extends Pick<LinearRequest, 'format' | 'shape'>,
   readonly allowDequant?: boolean;
 }
 
+/** Backends in order. */
 export interface Runtime extends AsyncDisposable {
   readonly codecs: readonly FormatCodec[];
   readonly allowDequant: boolean;

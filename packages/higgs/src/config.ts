@@ -7,6 +7,7 @@ import { CONFIG_DEFAULTS } from './options.ts';
 import { isNames, refusal, shown } from './refuse.ts';
 import { checkEntries, type SkipOptions, skipRules } from './skip.ts';
 
+/** The fields of a `HiggsConfig` in camel case; `higgsConfig` takes those of Python, too. */
 export interface HiggsConfigOptions {
   /** Default 4. */
   readonly bits?: HiggsBits;
@@ -22,6 +23,7 @@ export interface HiggsConfigOptions {
   readonly tuneMetadata?: JsonObject;
 }
 
+/** What a `HiggsConfig` of Python means here. */
 export interface HiggsConfig {
   readonly quantizer: Quantizer;
   /** `modules_to_not_convert` as given. */

@@ -2,6 +2,7 @@
 
 import { higgsGrid } from '@lowbit/core';
 
+/** Bits per weight. */
 export type HiggsBits = 2 | 3 | 4;
 /** Numbers of a point: weights that a code stands for. */
 export type HiggsDim = 1 | 2;

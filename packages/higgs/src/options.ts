@@ -14,6 +14,7 @@ import {
 import type { HiggsBits, HiggsDim } from './grid.ts';
 import { checkNames, refusal, shown } from './refuse.ts';
 
+/** Of `higgs`. */
 export interface HiggsOptions {
   /** Bits per weight. Default 4. */
   readonly bits?: HiggsBits;

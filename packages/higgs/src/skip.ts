@@ -5,6 +5,7 @@ import type { Quantizer, Rule } from '@lowbit/core';
 import { skippingRules, skipTest } from '@lowbit/core/layouts';
 import { checkNames, isNames, refusal, shown } from './refuse.ts';
 
+/** What stays in floating point without a list. */
 export interface SkipOptions {
   /** Path of the output embedding, which the default list has; default `lm_head`. */
   readonly output?: string;

@@ -50,6 +50,7 @@ export interface HqqLinearOptions extends CallOptions {
   readonly threads?: QuantizeOptions['threads'];
 }
 
+/** Of `HqqLinear.fromStateDict`. */
 export interface FromStateDictOptions extends Pick<HqqLinearOptions, 'runtime' | 'backend' | 'signal'> {
   /** Default the stored one. */
   readonly computeDtype?: LinearDType;

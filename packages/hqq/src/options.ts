@@ -6,6 +6,7 @@ import { badOption, checkFlag, type HqqSolver, type SolverSettings, solverRecord
 /** Bits per code that HQQ knows. 1.58 means three levels. */
 export type HqqBits = 8 | 6 | 5 | 4 | 3 | 2 | 1.58 | 1;
 
+/** Of `hqq`. */
 export interface HqqOptions {
   /** Default 4. */
   readonly bits?: HqqBits;

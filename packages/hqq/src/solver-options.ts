@@ -26,6 +26,7 @@ export interface ProximalV2Options extends ProximalOptions {
   readonly scaleSearch?: boolean;
 }
 
+/** Of the solver. */
 export interface LeastSquaresOptions {
   /** Most fits from each start; default 8. */
   readonly alternations?: number;

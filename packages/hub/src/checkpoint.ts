@@ -27,6 +27,7 @@ const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Weights in any form, and indexes of their shards: never "other files". */
 const WEIGHTS = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|npz|tflite|ot)$|\.index\.json$/;
 
+/** Of `openCheckpoint`. */
 export interface OpenCheckpointOptions {
   /** Layouts of third parties; they are tried before the built-in ones. */
   readonly layouts?: readonly CheckpointLayout[];

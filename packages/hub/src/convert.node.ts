@@ -19,6 +19,7 @@ import {
 
 export type { HiggsPacking };
 
+/** Of `planConversion`. */
 export interface PlanConversionOptions {
   /**
    * How codes of HIGGS are packed: in FLUTE's tiles of 32 or 64, as transformers reads them, or in the portable form, which takes any shape. `auto`: in tiles

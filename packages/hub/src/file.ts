@@ -1,5 +1,6 @@
 // A file that is read in pieces, wherever it is: on a disk, among what was dropped on a page, in a browser's store, or on a server.
 
+/** A file that is read in ranges. */
 export interface RandomFile {
   /** For messages: a path or an address. */
   readonly path: string;

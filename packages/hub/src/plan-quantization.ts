@@ -5,6 +5,7 @@ import type { StoredCheckpoint } from './checkpoint.ts';
 import { BUILTIN_LAYOUTS } from './layouts/builtin.ts';
 import { type Prepared, prepareModel, type QuantizationPlan, WRITE_OPTIONS } from './write-model.ts';
 
+/** Of `planQuantization`. */
 export interface PlanQuantizationOptions extends Omit<PlanOptions, 'layouts'> {
   /** Layouts of third parties; they are tried before the built-in ones. */
   readonly layouts?: readonly CheckpointLayout[] | undefined;

@@ -16,6 +16,7 @@ export interface CpuCacheOptions extends CacheOptions {
   readonly onProblem?: (problem: LowbitError) => void;
 }
 
+/** Of `cpu`. */
 export interface CpuOptions {
   /** Threads of each backend that is opened; default all that the machine offers. Results do not depend on it. */
   readonly threads?: number;

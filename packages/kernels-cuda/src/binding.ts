@@ -71,6 +71,7 @@ export interface PlanRead {
   readonly largest?: number;
 }
 
+/** The functions of the native addon. */
 export interface CudaBinding {
   /** Version of these functions. */
   readonly abi: number;

@@ -7,6 +7,7 @@ import type { CudaBinding, ImageFacts, StoredFloat } from './binding.ts';
 import { checkFree, deviceError } from './errors.ts';
 import { addon, namedDriver } from './load.node.ts';
 
+/** Of `cuda`. */
 export interface CudaOptions {
   /** Which GPU, as the driver counts them (CUDA_VISIBLE_DEVICES); default 0. */
   readonly device?: number;

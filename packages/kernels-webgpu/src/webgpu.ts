@@ -9,6 +9,7 @@ import type { GpuAdapter, GpuDevice } from './gpu.ts';
 import type { StoredFloat } from './layout.ts';
 import { selfTest } from './self-test.ts';
 
+/** Of `webgpu`. */
 export interface WebGpuOptions {
   /** A `GPUDevice` of yours; it is not destroyed with the backend. Default: one of the adapter's, with its largest limits. */
   readonly device?: GpuDevice;

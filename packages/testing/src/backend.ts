@@ -7,6 +7,7 @@ import { operationCases, stepCases } from './backend-steps.ts';
 import { DEFAULT_TOLERANCES, type Tolerances } from './compare.ts';
 import { type Case, check, registerCases, type TestRunner } from './kit.ts';
 
+/** Of `backendConformance`. */
 export interface BackendConformanceOptions {
   /** Overrides of `DEFAULT_TOLERANCES`: `{ batch: 0 }` for a backend that promises the same bytes. */
   readonly tolerances?: Partial<Tolerances>;

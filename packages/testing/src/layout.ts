@@ -32,6 +32,7 @@ export interface LayoutSample {
   readonly weight: QuantizedTensor;
 }
 
+/** Of `layoutConformance`. */
 export interface LayoutConformanceOptions {
   /** Codecs of custom formats. */
   readonly codecs?: readonly FormatCodec[];

@@ -25,6 +25,7 @@ import { type Case, check, checkJson, checkThrows, registerCases, type TestRunne
 import { inProcessPool } from './pool.ts';
 import { seededTensor } from './random.ts';
 
+/** Of `quantizerConformance`. */
 export interface QuantizerConformanceOptions {
   /** Shapes it must take; default [64, 128] and [40, 256]. */
   readonly shapes?: readonly Matrix[];

@@ -1,5 +1,6 @@
 // A place in one arena for every tensor of a step: those that live at different times share room.
 
+/** A tensor to place. */
 export interface ArenaTensor {
   /** Domain, by number. */
   readonly rows: number;
@@ -13,6 +14,7 @@ export interface Lifetime {
   readonly last: number;
 }
 
+/** Places of tensors. */
 export interface Arena {
   /** Of each tensor, in numbers of a row; in the arena they are multiplied by the rows of its domain. */
   readonly offsets: readonly number[];

@@ -24,4 +24,5 @@ const NAMES: Readonly<Record<OpName, true>> = {
   combine: true,
 };
 
+/** All operations. */
 export const OP_NAMES: ReadonlySet<OpName> = new Set(Object.keys(NAMES) as OpName[]);

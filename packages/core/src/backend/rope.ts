@@ -2,6 +2,7 @@
 
 import type { Rope } from '../spec/program.ts';
 
+/** Frequencies at one length. */
 export interface RopeInForce {
   /** The same for all lengths with the same frequencies. */
   readonly key: string;

@@ -14,6 +14,7 @@ import { rounding } from './rounding.ts';
 // biome-ignore lint/suspicious/noImportCycles: see stored.ts
 import { storedNumbers, storedParts } from './stored.ts';
 
+/** A weight as groups. */
 export interface Grouping {
   /** The grouped matrix, R x C: what `codes` is packed from. */
   readonly rows: number;

@@ -13,6 +13,7 @@ export { denseCodec } from './dense.ts';
 export { hadamardBlocks } from './hadamard.ts';
 export { INT8_STEP, int8Codec } from './int8.ts';
 
+/** By kind of format. */
 export const BUILTIN_CODECS: readonly FormatCodec[] = [denseCodec, affineCodec, codebookCodec, int8Codec];
 
 /** The codec of a format's kind: a built-in one, or one of `extra`. Throws ERR_UNSUPPORTED_FORMAT if there is none. */

@@ -5,6 +5,7 @@ import { type JsonTree, parseJson } from './parse.ts';
 
 const MAX_DEPTH = 64;
 
+/** Of `parseJsonFile`. */
 export interface JsonFileOptions {
   /** Code of the error for what is not JSON, nests too deep or has too many values; default ERR_BAD_CHECKPOINT. */
   readonly code?: ErrorCode;

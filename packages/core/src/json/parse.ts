@@ -12,6 +12,7 @@ export interface JsonNumber {
   readonly literal: string;
 }
 
+/** What JSON may have. */
 export interface JsonRules {
   /** Deepest nesting of arrays and objects. */
   readonly maxDepth: number;
@@ -158,14 +159,17 @@ export function fromJson(value: Json): JsonTree {
   return new Map(Object.entries(value as { readonly [key: string]: Json }).map(([key, item]) => [key, fromJson(item)]));
 }
 
+/** Whether it is an array. */
 export function isArray(tree: JsonTree): tree is readonly JsonTree[] {
   return Array.isArray(tree);
 }
 
+/** Whether it is an object. */
 export function isObject(tree: JsonTree | undefined): tree is ReadonlyMap<string, JsonTree> {
   return tree instanceof Map;
 }
 
+/** Whether it is a number. */
 export function isNumber(tree: JsonTree | undefined): tree is JsonNumber {
   return typeof tree === 'object' && tree !== null && 'literal' in tree;
 }

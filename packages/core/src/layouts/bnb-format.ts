@@ -32,6 +32,7 @@ export function fourBitFormat(type: FourBitType, blocksize: number, scale: DType
   return { kind: 'codebook', bits: 4, dim: 1, group: blocksize, table: type, scale, ...offset, packing: 'bnb_nibble' };
 }
 
+/** Whether it is LLM.int8. */
 export function isInt8(format: Format): format is Int8 {
   return format.kind === 'int8';
 }

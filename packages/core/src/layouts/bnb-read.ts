@@ -20,6 +20,7 @@ const STATE = /^(.+)\.quant_state\.([^.]+)$/s;
 const SIDE_DEPTH = 4;
 const SIDE_NAMES: ReadonlySet<string> = new Set(['absmax', 'quant_map', 'nested_absmax', 'nested_quant_map']);
 
+/** Of reading one linear. */
 export interface ReadBitsAndBytesOptions {
   /** Of the activations of 8-bit layers. */
   readonly threshold: number;

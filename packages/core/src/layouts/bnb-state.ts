@@ -8,6 +8,7 @@ import { LowbitError } from '../spec/errors.ts';
 import type { DType } from '../spec/tensor.ts';
 import { torchNames } from './torch-names.ts';
 
+/** The 4-bit tables. */
 export type FourBitType = 'nf4' | 'fp4';
 
 export interface NestedState {

@@ -15,6 +15,7 @@ import { quote } from '../quote.ts';
 import { LowbitError } from '../spec/errors.ts';
 import type { Codebook, Format } from '../spec/format.ts';
 
+/** Of scales and grids. */
 export type HiggsDType = 'f16' | 'bf16';
 /** How codes are packed: FLUTE's tiles of 32 or 64, or rows of bit streams. */
 export type HiggsPacking = FluteTile | 'portable';
@@ -26,6 +27,7 @@ export const MAX_HADAMARD = 1 << 15;
 /** Smallest one, so that a row of codes is whole bytes. */
 const MIN_HADAMARD = 8;
 
+/** Of one HIGGS linear. */
 export interface HiggsSettings {
   readonly bits: number;
   readonly p: 1 | 2;

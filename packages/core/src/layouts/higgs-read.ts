@@ -26,6 +26,7 @@ export interface HiggsFacts {
   readonly inFeatures?: number | undefined;
 }
 
+/** Of reading one linear. */
 export interface ReadHiggsOptions {
   readonly facts: (path: string) => HiggsFacts;
   readonly signal?: AbortSignal | undefined;

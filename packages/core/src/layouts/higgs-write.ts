@@ -10,6 +10,7 @@ import { type HiggsFormat, higgsPacking, isHiggs } from './higgs-format.ts';
 import { levelTable, pairTable } from './higgs-tables.ts';
 import { ownerOf, tensorName } from './names.ts';
 
+/** A HIGGS `quantization_config`. */
 export interface HiggsRecord {
   /** Module path in the checkpoint; empty in the linear's own state dict. */
   readonly path: string;

@@ -12,6 +12,7 @@
 
 import type { Quantizer, Rule } from '../spec/quantizer.ts';
 
+/** Whose skip rules. */
 export type SkipReader = 'ends' | 'components' | 'transformers 4' | 'transformers 5' | 'vLLM';
 
 const MOST_CHARACTERS = 256;

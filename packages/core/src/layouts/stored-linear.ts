@@ -8,6 +8,7 @@ import { LowbitError } from '../spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { HostTensor } from '../spec/tensor.ts';
 
+/** Of a stored linear. */
 export interface StoredLinearOptions {
   /** For messages. */
   readonly path: string;

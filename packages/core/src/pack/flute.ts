@@ -13,6 +13,7 @@
 import { LowbitError } from '../spec/errors.ts';
 import { checkCodeCount, checkCodeWidth, checkPackedBytes, checkRange, checkTile, type PackedRun, type TilePacking } from './packing.ts';
 
+/** FLUTE's `tile_P`. */
 export type FluteTile = 32 | 64;
 
 /** Name of FLUTE's packing for `bits` per weight, grids of `dim` weights, and tiles of `tile` rows of words. */

@@ -5,6 +5,7 @@
 import { LowbitError } from '../spec/errors.ts';
 import type { Shape } from '../spec/tensor.ts';
 
+/** Order of codes in bytes. */
 export interface Packing {
   readonly name: string;
   /** Of the packed tensor. */
@@ -32,6 +33,7 @@ export interface LanePacking extends Packing {
   wordRows(rows: number): number;
 }
 
+/** Whether it is hqq's kind. */
 export function isLanePacking(packing: Packing): packing is LanePacking {
   return 'lanes' in packing;
 }
@@ -65,6 +67,7 @@ export interface TilePacking extends Packing {
   unpackTile(packed: Uint8Array, tile: number, rows: number, columns: number): Uint8Array;
 }
 
+/** Whether it is FLUTE's kind. */
 export function isTilePacking(packing: Packing): packing is TilePacking {
   return 'tileRows' in packing;
 }

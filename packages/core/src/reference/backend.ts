@@ -27,6 +27,7 @@ import { ReferenceExecutable } from './executable.ts';
 import { type LinearHome, ReferenceLinear } from './linear.ts';
 import { deviceBytes, planHolding } from './weights.ts';
 
+/** Of `referenceBackend`. */
 export interface ReferenceOptions {
   /** Codecs of custom formats. */
   readonly codecs?: readonly FormatCodec[];

@@ -35,6 +35,7 @@ export interface Share<S extends SequenceState = Sequence> {
   readonly encoder: Span;
 }
 
+/** A checked batch. */
 export interface StepPlan<S extends SequenceState = Sequence> {
   readonly shares: readonly Share<S>[];
   readonly rows: { readonly tokens: number; readonly outputs: number; readonly encoder: number };

@@ -16,6 +16,7 @@ export interface DeviceTensor extends TensorSpec {
   readonly slot: Slot;
 }
 
+/** A question to `supports`. */
 export interface LinearRequest {
   readonly format: Format;
   readonly shape: Matrix;
@@ -45,6 +46,7 @@ export interface WeightOrigin {
   readonly weight: string;
 }
 
+/** Of `Backend.prepare`. */
 export interface PrepareOptions {
   /** What the linear will be used for; default `linear`. */
   readonly use?: LinearUse['use'];
@@ -58,6 +60,7 @@ export interface PrepareOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** A weight to recall. */
 export interface RecallRequest extends LinearRequest, Pick<PrepareOptions, 'bias'> {
   readonly origin: WeightOrigin;
 }
@@ -89,6 +92,7 @@ export interface QuantizedLinear extends Disposable {
 /** A sequence's place in the caches of an executable. */
 export type SequenceId = number & { readonly __sequence: never };
 
+/** A sequence in a step. */
 export interface StepSequence {
   readonly id: SequenceId;
   /** New token ids; they take the positions after those already cached. */
@@ -109,6 +113,7 @@ export interface StepSequence {
 /** f32 (expert ids: i32) [rows, width] per output name, rows of all sequences in the order given. See `StepOptions.largest` for its outputs. */
 export type StepOutputs = Readonly<Record<string, HostTensor>>;
 
+/** Of `Executable.step`. */
 export interface StepOptions {
   readonly signal?: AbortSignal | undefined;
   /** Names of the program outputs to read back; default all, [] none (a step that only fills caches). */
@@ -142,6 +147,7 @@ export interface Executable extends Disposable {
   step(batch: readonly StepSequence[], options?: StepOptions): Promise<StepOutputs>;
 }
 
+/** Of `Backend.compile`. */
 export interface CompileOptions {
   /** Most positions a sequence may have; a longer one is ERR_LIMIT. */
   readonly contextLength: number;
@@ -154,6 +160,7 @@ export interface CompileOptions {
 /** Default of `maxSequences`. */
 export const DEFAULT_MAX_SEQUENCES = 16;
 
+/** One device. */
 export interface Backend extends AsyncDisposable {
   readonly spec: 1;
   readonly name: string;
@@ -191,6 +198,7 @@ export interface Backend extends AsyncDisposable {
   allocated(): number;
 }
 
+/** Whether a backend can open. */
 export type Probe =
   | { readonly ok: true; readonly detail: string }
   | { readonly ok: false; readonly reason: string; readonly hint?: string };

@@ -6,6 +6,7 @@ import type { Entries, LinearSite } from './model.ts';
 import type { Quantizer } from './quantizer.ts';
 import type { DType, HostTensor, Json, JsonObject, Matrix, TensorSpec } from './tensor.ts';
 
+/** Of `TensorSource.read`. */
 export interface ReadOptions {
   /** Flat element range [from, to); default the whole tensor. */
   readonly range?: readonly [from: number, to: number];

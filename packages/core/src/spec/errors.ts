@@ -3,6 +3,7 @@
 
 const MARKER: unique symbol = Symbol.for('lowbit.error');
 
+/** Codes of errors. */
 export type ErrorCode =
   | 'ERR_ABORTED' // the caller's AbortSignal fired without a reason of its own
   | 'ERR_ACCESS_DENIED' // a hub does not allow it: no token, or one that may not
@@ -32,6 +33,7 @@ export type ErrorCode =
   | 'ERR_WORKER' // a worker thread could not start, crashed, or failed in a way that nobody foresaw
   | (string & {}); // plug-ins bring their own
 
+/** Beside code and message. */
 export interface ErrorInfo {
   /** What the user can do about it, as a sentence. */
   readonly hint?: string | undefined;
@@ -40,6 +42,7 @@ export interface ErrorInfo {
   readonly cause?: unknown;
 }
 
+/** A failure that lowbit foresees. */
 export class LowbitError extends Error {
   override readonly name: string = 'LowbitError';
   readonly code: ErrorCode;

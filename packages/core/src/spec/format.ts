@@ -74,6 +74,7 @@ export interface Custom {
   readonly params: JsonObject;
 }
 
+/** How numbers are stored. */
 export type Format = Dense | Affine | Codebook | Int8 | Custom;
 
 /** One weight in one format. Parts are named tensors; their dtypes and shapes are those of `FormatCodec.parts`. */
@@ -83,6 +84,7 @@ export interface QuantizedTensor<F extends Format = Format> {
   readonly parts: Readonly<Record<string, HostTensor>>;
 }
 
+/** Of `dequantize`. */
 export interface DequantizeOptions {
   /** Dtype of the result. Affine formats round every operation to it; codebooks compute in f32 and round once, as the Python libraries do. Default f32. */
   readonly dtype?: 'f32' | 'f16' | 'bf16';

@@ -78,6 +78,7 @@ export interface ImageDescription {
   readonly placeholder?: number;
 }
 
+/** Of `ModelAdapter.describe`. */
 export interface DescribeOptions {
   /** Names of extra program outputs, e.g. `hidden.0`: the adapter's own list of observable tensors. */
   readonly observe?: readonly string[];
@@ -86,6 +87,7 @@ export interface DescribeOptions {
   readonly entries: Entries;
 }
 
+/** A model family. */
 export interface ModelAdapter {
   readonly spec: 1;
   /** Values of config.json `model_type` it serves; see `modelTypeOf`. */

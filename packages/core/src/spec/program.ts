@@ -17,6 +17,7 @@
 
 import type { HostTensor } from './tensor.ts';
 
+/** What rows stand for. */
 export type RowDomain = 'tokens' | 'outputs' | 'routed' | 'encoder';
 
 /** Index into `Program.tensors`. */
@@ -26,6 +27,7 @@ export type ConstantId = number;
 /** Index into `Program.linears`. */
 export type LinearId = number;
 
+/** Rows of numbers in a program. */
 export interface ProgramTensor {
   readonly rows: RowDomain;
   readonly width: number;
@@ -70,6 +72,7 @@ export interface CacheUse {
   readonly layer: number;
 }
 
+/** Functions of one number. */
 export type Activation = 'silu' | 'gelu' | 'gelu_tanh' | 'quick_gelu' | 'relu' | 'relu2' | 'sigmoid' | 'tanh' | 'identity';
 
 interface Node {
@@ -155,6 +158,7 @@ export interface Attend extends Node {
   readonly softcap?: number;
   readonly bias?: PositionBias;
 }
+/** Added to attention scores. */
 export type PositionBias =
   /** ALiBi: slopes[h] * (key position - query position). */
   | { readonly kind: 'alibi'; readonly slopes: readonly number[] }
@@ -248,6 +252,7 @@ export interface Combine extends Node {
   readonly weights: TensorId;
 }
 
+/** An operation. */
 export type Op =
   | Embed
   | Input
@@ -268,10 +273,12 @@ export type Op =
   | Route
   | ExpertLinear
   | Combine;
+/** Names of operations. */
 export type OpName = Op['op'];
 /** One kind of operation: `OpOf<'attend'>`. */
 export type OpOf<N extends OpName> = Extract<Op, { readonly op: N }>;
 
+/** One step of a model, as data. */
 export interface Program {
   readonly spec: 1;
   readonly layers: number;

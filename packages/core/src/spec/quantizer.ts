@@ -49,6 +49,7 @@ export interface RoutinePool {
   routine(name: string): Routine;
 }
 
+/** What a quantizer is given. */
 export interface QuantizeContext {
   /** Bytes of host memory the quantizer may hold at once for this weight. */
   readonly budget: number;
@@ -71,6 +72,7 @@ export interface WeightError {
   readonly nonFinite?: number;
 }
 
+/** A configured method. */
 export interface Quantizer {
   readonly spec: 1;
   readonly method: string;

@@ -1,5 +1,6 @@
 // Tensors that live in host memory: a dtype, a shape and little-endian bytes. Device tensors are in backend.ts.
 
+/** Kinds of numbers in tensors. */
 export type DType = 'f64' | 'f32' | 'f16' | 'bf16' | 'i64' | 'i32' | 'i16' | 'i8' | 'u32' | 'u16' | 'u8' | 'bool';
 
 /** Row-major; `[]` is a scalar. */
@@ -8,7 +9,9 @@ export type Shape = readonly number[];
 /** `[out_features, in_features]` of a linear layer's weight. */
 export type Matrix = readonly [out: number, inp: number];
 
+/** A JSON value. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+/** A JSON object. */
 export type JsonObject = { readonly [key: string]: Json };
 
 /** A dtype and a shape: all that is needed to know a tensor's size. */
@@ -29,6 +32,7 @@ export interface CallOptions {
   readonly onProgress?: ((event: ProgressEvent) => void) | undefined;
 }
 
+/** What `onProgress` is told. */
 export interface ProgressEvent {
   readonly phase: 'read' | 'quantize' | 'write' | 'load' | 'evaluate' | 'prefill' | 'generate' | (string & {});
   /** Work done and to do, both in `unit`. */

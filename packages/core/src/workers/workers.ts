@@ -17,6 +17,7 @@ export interface Workers {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/** Of `createWorkers`. */
 export interface WorkersOptions {
   readonly threads: number;
   /**

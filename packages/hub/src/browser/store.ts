@@ -16,6 +16,7 @@ import type { StorageFolder, StorageRoot } from './storage.ts';
 /** Made last: a folder with it is a whole model. */
 export const WHOLE_FILE = '.whole';
 
+/** Of `openBrowserStore`. */
 export interface BrowserStoreOptions {
   /** Stores of other names know nothing of each other. Letters, digits, `-`. Default `lowbit`. */
   readonly name?: string;
@@ -23,6 +24,7 @@ export interface BrowserStoreOptions {
   readonly kind?: 'opfs' | 'cache';
 }
 
+/** A saved model, or what is left of an interrupted run. */
 export interface StoredModel {
   readonly name: string;
   /** `unfinished`: what an interrupted run has left, for the same job to go on with. */
@@ -36,6 +38,7 @@ export interface StoredFolder extends ModelFolder {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/** Models that are saved in this browser. */
 export interface BrowserStore {
   readonly name: string;
   readonly kind: 'opfs' | 'cache';

@@ -6,6 +6,7 @@ import { insideParts, type ModelFolder, tooLarge } from '../folder.ts';
 import { bodyPieces, fill, readContentRange } from '../http.ts';
 import { browser } from './dom.ts';
 
+/** Of `urlFolder`. */
 export interface UrlFolderOptions {
   /** Every file with its bytes: `{ 'config.json': 633, ... }`. Nothing else is asked for, and nothing of another size is taken. */
   readonly files: Readonly<Record<string, number>>;

@@ -4,6 +4,7 @@ import { type OpenSourceOptions, pathOpeners } from '../file-source.node.ts';
 import { openFileSource } from '../file-source.ts';
 import { TORCH, type TorchSource } from './source.ts';
 
+/** Of `openTorchFile`. */
 export interface OpenTorchOptions extends OpenSourceOptions {}
 
 /**

@@ -5,6 +5,7 @@ import { BadArguments, Global, isKey, lookUp, type StackValue, storageOf, takesS
 import { OP, opName, REFUSED } from './opcodes.ts';
 import { badPickle, CONVERT_HINT, isDict, isList, type PickleKey, type PickleValue } from './values.ts';
 
+/** Bounds of a pickle; beyond one it is refused. */
 export interface PickleLimits {
   /** Values pushed in all: bounds time, and the stack with it. */
   readonly values: number;

@@ -34,6 +34,7 @@ export interface TorchTensor {
 /** Keys that dictionaries of checkpoints have. */
 export type PickleKey = string | number | bigint | boolean | null;
 
+/** A dictionary of a pickle. */
 export type PickleDict = ReadonlyMap<PickleKey, PickleValue>;
 
 /** Tuples, lists and `torch.Size` are arrays; dictionaries, ordered or not, are maps. Never cyclic, of bounded depth; parts may be shared. */

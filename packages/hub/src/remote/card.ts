@@ -1,5 +1,6 @@
 // The model card of a quantized model: what the Hub reads at its top, and how it was made for people below.
 
+/** What a model card says. */
 export interface CardFacts {
   /** `org/name` of the model that was quantized. */
   readonly baseModel?: string | undefined;

@@ -3,6 +3,7 @@
 import { LowbitError } from '@lowbit/core';
 import { placeOf, refusal, unreachable } from './errors.ts';
 
+/** Of `createHubClient`. */
 export interface HubClientOptions {
   /** Default `https://huggingface.co`. */
   readonly endpoint?: string | undefined;
@@ -16,6 +17,7 @@ export interface HubClientOptions {
   readonly fetch?: typeof fetch | undefined;
 }
 
+/** Requests to one hub, with patience. */
 export interface HubClient {
   /** Without a slash at its end. */
   readonly endpoint: string;

@@ -54,6 +54,7 @@ const OPTIONS = Object.keys({
   onProgress: true,
 } satisfies Record<keyof DownloadOptions, true>);
 
+/** A model in the cache. */
 export interface DownloadedModel {
   /** Folder of the commit in the cache; `openCheckpoint` opens it. */
   readonly folder: string;

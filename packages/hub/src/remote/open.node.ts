@@ -12,6 +12,7 @@ import { selectFiles } from './select.ts';
 import { type HubSettings, hubClient, hubSettings } from './settings.node.ts';
 import { cachedFolder, missingFiles } from './snapshot.node.ts';
 
+/** Of `openHubCheckpoint`. */
 export interface OpenHubOptions extends OpenCheckpointOptions {
   readonly settings?: HubSettings | undefined;
   readonly client?: HubClient | undefined;

@@ -2,6 +2,7 @@
 
 import { LowbitError, quote } from '@lowbit/core';
 
+/** A model of a hub, at a revision. */
 export interface RepoName {
   /** `org/name`. */
   readonly name: string;

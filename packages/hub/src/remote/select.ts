@@ -4,6 +4,7 @@ import { findWeights, insideParts, type ModelFolder } from '../folder.ts';
 import { isCarried } from '../model-files.ts';
 import type { RemoteEntry, RemoteListing } from './listing.ts';
 
+/** Which files of a model are downloaded. */
 export interface SelectOptions {
   /** Patterns of Python's fnmatch; in place of what a model needs. */
   readonly allow?: readonly string[] | undefined;

@@ -7,6 +7,7 @@ import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded } from '../io.node.ts';
 import { createHubClient, type HubClient, type HubClientOptions, LONGEST_TIMER_MS } from './client.ts';
 
+/** Address, token and cache, as the environment has them. */
 export interface HubSettings {
   readonly endpoint: string;
   /** The folder that holds `models--ORG--NAME`. */

@@ -6,6 +6,7 @@ import { isRecord, readJson } from './json.ts';
 
 const MAX_BYTES = 2 ** 20;
 
+/** Whose a token is. */
 export interface TokenOwner {
   readonly name: string;
   /** `read`, `write`, `fineGrained`; undefined where the hub does not say. */

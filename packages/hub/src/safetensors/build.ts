@@ -18,6 +18,7 @@ export interface FilePlan {
   readonly size: number;
 }
 
+/** Of `planFile`. */
 export interface PlanFileOptions {
   /** Tensors that lie behind all others, because their length may change. */
   readonly late?: ReadonlySet<string> | undefined;

@@ -16,6 +16,7 @@ export interface TensorPlace extends TensorSpec {
   readonly end: number;
 }
 
+/** What the header of a safetensors file says. */
 export interface SafetensorsHeader {
   /** The `__metadata__` strings, in the file's order. */
   readonly metadata: ReadonlyMap<string, string>;

@@ -11,6 +11,7 @@ export const PT_METADATA: Readonly<Record<string, string>> = { format: 'pt' };
 const SINGLE_FILE = 'model.safetensors';
 export const INDEX_FILE = 'model.safetensors.index.json';
 
+/** How tensors are split into files. */
 export interface ShardOptions {
   /** Most bytes of tensors per file; default 5 GB. A larger tensor gets a file of its own. */
   readonly shardSize?: number | undefined;
@@ -20,16 +21,19 @@ export interface ShardOptions {
   readonly totalParameters?: number | undefined;
 }
 
+/** Of `planFiles`. */
 export interface PlanFilesOptions extends ShardOptions {
   /** Tensors whose specs have the most bytes they can take: sizes are then those of the largest files there can be. */
   readonly late?: ReadonlySet<string> | undefined;
 }
 
+/** A file that will be written. */
 export interface PlannedFile {
   readonly name: string;
   readonly bytes: number;
 }
 
+/** Every safetensors file that will be written. */
 export interface SafetensorsPlan {
   readonly files: readonly { readonly name: string; readonly layout: FilePlan }[];
   /** Text of the index where there are several files. */

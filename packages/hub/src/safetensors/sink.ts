@@ -31,6 +31,7 @@ export interface PartialOptions {
   readonly overwrite?: boolean;
 }
 
+/** Of `createSafetensorsSink`. */
 export interface SafetensorsSinkOptions extends PartialOptions, ShardOptions {
   /** Leave `<out>.partial` behind when disposed without `close` after a commit, to resume later. Default false. */
   readonly keepPartial?: boolean;

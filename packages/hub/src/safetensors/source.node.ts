@@ -4,6 +4,7 @@ import { type OpenSourceOptions, openRegular, pathOpeners } from '../file-source
 import { openFileSource } from '../file-source.ts';
 import { readHeader, SAFETENSORS, type SafetensorsFile, type SafetensorsSource } from './source.ts';
 
+/** Of `openSafetensors`. */
 export interface OpenSafetensorsOptions extends OpenSourceOptions {}
 
 /** Reads and checks the header of one file. Throws ERR_NOT_FOUND, ERR_IO or ERR_BAD_SAFETENSORS. */

@@ -4,6 +4,7 @@ import { LowbitError } from '@lowbit/core';
 import { type AllocationBudget, type AllocationChoice, type AllocationLayer, budgetBits, choiceLoss, decisions } from './problem.ts';
 import { solve } from './solve.ts';
 
+/** Of `allocateBits`. */
 export interface AllocateOptions {
   readonly signal?: AbortSignal | undefined;
   /**
@@ -24,6 +25,7 @@ export interface Allocated<C extends AllocationChoice = AllocationChoice> {
   readonly loss: number;
 }
 
+/** A choice for each layer. */
 export interface Allocation<C extends AllocationChoice = AllocationChoice> {
   /** In the order given. */
   readonly layers: readonly Allocated<C>[];

@@ -16,6 +16,7 @@ export interface AllocationChoice {
   readonly error: number;
 }
 
+/** A layer to choose for. */
 export interface AllocationLayer {
   /** For messages and results. */
   readonly name: string;

@@ -103,6 +103,7 @@ export interface ExpertsMlp {
   readonly shared?: { readonly mlp: GatedMlp; readonly gate?: LinearSpec };
 }
 
+/** The feed-forward module of a layer. */
 export type MlpSpec = GatedMlp | PlainMlp | ExpertsMlp;
 
 /** x = sum(x + residualFactor * output(module(input(x)))), where a norm that is absent does nothing. */
@@ -149,6 +150,7 @@ export interface OutputSpec {
   readonly softcap?: number;
 }
 
+/** A decoder as data: every module, norm and position that it has. */
 export interface DecoderSpec {
   readonly vocab: number;
   readonly hidden: number;

@@ -8,6 +8,7 @@ import { Mean } from './mean.ts';
 import { nonFinite, type Perplexity, type Scorer, summarize, windowOptions } from './perplexity.ts';
 import { evaluationWindows, type WindowOptions } from './windows.ts';
 
+/** How far two models are apart on a text. */
 export interface Divergence {
   /** Mean of KL(reference || model) over the scored positions, in nats. */
   readonly kl: number;

@@ -22,6 +22,7 @@ export interface PerplexityOptions extends CallOptions, Partial<WindowOptions> {
   readonly onToken?: ((index: number, nll: number) => void) | undefined;
 }
 
+/** How well a model predicts a text. */
 export interface Perplexity {
   /** exp(nll). */
   readonly perplexity: number;

@@ -39,6 +39,7 @@ export interface MeasureSensitivitiesOptions extends CallOptions {
   readonly adapters?: readonly ModelAdapter[];
 }
 
+/** What errors in one linear cost. */
 export interface LinearSensitivity {
   readonly path: string;
   /** Expected loss per unit of relative squared error; may be below 0 for perplexity, where that is noise. */
@@ -47,6 +48,7 @@ export interface LinearSensitivity {
   readonly points: readonly SensitivityPoint[];
 }
 
+/** What errors in each linear cost. */
 export interface Sensitivities {
   readonly metric: SensitivityMetric;
   /** Tokens that were run. */

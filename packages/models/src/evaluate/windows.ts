@@ -3,6 +3,7 @@
 
 import { LowbitError } from '@lowbit/core';
 
+/** How a text is cut into windows. */
 export interface WindowOptions {
   /** Tokens of one window, prefix included. */
   readonly contextLength: number;
@@ -14,6 +15,7 @@ export interface WindowOptions {
   readonly dropPartial?: boolean | undefined;
 }
 
+/** Tokens that are run at once, and which of them are scored. */
 export interface EvaluationWindow {
   /** Prefix and text. */
   readonly ids: Uint32Array;

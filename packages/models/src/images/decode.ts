@@ -6,6 +6,7 @@ import { decodeJpeg, isJpeg } from './jpeg.ts';
 import { decodePng, isPng } from './png.ts';
 import { restingWith } from './rest.ts';
 
+/** Of `decodeImage`. */
 export interface DecodeImageOptions {
   /** `sharp`, which must be installed; `own`: JPEG and PNG alone, the same pixels everywhere. Default: sharp if it is installed, in browsers `own`. */
   readonly decoder?: 'sharp' | 'own' | undefined;

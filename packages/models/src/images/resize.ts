@@ -5,6 +5,7 @@
 import { LowbitError } from '@lowbit/core';
 import { MAX_PIXELS, type RgbImage } from './image.ts';
 
+/** Pillow's filters. */
 export type ResizeFilter = 'bicubic' | 'bilinear' | 'lanczos' | 'box' | 'hamming' | 'nearest';
 
 /** The part of a resized image that is wanted, in its pixels. */

@@ -18,6 +18,7 @@ import { checkHead, headFormat, outputLinear } from './output-layer.ts';
 import { programBytes } from './program-bytes.ts';
 import { logicalModel, readLogical, storedFormats } from './stored.ts';
 
+/** Of `estimateMemory`. */
 export interface EstimateOptions {
   /** Its first backend that runs the model counts. Nothing is put there. */
   readonly runtime: Runtime;

@@ -50,6 +50,7 @@ export interface GenerateOptions extends Partial<SamplingSettings> {
 /** stop: an end-of-text token or a stop string. length: `maxTokens`. context: the end of the model's context. */
 export type FinishReason = 'stop' | 'length' | 'context';
 
+/** What `generate` gives. */
 export interface GenerateResult {
   /** The text, without end-of-text token and stop string. */
   readonly text: string;

@@ -4,6 +4,7 @@
 
 import { LowbitError } from '@lowbit/core';
 
+/** Guessing tokens by looking them up in the text so far. */
 export interface PromptLookup {
   /** Most tokens to guess at a time; default 3. A step of as many tokens more takes longer than one of a single token. */
   readonly tokens?: number;

@@ -9,6 +9,7 @@ import { jsonFile, type TextFiles, textFile } from './files.ts';
 import { mendTokenizer } from './mends.ts';
 import { type TokenBytes, tokenBytes } from './token-bytes.ts';
 
+/** Texts to token ids and back. */
 export interface Tokenizer {
   /** Token ids of a text. `addSpecialTokens` (default true) adds what the tokenizer puts around a text, such as a start token. */
   encode(text: string, options?: { readonly addSpecialTokens?: boolean }): number[];

@@ -1,0 +1,136 @@
+// @ts-check
+// Tables of docs/, made of results and never typed: `node tools/docs-tables.mjs` writes them into the pages, the test beside this file says whether they are current.
+// A page has a place for each: <!-- table: NAME ARGUMENT --> ... <!-- end -->.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+export const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** @type {(path: string) => any} */
+const json = (path) => JSON.parse(readFileSync(join(root, path), 'utf8'));
+
+/** @type {(head: readonly string[], rows: readonly (readonly string[])[]) => string} */
+function table(head, rows) {
+  const line = (/** @type {readonly string[]} */ cells) => `| ${cells.join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+/** @type {(value: number, digits?: number) => string} as people write it: three digits, no exponent */
+export const short = (value, digits = 3) => {
+  if (value === 0) return '0';
+  const places = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
+  return value.toFixed(Math.min(places, 9));
+};
+
+const percent = (/** @type {number} */ share) => `${(100 * share).toFixed(1)} %`;
+
+/** @type {Readonly<Record<string, (name: string) => boolean>>} */
+const OF_METHOD = {
+  hqq: (name) => /^hqq\b/.test(name),
+  bnb: (name) => /^(nf4|fp4|int8|bnb)\b/.test(name),
+  higgs: (name) => /^higgs\b/.test(name),
+};
+
+/** A quantizer of bench/quality.mjs, in words. @type {(name: string) => string} */
+function inWords(name) {
+  const [method = '', ...settings] = name.split(':');
+  const bits = settings.find((word) => /^b\d/.test(word))?.slice(1);
+  const group = settings.find((word) => /^g\d/.test(word))?.slice(1);
+  const words = [bits && `${bits} bits`, group && `groups of ${group}`];
+  if (settings.includes('ls')) words.push('least squares');
+  if (settings.includes('imp')) words.push('random importance');
+  if (settings.includes('dq')) words.push('double quantization');
+  if (settings.includes('search')) words.push('`--scale search`');
+  if (settings.includes('unbiased')) words.push('`--scale unbiased`');
+  return [{ nf4: 'NF4', fp4: 'FP4', int8: 'LLM.int8', hqq: 'HQQ', higgs: 'HIGGS' }[method], ...words.filter(Boolean)].join(', ');
+}
+
+/** What lowbit's own quantizers lose, by bench/results. @type {(method: string) => string} */
+export function qualityOurs(method) {
+  const { rows, model, commit, windows, backend, script } = json('bench/results/quality-tiny-llama.json');
+  const head = ['quantizer', 'bits per weight', 'KL, nats', 'standard error', 'same best token', 'weight error'];
+  const lines = rows
+    .filter((/** @type {{ quantizer: string }} */ { quantizer }) => OF_METHOD[method]?.(quantizer))
+    .map((/** @type {any} */ row) => [
+      inWords(row.quantizer),
+      row.bits.toFixed(2),
+      short(row.kl),
+      short(row.klStderr, 2),
+      percent(row.top1),
+      short(row.weightError),
+    ]);
+  const about = `KL divergence to the model in 16 bits; \`${script}\` on ${model}, ${windows} windows, ${rows[0].tokens} tokens, commit ${commit}, ${backend}.`;
+  return `${table(head, lines)}\n\n${about}`;
+}
+
+/** What the Python libraries lose, by fixtures/golden/quality.json. @type {(method: string) => string} */
+export function qualityPython(method) {
+  const { models, versions } = json('fixtures/golden/quality.json');
+  const { tiny, smollm2 } = models;
+  const head = ['quantizer', 'tiny-llama, KL', 'perplexity', 'SmolLM2-135M, KL', 'perplexity'];
+  const cells = (/** @type {any} */ row) => (row ? [short(row.kl), short(row.ppl, 4)] : ['not run', '']);
+  /** @type {string[]} */
+  const names = [...new Set([...tiny.rows, ...smollm2.rows].map((row) => row.method))];
+  const find = (/** @type {any} */ model, /** @type {string} */ name) => model.rows.find((/** @type {any} */ row) => row.method === name);
+  const lines = names
+    .filter((name) => name === 'bf16' || (OF_METHOD[method]?.(name) && !name.endsWith('axis0')))
+    .map((name) => [
+      (find(tiny, name) ?? find(smollm2, name)).title.replace(/^baseline, weights as in the file$/, '16 bits'),
+      ...cells(find(tiny, name)),
+      ...cells(find(smollm2, name)),
+    ]);
+  const library = {
+    hqq: `hqq ${versions.hqq}`,
+    bnb: `bitsandbytes ${versions.bitsandbytes}`,
+    higgs: 'the formulas of FLUTE and transformers',
+  }[method];
+  const about = `${library}, torch ${versions.torch}, transformers ${versions.transformers}; ${tiny.predictions} and ${smollm2.predictions} tokens (\`fixtures/golden/QUALITY.md\`). SmolLM2's weights had been 4-bit before.`;
+  return `${table(head, lines)}\n\n${about}`;
+}
+
+/** Errors of HIGGS's grids against the bound of rate-distortion theory. @type {() => string} */
+export function higgsGrids() {
+  const { grids } = json('tools/higgs-grids.json');
+  const lines = grids.map((/** @type {{ bits: number, p: number, mse: number, points: unknown[] }} */ { bits, p, mse, points }) => [
+    ...[bits, p, points.length].map(String),
+    short(mse, 4),
+    short(4 ** -bits, 4),
+    (mse * 4 ** bits).toFixed(2),
+  ]);
+  return table(['bits', 'weights a point', 'points', 'relative error', 'bound 4^-bits', 'ratio'], lines);
+}
+
+const PLACE = /(<!-- table: ([a-z-]+)(?: ([a-z]+))? -->\n)([\s\S]*?)(<!-- end -->)/g;
+
+/**
+ * A page with its tables as they are now.
+ * @param {string} text
+ * @param {Readonly<Record<string, (argument: string) => string>>} makers by name
+ */
+export function withTables(text, makers) {
+  return text.replace(PLACE, (_, before, name, argument = '', __, after) => {
+    const make = makers[name];
+    if (!make) throw new Error(`there is no table ${name}; there are ${Object.keys(makers).join(', ')}`);
+    return `${before}\n${make(argument)}\n\n${after}`;
+  });
+}
+
+/** @type {(dir?: string) => string[]} pages below docs/ */
+export function docsPages(dir = 'docs') {
+  if (!existsSync(join(root, dir))) return [];
+  return readdirSync(join(root, dir), { withFileTypes: true }).flatMap((entry) => {
+    if (entry.isDirectory()) return entry.name === 'api' ? [] : docsPages(`${dir}/${entry.name}`);
+    return entry.name.endsWith('.md') ? [`${dir}/${entry.name}`] : [];
+  });
+}
+
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const { status } = spawnSync('npx', ['vitest', 'run', '--project', 'unit', 'tools/docs-tables.test.mjs'], {
+    cwd: root,
+    env: { ...process.env, LOWBIT_WRITE: 'docs-tables' },
+    stdio: 'inherit',
+  });
+  process.exitCode = status ?? 1;
+}
