@@ -12,12 +12,18 @@ import {
   type Format,
   float32Tensor,
   type JsonObject,
-  memoryFootprint,
   type Quantizer,
   referenceBackend,
   toFloat32,
 } from '@lowbit/core';
-import { type FolderCheckpoint, openCheckpoint, planQuantization, type QuantizeCheckpointOptions, quantizeCheckpoint } from '@lowbit/hub';
+import {
+  type FolderCheckpoint,
+  memoryFootprint,
+  openCheckpoint,
+  planQuantization,
+  type QuantizeCheckpointOptions,
+  quantizeCheckpoint,
+} from '@lowbit/hub';
 import { llama, loadModel } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goldenJson, goldenPath, goldenTensors } from '../fixtures/golden.ts';

@@ -478,8 +478,33 @@ describe('estimate', () => {
     expect(text.stdout).toMatch(/verdict +fits/);
   });
 
+  it('--measure: what the model takes when it is there', async () => {
+    const { json, code } = await lowbitJson<EstimateReport>([
+      'estimate',
+      TINY,
+      '--context',
+      '64',
+      '--backend',
+      'reference',
+      '--measure',
+      '--quiet',
+    ]);
+    expect(code).toBe(0);
+    const { tokens, counted, rss } = json.measured!;
+    expect(tokens).toBe(63);
+    // All but the room of a step, which the reference backend gives back, and the place of one token.
+    expect(counted).toBeGreaterThan(0.97 * (json.total - json.activations));
+    expect(counted).toBeLessThanOrEqual(json.total);
+    expect(rss.loaded).toBeGreaterThan(rss.before);
+    expect(rss.most).toBeGreaterThanOrEqual(rss.loaded);
+    const text = await lowbit(['estimate', TINY, '--context', '16', '--backend', 'reference', '--measure', '--quiet']);
+    expect(text.stdout).toMatch(/measured +\S+ MB resident .* after 15 tokens/);
+  });
+
   it.each<[string, readonly string[], RegExp]>([
     ['bits without a method', ['-b', '4'], /--bits needs --method/],
+    ['measuring what is not there', ['-m', 'nf4', '--measure'], /--measure loads the model as it is/],
+    ['measuring several texts', ['--sequences', '2', '--measure'], /--measure reads one text/],
     ['a setting that the method has not', ['-m', 'nf4', '-b', '4'], /--bits is not a setting of nf4/],
   ])('refuses %s', async (_, flags, message) => {
     const { code, stderr } = await lowbit(['estimate', TINY, ...flags]);

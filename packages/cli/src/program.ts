@@ -405,6 +405,7 @@ function addEstimate(program: Command, start: Start): void {
       number({ min: 1, max: 2 ** 31, whole: true }),
     )
     .option('--sequences <n>', 'texts at once', number({ min: 1, max: 2 ** 20, whole: true }), 1)
+    .option('--measure', 'load the model, read a text as long as --context, and tell what that really took beside the estimate')
     .addHelpText('after', '\nExample:\n  lowbit estimate ./model -m hqq -b 4 --context 8192')
     .action(async (dir: string, options: EstimateFlags) => {
       const context = start(options);

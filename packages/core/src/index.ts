@@ -42,7 +42,6 @@ export {
   toFloat32,
   writeFloat32,
 } from './dtype.ts';
-export { memoryFootprint } from './footprint.ts';
 export { glob } from './glob.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';

@@ -17,6 +17,7 @@ export type { OpenCheckpointOptions, StoredCheckpoint } from './checkpoint.ts';
 export { writeConfig } from './config-file.ts';
 export type { OpenFile, RandomFile } from './file.ts';
 export type { ModelFolder } from './folder.ts';
+export { memoryFootprint } from './footprint.ts';
 export { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 export { BUILTIN_LAYOUTS } from './layouts/builtin.ts';
 export { higgsLayout } from './layouts/higgs.ts';

@@ -9,6 +9,7 @@ export {
   type PlanConversionOptions,
   planConversion,
 } from './convert.node.ts';
+export { memoryFootprint } from './footprint.ts';
 export { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 export { BUILTIN_LAYOUTS } from './layouts/builtin.ts';
 export { higgsLayout } from './layouts/higgs.ts';

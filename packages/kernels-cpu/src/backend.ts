@@ -20,9 +20,12 @@ import {
   type QuantizedTensor,
   type RecallRequest,
   type Routine,
+  type StepBytes,
+  type StepSize,
   type Support,
   type TensorSpec,
   toFloat32,
+  validateProgram,
   validateQuantized,
 } from '@lowbit/core';
 import type { CpuBinding, Isa, Machine, StoredFloat, WeightHandle } from './binding.ts';
@@ -31,8 +34,10 @@ import { CpuExecutable } from './executable.ts';
 import { planLayout } from './layout.ts';
 import { CpuLinear, type LinearHome } from './linear.ts';
 import { holdWeight, nativeError } from './prepare.ts';
-import { programSpec } from './program.ts';
+import { measuredStep, programSpec } from './program.ts';
 import { nativeRoutines } from './routines.ts';
+
+const bytesOf = (constants: readonly Float32Array[]): number => constants.reduce((sum, { byteLength }) => sum + byteLength, 0);
 
 /** What `cpu()` decided. */
 export interface CpuSettings {
@@ -161,10 +166,25 @@ export class CpuBackend implements Backend {
     const spec = programSpec(program, handles, { contextLength: options.contextLength, kvDtype: this.kvDtype });
     try {
       const handle = this.#binding.compileProgram(this.#machine, spec);
-      const constantBytes = spec.constants.reduce((sum, { byteLength }) => sum + byteLength, 0);
+      const constantBytes = bytesOf(spec.constants);
       const { owner, binding, planes } = this.#home;
       const home = { owner, binding, planes, release: this.#holdings.release };
       return this.#holdings.addExecutable(new CpuExecutable(handle, program, owned, constantBytes, options, home));
+    } catch (error) {
+      throw nativeError(error);
+    }
+  }
+
+  /** Plans such a step with weights that are sizes alone. */
+  measure(program: Program, linears: readonly LinearRequest[], size: StepSize): StepBytes {
+    this.#holdings.check();
+    validateProgram(program);
+    const specs = linears.map(({ format, shape }) => planLayout(format, shape, this.#codecs).spec);
+    const spec = programSpec(program, specs, { contextLength: size.contextLength, kvDtype: this.kvDtype });
+    try {
+      const step = measuredStep(program, size, this.#home.planes);
+      const [scratch, kept, cache] = this.#binding.measureProgram(this.#machine, { ...spec, constants: [] }, step);
+      return { constants: bytesOf(spec.constants), scratch, kept, cache };
     } catch (error) {
       throw nativeError(error);
     }

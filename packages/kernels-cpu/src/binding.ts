@@ -144,6 +144,12 @@ export interface CpuBinding extends CpuAddon {
   fillRows(machine: Machine, weight: WeightHandle, from: number, rows: number, out: Float32Array): void;
   /** `spec` is trusted: it was made of a valid program. Linears stay alive as long as the program does. */
   compileProgram(machine: Machine, spec: ProgramSpec): ProgramHandle;
+  /** What a program of such weights would hold: in such a step, after it, and in caches then. The step is planned; nothing runs. */
+  measureProgram(
+    machine: Machine,
+    spec: ProgramSpec<WeightSpec>,
+    step: NativeStep,
+  ): readonly [scratch: number, kept: number, cache: number];
   /** Runs a step off this thread; one at a time. */
   stepProgram(program: ProgramHandle, step: NativeStep): Promise<void>;
   /** LLM.int8: [products, columns] of every linear of the program since the last call, one after another; empty if none counts. */
@@ -272,7 +278,7 @@ export interface TilePacking {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 4;
+export const BINDING_ABI = 5;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -291,6 +297,7 @@ export const BINDING_FUNCTIONS = [
   'multiply',
   'fillRows',
   'compileProgram',
+  'measureProgram',
   'stepProgram',
   'takeOutliers',
   'readTensor',

@@ -1,7 +1,18 @@
 // A program as the addon takes it: operations with the names of native/dispatch/program.h, and a place in one arena for every tensor.
 
-import { type Op, opConstants, opInputs, opResults, type Program, placeTensors, type Rope, type RowDomain, toFloat32 } from '@lowbit/core';
-import type { StoredFloat, WeightHandle } from './binding.ts';
+import {
+  type Op,
+  opConstants,
+  opInputs,
+  opResults,
+  type Program,
+  placeTensors,
+  type Rope,
+  type RowDomain,
+  type StepSize,
+  toFloat32,
+} from '@lowbit/core';
+import type { NativeStep, StoredFloat, WeightHandle } from './binding.ts';
 
 /** In the order of `Rows` in program.h. */
 const DOMAINS: readonly RowDomain[] = ['tokens', 'outputs', 'routed', 'encoder'];
@@ -9,7 +20,8 @@ const DOMAINS: readonly RowDomain[] = ['tokens', 'outputs', 'routed', 'encoder']
 /** A record for the addon: what it does not name is not there. */
 type NativeRecord = Readonly<Record<string, unknown>>;
 
-export interface ProgramSpec {
+/** `W` is a weight, or the size of one. */
+export interface ProgramSpec<W = WeightHandle> {
   readonly tensors: readonly { readonly rows: number; readonly width: number; readonly offset: number }[];
   /** Numbers per row of each domain. */
   readonly arena: readonly number[];
@@ -17,16 +29,16 @@ export interface ProgramSpec {
   readonly ropes: readonly NativeRecord[];
   readonly caches: readonly NativeRecord[];
   readonly constants: readonly Float32Array[];
-  readonly linears: readonly WeightHandle[];
+  readonly linears: readonly W[];
   readonly contextLength: number;
   readonly kvDtype: StoredFloat;
 }
 
-export function programSpec(
+export function programSpec<W>(
   program: Program,
-  linears: readonly WeightHandle[],
+  linears: readonly W[],
   settings: Pick<ProgramSpec, 'contextLength' | 'kvDtype'>,
-): ProgramSpec {
+): ProgramSpec<W> {
   const used = new Set(program.ops.flatMap(opConstants));
   const ops = besideAlike(program.ops);
   return {
@@ -41,6 +53,32 @@ export function programSpec(
     constants: program.constants.map((constant, id) => (used.has(id) ? toFloat32(constant) : new Float32Array(0))),
     linears,
     ...settings,
+  };
+}
+
+/** A step of that size, to be planned: its numbers are never looked at. */
+export function measuredStep(
+  program: Program,
+  { contextLength, sequences, tokens, outputs, encoder }: StepSize,
+  planes: 2 | 3,
+): NativeStep {
+  const topK = program.ops.find((op) => op.op === 'route')?.topK ?? 0;
+  const count = [tokens, outputs, 0, encoder];
+  return {
+    tokens: new Uint32Array(sequences * tokens),
+    rows: [sequences * tokens, sequences * outputs, sequences * tokens * topK, sequences * encoder],
+    planes,
+    shares: Array.from({ length: sequences }, (_, id) => ({
+      id,
+      start: contextLength - tokens,
+      length: contextLength,
+      remembers: false,
+      from: count.map((rows) => id * rows),
+      count,
+      wanted: Uint32Array.from({ length: outputs }, (__, i) => tokens - outputs + i),
+    })),
+    inputs: [],
+    injections: [],
   };
 }
 

@@ -5,10 +5,11 @@ import { planQuantization, type StoredCheckpoint } from '@lowbit/hub';
 import { defaultAdapters, estimateMemory, type MemoryEstimate, type Verdict } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';
+import { type MeasuredMemory, type MeasureMemoryOptions, measureMemory } from '../measured-memory.ts';
 import { idleSetting, makeQuantizer } from '../methods.ts';
-import { openModel, placeOf } from '../open.ts';
+import { openModel, openModelFolder, placeOf } from '../open.ts';
 import type { MethodName, MethodSettings } from '../parse.ts';
-import { pairs } from '../table.ts';
+import { pairs, plain } from '../table.ts';
 import { bytesText, countText } from '../units.ts';
 import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
 
@@ -16,6 +17,7 @@ export interface EstimateFlags extends CommonOptions, BackendFlags, Pick<MethodS
   readonly method?: MethodName;
   readonly context?: number;
   readonly sequences?: number;
+  readonly measure?: boolean;
 }
 
 /** What `lowbit estimate --json` prints. Bytes. */
@@ -29,6 +31,8 @@ export interface EstimateReport extends MemoryEstimate {
   readonly quantizing: number | null;
   /** What this process takes, without any model. */
   readonly process: number;
+  /** With `--measure`. */
+  readonly measured?: MeasuredMemory;
 }
 
 const FLAG: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
@@ -49,9 +53,17 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
       throw new UsageError(`${FLAG[idle] ?? idle} needs --method`, 'Name the method that the model would be quantized with: -m hqq -b 4.');
     throw new UsageError(`${FLAG[idle] ?? idle} is not a setting of ${method}`, 'Leave it out.');
   }
+  if (flags.measure && method !== undefined)
+    throw new UsageError(
+      '--measure loads the model as it is, so it cannot go with --method',
+      'Quantize the model first, and measure what was made.',
+    );
+  if (flags.measure && sequences !== undefined && sequences > 1) throw new UsageError('--measure reads one text', 'Leave --sequences out.');
   await using place = await openBackend(flags, context);
   const { allowNonFinite, ...head } = headOf(flags);
-  await using checkpoint = await openModel(path, { signal: context.signal, allowNonFinite });
+  const { signal, progress } = context;
+  const opening = { signal, allowNonFinite, onProgress: progress.report };
+  await using checkpoint = flags.measure ? await openModelFolder(path, opening) : await openModel(path, opening);
   const planned = method === undefined ? undefined : await plan(checkpoint, method, settings);
   const here = place.used().name === 'cpu' || place.used().name === 'reference';
   const estimate = await estimateMemory(checkpoint, {
@@ -61,7 +73,7 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
     ...(planned ? { formatOf: (site: string) => planned.formats.get(site) } : {}),
     ...(here ? { available: process.availableMemory() } : {}),
     runtime: place.runtime,
-    signal: context.signal,
+    signal,
   });
   const report: EstimateReport = {
     path: placeOf(checkpoint),
@@ -70,8 +82,19 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
     disk: planned?.disk ?? checkpoint.source.files.reduce((sum, { size }) => sum + size, 0),
     quantizing: planned ? DEFAULT_MAX_MEMORY : null,
     process: process.memoryUsage.rss(),
+    ...(flags.measure ? { measured: await measure(checkpoint, estimate, { ...head, runtime: place.runtime }, context) } : {}),
   };
+  progress.clear();
   await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
+}
+
+async function measure(
+  checkpoint: StoredCheckpoint,
+  { contextLength }: MemoryEstimate,
+  options: Pick<MeasureMemoryOptions, 'runtime' | 'head'>,
+  { signal, progress }: Context,
+): Promise<MeasuredMemory> {
+  return measureMemory(checkpoint, { ...options, contextLength, signal, onProgress: progress.report });
 }
 
 async function plan(checkpoint: StoredCheckpoint, method: MethodName, settings: MethodSettings) {
@@ -86,21 +109,37 @@ const VERDICTS: Readonly<Record<Verdict, string>> = {
   fits: 'fits',
   tight: 'tight: more than 80 % of what is available',
   no: 'does not fit: take fewer bits, a shorter --context, fewer --sequences, or --head-bits 8',
+  unknown: 'unknown: the device does not say how much memory it has',
 };
 
+/** Padding is worth a word from here on. */
+const MUCH_PADDING = 1.02;
+
 function render(report: EstimateReport, bold: (text: string) => string): string {
-  const { weights, kvCache, activations, total, available, contextLength, sequences, backend, device } = report;
+  const { weights, packed, constants, kvCache, activations, total, available, contextLength, sequences, backend, device, measured } =
+    report;
+  const padded =
+    weights > MUCH_PADDING * packed ? ` (${bytesText(packed)} and ${bytesText(weights - packed)} of padding and wider scales)` : '';
+  const room = report.counted || backend === 'reference' ? '' : ' (rows alone: the backend does not say what it needs beside them)';
   const texts = sequences === 1 ? '' : ` x ${sequences} texts`;
   return pairs([
     ['backend', `${backend} (${device})`],
     ['on disk', bytesText(report.disk)],
-    ['weights', bytesText(weights)],
+    ['weights', bytesText(weights) + padded],
+    ['norms', bytesText(constants)],
     ['keys and values', `${bytesText(kvCache)} (${countText(contextLength)} tokens${texts})`],
-    ['activations', bytesText(activations)],
+    ['activations', bytesText(activations) + room],
     ['in all', bold(bytesText(total))],
-    ['available', bytesText(available)],
-    ['verdict', VERDICTS[report.verdict]],
+    ...(available === undefined ? [] : [['available', bytesText(available)] as const]),
+    ['verdict', report.reason === undefined ? VERDICTS[report.verdict] : `does not run: ${plain(report.reason)}`],
     ...(report.quantizing === null ? [] : [['quantizing', `${bytesText(report.quantizing)} at a time (--max-memory)`] as const]),
     ['this process', `${bytesText(report.process)} without the model`],
+    ...(measured ? [['measured', measuredText(measured)] as const] : []),
   ]);
+}
+
+/** Of resident memory what came with the model: a process is there before it. */
+function measuredText({ tokens, counted, rss: { before, loaded, most } }: MeasuredMemory): string {
+  const grown = `${bytesText(Math.max(0, loaded - before))} resident with the model loaded, ${bytesText(Math.max(0, most - before))} at most`;
+  return `${grown}; the backend counted ${bytesText(counted)} after ${countText(tokens)} tokens`;
 }

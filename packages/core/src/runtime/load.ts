@@ -6,6 +6,7 @@ import { isPlainRecord } from '../record.ts';
 import type { Runtime } from '../runtime.ts';
 import type {
   Backend,
+  CompileOptions,
   LinearRequest,
   QuantizedLinear,
   SequenceId,
@@ -28,11 +29,7 @@ export type LoadWeight = (
   index: number,
 ) => Promise<{ readonly weight: QuantizedTensor; readonly bias?: HostTensor | undefined }>;
 
-export interface LoadOptions extends CallOptions {
-  /** Most positions a sequence may have. */
-  readonly contextLength: number;
-  /** Most sequences open at once; default 16 (`DEFAULT_MAX_SEQUENCES`). */
-  readonly maxSequences?: number | undefined;
+export interface LoadOptions extends CallOptions, CompileOptions {
   /** Backends by name and how many layers each runs, in order. Default: all layers on the first backend that supports them. */
   readonly cut?: readonly { readonly backend: string; readonly layers: number }[] | undefined;
   /**

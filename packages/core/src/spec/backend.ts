@@ -152,10 +152,16 @@ export interface CompileOptions {
   /** Most positions a sequence may have; a longer one is ERR_LIMIT. */
   readonly contextLength: number;
   /** Most sequences open at once; default 16 (`DEFAULT_MAX_SEQUENCES`). */
-  readonly maxSequences?: number;
+  readonly maxSequences?: number | undefined;
   /** Rejects with its reason; nothing stays on the device then. */
   readonly signal?: AbortSignal | undefined;
 }
+
+/** A step of `sequences`, of each the last `tokens` of `contextLength`, `outputs` wanted rows and `encoder` rows. */
+export type StepSize = Readonly<Record<'contextLength' | 'sequences' | 'tokens' | 'outputs' | 'encoder', number>>;
+
+/** Bytes beside linears: in a step (`scratch`), after it (`kept`). `refused`: why there can be none. */
+export type StepBytes = Readonly<Record<'constants' | 'scratch' | 'kept' | 'cache', number>> & { readonly refused?: string };
 
 /** Default of `maxSequences`. */
 export const DEFAULT_MAX_SEQUENCES = 16;
@@ -189,6 +195,8 @@ export interface Backend extends AsyncDisposable {
    * Throws ERR_BAD_ARGUMENT for a program that breaks a rule of program.ts, and for linears that are not this backend's or do not fit.
    */
   compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable>;
+  /** What an executable would hold; takes nothing. */
+  measure?(program: Program, linears: readonly LinearRequest[], size: StepSize): StepBytes;
   alloc(spec: TensorSpec): DeviceTensor;
   free(tensor: DeviceTensor): void;
   write(tensor: DeviceTensor, data: Uint8Array): void;

@@ -14,7 +14,33 @@ void narrow(const float* from, size_t count, Float dtype, uint8_t* to, size_t st
   for (size_t i = 0; i < count; ++i, to += stride) write_number(dtype, to, from[i]);
 }
 
+struct CacheBytes {
+  size_t k, v;
+};
+
+/// Of keys and values of so many rows: keys in whole blocks.
+CacheBytes cache_bytes(const CacheUse& use, Float dtype, size_t rows) {
+  const size_t number = float_bytes(dtype);
+  return {(rows + kKeys - 1) / kKeys * kKeys * use.key_width * number, rows * use.value_width * number};
+}
+
 }  // namespace
+
+size_t Stepper::measure_caches() {
+  size_t bytes = 0;
+  longest = 0;
+  for (const Share& share : in.shares) {
+    for (const CacheUse& use : program.caches) {
+      const size_t rows = use.encoder ? share.count[3] : share.start + share.count[0];
+      const CacheBytes own = cache_bytes(use, program.cache_dtype, rows);
+      bytes += own.k + own.v;
+      longest = std::max(longest, rows);
+    }
+    longest = std::max({longest, share.count[0], share.count[3]});
+  }
+  score_numbers = score_stride() * kMostQueries * static_cast<size_t>(pool.threads());
+  return bytes;
+}
 
 /// Room for all rows that this step appends, and the rows of earlier steps as JavaScript counts them.
 void Stepper::grow_caches() {
@@ -29,23 +55,22 @@ void Stepper::grow_caches() {
       cache.rows = use.encoder ? (share.remembers ? cache.rows : 0) : share.start;
       const size_t more = share.count[static_cast<size_t>(use.encoder ? Rows::encoder : Rows::tokens)];
       const size_t rows = cache.rows + more;
-      const size_t number = float_bytes(program.cache_dtype);
-      const size_t key_bytes = kKeys * use.key_width * number, value_bytes = use.value_width * number;
-      if ((rows + kKeys - 1) / kKeys * key_bytes > cache.k.size() || rows * value_bytes > cache.v.size()) {
+      const CacheBytes needed = cache_bytes(use, program.cache_dtype, rows);
+      if (needed.k > cache.k.size() || needed.v > cache.v.size()) {
         const size_t limit = use.encoder ? rows : program.context_length;
-        const size_t room = std::max(rows, std::min({limit, 2 * cache.rows, cache.rows + 1024}));
-        const size_t blocks = (room + kKeys - 1) / kKeys;
-        cache.k.reserve(blocks * key_bytes);
-        cache.v.reserve(room * value_bytes);
-        cache.k.resize(blocks * key_bytes);
-        cache.v.resize(room * value_bytes);
+        const CacheBytes room = cache_bytes(use, program.cache_dtype, std::max(rows, std::min({limit, 2 * cache.rows, cache.rows + 1024})));
+        cache.k.reserve(room.k);
+        cache.v.reserve(room.v);
+        cache.k.resize(room.k);
+        cache.v.resize(room.v);
       }
       longest = std::max(longest, rows);
     }
     caches_of.push_back(&caches);
     longest = std::max({longest, share.count[0], share.count[3]});
   }
-  scores.resize(score_stride() * kMostQueries * static_cast<size_t>(pool.threads()));
+  score_numbers = score_stride() * kMostQueries * static_cast<size_t>(pool.threads());
+  scores.resize(score_numbers);
 }
 
 void Stepper::append(const Op& op, int k, int v, Rows rows) const {

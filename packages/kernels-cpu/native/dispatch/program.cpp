@@ -9,6 +9,12 @@
 #include "stepper.h"
 
 namespace lowbit {
+namespace {
+
+/// What of each kind of room a program holds between steps, at most.
+constexpr size_t kKeep = size_t{4} << 20;
+
+}  // namespace
 
 /// LLM.int8: experts of several rows run side by side.
 void Program::count_outliers(size_t linear, const Product& product) {
@@ -53,14 +59,19 @@ void Program::check(const StepInput& input) const {
   }
 }
 
-void Program::step(StepInput input, const Kernels& kernels, Pool& pool) {
-  check(input);
+size_t Program::place_domains(const StepInput& input) {
   size_t floats = 0;
   for (int d = 0; d < kRows; ++d) {
     rows_[d] = input.rows[d];
     arena_start_[d] = floats;
     floats += arena_width[d] * input.rows[d];
   }
+  return floats;
+}
+
+void Program::step(StepInput input, const Kernels& kernels, Pool& pool) {
+  check(input);
+  const size_t floats = place_domains(input);
   if (arena_.size() < floats) arena_.resize(floats);
   const StepCut cut(input, kernels, pool, arena_.data());
   if (stepper_ == nullptr || !(stepper_->cut == cut)) {
@@ -117,7 +128,6 @@ size_t Program::scratch_bytes() const {
 }
 
 void Program::trim() {
-  constexpr size_t kKeep = size_t{4} << 20;
   if (stepper_ != nullptr && stepper_->bytes() > kKeep) stepper_.reset();
   if (scratch_bytes_ > kKeep) {
     stepper_.reset();  // its stages write there
@@ -129,6 +139,20 @@ void Program::trim() {
     stepper_.reset();
     std::vector<float>().swap(arena_);
   }
+}
+
+ProgramBytes Program::measure(const StepInput& input, const Kernels& kernels, Pool& pool) {
+  check(input);
+  const size_t floats = place_domains(input), arena = floats * sizeof(float);
+  arena_.reserve(floats);  // pages that nobody writes to cost nothing
+  Stepper stepper(*this, StepCut(input, kernels, pool, arena_.data()), input);
+  stepper.turn_all();
+  const size_t cache = stepper.measure_caches();
+  const size_t own = stepper.bytes();
+  const auto kept = [](size_t bytes) { return bytes > kKeep ? 0 : bytes; };
+  // As `trim`: stages go with what they write to.
+  const bool stays = kept(scratch_bytes_) == scratch_bytes_ && kept(arena) == arena;
+  return {arena + scratch_bytes_ + own, kept(arena) + kept(scratch_bytes_) + (stays ? kept(own) : 0), cache};
 }
 
 Program::Program() = default;

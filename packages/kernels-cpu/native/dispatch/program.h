@@ -88,6 +88,11 @@ struct StepInput {
   int planes = 3;
 };
 
+/// What a program holds: in a step, after it, and in caches.
+struct ProgramBytes {
+  size_t scratch = 0, kept = 0, cache = 0;
+};
+
 class Product;
 struct Stepper;
 
@@ -127,10 +132,15 @@ class Program {
   size_t scratch_bytes() const;
   /// Gives back the room of a long step.
   void trim();
+  /// What such a step would hold, caches as full as they are after it: the step is planned, and nothing runs or is written, so weights may be sizes without
+  /// numbers. Throws as `step`.
+  ProgramBytes measure(const StepInput& input, const Kernels& kernels, Pool& pool);
 
  private:
   friend struct Stepper;
   void check(const StepInput& input) const;
+  /// Numbers of the arena for these rows, whose domains get their places in it.
+  size_t place_domains(const StepInput& input);
   void count_outliers(size_t linear, const Product& product);
 
   std::unique_ptr<Stepper> stepper_;  // of the last step

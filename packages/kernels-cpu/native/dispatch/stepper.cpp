@@ -30,7 +30,7 @@ Stepper::Stepper(Program& of_program, const StepCut& of_cut, const StepInput& in
 }
 
 size_t Stepper::bytes() const {
-  size_t numbers = scores.size() * sizeof(float) + products.size() * sizeof(Product) + stages.size() * sizeof(Stage);
+  size_t numbers = score_numbers * sizeof(float) + products.size() * sizeof(Product) + stages.size() * sizeof(Stage);
   for (const auto& [key, turned] : turns) numbers += turned.size() * sizeof(double);
   return numbers;
 }

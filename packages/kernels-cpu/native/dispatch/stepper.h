@@ -69,6 +69,7 @@ struct Stepper {
   std::vector<size_t> position_of[kRows];
   std::vector<std::vector<Cache>*> caches_of;  // by share
   std::vector<float> scores;                   // by thread and query
+  size_t score_numbers = 0;                    // of `scores`, also where they are only counted
   std::map<std::tuple<size_t, size_t, size_t>, std::vector<Queries>> queries;  // by heads, heads of keys, domain
   size_t longest = 0;
   std::vector<const Op*> rotations;
@@ -94,6 +95,8 @@ struct Stepper {
 
   /// Of what a step leaves for the next.
   size_t bytes() const;
+  /// Counts caches (in bytes) and scores as `grow_caches` makes them, and takes no memory.
+  size_t measure_caches();
   void place_rows();
   void turn_all();
   void grow_caches();

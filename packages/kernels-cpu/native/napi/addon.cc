@@ -129,6 +129,16 @@ Extras extras(const Weight& w, const Napi::Value& spec) {
   return {w.classes * w.inp, w.classes * w.inp};
 }
 
+Weight hollow(const Napi::Value& spec) {
+  static constexpr float kNothing = 0;
+  Weight w = planned(spec);
+  const Extras extra = extras(w, spec);
+  if (extra.scale > 0) w.scale = &kNothing;
+  if (extra.zero > 0) w.zero = &kNothing;
+  if (extra.table > 0) w.table = &kNothing;
+  return w;
+}
+
 void make_tables(HeldWeight& held, const HeldWeight* like) {
   Weight& w = held.weight;
   if (w.kind != Kind::tiles || !is_table(w.codes)) return;
@@ -273,7 +283,7 @@ Napi::Value fill_rows(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 4));
+  exports.Set("abi", Napi::Number::New(env, 5));
   exports.Set("isas", Napi::Function::New(env, isas));
   exports.Set("openMachine", Napi::Function::New(env, open_machine));
   exports.Set("closeMachine", Napi::Function::New(env, close_machine));

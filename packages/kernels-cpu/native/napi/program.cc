@@ -7,6 +7,7 @@
 #include "arguments.h"
 #include "handles.h"
 #include "largest.h"
+#include "weights.h"
 
 namespace lowbit {
 namespace {
@@ -104,6 +105,34 @@ Float kv_dtype(const Napi::Object& spec) {
   return Float::f32;
 }
 
+/// All but the linears.
+void fill_program(Program& program, const Napi::Object& spec) {
+  each(spec.Get("tensors"), [&](const Napi::Object& tensor) {
+    program.tensors.push_back({static_cast<Rows>(size(tensor, "rows")), size(tensor, "width"), size(tensor, "offset")});
+  });
+  const std::vector<double> arena = doubles(spec.Get("arena"));
+  for (size_t i = 0; i < kRows; ++i) program.arena_width[i] = static_cast<size_t>(arena.at(i));
+  each(spec.Get("ops"), [&](const Napi::Object& op) { program.ops.push_back(op_of(op)); });
+  each(spec.Get("ropes"), [&](const Napi::Object& from) {
+    Rope rope;
+    rope.kind = index(from, "kind");
+    rope.frequencies = doubles(from.Get("frequencies"));
+    rope.longer = doubles(from.Get("longer"));
+    rope.scale = number(from, "scale", 1);
+    rope.base = number(from, "base", 0);
+    rope.factor = number(from, "factor", 1);
+    rope.dim = size(from, "dim");
+    rope.original = size(from, "original");
+    program.ropes.push_back(std::move(rope));
+  });
+  each(spec.Get("caches"), [&](const Napi::Object& cache) {
+    program.caches.push_back({truth(cache, "encoder"), size(cache, "keyWidth"), size(cache, "valueWidth")});
+  });
+  each(spec.Get("constants"), [&](const Napi::Value& values) { program.constants.push_back(copied<float, Napi::Float32Array>(values)); });
+  program.context_length = size(spec, "contextLength");
+  program.cache_dtype = kv_dtype(spec);
+}
+
 /// compileProgram(machine, spec): program. The linears stay alive as long as it does.
 Napi::Value compile_program(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
@@ -111,36 +140,13 @@ Napi::Value compile_program(const Napi::CallbackInfo& info) {
     held->machine = state(info).machines.shared(info[0]);
     Program& program = held->program;
     const Napi::Object spec = info[1].As<Napi::Object>();
-    each(spec.Get("tensors"), [&](const Napi::Object& tensor) {
-      program.tensors.push_back({static_cast<Rows>(size(tensor, "rows")), size(tensor, "width"), size(tensor, "offset")});
-    });
-    const std::vector<double> arena = doubles(spec.Get("arena"));
-    for (size_t i = 0; i < kRows; ++i) program.arena_width[i] = static_cast<size_t>(arena.at(i));
-    each(spec.Get("ops"), [&](const Napi::Object& op) { program.ops.push_back(op_of(op)); });
-    each(spec.Get("ropes"), [&](const Napi::Object& from) {
-      Rope rope;
-      rope.kind = index(from, "kind");
-      rope.frequencies = doubles(from.Get("frequencies"));
-      rope.longer = doubles(from.Get("longer"));
-      rope.scale = number(from, "scale", 1);
-      rope.base = number(from, "base", 0);
-      rope.factor = number(from, "factor", 1);
-      rope.dim = size(from, "dim");
-      rope.original = size(from, "original");
-      program.ropes.push_back(std::move(rope));
-    });
-    each(spec.Get("caches"), [&](const Napi::Object& cache) {
-      program.caches.push_back({truth(cache, "encoder"), size(cache, "keyWidth"), size(cache, "valueWidth")});
-    });
-    each(spec.Get("constants"), [&](const Napi::Value& values) { program.constants.push_back(copied<float, Napi::Float32Array>(values)); });
+    fill_program(program, spec);
     const Napi::Array linears = spec.Get("linears").As<Napi::Array>();
     for (uint32_t i = 0; i < linears.Length(); ++i) {
       held->linears.push_back(state(info).weights.shared(linears.Get(i)));
       program.linears.push_back(&held->linears.back()->weight);
       program.thresholds.push_back(held->linears.back()->threshold);
     }
-    program.context_length = size(spec, "contextLength");
-    program.cache_dtype = kv_dtype(spec);
     for (const std::vector<float>& constant : program.constants) held->constant_bytes += constant.size() * sizeof(float);
     held->report(info.Env());
     return Napi::Number::New(info.Env(), state(info).programs.add(std::move(held)));
@@ -175,6 +181,27 @@ StepInput input_of(const Napi::Object& from) {
                                                                  copied<float, Napi::Float32Array>(given.Get("values"))));
   });
   return input;
+}
+
+/// measureProgram(machine, spec, input): [scratch, kept, cache], with specs of weights as `linears`; see Program::measure.
+Napi::Value measure_program(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Machine& machine = state(info).machines.at(info[0]);
+    const Napi::Object spec = info[1].As<Napi::Object>();
+    std::deque<Weight> weights;
+    Program program;
+    fill_program(program, spec);
+    const Napi::Array linears = spec.Get("linears").As<Napi::Array>();
+    for (uint32_t i = 0; i < linears.Length(); ++i) {
+      program.linears.push_back(&weights.emplace_back(hollow(linears.Get(i))));
+      program.thresholds.push_back(0);
+    }
+    const ProgramBytes bytes = program.measure(input_of(info[2].As<Napi::Object>()), *machine.kernels, *machine.pool);
+    const Napi::Array list = Napi::Array::New(info.Env(), 3);
+    uint32_t at = 0;
+    for (const size_t count : {bytes.scratch, bytes.kept, bytes.cache}) list.Set(at++, Napi::Number::New(info.Env(), static_cast<double>(count)));
+    return list;
+  });
 }
 
 /// A step on its way. Plain Node-API: a thread of JavaScript may be ending when it is done, and then nothing can be thrown or resolved any more.
@@ -327,6 +354,7 @@ Napi::Value free_program(const Napi::CallbackInfo& info) {
 
 void add_program_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("compileProgram", Napi::Function::New(env, compile_program));
+  exports.Set("measureProgram", Napi::Function::New(env, measure_program));
   exports.Set("stepProgram", Napi::Function::New(env, step_program));
   exports.Set("takeOutliers", Napi::Function::New(env, take_outliers));
   exports.Set("readTensor", Napi::Function::New(env, read_tensor));

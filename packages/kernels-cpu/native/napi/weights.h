@@ -19,6 +19,9 @@ struct Extras {
 };
 Extras extras(const Weight& weight, const Napi::Value& spec);
 
+/// A weight without numbers, to be asked for its sizes alone.
+Weight hollow(const Napi::Value& spec);
+
 /// What kernels need of a table, made of it, or taken from a weight `like` it that has the same one. Throws std::bad_alloc.
 void make_tables(HeldWeight& held, const HeldWeight* like = nullptr);
 

@@ -1,5 +1,5 @@
-import { createRuntime, type Format, type Runtime, referenceBackend } from '@lowbit/core';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createRuntime, type Format, type Program, type Runtime, referenceBackend, type StepBytes, type StepSize } from '@lowbit/core';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import * as golden from '../../../../fixtures/golden.ts';
 import { goldenContents, memoryCheckpoint } from '../testing/memory-checkpoint.ts';
 import { estimateMemory } from './estimate.ts';
@@ -14,6 +14,11 @@ beforeAll(async () => {
 });
 afterAll(() => runtime[Symbol.asyncDispose]());
 
+/** The runtime, but for the backend that it chooses. */
+function selecting(backend: object): Runtime {
+  return { codecs: [], backends: [], select: async () => backend, load() {}, backend() {}, explain() {} } as unknown as Runtime;
+}
+
 describe('estimateMemory', () => {
   test.each([{}, { dtype: 'bf16' as const }])('is what the model counts: %j', async (options) => {
     const contextLength = 96;
@@ -21,8 +26,11 @@ describe('estimateMemory', () => {
     await using model = await loadModel(checkpoint, { runtime, contextLength, ...options });
     expect(estimate).toMatchObject({ backend: 'reference', contextLength, sequences: 1, weights: model.memory().weights });
     const ids = Array.from({ length: contextLength }, (_, i) => i + 5);
-    for await (const _ of model.logitRows(ids)) expect(model.memory().kvCache / estimate.kvCache).toBeCloseTo(1, 1);
-    expect(estimate.total).toBe(estimate.weights + estimate.kvCache + estimate.activations);
+    let kvCache = 0;
+    for await (const _ of model.logitRows(ids)) ({ kvCache } = model.memory());
+    expect(estimate.kvCache).toBe(kvCache);
+    expect(estimate.total).toBe(estimate.weights + estimate.constants + estimate.kvCache + estimate.activations);
+    expect(estimate.counted).toBe(false);
   });
 
   test('of several texts, of other formats, of longer steps', async () => {
@@ -44,6 +52,50 @@ describe('estimateMemory', () => {
       async (available) => (await estimateMemory(checkpoint, { runtime, contextLength: 64, available })).verdict,
     );
     expect(await Promise.all(verdicts)).toEqual(['fits', 'tight', 'tight', 'no']);
+  });
+
+  test('what the backend says of its own, a limit of its device, and one that tells no memory', async () => {
+    const backend = await runtime.backend();
+    const { name, device } = backend;
+    const supports = backend.supports.bind(backend);
+    const of = (more: object): Runtime => selecting({ name, device, supports, ...more });
+    const asked: StepSize[] = [];
+    const measure = (_: Program, linears: readonly unknown[], size: StepSize): StepBytes => {
+      expect(linears.length).toBeGreaterThan(0);
+      asked.push(size);
+      return { constants: 1, scratch: 1000 * size.sequences + size.tokens, kept: 7, cache: 10 * size.sequences };
+    };
+    const options = { contextLength: 64, prefillChunk: 32 };
+    const told = await estimateMemory(checkpoint, { ...options, runtime: of({ measure }), sequences: 3 });
+    expect(told).toMatchObject({ counted: true, constants: 1, kvCache: 30, activations: 3001, total: told.weights + 1 + 30 + 3001 });
+    const one = { contextLength: 64, outputs: 1, encoder: 0 };
+    expect(asked).toContainEqual({ ...one, sequences: 1, tokens: 32 });
+    expect(asked).toContainEqual({ ...one, sequences: 3, tokens: 1 });
+    const refused = { measure: (...args: Parameters<typeof measure>) => ({ ...measure(...args), refused: 'a buffer is too large' }) };
+    const never = await estimateMemory(checkpoint, { ...options, runtime: of(refused) });
+    expect(never).toMatchObject({ verdict: 'no', reason: 'a buffer is too large' });
+    const silent = of({ device: { label: 'GPU', memory: 0, features: [] } });
+    expect(await estimateMemory(checkpoint, { ...options, runtime: silent })).toMatchObject({ verdict: 'unknown' });
+    expect(await estimateMemory(checkpoint, { ...options, runtime: silent, available: 1e9 })).toMatchObject({
+      verdict: 'fits',
+      available: 1e9,
+    });
+    vi.stubGlobal('navigator', { deviceMemory: 8 }); // of a browser
+    try {
+      expect(await estimateMemory(checkpoint, { ...options, runtime: silent })).toMatchObject({ verdict: 'fits', available: 2 ** 33 });
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
+  test('padding is what weights have more than their formats', async () => {
+    const device = { label: 'b', memory: 1, features: [] };
+    const padding = selecting({ name: 'b', device, supports: () => ({ level: 'repack', bytes: 1e6 }) });
+    const plain = await estimateMemory(checkpoint, { runtime, contextLength: 8 });
+    expect(plain.packed).toBe(plain.weights);
+    const padded = await estimateMemory(checkpoint, { runtime: padding, contextLength: 8 });
+    expect(padded.packed).toBe(plain.packed);
+    expect(padded.weights).toBeGreaterThan(padded.packed);
   });
 
   test('refuses what loadModel refuses', async () => {

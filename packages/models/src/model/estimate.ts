@@ -2,14 +2,20 @@
 
 import {
   adapterFor,
+  type Backend,
+  byteLength,
   type Checkpoint,
   checkOptionNames,
+  codecFor,
   type Format,
   LowbitError,
+  type Matrix,
   type ModelAdapter,
   type Program,
   type Quantizer,
   type Runtime,
+  type StepBytes,
+  type StepSize,
 } from '@lowbit/core';
 import { defaultAdapters } from '../adapters/index.ts';
 import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
@@ -35,13 +41,13 @@ export interface EstimateOptions {
   readonly head?: Quantizer;
   /** The format that a linear would have, by path, such as after quantizing; undefined: as stored. */
   readonly formatOf?: (path: string) => Format | undefined;
-  /** Bytes that the model may take; default the memory of the backend's device. */
+  /** Bytes that the model may take; default the memory of the backend's device, in a browser that tells it `navigator.deviceMemory`. */
   readonly available?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** fits: at most 80 % of what is available. tight: at most all of it. */
-export type Verdict = 'fits' | 'tight' | 'no';
+/** fits: at most 80 % of what is available. tight: at most all of it. unknown: nobody says how much is available, as a browser of its GPU. */
+export type Verdict = 'fits' | 'tight' | 'no' | 'unknown';
 
 /** Bytes on the device. */
 export interface MemoryEstimate {
@@ -51,13 +57,23 @@ export interface MemoryEstimate {
   readonly sequences: number;
   /** What `model.memory().weights` will say. */
   readonly weights: number;
-  /** Of full sequences: what `model.memory().kvCache` will say then, give or take a block of positions that a backend fills up. */
+  /** The same weights as their formats have them. What `weights` has more is the backend's padding of rows and columns, and its wider scales and tables. */
+  readonly packed: number;
+  /** Norms and tables of positions. */
+  readonly constants: number;
+  /** Of full sequences: what `model.memory().kvCache` will say then. */
   readonly kvCache: number;
-  /** Of a step of `prefillChunk` tokens: its rows in f32. What the backend needs beside them (quantized rows, room of each thread) is not counted. */
+  /** At most, while a step of `prefillChunk` tokens runs or one of a token of each sequence. */
   readonly activations: number;
+  /** Whether the backend itself said what its steps take. If not, `activations` are the rows of f32 that are needed at a time: all there is on the reference backend, not on others. */
+  readonly counted: boolean;
+  /** What `Backend.allocated` says at most, while the model is the only one there. */
   readonly total: number;
-  readonly available: number;
+  /** Undefined where nobody says. */
+  readonly available?: number;
   readonly verdict: Verdict;
+  /** Of `no` whatever memory there is: a limit of the device, such as the largest buffer of a GPU. */
+  readonly reason?: string;
 }
 
 const OPTIONS = Object.keys({
@@ -103,36 +119,106 @@ export async function estimateMemory(checkpoint: Checkpoint, options: EstimateOp
     read: (name) => readLogical(checkpoint, name, signal),
   });
   const contextLength = boundedContext(options.contextLength ?? Math.min(most, USUAL_CONTEXT), most);
-  const partOf = async (part: Program, tokens: number, head: Quantizer | undefined) => {
+  const partOf = async (part: Program, full: StepSize, steps: readonly StepSize[], head?: Quantizer): Promise<Part> => {
     const output = head === undefined ? undefined : { index: outputLinear(part), quantizer: checkHead(head) };
     const stored = storedFormats(checkpoint, logical, part.linears, dtype);
     const questions = part.linears.map((use, i) => {
       const format = formatOf?.(use.path) ?? stored[i]!;
       return { ...use, format: i === output?.index ? headFormat(format, use, output.quantizer) : format };
     });
-    const backend = await runtime.select(
-      questions.map(({ format, shape, use }) => ({ format, shape, use })),
-      part,
-    );
-    const weights = questions.reduce((sum, { format, shape, use, bias }) => {
+    const requests = questions.map(({ format, shape, use }) => ({ format, shape, use }));
+    const backend = await runtime.select(requests, part);
+    let weights = 0;
+    let packed = 0;
+    for (const { format, shape, use, bias } of questions) {
       const support = backend.supports({ format, shape, use });
-      return sum + (support.level === 'none' ? 0 : support.bytes) + (bias === undefined ? 0 : 4 * shape[0]);
-    }, 0);
-    const size = { sequences, positions: contextLength, tokens, encoder: encoder ? contextLength : 0, kvDtype: backend.kvDtype };
-    return { backend, weights, ...programBytes(part, size) };
+      const beside = bias === undefined ? 0 : 4 * shape[0];
+      weights += beside + (support.level === 'none' ? 0 : support.bytes);
+      packed += beside + partBytes(format, shape, runtime);
+    }
+    const measure = (size: StepSize): StepBytes => backend.measure?.(part, requests, size) ?? programBytes(part, size, backend.kvDtype);
+    const { constants, cache } = measure(full);
+    return { backend, weights, packed, constants, cache, steps: steps.map(measure) };
   };
-  const own = await partOf(program, Math.min(prefillChunk, contextLength), options.head);
-  const reading = encoder && (await partOf(encoder.program, contextLength, undefined)); // an encoder reads a prompt at once
-  const seeing = images && images.program !== program ? await partOf(images.program, towerPositions({ images }), undefined) : undefined;
+  const tokens = Math.min(prefillChunk, contextLength);
+  const last = { contextLength, sequences: 1, tokens, outputs: 1, encoder: 0 };
+  const all = { ...last, sequences, tokens: 1 };
+  // Rows of an encoder come with the first step.
+  const first = { ...last, contextLength: tokens, encoder: contextLength };
+  const own = encoder
+    ? await partOf(program, { ...all, encoder: contextLength }, [last, all, first], options.head)
+    : await partOf(program, all, [last, all], options.head);
+  const others: Part[] = [];
+  // An encoder reads a prompt at once, a tower an image.
+  const whole = (rows: number): StepSize => ({ ...last, contextLength: rows, tokens: rows });
+  if (encoder) others.push(await partOf(encoder.program, whole(contextLength), [whole(contextLength)]));
+  if (images && images.program !== program) {
+    const rows = towerPositions({ images });
+    others.push(await partOf(images.program, whole(rows), [whole(rows)]));
+  }
   const { backend } = own;
-  const weights = own.weights + (reading?.weights ?? 0) + (seeing?.weights ?? 0);
-  const kvCache = own.cache + (reading?.cache ?? 0);
-  const activations = Math.max(own.activations, reading?.activations ?? 0, seeing?.activations ?? 0);
-  const total = weights + kvCache + activations;
-  const available = options.available ?? backend.device.memory;
-  const verdict = total <= 0.8 * available ? 'fits' : total <= available ? 'tight' : 'no';
+  const parts = [own, ...others];
+  const bytes = {
+    weights: sum(parts.map(({ weights }) => weights)),
+    constants: sum(parts.map(({ constants }) => constants)),
+    kvCache: sum(parts.map(({ cache }) => cache)),
+    activations: mostActivations(own, others, sequences),
+  };
+  const total = sum(Object.values(bytes));
+  const available = options.available ?? deviceMemory(backend);
+  const reason = parts.flatMap(({ steps }) => steps.flatMap(({ refused }) => refused ?? []))[0];
   return {
     ...{ backend: backend.name, device: backend.device.label, contextLength, sequences },
-    ...{ weights, kvCache, activations, total, available, verdict },
+    ...bytes,
+    packed: sum(parts.map((part) => part.packed)),
+    counted: parts.every((part) => part.backend.measure !== undefined),
+    total,
+    ...(available === undefined ? {} : { available }),
+    verdict: reason === undefined ? verdictOf(total, available) : 'no',
+    ...(reason === undefined ? {} : { reason }),
   };
+}
+
+/** Among the steps of a decoder with an encoder: the first of a text. */
+const FIRST = 2;
+
+/** One program of a model on its backend, with full caches, and the steps that it runs. */
+interface Part {
+  readonly backend: Backend;
+  readonly weights: number;
+  readonly packed: number;
+  readonly constants: number;
+  readonly cache: number;
+  readonly steps: readonly StepBytes[];
+}
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((all, each) => all + each, 0);
+
+function partBytes(format: Format, shape: Matrix, { codecs }: Runtime): number {
+  return sum(Object.values(codecFor(format, codecs).parts(format, shape)).map(byteLength));
+}
+
+/**
+ * Beyond full caches. One program steps at a time; what the others keep of their last step is there meanwhile. An encoder reads, and a tower sees, before the
+ * text has keys and values, and its first step comes before it has many.
+ */
+function mostActivations(own: Part, others: readonly Part[], sequences: number): number {
+  const text = own.cache / sequences;
+  const kept = (parts: readonly Part[]): number => sum(parts.map(({ steps }) => Math.max(...steps.map((step) => step.kept))));
+  return Math.max(
+    ...own.steps.map(({ scratch, cache }, i) => kept(others) + (i === FIRST ? scratch + cache - text : Math.max(scratch, kept([own])))),
+    ...others.map((part) => part.steps[0]!.scratch + kept([own, ...others].filter((other) => other !== part)) - text),
+  );
+}
+
+/** A GPU of a browser tells nothing (0); what the browser tells of the machine, in GiB and rounded down, bounds a tab, too. */
+function deviceMemory({ device }: Backend): number | undefined {
+  if (device.memory > 0) return device.memory;
+  const { navigator } = globalThis as { readonly navigator?: { readonly deviceMemory?: unknown } };
+  return typeof navigator?.deviceMemory === 'number' ? navigator.deviceMemory * 2 ** 30 : undefined;
+}
+
+function verdictOf(total: number, available: number | undefined): Verdict {
+  if (available === undefined) return 'unknown';
+  return total <= 0.8 * available ? 'fits' : total <= available ? 'tight' : 'no';
 }

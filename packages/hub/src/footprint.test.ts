@@ -1,6 +1,6 @@
+import type { TensorSpec } from '@lowbit/core';
 import { expect, it } from 'vitest';
 import { memoryFootprint } from './footprint.ts';
-import type { TensorSpec } from './spec/tensor.ts';
 
 it('counts codes and plain tensors, not what belongs to codes', () => {
   const entries = new Map<string, TensorSpec>([

@@ -1,7 +1,6 @@
 // How much memory the parameters of a checkpoint take, as Python users know the figure.
 
-import { byteLength } from './dtype.ts';
-import type { Checkpoint } from './spec/checkpoint.ts';
+import { byteLength, type Checkpoint } from '@lowbit/core';
 
 /**
  * Bytes of the parameters as transformers' `get_memory_footprint(return_buffers=False)` counts them for a model loaded in the dtypes of its files:
