@@ -42,6 +42,11 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
           hookTimeout: 180_000,
         },
       },
+      {
+        extends: true,
+        // Needs Redis; `npm run test:scale`, not part of `npm test`.
+        test: { name: 'scale', include: process.env.LOWBIT_SCALE ? ['examples/scale-out/*.test.ts'] : [] },
+      },
     ],
   },
 });

@@ -14,7 +14,7 @@ export {
 } from '@lowbit/core';
 export { type HiggsOptions, higgs } from '@lowbit/higgs';
 export { type HqqOptions, hqq } from '@lowbit/hqq';
-export { openCheckpoint } from '@lowbit/hub';
+export { type MergeReport, type MergeShardsOptions, mergeShards, openCheckpoint } from '@lowbit/hub';
 export {
   type BenchOptions,
   type BenchResult,
@@ -73,7 +73,10 @@ export {
   planModel,
   type QuantizeModelOptions,
   type QuantizeModelReport,
+  type QuantizeModelShardOptions,
+  type QuantizeModelShardReport,
   quantizeModel,
+  quantizeModelShard,
 } from './quantize-model.ts';
 export type { BackendUse, RunsOn } from './running-on.ts';
 export { SENSITIVITY_TOKENS, type SensitivityOptions, type TestedOn, type TestedSensitivities } from './sensitivity.ts';

@@ -167,6 +167,13 @@ export function parsePair(text: string): readonly [number, number] {
   return [first!, second!];
 }
 
+/** A share of work: `2/4`. Throws ERR_BAD_ARGUMENT. */
+export function parseShard(text: string): { readonly index: number; readonly count: number } {
+  const [, index = 0, count = 0] = (/^(\d{1,5})\/(\d{1,5})$/.exec(text) ?? []).map(Number);
+  if (index >= 1 && index <= count) return { index, count };
+  throw bad(text, 'a share of the work such as 2/4: of 4 there are 1/4, 2/4, 3/4 and 4/4');
+}
+
 /** One of a list of words. Throws ERR_BAD_ARGUMENT. */
 export function parseChoice<T extends string>(text: string, choices: readonly T[]): T {
   const found = choices.find((choice) => choice === text);

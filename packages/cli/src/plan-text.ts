@@ -29,7 +29,7 @@ export function filesTable(plan: ModelPlan): string {
 }
 
 /** Who loads the result; empty if there is nothing to say. */
-export function loads({ loadsIn }: ModelPlan, bold: (text: string) => string): string {
+export function loads({ loadsIn }: Pick<ModelPlan, 'loadsIn'>, bold: (text: string) => string): string {
   return loadsIn.length > 0 ? `${bold('Loads in:')}\n${loadsIn.map((sentence) => `  - ${sentence}`).join('\n')}` : '';
 }
 

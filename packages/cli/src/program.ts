@@ -12,6 +12,7 @@ import type { ConvertOptions } from './commands/convert.ts';
 import type { EstimateFlags } from './commands/estimate.ts';
 import type { GenerateOptions } from './commands/generate.ts';
 import type { InspectOptions } from './commands/inspect.ts';
+import type { MergeShardsFlags } from './commands/merge-shards.ts';
 import type { PerplexityOptions } from './commands/perplexity.ts';
 import type { PullOptions } from './commands/pull.ts';
 import type { PushFlags } from './commands/push.ts';
@@ -41,6 +42,7 @@ import {
   parsePair,
   parsePath,
   parseRule,
+  parseShard,
   parseSize,
   parseThreshold,
   QUANT_ZERO,
@@ -70,6 +72,7 @@ export function createProgram(start: Start): Command {
       '\nEvery command takes --json (one JSON value on stdout; chat: JSON Lines, one value per answer) and --quiet. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.',
     );
   addQuantize(program, start);
+  addMergeShards(program, start);
   addConvert(program, start);
   addGenerate(program, start);
   addChat(program, start);
@@ -203,6 +206,11 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option('--backend <name>', `what runs the model to test it, and brings faster routines: ${BACKEND_HELP}`, path)
     .option('--shard-size <size>', 'most bytes per safetensors file (default: 5GB)', arg(parseSize))
+    .option(
+      '--shard <i/n>',
+      'do a share of the work, such as 2/8, on any machine and in any order; merge-shards makes the model of all shares. A share goes on where it was by itself',
+      arg(parseShard),
+    )
     .option('--dry-run', 'print every file and size, write nothing')
     .option('--resume', 'go on where an interrupted run of the same job stopped')
     .option('--overwrite', 'replace the output folder if it holds a model')
@@ -211,6 +219,23 @@ function addQuantize(program: Command, start: Start): void {
       const context = start(options);
       const { quantizeCommand } = await import('./commands/quantize.ts');
       await quantizeCommand(dir, { ...options, rules }, context);
+    });
+}
+
+function addMergeShards(program: Command, start: Start): void {
+  verb(program, 'merge-shards', 'make one model folder of the shares that quantize --shard wrote')
+    .argument('<out>', 'the folder that was named as --out', path)
+    .argument('[from...]', 'where the shares are, if they are not in OUT.shards: folders of shares, or folders that hold some')
+    .option('--keep-shards', 'leave the shares where they are (default: what is merged is removed, so that the disk holds the model once)')
+    .option('--overwrite', 'replace the output folder if it holds a model')
+    .addHelpText(
+      'after',
+      '\nRun again after a break: it goes on where it was.\n\nExample:\n  for i in 1 2 3 4; do lowbit quantize ./model -o ./model-hqq4 --shard $i/4; done\n  lowbit merge-shards ./model-hqq4',
+    )
+    .action(async (out: string, from: string[], options: MergeShardsFlags) => {
+      const context = start(options);
+      const { mergeShardsCommand } = await import('./commands/merge-shards.ts');
+      await mergeShardsCommand(out, from, options, context);
     });
 }
 

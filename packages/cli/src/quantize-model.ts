@@ -28,7 +28,10 @@ import {
   type QuantizationPlan,
   type QuantizeCheckpointOptions,
   quantizeCheckpoint,
+  quantizeShard,
   type RemoteCheckpoint,
+  type Shard,
+  type ShardReport,
 } from '@lowbit/hub';
 import { byName, defaultAdapters } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
@@ -116,7 +119,56 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
  */
 export async function quantizeModel(path: string, options: QuantizeModelOptions): Promise<QuantizeModelReport> {
   const started = performance.now();
-  const { maxMemory, shardSize: _, importance: source, backends, onNote, ...rest } = checkedOptions('quantizeModel', options);
+  return withSettings('quantizeModel', path, options, async (checkpoint, settings, importance) => {
+    const done = await quantizeCheckpoint(checkpoint, settings);
+    const { linears, weightError, resumed } = done;
+    return {
+      ...describe(checkpoint, done, options),
+      sizes: 'exact',
+      out: done.out,
+      linears,
+      weightError,
+      importance,
+      resumed,
+      ms: performance.now() - started,
+    };
+  });
+}
+
+export interface QuantizeModelShardOptions extends Omit<QuantizeModelOptions, 'resume'> {
+  /** Which share of the work, of how many, from 1: `{ index: 2, count: 4 }`. */
+  readonly shard: Shard;
+}
+
+/** Of one share; the plan is that of the whole model. */
+export interface QuantizeModelShardReport extends ModelPlan, Omit<ShardReport, 'planned'> {
+  readonly importance: ImportanceReport | null;
+}
+
+/**
+ * One worker's share of `quantizeModel`; `mergeShards` makes of all shares the folder that `quantizeModel` would have written. Interrupted work is kept, and taken up by the next call for the same share.
+ * Importance that a model is run for is found by every worker: give all of them the same backend, or a map that one has found.
+ * @throws what `openModel` and hub's `quantizeShard` throw; abort throws the signal's reason
+ */
+export async function quantizeModelShard(path: string, options: QuantizeModelShardOptions): Promise<QuantizeModelShardReport> {
+  return withSettings('quantizeModelShard', path, options, async (checkpoint, { resume: _, ...settings }, importance) => {
+    const { planned, ...done } = await quantizeShard(checkpoint, { ...settings, shard: options.shard });
+    return { ...describe(checkpoint, planned, options), ...done, importance };
+  });
+}
+
+/** Opens the model, finds its importance, and does the work with hub's options. */
+async function withSettings<T>(
+  call: string,
+  path: string,
+  options: Omit<QuantizeModelOptions, 'resume'>,
+  work: (
+    checkpoint: FolderCheckpoint | RemoteCheckpoint,
+    settings: QuantizeCheckpointOptions,
+    importance: ImportanceReport | null,
+  ) => Promise<T>,
+): Promise<T> {
+  const { maxMemory, shardSize: _, importance: source, backends, onNote, ...rest } = checkedOptions(call, options);
   const runs = source !== undefined && source !== 'none' && !(source instanceof Map);
   if (runs) checkUseOfImportance(rest);
   const checkpoint = runs ? await openModelFolder(path, options) : await openModel(path, options);
@@ -130,21 +182,10 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
       await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint));
     }
     const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
-    const { importance, report: importanceReport } =
+    const { importance, report } =
       given ?? (await importanceOf(checkpoint, (source as ImportanceSource | undefined) ?? 'none', importanceOptions(options)));
     const settings = { ...rest, ...planOptions({ ...rest, shardSize: options.shardSize }, checkpoint), importance };
-    const done = await quantizeCheckpoint(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) });
-    const { linears, weightError, resumed } = done;
-    return {
-      ...describe(checkpoint, done, options),
-      sizes: 'exact',
-      out: done.out,
-      linears,
-      weightError,
-      importance: importanceReport,
-      resumed,
-      ms: performance.now() - started,
-    };
+    return await work(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) }, report);
   } finally {
     await checkpoint[Symbol.asyncDispose]();
   }

@@ -41,4 +41,7 @@ export { createSafetensorsSink } from './safetensors/sink.node.ts';
 export type { SafetensorsSink, SafetensorsSinkOptions } from './safetensors/sink.ts';
 export { type OpenSafetensorsOptions, openSafetensors, readSafetensorsHeader } from './safetensors/source.node.ts';
 export type { SafetensorsFile, SafetensorsSource } from './safetensors/source.ts';
+export type { Shard } from './scale-out/divide.ts';
+export { type MergeReport, type MergeShardsOptions, mergeShards } from './scale-out/merge-shards.node.ts';
+export { type QuantizeShardOptions, quantizeShard, type ShardReport } from './scale-out/quantize-shard.node.ts';
 export type { QuantizationPlan, QuantizationReport, WriteModelOptions } from './write-model.ts';

@@ -109,17 +109,7 @@ export async function writeModel(
   try {
     await sink.reserve(tensorSpecs(plan), metadata, lateTensors(plan));
     const report = await executePlan(plan, source.source, sink, options);
-    for (const [name, bytes] of carriedFiles(source)) {
-      signal?.throwIfAborted();
-      const data = await source.file(name);
-      if (data?.byteLength !== bytes) {
-        throw new LowbitError('ERR_BAD_CHECKPOINT', `${name} changed while it was being copied`, {
-          hint: 'Run again when nothing else writes to the source folder.',
-          details: { file: name, expected: bytes, actual: data?.byteLength },
-        });
-      }
-      await sink.writeFile(name, data);
-    }
+    for await (const [name, data] of readCarried(source, signal)) await sink.writeFile(name, data);
     await sink.writeFile('config.json', config);
     signal?.throwIfAborted();
     await sink.close();
@@ -142,10 +132,30 @@ function shardingOf(plan: CheckpointPlan, source: StoredCheckpoint, shardSize: n
   });
 }
 
-function carriedFiles(source: StoredCheckpoint): [name: string, bytes: number][] {
+/** The files that go along unchanged. */
+export function carriedFiles(source: StoredCheckpoint): [name: string, bytes: number][] {
   return [...source.fileBytes].filter(([name]) => isCarried(name));
 }
 
-function tensorSpecs(plan: CheckpointPlan): ReadonlyMap<string, TensorSpec> {
+/** The same with their contents, one at a time. Throws ERR_BAD_CHECKPOINT for one that changed since the plan. */
+export async function* readCarried(
+  source: StoredCheckpoint,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<readonly [name: string, data: Uint8Array]> {
+  for (const [name, bytes] of carriedFiles(source)) {
+    signal?.throwIfAborted();
+    const data = await source.file(name);
+    if (data?.byteLength !== bytes) {
+      throw new LowbitError('ERR_BAD_CHECKPOINT', `${name} changed while it was being copied`, {
+        hint: 'Run again when nothing else writes to the source folder.',
+        details: { file: name, expected: bytes, actual: data?.byteLength },
+      });
+    }
+    yield [name, data];
+  }
+}
+
+/** What is reserved for a plan. */
+export function tensorSpecs(plan: CheckpointPlan): ReadonlyMap<string, TensorSpec> {
   return new Map([...plan.tensors].map(([name, { spec }]) => [name, spec]));
 }

@@ -27,7 +27,14 @@ import {
 } from '../parse.ts';
 import { bitsFact, filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
 import { PRESET, type PresetName, presetText } from '../presets.ts';
-import { type ModelPlan, type PlanModelOptions, planModel, type QuantizeModelReport, quantizeModel } from '../quantize-model.ts';
+import {
+  type ModelPlan,
+  type PlanModelOptions,
+  planModel,
+  type QuantizeModelReport,
+  quantizeModel,
+  quantizeModelShard,
+} from '../quantize-model.ts';
 import type { BackendUse } from '../running-on.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
@@ -44,6 +51,7 @@ import {
   sensitivityFrom,
 } from './allocation.ts';
 import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
+import { emitShard } from './merge-shards.ts';
 
 export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'> {
   readonly out?: string;
@@ -69,6 +77,7 @@ export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<Ba
   readonly maxMemory?: number;
   readonly threads?: number;
   readonly shardSize?: number;
+  readonly shard?: { readonly index: number; readonly count: number };
   readonly dryRun?: boolean;
   readonly resume?: boolean;
   readonly overwrite?: boolean;
@@ -94,6 +103,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
     );
   }
+  checkShardFlags(options);
   checkFlags(options);
   checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
@@ -160,18 +170,25 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     return;
   }
   const routines = new Set<string>();
-  const report = await quantizeModel(dir, {
+  const how = {
     ...what,
     runtime: countedRoutines(place.runtime, routines),
-    importance: importance ?? 'none',
+    importance: importance ?? ('none' as const),
     out,
     maxMemory,
     threads,
-    resume,
     overwrite,
     allowNonFinite: options.allowNonFinite,
     onProgress: progress.report,
-  });
+  };
+  if (options.shard !== undefined) {
+    const share = await quantizeModelShard(dir, { ...how, shard: options.shard });
+    noteImportance(found!.report, context);
+    progress.clear();
+    await emitShard({ ...share, importance: found!.report }, out, context);
+    return;
+  }
+  const report = await quantizeModel(dir, { ...how, resume });
   const told = found!.report;
   noteImportance(told, context);
   const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
@@ -194,6 +211,17 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   }
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
   await context.print(`${above}${below}${renderReport({ ...report, importance: told }, { ...options, out, threads, backend }, context)}\n`);
+}
+
+/** What looks at the whole model has no place in a share of the work. Throws a UsageError. */
+function checkShardFlags({ shard, dryRun, targetBits, measure }: QuantizeOptions): void {
+  if (shard === undefined) return;
+  const other = dryRun ? '--dry-run' : targetBits !== undefined ? '--target-bits' : measure !== undefined ? '--measure' : undefined;
+  if (other === undefined) return;
+  const hint = dryRun
+    ? 'The plan is that of the whole model: leave --shard out.'
+    : 'Run it once with --dry-run --json, and give the shares the bits that it finds as --rule.';
+  throw new UsageError(`${other} looks at the whole model, and --shard does a share of it`, hint);
 }
 
 /** HIGGS fills rows up to multiples of what it rotates at once: a fifth more bits than its codes and scales need are worth a word. */

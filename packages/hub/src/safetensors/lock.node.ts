@@ -1,8 +1,9 @@
 // One writer for an output: `<out>.partial.lock` beside the unfinished folder, made before anything else is touched. It names its process, so that
-// the lock of a killed run does not outlive it.
+// the lock of a killed run does not outlive it. A process of another machine (a shared disk) cannot be asked whether it lives; a lock that says how often its
+// holder writes it anew can: the disk's own clock tells when it did so last.
 
 import { randomUUID } from 'node:crypto';
-import { open, readFile, rm } from 'node:fs/promises';
+import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded } from '../io.node.ts';
@@ -13,51 +14,96 @@ export interface Lock {
   release(): Promise<void>;
 }
 
+export interface LockOptions {
+  /** Write the lock anew every so many milliseconds, so that other machines can tell a dead holder after four times as long. Default: they never can. */
+  readonly beatMs?: number | undefined;
+}
+
 interface Owner {
   readonly pid: number;
   readonly host: string;
   readonly nonce: string;
+  readonly beatMs?: number | undefined;
 }
+
+/** Beats that may be missed. */
+const PATIENCE = 4;
 
 /** Locks that this process holds: a lock with its pid but none of these is of a dead process that had the same pid. */
 const held = new Set<string>();
 
 /** Takes the lock. Throws ERR_OUTPUT_EXISTS while another run holds it. */
-export async function takeLock(path: string): Promise<Lock> {
-  const owner: Owner = { pid: process.pid, host: hostname(), nonce: randomUUID() };
-  if (!(await create(path, owner))) {
+export async function takeLock(path: string, { beatMs }: LockOptions = {}): Promise<Lock> {
+  const owner: Owner = { pid: process.pid, host: hostname(), nonce: randomUUID(), ...(beatMs === undefined ? {} : { beatMs }) };
+  let handle = await create(path, owner);
+  if (handle === undefined) {
     const other = await readOwner(path);
-    if (other !== undefined && isAlive(other)) throw taken(path, other);
+    if (other !== undefined && (await isAlive(path, other))) throw taken(path, other);
     await guarded('remove', path, () => rm(path, { force: true }));
-    if (!(await create(path, owner))) throw taken(path, await readOwner(path));
+    handle = await create(path, owner);
+    if (handle === undefined) throw taken(path, await readOwner(path));
   }
+  const stop = await keepBeating(handle, owner);
   held.add(owner.nonce);
   const check = async (): Promise<void> => {
     const now = await readOwner(path);
     if (now?.nonce !== owner.nonce) throw taken(path, now);
   };
-  await check();
+  try {
+    await check();
+  } catch (error) {
+    held.delete(owner.nonce);
+    await stop();
+    throw error;
+  }
   return {
     check,
     async release() {
       if (!held.delete(owner.nonce)) return;
+      await stop();
       if ((await readOwner(path))?.nonce === owner.nonce) await rm(path, { force: true });
     },
   };
 }
 
-async function create(path: string, owner: Owner): Promise<boolean> {
+/** Undefined if there is one already. */
+async function create(path: string, owner: Owner): Promise<FileHandle | undefined> {
   return guarded('write', path, async () => {
+    let handle: FileHandle;
     try {
-      const handle = await open(path, 'wx');
-      await handle.writeFile(JSON.stringify(owner));
-      await handle.close();
-      return true;
+      handle = await open(path, 'wx');
     } catch (error) {
-      if (errnoOf(error) === 'EEXIST') return false;
+      if (errnoOf(error) === 'EEXIST') return undefined;
+      throw error;
+    }
+    try {
+      await handle.writeFile(JSON.stringify(owner));
+      return handle;
+    } catch (error) {
+      await handle.close();
+      await rm(path, { force: true });
       throw error;
     }
   });
+}
+
+/** Writes the lock anew until it is told to stop: through its handle, so that a lock which was taken away is not written. */
+async function keepBeating(handle: FileHandle, owner: Owner): Promise<() => Promise<void>> {
+  if (owner.beatMs === undefined) {
+    await handle.close();
+    return async () => {};
+  }
+  const text = Buffer.from(JSON.stringify(owner));
+  let beat: Promise<unknown> = Promise.resolve();
+  const timer = setInterval(() => {
+    beat = beat.then(() => handle.write(text, 0, text.byteLength, 0)).catch(() => {}); // `check` finds out what is wrong
+  }, owner.beatMs);
+  timer.unref();
+  return async () => {
+    clearInterval(timer);
+    await beat;
+    await handle.close();
+  };
 }
 
 /** Undefined if the lock is gone, or was torn by a crash. */
@@ -65,17 +111,17 @@ async function readOwner(path: string): Promise<Owner | undefined> {
   try {
     const value: unknown = JSON.parse(await readFile(path, 'utf8'));
     if (typeof value !== 'object' || value === null) return undefined;
-    const { pid, host, nonce } = value as Record<string, unknown>;
+    const { pid, host, nonce, beatMs } = value as Record<string, unknown>;
     if (typeof pid !== 'number' || typeof host !== 'string' || typeof nonce !== 'string') return undefined;
-    return { pid, host, nonce };
+    return { pid, host, nonce, beatMs: typeof beatMs === 'number' && beatMs > 0 ? beatMs : undefined };
   } catch {
     return undefined;
   }
 }
 
-/** A process of another machine (a shared disk) cannot be asked: it counts as alive. */
-function isAlive({ pid, host, nonce }: Owner): boolean {
-  if (host !== hostname()) return true;
+/** Whoever holds a lock at that path, as far as it can be told: a process of another machine counts as alive while its lock is written anew, or if it never is. */
+async function isAlive(path: string, { pid, host, nonce, beatMs }: Owner): Promise<boolean> {
+  if (host !== hostname()) return beatMs === undefined || (await silence(path)) <= PATIENCE * beatMs;
   if (pid === process.pid) return held.has(nonce);
   if (!Number.isInteger(pid) || pid < 1) return false; // kill would speak to groups of processes
   try {
@@ -86,9 +132,32 @@ function isAlive({ pid, host, nonce }: Owner): boolean {
   }
 }
 
+/** Milliseconds since a file was written, by the clock of its disk: that of another machine may be wrong. */
+async function silence(path: string): Promise<number> {
+  const probe = `${path}.${randomUUID()}`;
+  try {
+    return await guarded('write', probe, async () => {
+      await (await open(probe, 'wx')).close();
+      const [now, then] = [await stat(probe), await stat(path).catch(() => undefined)];
+      return then === undefined ? Number.POSITIVE_INFINITY : now.mtimeMs - then.mtimeMs;
+    });
+  } finally {
+    await rm(probe, { force: true });
+  }
+}
+
+/** Who holds the lock at that path, in words; undefined if nobody alive does. */
+export async function lockHolder(path: string): Promise<string | undefined> {
+  const owner = await readOwner(path);
+  return owner !== undefined && (await isAlive(path, owner)) ? whoText(owner) : undefined;
+}
+
+function whoText(owner: Owner | undefined): string {
+  return owner === undefined ? 'another process' : `process ${owner.pid} on ${owner.host}`;
+}
+
 function taken(path: string, owner: Owner | undefined): LowbitError {
-  const who = owner === undefined ? 'another process' : `process ${owner.pid} on ${owner.host}`;
-  return new LowbitError('ERR_OUTPUT_EXISTS', `${who} is writing this output: ${path}`, {
+  return new LowbitError('ERR_OUTPUT_EXISTS', `${whoText(owner)} is writing this output: ${path}`, {
     hint: 'Wait for it or choose another output folder. If that process is certainly gone, delete the lock file.',
     details: { file: path, ...owner },
   });

@@ -7,6 +7,7 @@ import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
 import type { FilePlan } from './build.ts';
 import { checkOutput, exists } from './existing.node.ts';
 import { JOURNAL_FILE } from './journal.ts';
+import type { LockOptions } from './lock.node.ts';
 import type { Output, OutputFile } from './output.ts';
 import { openPartial } from './partial.node.ts';
 import { asidePath, removeReplaced } from './replaced.node.ts';
@@ -146,10 +147,10 @@ async function replaceFolder(from: string, to: string, { overwrite }: { readonly
  * Starts (or resumes) an output folder. Throws ERR_OUTPUT_EXISTS if the folder, or unfinished work, is there and neither `resume` nor `overwrite`
  * allows to go on, ERR_JOURNAL_MISMATCH if the unfinished work is of another job, ERR_IO.
  */
-export async function openFolderOutput(outDir: string, options: SafetensorsSinkOptions): Promise<Output> {
+export async function openFolderOutput(outDir: string, options: SafetensorsSinkOptions, lockOptions: LockOptions = {}): Promise<Output> {
   const folder = resolve(outDir);
   const partial = `${folder}.partial`;
-  const { journal, records, lock, reopened } = await openPartial(folder, partial, options);
+  const { journal, records, lock, reopened } = await openPartial(folder, partial, options, lockOptions);
   return {
     folder,
     partial,

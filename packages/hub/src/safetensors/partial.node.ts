@@ -7,7 +7,7 @@ import { guarded } from '../io.node.ts';
 import { checkOutput, exists } from './existing.node.ts';
 import { createJournalFile, isJournalOf, resumeJournalFile } from './journal.node.ts';
 import { JOURNAL_FILE, type Journal, type JournalRecord } from './journal.ts';
-import { type Lock, takeLock } from './lock.node.ts';
+import { type Lock, type LockOptions, takeLock } from './lock.node.ts';
 import { restoreReplaced } from './replaced.node.ts';
 import type { PartialOptions } from './sink.ts';
 
@@ -24,11 +24,16 @@ export interface OpenedPartial {
  * Takes the lock of an output and starts, or resumes, its unfinished folder. Throws ERR_OUTPUT_EXISTS if the folder, or unfinished work, is there and
  * neither `resume` nor `overwrite` allows to go on, ERR_JOURNAL_MISMATCH if the unfinished work is of another job, ERR_IO.
  */
-export async function openPartial(folder: string, partial: string, options: PartialOptions): Promise<OpenedPartial> {
+export async function openPartial(
+  folder: string,
+  partial: string,
+  options: PartialOptions,
+  lockOptions: LockOptions = {},
+): Promise<OpenedPartial> {
   const { overwrite = false } = options;
   if (!(await isUntidied(folder, partial, options))) await checkOutput(folder, { overwrite });
   await guarded('write', dirname(partial), () => mkdir(dirname(partial), { recursive: true }));
-  const lock = await takeLock(`${partial}.lock`);
+  const lock = await takeLock(`${partial}.lock`, lockOptions);
   try {
     // Again, because the run that this journal is of may have been alive until now.
     const reopened = await isUntidied(folder, partial, options);
