@@ -31,7 +31,7 @@ function packageWorkspaces(): Record<string, { entry: string[]; ignoreDependenci
 
 const config: KnipConfig = {
   include: ['files', 'dependencies', 'unlisted', 'unresolved', 'binaries', 'exports'],
-  ignoreBinaries: ['mount', 'umount', 'mkfifo'], // of the system, in tests that skip without them
+  ignoreBinaries: ['mount', 'umount', 'mkfifo', 'redis-server'], // of the system, in tests that skip without them
   workspaces: {
     '.': {
       entry: [
@@ -49,6 +49,8 @@ const config: KnipConfig = {
     // Pages import the packages by name for bundlers; Vite and webpack resolve them.
     'e2e/browser': { entry: ['*.test.ts', 'pages/*.{ts,js}'], ignoreDependencies: ['@lowbit/.*'] },
     // Programs that tests start.
+    // Programs that a queue, a job or the tests start.
+    'examples/scale-out': { entry: ['*.mjs', '*.test.ts'] },
     'e2e/registry/tools': { entry: ['*.mjs'], ignoreDependencies: ['verdaccio', 'node(18|22)', '@deno/.*', '@oven/.*'] },
   },
 };

@@ -33,7 +33,8 @@ export function run(command, args, env = {}) {
 function fingerprint() {
   const files = ['package.json', 'pnpm-lock.yaml', 'pnpm-workspace.yaml'];
   for (const dir of readdirSync(join(root, 'packages'))) files.push(`packages/${dir}/package.json`);
-  for (const dir of ['examples/jax-js', 'examples/playground', 'examples/scale-out', 'e2e/browser', 'website']) files.push(`${dir}/package.json`);
+  for (const dir of ['examples/jax-js', 'examples/playground', 'examples/scale-out', 'e2e/browser', 'website'])
+    files.push(`${dir}/package.json`);
   const hash = createHash('sha256').update(`${process.platform} ${process.arch}\n`);
   for (const file of files.filter((name) => existsSync(join(root, name)))) {
     hash.update(`${file}\n`).update(readFileSync(join(root, file)));

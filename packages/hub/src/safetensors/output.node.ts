@@ -88,7 +88,7 @@ function outputFile(handle: FileHandle, path: string): OutputFile {
 }
 
 /** Writes a whole small file durably; its name becomes durable with that of its folder. */
-async function putFile(path: string, data: Uint8Array): Promise<void> {
+export async function putFile(path: string, data: Uint8Array): Promise<void> {
   await guarded('write', path, async () => {
     const handle = await open(path, 'w');
     try {
@@ -108,7 +108,7 @@ function mismatch(path: string, problem: string): LowbitError {
 }
 
 /** Makes names in a folder durable. Does nothing where folders cannot be opened (Windows). */
-async function syncFolder(folder: string): Promise<void> {
+export async function syncFolder(folder: string): Promise<void> {
   if (process.platform === 'win32') return;
   await guarded('write', folder, async () => {
     const handle = await open(folder, 'r');
