@@ -9,20 +9,21 @@ import {
   openCheckpoint,
   openHubCheckpoint,
   type RemoteCheckpoint,
-  readRepoName,
+  readHubName,
 } from '@lowbit/hub';
 
 /** Hub's; other options of those who hand theirs on are theirs to check. */
 export type OpenOptions = { readonly [K in keyof OpenCheckpointOptions]?: OpenCheckpointOptions[K] | undefined } & CallOptions;
 
 /**
- * Opens a model on this machine: a folder, or `org/name` or `org/name@revision` of the Hub, which is downloaded into the cache first. Throws what
+ * Opens a model on this machine: a folder, a file, or `org/name`, `org/name@revision` or `org/name/file.gguf` of the Hub, which is downloaded into the cache first. Throws what
  * `openCheckpoint` and hub's `downloadModel` throw.
  */
 export async function openModelFolder(path: string, options: OpenOptions = {}): Promise<FolderCheckpoint> {
   if (!(await isRemote(path))) return openCheckpoint(path, opening(options));
   const { signal, onProgress } = options;
-  return openCheckpoint((await downloadModel(path, { signal, onProgress })).folder, opening(options));
+  const { folder, file = folder } = await downloadModel(path, { signal, onProgress });
+  return openCheckpoint(file, opening(options));
 }
 
 /**
@@ -39,8 +40,11 @@ function opening({ signal, layouts, codecs, allowNonFinite }: OpenOptions): Open
 
 /** Where a model is, for people. */
 export function placeOf(checkpoint: FolderCheckpoint | RemoteCheckpoint): string {
-  if ('folder' in checkpoint) return checkpoint.folder;
-  return `${checkpoint.remote.name}@${checkpoint.remote.commit}`;
+  if ('folder' in checkpoint) return checkpoint.label;
+  const { remote, label } = checkpoint;
+  const model = `${remote.name}@${remote.commit}`;
+  const file = label.slice(label.indexOf(`/${remote.name}/`) + remote.name.length + 2);
+  return label.endsWith('.gguf') ? `${model}/${file}` : model;
 }
 
 /** Whether a name means a model on the Hub: it is one of those, and there is nothing of that name here. Throws ERR_BAD_ARGUMENT for what is no name. */
@@ -51,7 +55,7 @@ async function isRemote(path: string): Promise<boolean> {
       details: { path },
     });
   }
-  if (readRepoName(path) === undefined) return false;
+  if (readHubName(path) === undefined) return false;
   return stat(path).then(
     () => false,
     () => true,

@@ -7,6 +7,7 @@ import { LowbitError, type StoredLinear, type WeightOrigin } from '@lowbit/core'
 import { type OpenCheckpointOptions, openModelFolder, type StoredCheckpoint } from './checkpoint.ts';
 import { modelFolder, openFolder } from './folder.node.ts';
 import type { ModelFolder } from './folder.ts';
+import { ggufFolder, isGguf } from './gguf/folder.ts';
 import type { FileSource } from './reading.ts';
 
 export interface FolderCheckpoint extends StoredCheckpoint {
@@ -15,9 +16,10 @@ export interface FolderCheckpoint extends StoredCheckpoint {
 }
 
 /**
- * Opens a model folder, or one file of weights (`*.safetensors`) with the config.json beside it. Reads config.json and headers, never weights. `file('config.json')` gives the bytes of the config, too.
+ * Opens a model folder, one file of weights (`*.safetensors`) with the config.json beside it, or a `*.gguf` file, which needs nothing beside it. Reads config.json and headers, never weights. `file('config.json')` gives the bytes of the config, too.
  * Throws ERR_NOT_FOUND (no folder, no config.json, no weights, a missing shard), ERR_BAD_CHECKPOINT, ERR_BAD_SAFETENSORS, ERR_BAD_PICKLE,
- * ERR_TENSOR_MISMATCH (a quantized layer that does not fit together), and ERR_UNSUPPORTED_FORMAT for a quantization that nothing here reads.
+ * ERR_TENSOR_MISMATCH (a quantized layer that does not fit together), and ERR_UNSUPPORTED_FORMAT for a quantization that nothing here reads; for
+ * GGUF files what `ggufFolder` throws.
  */
 export async function openCheckpoint(dir: string, options: OpenCheckpointOptions = {}): Promise<FolderCheckpoint> {
   if (typeof dir !== 'string' || dir === '') {
@@ -29,20 +31,21 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
   const folder = await openFolder(file === undefined ? dir : dirname(dir));
   const origin = (source: FileSource, path: string, stored: StoredLinear | undefined) => linearOrigin(folder.path, source, path, stored);
   const files = modelFolder(folder);
-  const of = file === undefined ? files : { ...files, resolve: singleFile(files, file) };
+  const of = file === undefined ? files : await singleFile(files, file, options.signal);
   return { ...(await openModelFolder(of, options, origin)), folder: folder.path };
 }
 
 /** The name of a file of weights that was given in place of its folder. */
 async function weightsFile(path: string): Promise<string | undefined> {
-  if (!path.endsWith('.safetensors')) return undefined;
+  if (!path.endsWith('.safetensors') && !isGguf(path)) return undefined;
   const info = await stat(path).catch(() => undefined);
   return info?.isFile() ? basename(path) : undefined;
 }
 
 /** The folder as if that file were all of its weights. */
-function singleFile({ resolve }: ModelFolder, file: string): ModelFolder['resolve'] {
-  return (name, from) => resolve(name === 'model.safetensors' ? file : name, from);
+async function singleFile(files: ModelFolder, file: string, signal: AbortSignal | undefined): Promise<ModelFolder> {
+  if (isGguf(file)) return ggufFolder(files, file, { signal });
+  return { ...files, resolve: (name, from) => files.resolve(name === 'model.safetensors' ? file : name, from) };
 }
 
 /** Another one when anything changes that the numbers of a linear are read from: its files, or which of their tensors it takes and how. */

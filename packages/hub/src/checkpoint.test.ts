@@ -74,7 +74,7 @@ describe('folders that are no checkpoint', () => {
     expect(other.code).toBe('ERR_NOT_FOUND');
     expect(other.message).toMatch(/there is consolidated\.00\.pth/);
     expect(other.hint).toMatch(/save_pretrained/);
-    expect((await open('c', { 'config.json': '{}', 'm.gguf': '' })).hint).toMatch(/GGUF/);
+    expect((await open('c', { 'config.json': '{}', 'm.gguf': '' })).hint).toMatch(/Name the file itself: .*m\.gguf/);
     expect((await open('d', { 'config.json': '{}', 'weights.safetensors': tiny })).hint).toMatch(/model\.safetensors/);
     expect((await open('e', { 'config.json': '{}' })).code).toBe('ERR_NOT_FOUND');
   });

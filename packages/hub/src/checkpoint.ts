@@ -60,7 +60,7 @@ export async function openModelFolder(folder: ModelFolder, options: OpenCheckpoi
   checkOptionNames('openCheckpoint', options, OPTIONS);
   const { signal, codecs, allowNonFinite } = options;
   const config = await readConfig(folder);
-  const source = await openWeights(folder, signal);
+  const source = await (folder.weights?.(signal) ?? openWeights(folder, signal));
   try {
     const layouts = [...(options.layouts ?? []), ...BUILTIN_LAYOUTS];
     const layout = layouts.find((candidate) => candidate.detect(config, source.entries));
@@ -80,7 +80,7 @@ export async function openModelFolder(folder: ModelFolder, options: OpenCheckpoi
       source,
       layout: layout?.name,
       quantized,
-      notes: checkpointNotes(quantized),
+      notes: [...checkpointNotes(quantized), ...(folder.notes ?? [])],
       files: [...fileBytes.keys()],
       fileBytes,
       file: (name, maxBytes = MAX_FILE_BYTES) => folder.read(name, maxBytes),

@@ -29,7 +29,7 @@ export async function openFolder(dir: string): Promise<Folder> {
   const real = await guarded('open', path, () => realpath(path));
   // The Hugging Face cache keeps the bytes in <repo>/blobs and links to them from <repo>/snapshots/<revision>; since huggingface_hub 2 what repositories have
   // in common lies in the cache's own blobs, and <repo>/blobs links there.
-  const cache = new RegExp(`^((.*)\\${sep}models--[^\\${sep}]+)\\${sep}snapshots\\${sep}[^\\${sep}]+$`).exec(real);
+  const cache = new RegExp(`^((.*)\\${sep}models--[^\\${sep}]+)\\${sep}snapshots\\${sep}[^\\${sep}]+(?:\\${sep}.*)?$`).exec(real);
   return { path, roots: cache === null ? [real] : [real, join(cache[1]!, 'blobs'), join(cache[2]!, 'blobs')] };
 }
 

@@ -3,6 +3,7 @@
 import { LowbitError, quote } from '@lowbit/core';
 import { isObject, type JsonTree, parseJsonFile } from '@lowbit/core/layouts';
 import type { RandomFile } from './file.ts';
+import type { FileSource } from './reading.ts';
 
 /** Files of one model. Names come from strangers: nothing outside of the folder is ever given out. */
 export interface ModelFolder {
@@ -20,6 +21,10 @@ export interface ModelFolder {
   /** Bytes of a regular file of the folder; undefined for what is none, or not to be read. */
   bytes(name: string): Promise<number | undefined>;
   open(path: string, signal: AbortSignal | undefined): Promise<RandomFile>;
+  /** Opens the weights, where they are not found by the names of files. */
+  weights?(signal: AbortSignal | undefined): Promise<FileSource>;
+  /** What was noticed while reading, as sentences. */
+  readonly notes?: readonly string[];
   /** Where something must be given back when the folder is not read any more. */
   [Symbol.asyncDispose]?(): PromiseLike<void>;
 }
@@ -159,7 +164,7 @@ async function noTensors(folder: ModelFolder): Promise<LowbitError> {
   const hint = other.some((name) => name.endsWith('.safetensors'))
     ? 'Name the file model.safetensors, or add the model.safetensors.index.json that belongs to the shards.'
     : other.some((name) => name.endsWith('.gguf'))
-      ? 'Use the safetensors version of the model; GGUF files are not read.'
+      ? `Name the file itself: ${folder.path}/${other.find((name) => name.endsWith('.gguf'))}.`
       : other.length > 0
         ? 'Save the model as safetensors (in Python: `model.save_pretrained(folder, safe_serialization=True)`). Of PyTorch files, pytorch_model.bin and qmodel.pt are read.'
         : 'Download the weights, too: *.safetensors and the index if there is one.';

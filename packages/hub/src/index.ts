@@ -10,6 +10,12 @@ export {
   planConversion,
 } from './convert.node.ts';
 export { memoryFootprint } from './footprint.ts';
+export type { OpenFile, RandomFile } from './file.ts';
+export type { ModelFolder } from './folder.ts';
+export { GGUF_ARCHITECTURES } from './gguf/architectures.ts';
+export { type GgufFolder, ggufFolder } from './gguf/folder.ts';
+export type { GgufHeader, GgufNumbers, GgufTensor, GgufValue } from './gguf/header.ts';
+export type { GgmlType } from './gguf/types.ts';
 export { bitsAndBytesLayout } from './layouts/bitsandbytes.ts';
 export { BUILTIN_LAYOUTS } from './layouts/builtin.ts';
 export { higgsLayout } from './layouts/higgs.ts';
@@ -32,7 +38,7 @@ export { type DownloadedModel, type DownloadOptions, downloadModel } from './rem
 export { listModel, type RemoteEntry, type RemoteListing } from './remote/listing.ts';
 export { type OpenHubOptions, openHubCheckpoint } from './remote/open.node.ts';
 export { type Pushed, type PushOptions, type PushPlan, planPush, pushModel } from './remote/push.node.ts';
-export { parseRepoName, type RepoName, readRepoName } from './remote/repo.ts';
+export { type HubName, parseHubName, parseRepoName, type RepoName, readHubName, readRepoName } from './remote/repo.ts';
 export type { SelectOptions } from './remote/select.ts';
 export { type HubSettings, hubClient, hubSettings } from './remote/settings.node.ts';
 export { type TokenOwner, tokenOwner } from './remote/whoami.ts';

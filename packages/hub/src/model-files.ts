@@ -11,6 +11,13 @@ export function isCarried(name: string): boolean {
   return CARRIED.test(name);
 }
 
+const LICENCE = /^(?:licen[cs]e|notice|copying|use_policy|acceptable_use_policy)(?:[._-]\w+)?(?:\.(?:md|txt))?$/i;
+
+/** Whether a file says what may be done with the model. */
+export function isLicence(name: string): boolean {
+  return LICENCE.test(name);
+}
+
 const TOKENIZER = /^(?:tokenizer\.json|vocab\.(?:json|txt)|\S+\.tiktoken|(?:tokenizer|spiece|sentencepiece\S*|source)\.(?:model|spm))$/i;
 
 /** Whether a file holds the pieces of a tokenizer, and not its settings alone. */

@@ -27,7 +27,7 @@ import { gitHead } from './digests.ts';
 import { corrupted } from './errors.ts';
 import { fetchRange, remoteSource } from './fetch-range.ts';
 import { listModel, type RemoteEntry, type RemoteListing } from './listing.ts';
-import { parseRepoName } from './repo.ts';
+import { parseHubName } from './repo.ts';
 import { type SelectOptions, selectFiles } from './select.ts';
 import { type HubSettings, hubClient, hubSettings } from './settings.node.ts';
 import { cachedFolder, isThere, missingFiles, pointerOf } from './snapshot.node.ts';
@@ -58,6 +58,8 @@ const OPTIONS = Object.keys({
 export interface DownloadedModel {
   /** Folder of the commit in the cache; `openCheckpoint` opens it. */
   readonly folder: string;
+  /** Where a GGUF file was asked for: its path in the folder, which `openCheckpoint` opens, too. */
+  readonly file?: string;
   readonly name: string;
   /** Undefined offline, where the folder's name tells it. */
   readonly listing: RemoteListing | undefined;
@@ -67,7 +69,7 @@ export interface DownloadedModel {
 }
 
 /**
- * Downloads what a model needs (`org/name` or `org/name@revision`) into the cache, or takes what is there: offline all of it, else the files whose contents
+ * Downloads what a model needs (`org/name` or `org/name@revision`), or a GGUF file of it (`org/name/file.gguf`), into the cache, or takes what is there: offline all of it, else the files whose contents
  * are still those of the revision.
  * @throws ERR_NOT_FOUND, ERR_GATED_REPO, ERR_ACCESS_DENIED, ERR_NETWORK, ERR_INTEGRITY (another content than was listed), ERR_BAD_CHECKPOINT (hostile
  * names), ERR_OFFLINE_MISS, ERR_IO (full disk: before anything is fetched, where that can be told); abort throws the signal's reason. What was received
@@ -80,16 +82,23 @@ export interface DownloadedModel {
 export async function downloadModel(name: string, options: DownloadOptions = {}): Promise<DownloadedModel> {
   checkOptionNames('downloadModel', options, OPTIONS);
   const { signal, parallel = 4 } = options;
-  const repo = parseRepoName(name);
+  const { repo, file } = parseHubName(name);
   const settings = options.settings ?? (await hubSettings());
   if (settings.offline) {
     const folder = await cachedSnapshot(settings.cacheDir, repo);
-    return { folder, name: repo.name, listing: undefined, files: [], received: 0 };
+    return {
+      folder,
+      ...(file === undefined ? {} : { file: join(folder, file) }),
+      name: repo.name,
+      listing: undefined,
+      files: [],
+      received: 0,
+    };
   }
   const client = options.client ?? hubClient(settings);
   const listing = await listModel(client, repo, { signal });
   const places = cachePlaces(settings.cacheDir, listing.name);
-  const entries = await selectFiles(listing, cachedFolder(places, client, listing), options);
+  const entries = await selectFiles(listing, cachedFolder(places, client, listing), { ...options, file });
   const missing = await missingFiles(places, listing, entries);
   await guarded('write', places.blobs, () => mkdir(places.blobs, { recursive: true }));
   await checkRoom(places, missing);
@@ -117,6 +126,7 @@ export async function downloadModel(name: string, options: DownloadOptions = {})
   await writeRef(settings.cacheDir, repo, listing.commit);
   return {
     folder: places.snapshot(listing.commit),
+    ...(file === undefined ? {} : { file: join(places.snapshot(listing.commit), file) }),
     name: listing.name,
     listing,
     files: entries.map((entry) => ({ name: entry.path, bytes: entry.size, cached: !missing.includes(entry) })),

@@ -24,6 +24,28 @@ export function readRepoName(text: string): RepoName | undefined {
   return { name: name!, revision };
 }
 
+/** A model on a hub, or one GGUF file of it. */
+export interface HubName {
+  readonly repo: RepoName;
+  /** Its path in the repository. */
+  readonly file?: string;
+}
+
+/** Reads what `readRepoName` reads, and `org/name/file.gguf` or `org/name@revision/file.gguf`; undefined for what is neither. */
+export function readHubName(text: string): HubName | undefined {
+  const repo = readRepoName(text);
+  if (repo !== undefined && !/\.gguf$/i.test(text)) return { repo };
+  const [, model, file] = /^([^/]+\/[^/]+)\/(.{1,400}\.gguf)$/i.exec(text) ?? [];
+  const holder = model === undefined ? undefined : readRepoName(model);
+  const inside = file?.split('/').every((part) => part !== '' && part !== '.' && part !== '..');
+  return holder === undefined || !inside ? undefined : { repo: holder, file: file! };
+}
+
+/** As `readHubName`. Throws ERR_BAD_ARGUMENT. */
+export function parseHubName(text: string): HubName {
+  return readHubName(text) ?? { repo: parseRepoName(text) };
+}
+
 /** As `readRepoName`. Throws ERR_BAD_ARGUMENT. */
 export function parseRepoName(text: string): RepoName {
   const repo = readRepoName(text);

@@ -1,7 +1,8 @@
 // Which files of a model are downloaded.
 
 import { findWeights, insideParts, type ModelFolder } from '../folder.ts';
-import { isCarried } from '../model-files.ts';
+import { noGguf } from '../gguf/folder.ts';
+import { isCarried, isLicence } from '../model-files.ts';
 import type { RemoteEntry, RemoteListing } from './listing.ts';
 
 /** Which files of a model are downloaded. */
@@ -19,16 +20,20 @@ export interface SelectOptions {
 export async function selectFiles(
   listing: RemoteListing,
   folder: ModelFolder,
-  { allow, ignore = [] }: SelectOptions,
+  { allow, ignore = [], file }: SelectOptions & { readonly file?: string | undefined },
 ): Promise<readonly RemoteEntry[]> {
   const wanted =
-    allow === undefined ? await neededFiles(listing, folder) : [...listing.entries.keys()].filter((path) => matches(path, allow));
+    allow === undefined ? await neededFiles(listing, folder, file) : [...listing.entries.keys()].filter((path) => matches(path, allow));
   const chosen = wanted.filter((path) => !matches(path, ignore));
   for (const path of chosen) insideParts(folder.path, path, folder.path);
   return chosen.map((path) => listing.entries.get(path)!);
 }
 
-async function neededFiles({ entries }: RemoteListing, folder: ModelFolder): Promise<string[]> {
+async function neededFiles({ entries }: RemoteListing, folder: ModelFolder, file: string | undefined): Promise<string[]> {
+  if (file !== undefined) {
+    if (!entries.has(file)) throw await noGguf(folder, file);
+    return [...[...entries.keys()].filter((path) => !path.includes('/') && isLicence(path)), file];
+  }
   const { paths, index } = await findWeights(folder);
   const small = [...entries.keys()].filter((path) => path === 'config.json' || (!path.includes('/') && isCarried(path)));
   return [...small, ...(index === undefined ? [] : [index.name]), ...paths];
