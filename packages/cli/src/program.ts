@@ -3,7 +3,7 @@
 
 import { isLowbitError, nearestName } from '@lowbit/core';
 import { Command, InvalidArgumentError } from 'commander';
-import { parseChoices } from './choices.ts';
+import { parseChoices, parseMethods } from './choices.ts';
 import type { BenchFlags } from './commands/bench.ts';
 import type { RemoveCachedOptions } from './commands/cache.ts';
 import type { ChatOptions } from './commands/chat.ts';
@@ -48,7 +48,7 @@ import {
   SCALES,
   SOLVERS,
 } from './parse.ts';
-import { PRESETS } from './presets.ts';
+import { PRESET, PRESETS } from './presets.ts';
 import { SENSITIVITY_TOKENS } from './sensitivity.ts';
 import { version } from './version.ts';
 
@@ -93,9 +93,8 @@ function addQuantize(program: Command, start: Start): void {
     .option('-o, --out <dir>', 'folder to write; it must not exist', path)
     .option(
       '-m, --method <name>',
-      `method: ${METHODS.join(', ')}`,
+      `method: ${METHODS.join(', ')} (default: ${METHODS[0]})`,
       arg((text) => parseChoice(text, METHODS)),
-      METHODS[0],
     )
     .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1; higgs: 4, 3 or 2 (default: 4)', arg(parseBits))
     .option(
@@ -139,9 +138,11 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--preset <name>',
-      `hqq: ${PRESETS.join(', ')} is --solver least-squares --importance random, the closest to the original at the same size; slower`,
+      `settings that go together, flags go first: ${PRESETS.map((name) => `${name} (${PRESET[name].what})`).join('; ')}`,
       arg((text) => parseChoice(text, PRESETS)),
     )
+    .option('--recipe <file>', 'settings from a file that --save-recipe wrote; flags go first', path)
+    .option('--save-recipe <file>', 'keep all settings as JSON, to read, edit and use again; what --target-bits chose, too', path)
     .option(
       '--rule <glob=use>',
       "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq' (with :search, --scale search), 'lm_head=int8:t6', 'mlp.*_proj=higgs:b4:p2:g256:h512' (with :unbiased, --scale unbiased), 'lm_head=keep'; the last match wins",
@@ -156,6 +157,16 @@ function addQuantize(program: Command, start: Start): void {
       '--target-bits <x>',
       'share out this many bits per weight among the layers, more where errors cost more; embeddings and lm_head are not counted',
       number({ min: 0.1, max: 64 }),
+    )
+    .option(
+      '--target-size <size>',
+      'the same for the size of all safetensors files together, such as 4GB; embeddings and all else count',
+      arg(parseSize),
+    )
+    .option(
+      '--methods <list>',
+      'with a target: choose among what these methods offer, such as hqq,bnb,higgs; only lowbit reads a mixture',
+      arg(parseMethods),
     )
     .option(
       '--choices <list>',
@@ -175,8 +186,8 @@ function addQuantize(program: Command, start: Start): void {
     .option('--save-sensitivity <file>', 'with --target-bits: keep the result of the test as JSON, for other targets', path)
     .option(
       '--per <unit>',
-      'with --target-bits: choose for every linear (default), or one for all layers of a tag',
-      arg((text) => parseChoice(text, ['linear', 'tag'] as const)),
+      'with --target-bits: choose for every linear (default); fused: once for q, k and v of a layer, and for gate and up, which some programs load as one; tag: once for all layers of a tag',
+      arg((text) => parseChoice(text, ['linear', 'fused', 'tag'] as const)),
     )
     .option('--measure <file>', 'with --target-bits: compare the result with the original on this text (or ids as JSON)', path)
     .option(
