@@ -83,6 +83,9 @@ export {
   quantizeModel,
 } from './quantize-model.ts';
 export { parseRecipe, type Recipe, readRecipe, recipeOptions, recipeText, writeRecipe } from './recipe.ts';
+export type { FrontierPoint, QualityReport, Sample } from './report/data.ts';
+export { reportHtml } from './report/page.ts';
+export { type QualityRow, qualityTable } from './report/quality-table.ts';
 export type { BackendUse, RunsOn } from './running-on.ts';
 export { SENSITIVITY_TOKENS, type SensitivityOptions, type TestedOn, type TestedSensitivities } from './sensitivity.ts';
 export type { TagRow } from './tags.ts';

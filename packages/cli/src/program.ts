@@ -16,6 +16,7 @@ import type { PerplexityOptions } from './commands/perplexity.ts';
 import type { PullOptions } from './commands/pull.ts';
 import type { PushFlags } from './commands/push.ts';
 import type { QuantizeOptions } from './commands/quantize.ts';
+import type { ReportOptions } from './commands/report.ts';
 import type { SensitivityOptions } from './commands/sensitivity.ts';
 import type { CommonOptions, Context } from './context.ts';
 import { UsageError } from './errors.ts';
@@ -75,6 +76,7 @@ export function createProgram(start: Start): Command {
   addChat(program, start);
   addPerplexity(program, start);
   addCompare(program, start);
+  addReport(program, start);
   addSensitivity(program, start);
   addBench(program, start);
   addInspect(program, start);
@@ -330,6 +332,29 @@ function addCompare(program: Command, start: Start): void {
       const context = start(options);
       const { compareCommand } = await import('./commands/compare.ts');
       await compareCommand(model, reference, options, context);
+    });
+}
+
+function addReport(program: Command, start: Start): void {
+  const list = (text: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), text];
+  computing(verb(program, 'report', 'write what a model lost as one HTML file: figures, plots, layers, texts side by side'))
+    .argument('<model>', 'quantized model folder', path)
+    .argument('<reference>', 'folder of the model that it was made from', path)
+    .requiredOption('-o, --out <file>', 'HTML file to write; one that is there is replaced', path)
+    .option('--data <file>', 'text file to compare on', path)
+    .option('--ids <file>', 'JSON file of token ids to compare on', path)
+    .option('--ctx <n>', 'tokens the models see at a time (default: as compare)', number({ min: 2, max: 2 ** 31, whole: true }))
+    .option('--stride <n>', 'tokens a window moves on by (default: --ctx)', number({ min: 1, max: 2 ** 31, whole: true }))
+    .option('--prompt <text>', 'what both models continue, always with the likeliest token; may be repeated', list)
+    .option('--max-tokens <n>', 'tokens that they write', number({ min: 1, max: 2 ** 16, whole: true }), 60)
+    .option('--frontier <file>', 'other ways to quantize it, as JSON Lines of bench:quality', path)
+    .option('--sensitivity <file>', 'what `sensitivity --save` wrote', path)
+    .option('--recipe <file>', 'the recipe that it was made with, to be shown', path)
+    .addHelpText('after', '\nExample:\n  lowbit report ./model-hqq4 ./model --data eval.txt --prompt "Once upon a time" -o report.html')
+    .action(async (model: string, reference: string, options: ReportOptions) => {
+      const context = start(options);
+      const { reportCommand } = await import('./commands/report.ts');
+      await reportCommand(model, reference, options, context);
     });
 }
 

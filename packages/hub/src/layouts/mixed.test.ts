@@ -9,7 +9,7 @@ const site = (path: string, transposed = false): LinearSite => ({
   path,
   tag: path,
   layer: 0,
-  expert: undefined,
+
   shape: [4, 64],
   bias: false,
   transposed,
