@@ -47,9 +47,10 @@ export function frontierPlot(others: readonly FrontierPoint[], own: FrontierPoin
     lines.push(`<circle class="${isOwn ? 'own' : 'point'}" cx="${cx}" cy="${cy}" r="${isOwn ? 7 : 4}"><title>${told}</title></circle>`);
   }
   const rows = [...points].sort((a, b) => a.bitsPerWeight - b.bitsPerWeight || a.kl - b.kl);
-  return `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="KL divergence against bits per weight">${lines.join('')}
+  return `<div class="scroll"><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="KL divergence against bits per weight">${lines.join('')}
 <text x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 6}" text-anchor="middle">bits per weight, scales included</text>
-<text transform="translate(14 ${HEIGHT / 2}) rotate(-90)" text-anchor="middle">KL, nats per token</text></svg>
+<text transform="translate(14 ${HEIGHT / 2}) rotate(-90)" text-anchor="middle">KL, nats per token</text></svg></div>
+<p class="soft">The large point is this model, on the text above; the others are as their file has them, on the text that it was made with. None of those on the dashed line is beaten in both.</p>
 <details><summary>Numbers of the ${points.length === 1 ? 'point' : `${points.length} points`}</summary>${htmlTable(
     ['model', 'bits per weight', 'KL, nats per token'],
     rows.map((point) => [

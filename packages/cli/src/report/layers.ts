@@ -64,7 +64,7 @@ export function histogram(linears: readonly Pick<ComparedLinear, 'snrDb'>[]): st
   const values = linears.map(({ snrDb }) => snrDb).filter(Number.isFinite);
   if (values.length === 0) return '<p>No layer is stored in another way than in the original.</p>';
   const [low, high] = [Math.floor(Math.min(...values)), Math.max(Math.floor(Math.min(...values)) + 1, Math.ceil(Math.max(...values)))];
-  const bins = Math.min(24, Math.max(4, 2 * (high - low)));
+  const bins = Math.min(24, Math.max(8, 4 * (high - low)));
   const counts = new Array<number>(bins).fill(0);
   for (const value of values) counts[Math.min(bins - 1, Math.floor((bins * (value - low)) / (high - low)))]!++;
   const most = Math.max(...counts);
@@ -80,6 +80,6 @@ export function histogram(linears: readonly Pick<ComparedLinear, 'snrDb'>[]): st
     (share) =>
       `<text x="${at(left + share * (width - left - 16))}" y="${height - bottom + 16}" text-anchor="middle">${(low + share * (high - low)).toFixed(1)}</text>`,
   );
-  return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="Histogram of signal-to-noise ratios">${[...bars, ...marks].join('')}
-<text x="${left - 8}" y="20" text-anchor="end">${most}</text><text x="${width / 2}" y="${height - 4}" text-anchor="middle">SNR of weights, dB (more is better)</text></svg>`;
+  return `<div class="scroll"><svg viewBox="0 0 ${width} ${height}" role="img" aria-label="Histogram of signal-to-noise ratios">${[...bars, ...marks].join('')}
+<text x="${left - 8}" y="20" text-anchor="end">${most}</text><text x="${width / 2}" y="${height - 4}" text-anchor="middle">SNR of weights, dB (more is better)</text></svg></div>`;
 }

@@ -17,6 +17,7 @@ p{margin:.4rem 0;overflow-wrap:anywhere}
 .soft,.legend,summary{color:var(--soft);font-size:.9rem}
 svg{width:100%;height:auto;display:block}
 svg.fixed{width:auto}
+.scroll>svg:not(.fixed){min-width:34rem}
 svg text{fill:var(--soft);font-size:12px}
 .grid{stroke:var(--line)}
 .hull{fill:none;stroke:var(--soft);stroke-dasharray:4 3}
@@ -35,5 +36,5 @@ mark{background:var(--mark);color:inherit}
 .chip{display:inline-block;width:1.1rem;height:.8rem}
 @media(max-width:40rem){.pair{grid-template-columns:1fr}th,td{padding-right:.4rem}}
 ${shades(LIGHT)}
-@media(prefers-color-scheme:dark){${shades([...LIGHT].reverse().map((color) => color))}}
+@media(prefers-color-scheme:dark){${shades([...LIGHT].reverse())}}
 @media print{pre{max-height:none}}`;
