@@ -1,95 +1,193 @@
-// Quality per bit: KL divergence to the model as stored, perplexity, bits and weight error of some quantizers, on one model and text.
-//   node bench/quality.mjs MODEL --ids IDS.json [--windows 24] [--save FILE.json] QUANTIZER...
-// A quantizer is as rules of `lowbit quantize` have it, hqq:b4:g64:ls, nf4:search, higgs:b2:h256:unbiased, with :imp (random tokens), :self or :weights for importance.
-// IDS.json: { "bos", "ids" } cut into windows of 255, or { "windows": [{ "ids" }] }, as in fixtures/golden. Prints one JSON line a quantizer.
-// --save writes them to a file, with what was run: the tables of docs/ are made of bench/results (node tools/docs-tables.mjs).
+// Quality per bit for any model: KL divergence to the model as stored, perplexity, size, bits and speed, for methods, bit widths and presets.
+//   npm run bench:quality -- MODEL TEXT [QUANTIZER...] [--out ROWS.jsonl] [--name NAME] [--windows 8] [--ctx 1024] [--no-speed] [--backend auto]
+// TEXT: a text, or token ids as JSON, { "bos", "ids" } cut into windows of 255 or { "windows": [{ "ids" }] } as in fixtures/golden.
+// A quantizer is as rules of `lowbit quantize` have it, hqq:b4:g64:ls, nf4:search, higgs:b2:h256:unbiased, with :imp (random tokens), :self or :weights for importance;
+// or the name of a preset; or a recipe file (.json). Default: every method and bit width, and the presets.
+// Prints one JSON line for each; with --out they are added to that file, and those that are there already are not measured again.
+// tools/quality-page.mjs makes docs/quality.md of such files.
 
-import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
-import { basename } from 'node:path';
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { findBackends, findImportance, makeChoices } from '../packages/cli/dist/index.js';
-import { bitsPerWeight, createRuntime, linearTag, quantizationError, quantize } from '../packages/core/dist/index.js';
+import {
+  findBackends,
+  findImportance,
+  loadModel,
+  makeChoices,
+  PRESETS,
+  presetRecipe,
+  quantizeModel,
+  readRecipe,
+  recipeOptions,
+} from '../packages/cli/dist/index.js';
+import { createRuntime } from '../packages/core/dist/index.js';
 import { openCheckpoint } from '../packages/hub/dist/index.js';
-import { klDivergence, llama, loadModel } from '../packages/models/dist/index.js';
+import { benchModel, klDivergence } from '../packages/models/dist/index.js';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    ids: { type: 'string' },
-    windows: { type: 'string', default: '24' },
+    out: { type: 'string' },
+    name: { type: 'string' },
+    windows: { type: 'string', default: '8' },
+    ctx: { type: 'string', default: '1024' },
     backend: { type: 'string', default: 'auto' },
-    save: { type: 'string' },
+    'no-speed': { type: 'boolean', default: false },
   },
 });
-const [folder, ...names] = positionals;
-if (!folder || !values.ids || names.length === 0) throw new Error('usage: node bench/quality.mjs MODEL --ids IDS.json QUANTIZER...');
+const [folder, text, ...asked] = positionals;
+if (!folder || !text) throw new Error('usage: npm run bench:quality -- MODEL TEXT [QUANTIZER...]');
 
-const data = JSON.parse(readFileSync(values.ids, 'utf8'));
-const windows = (
-  data.windows?.length > 0
-    ? data.windows.map(({ ids }) => ids)
-    : Array.from({ length: Math.floor(data.ids.length / 255) }, (_, i) => [data.bos, ...data.ids.slice(255 * i, 255 * (i + 1))])
-).slice(0, Number(values.windows));
-
+const EVERYTHING = [
+  ...[
+    'hqq:b8:g64',
+    'hqq:b4:g64',
+    'hqq:b4:g128',
+    'hqq:b3:g64',
+    'hqq:b2:g64',
+    'hqq:b2:g16',
+    'hqq:b4:g64:ls',
+    'hqq:b3:g64:ls',
+    'hqq:b2:g64:ls',
+  ],
+  ...['int8', 'nf4', 'nf4:dq', 'fp4', 'nf4:search', 'nf4:search:imp', 'fp4:search:imp'],
+  ...['higgs:b4:h256', 'higgs:b3:h256', 'higgs:b2:h256', 'higgs:b4:h256:unbiased', 'higgs:b3:h256:unbiased', 'higgs:b2:h256:unbiased'],
+  ...PRESETS,
+];
+const names = asked.length > 0 ? asked : EVERYTHING;
 const IMPORTANCE = ['random-tokens', 'self', 'weights'];
 
-function parse(name) {
-  const settings = name.split(':');
-  const importance = IMPORTANCE.find((word) => settings.includes(word)) ?? (settings.includes('imp') ? 'random-tokens' : 'none');
-  const use = settings.filter((word) => word !== 'imp' && !IMPORTANCE.includes(word)).join(':');
-  return { importance, quantizer: makeChoices([use])[0].use };
+/** What a name stands for, as options of `quantizeModel`. */
+async function optionsOf(name) {
+  if (PRESETS.includes(name)) return recipeOptions(presetRecipe(name));
+  if (name.endsWith('.json')) return recipeOptions(await readRecipe(name));
+  const words = name.split(':');
+  const importance = IMPORTANCE.find((word) => words.includes(word)) ?? (words.includes('imp') ? 'random-tokens' : 'none');
+  const [{ use: quantizer }] = makeChoices([words.filter((word) => word !== 'imp' && !IMPORTANCE.includes(word)).join(':')]);
+  return { quantizer, importance };
 }
 
 const runtime = await createRuntime({ backends: await findBackends(values.backend) });
 const checkpoint = await openCheckpoint(folder);
-const reference = await loadModel(checkpoint, { runtime });
-const collected = new Map();
-const rows = [];
+const reference = await loadModel(folder, { runtime });
+const windows = windowsOf(readFileSync(text, 'utf8')).slice(0, Number(values.windows));
+const original = remembered(reference, windows);
+const model = values.name ?? basename(folder);
+const work = mkdtempSync(join(tmpdir(), 'lowbit-quality-'));
+const known = new Map();
+const round = (value, digits) => Number(value.toPrecision(digits));
 
-for (const name of names) {
-  const { importance, quantizer } = parse(name);
-  if (!collected.has(importance)) collected.set(importance, (await findImportance(folder, importance, { runtime })).importance);
-  const moments = collected.get(importance);
-  const model = await loadModel(checkpoint, { runtime });
-  const parts = new Map();
-  for (const { path, shape } of llama.linears(checkpoint.config, checkpoint.source.entries)) {
-    if (linearTag(path) === 'lm_head') continue;
-    const { weight, bias } = await model.weight(path);
-    const quantized = await quantize(weight, quantizer, { metaDtype: 'f16', threads: 2, runtime, importance: moments?.get(path) });
-    const { mse, snrDb } = quantizationError(weight, quantized);
-    const count = shape[0] * shape[1];
-    parts.set(path, { count, error: mse * count, weight: mse * count * 10 ** (snrDb / 10), bits: bitsPerWeight(quantized.format, shape) });
-    await model.replace(path, await runtime.linear(quantized, { bias }));
+/** As they are scored: with a start token in front where the model wants one. */
+function windowsOf(content) {
+  const cut = (ids, size, first) => {
+    const all = Array.from({ length: Math.floor(ids.length / size) }, (_, i) => [...first, ...ids.slice(size * i, size * (i + 1))]);
+    if (all.length === 0) throw new Error(`${text} has ${ids.length} tokens: too few for one window of ${size} (--ctx)`);
+    return all;
+  };
+  if (text.endsWith('.json')) {
+    const data = JSON.parse(content);
+    return data.windows?.length > 0 ? data.windows.map(({ ids }) => ids) : cut(data.ids, 255, [data.bos]);
   }
-  const measured = await klDivergence(reference, model, windows, { contextLength: windows[0].length });
-  const total = (of) => [...parts.values()].reduce((sum, part) => sum + of(part), 0);
-  const round = (value, digits) => Number(value.toPrecision(digits));
-  const row = {
-    quantizer: name,
-    bits: round(total(({ bits, count }) => bits * count) / total(({ count }) => count), 4),
-    kl: round(measured.kl, 4),
-    klStderr: round(measured.klStderr, 2),
-    perplexity: round(measured.model.perplexity, 6),
-    top1: round(measured.top1, 4),
-    weightError: round(total(({ error }) => error) / total(({ weight }) => weight), 4),
-    tokens: measured.tokens,
-  };
-  rows.push(row);
-  process.stdout.write(`${JSON.stringify(row)}\n`);
-  await model[Symbol.asyncDispose]();
+  const { tokenizer } = reference;
+  const first = tokenizer.encode('a')[0] === tokenizer.bosId ? [tokenizer.bosId] : [];
+  const size = Math.min(Number(values.ctx), reference.contextLength) - first.length;
+  return cut(tokenizer.encode(content, { addSpecialTokens: false }), size, first);
 }
-if (values.save) {
-  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-  const backend = (await runtime.backend()).device.label;
-  const about = {
-    script: 'bench/quality.mjs',
-    model: basename(folder),
-    ids: basename(values.ids),
-    windows: windows.length,
-    commit,
-    node: process.version,
-    backend,
+
+/** The reference, whose logits are computed once where they take no more than a GiB. */
+function remembered(whole, texts) {
+  if (texts.reduce((sum, ids) => sum + ids.length, 0) * whole.vocab * 4 > 2 ** 30) return whole;
+  const rows = new Map();
+  return {
+    vocab: whole.vocab,
+    contextLength: whole.contextLength,
+    async *logitRows(ids, options) {
+      const key = texts.findIndex((text) => text.length === ids.length && text.every((id, i) => id === ids[i]));
+      if (!rows.has(key)) {
+        const own = [];
+        for await (const part of whole.logitRows(ids, options)) own.push({ ...part, logits: part.logits.slice() });
+        rows.set(key, own);
+      }
+      yield* rows.get(key);
+    },
   };
-  writeFileSync(values.save, `${JSON.stringify({ ...about, rows }, null, 1)}\n`);
+}
+
+async function importanceOf(source) {
+  if (source === 'none') return undefined;
+  if (!known.has(source)) known.set(source, (await findImportance(folder, source, { runtime })).importance);
+  return known.get(source);
+}
+
+async function speed(own) {
+  if (values['no-speed']) return {};
+  const [read, written] = await benchModel(own, { prompt: 128, generate: 32, repetitions: 3 });
+  const of = ({ tokensPerSecond: { mean, stddev } }) => ({ mean: round(mean, 3), stddev: round(stddev, 2) });
+  return { pp128: of(read), tg32: of(written) };
+}
+
+async function row(name) {
+  const { importance, ...how } = await optionsOf(name);
+  const moments = await importanceOf(importance);
+  const out = join(work, 'model');
+  const started = performance.now();
+  const report = await quantizeModel(folder, {
+    ...how,
+    importance: moments ?? 'none',
+    out,
+    overwrite: true,
+    runtime,
+    threads: availableParallelism(),
+  });
+  const seconds = (performance.now() - started) / 1000;
+  const own = await loadModel(out, { runtime });
+  try {
+    const { kl, klStderr, top1, model: scored, tokens } = await klDivergence(original, own, windows, { contextLength: windows[0].length });
+    return {
+      bitsPerWeight: round(report.summary.bitsPerWeight, 4),
+      bitsPerParameter: round(report.summary.bitsPerParameter, 4),
+      bytes: report.weightBytes.after,
+      layout: report.layout,
+      kl: round(kl, 4),
+      klStderr: round(klStderr, 2),
+      perplexity: round(scored.perplexity, 6),
+      perplexityStderr: round(scored.stderr, 3),
+      top1: round(top1, 4),
+      weightError: round(report.weightError, 4),
+      tokens,
+      quantizeSeconds: round(seconds, 3),
+      ...(await speed(own)),
+    };
+  } finally {
+    await own[Symbol.asyncDispose]();
+  }
+}
+
+async function asStored() {
+  const { model: scored, tokens } = await klDivergence(original, reference, windows, { contextLength: windows[0].length });
+  const bytes = checkpoint.source.files.reduce((sum, { size }) => sum + size, 0);
+  const shown = { perplexity: round(scored.perplexity, 6), perplexityStderr: round(scored.stderr, 3), tokens };
+  return { bitsPerWeight: 16, bytes, kl: 0, klStderr: 0, top1: 1, ...shown, ...(await speed(reference)) };
+}
+
+const { name: backend, device } = await runtime.backend();
+const measured = { model, text: basename(text), windows: windows.length, backend: `${backend} (${device.label})` };
+const there = new Set();
+if (values.out && existsSync(values.out)) {
+  for (const line of readFileSync(values.out, 'utf8').split('\n').filter(Boolean)) {
+    const { model: of, text: on, windows: count, quantizer } = JSON.parse(line);
+    if (of === model && on === measured.text && count === windows.length) there.add(quantizer);
+  }
+}
+try {
+  for (const name of ['original', ...names]) {
+    const quantizer = name.endsWith('.json') ? basename(name, '.json') : name;
+    if (there.has(quantizer)) continue;
+    const line = JSON.stringify({ ...measured, quantizer, ...(name === 'original' ? await asStored() : await row(name)) });
+    if (values.out) appendFileSync(values.out, `${line}\n`);
+    process.stdout.write(`${line}\n`);
+  }
+} finally {
+  rmSync(work, { recursive: true, force: true });
 }

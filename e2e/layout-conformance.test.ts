@@ -4,7 +4,7 @@ import { fp4, int8, nf4 } from '@lowbit/bnb';
 import { type DType, quantize } from '@lowbit/core';
 import { higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
-import { bitsAndBytesLayout, higgsLayout, hqqLayout, hqqNestedLayout, hqqSafetensorsLayout } from '@lowbit/hub';
+import { bitsAndBytesLayout, higgsLayout, hqqLayout, hqqNestedLayout, hqqSafetensorsLayout, mixedLayout } from '@lowbit/hub';
 import { type LayoutSample, layoutConformance, seededTensor } from '@lowbit/testing';
 import { describe, it } from 'vitest';
 
@@ -38,6 +38,19 @@ layoutConformance(
   higgsLayout,
   await samples(
     { 'tiles of FLUTE': higgs(), 'scalars of 2 bits': higgs({ bits: 2, p: 1 }), 'the portable form': higgs({ bits: 3 }) },
+    'f16',
+  ),
+  runner,
+);
+layoutConformance(
+  mixedLayout,
+  await samples(
+    {
+      'hqq with quantized scales': hqq({ bits: 4, quantScale: true }),
+      'nf4, double quantization': nf4({ doubleQuant: true }),
+      int8: int8(),
+      'HIGGS in the portable form': higgs({ bits: 3 }),
+    },
     'f16',
   ),
   runner,

@@ -8,7 +8,7 @@ import { createRandom } from '@lowbit/models';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { type AllocateModelOptions, allocateModel } from './allocate-model.ts';
 import { choiceError } from './choice-error.ts';
-import { defaultChoices, makeChoices, parseChoices } from './choices.ts';
+import { choicesAcross, defaultChoices, makeChoices, parseChoices, parseMethods } from './choices.ts';
 import { openModelFolder } from './open.ts';
 import { parseUse } from './parse.ts';
 import { createProgram } from './program.ts';
@@ -179,6 +179,38 @@ describe('allocateModel', () => {
       expect(new Set(linears.filter((linear) => linear.tag === tag).map(({ choice }) => choice)).size).toBeLessThan(2);
   });
 
+  it('gives one choice to what programs load as one', async () => {
+    const { linears, bitsPerWeight } = await allocated({ per: 'fused' });
+    const choice = new Map(linears.map((linear) => [linear.path, linear.choice]));
+    for (let layer = 0; layer < 6; layer++) {
+      const of = (tags: readonly string[]) => new Set(tags.map((tag) => choice.get(`model.layers.${layer}.${tag}`)));
+      expect([of(TAGS.slice(0, 3)).size, of(TAGS.slice(4, 6)).size]).toEqual([1, 1]);
+    }
+    expect(new Set(choice.values()).size).toBeGreaterThan(1);
+    expect(bitsPerWeight).toBeLessThanOrEqual(3.25);
+  });
+
+  it('chooses across methods, within a size of files that is kept to the byte', async () => {
+    const across = makeChoices(choicesAcross(parseMethods('hqq,bnb,higgs'), { hadamardSize: 64 })).map((choice, i) => ({
+      ...choice,
+      error: () => 0.1 / (1 + i),
+    }));
+    expect(across.map(({ name }) => name.split(':')[0])).toEqual(expect.arrayContaining(['hqq', 'nf4', 'fp4', 'int8', 'higgs']));
+    const sized = (targetSize: number | string) => allocated({ targetBits: undefined, targetSize, choices: across });
+    const { message } = (await sized('3MB').catch((error: Error) => error as Error)) as Error;
+    const least = Number(/smallest choices, (\d+)$/.exec(message)?.[1]);
+    await expect(sized(least - 1)).rejects.toThrow(expect.objectContaining({ code: 'ERR_LIMIT' }));
+    const smallest = await sized(least); // what it names can be asked for
+    for (const [{ rules }, size] of [
+      [smallest, least],
+      [await sized('4.5MB'), 4_500_000],
+    ] as const) {
+      const plan = await planModel(TINY, { rules });
+      expect(plan.weightBytes.after).toBeLessThanOrEqual(size);
+      expect(plan.weightBytes.after).toBeGreaterThan(0.97 * size);
+    }
+  });
+
   it('measures errors of choices that say none, and keeps layers where that is a choice', async () => {
     const one = { rules: [{ match: ['model.layers.{1,2,3,4,5}.**', 'mlp.*'], use: 'keep' }] } as const;
     const { linears } = await allocated({ ...one, choices: makeChoices(['hqq:b2:g64', 'keep']), targetBits: 9 });
@@ -225,7 +257,21 @@ describe('allocateModel', () => {
     expect(() => makeChoices('hqq:b3' as never)).toThrow(refused('ERR_BAD_ARGUMENT', /no list of names/));
     await expect(allocated({ choices: [...choices, choices[0]!], ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /twice/));
     const mixed = makeChoices(['hqq:b4:g64', 'nf4']);
-    await expect(allocated({ choices: mixed, ...unmeasured })).rejects.toThrow(refused('ERR_UNSUPPORTED_FORMAT', /in one model/));
+    await expect(allocated({ choices: mixed, layout: 'hqq', ...unmeasured })).rejects.toThrow(
+      refused('ERR_UNSUPPORTED_FORMAT', /layout hqq does not store these settings; mixed does/),
+    );
+    await expect(allocated({ targetSize: '4MB', ...unmeasured })).rejects.toThrow(
+      refused('ERR_BAD_ARGUMENT', /either targetBits or targetSize/),
+    );
+    await expect(allocated({ targetBits: undefined, ...unmeasured })).rejects.toThrow(
+      refused('ERR_BAD_ARGUMENT', /either targetBits or targetSize/),
+    );
+    await expect(allocated({ targetBits: undefined, targetSize: 0.5, ...unmeasured })).rejects.toThrow(
+      refused('ERR_BAD_ARGUMENT', /targetSize is 0.5/),
+    );
+    await expect(allocated({ targetBits: undefined, targetSize: '3MB', ...unmeasured })).rejects.toThrow(
+      refused('ERR_LIMIT', /3000000 bytes are fewer than the model takes with the smallest choices, \d+$/),
+    );
     const rules = [{ match: '**', use: 'keep' }] as const;
     await expect(allocated({ rules, ...unmeasured })).rejects.toThrow(refused('ERR_BAD_ARGUMENT', /nothing to allocate/));
     await expect(allocated({ metric: 'perplexity', sensitivities: undefined })).rejects.toThrow(/random tokens means nothing/);

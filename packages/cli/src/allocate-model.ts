@@ -24,11 +24,15 @@ import {
 import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
 import { defaultAdapters, readSite, type SensitivityMetric } from '@lowbit/models';
 import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/models/allocation';
+import { bitsWithin, checkTarget, type Fitting, leastOf, plannedSize, type Usable } from './allocate-size.ts';
 import { choiceError } from './choice-error.ts';
 import { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 import { openModelFolder } from './open.ts';
-import type { QuantizeModelOptions } from './quantize-model.ts';
+import { type QuantizeModelOptions, sizeOf } from './quantize-model.ts';
 import { type SensitivityOptions, sensitivitiesOf, type TestedSensitivities } from './sensitivity.ts';
+
+/** What gets one choice. */
+export type AllocatePer = 'linear' | 'fused' | 'tag';
 
 export interface AllocateModelOptions
   extends SensitivityOptions,
@@ -36,17 +40,26 @@ export interface AllocateModelOptions
   /** From `findImportance`: errors count by it, as they do when quantizing with it. */
   readonly importance?: ReadonlyMap<string, Importance> | undefined;
   /** Average of stored bits per weight, over the linears that are chosen for: those that no rule matches, `lm_head` and embeddings never. */
-  readonly targetBits: number;
+  readonly targetBits?: number | undefined;
+  /**
+   * Instead of it: most bytes of all safetensors files together, as a number or as text such as `4GB`. With double quantization of bitsandbytes files come out a
+   * little smaller.
+   */
+  readonly targetSize?: number | string | undefined;
   /** What can be chosen; default the widths of hqq. A choice that cannot hold a linear's shape is left out for it. */
   readonly choices?: readonly ModelChoice[] | undefined;
-  /** `tag`: linears of one tag get one choice, as programs want that keep one setting per layer name. Default `linear`. */
-  readonly per?: 'linear' | 'tag' | undefined;
+  /**
+   * `tag`: linears of one tag get one choice, as programs want that keep one setting per layer name; `fused`: q, k and v of a layer, and gate and up, as programs
+   * want that load them as one. Default `linear`.
+   */
+  readonly per?: AllocatePer | undefined;
   /** Measured before; then nothing is run. */
   readonly sensitivities?: TestedSensitivities | undefined;
 }
 
 const OPTIONS = Object.keys({
   targetBits: true,
+  targetSize: true,
   choices: true,
   per: true,
   sensitivities: true,
@@ -90,7 +103,10 @@ export interface AllocatedLinear {
 export interface ModelAllocation {
   /** For `quantizeModel` and `planModel`: the rules given, and one for each choice taken. */
   readonly rules: readonly Rule[];
+  /** For a target size: what it leaves for each weight. */
   readonly targetBits: number;
+  /** Bytes; null where bits were asked for. */
+  readonly targetSize: number | null;
   readonly weights: number;
   /** Reached. */
   readonly bitsPerWeight: number;
@@ -122,7 +138,13 @@ type Layer = AllocationLayer & { readonly choices: readonly Choice[]; readonly s
  */
 export async function allocateModel(path: string, options: AllocateModelOptions): Promise<ModelAllocation> {
   checkOptionNames('allocateModel', options, OPTIONS);
-  const { targetBits, choices = makeChoices(defaultChoices('hqq')), rules = [], signal } = options;
+  const { choices = makeChoices(defaultChoices('hqq')), rules = [], signal } = options;
+  const targetSize = sizeOf(options.targetSize);
+  if ((options.targetBits === undefined) === (targetSize === undefined)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'give either targetBits or targetSize', {
+      hint: "Pass { targetBits: 3.5 } or { targetSize: '4GB' }.",
+    });
+  }
   const quantizer = checkChoices(choices);
   await using checkpoint = await openModelFolder(path, { signal, onProgress: options.onProgress });
   const free = freeSites(checkpoint, quantizer, options);
@@ -132,7 +154,13 @@ export async function allocateModel(path: string, options: AllocateModelOptions)
     site,
     choices: own.map((choice) => ({ choice, bits: bitsOf(site, choice, layout, checkpoint, options) })),
   }));
-  checkTarget(usable, targetBits);
+  const { adapters = [], dtype, layouts, codecs } = options;
+  const planned = { quantizer, rules, adapters: [...adapters, ...defaultAdapters], dtype, layout: options.layout, codecs };
+  const bytesOf = (chosen: readonly Rule[]) => plannedSize(checkpoint, { ...planned, ...(layouts ? { layouts } : {}) }, chosen);
+  const least = leastOf(usable);
+  const bits = targetSize === undefined ? undefined : bitsWithin(targetSize, { bits: least.bits, bytes: await bytesOf(least.rules) });
+  const targetBits = bits === undefined ? options.targetBits! : bits / least.weights;
+  checkTarget(least, targetBits);
 
   const sensitivities =
     options.sensitivities ??
@@ -142,10 +170,20 @@ export async function allocateModel(path: string, options: AllocateModelOptions)
       options,
     ));
   const layers = await layersOf(checkpoint, usable, sensitivities, options);
-  const allocation = await allocateBits(layers, { bitsPerWeight: targetBits }, { signal });
+  let budget = targetBits;
+  let allocation = await allocateBits(layers, { bitsPerWeight: budget }, { signal });
+  // Headers and settings of layers are longer for some choices than for others.
+  while (targetSize !== undefined) {
+    const over = (await bytesOf(allocatedRules(allocation))) - targetSize;
+    if (over <= 0) break;
+    budget -= (8 * over) / least.weights;
+    checkTarget(least, budget);
+    allocation = await allocateBits(layers, { bitsPerWeight: budget }, { signal });
+  }
   return {
     rules: [...rules, ...allocatedRules(allocation)],
     targetBits,
+    targetSize: targetSize ?? null,
     weights: allocation.weights,
     bitsPerWeight: allocation.bitsPerWeight,
     metric: sensitivities.metric,
@@ -218,12 +256,6 @@ function holdingChoices(
   return found;
 }
 
-interface Fitting {
-  readonly choice: ModelChoice;
-  /** Of the whole weight. */
-  readonly bits: number;
-}
-
 /** Bits of the whole weight in the files of the layout; of one that is kept those of its dtype. */
 function bitsOf(
   site: LinearSite,
@@ -266,24 +298,9 @@ async function layoutOfMixture(
   return plan.layout;
 }
 
-/** Refuses a target that no selection reaches, before anything is measured. `allocateBits` would, too, but later. */
-function checkTarget(usable: readonly { readonly site: LinearSite; readonly choices: readonly Fitting[] }[], targetBits: number): void {
-  const weights = usable.reduce((sum, { site }) => sum + elementCount(site.shape), 0);
-  const bits = usable.reduce((sum, { choices }) => sum + Math.min(...choices.map((choice) => choice.bits)), 0);
-  if (!Number.isFinite(targetBits) || targetBits <= 0) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `targetBits is ${targetBits}, expected a number above 0`, { details: { targetBits } });
-  }
-  if (bits <= targetBits * weights * (1 + 1e-12)) return; // a decimal target counts as it is written, as in `allocateBits`
-  const least = Math.ceil((bits / weights) * 1e4) / 1e4; // rounded up, so that what is said can be asked for
-  throw new LowbitError('ERR_LIMIT', `${targetBits} bits per weight are fewer than the smallest choices take, ${least}`, {
-    hint: 'Raise the target, or add smaller choices.',
-    details: { targetBits, leastBitsPerWeight: bits / weights },
-  });
-}
-
 async function layersOf(
   checkpoint: FolderCheckpoint,
-  usable: readonly { readonly site: LinearSite; readonly choices: readonly Fitting[] }[],
+  usable: readonly Usable[],
   sensitivities: TestedSensitivities,
   options: AllocateModelOptions,
 ): Promise<readonly Layer[]> {
@@ -314,10 +331,19 @@ async function layersOf(
       weights: elementCount(site.shape),
       sensitivity: known.get(site.path)!,
       choices: choices.map(({ choice, bits }, i): Choice => ({ name: choice.name, bits, error: errors[i]!, use: choice })),
-      ...(per === 'tag' ? { group: site.tag } : {}),
+      ...groupOf(per, site),
     });
   }
   return layers;
+}
+
+/** Linears that programs load as one. */
+const FUSED = /(?:[qkv]_proj|(?:gate|up)_proj)$/;
+
+function groupOf(per: AllocatePer, { tag, path }: LinearSite): { readonly group?: string } {
+  if (per === 'tag') return { group: tag };
+  if (per === 'linear' || !FUSED.test(path)) return {};
+  return { group: path.replace(FUSED, (name) => (/^[qkv]_/.test(name) ? 'qkv' : 'gate_up')) };
 }
 
 /** Errors of all choices for one linear: known ones as they are, others by quantizing it. */

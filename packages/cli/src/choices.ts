@@ -1,8 +1,8 @@
 // The menus that `--target-bits` chooses from: what is written, and what each method offers unasked.
 
 import { LowbitError, type Treatment } from '@lowbit/core';
-import { makeQuantizer } from './methods.ts';
-import { type Dimension, type MethodName, type MethodSettings, parseUse, type RuleUse } from './parse.ts';
+import { filledSettings, makeQuantizer } from './methods.ts';
+import { type Dimension, METHODS, type MethodName, type MethodSettings, parseChoice, parseUse, type RuleUse } from './parse.ts';
 
 /** One way to store a linear, for `allocateModel`. */
 export interface ModelChoice {
@@ -34,6 +34,20 @@ export function parseChoices(text: string): readonly string[] {
   return names;
 }
 
+/** What `--methods` takes: methods, and `bnb` for those of bitsandbytes. */
+const FAMILIES = [...METHODS, 'bnb'] as const;
+
+/** Methods of a list such as `hqq,bnb,higgs`. Throws ERR_BAD_ARGUMENT. */
+export function parseMethods(text: string): readonly MethodName[] {
+  const families = text.split(',').map((name) => parseChoice(name.trim(), FAMILIES));
+  return [...new Set(families.flatMap((name): readonly MethodName[] => (name === 'bnb' ? ['nf4', 'fp4', 'int8'] : [name])))];
+}
+
+/** What all of the methods offer together. */
+export function choicesAcross(methods: readonly MethodName[], settings: MethodSettings = {}): readonly string[] {
+  return [...new Set(methods.flatMap((method) => defaultChoices(method, settings)))].filter((name) => name !== 'keep');
+}
+
 /** What the method offers, in groups of that size if one is given. */
 export function defaultChoices(method: MethodName, { group }: MethodSettings = {}): readonly string[] {
   const names = MENUS[method];
@@ -50,8 +64,8 @@ export function makeChoices(names: readonly string[], defaults: MethodSettings =
       throw new LowbitError('ERR_BAD_ARGUMENT', `a choice is ${String(name)}, expected a name such as hqq:b4:g64`);
     const use: RuleUse = parseUse(name);
     if (use === 'keep') return { name, use };
-    const { method, ...own } = use;
-    const settings = { ...defaults, ...own };
+    const { method } = use;
+    const settings = filledSettings(use, defaults);
     return { name, use: makeQuantizer(method, settings), ...(method === 'higgs' ? { error: higgsError(settings) } : {}) };
   });
 }

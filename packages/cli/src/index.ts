@@ -27,9 +27,15 @@ export {
   perplexity,
   type TokenEvent,
 } from '@lowbit/models';
-export { type AllocatedLinear, type AllocateModelOptions, allocateModel, type ModelAllocation } from './allocate-model.ts';
+export {
+  type AllocatedLinear,
+  type AllocateModelOptions,
+  type AllocatePer,
+  allocateModel,
+  type ModelAllocation,
+} from './allocate-model.ts';
 export { type BackendSettings, type FindBackendsOptions, findBackends } from './backends.ts';
-export { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
+export { choicesAcross, defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 export type { BenchRow } from './commands/bench-rows.ts';
 export type { CachedModelFacts, CacheReport, DownloadedFacts, RemovedReport } from './commands/cache.ts';
 export type { CompareReport } from './commands/compare.ts';
@@ -67,6 +73,7 @@ export {
   measureLoss,
 } from './measure.ts';
 export { openModel, openModelFolder } from './open.ts';
+export { PRESETS, type PresetName, presetRecipe } from './presets.ts';
 export {
   type ModelPlan,
   type PlanModelOptions,
@@ -78,6 +85,10 @@ export {
   quantizeModel,
   quantizeModelShard,
 } from './quantize-model.ts';
+export { parseRecipe, type Recipe, readRecipe, recipeOptions, recipeText, writeRecipe } from './recipe.ts';
+export type { FrontierPoint, QualityReport, Sample } from './report/data.ts';
+export { reportHtml } from './report/page.ts';
+export { type QualityRow, qualityTable } from './report/quality-table.ts';
 export type { BackendUse, RunsOn } from './running-on.ts';
 export { SENSITIVITY_TOKENS, type SensitivityOptions, type TestedOn, type TestedSensitivities } from './sensitivity.ts';
 export type { TagRow } from './tags.ts';

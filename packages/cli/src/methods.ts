@@ -4,7 +4,7 @@ import { fp4, int8, type Nf4Options, nf4 } from '@lowbit/bnb';
 import { LowbitError, type Quantizer, type Rule } from '@lowbit/core';
 import { type HiggsBits, type HiggsOptions, higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
-import { type Group, type MethodName, type MethodSettings, type RuleText, SETTINGS } from './parse.ts';
+import { type Group, type MethodName, type MethodSettings, type RuleText, type RuleUse, type ScaleKind, SETTINGS } from './parse.ts';
 
 const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quantizer>> = {
   hqq: ({ bits, group, axis, solver, quantScale, quantZero }) =>
@@ -47,12 +47,23 @@ export function makeQuantizer(method: MethodName, settings: MethodSettings = {})
   return FACTORIES[method](settings);
 }
 
+/** Kinds of `--scale` by method. */
+const SCALES_OF: Readonly<Record<string, readonly (ScaleKind | undefined)[]>> = {
+  nf4: ['absmax', 'search'],
+  fp4: ['absmax', 'search'],
+  higgs: ['norm', 'unbiased'],
+};
+
+/** Settings of a rule or choice, filled up with those of the flags; a kind of scale that is for other methods is not taken over. */
+export function filledSettings({ method, ...own }: Exclude<RuleUse, 'keep'>, { scale, ...defaults }: MethodSettings): MethodSettings {
+  return { ...defaults, ...(SCALES_OF[method]?.includes(scale) ? { scale } : {}), ...own };
+}
+
 /** Rules with their quantizers; what a rule leaves out is as in `defaults`, the flags of the command. */
 export function makeRules(texts: readonly RuleText[], defaults: MethodSettings = {}): Rule[] {
   return texts.map(({ match, use }) => {
     if (use === 'keep') return { match, use };
-    const { method, ...own } = use;
-    return { match, use: makeQuantizer(method, { ...defaults, ...own }) };
+    return { match, use: makeQuantizer(use.method, filledSettings(use, defaults)) };
   });
 }
 

@@ -17,7 +17,7 @@ export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSetting
 };
 
 /** Bits per code that HQQ has; HIGGS has 4, 3 and 2 of them. */
-const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
+export const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
 export type Bits = (typeof BITS)[number];
 
 /** Float dtypes that `--dtype` and `--compute-dtype` take. */
@@ -37,8 +37,8 @@ export type Solver = (typeof SOLVERS)[number];
 
 /** What `--importance` takes beside files. */
 export const IMPORTANCE = ['none', 'random-tokens', 'self', 'weights'] as const;
-/** One of them, or the path of a text. */
-export type ImportanceFrom = (typeof IMPORTANCE)[number] | { readonly file: string };
+/** One of them, or the path of a text, with the hash that it has to have. */
+export type ImportanceFrom = (typeof IMPORTANCE)[number] | { readonly file: string; readonly sha256?: string };
 
 /** A source of importance; `random` is short for `random-tokens`, anything else a file. Throws ERR_BAD_ARGUMENT. */
 export function parseImportance(text: string): ImportanceFrom {
@@ -55,7 +55,7 @@ export const QUANT_ZERO = ['layer', 'groups'] as const;
 export type QuantZero = (typeof QUANT_ZERO)[number];
 
 /** Layouts that `--layout` takes: those that @lowbit/hub brings. Without it the first that stores everything is written. */
-export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes', 'higgs'] as const;
+export const LAYOUTS = ['hqq', 'hqq-safetensors', 'hqq-nested', 'bitsandbytes', 'higgs', 'mixed'] as const;
 export type LayoutName = (typeof LAYOUTS)[number];
 
 /** What `lowbit bench --output` takes. */
@@ -95,6 +95,11 @@ export type RuleUse = 'keep' | ({ readonly method: MethodName } & MethodSettings
 export interface RuleText {
   readonly match: string;
   readonly use: RuleUse;
+}
+
+/** Whether settings have a use for importance. */
+export function usesImportance({ solver, scale }: MethodSettings): boolean {
+  return solver === 'least-squares' || scale === 'search';
 }
 
 function bad(given: string, allowed: string): LowbitError {
@@ -269,6 +274,15 @@ export function parseRule(text: string): RuleText {
   const at = text.lastIndexOf('=');
   if (at < 1 || at === text.length - 1) throw bad(text, RULE_FORM);
   return { match: parseGlob(text.slice(0, at)), use: readUse(text.slice(at + 1), text, RULE_FORM) };
+}
+
+/** A rule as `parseRule` reads it. */
+export function ruleText({ match, use }: RuleText): string {
+  if (use === 'keep') return `${match}=keep`;
+  const { method, bits, group, axis, solver, doubleQuant, scale, threshold, p, hadamardSize } = use;
+  const lettered = { b: bits, g: group, a: axis, t: threshold, p, h: hadamardSize };
+  const words = Object.entries(lettered).flatMap(([letter, value]) => (value === undefined ? [] : [`${letter}${value}`]));
+  return [`${match}=${method}`, ...words, solver, doubleQuant ? 'dq' : undefined, scale].filter((word) => word !== undefined).join(':');
 }
 
 const USE_FORM = 'a choice such as hqq:b4:g64, nf4:g64:dq, int8 or keep';

@@ -1,39 +1,61 @@
-// Settings that belong together, chosen by what was measured.
+// Recipes with names, chosen by what was measured: docs/quality.md.
 
 import type { ImportanceReport } from './importance.ts';
-import type { ImportanceFrom, Solver } from './parse.ts';
+import { type Recipe, recipeText } from './recipe.ts';
 
 /** Presets that `--preset` takes. */
-export const PRESETS = ['recommended'] as const;
+export const PRESETS = ['best4', 'small3', 'tiny2', 'python4'] as const;
 export type PresetName = (typeof PRESETS)[number];
 
 interface Preset {
-  readonly solver: Solver;
-  readonly importance: ImportanceFrom;
-  /** What it gains as it is, for the report: see docs/choosing.md. */
+  readonly recipe: Recipe;
+  /** What it is, in the words of its flags. */
+  readonly what: string;
+  /** What it gains and costs as it is. */
   readonly why: string;
 }
 
+const LEAST_SQUARES = { method: 'hqq', group: 64, solver: 'least-squares', importance: 'random-tokens' } as const;
+
 export const PRESET: Readonly<Record<PresetName, Preset>> = {
-  recommended: {
-    solver: 'least-squares',
-    importance: 'random-tokens',
-    why: 'KL divergence 0.39 of the solver hqq on SmolLM2, 0.92 on tiny-llama, at 4 bits',
+  best4: {
+    recipe: { ...LEAST_SQUARES, bits: 4 },
+    what: 'least squares of hqq at 4 bits, weighed by random tokens',
+    why: '4.5 bits a weight; KL divergence 0.39 of the solver hqq on SmolLM2, 0.92 on tiny-llama',
+  },
+  small3: {
+    recipe: { ...LEAST_SQUARES, bits: 3 },
+    what: 'least squares of hqq at 3 bits, weighed by random tokens',
+    why: '3.7 bits a weight',
+  },
+  tiny2: {
+    recipe: { ...LEAST_SQUARES, bits: 2 },
+    what: 'least squares of hqq at 2 bits, weighed by random tokens',
+    why: '2.5 bits a weight; small models are hardly usable',
+  },
+  python4: {
+    recipe: { method: 'nf4', group: 64, scale: 'search', importance: 'random-tokens' },
+    what: 'nf4 with searched scales, weighed by random tokens',
+    why: '4.5 bits a weight, in files that transformers and vLLM read today',
   },
 };
 
-const WEIGHED: Readonly<Record<ImportanceReport['from'], string>> = {
-  'random-tokens': 'weighed by random tokens',
-  self: 'weighed by tokens that the model wrote',
-  text: 'weighed by tokens of a text',
-  weights: 'weighed by an estimate from weights',
-  none: 'not weighed',
+/** The recipe of a preset. */
+export function presetRecipe(name: PresetName): Recipe {
+  return PRESET[name].recipe;
+}
+
+const INSTEAD: Readonly<Record<ImportanceReport['from'], string>> = {
+  'random-tokens': 'random tokens',
+  self: 'tokens that the model wrote',
+  text: 'tokens of a text',
+  weights: 'an estimate from weights',
+  none: 'no importance',
 };
 
 /** What a preset came to: flags and fallbacks may have changed it, and then what was measured of it is not said. */
-export function presetText(name: PresetName, solver: Solver | undefined, from: ImportanceReport['from']): string {
-  const preset = PRESET[name];
-  const isWhole = solver === preset.solver && from === preset.importance;
-  const done = solver === 'least-squares' ? `least squares ${WEIGHED[from]}` : 'the solver hqq';
-  return `${name}${isWhole ? '' : ', changed'}: ${done}${isWhole ? `; ${preset.why}` : ''}`;
+export function presetText(name: PresetName, made: Recipe, from: ImportanceReport['from']): string {
+  const { recipe, what, why } = PRESET[name];
+  if (recipeText(made) !== recipeText(recipe)) return `${name}, changed by flags`;
+  return from === recipe.importance ? `${name}: ${what}; ${why}` : `${name}, with ${INSTEAD[from]} instead of random tokens`;
 }

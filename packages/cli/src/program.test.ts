@@ -22,6 +22,7 @@ async function emitted(...args: string[]): Promise<ModelPlan> {
     signal: new AbortController().signal,
     progress: { report: () => {}, clear: () => {} },
     note: () => {},
+    bold: (text) => text,
     emit: async (value) => void values.push(value),
   };
   await createProgram(() => context as Context).parseAsync([...args, '--json'], { from: 'user' });
@@ -108,13 +109,73 @@ it('weighs errors by random tokens with --importance random, the same every time
   expect(Buffer.compare(weighed, again)).toBe(0);
   expect(weighed.byteLength).toBe(plain.byteLength);
   expect(Buffer.compare(weighed, plain)).not.toBe(0);
-  expect(Buffer.compare(await run('preset', '--preset', 'recommended'), weighed)).toBe(0);
-  await expect(emitted('quantize', TINY, '--dry-run', '-m', 'nf4', '--preset', 'recommended')).rejects.toThrow(
-    expect.objectContaining({ code: 'ERR_USAGE', message: expect.stringContaining('--preset is for hqq') }),
+  expect(Buffer.compare(await run('preset', '--preset', 'best4'), weighed)).toBe(0);
+  await expect(emitted('quantize', TINY, '--dry-run', '-m', 'nf4', '--preset', 'best4')).rejects.toThrow(
+    expect.objectContaining({ code: 'ERR_USAGE', message: '--preset best4 is for hqq, not for nf4' }),
   );
   await expect(emitted('quantize', TINY, '-o', join(dir, 'x'), '--solver', 'hqq', '--importance', 'random')).rejects.toThrow(
     expect.objectContaining({ code: 'ERR_USAGE', message: expect.stringContaining('least-squares') }),
   );
+});
+
+it('the same recipe gives the same bytes, from flags, from the file that was saved, and with other threads', {
+  timeout: 120_000,
+}, async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const file = join(dir, 'recipe.json');
+  const again = join(dir, 'again.json');
+  const bytes = async (name: string, ...args: string[]): Promise<Buffer> => {
+    await emitted('quantize', TINY, '-o', join(dir, name), ...args);
+    return readFileSync(join(dir, name, 'model.safetensors'));
+  };
+  const flags = [
+    '--preset',
+    'python4',
+    '--importance',
+    'weights',
+    '--skip',
+    'model.layers.{1,2,3,4,5}.**',
+    '--skip',
+    'mlp.*',
+    '--rule',
+    '*.k_proj=fp4:g128',
+  ];
+  const first = await bytes('a', ...flags, '--save-recipe', file);
+  expect(JSON.parse(readFileSync(file, 'utf8'))).toEqual({
+    ...{ kind: 'lowbit recipe', version: 1, method: 'nf4', group: 64, scale: 'search', importance: 'weights' },
+    rules: ['model.layers.{1,2,3,4,5}.**=keep', 'mlp.*=keep', '*.k_proj=fp4:g128'],
+  });
+  expect(Buffer.compare(await bytes('b', '--recipe', file, '--threads', '3', '--save-recipe', again), first)).toBe(0);
+  expect(readFileSync(again, 'utf8')).toBe(readFileSync(file, 'utf8'));
+  expect(Buffer.compare(await bytes('c', '--recipe', file, '--importance', 'none'), first)).not.toBe(0); // flags go first
+  const usage = (message: string) => expect.objectContaining({ code: 'ERR_USAGE', message: expect.stringContaining(message) });
+  await expect(bytes('d', '--recipe', file, '--preset', 'best4')).rejects.toThrow(usage('--preset and --recipe exclude each other'));
+  await expect(bytes('d', '--recipe', file, '-m', 'hqq')).rejects.toThrow(usage('is for nf4, not for hqq'));
+  await expect(bytes('d', '--recipe', join(dir, 'none.json'))).rejects.toThrow(expect.objectContaining({ code: 'ERR_NOT_FOUND' }));
+});
+
+it('a target leaves a recipe that needs no test', { timeout: 120_000 }, async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const [file, plan] = [join(dir, 'recipe.json'), join(dir, 'a')];
+  const few = ['--skip', 'model.layers.{1,2,3,4,5}.**', '--skip', 'mlp.*', '--sensitivity-tokens', '4'];
+  const target = ['--target-size', '11.24MB', '--choices', 'hqq:b2:g64,nf4'];
+  const shared = await emitted('quantize', TINY, '-o', plan, ...few, ...target, '--save-recipe', file);
+  expect(shared).toMatchObject({ layout: 'mixed', loadsIn: [expect.anything(), expect.stringMatching(/^Nothing else/)] });
+  expect(shared.weightBytes.after).toBeLessThanOrEqual(11_240_000);
+  expect(JSON.parse(readFileSync(join(plan, 'config.json'), 'utf8')).quantization_config).toMatchObject({
+    quant_method: 'lowbit',
+    layout: 'mixed',
+  });
+  await emitted('quantize', TINY, '-o', join(dir, 'b'), '--recipe', file);
+  expect(Buffer.compare(readFileSync(join(dir, 'b', 'model.safetensors')), readFileSync(join(plan, 'model.safetensors')))).toBe(0);
+  const usage = (...args: string[]) =>
+    expect(emitted('quantize', TINY, '--dry-run', ...args)).rejects.toThrow(expect.objectContaining({ code: 'ERR_USAGE' }));
+  await usage('--target-size', '4MB', '--target-bits', '3');
+  await usage('--target-size', '4MB', '-b', '3');
+  await usage('--target-size', '4MB', '--methods', 'hqq', '--choices', 'hqq:b3');
+  await usage('--methods', 'hqq');
 });
 
 it('takes --scale for the methods that have it', async () => {

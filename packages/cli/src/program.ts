@@ -3,7 +3,7 @@
 
 import { isLowbitError, nearestName } from '@lowbit/core';
 import { Command, InvalidArgumentError } from 'commander';
-import { parseChoices } from './choices.ts';
+import { parseChoices, parseMethods } from './choices.ts';
 import type { BenchFlags } from './commands/bench.ts';
 import type { RemoveCachedOptions } from './commands/cache.ts';
 import type { ChatOptions } from './commands/chat.ts';
@@ -17,6 +17,7 @@ import type { PerplexityOptions } from './commands/perplexity.ts';
 import type { PullOptions } from './commands/pull.ts';
 import type { PushFlags } from './commands/push.ts';
 import type { QuantizeOptions } from './commands/quantize.ts';
+import type { ReportOptions } from './commands/report.ts';
 import type { SensitivityOptions } from './commands/sensitivity.ts';
 import type { CommonOptions, Context } from './context.ts';
 import { UsageError } from './errors.ts';
@@ -50,7 +51,7 @@ import {
   SCALES,
   SOLVERS,
 } from './parse.ts';
-import { PRESETS } from './presets.ts';
+import { PRESET, PRESETS } from './presets.ts';
 import { SENSITIVITY_TOKENS } from './sensitivity.ts';
 import { version } from './version.ts';
 
@@ -78,6 +79,7 @@ export function createProgram(start: Start): Command {
   addChat(program, start);
   addPerplexity(program, start);
   addCompare(program, start);
+  addReport(program, start);
   addSensitivity(program, start);
   addBench(program, start);
   addInspect(program, start);
@@ -100,9 +102,8 @@ function addQuantize(program: Command, start: Start): void {
     .option('-o, --out <dir>', 'folder to write; it must not exist', path)
     .option(
       '-m, --method <name>',
-      `method: ${METHODS.join(', ')}`,
+      `method: ${METHODS.join(', ')} (default: ${METHODS[0]})`,
       arg((text) => parseChoice(text, METHODS)),
-      METHODS[0],
     )
     .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1; higgs: 4, 3 or 2 (default: 4)', arg(parseBits))
     .option(
@@ -146,9 +147,11 @@ function addQuantize(program: Command, start: Start): void {
     )
     .option(
       '--preset <name>',
-      `hqq: ${PRESETS.join(', ')} is --solver least-squares --importance random, the closest to the original at the same size; slower`,
+      `settings that go together, flags go first: ${PRESETS.map((name) => `${name} (${PRESET[name].what})`).join('; ')}`,
       arg((text) => parseChoice(text, PRESETS)),
     )
+    .option('--recipe <file>', 'settings from a file that --save-recipe wrote; flags go first', path)
+    .option('--save-recipe <file>', 'keep all settings as JSON, to read, edit and use again; what --target-bits chose, too', path)
     .option(
       '--rule <glob=use>',
       "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq' (with :search, --scale search), 'lm_head=int8:t6', 'mlp.*_proj=higgs:b4:p2:g256:h512' (with :unbiased, --scale unbiased), 'lm_head=keep'; the last match wins",
@@ -163,6 +166,16 @@ function addQuantize(program: Command, start: Start): void {
       '--target-bits <x>',
       'share out this many bits per weight among the layers, more where errors cost more; embeddings and lm_head are not counted',
       number({ min: 0.1, max: 64 }),
+    )
+    .option(
+      '--target-size <size>',
+      'the same for the size of all safetensors files together, such as 4GB; embeddings and all else count',
+      arg(parseSize),
+    )
+    .option(
+      '--methods <list>',
+      'with a target: choose among what these methods offer, such as hqq,bnb,higgs; only lowbit reads a mixture',
+      arg(parseMethods),
     )
     .option(
       '--choices <list>',
@@ -182,8 +195,8 @@ function addQuantize(program: Command, start: Start): void {
     .option('--save-sensitivity <file>', 'with --target-bits: keep the result of the test as JSON, for other targets', path)
     .option(
       '--per <unit>',
-      'with --target-bits: choose for every linear (default), or one for all layers of a tag',
-      arg((text) => parseChoice(text, ['linear', 'tag'] as const)),
+      'with --target-bits: choose for every linear (default); fused: once for q, k and v of a layer, and for gate and up, which some programs load as one; tag: once for all layers of a tag',
+      arg((text) => parseChoice(text, ['linear', 'fused', 'tag'] as const)),
     )
     .option('--measure <file>', 'with --target-bits: compare the result with the original on this text (or ids as JSON)', path)
     .option(
@@ -348,6 +361,29 @@ function addCompare(program: Command, start: Start): void {
       const context = start(options);
       const { compareCommand } = await import('./commands/compare.ts');
       await compareCommand(model, reference, options, context);
+    });
+}
+
+function addReport(program: Command, start: Start): void {
+  const list = (text: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), text];
+  computing(verb(program, 'report', 'write what a model lost as one HTML file: figures, plots, layers, texts side by side'))
+    .argument('<model>', 'quantized model folder', path)
+    .argument('<reference>', 'folder of the model that it was made from', path)
+    .requiredOption('-o, --out <file>', 'HTML file to write; one that is there is replaced', path)
+    .option('--data <file>', 'text file to compare on', path)
+    .option('--ids <file>', 'JSON file of token ids to compare on', path)
+    .option('--ctx <n>', 'tokens the models see at a time (default: as compare)', number({ min: 2, max: 2 ** 31, whole: true }))
+    .option('--stride <n>', 'tokens a window moves on by (default: --ctx)', number({ min: 1, max: 2 ** 31, whole: true }))
+    .option('--prompt <text>', 'what both models continue, always with the likeliest token; may be repeated', list)
+    .option('--max-tokens <n>', 'tokens that they write', number({ min: 1, max: 2 ** 16, whole: true }), 60)
+    .option('--frontier <file>', 'other ways to quantize it, as JSON Lines of bench:quality', path)
+    .option('--sensitivity <file>', 'what `sensitivity --save` wrote', path)
+    .option('--recipe <file>', 'the recipe that it was made with, to be shown', path)
+    .addHelpText('after', '\nExample:\n  lowbit report ./model-hqq4 ./model --data eval.txt --prompt "Once upon a time" -o report.html')
+    .action(async (model: string, reference: string, options: ReportOptions) => {
+      const context = start(options);
+      const { reportCommand } = await import('./commands/report.ts');
+      await reportCommand(model, reference, options, context);
     });
 }
 

@@ -28,6 +28,7 @@ export { higgsLayout } from './layouts/higgs.ts';
 export { hqqLayout } from './layouts/hqq.ts';
 export { hqqNestedLayout } from './layouts/hqq-nested.ts';
 export { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
+export { mixedLayout } from './layouts/mixed.ts';
 export { checkpointNotes } from './notes.ts';
 export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts';
 export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, TorchTensor } from './pickle/values.ts';

@@ -22,6 +22,7 @@ export { higgsLayout } from './layouts/higgs.ts';
 export { hqqLayout } from './layouts/hqq.ts';
 export { hqqNestedLayout } from './layouts/hqq-nested.ts';
 export { hqqSafetensorsLayout } from './layouts/hqq-safetensors.ts';
+export { mixedLayout } from './layouts/mixed.ts';
 export { checkpointNotes } from './notes.ts';
 export { type OpenTorchOptions, openTorchFile } from './pickle/source.node.ts';
 export type { TorchFile, TorchSource } from './pickle/source.ts';

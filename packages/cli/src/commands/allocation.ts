@@ -2,8 +2,8 @@
 
 import type { Importance } from '@lowbit/core';
 import { loadTokenizer } from '@lowbit/models';
-import { type AllocateModelOptions, allocateModel, type ModelAllocation } from '../allocate-model.ts';
-import { defaultChoices, makeChoices } from '../choices.ts';
+import { type AllocateModelOptions, type AllocatePer, allocateModel, type ModelAllocation } from '../allocate-model.ts';
+import { choicesAcross, defaultChoices, makeChoices } from '../choices.ts';
 import type { Context } from '../context.ts';
 import { tokensFlag, UsageError, withHint } from '../errors.ts';
 import { readJsonFile, writeTextFile } from '../files.ts';
@@ -19,16 +19,20 @@ import { bitsText, countText } from '../units.ts';
 /** Flags of the allocation. */
 export interface AllocationFlags {
   readonly targetBits?: number;
+  /** Bytes of all safetensors files. */
+  readonly targetSize?: number;
+  readonly methods?: readonly MethodName[];
   readonly choices?: readonly string[];
   readonly sensitivity?: string;
   readonly sensitivityTokens?: number;
   readonly saveSensitivity?: string;
-  readonly per?: 'linear' | 'tag';
+  readonly per?: AllocatePer;
   readonly measure?: string;
 }
 
 /** What a flag is called. */
-const FLAGS: Readonly<Record<Exclude<keyof AllocationFlags, 'targetBits'>, string>> = {
+const FLAGS: Readonly<Record<Exclude<keyof AllocationFlags, 'targetBits' | 'targetSize'>, string>> = {
+  methods: '--methods',
   choices: '--choices',
   sensitivity: '--sensitivity',
   sensitivityTokens: '--sensitivity-tokens',
@@ -40,14 +44,21 @@ const FLAGS: Readonly<Record<Exclude<keyof AllocationFlags, 'targetBits'>, strin
 /** Throws a UsageError for flags of the allocation without a target, and for flags that say the bits themselves. */
 export function checkFlags(flags: AllocationFlags & { readonly bits?: unknown; readonly dryRun?: boolean }): void {
   const given = (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).find((name) => flags[name] !== undefined);
-  if (flags.targetBits === undefined && given !== undefined) {
-    throw new UsageError(`${FLAGS[given]} needs --target-bits`, 'It says how bits are shared out, and there is no target to share.');
-  }
-  if (flags.targetBits !== undefined && flags.bits !== undefined) {
+  const target = flags.targetBits !== undefined ? '--target-bits' : flags.targetSize !== undefined ? '--target-size' : undefined;
+  if (target === undefined && given !== undefined) {
     throw new UsageError(
-      '--bits and --target-bits exclude each other',
-      'Leave --bits out, or name the widths with --choices hqq:b3,hqq:b4.',
+      `${FLAGS[given]} needs --target-bits or --target-size`,
+      'It says how bits are shared out, and there is no target to share.',
     );
+  }
+  if (flags.targetBits !== undefined && flags.targetSize !== undefined) {
+    throw new UsageError('--target-bits and --target-size exclude each other', 'One says bits of a weight, the other bytes of the files.');
+  }
+  if (flags.methods !== undefined && flags.choices !== undefined) {
+    throw new UsageError('--methods and --choices exclude each other', '--methods is short for all the usual choices of some methods.');
+  }
+  if (target !== undefined && flags.bits !== undefined) {
+    throw new UsageError(`--bits and ${target} exclude each other`, 'Leave --bits out, or name the widths with --choices hqq:b3,hqq:b4.');
   }
   if (flags.dryRun && flags.measure !== undefined) {
     throw new UsageError('--measure needs a model that is written', 'Leave --dry-run out.');
@@ -63,21 +74,22 @@ interface AllocationSettings extends Pick<AllocateModelOptions, 'rules' | 'dtype
 }
 
 /** Names of the choices that the flags give. */
-export function choiceNames({ choices }: AllocationFlags, method: MethodName, settings: MethodSettings): readonly string[] {
-  return choices ?? defaultChoices(method, settings);
+export function choiceNames({ choices, methods }: AllocationFlags, method: MethodName, settings: MethodSettings): readonly string[] {
+  return choices ?? (methods ? choicesAcross(methods, settings) : defaultChoices(method, settings));
 }
 
 /** Runs the allocation that the flags ask for. */
 export async function allocate(
   dir: string,
-  flags: AllocationFlags & { readonly targetBits: number },
+  flags: AllocationFlags,
   { method, settings, from, ...rest }: AllocationSettings,
   { signal, progress }: Context,
 ): Promise<ModelAllocation> {
-  const { targetBits, per, sensitivityTokens: tokens, saveSensitivity } = flags;
+  const { targetBits, targetSize, per, sensitivityTokens: tokens, saveSensitivity } = flags;
   const asked: AllocateModelOptions = {
     ...rest,
     targetBits,
+    targetSize,
     choices: makeChoices(choiceNames(flags, method, settings), settings),
     per,
     tokens,
@@ -133,7 +145,7 @@ const small = (value: number): string => (value === 0 ? '0' : value.toPrecision(
 
 /** Table and facts. */
 export function renderAllocation(allocation: ModelAllocation, { bold }: Pick<Context, 'bold'>): string {
-  const { metric, linears, loss, gap, weights, sensitivities, targetBits, uniform } = allocation;
+  const { metric, linears, loss, gap, weights, sensitivities, targetBits, targetSize, uniform } = allocation;
   const name = LOSS[metric];
   const rows = new Map<string, { tag: string; choice: string; count: number; weights: number; bits: number; loss: number }>();
   for (const linear of linears) {
@@ -159,7 +171,12 @@ export function renderAllocation(allocation: ModelAllocation, { bold }: Pick<Con
   );
   const others = uniform.map(({ choice, bitsPerWeight, loss: own }) => `${choice} ${small(own)} at ${bitsText(bitsPerWeight)}`);
   const facts: [string, string][] = [
-    ['target', `${targetBits} bits a weight over ${countText(weights)} weights, scales included; embeddings and lm_head not counted`],
+    [
+      'target',
+      targetSize === null
+        ? `${targetBits} bits a weight over ${countText(weights)} weights, scales included; embeddings and lm_head not counted`
+        : `${countText(targetSize)} bytes: ${targetBits.toFixed(4)} bits a weight over ${countText(weights)} weights, beside all that is not chosen for`,
+    ],
     ['reached', allocation.bitsPerWeight.toFixed(4)],
     [
       'predicted',

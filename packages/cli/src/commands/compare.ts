@@ -55,20 +55,39 @@ const SAMPLE = 256;
 
 /** Runs the command. */
 export async function compareCommand(path: string, reference: string, options: CompareOptions, context: Context): Promise<void> {
-  const { data, ids, ctx: contextLength, stride, layers = false } = options;
+  // Read first: a wrong file should not cost loading models.
+  const file = await readCompared('compare', options);
+  await using place = await openBackend(options, context);
+  const report = await compareReport(path, reference, file, options, place, context);
+  context.progress.clear();
+  await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
+}
+
+/** The text that the flags name. Throws a UsageError for flags that name none or two, and for files that cannot be read. */
+export async function readCompared(command: string, options: CompareOptions): Promise<TextFile> {
+  const { data, ids } = options;
   if ((data === undefined) === (ids === undefined)) {
     throw new UsageError(
-      data === undefined ? 'compare needs a text' : '--data and --ids exclude each other',
+      data === undefined ? `${command} needs a text` : '--data and --ids exclude each other',
       'Give either --data FILE (text) or --ids FILE (token ids as JSON).',
     );
   }
   checkBackendFlags(options);
-  // Read first: a wrong file should not cost loading models.
-  const file: TextFile =
-    data === undefined ? { ids: parseIds(await readJsonFile(ids!, '--ids'), ids!) } : { text: await readTextFile(data, '--data') };
+  return data === undefined ? { ids: parseIds(await readJsonFile(ids!, '--ids'), ids!) } : { text: await readTextFile(data, '--data') };
+}
+
+/** Measures all that `lowbit compare --json` prints. */
+export async function compareReport(
+  path: string,
+  reference: string,
+  file: TextFile,
+  options: CompareOptions,
+  place: Awaited<ReturnType<typeof openBackend>>,
+  context: Context,
+): Promise<CompareReport> {
+  const { ctx: contextLength, stride, layers = false } = options;
   const started = performance.now();
   const [model, original] = [await sizeOf(path, context), await sizeOf(reference, context)];
-  await using place = await openBackend(options, context);
   const { signal, progress, note } = context;
   const run = { runtime: place.runtime, signal, onProgress: progress.report };
   const measured = await withHint(
@@ -79,15 +98,13 @@ export async function compareCommand(path: string, reference: string, options: C
         : hint,
   );
   const linears = layers ? await layerErrors(path, reference, file, run) : undefined;
-  const report: CompareReport = {
+  return {
     ...measured,
     size: { model, reference: original },
     ...(linears ? { linears } : {}),
     ms: performance.now() - started,
     backend: place.used(),
   };
-  progress.clear();
-  await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
 }
 
 async function sizeOf(path: string, { signal }: Context): Promise<ComparedSize> {

@@ -2,31 +2,28 @@
 
 import { availableThreads, type Runtime } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
-import { asUsage, UsageError } from '../errors.ts';
+import { UsageError } from '../errors.ts';
 import { checkWritable } from '../files.ts';
-import { findImportance, type ImportanceReport, type ImportanceSource } from '../importance.ts';
+import { findImportance, type ImportanceReport } from '../importance.ts';
 import { measureLoss } from '../measure.ts';
-import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
+import { makeQuantizer, makeRules } from '../methods.ts';
 import {
   type Bits,
   type Dimension,
   type FloatDType,
   type Group,
-  IMPORTANCE,
   type ImportanceFrom,
   type LayoutName,
-  METHODS,
   type MethodName,
-  type MethodSettings,
   parseUse,
   type QuantZero,
   type RuleText,
   type ScaleKind,
-  SETTINGS,
   type Solver,
+  usesImportance,
 } from '../parse.ts';
 import { bitsFact, filesTable, loads, quoted, ratio, total } from '../plan-text.ts';
-import { PRESET, type PresetName, presetText } from '../presets.ts';
+import { type PresetName, presetText } from '../presets.ts';
 import {
   type ModelPlan,
   type PlanModelOptions,
@@ -35,27 +32,29 @@ import {
   quantizeModel,
   quantizeModelShard,
 } from '../quantize-model.ts';
+import { importanceSource, type Recipe, writeRecipe } from '../recipe.ts';
 import type { BackendUse } from '../running-on.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
-import { readNamed, readTexts } from '../texts.ts';
+import { readTexts } from '../texts.ts';
 import { countText, durationText } from '../units.ts';
 import {
   type AllocationFlags,
   allocate,
   allocationJson,
   checkFlags,
-  choiceNames,
   renderAllocation,
   renderMeasured,
   sensitivityFrom,
 } from './allocation.ts';
 import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 import { emitShard } from './merge-shards.ts';
+import { checkSettings, flagSettings } from './method-flags.ts';
+import { type FilledOptions, hasTarget, recipeMade, withRecipe } from './quantize-recipe.ts';
 
 export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'> {
   readonly out?: string;
-  readonly method: MethodName;
+  readonly method?: MethodName;
   readonly bits?: Bits;
   readonly group?: Group;
   readonly axis?: 0 | 1;
@@ -69,6 +68,8 @@ export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<Ba
   readonly allowNonFinite?: boolean;
   readonly importance?: ImportanceFrom;
   readonly preset?: PresetName;
+  readonly recipe?: string;
+  readonly saveRecipe?: string;
   readonly rules: readonly RuleText[];
   readonly dtype?: FloatDType;
   readonly quantScale?: boolean;
@@ -88,7 +89,7 @@ const MOST_DEFAULT_THREADS = 8;
 
 /** Runs the command. */
 export async function quantizeCommand(dir: string, flags: QuantizeOptions, context: Context): Promise<void> {
-  const options = withPreset(flags);
+  const options = await withRecipe(flags);
   const {
     out,
     dryRun = false,
@@ -108,12 +109,11 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
   const settingsUsed = [options, ...uses.filter((use) => use !== 'keep')];
-  const hasUse = settingsUsed.some(({ solver, scale }) => solver === 'least-squares' || scale === 'search');
-  if (options.importance !== 'none' && !hasUse) {
+  if (options.importance !== 'none' && !settingsUsed.some(usesImportance)) {
     const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
     throw new UsageError(`--importance ${from} needs --solver least-squares or --scale search`, 'Nothing else has a use for it.');
   }
-  const settings = settingsOf(options);
+  const settings = flagSettings(options);
   if (options.dtype === 'f32' && [options.method, ...uses.map((use) => (use === 'keep' ? undefined : use.method))].includes('higgs')) {
     throw new UsageError(
       'higgs stores scales and tables in 16 bits, so --dtype cannot be f32',
@@ -122,32 +122,35 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   }
   checkSettings(options, settings);
   // Read first: a wrong file should not cost the work before.
-  const source = await sourceOf(options.importance);
+  const source = await importanceSource(options.importance, '--importance');
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
   await checkWritable(options.saveSensitivity, '--save-sensitivity');
-  const { targetBits, dtype, layout } = options;
+  await checkWritable(options.saveRecipe, '--save-recipe');
+  const { dtype, layout } = options;
+  const isShared = hasTarget(options);
   const { signal, progress } = context;
   const given = makeRules(options.rules, settings);
-  const from = targetBits === undefined ? {} : await sensitivityFrom(dir, options.sensitivity, signal);
+  const from = isShared ? await sensitivityFrom(dir, options.sensitivity, signal) : {};
   // What cannot be quantized is refused before anything is measured.
-  if (targetBits !== undefined || (options.importance !== 'none' && !dryRun)) {
-    const quantizer = targetBits === undefined ? makeQuantizer(options.method, settings) : 'keep';
-    await planModel(dir, { quantizer, rules: given, dtype, layout: targetBits === undefined ? layout : undefined, signal });
+  if (isShared || (options.importance !== 'none' && !dryRun)) {
+    const quantizer = isShared ? 'keep' : makeQuantizer(options.method, settings);
+    await planModel(dir, { quantizer, rules: given, dtype, layout: isShared ? undefined : layout, signal });
   }
   // A plan needs headers alone.
-  await using place = dryRun && targetBits === undefined ? undefined : await openBackend(backendFlags(options), context);
+  await using place = dryRun && !isShared ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
   const found = place && (await findImportance(dir, source, { runtime, signal, onProgress: progress.report }));
   const importance = found?.importance;
-  const allocation =
-    targetBits === undefined
-      ? undefined
-      : await allocate(
-          dir,
-          { ...options, targetBits },
-          { method: options.method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
-          context,
-        );
+  const allocation = isShared
+    ? await allocate(
+        dir,
+        options,
+        { method: options.method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
+        context,
+      )
+    : undefined;
+  const recipe = recipeMade(options, settings, allocation);
+  if (options.saveRecipe !== undefined) await writeRecipe(options.saveRecipe, recipe);
   const what: PlanModelOptions = {
     quantizer: makeQuantizer(options.method, settings),
     rules: allocation?.rules ?? given,
@@ -165,7 +168,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     noteByName(plan, context);
     noteCopy(plan, context);
     await (context.json
-      ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
+      ? context.emit({ dryRun: true, ...plan, recipe, totalBytes: total(plan), ...shown })
       : context.print(`${above}${renderPlan(plan, context)}\n`));
     return;
   }
@@ -201,6 +204,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     await context.emit({
       dryRun: false,
       ...report,
+      recipe,
       importance: told,
       totalBytes: total(report),
       ...shown,
@@ -210,13 +214,21 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     return;
   }
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
-  await context.print(`${above}${below}${renderReport({ ...report, importance: told }, { ...options, out, threads, backend }, context)}\n`);
+  await context.print(
+    `${above}${below}${renderReport({ ...report, importance: told }, { ...options, made: recipe, out, threads, backend }, context)}\n`,
+  );
 }
 
 /** What looks at the whole model has no place in a share of the work. Throws a UsageError. */
-function checkShardFlags({ shard, dryRun, targetBits, measure }: QuantizeOptions): void {
+function checkShardFlags({ shard, dryRun, targetBits, targetSize, measure }: QuantizeOptions): void {
   if (shard === undefined) return;
-  const other = dryRun ? '--dry-run' : targetBits !== undefined ? '--target-bits' : measure !== undefined ? '--measure' : undefined;
+  const others = [
+    ['--dry-run', dryRun],
+    ['--target-bits', targetBits],
+    ['--target-size', targetSize],
+    ['--measure', measure],
+  ] as const;
+  const other = others.find(([, value]) => value)?.[0];
   if (other === undefined) return;
   const hint = dryRun
     ? 'The plan is that of the whole model: leave --shard out.'
@@ -250,13 +262,6 @@ function noteByName({ byName }: Pick<ModelPlan, 'byName'>, context: Context): vo
   );
 }
 
-/** What `--importance` names, read. */
-async function sourceOf(from: ImportanceFrom): Promise<ImportanceSource> {
-  if (typeof from === 'string') return from;
-  const file = await readNamed(from.file, '--importance', IMPORTANCE);
-  return 'ids' in file ? { ids: file.ids.texts } : file;
-}
-
 function noteImportance({ from, why, estimated }: ImportanceReport, context: Context): void {
   if (why !== null) {
     const instead = from === 'weights' ? 'an estimate from its weights is used' : 'every channel counts alike';
@@ -268,7 +273,7 @@ function noteImportance({ from, why, estimated }: ImportanceReport, context: Con
 }
 
 /** Threads are those of workers, too: backends that have no such setting are not bothered with it. */
-function backendFlags({ backend = 'auto', threads }: QuantizeOptions): BackendFlags {
+function backendFlags({ backend = 'auto', threads }: FilledOptions): BackendFlags {
   return { backend, ...(backend === 'auto' || backend === 'cpu' ? { threads } : {}) };
 }
 
@@ -281,61 +286,6 @@ function countedRoutines(runtime: Pick<Runtime, 'routine'>, names: Set<string>):
       return found;
     },
   };
-}
-
-/** What a preset sets, where a flag does not say otherwise. */
-function withPreset(given: QuantizeOptions): QuantizeOptions & { readonly importance: ImportanceFrom } {
-  const { preset, method } = given;
-  if (preset === undefined) return { ...given, importance: given.importance ?? 'none' };
-  if (method !== 'hqq') throw new UsageError(`--preset is for hqq, not for ${method}`, 'Leave it out.');
-  const { solver, importance } = PRESET[preset];
-  return { ...given, solver: given.solver ?? solver, importance: given.importance ?? importance };
-}
-
-/** Makes the quantizers once for nothing: what they refuse without having seen a model is wrong usage. Throws a UsageError. */
-function checkSettings({ method, rules }: QuantizeOptions, settings: MethodSettings): void {
-  asUsage(() => makeQuantizer(method, settings));
-  for (const rule of rules) {
-    asUsage(() => makeRules([rule], settings), `--rule ${rule.match}: `);
-  }
-}
-
-/** Flags by the settings that they are for. */
-const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
-  bits: '--bits',
-  group: '--group',
-  axis: '--axis',
-  solver: '--solver',
-  quantScale: '--quant-scale',
-  quantZero: '--quant-zero',
-  doubleQuant: '--double-quant',
-  scale: '--scale',
-  threshold: '--threshold',
-  p: '--p',
-  hadamardSize: '--hadamard-size',
-  computeDtype: '--compute-dtype',
-  allowNonFinite: '--allow-non-finite',
-};
-
-/** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
-function settingsOf({ method, rules, targetBits, ...flags }: QuantizeOptions): MethodSettings {
-  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, scale, threshold, computeDtype, allowNonFinite, p, hadamardSize } =
-    flags;
-  const settings: MethodSettings = {
-    ...{ bits, group, axis, solver, quantScale, quantZero },
-    ...{ doubleQuant, scale, threshold, computeDtype, allowNonFinite },
-    ...{ p, hadamardSize },
-  };
-  const uses = [...rules.map(({ use }) => use), ...(targetBits === undefined ? [] : choiceNames(flags, method, settings).map(parseUse))];
-  const methods = [method, ...uses.flatMap((use) => (use === 'keep' ? [] : [use.method]))];
-  const idle = idleSetting(methods, settings);
-  if (idle === undefined) return settings;
-  const owners = METHODS.filter((name) => SETTINGS[name].includes(idle)).join(', ');
-  const own = SETTINGS[method].map((name) => FLAGS[name]).join(', ');
-  throw new UsageError(
-    `${FLAGS[idle]} is for ${owners}, not for ${method}`,
-    `${method} takes ${own}. Leave ${FLAGS[idle]} out, or choose the method with --method.`,
-  );
 }
 
 function renderPlan(plan: ModelPlan, { bold }: Context): string {
@@ -359,19 +309,25 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
 interface ReportSettings {
   readonly out: string;
   readonly preset?: PresetName;
-  readonly solver?: Solver;
+  readonly recipe?: string;
+  readonly made: Recipe;
   readonly threads: number;
   readonly backend: BackendUse & { readonly routines: readonly string[] };
 }
 
-function renderReport(report: QuantizeModelReport, { out, preset, solver, threads, backend }: ReportSettings, { bold }: Context): string {
+function renderReport(
+  report: QuantizeModelReport,
+  { out, preset, recipe, made, threads, backend }: ReportSettings,
+  { bold }: Context,
+): string {
   const { summary, weightError } = report;
   const facts: [string, string][] = [
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
     ['bits per weight', bitsFact(summary)],
     ['weights', ratio(report.weightBytes)],
   ];
-  if (preset !== undefined) facts.push(['preset', presetText(preset, solver, report.importance?.from ?? 'none')]);
+  if (preset !== undefined) facts.push(['preset', presetText(preset, made, report.importance?.from ?? 'none')]);
+  if (recipe !== undefined) facts.push(['recipe', recipe]);
   if (summary.quantizedLinears > 0) {
     facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
     facts.push(['worst layers', worst(report).join(', ')]);
