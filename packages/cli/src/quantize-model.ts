@@ -32,7 +32,8 @@ import {
 } from '@lowbit/hub';
 import { byName, defaultAdapters } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
-import { type FindImportanceOptions, type ImportanceReport, type ImportanceSource, importanceOf } from './importance.ts';
+import { type FindImportanceOptions, type ImportanceReport, type ImportanceSource, importanceOf, NO_IMPORTANCE } from './importance.ts';
+import { keepingImportance } from './kept-importance.ts';
 import { openModel, openModelFolder, placeOf } from './open.ts';
 import { parseSize } from './parse.ts';
 import type { RunsOn } from './running-on.ts';
@@ -129,11 +130,22 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
       );
       await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint));
     }
-    const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
-    const { importance, report: importanceReport } =
-      given ?? (await importanceOf(checkpoint, (source as ImportanceSource | undefined) ?? 'none', importanceOptions(options)));
-    const settings = { ...rest, ...planOptions({ ...rest, shardSize: options.shardSize }, checkpoint), importance };
-    const done = await quantizeCheckpoint(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) });
+    const quantized = async (importance: ReadonlyMap<string, Importance> | undefined) => {
+      const settings = { ...rest, ...planOptions({ ...rest, shardSize: options.shardSize }, checkpoint), importance };
+      return quantizeCheckpoint(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) });
+    };
+    const { done, importanceReport } = runs
+      ? await keepingImportance(options.out, options, async (keepIn) => {
+          const { importance, report } = await importanceOf(checkpoint, source as ImportanceSource, {
+            ...importanceOptions(options),
+            keepIn,
+          });
+          return { done: await quantized(importance), importanceReport: report };
+        })
+      : {
+          done: await quantized(source instanceof Map ? source : undefined),
+          importanceReport: source instanceof Map ? null : NO_IMPORTANCE,
+        };
     const { linears, weightError, resumed } = done;
     return {
       ...describe(checkpoint, done, options),

@@ -4,7 +4,8 @@ import { availableThreads, type Runtime } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';
 import { checkWritable } from '../files.ts';
-import { findImportance, type ImportanceReport, type ImportanceSource } from '../importance.ts';
+import { type FoundImportance, findImportance, type ImportanceReport, type ImportanceSource } from '../importance.ts';
+import { keepingImportance } from '../kept-importance.ts';
 import { measureLoss } from '../measure.ts';
 import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
 import {
@@ -127,73 +128,81 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   // A plan needs headers alone.
   await using place = dryRun && targetBits === undefined ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
-  const found = place && (await findImportance(dir, source, { runtime, signal, onProgress: progress.report }));
-  const importance = found?.importance;
-  const allocation =
-    targetBits === undefined
-      ? undefined
-      : await allocate(
-          dir,
-          { ...options, targetBits },
-          { method: options.method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
-          context,
-        );
-  const what: PlanModelOptions = {
-    quantizer: makeQuantizer(options.method, settings),
-    rules: allocation?.rules ?? given,
-    dtype,
-    layout,
-    shardSize: options.shardSize,
-    signal,
-  };
-  const shown = allocation ? { allocation: allocationJson(allocation) } : {};
-  const above = allocation ? `${renderAllocation(allocation, context)}\n\n` : '';
-  if (dryRun || out === undefined || !place) {
-    const plan = await planModel(dir, what);
-    if (allocation) progress.clear();
-    noteFilled(plan, context);
-    noteByName(plan, context);
-    noteCopy(plan, context);
-    await (context.json
-      ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
-      : context.print(`${above}${renderPlan(plan, context)}\n`));
-    return;
-  }
-  const routines = new Set<string>();
-  const report = await quantizeModel(dir, {
-    ...what,
-    runtime: countedRoutines(place.runtime, routines),
-    importance: importance ?? 'none',
-    out,
-    maxMemory,
-    threads,
-    resume,
-    overwrite,
-    allowNonFinite: options.allowNonFinite,
-    onProgress: progress.report,
-  });
-  const told = found!.report;
-  noteImportance(told, context);
-  const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
-  progress.clear();
-  noteFilled(report, context);
-  noteByName(report, context);
-  noteCopy(report, context);
-  const backend = { ...place.used(), routines: [...routines].sort() };
-  if (context.json) {
-    await context.emit({
-      dryRun: false,
-      ...report,
-      importance: told,
-      totalBytes: total(report),
-      ...shown,
-      ...(measured ? { measured } : {}),
-      backend,
+  const quantizeWith = async (found: FoundImportance | undefined): Promise<void> => {
+    const importance = found?.importance;
+    const allocation =
+      targetBits === undefined
+        ? undefined
+        : await allocate(
+            dir,
+            { ...options, targetBits },
+            { method: options.method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
+            context,
+          );
+    const what: PlanModelOptions = {
+      quantizer: makeQuantizer(options.method, settings),
+      rules: allocation?.rules ?? given,
+      dtype,
+      layout,
+      shardSize: options.shardSize,
+      signal,
+    };
+    const shown = allocation ? { allocation: allocationJson(allocation) } : {};
+    const above = allocation ? `${renderAllocation(allocation, context)}\n\n` : '';
+    if (dryRun || out === undefined || !place) {
+      const plan = await planModel(dir, what);
+      if (allocation) progress.clear();
+      noteFilled(plan, context);
+      noteByName(plan, context);
+      noteCopy(plan, context);
+      await (context.json
+        ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
+        : context.print(`${above}${renderPlan(plan, context)}\n`));
+      return;
+    }
+    const routines = new Set<string>();
+    const report = await quantizeModel(dir, {
+      ...what,
+      runtime: countedRoutines(place.runtime, routines),
+      importance: importance ?? 'none',
+      out,
+      maxMemory,
+      threads,
+      resume,
+      overwrite,
+      allowNonFinite: options.allowNonFinite,
+      onProgress: progress.report,
     });
-    return;
-  }
-  const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
-  await context.print(`${above}${below}${renderReport({ ...report, importance: told }, { ...options, out, threads, backend }, context)}\n`);
+    const told = found!.report;
+    noteImportance(told, context);
+    const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
+    progress.clear();
+    noteFilled(report, context);
+    noteByName(report, context);
+    noteCopy(report, context);
+    const backend = { ...place.used(), routines: [...routines].sort() };
+    if (context.json) {
+      await context.emit({
+        dryRun: false,
+        ...report,
+        importance: told,
+        totalBytes: total(report),
+        ...shown,
+        ...(measured ? { measured } : {}),
+        backend,
+      });
+      return;
+    }
+    const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
+    await context.print(
+      `${above}${below}${renderReport({ ...report, importance: told }, { ...options, out, threads, backend }, context)}\n`,
+    );
+  };
+  // Awaited, each of them: the backend goes when this function returns.
+  if (!place) return await quantizeWith(undefined);
+  const find = async (keepIn?: string) => findImportance(dir, source, { runtime, signal, onProgress: progress.report, keepIn });
+  if (source === 'none' || out === undefined || dryRun) return await quantizeWith(await find());
+  await keepingImportance(out, { resume, overwrite }, async (keepIn) => quantizeWith(await find(keepIn)));
 }
 
 /** HIGGS fills rows up to multiples of what it rotates at once: a fifth more bits than its codes and scales need are worth a word. */
