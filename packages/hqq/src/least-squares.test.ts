@@ -266,7 +266,7 @@ describe('sums over codes', () => {
           const elements = Array.from(pairs, (_, i) => [sums.values[i]!, sums.weights[i]!] as const);
           // As whole numbers of any size.
           const whole = (x: number): bigint => BigInt(x * 2 ** 40);
-          sums.prepare(weighted);
+          sums.prepare();
           for (const [s, b] of grids) {
             let [first, second, mixed] = [0n, 0n, 0n];
             for (const [v, w] of elements) {

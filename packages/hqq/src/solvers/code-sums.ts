@@ -58,6 +58,8 @@ export class GroupSums {
   readonly #bits: number | undefined;
   /** What values are multiples of. */
   #unit = 1;
+  /** Weights were rounded, too. */
+  #weighted = false;
   /** The values between two that end every search. */
   readonly #padded: Float64Array;
   /** Sums of w and w v over the elements before each, so that the last entry is the sum of all. */
@@ -95,6 +97,7 @@ export class GroupSums {
   /** Rounds its weights to 1, 2, ... 2^20. Where all are 1 there is no need: the sums are the same but for a power of two. */
   roundWeights(): void {
     if (this.#bits === undefined) return;
+    this.#weighted = true;
     const { weights } = this;
     let largest = 0;
     for (let i = 0; i < weights.length; i++) if (weights[i]! > largest) largest = weights[i]!;
@@ -104,11 +107,11 @@ export class GroupSums {
     }
   }
 
-  /** After that, before the first sums of the group: puts it in order. `weighted`: weights were rounded, too. */
-  prepare(weighted: boolean): void {
+  /** After that, before the first sums of the group: puts it in order. */
+  prepare(): void {
     const { values, weights } = this;
     if (!this.#sorted) return;
-    if (weighted) {
+    if (this.#weighted) {
       // Both are whole numbers of few enough bits that one number holds the two.
       const factor = SHARE / this.#unit;
       for (let i = 0; i < values.length; i++) values[i] = values[i]! * factor + weights[i]!;

@@ -77,7 +77,7 @@ export function fitBlock(block: GroupBlock, fit: Fit, scale: Float32Array, zero:
       importance(group, sums.weights);
       sums.roundWeights();
     } else if (group === 0) sums.weights.fill(1);
-    fitGroup(sums, fit, middle, (hi - lo) / 2, importance !== undefined, scale, zero, group);
+    fitGroup(sums, fit, middle, (hi - lo) / 2, scale, zero, group);
   }
 }
 
@@ -87,7 +87,6 @@ function fitGroup(
   { levels, alternations, dtype }: Fit,
   middle: number,
   halfRange: number,
-  weighted: boolean,
   scale: Float32Array,
   zero: Float32Array,
   group: number,
@@ -117,7 +116,7 @@ function fitGroup(
   let fitted = false;
   let tooWide = 0;
   const shrink = shrinkage(levels);
-  if (halfRange > 0) sums.prepare(weighted);
+  if (halfRange > 0) sums.prepare();
   for (let start = 0; halfRange > 0 && start < STARTS; start++) {
     const half = halfRange * (1 - start * shrink);
     let s = (2 * half) / (levels - 1);
