@@ -137,9 +137,8 @@ async function passOf(
   { tokens = IMPORTANCE_TOKENS, seed = 1, runtime }: FindImportanceOptions & { readonly runtime: NonNullable<RunsOn['runtime']> },
 ): Promise<string> {
   const states = await Promise.all(files.map(async ({ path, size }) => [path, size, Math.floor((await stat(path)).mtimeMs)]));
-  const from = typeof source === 'object' && 'ids' in source ? { ids: source.ids.map((ids) => Array.from(ids)) } : source;
   return createHash('sha256')
-    .update(JSON.stringify([1, states, from, tokens, seed, runtime.backends]))
+    .update(JSON.stringify([1, states, source, tokens, seed, runtime.backends]))
     .digest('hex');
 }
 
