@@ -65,6 +65,24 @@ describe.skipIf(process.platform === 'win32')('quantize', () => {
     expect(existsSync(at('crashed.partial'))).toBe(false);
   });
 
+  it('resumes finding importance after a crash, at the layer it had come to, to the same bytes', async () => {
+    const flags = ['-b', '3', '--preset', 'recommended'];
+    expect((await lowbit(['quantize', TINY, '-o', at('weighed'), ...flags])).code).toBe(0);
+    let sent = false;
+    const { code } = await lowbit(['quantize', TINY, '-o', at('killed'), ...flags], {
+      onStderr(_, child) {
+        if (sent || !existsSync(at('killed.importance'))) return;
+        sent = child.kill('SIGKILL');
+      },
+    });
+    expect([code, existsSync(at('killed')), existsSync(at('killed.importance'))]).toEqual([null, false, true]);
+    const refused = await lowbitJson(['quantize', TINY, '-o', at('killed'), ...flags]);
+    expect([refused.code, refused.json.error.code]).toEqual([1, 'ERR_OUTPUT_EXISTS']);
+    expect((await lowbit(['quantize', TINY, '-o', at('killed'), ...flags, '--resume'])).code).toBe(0);
+    expect(digests(at('killed'))).toEqual(digests(at('weighed')));
+    expect(readdirSync(dir).filter((name) => name.startsWith('killed'))).toEqual(['killed']);
+  });
+
   it('keeps what can be resumed when a run with --resume is stopped', async () => {
     expect((await interrupted('SIGINT', at('paused'), ['--resume'])).code).toBe(130);
     expect([existsSync(at('paused')), existsSync(at('paused.partial'))]).toEqual([false, true]);

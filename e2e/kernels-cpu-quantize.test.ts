@@ -5,6 +5,7 @@ import {
   createRuntime,
   float32Tensor,
   type HostTensor,
+  type Importance,
   type QuantizeOptions,
   type Quantizer,
   quantize,
@@ -36,6 +37,19 @@ function weightOf(out: number, inp: number, dtype: 'f32' | 'f16' | 'bf16'): Host
   return { dtype, shape: [out, inp], data: writeFloat32(dtype, values) };
 }
 
+/** Channels that differ by a factor of a hundred thousand. */
+function importanceOf(inp: number): Importance {
+  const next = seeded(inp);
+  return {
+    kind: 'diagonal',
+    moments: float32Tensor(
+      [inp],
+      Float32Array.from({ length: inp }, () => 10 ** (5 * next() - 3)),
+    ),
+    rows: 7,
+  };
+}
+
 /** Mostly zeros, and some numbers that 16 bits hold as subnormals or lose: blocks of zeros, and blocks whose scale is 0. */
 function sparse(out: number, inp: number, dtype: 'f32' | 'f16' | 'bf16'): HostTensor {
   const next = seeded(out + inp);
@@ -50,16 +64,29 @@ describe('quantizing with native routines', () => {
     return runtime;
   };
 
-  const sameEverywhere = async (quantizer: Quantizer, weight: HostTensor, metaDtype: 'f32' | 'f16' | 'bf16' = 'f32'): Promise<void> => {
+  const sameEverywhere = async (
+    quantizer: Quantizer,
+    weight: HostTensor,
+    metaDtype: 'f32' | 'f16' | 'bf16' = 'f32',
+    importance?: Importance,
+  ): Promise<void> => {
     const run = async (options: QuantizeOptions) => {
       let error: WeightError | undefined;
       const watched = {
         ...quantizer,
         quantize: async (...given: Parameters<Quantizer['quantize']>) => (error = await quantizer.quantize(...given)),
       };
-      return { ...(await quantize(weight, watched, { metaDtype, ...options })), error };
+      return { ...(await quantize(weight, watched, { metaDtype, importance, ...options })), error };
     };
-    const expected = await run({});
+    const expected = await run({}).catch((error: Error) => error);
+    if (expected instanceof Error) {
+      // What no scale fits is refused, with the same words.
+      for (const [isa, threads] of machines) {
+        await using runtime = await runtimeOf(isa, threads);
+        expect(await run({ runtime }).catch((error: Error) => error)).toEqual(expected);
+      }
+      return;
+    }
     for (const [isa, threads] of machines) {
       await using runtime = await runtimeOf(isa, threads);
       const { parts, ...rest } = await run({ runtime });
@@ -86,10 +113,52 @@ describe('quantizing with native routines', () => {
     ['without the solver', { bits: 4, optimize: false }, [64, 128], 'f32'],
     ['rules of 0.1.8', { bits: 4, release: '0.1.8' }, [64, 128], 'f32'],
     ['proximal-v2', { bits: 4, solver: 'proximal-v2' }, [64, 128], 'f32'],
-    ['least squares, whose routines stay in TypeScript', { bits: 4, solver: 'least-squares' }, [32, 128], 'f32'],
+    ['least squares', { bits: 4, solver: 'least-squares' }, [640, 1088], 'f32'],
+    ['least squares, 8 bits of f16', { bits: 8, solver: 'least-squares' }, [37, 192], 'f16'],
+    ['least squares, 3 bits of bf16', { bits: 3, solver: 'least-squares' }, [74, 128], 'bf16'],
+    ['least squares, 2 bits in groups of 16', { bits: 2, groupSize: 16, solver: 'least-squares' }, [60, 80], 'f32'],
+    ['least squares, 4 bits in groups of 32, axis 0', { bits: 4, groupSize: 32, axis: 0, solver: 'least-squares' }, [64, 1040], 'bf16'],
+    ['least squares, 4 bits, axis 0', { bits: 4, axis: 0, solver: 'least-squares' }, [192, 144], 'f32'],
+    ['least squares, one grid for all', { bits: 4, groupSize: null, axis: 0, solver: 'least-squares' }, [200, 8], 'bf16'],
+    ['least squares, a group a row', { bits: 5, groupSize: null, solver: 'least-squares' }, [9, 4001], 'f32'],
+    ['least squares, 1 bit', { bits: 1, groupSize: 8, solver: 'least-squares' }, [40, 24], 'f32'],
+    ['least squares, 1.58 bits', { bits: 1.58, groupSize: 200, solver: 'least-squares' }, [64, 200], 'f32'],
+    ['least squares, three alternations', { bits: 4, solver: { name: 'least-squares', alternations: 3 } }, [64, 128], 'f32'],
   ] as const)('%s: the bytes of the TypeScript', async ([, options, shape, dtype], context) => {
     addon(context);
-    await sameEverywhere(hqq(options as never), weightOf(shape[0], shape[1], dtype));
+    const quantizer = hqq(options as never);
+    await sameEverywhere(quantizer, weightOf(shape[0], shape[1], dtype));
+    if (!quantizer.usesImportance) return;
+    for (const metaDtype of ['f16', 'bf16'] as const) {
+      await sameEverywhere(quantizer, weightOf(shape[0], shape[1], dtype), metaDtype, importanceOf(shape[1]));
+      await sameEverywhere(quantizer, sparse(shape[0], shape[1], dtype), metaDtype, importanceOf(shape[1]));
+    }
+  });
+
+  it('least squares, any weights: the same bytes and errors', async (context) => {
+    addon(context);
+    const number = fc.oneof(
+      fc.float({ noNaN: true, noDefaultInfinity: true, min: -1000, max: 1000 }),
+      fc.constantFrom(0, -0, 1e-38, -(2 ** -149), 1, 0.5, -0.25, 3e38, -1e9),
+    );
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(number, { minLength: 8, maxLength: 720 }),
+        fc.constantFrom(8, 5, 4, 3, 2, 1.58, 1),
+        fc.constantFrom(8, 24, 240),
+        fc.constantFrom(0, 1),
+        fc.constantFrom('f32', 'f16', 'bf16'),
+        fc.boolean(),
+        async (numbers, bits, groupSize, axis, metaDtype, weighed) => {
+          const count = Math.floor(numbers.length / groupSize) * groupSize;
+          if (count === 0) return;
+          const quantizer = hqq({ bits, groupSize, axis, solver: 'least-squares' } as never);
+          const weight = float32Tensor([count / 8, 8], Float32Array.from(numbers.slice(0, count)));
+          await sameEverywhere(quantizer, weight, metaDtype, weighed ? importanceOf(8) : undefined);
+        },
+      ),
+      { numRuns: 150 },
+    );
   });
 
   it.for([
@@ -225,7 +294,13 @@ describe('quantizing with native routines', () => {
             const weight = { dtype, shape: [30, 100], data: writeFloat32(dtype, values) };
             await sameEverywhere(nf4({ doubleQuant, allowNonFinite: true }), weight);
             await using runtime = await runtimeOf('auto', 2);
-            for (const quantizer of [nf4({ doubleQuant }), hqq({ groupSize: 20 }), hqq({ groupSize: 30, axis: 0, optimize: false })]) {
+            for (const quantizer of [
+              nf4({ doubleQuant }),
+              hqq({ groupSize: 20 }),
+              hqq({ groupSize: 30, axis: 0, optimize: false }),
+              hqq({ groupSize: 20, solver: 'least-squares' }),
+              hqq({ groupSize: 60, bits: 4, solver: 'least-squares' }),
+            ]) {
               const failure = async (options: object) => quantize(weight, quantizer, options).catch((error: Error) => error);
               expect(await failure({ runtime })).toEqual(await failure({}));
               expect(await failure({ runtime })).toMatchObject({ code: 'ERR_NON_FINITE' });
@@ -257,7 +332,7 @@ describe('quantizing with native routines', () => {
   it('gives the event loop its turns, stops when it is told to, and a backend that is disposed meanwhile ends it', async (context) => {
     addon(context);
     const weight = weightOf(2048, 1024, 'f32'); // eight pieces, three under way
-    for (const quantizer of [hqq(), nf4(), int8(), higgs()]) {
+    for (const quantizer of [hqq(), hqq({ solver: 'least-squares' }), nf4(), int8(), higgs()]) {
       const controller = new AbortController();
       await using runtime = await runtimeOf('auto', 2);
       let pieces = 0;
@@ -285,8 +360,17 @@ describe('quantizing with native routines', () => {
       },
     };
     await quantize(weightOf(64, 128, 'f32'), hqq(), { runtime: watched });
+    await quantize(weightOf(64, 128, 'f32'), hqq({ solver: 'least-squares' }), { runtime: watched });
     await quantize(weightOf(128, 128, 'f32'), higgs(), { runtime: watched });
     await quantize(weightOf(64, 128, 'f32'), int8(), { runtime: watched });
-    expect([...called].sort()).toEqual(['bnb.int8', 'higgs.code', 'higgs.pack', 'hqq.finish', 'hqq.min-max', 'hqq.proximal-steps']);
+    expect([...called].sort()).toEqual([
+      'bnb.int8',
+      'higgs.code',
+      'higgs.pack',
+      'hqq.finish',
+      'hqq.least-squares',
+      'hqq.min-max',
+      'hqq.proximal-steps',
+    ]);
   });
 });

@@ -1,5 +1,7 @@
 // What an error in each layer of a model folder costs: where the numbers come from, by name.
 
+import { createHash } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import { adapterFor, type CallOptions, type Importance, isLowbitError, keptByDefault, LowbitError, type ModelAdapter } from '@lowbit/core';
 import type { StoredCheckpoint } from '@lowbit/hub';
 import {
@@ -13,6 +15,7 @@ import {
 } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
 import { generatedTokens } from './generated-tokens.ts';
+import { keeperOf, readKept } from './kept-importance.ts';
 import { openModelFolder } from './open.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
 import { encodeText } from './texts.ts';
@@ -59,9 +62,15 @@ export interface FindImportanceOptions extends CallOptions, RunsOn {
   readonly seed?: number | undefined;
   /** Tokens to run; default 1,024. */
   readonly tokens?: number | undefined;
+  /**
+   * A file for what was found after each layer, so that a pass that is interrupted goes on there, to the same numbers: on the same weights, for the same source,
+   * on the same backends. It stays, and a pass that is done is not run again.
+   */
+  readonly keepIn?: string | undefined;
 }
 
-const NONE: FoundImportance = { importance: undefined, report: { from: 'none', tokens: 0, estimated: [], why: null } };
+export const NO_IMPORTANCE: ImportanceReport = { from: 'none', tokens: 0, estimated: [], why: null };
+const NONE: FoundImportance = { importance: undefined, report: NO_IMPORTANCE };
 
 /**
  * Importance of every linear of a model folder, for `quantizeModel`. The same folder gives the same numbers on the same backend; others differ in last digits.
@@ -97,8 +106,19 @@ export async function importanceOf(
   try {
     if (from === 'weights') return await fromWeights(checkpoint, null, options);
     await using own = await runtimeOf(options);
-    const ids = await samplesOf(checkpoint, source, { ...options, runtime: own.runtime });
-    const found = await checkpointImportance(checkpoint, { runtime: own.runtime, ids, adapters: adapters ?? [], signal, onProgress });
+    const { keepIn } = options;
+    const pass = keepIn === undefined ? '' : await passOf(checkpoint, source, { ...options, runtime: own.runtime });
+    const kept = keepIn === undefined ? undefined : await readKept(keepIn, pass);
+    const ids = kept?.ids ?? (await samplesOf(checkpoint, source, { ...options, runtime: own.runtime }));
+    const keeper = keepIn === undefined ? undefined : keeperOf(keepIn, pass, ids, kept);
+    const found = await checkpointImportance(checkpoint, {
+      runtime: own.runtime,
+      ids,
+      adapters: adapters ?? [],
+      keeper,
+      signal,
+      onProgress,
+    });
     const { importance, estimated } = await filled(checkpoint, found, options);
     return { importance, report: { from, tokens: ids.reduce((sum, { length }) => sum + length, 0), estimated, why: null } };
   } catch (error) {
@@ -109,6 +129,18 @@ export async function importanceOf(
       return { importance: undefined, report: { from: 'none', tokens: 0, estimated: [], why: other.message } };
     });
   }
+}
+
+/** What decides the numbers of a pass, as a digest. Files are known by sizes and times, as by the journal of an output. */
+async function passOf(
+  { source: { files } }: StoredCheckpoint,
+  source: ImportanceSource,
+  { tokens = IMPORTANCE_TOKENS, seed = 1, runtime }: FindImportanceOptions & { readonly runtime: NonNullable<RunsOn['runtime']> },
+): Promise<string> {
+  const states = await Promise.all(files.map(async ({ path, size }) => [path, size, Math.floor((await stat(path)).mtimeMs)]));
+  return createHash('sha256')
+    .update(JSON.stringify([1, states, source, tokens, seed, runtime.backends]))
+    .digest('hex');
 }
 
 function nameOf(source: ImportanceSource): ImportanceReport['from'] {

@@ -36,6 +36,7 @@ import {
 import { byName, defaultAdapters } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
 import { type FindImportanceOptions, type ImportanceReport, type ImportanceSource, importanceOf } from './importance.ts';
+import { type KeepingOptions, keepingImportance } from './kept-importance.ts';
 import { openModel, openModelFolder, placeOf } from './open.ts';
 import { parseSize } from './parse.ts';
 import type { RunsOn } from './running-on.ts';
@@ -119,7 +120,7 @@ export async function planModel(path: string, options: PlanModelOptions = {}): P
  */
 export async function quantizeModel(path: string, options: QuantizeModelOptions): Promise<QuantizeModelReport> {
   const started = performance.now();
-  return withSettings('quantizeModel', path, options, async (checkpoint, settings, importance) => {
+  return withSettings('quantizeModel', path, options, options, async (checkpoint, settings, importance) => {
     const done = await quantizeCheckpoint(checkpoint, settings);
     const { linears, weightError, resumed } = done;
     return {
@@ -151,17 +152,19 @@ export interface QuantizeModelShardReport extends ModelPlan, Omit<ShardReport, '
  * @throws what `openModel` and hub's `quantizeShard` throw; abort throws the signal's reason
  */
 export async function quantizeModelShard(path: string, options: QuantizeModelShardOptions): Promise<QuantizeModelShardReport> {
-  return withSettings('quantizeModelShard', path, options, async (checkpoint, { resume: _, ...settings }, importance) => {
+  // Workers of one model may write beside one another: none keeps the importance that it found.
+  return withSettings('quantizeModelShard', path, options, undefined, async (checkpoint, { resume: _, ...settings }, importance) => {
     const { planned, ...done } = await quantizeShard(checkpoint, { ...settings, shard: options.shard });
     return { ...describe(checkpoint, planned, options), ...done, importance };
   });
 }
 
-/** Opens the model, finds its importance, and does the work with hub's options. */
+/** Opens the model, finds its importance (kept beside the output where `keeping` is given), and does the work with hub's options. */
 async function withSettings<T>(
   call: string,
   path: string,
   options: Omit<QuantizeModelOptions, 'resume'>,
+  keeping: KeepingOptions | undefined,
   work: (
     checkpoint: FolderCheckpoint | RemoteCheckpoint,
     settings: QuantizeCheckpointOptions,
@@ -182,10 +185,14 @@ async function withSettings<T>(
       await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint));
     }
     const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
-    const { importance, report } =
-      given ?? (await importanceOf(checkpoint, (source as ImportanceSource | undefined) ?? 'none', importanceOptions(options)));
-    const settings = { ...rest, ...planOptions({ ...rest, shardSize: options.shardSize }, checkpoint), importance };
-    return await work(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) }, report);
+    const found = async (keepIn?: string): Promise<T> => {
+      const { importance, report } =
+        given ??
+        (await importanceOf(checkpoint, (source as ImportanceSource | undefined) ?? 'none', { ...importanceOptions(options), keepIn }));
+      const settings = { ...rest, ...planOptions({ ...rest, shardSize: options.shardSize }, checkpoint), importance };
+      return work(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) }, report);
+    };
+    return await (runs && keeping ? keepingImportance(options.out, keeping, found) : found());
   } finally {
     await checkpoint[Symbol.asyncDispose]();
   }

@@ -31,7 +31,7 @@ export function hqq(options: HqqOptions = {}): Quantizer {
     async quantize(weight, format, out, context) {
       const affine = format as Affine;
       const { scale, zero } = affine;
-      const layer = openLayer(weight, affine, context, startsWithRange(s) ? context.routine?.('hqq.min-max') : undefined);
+      const layer = openLayer(weight, affine, context, context.routine?.(startsWithRange(s) ? 'hqq.min-max' : 'hqq.least-squares'));
       using _ = layer.store;
       const { tiling: t } = layer;
       const { signal, importance } = context;
@@ -71,13 +71,13 @@ export function hqq(options: HqqOptions = {}): Quantizer {
 /** The module that serves this package's routines in worker threads, beside this one in the build. */
 const WORKER = new URL('./worker.js', import.meta.url);
 
-/** A solver that begins with the ranges of all groups: there a backend meets NaN and infinity first. */
+/** A solver that begins with the ranges of all groups; others begin with fits. There a backend meets NaN and infinity first. */
 function startsWithRange({ optimize, solver }: Settings): boolean {
   return !optimize || solver.name !== 'least-squares';
 }
 
 /** Goes up when the same settings would give other bytes. */
-const ALGORITHM_VERSION = 3;
+const ALGORITHM_VERSION = 4;
 
 /** Dtype that a solver should round to: none narrower than f32 where the numbers are quantized themselves. */
 function plainDtype(stored: Affine['scale'] | Affine['zero']): StorageDtype {

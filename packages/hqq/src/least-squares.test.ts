@@ -19,7 +19,7 @@ import { tileWeights, weighedTile } from './importance.ts';
 import type { HqqBits, HqqOptions } from './options.ts';
 import { servedRoutines } from './routines.ts';
 import type { HqqSolver } from './solver-options.ts';
-import { PairSorter } from './solvers/pair-sorter.ts';
+import { GroupSums } from './solvers/code-sums.ts';
 import { tiling } from './tiles.ts';
 
 const diagonal = (values: ArrayLike<number>): Importance => ({
@@ -249,17 +249,40 @@ describe('groups that have little to fit', () => {
   });
 });
 
-describe('sorting pairs', () => {
-  it('orders keys and takes the others along', () => {
+describe('sums over codes', () => {
+  it('are those of the elements, exactly, in order of size or not', () => {
+    const spread = fc.double({ min: -1, max: 1, noNaN: true });
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.double({ noNaN: true }), fc.nat()), { maxLength: 700 }), (pairs) => {
-        const keys = Float64Array.from(pairs, ([key]) => key + 0);
-        const along = Float64Array.from(pairs, ([, other]) => other);
-        new PairSorter(keys.length).sort(keys, along);
-        const text = (list: [number, number][]) => list.map((pair) => pair.join(' ')).sort();
-        expect([...keys]).toEqual([...keys].sort((a, b) => a - b));
-        expect(text([...keys].map((key, i) => [key, along[i]!]))).toEqual(text(pairs.map(([key, other]) => [key + 0, other])));
-      }),
+      fc.property(
+        fc.array(fc.tuple(spread, fc.double({ min: 1e-7, max: 1e6, noNaN: true })), { minLength: 48, maxLength: 300 }),
+        fc.array(fc.tuple(fc.double({ min: 1e-3, max: 3, noNaN: true }), spread), { minLength: 1, maxLength: 4 }),
+        fc.integer({ min: 2, max: 16 }),
+        fc.boolean(),
+        (pairs, grids, levels, weighted) => {
+          const sums = new GroupSums(pairs.length, levels);
+          for (const [i, [value, weight]] of pairs.entries()) [sums.values[i], sums.weights[i]] = [value, weighted ? weight : 1];
+          sums.roundValues(1);
+          if (weighted) sums.roundWeights();
+          const elements = Array.from(pairs, (_, i) => [sums.values[i]!, sums.weights[i]!] as const);
+          // As whole numbers of any size.
+          const whole = (x: number): bigint => BigInt(x * 2 ** 40);
+          sums.prepare();
+          for (const [s, b] of grids) {
+            let [first, second, mixed] = [0n, 0n, 0n];
+            for (const [v, w] of elements) {
+              const x = v * (1 / s) + -b * (1 / s);
+              const even = 2 * Math.round(x / 2);
+              const code = Math.abs(x - even) <= 0.5 ? even : Math.round(x); // ties to even
+              const q = BigInt(Math.min(Math.max(code, 0), levels - 1));
+              first += whole(w) * q;
+              second += whole(w) * q * q;
+              mixed += BigInt(w) * whole(v) * q;
+            }
+            sums.at(s, b);
+            expect([sums.first, sums.second, sums.mixed].map(whole)).toEqual([first, second, mixed]);
+          }
+        },
+      ),
     );
   });
 });

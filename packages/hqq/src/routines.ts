@@ -81,7 +81,10 @@ const ROUTINES = {
     searchBlock(blockOf(weights!), params.levels, params.range, found, toFloat32(zero!));
     return [floats(found)];
   },
-  /** Weights, with `tile` also the importance of the channels f64 [in] -> scale, zero: numbers of the storage dtypes. */
+  /**
+   * Weights, with `tile` also the importance of the channels f64 [in] -> scale, zero: numbers of the storage dtypes. A backend's gives a scale of NaN where a
+   * group has NaN or infinity; here there are none.
+   */
   'hqq.least-squares': ([weights, channels]: readonly HostTensor[], params: Fit & { readonly tile?: WeighedTile }) => {
     const block = blockOf(weights!);
     const scale = new Float32Array(block.groups);

@@ -188,6 +188,23 @@ export interface CpuBinding extends CpuAddon {
       sums: Float64Array,
     ]
   ): Promise<void>;
+  /** Writes scale and zero [groups]. Channels, if errors are weighed by them, with where groups are in the weight: first and last number of each run, by turns. */
+  hqqLeastSquares(
+    machine: Machine,
+    ...rest: [
+      ...TileArguments,
+      levels: number,
+      alternations: number,
+      scaleDtype: StoredFloat,
+      zeroDtype: StoredFloat,
+      channels: Float64Array | undefined,
+      axis: 0 | 1,
+      columns: number,
+      runs: readonly number[],
+      scale: Float32Array,
+      zero: Float32Array,
+    ]
+  ): Promise<void>;
   /** Writes words and sums [3]. The grid is scale and zero as stored, and where codes are solved inverse and zero as solved. */
   hqqFinish(
     machine: Machine,
@@ -309,6 +326,7 @@ export const BINDING_FUNCTIONS = [
   'freeProgram',
   'hqqMinMax',
   'hqqProximalSteps',
+  'hqqLeastSquares',
   'hqqFinish',
   'bnbAbsmax',
   'bnbFourBit',

@@ -46,6 +46,36 @@ describe('routines of hqq', () => {
     await expect(finish([weights, ones, ones], { levels: 16, tile: { ...tile, packing: 'u8' } })).rejects.toMatchObject({
       code: 'ERR_UNSUPPORTED_FORMAT',
     });
+    const fit = backend.routines!.get('hqq.least-squares')!;
+    const settings = { levels: 16, alternations: 8, dtype: { scale: 'f32', zero: 'f16' } };
+    const channels = hostTensor('f64', [8], new Float64Array(8).fill(2));
+    const weighed = {
+      axis: 1,
+      size: 16,
+      columns: 16,
+      runs: [
+        { from: 0, to: 3 },
+        { from: 9, to: 10 },
+      ],
+    };
+    const fitted = await fit([weights, channels], { ...settings, tile: weighed });
+    expect(fitted).toEqual(await fit([weights], settings)); // channels that are alike
+    for (const change of [
+      { levels: 1 },
+      { levels: 257 },
+      { dtype: { scale: 'i8', zero: 'f16' } },
+      { tile: { ...weighed, axis: 2 } },
+      { tile: { ...weighed, runs: [{ from: 0, to: 3 }] } },
+      { tile: { ...weighed, runs: [{ from: 0, to: 5 }] } },
+      { tile: { ...weighed, runs: [{ from: 4, to: 0 }] } },
+      { tile: { ...weighed, runs: [{ from: 2 ** 53 - 4, to: 2 ** 53 }] } },
+      { tile: { ...weighed, columns: -1 } },
+    ]) {
+      await expect(fit([weights, channels], { ...settings, tile: weighed, ...change }), JSON.stringify(change)).rejects.toMatchObject(bad);
+    }
+    await expect(fit([weights, hostTensor('f64', [0], new Float64Array(0))], { ...settings, tile: weighed })).rejects.toMatchObject(bad);
+    await expect(fit([], settings)).rejects.toMatchObject(bad);
+
     await backend[Symbol.asyncDispose]();
     await expect(minMax([weights], rules)).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
   });

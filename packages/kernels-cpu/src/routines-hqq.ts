@@ -1,10 +1,22 @@
 // Routines of @lowbit/hqq: packages/hqq/src/routines.ts says what goes in and comes out.
 
 import { DTYPE_BYTES, elements, hostTensor, isLanePacking, LowbitError, packing, toFloat32 } from '@lowbit/core';
-import type { TilePacking } from './binding.ts';
+import type { StoredFloat, TilePacking } from './binding.ts';
 import { type NativeRoutine, tileOf } from './routine-inputs.ts';
 
-/** Settings of all three. */
+/** Settings of `hqq.least-squares`. */
+interface FitParams {
+  readonly levels: number;
+  readonly alternations: number;
+  readonly dtype: { readonly scale: StoredFloat; readonly zero: StoredFloat };
+  readonly tile?: {
+    readonly axis: 0 | 1;
+    readonly columns: number;
+    readonly runs: readonly { readonly from: number; readonly to: number }[];
+  };
+}
+
+/** Settings of the others. */
 interface HqqParams {
   readonly levels: number;
   readonly roundZero: boolean;
@@ -49,6 +61,28 @@ export const hqqRoutines: Readonly<Record<string, NativeRoutine>> = {
       hostTensor('u8', [newSettled.length], newSettled),
       hostTensor('f64', [betas.length, 3], sums),
     ];
+  },
+  'hqq.least-squares': async ({ binding, machine }, [weights, channels], { levels, alternations, dtype, tile: weighed }: FitParams) => {
+    const tile = tileOf(weights);
+    const [scale, zero] = [new Float32Array(tile[2]), new Float32Array(tile[2])];
+    const values = channels && weighed ? elements({ dtype: 'f64', data: channels.data }) : undefined;
+    const { axis = 1, columns = 0, runs = [] } = weighed ?? {};
+    const bounds = runs.flatMap(({ from, to }) => [from, to]);
+    await binding.hqqLeastSquares(
+      machine(),
+      ...tile,
+      levels,
+      alternations,
+      dtype.scale,
+      dtype.zero,
+      values,
+      axis,
+      columns,
+      bounds,
+      scale,
+      zero,
+    );
+    return [scale, zero].map((found) => hostTensor('f32', [found.length], found));
   },
   'hqq.finish': async ({ binding, machine }, [weights, ...grid], { levels, tile: given }: HqqParams) => {
     const tile = tileOf(weights);

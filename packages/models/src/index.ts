@@ -25,7 +25,7 @@ export { timm } from './adapters/timm.ts';
 export { type DecoderFamily, decoderAdapter } from './decoder/adapter.ts';
 export type * from './decoder/spec.ts';
 export { type BenchOptions, type BenchResult, benchModel } from './evaluate/bench.ts';
-export { collectImportance, type ImportanceOptions } from './evaluate/collect-importance.ts';
+export { collectImportance, type ImportanceKeeper, type ImportanceOptions, type ImportanceState } from './evaluate/collect-importance.ts';
 export { type CheckpointImportanceOptions, checkpointImportance } from './evaluate/importance.ts';
 export { type Divergence, klDivergence, type Texts } from './evaluate/kl-divergence.ts';
 export { type LinearError, type LinearErrorsOptions, linearErrors } from './evaluate/linear-errors.ts';

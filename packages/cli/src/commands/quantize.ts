@@ -4,7 +4,8 @@ import { availableThreads, type Runtime } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { checkWritable } from '../files.ts';
-import { findImportance, type ImportanceReport } from '../importance.ts';
+import { type FoundImportance, findImportance, type ImportanceReport } from '../importance.ts';
+import { keepingImportance } from '../kept-importance.ts';
 import { measureLoss } from '../measure.ts';
 import { makeQuantizer, makeRules } from '../methods.ts';
 import {
@@ -139,84 +140,91 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   // A plan needs headers alone.
   await using place = dryRun && !isShared ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
-  const found = place && (await findImportance(dir, source, { runtime, signal, onProgress: progress.report }));
-  const importance = found?.importance;
-  const allocation = isShared
-    ? await allocate(
-        dir,
-        options,
-        { method: options.method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
-        context,
-      )
-    : undefined;
-  const recipe = recipeMade(options, settings, allocation);
-  if (options.saveRecipe !== undefined) await writeRecipe(options.saveRecipe, recipe);
-  const what: PlanModelOptions = {
-    quantizer: makeQuantizer(options.method, settings),
-    rules: allocation?.rules ?? given,
-    dtype,
-    layout,
-    shardSize: options.shardSize,
-    signal,
-  };
-  const shown = allocation ? { allocation: allocationJson(allocation) } : {};
-  const above = allocation ? `${renderAllocation(allocation, context)}\n\n` : '';
-  if (dryRun || out === undefined || !place) {
-    const plan = await planModel(dir, what);
-    if (allocation) progress.clear();
-    noteFilled(plan, context);
-    noteByName(plan, context);
-    noteCopy(plan, context);
-    await (context.json
-      ? context.emit({ dryRun: true, ...plan, recipe, totalBytes: total(plan), ...shown })
-      : context.print(`${above}${renderPlan(plan, context)}\n`));
-    return;
-  }
-  const routines = new Set<string>();
-  const how = {
-    ...what,
-    runtime: countedRoutines(place.runtime, routines),
-    importance: importance ?? ('none' as const),
-    out,
-    maxMemory,
-    threads,
-    overwrite,
-    allowNonFinite: options.allowNonFinite,
-    onProgress: progress.report,
-  };
-  if (options.shard !== undefined) {
-    const share = await quantizeModelShard(dir, { ...how, shard: options.shard });
-    noteImportance(found!.report, context);
+  const quantizeWith = async (found: FoundImportance | undefined): Promise<void> => {
+    const importance = found?.importance;
+    const allocation = isShared
+      ? await allocate(
+          dir,
+          options,
+          { method: options.method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
+          context,
+        )
+      : undefined;
+    const recipe = recipeMade(options, settings, allocation);
+    if (options.saveRecipe !== undefined) await writeRecipe(options.saveRecipe, recipe);
+    const what: PlanModelOptions = {
+      quantizer: makeQuantizer(options.method, settings),
+      rules: allocation?.rules ?? given,
+      dtype,
+      layout,
+      shardSize: options.shardSize,
+      signal,
+    };
+    const shown = allocation ? { allocation: allocationJson(allocation) } : {};
+    const above = allocation ? `${renderAllocation(allocation, context)}\n\n` : '';
+    if (dryRun || out === undefined || !place) {
+      const plan = await planModel(dir, what);
+      if (allocation) progress.clear();
+      noteFilled(plan, context);
+      noteByName(plan, context);
+      noteCopy(plan, context);
+      await (context.json
+        ? context.emit({ dryRun: true, ...plan, recipe, totalBytes: total(plan), ...shown })
+        : context.print(`${above}${renderPlan(plan, context)}\n`));
+      return;
+    }
+    const routines = new Set<string>();
+    const how = {
+      ...what,
+      runtime: countedRoutines(place.runtime, routines),
+      importance: importance ?? ('none' as const),
+      out,
+      maxMemory,
+      threads,
+      overwrite,
+      allowNonFinite: options.allowNonFinite,
+      onProgress: progress.report,
+    };
+    if (options.shard !== undefined) {
+      const share = await quantizeModelShard(dir, { ...how, shard: options.shard });
+      noteImportance(found!.report, context);
+      progress.clear();
+      await emitShard({ ...share, importance: found!.report }, out, context);
+      return;
+    }
+    const report = await quantizeModel(dir, { ...how, resume });
+    const told = found!.report;
+    noteImportance(told, context);
+    const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
     progress.clear();
-    await emitShard({ ...share, importance: found!.report }, out, context);
-    return;
-  }
-  const report = await quantizeModel(dir, { ...how, resume });
-  const told = found!.report;
-  noteImportance(told, context);
-  const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
-  progress.clear();
-  noteFilled(report, context);
-  noteByName(report, context);
-  noteCopy(report, context);
-  const backend = { ...place.used(), routines: [...routines].sort() };
-  if (context.json) {
-    await context.emit({
-      dryRun: false,
-      ...report,
-      recipe,
-      importance: told,
-      totalBytes: total(report),
-      ...shown,
-      ...(measured ? { measured } : {}),
-      backend,
-    });
-    return;
-  }
-  const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
-  await context.print(
-    `${above}${below}${renderReport({ ...report, importance: told }, { ...options, made: recipe, out, threads, backend }, context)}\n`,
-  );
+    noteFilled(report, context);
+    noteByName(report, context);
+    noteCopy(report, context);
+    const backend = { ...place.used(), routines: [...routines].sort() };
+    if (context.json) {
+      await context.emit({
+        dryRun: false,
+        ...report,
+        recipe,
+        importance: told,
+        totalBytes: total(report),
+        ...shown,
+        ...(measured ? { measured } : {}),
+        backend,
+      });
+      return;
+    }
+    const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
+    await context.print(
+      `${above}${below}${renderReport({ ...report, importance: told }, { ...options, made: recipe, out, threads, backend }, context)}\n`,
+    );
+  };
+  // Awaited, each of them: the backend goes when this function returns.
+  if (!place) return await quantizeWith(undefined);
+  const find = async (keepIn?: string) => findImportance(dir, source, { runtime, signal, onProgress: progress.report, keepIn });
+  // Workers of one model may write beside one another: none keeps what it found.
+  if (source === 'none' || out === undefined || dryRun || options.shard !== undefined) return await quantizeWith(await find());
+  await keepingImportance(out, { resume, overwrite }, async (keepIn) => quantizeWith(await find(keepIn)));
 }
 
 /** What looks at the whole model has no place in a share of the work. Throws a UsageError. */

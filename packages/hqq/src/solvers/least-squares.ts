@@ -44,8 +44,10 @@ export function leastSquares({ alternations }: Extract<SolverSettings, { name: '
       const channels = weighted && [hostTensor('f64', [weighted.length], weighted)];
       return async (weights, tile) => {
         const params = channels ? { ...fit, tile: weighedTile(tiling, tile) } : fit;
-        const [scale, zero] = await layer.call('hqq.least-squares', [weights, ...(channels ?? [])], params, tile.groups * tiling.size);
-        return { codes: 'stored', scale: toFloat32(scale!), zero: toFloat32(zero!) };
+        const outputs = await layer.call('hqq.least-squares', [weights, ...(channels ?? [])], params, tile.groups * tiling.size);
+        const [scale, zero] = outputs.map(toFloat32) as [Float32Array, Float32Array];
+        if (layer.backed('hqq.least-squares') && scale.some(Number.isNaN)) await layer.store.refuse(tile);
+        return { codes: 'stored', scale, zero };
       };
     },
   };
@@ -70,8 +72,11 @@ export function fitBlock(block: GroupBlock, fit: Fit, scale: Float32Array, zero:
     // Around the middle of the range, so that sums of squares lose nothing to a common offset.
     const middle = (lo + hi) / 2;
     for (let i = 0; i < size; i++) sums.values[i] = weights[at + i]! - middle;
-    if (importance) importance(group, sums.weights);
-    else if (group === 0) sums.weights.fill(1);
+    sums.roundValues((hi - lo) / 2);
+    if (importance) {
+      importance(group, sums.weights);
+      sums.roundWeights();
+    } else if (group === 0) sums.weights.fill(1);
     fitGroup(sums, fit, middle, (hi - lo) / 2, scale, zero, group);
   }
 }
@@ -128,6 +133,7 @@ function fitGroup(
       const spread = second - (first * first) / total;
       if (!(spread > 1e-12 * second)) break; // all on one code
       s = (mixed - first * mean) / spread;
+      if (!(s > 0)) break;
       b = mean - (s * first) / total;
     }
     const storedScale = narrow(dtype.scale, s);

@@ -27,6 +27,19 @@ struct AssignCall {
   double* largest;
 };
 
+/// Grids of kGroupLanes groups whose codes are to be summed over: kernels/fit.h.
+struct GridSumsCall {
+  const double* values;   // [size, kGroupLanes]
+  const double* weights;  // [size, kGroupLanes]
+  size_t size;
+  double top;
+  const double* inverse;  // by lane, as are all below
+  const double* z;
+  double* first;
+  double* second;
+  double* mixed;
+};
+
 /// Blocks of kGroupLanes times `size` weights (an even number) into codes of 4 bits.
 struct FourBitCall {
   const float* const* weights;  // by lane, [size]
@@ -73,6 +86,7 @@ struct QuantizerKernels {
   void (*proximal_step)(const float* const* w, size_t size, float top, const float* inverse, const float* zero, double* error,
                         double* zero_sum, float* largest);
   void (*assign_codes)(const AssignCall& call);
+  void (*grid_sums)(const GridSumsCall& call);
   /// Bytes [size, 16] as 16 rows of `size`, `stride` bytes apart; the first `lanes` of them.
   void (*turn_bytes)(const uint8_t* from, size_t size, int lanes, uint8_t* into, size_t stride);
   /// Largest magnitudes of blocks [blocks, size], NaN where one is.

@@ -129,6 +129,7 @@ void assign_lanes(const AssignCall& call) {
 void assign_codes(const AssignCall& call) { call.inverse != nullptr ? assign_lanes<true>(call) : assign_lanes<false>(call); }
 
 #include "blocks.h"
+#include "fit.h"
 #include "int8_rows.h"
 #include "rotated.h"
 
@@ -137,6 +138,7 @@ constexpr QuantizerKernels quantizer_kernels() {
   k.min_max = min_max;
   k.proximal_step = proximal_step;
   k.assign_codes = assign_codes;
+  k.grid_sums = grid_sums;
   k.turn_bytes = turn_bytes;
   k.block_absmax = block_absmax;
   k.four_bit = four_bit;

@@ -7,6 +7,7 @@
 
 #include "arguments.h"
 #include "jobs.h"
+#include "routines-hqq-fit.h"
 #include "routines-hqq.h"
 #include "tile-weights.h"
 
@@ -60,6 +61,39 @@ Napi::Value proximal_steps(const Napi::CallbackInfo& info) {
   });
 }
 
+/// hqqLeastSquares(machine, weights, dtype, groups, size, levels, alternations, scale dtype, zero dtype, channels, axis, columns, runs, scale, zero)
+Napi::Value least_squares(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Napi::Env env = info.Env();
+    const std::shared_ptr<Machine> machine = state(info).machines.shared(info[0]);
+    const TileWeights w = tile_weights(info, 1);
+    const LeastSquares fit{levels_of(info[5]), size_of(info[6]), stored_float(info[7]), stored_float(info[8])};
+    TileChannels channels{nullptr, 0, 1, 0, nullptr};
+    std::vector<size_t> groups;
+    if (info[9].IsTypedArray()) {
+      channels.count = info[9].As<Napi::TypedArray>().ElementLength();
+      channels.values = elements<double, Napi::Float64Array>(info[9], channels.count);
+      channels.axis = static_cast<int>(size_of(info[10]));
+      channels.columns = size_of(info[11]);
+      check(env, channels.count > 0 && channels.axis <= 1, "unusable channels");
+      const Napi::Array runs = info[12].As<Napi::Array>();
+      for (uint32_t i = 0; i + 1 < runs.Length(); i += 2) {
+        const size_t from = size_of(runs.Get(i)), to = size_of(runs.Get(i + 1));
+        check(env, from <= to && to - from <= w.groups - groups.size() && to <= (size_t{1} << 53) / w.size, "runs do not fit the groups");
+        for (size_t group = from; group < to; ++group) groups.push_back(group);
+      }
+      check(env, groups.size() == w.groups, "runs do not fit the groups");
+    }
+    float* scale = elements<float, Napi::Float32Array>(info[13], w.groups);
+    float* zero = elements<float, Napi::Float32Array>(info[14], w.groups);
+    return run_job(env, "lowbit hqq.least-squares", {info[1], info[9], info[13], info[14]}, [=, groups = std::move(groups)] {
+      TileChannels of = channels;
+      of.groups = groups.data();
+      hqq_least_squares(*machine->kernels, *machine->pool, w, fit, of, scale, zero);
+    });
+  });
+}
+
 /// hqqFinish(machine, weights, dtype, groups, size, levels, [scale, zero, inverse, solved], packing, words, sums)
 Napi::Value finish(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
@@ -104,6 +138,7 @@ Napi::Value finish(const Napi::CallbackInfo& info) {
 void add_hqq_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("hqqMinMax", Napi::Function::New(env, min_max));
   exports.Set("hqqProximalSteps", Napi::Function::New(env, proximal_steps));
+  exports.Set("hqqLeastSquares", Napi::Function::New(env, least_squares));
   exports.Set("hqqFinish", Napi::Function::New(env, finish));
 }
 

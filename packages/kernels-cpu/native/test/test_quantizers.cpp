@@ -9,6 +9,7 @@
 #include "power.h"
 #include "quantizer_tests.h"
 #include "routines-bnb.h"
+#include "routines-hqq-fit.h"
 #include "routines-hqq.h"
 #include "routines-int8.h"
 
@@ -72,6 +73,60 @@ void test_hqq() {
     expect(hqq_finish(*usable_kernels(Isa::scalar), pool, w, levels, {ones.data(), ones.data(), nullptr, nullptr}, wrong, words.data(), sums) ==
                Status::bad_argument,
            "a packing that does not fit is refused");
+  }
+}
+
+void test_least_squares() {
+  struct Case {
+    size_t groups, size;
+    int levels;
+    Float scale, zero;
+    int axis;
+    size_t inp;  // 0: all channels alike
+  };
+  const Case cases[] = {
+      {37, 19, 16, Float::f16, Float::f16, 1, 0},  {600, 64, 16, Float::f16, Float::f16, 1, 40}, {45, 130, 256, Float::f32, Float::f32, 0, 7},
+      {1, 1, 2, Float::bf16, Float::f16, 1, 1},    {3, 9000, 8, Float::f16, Float::bf16, 1, 100}, {21, 64, 3, Float::f32, Float::f32, 0, 1},
+      {2, 20000, 256, Float::f32, Float::f32, 1, 0},
+  };
+  for (const Case& c : cases) {
+    std::vector<float> values = weights_of(c.groups * c.size, 5);
+    std::fill(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(c.size), -0.25f);  // the first group is constant
+    const OddBytes bytes(values.data(), values.size() * 4);
+    const TileWeights w{bytes.data, Float::f32, c.groups, c.size};
+    std::vector<double> counts(c.inp);
+    for (size_t i = 0; i < c.inp; ++i) counts[i] = i % 5 == 0 ? 1000.0 : 0.01 * static_cast<double>(i + 1);
+    std::vector<size_t> numbers(c.groups);
+    for (size_t i = 0; i < c.groups; ++i) numbers[i] = 3 + i + (i > c.groups / 2 ? 11 : 0);
+    const TileChannels channels{c.inp == 0 ? nullptr : counts.data(), c.inp, c.axis, 30, numbers.data()};
+    same_everywhere("least squares", [&](const Kernels& kernels, Pool& pool) {
+      std::vector<float> scale(c.groups), zero(c.groups);
+      hqq_least_squares(kernels, pool, w, {c.levels, 8, c.scale, c.zero}, channels, scale.data(), zero.data());
+      expect((0 - zero[0]) * scale[0] == -0.25f, "a constant group is exact");
+      for (size_t g = 0; g < c.groups; ++g) {
+        float lo = values[g * c.size], hi = lo;
+        for (size_t i = 0; i < c.size; ++i) {
+          lo = std::min(lo, values[g * c.size + i]);
+          hi = std::max(hi, values[g * c.size + i]);
+        }
+        expect(scale[g] > 0 && std::isfinite(zero[g]), "a grid", static_cast<long>(g));
+        // No grid is much wider than the range, and none lies beside it.
+        expect(g == 0 || c.size < 2 || scale[g] * static_cast<float>(c.levels - 1) <= 1.5f * (hi - lo), "no wider than the range", static_cast<long>(g));
+        expect((0 - zero[g]) * scale[g] <= hi && (static_cast<float>(c.levels - 1) - zero[g]) * scale[g] >= lo, "where the weights are", static_cast<long>(g));
+      }
+      std::vector<uint8_t> all;
+      append(all, scale.data(), scale.size());
+      append(all, zero.data(), zero.size());
+      return all;
+    });
+    for (const float broken : {NAN, INFINITY, -INFINITY}) {
+      values.back() = broken;
+      Pool pool(2);
+      std::vector<float> scale(c.groups), zero(c.groups);
+      const TileWeights damaged{reinterpret_cast<const uint8_t*>(values.data()), Float::f32, c.groups, c.size};
+      hqq_least_squares(*usable_kernels(Isa::scalar), pool, damaged, {c.levels, 8, c.scale, c.zero}, channels, scale.data(), zero.data());
+      expect(std::isnan(scale.back()) && (c.groups == 1 || std::isfinite(scale[0])), "a group that is not finite says so");
+    }
   }
 }
 
@@ -203,6 +258,7 @@ void test_power() {
 
 int test_quantizers() {
   test_hqq();
+  test_least_squares();
   test_bnb();
   test_nested();
   test_int8();

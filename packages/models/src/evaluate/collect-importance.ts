@@ -10,7 +10,20 @@ import {
   type Program,
   type Runtime,
 } from '@lowbit/core';
-import { streamInputs } from './stream-inputs.ts';
+import { type StreamState, streamInputs } from './stream-inputs.ts';
+
+/** What a pass has found so far, and what it needs to go on. */
+export interface ImportanceState extends StreamState {
+  readonly found: ReadonlyMap<string, Importance>;
+}
+
+/** Keeps the state of a pass, so that one that was interrupted goes on where it was: the same numbers in the end. */
+export interface ImportanceKeeper {
+  /** What an earlier pass over the same weights and samples on the same backend has left, whole. */
+  load(): Promise<ImportanceState | undefined>;
+  /** Called after each layer; waited for. The maps are written to again when it has returned. */
+  save(state: ImportanceState): Promise<void>;
+}
 
 export interface ImportanceOptions extends CallOptions {
   readonly runtime: Pick<Runtime, 'load'>;
@@ -19,6 +32,7 @@ export interface ImportanceOptions extends CallOptions {
   readonly ids: readonly Uint32Array[];
   /** `matrix` takes in_features^2 numbers per linear. */
   readonly kind: Importance['kind'];
+  readonly keeper?: ImportanceKeeper | undefined;
 }
 
 /** Sums of one input, f64. */
@@ -57,27 +71,30 @@ function finish(path: string, { sums, rows, width }: Sums, kind: Importance['kin
  * await quantize(weight, higgs({ bits: 4 }), { importance: importance.get('model.layers.0.mlp.down_proj') });
  */
 export async function collectImportance(program: Program, options: ImportanceOptions): Promise<Map<string, Importance>> {
-  const { kind, ...rest } = options ?? {};
-  const found = new Map<string, Importance>();
+  const { kind, keeper, ...rest } = options ?? {};
+  const before = await keeper?.load();
+  const found = new Map<string, Importance>(before?.found);
   const sums = new Map<string, Sums & { readonly paths: readonly string[] }>();
   await streamInputs(program, {
     ...rest,
     phase: 'importance',
+    from: before,
     onRows({ paths, key, rows, width }) {
       const into = sums.get(key) ?? { paths, width, sums: new Float64Array(kind === 'matrix' ? width * width : width), rows: 0 };
       sums.set(key, into);
       addRows(into, rows, kind);
     },
-    onLayer() {
+    async onLayer(state) {
       for (const { paths, ...of } of sums.values()) {
         if (of.rows === 0) continue;
         const result = finish(paths[0]!, of, kind);
         for (const path of paths) {
-          const before = found.get(path);
-          found.set(path, before ? merge(before, result) : result);
+          const earlier = found.get(path);
+          found.set(path, earlier ? merge(earlier, result) : result);
         }
       }
       sums.clear();
+      await keeper?.save({ ...state, found });
     },
   });
   return found;

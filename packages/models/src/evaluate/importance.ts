@@ -3,7 +3,7 @@
 import type { CallOptions, Checkpoint, Importance, ModelAdapter, Runtime } from '@lowbit/core';
 import { checkCheckpoint, checkLoadingRuntime, checkSampleIds } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
-import { collectImportance } from './collect-importance.ts';
+import { collectImportance, type ImportanceKeeper } from './collect-importance.ts';
 import { openProgram } from './open-program.ts';
 
 export interface CheckpointImportanceOptions extends CallOptions {
@@ -14,6 +14,8 @@ export interface CheckpointImportanceOptions extends CallOptions {
   readonly kind?: Importance['kind'];
   /** Architectures beyond the built-in ones; they are asked first. */
   readonly adapters?: readonly ModelAdapter[];
+  /** Keeps what was found after each layer, for a pass that is interrupted. */
+  readonly keeper?: ImportanceKeeper | undefined;
 }
 
 /**
@@ -31,13 +33,14 @@ export async function checkpointImportance(
   checkCheckpoint('checkpointImportance', checkpoint);
   checkLoadingRuntime('checkpointImportance', options?.runtime);
   checkSampleIds('checkpointImportance', options.ids);
-  const { runtime, ids, kind = 'diagonal', adapters = [], signal, onProgress } = options;
+  const { runtime, ids, kind = 'diagonal', adapters = [], keeper, signal, onProgress } = options;
   const model = await openProgram(checkpoint, adapters, 'what errors cost', signal);
   return collectImportance(model.program, {
     runtime,
     loadWeight: async (use) => ({ weight: await model.readWeight(use, signal) }),
     ids: ids.map((sample) => tokenIds(sample, model)),
     kind,
+    keeper,
     signal,
     onProgress,
   });

@@ -32,6 +32,12 @@ export interface InputRows {
   readonly sample: number;
 }
 
+/** How far samples have come: pieces that they went through, and what waits on the host for the next, sample by sample. */
+export interface StreamState {
+  readonly done: number;
+  readonly carried: readonly ReadonlyMap<string, HostTensor>[];
+}
+
 export interface StreamInputsOptions extends CallOptions {
   readonly runtime: Pick<Runtime, 'load'>;
   readonly loadWeight: LoadWeight;
@@ -39,8 +45,10 @@ export interface StreamInputsOptions extends CallOptions {
   readonly ids: readonly Uint32Array[];
   /** Called with the rows of every input, sample by sample, layer by layer; waited for. */
   readonly onRows: (rows: InputRows) => void | Promise<void>;
-  /** Called when all samples went through a layer. */
-  readonly onLayer?: () => void | Promise<void>;
+  /** Called when all samples went through a layer; waited for. */
+  readonly onLayer?: (state: StreamState) => void | Promise<void>;
+  /** Where an earlier call was left: what it did is not done again. */
+  readonly from?: StreamState | undefined;
   /** Name of the progress events' phase. */
   readonly phase: string;
 }
@@ -123,20 +131,38 @@ export async function streamInputs(program: Program, options: StreamInputsOption
   // What comes before the first layer and after the last are pieces of their own, so that their large tables are never held beside a layer.
   const counts = program.layers === 0 ? [0] : [0, ...new Array<number>(program.layers).fill(1), 0];
   const pieces = cutProgram(instrument(program, taps), counts);
-  const carried: Map<string, HostTensor>[] = ids.map(() => new Map());
+  const { done, carried } = startOf(options, pieces);
   for (const [at, piece] of pieces.entries()) {
+    if (at < done) continue;
     signal?.throwIfAborted();
     if (piece.program.ops.length > 0) {
       const made = taps.filter(
         ({ x, expert }) => `tap.${expert?.ids ?? x}` in piece.program.outputs && `tap.${x}` in piece.program.outputs,
       );
       await runPiece(piece, program, made, carried, options);
-      await options.onLayer?.();
     }
     const later = new Set(pieces.slice(at + 1).flatMap(({ takes }) => takes));
     for (const tensors of carried) for (const name of [...tensors.keys()]) if (!later.has(name)) tensors.delete(name);
+    await options.onLayer?.({ done: at + 1, carried });
     onProgress?.({ phase, done: at + 1, total: pieces.length, unit: 'layers' });
   }
+}
+
+/** Throws ERR_BAD_ARGUMENT for a state that is not of these samples and this program. */
+function startOf(
+  { ids, from }: StreamInputsOptions,
+  pieces: readonly ProgramPiece[],
+): { readonly done: number; readonly carried: Map<string, HostTensor>[] } {
+  if (!from) return { done: 0, carried: ids.map(() => new Map()) };
+  const { done, carried } = from;
+  const takes = pieces[done]?.takes ?? [];
+  const fits =
+    done >= 0 && done <= pieces.length && carried.length === ids.length && carried.every((of) => takes.every((name) => of.has(name)));
+  if (fits) return { done, carried: carried.map((of) => new Map(of)) };
+  throw new LowbitError('ERR_BAD_ARGUMENT', 'the state to go on from is not of this model and these samples', {
+    hint: 'Start over, without it.',
+    details: { done, layers: pieces.length, samples: carried.length },
+  });
 }
 
 /** Loads one piece, passes every sample through it, and hands out the inputs of its linears. */
