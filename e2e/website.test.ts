@@ -7,10 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { checkSite } from '../website/check.mjs';
-import { pages, publicEntries } from '../website/pages.mjs';
-import { undocumented } from '../website/stage/api.mjs';
-import { documentedCodes, errorCodes } from '../website/stage/errors.mjs';
+import { checkSite, documentedCodes, errorCodes, pages, publicEntries, undocumented } from '../website/parts.mjs';
 import { launchBrowser, needsChromium } from './browser/chromium.ts';
 import { root } from './markdown.ts';
 
@@ -133,7 +130,7 @@ describe('in a browser', () => {
       '/api/@lowbit/core.html',
     ]) {
       await page.goto(origin + path, { waitUntil: 'networkidle' });
-      const width = await page.evaluate(() => document.documentElement.scrollWidth);
+      const width = await page.evaluate<number>('document.documentElement.scrollWidth');
       expect([path, width]).toEqual([path, 390]);
     }
     await page.setViewportSize({ width: 1280, height: 800 });

@@ -42,7 +42,7 @@ function floats(values: Float32Array): HostTensor {
   return hostTensor('f32', [values.length], values);
 }
 
-export const ROUTINES = {
+const ROUTINES = {
   /** Weights -> inverse scale, zero: f32 [groups]. A backend's gives an inverse scale of NaN where a group has NaN or infinity; here there are none. */
   'hqq.min-max': ([weights]: readonly HostTensor[], rules: MinMaxRules) => {
     const block = blockOf(weights!);

@@ -51,7 +51,7 @@ export async function checkOutput(folder: string, { overwrite }: { readonly over
 }
 
 /** Throws ERR_IO if the disk has less room than the files still need. Says nothing where the file system does not know. */
-export async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FilePlan }[]): Promise<void> {
+async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FilePlan }[]): Promise<void> {
   const space = await statfs(folder).catch(() => undefined);
   if (space === undefined || space.blocks === 0) return;
   let needed = 0;
@@ -74,7 +74,7 @@ export async function checkSpace(folder: string, files: readonly { readonly name
  * Creates a file of its full size with its header. `resumed`: it must be there from the run before, with just that header; otherwise
  * ERR_JOURNAL_MISMATCH.
  */
-export async function prepareFile(path: string, layout: FilePlan, { resumed }: { readonly resumed: boolean }): Promise<OutputFile> {
+async function prepareFile(path: string, layout: FilePlan, { resumed }: { readonly resumed: boolean }): Promise<OutputFile> {
   return guarded('write', path, async () => {
     if (resumed && !(await exists(path))) throw mismatch(path, 'is missing');
     const handle = await open(path, resumed ? 'r+' : 'w');
@@ -101,7 +101,7 @@ export async function prepareFile(path: string, layout: FilePlan, { resumed }: {
  * Removes safetensors files and an index that are not among `names`. Throws ERR_JOURNAL_MISMATCH for such a file if `resumed`: committed work in other
  * shards means that the shard size changed.
  */
-export async function dropStrangers(folder: string, names: ReadonlySet<string>, { resumed }: { readonly resumed: boolean }): Promise<void> {
+async function dropStrangers(folder: string, names: ReadonlySet<string>, { resumed }: { readonly resumed: boolean }): Promise<void> {
   for (const name of await guarded('open', folder, () => readdir(folder))) {
     if ((!name.endsWith('.safetensors') && name !== INDEX_FILE) || names.has(name)) continue;
     const path = join(folder, name);
@@ -124,7 +124,7 @@ function outputFile(handle: FileHandle, path: string): OutputFile {
 }
 
 /** Writes a whole small file durably; its name becomes durable with that of its folder. */
-export async function putFile(path: string, data: Uint8Array): Promise<void> {
+async function putFile(path: string, data: Uint8Array): Promise<void> {
   await guarded('write', path, async () => {
     const handle = await open(path, 'w');
     try {
@@ -144,7 +144,7 @@ function mismatch(path: string, problem: string): LowbitError {
 }
 
 /** Makes names in a folder durable. Does nothing where folders cannot be opened (Windows). */
-export async function syncFolder(folder: string): Promise<void> {
+async function syncFolder(folder: string): Promise<void> {
   if (process.platform === 'win32') return;
   await guarded('write', folder, async () => {
     const handle = await open(folder, 'r');
@@ -159,7 +159,7 @@ export async function syncFolder(folder: string): Promise<void> {
 }
 
 /** Gives a finished folder its name, replacing an old one if `overwrite`, and removes what killed runs had put aside. Only under the lock. */
-export async function replaceFolder(from: string, to: string, { overwrite }: { readonly overwrite: boolean }): Promise<void> {
+async function replaceFolder(from: string, to: string, { overwrite }: { readonly overwrite: boolean }): Promise<void> {
   await guarded('write', to, async () => {
     // Again, because hours may have passed: rename would silently replace an empty folder.
     await checkOutput(to, { overwrite });
