@@ -9,7 +9,7 @@ import { type GroupBlock, type MinMaxRules, minMaxGrid } from './grid.ts';
 import { tileWeights, type WeighedTile } from './importance.ts';
 import { type Fit, fitBlock } from './solvers/least-squares.ts';
 import { proximalStep } from './solvers/proximal-step.ts';
-import { searchBlock } from './solvers/scale-search.ts';
+import { searchBlock } from './solvers/search-block.ts';
 import type { PackedTile } from './tiles.ts';
 
 /** Parameters of a routine: plain data. */

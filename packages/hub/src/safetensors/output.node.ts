@@ -1,54 +1,17 @@
 // The output folder of a sink and its files on disk.
 
 import { type FileHandle, lstat, open, readdir, rename, rm, statfs } from 'node:fs/promises';
-import { dirname, join, parse, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
-import { isModelFile } from '../model-files.ts';
 import type { FilePlan } from './build.ts';
+import { checkOutput, exists } from './existing.node.ts';
 import { JOURNAL_FILE } from './journal.ts';
 import type { Output, OutputFile } from './output.ts';
 import { openPartial } from './partial.node.ts';
 import { asidePath, removeReplaced } from './replaced.node.ts';
 import { INDEX_FILE } from './shards.ts';
 import type { SafetensorsSinkOptions } from './sink.ts';
-
-/** False only if there is nothing of that name. Throws ERR_IO. */
-export async function exists(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false;
-    return guarded('open', path, () => Promise.reject(error));
-  }
-}
-
-/** Throws ERR_OUTPUT_EXISTS if there is something at `folder` that must stay. */
-export async function checkOutput(folder: string, { overwrite }: { readonly overwrite: boolean }): Promise<void> {
-  if (parse(folder).root === folder) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `${folder} cannot be an output folder`, { hint: 'Name a new folder.' });
-  }
-  if (!(await exists(folder))) return;
-  const refuse = (problem: string, hint: string) =>
-    new LowbitError('ERR_OUTPUT_EXISTS', `${folder} ${problem}`, { hint, details: { path: folder } });
-  if (!overwrite) throw refuse('exists', 'Choose another output folder, or pass --overwrite (overwrite: true) to replace it.');
-  const info = await guarded('open', folder, () => lstat(folder));
-  const entries = info.isDirectory() ? await guarded('open', folder, () => readdir(folder, { withFileTypes: true })) : undefined;
-  // A slip of the keyboard must not replace a home folder or a project.
-  const stranger = entries?.find((entry) => !entry.isFile() || !isModelFile(entry.name));
-  const names = entries?.map((entry) => entry.name) ?? [];
-  const whole = names.length === 0 || (names.includes('config.json') && names.some((name) => name.endsWith('.safetensors')));
-  if (entries === undefined || stranger !== undefined || !whole) {
-    const problem =
-      entries === undefined
-        ? 'is no folder'
-        : stranger === undefined
-          ? 'holds no whole model'
-          : `holds ${stranger.name}, which is not of a model`;
-    throw refuse(`${problem}: it is not replaced`, 'Choose another output folder, or remove it yourself.');
-  }
-}
 
 /** Throws ERR_IO if the disk has less room than the files still need. Says nothing where the file system does not know. */
 async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FilePlan }[]): Promise<void> {
