@@ -37,7 +37,7 @@ it('says so where a link or an anchor leads nowhere, or something would be fetch
     const head = '<script src="https://example.com/a.js"></script>';
     writeFileSync(
       join(broken, 'index.html'),
-      `${head}<a href="/gone">x</a> <a href="other.html#gone">x</a> <a href="other.html#here">x</a>`,
+      `${head}<a href="/gone">x</a> <a href="other.html#gone">x</a> <a href="other.html#here">x</a> {{ text }} <code>{{ code }}</code>`,
     );
     writeFileSync(join(broken, 'other.html'), '<p id="here">x</p>');
     writeFileSync(join(broken, 'style.css'), '@font-face { src: url(https://example.com/font.woff2) }');
