@@ -48,6 +48,7 @@ const config: KnipConfig = {
     ...packageWorkspaces(),
     // Pages import the packages by name for bundlers; Vite and webpack resolve them.
     'e2e/browser': { entry: ['*.test.ts', 'pages/*.{ts,js}'], ignoreDependencies: ['@lowbit/.*'] },
+    website: { entry: ['parts.d.mts'], ignoreDependencies: ['typedoc-plugin-markdown'] }, // named in an option of TypeDoc
     // Programs that tests start.
     // Programs that a queue, a job or the tests start.
     'examples/scale-out': { entry: ['*.mjs', '*.test.ts'] },

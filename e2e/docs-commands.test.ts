@@ -7,9 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createProgram } from '../packages/cli/src/program.ts';
-import { docsPages } from '../tools/docs-tables.mjs';
 import { ensureBuilt, lowbit } from './cli-process.ts';
-import { blocksOf, root } from './markdown.ts';
+import { blocksOf, docsPages, root } from './markdown.ts';
 import { type Command, commandsOf } from './shell.ts';
 
 /** Pages that are read from top to bottom, with the small model at hand. */

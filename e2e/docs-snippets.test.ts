@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { docsPages } from '../tools/docs-tables.mjs';
-import { type Block, blocksOf, root, writeModules } from './markdown.ts';
+import { type Block, blocksOf, docsPages, root, writeModules } from './markdown.ts';
 
 /** Pages whose blocks run elsewhere, with what they leave out: from-python.test.ts, hqq-readme.test.ts, higgs-readme.test.ts. */
 const GIVEN = `declare const weight: import('@lowbit/core').HostTensor;

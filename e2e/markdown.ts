@@ -1,10 +1,18 @@
 // Blocks of code in pages, and running the TypeScript of one.
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const root: string = fileURLToPath(new URL('..', import.meta.url));
+
+/** The pages below docs/, reports of interfaces apart. */
+export function docsPages(): string[] {
+  return readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
+    .map((name) => `docs/${name.replaceAll('\\', '/')}`)
+    .filter((name) => name.endsWith('.md') && !name.startsWith('docs/api/'))
+    .sort();
+}
 
 export interface Block {
   readonly page: string;
@@ -34,7 +42,7 @@ function importsOf({ code }: Block): Map<string, string> {
 }
 
 /** Blocks that can be one module: a block that imports a name from elsewhere than those before it begins another. */
-export function together(blocks: readonly Block[]): Block[][] {
+function together(blocks: readonly Block[]): Block[][] {
   const groups: { blocks: Block[]; names: Map<string, string> }[] = [];
   for (const block of blocks) {
     const imports = importsOf(block);

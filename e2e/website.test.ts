@@ -7,10 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { checkSite } from '../website/check.mjs';
-import { pages, publicEntries } from '../website/pages.mjs';
-import { undocumented } from '../website/stage/api.mjs';
-import { documentedCodes, errorCodes } from '../website/stage/errors.mjs';
+import { checkSite, documentedCodes, errorCodes, pages, publicEntries, undocumented } from '../website/parts.mjs';
 import { launchBrowser, needsChromium } from './browser/chromium.ts';
 import { root } from './markdown.ts';
 
@@ -40,7 +37,7 @@ it('says so where a link or an anchor leads nowhere, or something would be fetch
     const head = '<script src="https://example.com/a.js"></script>';
     writeFileSync(
       join(broken, 'index.html'),
-      `${head}<a href="/gone">x</a> <a href="other.html#gone">x</a> <a href="other.html#here">x</a>`,
+      `${head}<a href="/gone">x</a> <a href="other.html#gone">x</a> <a href="other.html#here">x</a> {{ text }} <code>{{ code }}</code>`,
     );
     writeFileSync(join(broken, 'other.html'), '<p id="here">x</p>');
     writeFileSync(join(broken, 'style.css'), '@font-face { src: url(https://example.com/font.woff2) }');
@@ -133,7 +130,7 @@ describe('in a browser', () => {
       '/api/@lowbit/core.html',
     ]) {
       await page.goto(origin + path, { waitUntil: 'networkidle' });
-      const width = await page.evaluate(() => document.documentElement.scrollWidth);
+      const width = await page.evaluate<number>('document.documentElement.scrollWidth');
       expect([path, width]).toEqual([path, 390]);
     }
     await page.setViewportSize({ width: 1280, height: 800 });

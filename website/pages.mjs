@@ -22,7 +22,7 @@ const page = (text, source, route = source.replace(/^docs\//, '').replace(/\.md$
 const readme = (name, text = `@lowbit/${name}`) => page(text, `packages/${name}/README.md`, `packages/${name}`);
 
 /** @type {(file: string) => string} the first heading of a file of the repository */
-export function titleOf(file) {
+function titleOf(file) {
   return /^# (.+)$/m.exec(readFileSync(join(root, file), 'utf8'))?.[1] ?? file;
 }
 

@@ -2,7 +2,7 @@
 // llms.txt (llmstxt.org): the site as a list of Markdown files, and as one of them.
 
 /** @type {(text: string) => string} first paragraph of a page, in one line, links as their words */
-export function summaryOf(text) {
+function summaryOf(text) {
   const paragraph = text
     .replace(/^---\n[\s\S]*?\n---\n/, '')
     .split(/\n{2,}/)
