@@ -4,7 +4,7 @@ import { type OpOf, type PositionBias, relativeBiasTable, toFloat32 } from '@low
 import type { Argument, StoredFloat } from './binding.ts';
 import type { Fused } from './fuse.ts';
 import { ATTEND_PARTS, fewRows } from './fused-launches.ts';
-import { blocks, DOMAIN, FEW_ROWS, float, int, type RowCount } from './launches.ts';
+import { blocks, DOMAIN, FEW_ROWS, float, int, type RowCount, rowArgument } from './launches.ts';
 import { type LoweringContext, STEP, tensor } from './lower-context.ts';
 import type { ProductLowering } from './lower-products.ts';
 
@@ -23,19 +23,43 @@ export function appendLaunch(context: LoweringContext, k: number, v: number, cac
   });
 }
 
+/** Rows of a sequence in a step from which tensor cores multiply them. */
+const TILED_ROWS = 16;
+/** Of native/kernels/attention-tiles.cuh: rows to a block, keys at a time, and channels of values that a kernel has sums for. */
+const TILE = { rows: 64, keys: 32, channels: [64, 128, 256] } as const;
+const MOST_KEY_DIM = 256;
+/** More than a step has. */
+const MOST_ROWS = 2 ** 31 - 1;
+
+/** The kernel that attends in tiles; undefined: none takes such heads. */
+function tiledKernel({ keyDim, valueDim }: OpOf<'attend'>): string | undefined {
+  const channels = TILE.channels.find((most) => valueDim <= most);
+  const fits = keyDim % 8 === 0 && valueDim % 8 === 0 && keyDim <= MOST_KEY_DIM;
+  return fits && channels !== undefined ? `attend_tiles${channels}` : undefined;
+}
+
 export function attendLaunches(context: LoweringContext, op: OpOf<'attend'>, rows: RowCount): void {
   const { q, k, v, cache, heads, keyDim, valueDim, out } = op;
   if (cache !== undefined && k !== undefined && v !== undefined) appendLaunch(context, k, v, cache);
   const own = cache === undefined;
+  const domain = context.domain(out);
+  const list = [
+    ...[tensor(q), tensor(out), own ? tensor(k!) : null, own ? tensor(v!) : null, STEP],
+    ...[int(domain), int(cache ?? -1), ...attendArguments(context, op)],
+  ];
+  const tiled = tiledKernel(op);
+  const shared = 4 * (keyDim + 2 * valueDim);
+  const each = { kernel: 'attend', grid: [heads, blocks(rows), 1], block: 128, shared } as const;
+  context.launches.push({ ...each, arguments: [...list, int(tiled ? TILED_ROWS : MOST_ROWS)] });
+  if (tiled === undefined) return;
+  const stride = Math.max(Math.ceil(keyDim / 32) * 32 + 8, Math.ceil(valueDim / 16) * 16 + 4);
   context.launches.push({
-    kernel: 'attend',
-    grid: [heads, blocks(rows), 1],
+    kernel: tiled,
+    grid: [heads, blocks(rows, { per: TILE.rows }), 1],
     block: 128,
-    shared: 4 * (keyDim + 2 * valueDim),
-    arguments: [
-      ...[tensor(q), tensor(out), own ? tensor(k!) : null, own ? tensor(v!) : null, STEP],
-      ...[int(context.domain(out)), int(cache ?? -1), ...attendArguments(context, op)],
-    ],
+    shared: 4 * TILE.keys * stride,
+    arguments: [...list, int(TILED_ROWS), rowArgument(rows)],
+    where: { rows: domain, least: TILED_ROWS },
   });
 }
 

@@ -7,10 +7,12 @@ import { addedLaunch, gatedLaunch, NO_NORM, normedLaunch, type PlacedWeight, typ
 import {
   blocks,
   DOMAIN,
+  hasGemv,
   int,
   int8Launches,
   type Preparation,
   planeOrder,
+  planesLaunch,
   preparation,
   productLaunches,
   type RowCount,
@@ -176,7 +178,29 @@ export class ProductLowering {
       this.#context.launches.push(...made.launches, { kernel: 'int8_expert_product', grid, block: 128, arguments: list });
       return;
     }
+    const layouts = experts.map((expert) => expert.layout);
+    if (layouts.every((other) => hasGemv(other) && planeOrder(other) === planeOrder(layout))) {
+      const { planes, numbers } = this.#expertPlanes(x, xRows, layout);
+      const eight = [Math.ceil(width / 8), blocks(rows), 1] as const;
+      this.#context.launches.push({ kernel: 'gemv_experts', grid: eight, block: 128, arguments: [...head, planes, numbers, ...tail] });
+      return;
+    }
     const from = this.#preparation(x, xRows).rotated(layout);
-    this.#context.launches.push({ kernel: 'expert_product', grid, block: 128, arguments: [...head, from, ...tail] });
+    const codebooks = layouts.every(({ codebook }) => codebook);
+    const each = codebooks
+      ? { kernel: 'codebook_experts', grid: [Math.ceil(width / 16), blocks(rows), 1] as const }
+      : { kernel: 'expert_product', grid };
+    this.#context.launches.push({ ...each, block: 128, arguments: [...head, from, ...tail] });
+  }
+
+  /** Planes as products of few rows want them, whatever the rows: those of experts are of one row each. */
+  #expertPlanes(x: number, rows: RowCount, layout: WeightLayout): Planes {
+    const { inp } = layout;
+    return remembered(this.#planes, `experts ${x} ${planeOrder(layout)}`, () => {
+      const scratch = this.#context.scratch(this.#context.domain(x));
+      const made = { planes: scratch.perRow((inp / 32) * 24), numbers: scratch.perRow((inp / 32) * 2) };
+      this.#context.launches.push(planesLaunch(rows, tensor(x), layout, made, { natural: planeOrder(layout) === 'natural' }));
+      return made;
+    });
   }
 }

@@ -53,8 +53,9 @@ void barrier(int line);
 uint32_t exchange(uint32_t mask, uint32_t value, unsigned source, int line);
 /// As exchange: bit i is whether lane i put something other than 0.
 uint32_t vote(uint32_t mask, bool value, int line);
-/// What every lane of a whole warp puts.
-void gather(uint32_t value, uint32_t (&all)[kWarp], int line);
+constexpr unsigned kMostGathered = 6;
+/// What every lane of a whole warp puts: `count` values, all[i] those at i of all lanes.
+void gather(const uint32_t* values, unsigned count, uint32_t (*all)[kWarp], int line);
 /// Memory of the block: the same for the n-th call of each thread.
 void* shared_array(size_t bytes);
 /// What the launch asked for.
