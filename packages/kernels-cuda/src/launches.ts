@@ -121,13 +121,11 @@ export function productLaunches(
 ): readonly Launch[] {
   if (layout.kind === 'int8') {
     const made = int8Launches(layout, { rows, x }, scratch, { shared: true });
-    const multiply: Launch = {
-      kernel: 'int8_product',
-      grid: [Math.ceil(layout.out / 4), blocks(rows), 1],
-      block: 128,
-      arguments: [weight, made.codes, made.scale, x, made.flags, out],
-    };
-    return [...made.launches, multiply];
+    const list = [weight, made.codes, made.scale, x, made.columns, out];
+    const few: Launch = { kernel: 'int8_product', grid: [Math.ceil(layout.out / 4), blocks(rows), 1], block: 128, arguments: list };
+    const grid = [Math.ceil(layout.out / 16), blocks(rows, { per: 32 }), 1] as const;
+    const many: Launch = { kernel: 'mma_int8', grid, block: 128, arguments: [...list, rowArgument(rows)] };
+    return [...made.launches, ...byRows(rows, { few, many })];
   }
   const from = prepare.rotated(layout);
   const { quick } = layout;
@@ -171,19 +169,22 @@ export function int8Launches(
   { rows, x }: { readonly rows: RowCount; readonly x: Argument },
   scratch: Scratch,
   { shared }: { readonly shared: boolean },
-): { readonly launches: readonly Launch[]; readonly codes: Argument; readonly scale: Argument; readonly flags: Argument } {
+): { readonly launches: readonly Launch[]; readonly codes: Argument; readonly scale: Argument; readonly columns: Argument } {
   const launches: Launch[] = [];
   let flags: Argument = null;
+  let columns: Argument = null;
   if (shared && threshold > 0) {
     flags = scratch.once(inp);
     launches.push({ kernel: 'clear', grid: [Math.ceil(inp / 256), 1, 1], block: 256, arguments: [flags, int(inp)] });
     launches.push(elementwise('int8_outliers', rows, inp, [x, int(inp), float(threshold), flags]));
+    columns = scratch.once(1 + inp);
+    launches.push({ kernel: 'int8_columns', grid: [1, 1, 1], block: 1024, arguments: [flags, int(inp), columns] });
   }
   const codes = scratch.perRow(rowWords);
   const scale = scratch.perRow(1);
   const list = [x, int(inp), float(threshold), flags, int(rowWords), codes, scale];
   launches.push({ kernel: 'int8_rows', grid: [blocks(rows), 1, 1], block: 128, arguments: list });
-  return { launches, codes, scale, flags };
+  return { launches, codes, scale, columns };
 }
 
 /** Buffers that launches name by their place in a list. */

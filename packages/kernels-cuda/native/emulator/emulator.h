@@ -151,6 +151,7 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned select) {
   }
   return result;
 }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 /// The upper word of high:low shifted left, here its lower word shifted right by shift & 31.
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return static_cast<unsigned>(((static_cast<uint64_t>(high) << 32) | low) >> (shift & 31));
