@@ -129,6 +129,6 @@ describe('quantizing with routines on the GPU', () => {
         .split('\n')
         .map((line) => line.split(' ')[0]),
     );
-    expect([...run].sort()).toEqual(['', 'bnb_absmax', 'bnb_four_bit', 'bnb_nested', 'hqq_min_max', 'hqq_proximal', 'sum_columns']);
+    expect([...run].sort()).toEqual(['', 'bnb_absmax', 'bnb_four_bit', 'bnb_nested', 'hqq_error_sums', 'hqq_finish', 'hqq_min_max', 'hqq_pack', 'hqq_proximal', 'sum_columns']);
   });
 });

@@ -27,7 +27,17 @@ if (noFakeDriver === undefined) {
     );
     // The kit's decoders and experts are dense (fuse.test.ts and experts.test.ts have others) and its heads small (attention.test.ts), reading alone is for scripts/gpu-check.mjs, and quantizing for
     // e2e/kernels-cuda-quantize.test.ts.
-    const quantizing = ['bnb_absmax', 'bnb_four_bit', 'bnb_nested', 'hqq_min_max', 'hqq_proximal', 'sum_columns'];
+    const quantizing = [
+      'bnb_absmax',
+      'bnb_four_bit',
+      'bnb_nested',
+      'hqq_error_sums',
+      'hqq_finish',
+      'hqq_min_max',
+      'hqq_pack',
+      'hqq_proximal',
+      'sum_columns',
+    ];
     const experts = ['codebook_experts', 'gemv_experts', 'int8_expert_product'];
     const fused = ['gemv_added', 'gemv_gated', 'gemv_normed'];
     const others = [...quantizing, ...experts, ...fused, 'attend_tiles128', 'attend_tiles256', 'read_words'].sort();

@@ -127,6 +127,73 @@ extern "C" __global__ void sum_columns(const double* numbers, int rows, int colu
   sums[column] = sum;
 }
 
+/**
+ * Codes of groups and what they lose, as packages/hqq/src/finish-block.ts: by the solved grid (`inverse` and `zero`; none: the nearest to what is stored).
+ * errors [groups, 3]: squared errors, squared weights, largest error. Grid: ceil(groups / 128); block: 128.
+ */
+extern "C" __global__ void hqq_finish(const unsigned char* weights, int dtype, int groups, int size, int levels, const float* stored_scale,
+                                      const float* stored_zero, const float* inverse, const float* zero, unsigned char* codes, double* errors) {
+  const int g = blockIdx.x * blockDim.x + threadIdx.x;
+  if (g >= groups) return;
+  const Address from = reinterpret_cast<Address>(weights);
+  const long long at = static_cast<long long>(g) * size;
+  const float scale = stored_scale[g], mine = stored_zero[g], s = inverse != nullptr ? inverse[g] : 0, z = inverse != nullptr ? zero[g] : 0;
+  const double exact_inverse = 1 / static_cast<double>(scale);
+  double squares = 0, squared_weights = 0, most = 0;
+  for (int i = 0; i < size; ++i) {
+    const float w = stored_float(from, at + i, dtype);
+    const double x = inverse != nullptr ? static_cast<double>(rintf(w * s + z)) : rint(static_cast<double>(w) * exact_inverse + static_cast<double>(mine));
+    // NaN is 0.
+    const int q = x > levels - 1 ? levels - 1 : x > 0 ? static_cast<int>(x) : 0;
+    codes[at + i] = static_cast<unsigned char>(q);
+    const double error = static_cast<double>(w) - static_cast<double>((static_cast<float>(q) - mine) * scale);
+    squares += error * error;
+    squared_weights += static_cast<double>(w) * static_cast<double>(w);
+    if (fabs(error) > most) most = fabs(error);
+  }
+  errors[3 * static_cast<long long>(g)] = squares;
+  errors[3 * static_cast<long long>(g) + 1] = squared_weights;
+  errors[3 * static_cast<long long>(g) + 2] = most;
+}
+
+/// Of errors [groups, 3] the sums of the first two, in the order of groups, and the largest of the third. Grid: 1; block: 32.
+extern "C" __global__ void hqq_error_sums(const double* errors, int groups, double* sums) {
+  const int column = threadIdx.x;
+  if (column >= 3) return;
+  double sum = 0;
+  for (int g = 0; g < groups; ++g) {
+    const double one = errors[3 * static_cast<long long>(g) + column];
+    if (column < 2) sum += one;
+    else if (one > sum) sum = one;
+  }
+  sums[column] = sum;
+}
+
+/**
+ * Codes of groups as words of a byte or four, a field of `bits` for each lane, the first in the highest bits: packages/hqq/src/tiles.ts. On axis 1 a lane is
+ * groups [starts[lane], starts[lane + 1]) one after another; on axis 0 groups are columns, and a lane is `word_rows` rows of them.
+ * Grid: ceil(words / 256); block: 256.
+ */
+extern "C" __global__ void hqq_pack(const unsigned char* codes, int axis, int size, int word_rows, int extent, int lanes, int bits, int word_bytes,
+                                    const int* starts, int words, unsigned char* packed) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= words) return;
+  uint32_t word = 0;
+  for (int lane = 0; lane < lanes; ++lane) {
+    uint32_t code = 0;
+    if (axis == 1) {
+      const long long at = static_cast<long long>(starts[lane]) * size + i;
+      if (at < static_cast<long long>(starts[lane + 1]) * size) code = codes[at];
+    } else {
+      const int row = lane * word_rows + i / extent;
+      if (row < size) code = codes[static_cast<long long>(i % extent) * size + row];
+    }
+    word |= code << (bits * (lanes - 1 - lane));
+  }
+  if (word_bytes == 1) packed[i] = static_cast<unsigned char>(word);
+  else reinterpret_cast<uint32_t*>(packed)[i] = word;
+}
+
 constexpr float kLeastAbsmax = 1e-38f;
 
 /// The largest magnitude of each block of `size` of `count` weights; NaN if one is. A short last block that is divided has at least 1e-38. Grid: ceil(blocks /
