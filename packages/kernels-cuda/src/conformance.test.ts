@@ -30,6 +30,7 @@ if (noFakeDriver === undefined) {
     const quantizing = [
       'bnb_absmax',
       'bnb_four_bit',
+      'bnb_int8',
       'bnb_nested',
       'hqq_error_sums',
       'hqq_finish',

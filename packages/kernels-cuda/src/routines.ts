@@ -1,5 +1,5 @@
-// Routines of quantizers on the GPU, by the names that their packages give them: packages/hqq/src/routines.ts and packages/bnb/src/coder.ts say what goes in and
-// comes out. The bytes are the same. Others than these (least squares, LLM.int8, HIGGS) run where they run without this backend.
+// Routines of quantizers on the GPU, by the names that their packages give them: packages/hqq/src/routines.ts, packages/bnb/src/coder.ts and int8-coder.ts say what goes in and
+// comes out. The bytes are the same. Others than these (least squares, HIGGS) run where they run without this backend.
 
 import { DTYPE_BYTES, type DType, type HostTensor, isLanePacking, LowbitError, packing, type Routine } from '@lowbit/core';
 import type { Argument, BufferHandle, CudaBinding, DeviceHandle, Launch, StoredFloat } from './binding.ts';
@@ -94,6 +94,11 @@ interface PackedTile {
   readonly laneGroups: readonly number[];
 }
 
+interface RowParams {
+  readonly few: boolean;
+  readonly narrow: boolean;
+}
+
 interface BlockParams {
   readonly size: number;
   readonly shortBlock: 'divide' | 'multiply';
@@ -160,6 +165,14 @@ const ROUTINES: Readonly<Record<string, Run>> = {
     const run = blocksOf(weights, params);
     const [absmax] = await onDevice(home, [run.data], [4 * run.blocks], (at) => [absmaxLaunch(run, at(0), at(1))]);
     return [tensorOf('f32', [run.blocks], absmax!)];
+  },
+  'bnb.int8': async (home, [weights], { few, narrow }: RowParams) => {
+    const { data, dtype, groups: rows, size } = tileOf(weights);
+    const [magnitudes, codes, errors] = await onDevice(home, [data], [4 * rows, rows * size, 24 * rows], (at) => {
+      const list = [at(0), int(dtype), int(rows), int(size), int(few ? 1 : 0), int(narrow ? 1 : 0), at(1), at(2), at(3)];
+      return [threads('bnb_int8', rows, list, 32)];
+    });
+    return [tensorOf('f32', [rows], magnitudes!), tensorOf('u8', [rows, size], codes!), tensorOf('f64', [3, rows], errors!)];
   },
   'bnb.four-bit': async (home, [weights, cuts, codes, values, ...tables], params: BlockParams) => {
     const run = blocksOf(weights, params);
