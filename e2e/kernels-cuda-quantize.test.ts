@@ -2,7 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fp4, nf4 } from '@lowbit/bnb';
+import { fp4, int8, nf4 } from '@lowbit/bnb';
 import {
   createRuntime,
   type HostTensor,
@@ -86,6 +86,10 @@ describe('quantizing with routines on the GPU', () => {
     ['NF4, double quantization', nf4({ doubleQuant: true }), [140, 300], 'f32'],
     ['NF4, double quantization, short', nf4({ doubleQuant: true }), [7, 11], 'bf16'],
     ['FP4', fp4({ blockSize: 4096 }), [130, 333], 'bf16'],
+    ['LLM.int8', int8(), [70, 333], 'f32'],
+    ['LLM.int8 of bf16', int8(), [40, 5000], 'bf16'],
+    ['LLM.int8 of f16', int8(), [130, 131], 'f16'],
+    ['LLM.int8, few weights', int8(), [9, 101], 'f32'],
     ['FP4 by the thresholds of CUDA', fp4({ thresholds: 'cuda', blockSize: 32 }), [33, 77], 'f32'],
   ] as const)('%s', { timeout: 60_000 }, async ([, quantizer, shape, dtype], context) => {
     here(context);
@@ -129,6 +133,18 @@ describe('quantizing with routines on the GPU', () => {
         .split('\n')
         .map((line) => line.split(' ')[0]),
     );
-    expect([...run].sort()).toEqual(['', 'bnb_absmax', 'bnb_four_bit', 'bnb_nested', 'hqq_min_max', 'hqq_proximal', 'sum_columns']);
+    expect([...run].sort()).toEqual([
+      '',
+      'bnb_absmax',
+      'bnb_four_bit',
+      'bnb_int8',
+      'bnb_nested',
+      'hqq_error_sums',
+      'hqq_finish',
+      'hqq_min_max',
+      'hqq_pack',
+      'hqq_proximal',
+      'sum_columns',
+    ]);
   });
 });

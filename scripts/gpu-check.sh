@@ -4,7 +4,9 @@
 #   scripts/gpu-check.sh pack DIR    on a machine that has built everything (npx pnpm build, with nvcc): a folder to carry to one with a GPU
 #   DIR/gpu-check.sh [OUT]           there, on x86-64 Linux with an NVIDIA driver and nothing else: writes OUT/gpu-check.json and OUT/gpu-check.md (default: .)
 #
-# Variables: LOWBIT_CUDA_DRIVER names another driver library, LOWBIT_GPU_SHAPES=small tiny shapes (both are for trying this script without a GPU).
+# Where compute-sanitizer is installed, the conformance kit runs once more under each of its tools: OUT/sanitizer-TOOL.txt, and a line of each in gpu-check.md.
+#
+# Variables: LOWBIT_CUDA_DRIVER names another driver library, LOWBIT_SANITIZER another compute-sanitizer (off: none), LOWBIT_GPU_SHAPES=small tiny shapes (both are for trying this script without a GPU).
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
@@ -31,4 +33,31 @@ fi
 
 node="$here/node"
 [ -x "$node" ] || node=node
-exec "$node" "$here/gpu-check.mjs" "${1:-.}"
+out="${1:-.}"
+code=0
+"$node" "$here/gpu-check.mjs" "$out" || code=$?
+[ -f "$out/gpu-check.md" ] || exit "$code" # there was no GPU to run on, which it said
+
+sanitizer="${LOWBIT_SANITIZER:-}"
+if [ -z "$sanitizer" ]; then
+  sanitizer="$(command -v compute-sanitizer || true)"
+  [ -n "$sanitizer" ] || sanitizer=/usr/local/cuda/bin/compute-sanitizer
+fi
+if [ "$sanitizer" = off ] || [ ! -x "$sanitizer" ]; then
+  echo "gpu-check: SKIPPED compute-sanitizer: it is not installed (LOWBIT_SANITIZER names one)" >&2
+  printf '\ncompute-sanitizer: skipped, it is not installed.\n' >> "$out/gpu-check.md"
+  exit "$code"
+fi
+for tool in memcheck racecheck initcheck synccheck; do
+  echo "compute-sanitizer $tool ..."
+  if LOWBIT_GPU_ONLY=kit "$sanitizer" --tool "$tool" --target-processes all --error-exitcode 3 "$node" "$here/gpu-check.mjs" "$out" \
+    > "$out/sanitizer-$tool.txt" 2>&1; then
+    verdict='found nothing'
+  else
+    verdict="failed ($?), see sanitizer-$tool.txt"
+    code=1
+  fi
+  echo "  $verdict"
+  printf '\ncompute-sanitizer %s: %s.\n' "$tool" "$verdict" >> "$out/gpu-check.md"
+done
+exit "$code"

@@ -1,4 +1,8 @@
 // The addon as it was built, beside the types that are written by hand.
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
 import { needs } from '../../../fixtures/needs.ts';
@@ -108,6 +112,37 @@ describe('the addon', () => {
     );
     expect(() => native.runPlan(plan, [1, 0, 0, 0, 1], new Uint8Array(64), [{ tensor: 1, out }])).toThrow(refused);
     native.freePlan(plan);
+    native.closeDevice(device);
+  });
+
+  it('serves worker threads and other processes beside this one', async (context) => {
+    const [native, device] = await opened(context);
+    const mine = native.createBuffer(device, 8, false);
+    native.writeBuffer(mine, 0, Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8));
+    const file = fileURLToPath(new URL('../build/Release/lowbit_cuda.node', import.meta.url));
+    const code = `(async () => {
+      const native = require(${JSON.stringify(file)});
+      const device = await native.openDevice(${JSON.stringify(FAKE_DRIVER)}, 0);
+      const buffer = native.createBuffer(device, 4, false);
+      native.writeBuffer(buffer, 0, Uint8Array.of(9, 8, 7, 6));
+      const out = new Uint8Array(4);
+      await native.readBuffer(buffer, 0, out);
+      native.freeBuffer(buffer);
+      native.closeDevice(device);
+      return out.join();
+    })()`;
+    const worker = new Worker(`${code}.then((text) => require('node:worker_threads').parentPort.postMessage(text))`, { eval: true });
+    expect(await once(worker, 'message')).toEqual(['9,8,7,6']);
+    await worker.terminate();
+    const { stdout, status, stderr } = spawnSync(process.execPath, ['-e', `${code}.then((text) => console.log(text))`], {
+      encoding: 'utf8',
+    });
+    expect(stderr).toBe('');
+    expect([stdout.trim(), status]).toEqual(['9,8,7,6', 0]);
+    const out = new Uint8Array(8);
+    await native.readBuffer(mine, 0, out);
+    expect([...out]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    native.freeBuffer(mine);
     native.closeDevice(device);
   });
 });

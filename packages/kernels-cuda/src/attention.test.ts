@@ -1,57 +1,163 @@
-// Attention over more keys than a block of threads takes at once: the conformance kit's sequences are shorter.
-import { type Backend, type OpOf, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
+// Attention over more keys than a block of threads takes at once, and of more rows than one: the conformance kit's sequences are shorter.
+import { type Backend, type OpOf, ProgramBuilder, referenceBackend, toFloat32, writeFloat32 } from '@lowbit/core';
 import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
 import { needs } from '../../../fixtures/needs.ts';
-import { cuda } from './cuda.ts';
+import { type CudaOptions, cuda } from './cuda.ts';
 
-/** Two heads over one key head, of 40 and 24 numbers; rows of 2 * 40 + 40 + 24. */
-async function attended(backend: Backend, change: Partial<OpOf<'attend'>>, chunks: readonly number[]): Promise<number[]> {
+interface Shape extends Partial<OpOf<'attend'>> {
+  /** Without a cache: keys are those of the step alone. */
+  readonly own?: boolean;
+}
+
+const SMALL = { heads: 2, kvHeads: 1, keyDim: 40, valueDim: 24 };
+
+/** Rows of a sequence: `heads` queries, then keys, then values. `change` of a row is multiplied into it. */
+function rowsOf(shape: typeof SMALL, seed: number, rows: number): Float32Array {
+  const width = shape.heads * shape.keyDim + shape.kvHeads * (shape.keyDim + shape.valueDim);
+  return toFloat32(seededTensor(seed, [rows, width], 1.5)).slice();
+}
+
+/** What sequences attend to, each given in chunks of so many rows; chunks of a place are one step. */
+async function attended(
+  backend: Backend,
+  { own = false, ...change }: Shape,
+  sequences: readonly { readonly values: Float32Array; readonly chunks: readonly number[] }[],
+): Promise<number[][]> {
+  const shape = { ...SMALL, ...change };
+  const { heads, kvHeads, keyDim, valueDim } = shape;
+  const widths = [heads * keyDim, kvHeads * keyDim, kvHeads * valueDim] as const;
+  const width = widths.reduce((sum, one) => sum + one, 0);
   const b = new ProgramBuilder({ layers: 1 });
   b.layer = 0;
-  const x = b.input('x', { width: 144 });
-  const part = (offset: number, width: number): number => b.slice(x, { offset, width });
-  const cache = b.addCache({ heads: 1, keyDim: 40, valueDim: 24 });
-  const { window, softcap, bias } = change;
-  const shape = { heads: 2, kvHeads: 1, keyDim: 40, valueDim: 24, scale: 0.3, window, softcap, bias };
-  b.output('out', b.attend(part(0, 80), { k: part(80, 40), v: part(120, 24), cache, ...shape }));
-  const rows = chunks.reduce((sum, count) => sum + count, 0);
-  const all = seededTensor(9, [rows, 144], 1.5);
+  const x = b.input('x', { width });
+  const [q, k, v] = widths.map((one, i) => b.slice(x, { offset: widths.slice(0, i).reduce((sum, w) => sum + w, 0), width: one })) as [
+    number,
+    number,
+    number,
+  ];
+  const cache = own ? undefined : b.addCache({ heads: kvHeads, keyDim, valueDim });
+  b.output('out', b.attend(q, { k, v, scale: 0.3, ...(cache === undefined ? {} : { cache }), ...shape } as never));
   using executable = await backend.compile(b.build(), [], { contextLength: 512 });
-  const id = executable.open();
-  const got: number[] = [];
-  let at = 0;
-  for (const count of chunks) {
-    const data = all.data.subarray(at * 144 * 4, (at + count) * 144 * 4);
-    const inputs = { x: { dtype: 'f32', shape: [count, 144], data } } as const;
-    const wanted = Uint32Array.from({ length: count }, (_, i) => i);
-    const { out } = await executable.step([{ id, tokens: new Uint32Array(count), wanted, inputs }]);
-    got.push(...toFloat32(out!));
-    at += count;
+  const ids = sequences.map(() => executable.open());
+  const got: number[][] = sequences.map(() => []);
+  const at = sequences.map(() => 0);
+  for (let step = 0; step < sequences[0]!.chunks.length; step++) {
+    const batch = sequences.map(({ values, chunks }, s) => {
+      const count = chunks[step]!;
+      const data = writeFloat32('f32', values.subarray(at[s]! * width, (at[s]! + count) * width));
+      at[s]! += count;
+      const wanted = Uint32Array.from({ length: count }, (_, i) => i);
+      const inputs = { x: { dtype: 'f32', shape: [count, width], data } } as const;
+      return { id: ids[s]!, tokens: new Uint32Array(count), wanted, inputs };
+    });
+    const out = toFloat32((await executable.step(batch)).out!);
+    let row = 0;
+    for (const [s, { chunks }] of sequences.entries()) {
+      got[s]!.push(...out.subarray(row * heads * valueDim, (row + chunks[step]!) * heads * valueDim));
+      row += chunks[step]!;
+    }
   }
   return got;
 }
 
-describe('attention over 170 keys, which are two parts', () => {
-  it.for<readonly [string, Partial<OpOf<'attend'>>]>([
+function close(what: string, got: readonly number[], expected: readonly number[], tolerance: number): void {
+  const largest = Math.max(...expected.map(Math.abs));
+  for (const [i, value] of expected.entries()) expect(Math.abs(got[i]! - value), `${what}, ${i}`).toBeLessThan(tolerance * largest);
+}
+
+async function emulated<T>(
+  context: { skip(reason: string): void },
+  run: (backend: Backend) => Promise<T>,
+  { seed = 1, ...options }: CudaOptions & { readonly seed?: number } = {},
+): Promise<T> {
+  needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+  pretend({ seed });
+  await using backend = await cuda({ driver: FAKE_DRIVER, ...options }).open();
+  return await run(backend);
+}
+
+async function expectedOf(change: Shape, sequences: Parameters<typeof attended>[2]): Promise<number[][]> {
+  await using reference = await referenceBackend().open();
+  return await attended(reference, change, sequences);
+}
+
+describe('attention over 170 keys', () => {
+  it.for<readonly [string, Shape]>([
     ['plain', {}],
     ['in a window of 140', { window: 140 }],
     ['with softcap and slopes', { softcap: 2, bias: { kind: 'alibi', slopes: [0.05, 0.01] } }],
-  ])('%s', { timeout: 60_000 }, async ([, change], context) => {
-    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
-    await using reference = await referenceBackend().open();
-    const expected = await attended(reference, change, [170]);
-    const largest = Math.max(...expected.map(Math.abs));
-    let first: number[] | undefined;
-    for (const seed of [1, 2]) {
-      pretend({ seed });
-      await using backend = await cuda({ driver: FAKE_DRIVER }).open();
-      // One and two rows have a block for each part, more have one for all of them: the bytes are the same.
-      const got = await attended(backend, change, seed === 1 ? [170] : [127, 1, 2, 1, 37, 2]);
-      for (const [i, value] of expected.entries()) expect(Math.abs(got[i]! - value), `${seed}, ${i}`).toBeLessThan(5e-6 * largest);
-      first ??= got;
-      expect(got).toEqual(first);
+  ])('%s', { timeout: 60_000 }, async ([name, change], context) => {
+    const values = rowsOf(SMALL, 9, 170);
+    const [expected] = await expectedOf(change, [{ values, chunks: [170] }]);
+    const run = async (seed: number, chunks: readonly number[]): Promise<number[]> => {
+      const [got] = await emulated(context, (backend) => attended(backend, change, [{ values, chunks }]), { seed });
+      close(`${chunks}`, got!, expected!, 5e-6);
+      return got!;
+    };
+    // The last rows one by one: a block for each part, or one for all of them.
+    const single = await run(1, [128, 15, 15, 12]);
+    if (name === 'plain') expect(await run(2, [128, 14, 2, 1, 15, 10])).toEqual(single);
+    // Rows together, from 16 on: in tiles that begin elsewhere.
+    expect(await run(2, [37, 133])).toEqual(await run(1, [170]));
+  });
+});
+
+describe('attention of many rows on tensor cores', () => {
+  it.for<readonly [string, Shape, CudaOptions, number]>([
+    ['heads of 64, four over two', { heads: 4, kvHeads: 2, keyDim: 64, valueDim: 64 }, {}, 5e-6],
+    ['heads of 128 and 120', { keyDim: 128, valueDim: 120 }, {}, 5e-6],
+    ['heads of 256, in a window of 20', { keyDim: 256, valueDim: 256, window: 20 }, {}, 5e-6],
+    ['heads of 20, which they do not take', { keyDim: 20, valueDim: 20 }, {}, 5e-6],
+    ['without a cache', { own: true, causal: false }, {}, 5e-6],
+    ['keys and values in f16', {}, { kvDtype: 'f16' }, 2e-3],
+    ['keys and values in bf16', { softcap: 3 }, { kvDtype: 'bf16' }, 2e-2],
+  ])('%s: three sequences at once, the first as it is alone', { timeout: 60_000 }, async ([, change, options, tolerance], context) => {
+    const shape = { ...SMALL, ...change } as typeof SMALL;
+    const sequences = [70, 3, 33].map((rows, i) => ({ values: rowsOf(shape, 5 + i, rows), chunks: [rows] }));
+    const expected = await expectedOf(change, sequences);
+    const got = await emulated(context, (backend) => attended(backend, change, sequences), options);
+    for (const [s, rows] of expected.entries()) {
+      close(`sequence ${s}`, got[s]!, rows, tolerance);
+      if (s > 0) continue;
+      const alone = await emulated(context, (backend) => attended(backend, change, [sequences[0]!]), { seed: 3, ...options });
+      expect(alone[0]).toEqual(got[0]);
+    }
+  });
+
+  it('16-bit keys and values are those of rows one by one', { timeout: 60_000 }, async (context) => {
+    const values = rowsOf(SMALL, 4, 60);
+    for (const kvDtype of ['f16', 'bf16'] as const) {
+      const run = (chunks: readonly number[]): Promise<number[][]> =>
+        emulated(context, (backend) => attended(backend, {}, [{ values, chunks }]), { kvDtype });
+      const [[many], [few]] = [await run([60]), await run([15, 15, 15, 15])];
+      close(kvDtype, many!, few!, 5e-6);
+    }
+  });
+
+  it('what is not finite in a value reaches the rows that see it, and no others', { timeout: 60_000 }, async (context) => {
+    const values = rowsOf(SMALL, 8, 48);
+    const [plain] = await emulated(context, (backend) => attended(backend, { window: 8 }, [{ values, chunks: [48] }]));
+    const width = 144;
+    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
+      const worse = values.slice();
+      worse[30 * width + 120 + 5] = bad; // channel 5 of the value of row 30
+      const [got] = await emulated(context, (backend) => attended(backend, { window: 8 }, [{ values: worse, chunks: [48] }]));
+      for (const [i, value] of got!.entries()) {
+        const [row, channel] = [Math.floor(i / 48), i % 24];
+        const sees = row >= 30 && row < 38;
+        if (sees && channel === 5) expect(value).toBe(bad);
+        else expect(Math.abs(value - plain![i]!), `${row}, ${channel}`).toBeLessThan(1e-5);
+      }
+      worse[30 * width + 120 + 5] = values[30 * width + 120 + 5]!;
+      worse[30 * width + 80] = Number.NaN; // its key
+      const [keys] = await emulated(context, (backend) => attended(backend, { window: 8 }, [{ values: worse, chunks: [48] }]));
+      for (const [i, value] of keys!.entries()) {
+        const row = Math.floor(i / 48);
+        if (row >= 30 && row < 38) expect(value).toBeNaN();
+        else expect(value).toBe(plain![i]);
+      }
     }
   });
 });

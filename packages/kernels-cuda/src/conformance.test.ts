@@ -25,10 +25,23 @@ if (noFakeDriver === undefined) {
         .split('\n')
         .map((line) => line.split(' ')[0]!),
     );
-    // The kit's decoders and experts are dense (fuse.test.ts and experts.test.ts have others), reading alone is for scripts/gpu-check.mjs, and quantizing for
+    // The kit's decoders and experts are dense (fuse.test.ts and experts.test.ts have others) and its heads small (attention.test.ts), reading alone is for scripts/gpu-check.mjs, and quantizing for
     // e2e/kernels-cuda-quantize.test.ts.
-    const quantizing = ['bnb_absmax', 'bnb_four_bit', 'bnb_nested', 'hqq_min_max', 'hqq_proximal', 'sum_columns'];
-    const others = [...quantizing, 'gemv_added', 'gemv_gated', 'gemv_normed', 'int8_expert_product', 'read_words'].sort();
+    const quantizing = [
+      'bnb_absmax',
+      'bnb_four_bit',
+      'bnb_int8',
+      'bnb_nested',
+      'hqq_error_sums',
+      'hqq_finish',
+      'hqq_min_max',
+      'hqq_pack',
+      'hqq_proximal',
+      'sum_columns',
+    ];
+    const experts = ['codebook_experts', 'gemv_experts', 'int8_expert_product'];
+    const fused = ['gemv_added', 'gemv_gated', 'gemv_normed'];
+    const others = [...quantizing, ...experts, ...fused, 'attend_tiles128', 'attend_tiles256', 'read_words'].sort();
     expect(names.filter((name) => !run.has(name)).sort()).toEqual(others);
   });
 }

@@ -115,6 +115,14 @@ describe('a machine that lacks something', () => {
     expect(none.hint).toContain('Another process');
   });
 
+  it('a driver of its own, as a forked process does, or a GPU that answers', async (context) => {
+    here(context);
+    const forked = await refusal({}, { fail: 'cuInit/3' });
+    expect(forked).toMatchObject({ details: { reason: 'NOT_INITIALIZED' }, hint: expect.stringContaining('forked') });
+    const gone = await refusal({}, { fail: 'cuDevicePrimaryCtxRetain/46' });
+    expect(gone).toMatchObject({ details: { reason: 'DEVICE_GONE' } });
+  });
+
   it('kernels for the GPU', async (context) => {
     here(context);
     pretend({ fail: 'cuModuleLoadData/209' });

@@ -23,6 +23,14 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
     hint: 'Build the addon where nvcc is (LOWBIT_NVCC=path node build-native.mjs), or install the package of this platform.',
   },
   OUT_OF_MEMORY: { code: 'ERR_LIMIT', hint: 'Use fewer bits, a shorter context, fewer sequences, or a GPU with more memory.' },
+  NOT_INITIALIZED: {
+    code: 'ERR_BACKEND_UNAVAILABLE',
+    hint: 'A process that was forked from one that uses the GPU cannot use it. Start a new one, as child_process does, or a worker thread.',
+  },
+  DEVICE_GONE: {
+    code: 'ERR_DEVICE',
+    hint: "The GPU has failed or was taken away: nvidia-smi and the system's log (Xid) say why. When it is back, a new process can use it.",
+  },
   DEVICE_LOST: { code: 'ERR_DEVICE', hint: 'The GPU can be used again in a new process. Please report what you ran: this is a bug.' },
   DEVICE: { code: 'ERR_DEVICE', hint: 'Please report what you ran.' },
   BAD_ARGUMENT: { code: 'ERR_BAD_ARGUMENT' },
@@ -41,7 +49,7 @@ export function deviceError(error: unknown, { opening = false }: { readonly open
   const meaning = code === undefined ? undefined : MEANINGS[code];
   if (!meaning || isLowbitError(error)) return error;
   const noMemory = opening && code === 'OUT_OF_MEMORY';
-  return new LowbitError(noMemory ? 'ERR_BACKEND_UNAVAILABLE' : meaning.code, `kernels-cuda: ${message}`, {
+  return new LowbitError(opening ? 'ERR_BACKEND_UNAVAILABLE' : meaning.code, `kernels-cuda: ${message}`, {
     hint: noMemory
       ? 'Another process holds the memory of the GPU (nvidia-smi lists them). End it, or choose another device.'
       : meaning.hint,

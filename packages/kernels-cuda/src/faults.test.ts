@@ -74,7 +74,7 @@ describe('a step', () => {
     for (let i = 0; i < 70; i++) await step(8 + (i % 10), 1 + Math.floor(i / 10));
     expect(replays()).toBe(0);
     for (let i = 0; i < 20; i++) {
-      const [first, second, third] = [await step(3, 1 + (i % 3)), await step(3, 1 + (i % 3)), await step(4 + i, 1)];
+      const [first, second, third] = [await step(3, 1 + (i % 3)), await step(3, 1 + (i % 3)), await step(4 + (i % 10), 1)];
       expect(second).toEqual(first);
       expect(third.slice(0, 32)).toEqual(first.slice(0, 32)); // of the first row, whatever the rows beside it
     }
@@ -114,6 +114,8 @@ describe('a step', () => {
     const failed = await executable.step([{ id, tokens: more }]).catch((error: unknown) => error);
     expect(failed).toMatchObject({ code: 'ERR_LIMIT', details: { reason: 'OUT_OF_MEMORY' } });
     expect(isLowbitError(failed) && failed.hint).toContain('more memory');
+    // How much was asked for, and how much is there.
+    expect(isLowbitError(failed) && failed.message).toMatch(/no room for \d+ bytes on the device, \d+ of 68157440 are free/);
     expect(executable.length(id)).toBe(2);
     backend.free(hog);
     expect(executable.memory().cache).toBeGreaterThanOrEqual(before);
@@ -133,6 +135,18 @@ describe('a step', () => {
     expect(executable.length(id)).toBe(0);
     await expect(executable.step([{ id, tokens: Uint32Array.of(1) }])).rejects.toMatchObject({ code: 'ERR_DEVICE' });
     expect(() => backend.alloc({ dtype: 'f32', shape: [4] })).toThrow(expect.objectContaining({ code: 'ERR_DEVICE' }));
+  });
+
+  it.for([
+    ['cuLaunchKernel/46/30', 'CUDA_ERROR_DEVICE_UNAVAILABLE'],
+    ['cuStreamSynchronize/214/3', 'CUDA_ERROR_ECC_UNCORRECTABLE'],
+    ['cuGraphLaunch/999/1', 'CUDA_ERROR_UNKNOWN'],
+  ] as const)('whose GPU is taken away is an error that says so: %s', async ([fail, name], context) => {
+    await using backend = await open(context, { fail });
+    const failed = await decoded(backend).catch((error: unknown) => error);
+    expect(failed).toMatchObject({ code: 'ERR_DEVICE', details: { reason: 'DEVICE_GONE' } });
+    expect(isLowbitError(failed) && failed.message).toContain(name);
+    expect(isLowbitError(failed) && failed.hint).toContain('nvidia-smi');
   });
 
   it.for(['cuStreamBeginCapture/801/1', 'cuStreamEndCapture/901/1', 'cuGraphInstantiate/2/1', 'cuGraphLaunch/1/1', 'cuLaunchKernel/1/30'])(
@@ -159,6 +173,29 @@ describe('a weight', () => {
     };
     // The weight itself; for codes on their way there is memory of the host, too.
     expect([await attempt(1), await attempt(2), await attempt(3)]).toEqual([false, true, true]);
+  });
+
+  it('for which there is no memory in the middle of a model: what was loaded is given back, and the error has the numbers', async (context) => {
+    const decoder = tinyDecoder(HQQ4);
+    const failures: number[] = [];
+    for (const call of [1, 2, 7, 8, 30]) {
+      await using backend = await open(context, { fail: `cuMemAlloc/2/${call}` });
+      const linears: QuantizedLinear[] = [];
+      const failed = await (async () => {
+        for (const [i, { use }] of decoder.program.linears.entries()) linears.push(await backend.prepare(decoder.weights[i]!, { use }));
+        using executable = await backend.compile(decoder.program, linears, { contextLength: 64 });
+        await executable.step([{ id: executable.open(), tokens: Uint32Array.of(1) }]);
+      })().catch((error: unknown) => error);
+      // Codes on their way find memory of the host instead: only the weights themselves must be there.
+      if (failed !== undefined) {
+        failures.push(call);
+        expect(failed).toMatchObject({ code: 'ERR_LIMIT', details: { reason: 'OUT_OF_MEMORY' } });
+        expect(isLowbitError(failed) && failed.message).toMatch(/no room for \d+ bytes on the device, \d+ of \d+ are free/);
+      }
+      for (const linear of linears) linear[Symbol.dispose]();
+      expect(backend.allocated()).toBe(0);
+    }
+    expect(failures).toEqual([1, 7]);
   });
 
   it('with offloaded scales takes device memory for its codes alone', async (context) => {

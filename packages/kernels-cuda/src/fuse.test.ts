@@ -11,7 +11,10 @@ import { CudaBackend, type CudaSettings } from './backend.ts';
 import { addon } from './load.node.ts';
 
 const HQQ4: Format = { kind: 'affine', levels: 16, group: 32, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' };
-const HQQ3: Format = { ...HQQ4, levels: 8, packing: '3bit_32' };
+const HIGGS: Format = {
+  ...{ kind: 'codebook', bits: 4, dim: 2, group: 64, table: 't', scale: 'f16', packing: 'u8' },
+  rotate: { kind: 'hadamard', block: 64 },
+};
 const NF4: Format = { kind: 'codebook', bits: 4, dim: 1, group: 32, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' };
 
 interface Shape {
@@ -175,27 +178,14 @@ describe('a step of few rows', () => {
       { format: (name) => (name === 'k' ? NF4 : HQQ4) },
       ['normalize', 'gemv_normed', 'activation_planes', 'gemv_table4', 'attend_few', 'gemv_added', 'gemv_gated', 'gemv_added'],
     ],
+    ['weights are of 3 bits', { format: (name) => (name === 'embed' ? HQQ4 : { ...HQQ4, levels: 8, packing: '3bit_32' }) }, LAYER],
+    ['weights are of 8 bits', { format: (name) => (name === 'embed' ? HQQ4 : { ...HQQ4, levels: 256, packing: '8bit_u8' }) }, LAYER],
     [
-      'weights are of 3 bits',
-      { format: (name) => (name === 'embed' ? HQQ4 : HQQ3) },
+      'weights are in a rotated basis',
+      { format: (name) => (name === 'embed' ? HQQ4 : HIGGS) },
       [
-        'normalize',
-        'activation_planes',
-        'mma_affine',
-        'mma_affine',
-        'mma_affine',
-        'attend_few',
-        'activation_planes',
-        'mma_affine',
-        'add',
-        'normalize',
-        'activation_planes',
-        'mma_affine',
-        'mma_affine',
-        'gate',
-        'activation_planes',
-        'mma_affine',
-        'add',
+        ...['normalize', 'hadamard', 'gemv_codebook', 'gemv_codebook', 'gemv_codebook', 'attend_few', 'hadamard', 'gemv_codebook', 'add'],
+        ...['normalize', 'hadamard', 'gemv_codebook', 'gemv_codebook', 'gate', 'hadamard', 'gemv_codebook', 'add'],
       ],
     ],
   ])('where %s: what fits, and the same bytes', async ([, shape, layer], context) => {

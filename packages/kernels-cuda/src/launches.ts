@@ -56,17 +56,28 @@ export interface Preparation {
   planes(x: Argument, layout: WeightLayout): { readonly planes: Argument; readonly numbers: Argument };
 }
 
-/** Rows up to which a 4-bit weight is multiplied without tensor cores. */
+/** Rows up to which a weight is multiplied without tensor cores. */
 export const FEW_ROWS = 2;
 
 /** Whether there is a product for few rows. */
-export function hasGemv({ quick, bits }: WeightLayout): boolean {
-  return quick !== undefined && bits === 4;
+export function hasGemv({ quick }: WeightLayout): boolean {
+  return quick !== undefined;
 }
 
 /** How a product's planes lie: those of codes in halves of bytes for few rows are in an order of their own. */
-export function planeOrder(layout: WeightLayout): 'natural' | 'halves for few rows' {
-  return hasGemv(layout) && layout.quick === 'affine' ? 'halves for few rows' : 'natural';
+export function planeOrder({ quick, bits }: WeightLayout): 'natural' | 'halves for few rows' {
+  return quick === 'affine' && bits === 4 ? 'halves for few rows' : 'natural';
+}
+
+export function planesLaunch(
+  rows: RowCount,
+  x: Argument,
+  { inp }: WeightLayout,
+  { planes, numbers }: { readonly planes: Argument; readonly numbers: Argument },
+  { natural }: { readonly natural: boolean },
+): Launch {
+  const list = [x, int(inp), int(natural ? 1 : 0), planes, numbers];
+  return { kernel: 'activation_planes', grid: [Math.ceil(inp / 128), blocks(rows), 1], block: 128, arguments: list };
 }
 
 /** A preparation that makes everything anew, its launches into `launches`. */
@@ -83,14 +94,9 @@ export function preparation(rows: RowCount, x: Argument, scratch: Scratch, launc
       const { inp } = layout;
       const planes = scratch.perRow((inp / 32) * 24);
       const numbers = scratch.perRow((inp / 32) * 2);
-      const make = (natural: 0 | 1): Launch => ({
-        kernel: 'activation_planes',
-        grid: [Math.ceil(inp / 128), blocks(rows), 1],
-        block: 128,
-        arguments: [from, int(inp), int(natural), planes, numbers],
-      });
-      if (planeOrder(layout) === 'natural') launches.push(make(1));
-      else launches.push(...byRows(rows, { few: make(0), many: make(1) }));
+      const make = (natural: boolean): Launch => planesLaunch(rows, from, layout, { planes, numbers }, { natural });
+      if (planeOrder(layout) === 'natural') launches.push(make(true));
+      else launches.push(...byRows(rows, { few: make(false), many: make(true) }));
       return { planes, numbers };
     },
   };
@@ -115,26 +121,15 @@ export function productLaunches(
 ): readonly Launch[] {
   if (layout.kind === 'int8') {
     const made = int8Launches(layout, { rows, x }, scratch, { shared: true });
-    const multiply: Launch = {
-      kernel: 'int8_product',
-      grid: [Math.ceil(layout.out / 4), blocks(rows), 1],
-      block: 128,
-      arguments: [weight, made.codes, made.scale, x, made.flags, out],
-    };
-    return [...made.launches, multiply];
+    const list = [weight, made.codes, made.scale, x, made.columns, out];
+    const few: Launch = { kernel: 'int8_product', grid: [Math.ceil(layout.out / 4), blocks(rows), 1], block: 128, arguments: list };
+    const grid = [Math.ceil(layout.out / 16), blocks(rows, { per: 32 }), 1] as const;
+    const many: Launch = { kernel: 'mma_int8', grid, block: 128, arguments: [...list, rowArgument(rows)] };
+    return [...made.launches, ...byRows(rows, { few, many })];
   }
   const from = prepare.rotated(layout);
   const { quick } = layout;
-  if (!quick) {
-    return [
-      {
-        kernel: layout.wide ? 'wide_product' : 'product',
-        grid: [Math.ceil(layout.out / 4), blocks(rows, { per: 8 }), 1],
-        block: 128,
-        arguments: [weight, from, out, rowArgument(rows)],
-      },
-    ];
-  }
+  if (!quick) return floatLaunches(layout, weight, { rows, x: from, out });
   const { planes, numbers } = prepare.planes(from, layout);
   const many: Launch = {
     kernel: quick === 'table' ? 'mma_table4' : 'mma_affine',
@@ -142,14 +137,30 @@ export function productLaunches(
     block: 128,
     arguments: [weight, planes, numbers, out, rowArgument(rows)],
   };
-  if (!hasGemv(layout)) return [many];
   const few: Launch = {
-    kernel: quick === 'table' ? 'gemv_table4' : 'gemv_affine4',
+    kernel: quick === 'table' ? 'gemv_table4' : layout.bits === 4 ? 'gemv_affine4' : 'gemv_affine',
     grid: [Math.ceil(layout.out / 8), blocks(rows), 1],
     block: 128,
     arguments: [weight, planes, numbers, out],
   };
   return byRows(rows, { few, many });
+}
+
+/** Products in floating point. */
+function floatLaunches(
+  layout: WeightLayout,
+  weight: Argument,
+  { rows, x, out }: { readonly rows: RowCount; readonly x: Argument; readonly out: Argument },
+): readonly Launch[] {
+  const launch = (kernel: string, perBlock: number, atOnce: number): Launch => ({
+    kernel,
+    grid: [Math.ceil(layout.out / perBlock), blocks(rows, { per: atOnce }), 1],
+    block: 128,
+    arguments: [weight, x, out, rowArgument(rows)],
+  });
+  if (!layout.wide) return [launch('product', 4, 8)];
+  const codebook = { ...launch('gemv_codebook', 16, 1), arguments: [weight, x, out] };
+  return byRows(rows, { few: layout.codebook ? codebook : launch('wide_product', 4, 2), many: launch('mma_wide', 16, 32) });
 }
 
 /** Rows of x in 8 bits. `shared`: the columns of outliers are those of all rows together, else of each row. */
@@ -158,19 +169,22 @@ export function int8Launches(
   { rows, x }: { readonly rows: RowCount; readonly x: Argument },
   scratch: Scratch,
   { shared }: { readonly shared: boolean },
-): { readonly launches: readonly Launch[]; readonly codes: Argument; readonly scale: Argument; readonly flags: Argument } {
+): { readonly launches: readonly Launch[]; readonly codes: Argument; readonly scale: Argument; readonly columns: Argument } {
   const launches: Launch[] = [];
   let flags: Argument = null;
+  let columns: Argument = null;
   if (shared && threshold > 0) {
     flags = scratch.once(inp);
     launches.push({ kernel: 'clear', grid: [Math.ceil(inp / 256), 1, 1], block: 256, arguments: [flags, int(inp)] });
     launches.push(elementwise('int8_outliers', rows, inp, [x, int(inp), float(threshold), flags]));
+    columns = scratch.once(1 + inp);
+    launches.push({ kernel: 'int8_columns', grid: [1, 1, 1], block: 1024, arguments: [flags, int(inp), columns] });
   }
   const codes = scratch.perRow(rowWords);
   const scale = scratch.perRow(1);
   const list = [x, int(inp), float(threshold), flags, int(rowWords), codes, scale];
   launches.push({ kernel: 'int8_rows', grid: [blocks(rows), 1, 1], block: 128, arguments: list });
-  return { launches, codes, scale, flags };
+  return { launches, codes, scale, columns };
 }
 
 /** Buffers that launches name by their place in a list. */

@@ -31,6 +31,8 @@ const QUICK_BLOCK = 32;
 const LONGEST_RUN = 8192;
 /** Inputs that a wide product takes at once. */
 const WIDE = 8;
+/** Bits a code and numbers of one: the codebooks of native/kernels/codebook.cuh. */
+const CODEBOOKS = ['8 2', '6 2', '4 2', '8 1', '4 1', '3 1', '2 1'];
 /** Kernels count in 32 bits. */
 const MOST = 2 ** 31 - 1;
 
@@ -61,6 +63,8 @@ export interface WeightLayout {
   readonly threshold: number;
   /** Which of the fast products take it. */
   readonly quick?: 'affine' | 'table';
+  /** A codebook that native/kernels/codebook.cuh multiplies by one or two rows. */
+  readonly codebook: boolean;
   /** Rows and groups are multiples of 8 inputs: products in floating point take as many at once. */
   readonly wide: boolean;
   readonly codeBytes: number;
@@ -122,6 +126,7 @@ const PLAIN = {
   fixedZero: 0,
   table: 0,
   threshold: 0,
+  codebook: false,
   wide: false,
 } as const;
 
@@ -234,6 +239,7 @@ function codebookLayout(format: Codebook, shape: Matrix): WeightLayout {
     groups: Math.ceil((out * inp) / group),
     meta: metaOf(scale),
     table: 2 ** width * dim,
+    codebook: inp % group === 0 && group % QUICK_BLOCK === 0 && CODEBOOKS.includes(`${width} ${dim}`),
     wide: inp % WIDE === 0 && inp % group === 0 && group % WIDE === 0,
     ...(rotate ? { run: rotate.block } : {}),
     ...(quick ? { quick: 'table' as const } : {}),

@@ -33,10 +33,10 @@ const toolkit = (context: { skip(reason: string): void }): string => {
 };
 
 /** An addon is to have less, in bytes: the goal is 5 MB. */
-const MOST_BYTES = 2_000_000;
+const MOST_BYTES = 4_000_000;
 
 describe('the kernels by nvcc', () => {
-  it('spill nothing, and take no more registers than the table says', { timeout: 300_000 }, (context) => {
+  it('spill nothing, and take no more registers than the table says', { timeout: 900_000 }, (context) => {
     const compiler = toolkit(context);
     const dir = mkdtempSync(join(tmpdir(), 'lowbit-nvcc-'));
     try {

@@ -7,12 +7,17 @@ import { needs } from '../../../fixtures/needs.ts';
 import { cuda } from './cuda.ts';
 
 const affine = { kind: 'affine', levels: 16, group: 64, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' } as const;
+/** Codes of so many bits for `dim` numbers each, in the rotated basis. */
+const higgs = (bits: number, dim: 1 | 2, scale: 'f32' | 'f16' | 'bf16'): Format => ({
+  ...{ kind: 'codebook', bits: bits / dim, dim, group: 64, table: 't', scale, packing: bits === 8 ? 'u8' : `row_bits${bits}` },
+  rotate: { kind: 'hadamard', block: 64 },
+});
 const nf4 = { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' } as const;
 
 async function product(backend: Backend, format: Format, shape: readonly [number, number], x: Float32Array): Promise<Float32Array> {
   const weight = sampleWeight(format, shape);
   const table = { ...weight.parts.table!, data: writeFloat32('f32', Float32Array.from(NF4_TABLE)) };
-  using linear = await backend.prepare(format.kind === 'codebook' ? { ...weight, parts: { ...weight.parts, table } } : weight);
+  using linear = await backend.prepare(format === nf4 ? { ...weight, parts: { ...weight.parts, table } } : weight);
   const rows = x.length / shape[1];
   const input = backend.alloc({ dtype: 'f32', shape: [rows, shape[1]] });
   const output = backend.alloc({ dtype: 'f32', shape: [rows, shape[0]] });
@@ -59,6 +64,17 @@ describe('fast products', () => {
     ['2 bits', { ...affine, levels: 4, packing: '2bit_u8' }],
     ['1 bit', { ...affine, levels: 2, packing: '1bit_u8' }],
     ['nf4', nf4],
+    ['groups along columns', { ...affine, axis: 0 }],
+    ['pairs of 4 bits, rotated', higgs(8, 2, 'f16')],
+    ['pairs of 3 bits, rotated', higgs(6, 2, 'bf16')],
+    ['pairs of 2 bits, rotated', higgs(4, 2, 'f32')],
+    ['single codes of 4 bits, rotated', higgs(4, 1, 'f16')],
+    ['single codes of 3 bits, rotated', higgs(3, 1, 'f16')],
+    ['single codes of 2 bits, rotated', higgs(2, 1, 'f16')],
+    ['single codes of 8 bits', { kind: 'codebook', bits: 8, dim: 1, group: 64, table: 't', scale: 'f32', packing: 'u8' }],
+    ['dense f32', { kind: 'dense', dtype: 'f32' }],
+    ['dense f16', { kind: 'dense', dtype: 'f16' }],
+    ['dense bf16', { kind: 'dense', dtype: 'bf16' }],
   ])(
     'on tensor cores, %s: the bytes of a row are the same whatever the rows beside it',
     { timeout: 60_000 },
@@ -74,6 +90,11 @@ describe('fast products', () => {
       const largest = Math.max(...expected.map(Math.abs));
       for (const [i, value] of expected.entries()) {
         expect(Math.abs(got[i]! - value), `${i}`).toBeLessThan((name === 'nf4' ? 2e-5 : 2e-6) * largest);
+      }
+      for (const rows of [1, 2]) {
+        const few = await product(backend, format, shape, x.subarray(0, 320 * rows));
+        for (const [i, value] of few.entries())
+          expect(Math.abs(value - expected[i]!)).toBeLessThan((name === 'nf4' ? 2e-5 : 2e-6) * largest);
       }
       for (const [from, to] of [
         [0, 3],

@@ -35,6 +35,27 @@ describe('routines on the GPU', () => {
     await expect(proximal([weights, ones, ones], steps)).rejects.toMatchObject(bad);
     await expect(proximal([weights, ones, ones, settled], { ...steps, norm: Number.NaN })).rejects.toMatchObject(bad);
 
+    const finish = routine('hqq.finish');
+    const [groups, size] = weights.shape as [number, number];
+    const tile = { packing: '4bit_u8', axis: 1, size, wordRows: groups / 2, extent: groups / 2, laneGroups: [groups / 2, groups / 2] };
+    const [packed, sums] = await finish([weights, ones, ones], { levels: 16, tile });
+    expect([packed!.data.length, sums!.shape]).toEqual([(groups * size) / 2, [3]]);
+    for (const change of [
+      { laneGroups: [2, 3] },
+      { laneGroups: [3, 1] },
+      { laneGroups: [4] },
+      { extent: 2 ** 40 },
+      { axis: 0, extent: 3 },
+      { axis: 0, wordRows: 1, extent: groups },
+    ]) {
+      const given = { levels: 16, tile: { ...tile, ...change } };
+      await expect(finish([weights, ones, ones], given), JSON.stringify(change)).rejects.toMatchObject(bad);
+    }
+    await expect(finish([weights, ones], { levels: 16, tile })).rejects.toMatchObject(bad);
+    await expect(finish([weights, ones, ones], { levels: 300, tile })).rejects.toMatchObject(bad);
+    const unpacked = { levels: 16, tile: { ...tile, packing: 'u8' } };
+    await expect(finish([weights, ones, ones], unpacked)).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_FORMAT' });
+
     const run = float32Tensor([99], new Float32Array(99).fill(0.5));
     const blocks = { size: 64, shortBlock: 'divide' };
     expect([...new Float32Array((await routine('bnb.absmax')([run], blocks))[0]!.data.buffer)]).toEqual([0.5, 0.5]);

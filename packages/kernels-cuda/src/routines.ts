@@ -1,7 +1,7 @@
-// Routines of quantizers on the GPU, by the names that their packages give them: packages/hqq/src/routines.ts and packages/bnb/src/coder.ts say what goes in and
-// comes out. The bytes are the same. Others than these (least squares, finishing, LLM.int8, HIGGS) run where they run without this backend.
+// Routines of quantizers on the GPU, by the names that their packages give them: packages/hqq/src/routines.ts, packages/bnb/src/coder.ts and int8-coder.ts say what goes in and
+// comes out. The bytes are the same. Others than these (least squares, HIGGS) run where they run without this backend.
 
-import { type DType, type HostTensor, LowbitError, type Routine } from '@lowbit/core';
+import { DTYPE_BYTES, type DType, type HostTensor, isLanePacking, LowbitError, packing, type Routine } from '@lowbit/core';
 import type { Argument, BufferHandle, CudaBinding, DeviceHandle, Launch, StoredFloat } from './binding.ts';
 import { deviceError } from './errors.ts';
 import { float, int } from './launches.ts';
@@ -41,12 +41,16 @@ function threads(kernel: string, count: number, list: readonly Argument[], block
   return { kernel, grid: [Math.ceil(count / block), 1, 1], block, arguments: list };
 }
 
-/** Runs launches over one buffer that holds everything: inputs in their order, then outputs of so many bytes (or with what is in them before). */
+/**
+ * Runs launches over one buffer that holds everything: inputs in their order, then outputs of so many bytes (or with what is in them before), of which the first
+ * `wanted` come back.
+ */
 async function onDevice(
   { binding, device }: RoutineHome,
   inputs: readonly Uint8Array[],
   outputs: readonly (number | Uint8Array)[],
   launches: (at: (index: number) => Argument) => readonly Launch[],
+  wanted = outputs.length,
 ): Promise<readonly Uint8Array<ArrayBuffer>[]> {
   const places: number[] = [];
   let bytes = 0;
@@ -62,7 +66,7 @@ async function onDevice(
       if (typeof one !== 'number') await binding.uploadBuffer(buffer, places[i]!, plain(one));
     }
     for (const launch of launches((index) => ({ buffer: 0, offset: places[index]! }))) binding.launch(device, launch, [buffer]);
-    const results = outputs.map((one) => new Uint8Array(typeof one === 'number' ? one : one.byteLength));
+    const results = outputs.slice(0, wanted).map((one) => new Uint8Array(typeof one === 'number' ? one : one.byteLength));
     for (const [i, result] of results.entries()) await binding.readBuffer(buffer, places[inputs.length + i]!, result);
     return results;
   } finally {
@@ -77,6 +81,22 @@ interface HqqParams {
   readonly norm: number;
   readonly betas: readonly number[];
   readonly lastBeta: number;
+  readonly tile: PackedTile;
+}
+
+/** `PackedTile` of packages/hqq/src/tiles.ts. */
+interface PackedTile {
+  readonly packing: string;
+  readonly axis: 0 | 1;
+  readonly size: number;
+  readonly wordRows: number;
+  readonly extent: number;
+  readonly laneGroups: readonly number[];
+}
+
+interface RowParams {
+  readonly few: boolean;
+  readonly narrow: boolean;
 }
 
 interface BlockParams {
@@ -113,10 +133,46 @@ const ROUTINES: Readonly<Record<string, Run>> = {
     ]);
     return [tensorOf('f32', [steps, groups], zeros!), tensorOf('u8', [groups], newSettled!), tensorOf('f64', [steps, 3], sums!)];
   },
+  'hqq.finish': async (home, [weights, ...grid], { levels, tile: given }: HqqParams) => {
+    const { data, dtype, groups, size } = tileOf(weights);
+    checkLevels(levels);
+    if (grid.length !== 2 && grid.length !== 4) throw bad(`a grid of ${grid.length} parts`);
+    const { bits, lanes, wordBytes, words, starts } = wordsOf(given, groups, size);
+    const { axis, wordRows, extent } = given;
+    const inputs = [data, ...grid.map((one) => part(one, 'f32', groups)), bytesOf(starts)];
+    const first = inputs.length;
+    const outputs = [words * wordBytes, 24, groups * size, 24 * groups];
+    const [packed, sums] = await onDevice(
+      home,
+      inputs,
+      outputs,
+      (at) => {
+        const [wordsAt, sumsAt, codes, errors] = outputs.map((_, i) => at(first + i)) as [Argument, Argument, Argument, Argument];
+        const solved = grid.length === 4 ? [at(3), at(4)] : [null, null];
+        const head = [at(0), int(dtype), int(groups), int(size), int(levels), at(1), at(2), ...solved, codes, errors];
+        const order = [int(axis), int(size), int(wordRows), int(extent), int(lanes), int(bits), int(wordBytes)];
+        return [
+          threads('hqq_finish', groups, head),
+          threads('hqq_pack', words, [codes, ...order, at(first - 1), int(words), wordsAt], 256),
+          { kernel: 'hqq_error_sums', grid: [1, 1, 1], block: 32, arguments: [errors, int(groups), sumsAt] },
+        ];
+      },
+      2,
+    );
+    return [tensorOf('u8', [packed!.byteLength], packed!), tensorOf('f64', [3], sums!)];
+  },
   'bnb.absmax': async (home, [weights], params: BlockParams) => {
     const run = blocksOf(weights, params);
     const [absmax] = await onDevice(home, [run.data], [4 * run.blocks], (at) => [absmaxLaunch(run, at(0), at(1))]);
     return [tensorOf('f32', [run.blocks], absmax!)];
+  },
+  'bnb.int8': async (home, [weights], { few, narrow }: RowParams) => {
+    const { data, dtype, groups: rows, size } = tileOf(weights);
+    const [magnitudes, codes, errors] = await onDevice(home, [data], [4 * rows, rows * size, 24 * rows], (at) => {
+      const list = [at(0), int(dtype), int(rows), int(size), int(few ? 1 : 0), int(narrow ? 1 : 0), at(1), at(2), at(3)];
+      return [threads('bnb_int8', rows, list, 32)];
+    });
+    return [tensorOf('f32', [rows], magnitudes!), tensorOf('u8', [rows, size], codes!), tensorOf('f64', [3, rows], errors!)];
   },
   'bnb.four-bit': async (home, [weights, cuts, codes, values, ...tables], params: BlockParams) => {
     const run = blocksOf(weights, params);
@@ -176,6 +232,24 @@ function nestedOf({ first, blocks, offset }: NonNullable<BlockParams['nested']>,
   };
 }
 
+/** How codes of groups become words. Throws ERR_BAD_ARGUMENT where they do not, ERR_UNSUPPORTED_FORMAT for packings that have no lanes. */
+function wordsOf({ packing: name, axis, wordRows, extent, laneGroups }: PackedTile, groups: number, size: number) {
+  const found = packing(name);
+  if (!isLanePacking(found)) throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `kernels-cuda: cannot write the packing ${name}`);
+  const { bitsPerLane: bits, lanes, dtype } = found;
+  const whole = [wordRows, extent, ...laneGroups].every((value) => Number.isInteger(value) && value >= 0 && value <= MOST);
+  const sum = laneGroups.reduce((total, count) => total + count, 0);
+  const fits =
+    axis === 1
+      ? laneGroups.length === lanes && sum === groups && laneGroups.every((count) => count <= extent)
+      : extent === groups && size <= lanes * wordRows;
+  const words = axis === 1 ? extent * size : wordRows * extent;
+  if (!whole || !fits || words < 1 || words > MOST / 4) throw bad(`${groups} groups of ${size} in ${words} words of ${name}`);
+  const starts = new Int32Array(lanes + 1);
+  if (axis === 1) for (let lane = 0; lane < lanes; lane++) starts[lane + 1] = starts[lane]! + laneGroups[lane]!;
+  return { bits, lanes, wordBytes: DTYPE_BYTES[dtype], words, starts };
+}
+
 /** Weights [groups, size]. Throws ERR_BAD_ARGUMENT. */
 function tileOf(weights: HostTensor | undefined) {
   const [groups = 0, size = 0, ...more] = weights?.shape ?? [];
@@ -204,7 +278,7 @@ function tensorOf(dtype: DType, shape: readonly number[], data: Uint8Array<Array
   return { dtype, shape, data };
 }
 
-function bytesOf(values: Float64Array): Uint8Array {
+function bytesOf(values: Float64Array | Int32Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }
 

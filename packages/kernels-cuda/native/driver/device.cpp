@@ -151,7 +151,10 @@ Buffer::Buffer(std::shared_ptr<Device> device, size_t bytes, bool on_host) : dev
   const Driver& driver = device_->driver();
   const std::string what = "no room for " + std::to_string(bytes) + " bytes";
   if (!on_host) {
-    driver.check(driver.cuMemAlloc(&at_, bytes), what + " on the device");
+    const CUresult made = driver.cuMemAlloc(&at_, bytes);
+    size_t free = 0, total = 0;
+    const bool told = made == CUDA_ERROR_OUT_OF_MEMORY && driver.cuMemGetInfo(&free, &total) == CUDA_SUCCESS;
+    driver.check(made, what + " on the device" + (told ? ", " + std::to_string(free) + " of " + std::to_string(total) + " are free" : ""));
     return;
   }
   driver.check(driver.cuMemHostAlloc(&host_, bytes, CU_MEMHOSTALLOC_DEVICEMAP), what + " in memory that the device reads");

@@ -62,6 +62,15 @@ void Driver::check(CUresult result, const std::string& what) const {
     case CUDA_ERROR_NO_BINARY_FOR_GPU:
     case CUDA_ERROR_UNSUPPORTED_PTX_VERSION:
       throw DeviceError("NO_KERNELS", message);
+    case CUDA_ERROR_NOT_INITIALIZED:
+      throw DeviceError("NOT_INITIALIZED", message);
+    // A device that fell off the bus, was taken away or has broken memory answers with one of these.
+    case CUDA_ERROR_DEVICE_UNAVAILABLE:
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+    case CUDA_ERROR_OPERATING_SYSTEM:
+    case CUDA_ERROR_EXTERNAL_DEVICE:
+    case CUDA_ERROR_UNKNOWN:
+      throw DeviceError("DEVICE_GONE", message);
     default:
       // From 700 on a context is of no more use: CUDA_ERROR_ILLEGAL_ADDRESS and its like.
       throw DeviceError(result >= 700 && result < 800 ? "DEVICE_LOST" : "DEVICE", message);

@@ -9,7 +9,7 @@
 
 namespace lowbit {
 
-/// What goes wrong, by the name that JavaScript branches on: NO_DRIVER, DRIVER_TOO_OLD, NO_DEVICE, DEVICE_TOO_OLD, NO_KERNELS, OUT_OF_MEMORY, DEVICE_LOST,
+/// What goes wrong, by the name that JavaScript branches on: NO_DRIVER, DRIVER_TOO_OLD, NO_DEVICE, DEVICE_TOO_OLD, NO_KERNELS, OUT_OF_MEMORY, NOT_INITIALIZED, DEVICE_GONE, DEVICE_LOST,
 /// DEVICE, BAD_ARGUMENT.
 struct DeviceError : std::runtime_error {
   DeviceError(const char* code, const std::string& message) : std::runtime_error(message), code(code) {}

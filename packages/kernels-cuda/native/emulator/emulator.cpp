@@ -19,6 +19,7 @@ struct Warp {
   int line = 0;
   uint64_t meetings = 0;
   uint32_t coming[kWarp] = {}, met[kWarp] = {};
+  uint32_t more_coming[kMostGathered][kWarp] = {}, more_met[kMostGathered][kWarp] = {};
   uint32_t alive = 0;
 };
 
@@ -69,8 +70,8 @@ void body(size_t index) {
   block.warps[me.warp].alive &= ~(1u << me.lane);
 }
 
-/// Puts a value and waits for the others of the mask.
-const uint32_t* meet(uint32_t mask, uint32_t value, int line) {
+/// Puts a value (and `count` more) and waits for the others of the mask.
+const uint32_t* meet(uint32_t mask, uint32_t value, int line, const uint32_t* more = nullptr, unsigned count = 0) {
   Thread& me = *self;
   Warp& warp = me.block->warps[me.warp];
   if (!(mask >> me.lane & 1)) throw Fault("a lane that is not in its own mask: " + where(me) + ", line " + std::to_string(line));
@@ -84,10 +85,12 @@ const uint32_t* meet(uint32_t mask, uint32_t value, int line) {
     throw Fault("lanes of a warp meet at lines " + std::to_string(warp.line) + " and " + std::to_string(line) + ": " + where(me));
   }
   warp.coming[me.lane] = value;
+  for (unsigned i = 0; i < count; ++i) warp.more_coming[i][me.lane] = more[i];
   warp.arrived |= 1u << me.lane;
   ++me.block->steps;
   if (warp.arrived == mask) {
     std::copy(warp.coming, warp.coming + kWarp, warp.met);
+    for (unsigned i = 0; i < count; ++i) std::copy(warp.more_coming[i], warp.more_coming[i] + kWarp, warp.more_met[i]);
     warp.arrived = 0;
     ++warp.meetings;
     return warp.met;
@@ -181,9 +184,11 @@ uint32_t vote(uint32_t mask, bool value, int line) {
   return bits;
 }
 
-void gather(uint32_t value, uint32_t (&all)[kWarp], int line) {
-  const uint32_t* met = meet(0xffffffffu, value, line);
-  std::copy(met, met + kWarp, all);
+void gather(const uint32_t* values, unsigned count, uint32_t (*all)[kWarp], int line) {
+  if (count > kMostGathered) throw Fault("more values of a lane than are gathered");
+  meet(0xffffffffu, 0, line, values, count);
+  const Warp& warp = self->block->warps[self->warp];
+  for (unsigned i = 0; i < count; ++i) std::copy(warp.more_met[i], warp.more_met[i] + kWarp, all[i]);
 }
 
 void* shared_array(size_t bytes) {

@@ -53,8 +53,9 @@ void barrier(int line);
 uint32_t exchange(uint32_t mask, uint32_t value, unsigned source, int line);
 /// As exchange: bit i is whether lane i put something other than 0.
 uint32_t vote(uint32_t mask, bool value, int line);
-/// What every lane of a whole warp puts.
-void gather(uint32_t value, uint32_t (&all)[kWarp], int line);
+constexpr unsigned kMostGathered = 6;
+/// What every lane of a whole warp puts: `count` values, all[i] those at i of all lanes.
+void gather(const uint32_t* values, unsigned count, uint32_t (*all)[kWarp], int line);
 /// Memory of the block: the same for the n-th call of each thread.
 void* shared_array(size_t bytes);
 /// What the launch asked for.
@@ -150,6 +151,7 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned select) {
   }
   return result;
 }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 /// The upper word of high:low shifted left, here its lower word shifted right by shift & 31.
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return static_cast<unsigned>(((static_cast<uint64_t>(high) << 32) | low) >> (shift & 31));

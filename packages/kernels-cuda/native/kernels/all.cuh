@@ -1,7 +1,9 @@
 // Every kernel.
 #pragma once
 
+#include "attention-tiles.cuh"
 #include "attention.cuh"
+#include "codebook.cuh"
 #include "elementwise.cuh"
 #include "fused.cuh"
 #include "gemv.cuh"
@@ -14,4 +16,5 @@
 #include "planes.cuh"
 #include "quantize.cuh"
 #include "repack.cuh"
+#include "wide-tiles.cuh"
 #include "wide.cuh"

@@ -52,6 +52,26 @@ __device__ __forceinline__ void look(Sight& sight, const Attention& a, int count
   sight.end = a.causal ? min(count, sight.position + 1 - sight.from) : count;
 }
 
+/// The keys and values of a sequence, and how many there are: in a cache or (cache < 0) rows k, v of its own.
+__device__ __forceinline__ Sight sight_of(const Step* step, int share, int domain, int cache, const float* k, const float* v, const Attention& a, int dtype,
+                                          int* count) {
+  Sight sight = {0, 0, kF32, 0, 0, 0, 0, 0x7fffffff, nullptr, nullptr};
+  if (cache >= 0) {
+    const CacheView& view = section<CacheView>(step, step->caches)[share * step->cache_count + cache];
+    sight.keys = view.k;
+    sight.values = view.v;
+    sight.stored = dtype;
+    *count = view.rows;
+  } else {
+    const Share& mine = section<Share>(step, step->shares)[share];
+    sight.keys = reinterpret_cast<Address>(k + static_cast<long long>(mine.from[domain]) * a.kv_heads * a.key_dim);
+    sight.values = reinterpret_cast<Address>(v + static_cast<long long>(mine.from[domain]) * a.kv_heads * a.value_dim);
+    sight.from = domain == kEncoder ? 0 : mine.start;
+    *count = mine.count[domain];
+  }
+  return sight;
+}
+
 /// Keys of a part, a multiple of those taken at once; how many parts there are.
 __device__ __forceinline__ int part_keys(const Sight& sight) {
   const int keys = max(sight.end - sight.first, 0), parts = min(kAttendParts, (keys + kPartKeys - 1) / kPartKeys);
@@ -123,13 +143,13 @@ __device__ __forceinline__ Softmax joined(Softmax before, Softmax part, float* o
 }
 
 /**
- * A block for one row and one head, part after part.
+ * A block for one row and one head, part after part. Sequences with `many` rows or more are left to attention-tiles.cuh.
  * Without a cache (< 0) keys and values are the rows k, v of the row's own sequence.
  * Grid: (heads, rows); block: 128; dynamic shared memory: key_dim + 2 * value_dim floats.
  */
 extern "C" __global__ void __launch_bounds__(128, 8)
     attend(const float* q, float* out, const float* k, const float* v, const Step* step, int domain, int cache, int kv_heads, int key_dim,
-           int value_dim, float factor, int causal, int window, float cap, int bias, const float* bias_table, int reach, int dtype) {
+           int value_dim, float factor, int causal, int window, float cap, int bias, const float* bias_table, int reach, int dtype, int many) {
   LOWBIT_DYNAMIC_SHARED(float, query);
   LOWBIT_SHARED(float, scores, kKeysAtOnce);
   float* const sums = query + key_dim;
@@ -138,20 +158,11 @@ extern "C" __global__ void __launch_bounds__(128, 8)
   const Attention a = {heads, kv_heads, key_dim, value_dim, factor, causal, window, cap, bias, bias_table, reach};
   const int kv_head = static_cast<int>(static_cast<long long>(head) * kv_heads / heads);
   const int share = section<int>(step, step->share_of[domain])[row];
-  const Share& mine = section<Share>(step, step->shares)[share];
-  Sight sight = {0, 0, kF32, 0, section<int>(step, step->position[domain])[row], 0, 0, 0x7fffffff, nullptr, nullptr};
-  if (cache >= 0) {
-    const CacheView& view = section<CacheView>(step, step->caches)[share * step->cache_count + cache];
-    sight.keys = view.k;
-    sight.values = view.v;
-    sight.stored = dtype;
-    look(sight, a, view.rows);
-  } else {
-    sight.keys = reinterpret_cast<Address>(k + static_cast<long long>(mine.from[domain]) * kv_heads * key_dim);
-    sight.values = reinterpret_cast<Address>(v + static_cast<long long>(mine.from[domain]) * kv_heads * value_dim);
-    sight.from = domain == kEncoder ? 0 : mine.start;
-    look(sight, a, mine.count[domain]);
-  }
+  if (section<Share>(step, step->shares)[share].count[domain] >= many) return;
+  int count = 0;
+  Sight sight = sight_of(step, share, domain, cache, k, v, a, dtype, &count);
+  sight.position = section<int>(step, step->position[domain])[row];
+  look(sight, a, count);
   for (int i = threadIdx.x; i < key_dim; i += blockDim.x) query[i] = q[(static_cast<long long>(row) * heads + head) * key_dim + i];
   __syncthreads();
   const int length = part_keys(sight), parts = part_count(sight, length);

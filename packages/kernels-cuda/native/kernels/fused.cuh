@@ -1,4 +1,4 @@
-// Products of one or two rows of x with 4-bit weights together with what comes before and after them. Each number is that of the kernels one by one.
+// Products of one or two rows of x with weights of codes together with what comes before and after them. Each number is that of the kernels one by one.
 #pragma once
 
 #include "elementwise.cuh"
@@ -23,20 +23,6 @@ __device__ __forceinline__ const BlockNumbers* quantized_row(const float* x, int
   }
   __syncthreads();
   return numbers;
-}
-
-/// Two rows of a weight of either kind, with bias.
-__device__ __forceinline__ void dot_either(const Weight& w, int first, const uint32_t* planes, int stride, const BlockNumbers* numbers,
-                                           float (&sums)[kGemvRows]) {
-  QuickTable table = {};
-  if (w.quick != 0) {
-    table = *reinterpret_cast<const QuickTable*>(w.quick);
-    dot_rows<true>(w, table, first, planes, stride, numbers, sums);
-  } else {
-    dot_rows<false>(w, table, first, planes, stride, numbers, sums);
-  }
-  LOWBIT_UNROLL
-  for (int r = 0; r < kGemvRows; ++r) sums[r] = with_bias(w, min(first + r, w.out - 1), sums[r]);
 }
 
 /**
@@ -108,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(256)
   }
 }
 
-/// As `gemv_affine4` or `gemv_table4`, then as `add`: `product_is_b` or a is the other. Grid: (ceil(out / 8), rows); block: 128.
+/// As `gemv_affine` and its like, then as `add`: `product_is_b` or a is the other. Grid: (ceil(out / 8), rows); block: 128.
 extern "C" __global__ void __launch_bounds__(128)
     gemv_added(const Weight* weight, const uint32_t* planes, const BlockNumbers* numbers, const float* other, float factor, int product_is_b, float* out) {
   const Weight w = *weight;

@@ -1,7 +1,7 @@
 // LLM.int8: rows of activations rounded to 8 bits, but for outlier columns. What it computes: packages/core/src/reference/int8.ts.
 #pragma once
 
-#include "linear.cuh"
+#include "mma.cuh"
 
 namespace lowbit {
 
@@ -41,8 +41,32 @@ extern "C" __global__ void int8_rows(const float* x, int inp, float threshold, c
   }
 }
 
-/// The product of a row of codes and what floating point adds, over one warp; the sum is the same in each lane.
-__device__ __forceinline__ float int8_dot(const Weight& w, int row, const int8_t* codes, float scale, const float* x, const unsigned* flags) {
+/// columns [1 + inp]: how many have a flag, and which, in their order. Grid: 1; block: 1024.
+extern "C" __global__ void int8_columns(const unsigned* flags, int inp, int* columns) {
+  LOWBIT_SHARED(int, counts, 32);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int found = 0;
+  for (int base = 0; base < inp; base += blockDim.x) {
+    const int k = base + threadIdx.x;
+    const bool mine = k < inp && flags[k] != 0;
+    const unsigned marks = __ballot_sync(kAll, mine);
+    if (lane == 0) counts[warp] = __popc(marks);
+    __syncthreads();
+    int at = found;
+    for (int i = 0; i < warp; ++i) at += counts[i];
+    if (mine) columns[1 + at + __popc(marks & ((1u << lane) - 1))] = k;
+    for (int i = 0; i < 32; ++i) found += counts[i];
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) columns[0] = found;
+}
+
+__device__ __forceinline__ float int8_scaled(const Weight& w, int row, int sum, float scale) {
+  return static_cast<float>(sum) * scale * stored_float(w.scale, row, kF32) * (1.0f / 16129.0f);
+}
+
+/// The product of a row of codes and what floating point adds, over one warp; the sum is the same in each lane. Outliers are `columns`, or (none) the row's own.
+__device__ __forceinline__ float int8_dot(const Weight& w, int row, const int8_t* codes, float scale, const float* x, const int* columns) {
   const int lane = threadIdx.x % 32;
   const int* mine = reinterpret_cast<const int*>(w.codes) + static_cast<long long>(row) * w.row_words;
   const int* theirs = reinterpret_cast<const int*>(codes);
@@ -50,24 +74,68 @@ __device__ __forceinline__ float int8_dot(const Weight& w, int row, const int8_t
   for (int i = lane; i < w.row_words; i += 32) sum = __dp4a(mine[i], theirs[i], sum);
   for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAll, sum, offset);
   float wide = 0;
-  if (w.threshold > 0) {
+  if (columns != nullptr) {
+    for (int i = lane; i < columns[0]; i += 32) wide = fmaf(x[columns[1 + i]], weight_at(w, row, columns[1 + i]), wide);
+    wide = warp_sum(wide);
+  } else if (w.threshold > 0) {
     for (int k = lane; k < w.inp; k += 32) {
-      const bool outlier = flags != nullptr ? flags[k] != 0 : fabsf(from_f16(to_f16(x[k]))) >= w.threshold;
-      if (outlier) wide = fmaf(x[k], weight_at(w, row, k), wide);
+      if (fabsf(from_f16(to_f16(x[k]))) >= w.threshold) wide = fmaf(x[k], weight_at(w, row, k), wide);
     }
     wide = warp_sum(wide);
   }
-  return static_cast<float>(sum) * scale * stored_float(w.scale, row, kF32) * (1.0f / 16129.0f) + wide;
+  return int8_scaled(w, row, sum, scale) + wide;
 }
 
-/// As `product`, of activations that int8_rows made. Grid: (ceil(out / 4), rows); block: 128. Up to 2^17 inputs.
+/// As `product`, of one or two rows of activations that int8_rows made. Grid: (ceil(out / 4), rows); block: 128. Up to 2^17 inputs.
 extern "C" __global__ void __launch_bounds__(128)
-    int8_product(const Weight* weight, const int8_t* codes, const float* scale, const float* x, const unsigned* flags, float* out) {
+    int8_product(const Weight* weight, const int8_t* codes, const float* scale, const float* x, const int* columns, float* out) {
   const Weight w = *weight;
   const int row = blockIdx.x * kWarps + threadIdx.x / 32, r = blockIdx.y;
   if (row >= w.out) return;
-  const float sum = int8_dot(w, row, codes + static_cast<long long>(r) * w.row_words * 4, scale[r], x + static_cast<long long>(r) * w.inp, flags);
+  const float sum = int8_dot(w, row, codes + static_cast<long long>(r) * w.row_words * 4, scale[r], x + static_cast<long long>(r) * w.inp, columns);
   if (threadIdx.x % 32 == 0) out[static_cast<long long>(r) * w.out + row] = with_bias(w, row, sum);
+}
+
+/// As `int8_product`, of any rows, on tensor cores. Grid: (ceil(out / 16), ceil(rows / 32)); block: 128.
+extern "C" __global__ void __launch_bounds__(128) mma_int8(const Weight* weight, const int8_t* codes, const float* scale, const float* x, const int* columns,
+                                                           float* out, int rows) {
+  LOWBIT_SHARED(int, partial, kWarps * kTileSums);
+  const Weight w = *weight;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quarter = lane % 4;
+  const int first = blockIdx.x * kTileRows, base = blockIdx.y * kTiles * 8, count = min(rows - base, kTiles * 8);
+  const auto word = [&](Address from, long long row, int i) {
+    return i < w.row_words ? reinterpret_cast<const uint32_t*>(from)[row * w.row_words + i] : 0;
+  };
+  int sums[kTiles][4] = {};
+  for (int i = 8 * warp + quarter; i - quarter < w.row_words; i += 8 * kWarps) {
+    // Past the last row: the last again, for nothing.
+    const int row = min(first + group, w.out - 1), below = min(first + group + 8, w.out - 1);
+    const uint32_t mine[4] = {word(w.codes, row, i), word(w.codes, below, i), word(w.codes, row, i + 4), word(w.codes, below, i + 4)};
+    LOWBIT_UNROLL
+    for (int tile = 0; tile < kTiles; ++tile) {
+      if (tile * 8 >= count) continue;
+      const int token = base + min(tile * 8 + group, count - 1);
+      const Address from = reinterpret_cast<Address>(codes);
+      const uint32_t theirs[2] = {word(from, token, i), word(from, token, i + 4)};
+      multiply_tile<true>(sums[tile], mine, theirs);
+    }
+  }
+  LOWBIT_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    LOWBIT_UNROLL
+    for (int i = 0; i < 4; ++i) partial[warp * kTileSums + (tile * 4 + i) * 32 + lane] = sums[tile][i];
+  }
+  __syncthreads();
+  for (int at = threadIdx.x; at < kTileSums; at += blockDim.x) {
+    const int of = at % 32, i = at / 32 % 4, row = first + of / 4 + (i < 2 ? 0 : 8), token = base + at / 128 * 8 + 2 * (of % 4) + i % 2;
+    if (row >= w.out || token >= base + count) continue;
+    int sum = 0;
+    for (int other = 0; other < kWarps; ++other) sum += partial[other * kTileSums + at];
+    const float* mine = x + static_cast<long long>(token) * w.inp;
+    float wide = 0;
+    for (int j = 0; columns != nullptr && j < columns[0]; ++j) wide = fmaf(mine[columns[1 + j]], weight_at(w, row, columns[1 + j]), wide);
+    out[static_cast<long long>(token) * w.out + row] = with_bias(w, row, int8_scaled(w, row, sum, scale[token]) + wide);
+  }
 }
 
 /// As `expert_product`, each row with outliers of its own. Grid: (ceil(out / 4), rows); block: 128.

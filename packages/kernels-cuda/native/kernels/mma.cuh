@@ -14,8 +14,8 @@ template <bool kSigned>
 __device__ __forceinline__ void multiply_tile(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #ifdef LOWBIT_EMULATOR
   uint32_t all_a[4][32], all_b[2][32];
-  for (int i = 0; i < 4; ++i) emulator::gather(a[i], all_a[i], __LINE__);
-  for (int i = 0; i < 2; ++i) emulator::gather(b[i], all_b[i], __LINE__);
+  emulator::gather(a, 4, all_a, __LINE__);
+  emulator::gather(b, 2, all_b, __LINE__);
   const int group = threadIdx.x % 32 / 4, quarter = threadIdx.x % 4;
   for (int i = 0; i < 4; ++i) {
     const int row = group + (i < 2 ? 0 : 8), column = 2 * quarter + i % 2;
@@ -38,31 +38,39 @@ __device__ __forceinline__ void multiply_tile(int (&d)[4], const uint32_t (&a)[4
 #endif
 }
 
-/// Codes k .. k + 3 of a row, a byte each; k is a multiple of 4.
-__device__ __forceinline__ uint32_t four_codes(const uint32_t* words, int k, int bits) {
-  if (bits == 8) return words[k / 4];
-  const int bit = k * bits, word = bit / 32, shift = bit % 32;
-  const uint32_t high = shift + 4 * bits > 32 ? words[word + 1] : 0;
-  const uint32_t packed = __funnelshift_r(words[word], high, shift), mask = (1u << bits) - 1;
-  return (packed & mask) | (packed >> bits & mask) << 8 | (packed >> 2 * bits & mask) << 16 | (packed >> 3 * bits & mask) << 24;
-}
-
 constexpr int kTileRows = 16;   // of the weight, to a block of threads
 constexpr int kTiles = 4;       // of 8 rows of x
 constexpr int kTileSums = kTiles * 32 * 4;
+
+/// Adds the sums of four warps in their order; `partial` has room for those of all.
+__device__ __forceinline__ void store_tiles(const Weight& w, float* partial, const float (&sums)[kTiles][4], int first, int base, int count, float* out) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  LOWBIT_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    LOWBIT_UNROLL
+    for (int i = 0; i < 4; ++i) partial[warp * kTileSums + (tile * 4 + i) * 32 + lane] = sums[tile][i];
+  }
+  __syncthreads();
+  for (int at = threadIdx.x; at < kTileSums; at += blockDim.x) {
+    const int of = at % 32, i = at / 32 % 4, row = first + of / 4 + (i < 2 ? 0 : 8), token = at / 128 * 8 + 2 * (of % 4) + i % 2;
+    float sum = 0;
+    for (int other = 0; other < kWarps; ++other) sum += partial[other * kTileSums + at];
+    if (row < w.out && token < count) out[static_cast<long long>(base + token) * w.out + row] = with_bias(w, row, sum);
+  }
+}
 
 /**
  * As `product`, for codes whose groups are multiples of 32 inputs within rows; planes of x from `activation_planes`, natural. The inputs are shared
  * out among four warps, whose sums are added in their order.
  * Grid: (ceil(out / 16), ceil(rows / 32)); block: 128.
  */
-template <bool kTable>
+template <bool kOfTable>
 __device__ __forceinline__ void multiply_tiles(const Weight& w, const uint32_t* planes, const BlockNumbers* numbers, float* out, int rows) {
   LOWBIT_SHARED(float, partial, kWarps * kTileSums);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quarter = lane % 4, blocks = w.inp / kBlock;
   const int first = blockIdx.x * kTileRows, base = blockIdx.y * kTiles * 8, count = min(rows - base, kTiles * 8);
   QuickTable table = {};
-  if (kTable) table = *reinterpret_cast<const QuickTable*>(w.quick);
+  if (kOfTable) table = *reinterpret_cast<const QuickTable*>(w.quick);
   float sums[kTiles][4] = {};
   for (int block = warp; block < blocks; block += kWarps) {
     uint32_t high[4], low[4] = {};
@@ -73,11 +81,11 @@ __device__ __forceinline__ void multiply_tiles(const Weight& w, const uint32_t* 
       const int row = min(first + group + 8 * half, w.out - 1), g = row * w.per_row + block * kBlock / w.group;
       const uint32_t* words = reinterpret_cast<const uint32_t*>(w.codes) + static_cast<long long>(row) * w.row_words;
       scale[half] = stored_float(w.scale, g, w.meta);
-      if (!kTable) zero[half] = w.zero != 0 ? stored_float(w.zero, g, w.meta) : w.fixed_zero;
+      if (!kOfTable) zero[half] = w.zero != 0 ? stored_float(w.zero, g, w.meta) : w.fixed_zero;
       LOWBIT_UNROLL
       for (int later = 0; later < 2; ++later) {
         const int k = block * kBlock + 16 * later + 4 * quarter;
-        if (kTable) {
+        if (kOfTable) {
           const uint32_t codes = words[k / 8] >> (k % 8 * 4), select = codes & 0x7777, upper = __byte_perm(0xff00, 0, codes >> 3 & 0x1111);
           high[2 * later + half] = looked_up(table.high, select, upper);
           low[2 * later + half] = looked_up(table.low, select, upper);
@@ -95,14 +103,14 @@ __device__ __forceinline__ void multiply_tiles(const Weight& w, const uint32_t* 
       LOWBIT_UNROLL
       for (int p = 0; p < 3; ++p) {
         const uint32_t bytes[2] = {from[p * kPlaneWords], from[p * kPlaneWords + 4]};
-        multiply_tile<kTable>(upper[p], high, bytes);
-        if (kTable && p < 2) multiply_tile<true>(lower[p], low, bytes);
+        multiply_tile<kOfTable>(upper[p], high, bytes);
+        if (kOfTable && p < 2) multiply_tile<true>(lower[p], low, bytes);
       }
       LOWBIT_UNROLL
       for (int i = 0; i < 4; ++i) {
         const BlockNumbers x = numbers[static_cast<long long>(base + min(tile * 8 + 2 * quarter + i % 2, count - 1)) * blocks + block];
         const float sum = fmaf(static_cast<float>(upper[0][i]), 65536.0f, fmaf(static_cast<float>(upper[1][i]), 256.0f, static_cast<float>(upper[2][i])));
-        if (kTable) {
+        if (kOfTable) {
           const float rest = fmaf(static_cast<float>(lower[0][i]), 65536.0f, static_cast<float>(lower[1][i]) * 256.0f);
           sums[tile][i] = fmaf(fmaf(sum, 256.0f, rest) * table.step, x.scale * scale[i / 2], sums[tile][i]);
         } else {
@@ -111,18 +119,7 @@ __device__ __forceinline__ void multiply_tiles(const Weight& w, const uint32_t* 
       }
     }
   }
-  LOWBIT_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
-    LOWBIT_UNROLL
-    for (int i = 0; i < 4; ++i) partial[warp * kTileSums + (tile * 4 + i) * 32 + lane] = sums[tile][i];
-  }
-  __syncthreads();
-  for (int at = threadIdx.x; at < kTileSums; at += blockDim.x) {
-    const int of = at % 32, i = at / 32 % 4, row = first + of / 4 + (i < 2 ? 0 : 8), token = at / 128 * 8 + 2 * (of % 4) + i % 2;
-    float sum = 0;
-    for (int other = 0; other < kWarps; ++other) sum += partial[other * kTileSums + at];
-    if (row < w.out && token < count) out[static_cast<long long>(base + token) * w.out + row] = with_bias(w, row, sum);
-  }
+  store_tiles(w, partial, sums, first, base, count, out);
 }
 
 extern "C" __global__ void __launch_bounds__(128)

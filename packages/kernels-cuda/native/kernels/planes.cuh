@@ -12,7 +12,7 @@ constexpr int kBlockWords = 3 * kPlaneWords;
 constexpr int kLargest = 0x7f7f7f;       // each of its bytes can have either sign
 
 /// Scale of a block, and the sum of its quantized activations.
-struct BlockNumbers {
+struct alignas(8) BlockNumbers {
   float scale, sum;
 };
 

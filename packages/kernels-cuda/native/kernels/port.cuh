@@ -5,6 +5,7 @@
 
 #ifdef LOWBIT_EMULATOR
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #define LOWBIT_UNROLL
 #define LOWBIT_SHARED(type, name, count) type* name = static_cast<type*>(emulator::shared_array(sizeof(type) * (count)))
@@ -23,7 +24,11 @@ typedef unsigned long long Address;  // of device memory
 
 constexpr unsigned kAll = 0xffffffffu;
 
-struct Word4 {
+// Read at once, which needs their alignment.
+struct alignas(8) Word2 {
+  uint32_t x, y;
+};
+struct alignas(16) Word4 {
   uint32_t x, y, z, w;
 };
 

@@ -127,6 +127,73 @@ extern "C" __global__ void sum_columns(const double* numbers, int rows, int colu
   sums[column] = sum;
 }
 
+/**
+ * Codes of groups and what they lose, as packages/hqq/src/finish-block.ts: by the solved grid (`inverse` and `zero`; none: the nearest to what is stored).
+ * errors [groups, 3]: squared errors, squared weights, largest error. Grid: ceil(groups / 128); block: 128.
+ */
+extern "C" __global__ void hqq_finish(const unsigned char* weights, int dtype, int groups, int size, int levels, const float* stored_scale,
+                                      const float* stored_zero, const float* inverse, const float* zero, unsigned char* codes, double* errors) {
+  const int g = blockIdx.x * blockDim.x + threadIdx.x;
+  if (g >= groups) return;
+  const Address from = reinterpret_cast<Address>(weights);
+  const long long at = static_cast<long long>(g) * size;
+  const float scale = stored_scale[g], mine = stored_zero[g], s = inverse != nullptr ? inverse[g] : 0, z = inverse != nullptr ? zero[g] : 0;
+  const double exact_inverse = 1 / static_cast<double>(scale);
+  double squares = 0, squared_weights = 0, most = 0;
+  for (int i = 0; i < size; ++i) {
+    const float w = stored_float(from, at + i, dtype);
+    const double x = inverse != nullptr ? static_cast<double>(rintf(w * s + z)) : rint(static_cast<double>(w) * exact_inverse + static_cast<double>(mine));
+    // NaN is 0.
+    const int q = x > levels - 1 ? levels - 1 : x > 0 ? static_cast<int>(x) : 0;
+    codes[at + i] = static_cast<unsigned char>(q);
+    const double error = static_cast<double>(w) - static_cast<double>((static_cast<float>(q) - mine) * scale);
+    squares += error * error;
+    squared_weights += static_cast<double>(w) * static_cast<double>(w);
+    if (fabs(error) > most) most = fabs(error);
+  }
+  errors[3 * static_cast<long long>(g)] = squares;
+  errors[3 * static_cast<long long>(g) + 1] = squared_weights;
+  errors[3 * static_cast<long long>(g) + 2] = most;
+}
+
+/// Of errors [groups, 3] the sums of the first two, in the order of groups, and the largest of the third. Grid: 1; block: 32.
+extern "C" __global__ void hqq_error_sums(const double* errors, int groups, double* sums) {
+  const int column = threadIdx.x;
+  if (column >= 3) return;
+  double sum = 0;
+  for (int g = 0; g < groups; ++g) {
+    const double one = errors[3 * static_cast<long long>(g) + column];
+    if (column < 2) sum += one;
+    else if (one > sum) sum = one;
+  }
+  sums[column] = sum;
+}
+
+/**
+ * Codes of groups as words of a byte or four, a field of `bits` for each lane, the first in the highest bits: packages/hqq/src/tiles.ts. On axis 1 a lane is
+ * groups [starts[lane], starts[lane + 1]) one after another; on axis 0 groups are columns, and a lane is `word_rows` rows of them.
+ * Grid: ceil(words / 256); block: 256.
+ */
+extern "C" __global__ void hqq_pack(const unsigned char* codes, int axis, int size, int word_rows, int extent, int lanes, int bits, int word_bytes,
+                                    const int* starts, int words, unsigned char* packed) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= words) return;
+  uint32_t word = 0;
+  for (int lane = 0; lane < lanes; ++lane) {
+    uint32_t code = 0;
+    if (axis == 1) {
+      const long long at = static_cast<long long>(starts[lane]) * size + i;
+      if (at < static_cast<long long>(starts[lane + 1]) * size) code = codes[at];
+    } else {
+      const int row = lane * word_rows + i / extent;
+      if (row < size) code = codes[static_cast<long long>(i % extent) * size + row];
+    }
+    word |= code << (bits * (lanes - 1 - lane));
+  }
+  if (word_bytes == 1) packed[i] = static_cast<unsigned char>(word);
+  else reinterpret_cast<uint32_t*>(packed)[i] = word;
+}
+
 constexpr float kLeastAbsmax = 1e-38f;
 
 /// The largest magnitude of each block of `size` of `count` weights; NaN if one is. A short last block that is divided has at least 1e-38. Grid: ceil(blocks /
@@ -207,6 +274,115 @@ extern "C" __global__ void bnb_four_bit(const unsigned char* weights, int dtype,
   errors[block] = finite ? squared_error : 0;
   errors[blocks + block] = finite ? squared_weight : 0;
   errors[2 * static_cast<long long>(blocks) + block] = finite ? most : 0;
+}
+
+/// What is lost of a row: squared errors, squared weights, largest error.
+struct RowError {
+  double squares, squared_weights, most;
+};
+
+/// A row's numbers: what float16 weights are multiplied by, and what a reader multiplies codes by.
+struct RowScale {
+  float factor;
+  double step;
+};
+
+__device__ __forceinline__ int int8_code(float w, float factor) { return static_cast<int>(rintf(from_f16(to_f16(w)) * factor)); }
+__device__ __forceinline__ double int8_error(float w, int code, double step) {
+  return fabs(static_cast<double>(w) - static_cast<double>(static_cast<float>(code * step)));
+}
+
+/// Weights [begin, end) by the rule of the format.
+__device__ __forceinline__ void int8_by_rule(Address from, long long at, int begin, int end, int dtype, const RowScale& scale, int8_t* codes, RowError* lost) {
+  for (int i = begin; i < end; ++i) {
+    const float w = stored_float(from, at + i, dtype);
+    const int code = int8_code(w, scale.factor);
+    codes[at + i] = static_cast<int8_t>(code);
+    const double error = int8_error(w, code, scale.step);
+    lost->squares += error * error;
+    lost->squared_weights += static_cast<double>(w) * static_cast<double>(w);
+    if (error > lost->most) lost->most = error;
+  }
+}
+
+constexpr int kInt8Span = 4096, kInt8One = 1 << 15;
+
+/**
+ * Up to 4,096 weights, a multiple of 4, in fixed point as packages/bnb/src/int8-row.ts; those near the middle of two codes by the rule. How many those were.
+ * Sums of squared errors are of integers, exact in any order; those of squared weights have an order.
+ */
+__device__ __forceinline__ int int8_span(Address from, long long at, int begin, int end, int dtype, const RowScale& row, double margin, int8_t* codes,
+                                         RowError* lost) {
+  const double scale = kInt8One / row.step, bound = (0.5 - margin) * kInt8One, bias = 256 * kInt8One + kInt8One / 2 + 0.5;
+  const int limit = static_cast<int>(floor(bound * bound));
+  int listed = 0;
+  double squares = 0, squared_weights = 0, most = lost->most;
+  for (int i = begin; i < end; i += 4) {
+    double x[4];
+    for (int j = 0; j < 4; ++j) {
+      const float w = stored_float(from, at + i + j, dtype);
+      x[j] = static_cast<double>(w) * scale;
+      const int fixed = static_cast<int>(x[j] + bias), off = (fixed & (kInt8One - 1)) - kInt8One / 2;
+      int code = fixed >> 15, square = off * off;
+      if (square > limit) {
+        ++listed;
+        code = int8_code(w, row.factor);
+        const double error = int8_error(w, code, row.step);
+        if (error > most) most = error;
+        const double again = static_cast<double>(fixed - 256 * kInt8One - kInt8One / 2) - static_cast<double>(code) * kInt8One;
+        squares += again * again;
+      } else {
+        squares += square;
+      }
+      codes[at + i + j] = static_cast<int8_t>(code);
+    }
+    squared_weights += x[0] * x[0] + x[1] * x[1] + (x[2] * x[2] + x[3] * x[3]);
+  }
+  const double unit = row.step / kInt8One;
+  lost->squares += squares * unit * unit;
+  lost->squared_weights += squared_weights * unit * unit;
+  lost->most = most;
+  return listed;
+}
+
+/**
+ * Rows of LLM.int8: largest magnitudes (NaN where there is one), codes, and errors [3, rows]; codes and errors are 0 in a row whose magnitude float16 does not
+ * have. `few`: the weight has so few elements that all go by the rule; `narrow`: numbers of 16 bits. Grid: ceil(rows / 32); block: 32.
+ */
+extern "C" __global__ void bnb_int8(const unsigned char* weights, int dtype, int rows, int inp, int few, int narrow, float* magnitudes, int8_t* codes,
+                                    double* errors) {
+  const int r = blockIdx.x * blockDim.x + threadIdx.x;
+  if (r >= rows) return;
+  const Address from = reinterpret_cast<Address>(weights);
+  const long long at = static_cast<long long>(r) * inp;
+  uint32_t bits = 0;
+  for (int i = 0; i < inp; ++i) bits = max(bits, float_to_bits(stored_float(from, at + i, dtype)) & 0x7fffffffu);
+  const float magnitude = bits_to_float(bits), largest = from_f16(to_f16(magnitude));
+  magnitudes[r] = magnitude != magnitude ? nan_value() : magnitude;
+  RowError lost = {0, 0, 0};
+  if (largest <= 65504.0f) {
+    const RowScale scale = {largest == 0 ? 0 : 1.0f / largest * 127.0f, static_cast<double>(largest) * static_cast<double>(1.0f / 127.0f)};
+    // Of float16 numbers near the largest, and near 0.
+    const int exponent = max(static_cast<int>(float_to_bits(largest) >> 23) - 127, -14);
+    const double unit = narrow != 0 ? 5.9604644775390625e-8 : static_cast<double>(bits_to_float(static_cast<uint32_t>(exponent - 10 + 127) << 23));
+    const double margin = fmax(127 * unit / 2 / static_cast<double>(largest) + 0.000244140625, 0.00390625);
+    if (few != 0 || !(margin < 0.5)) {
+      int8_by_rule(from, at, 0, inp, dtype, scale, codes, &lost);
+    } else {
+      const int whole = inp - inp % 4;
+      int listed = 0;
+      for (int i = 0; i < whole; i += kInt8Span) listed += int8_span(from, at, i, min(i + kInt8Span, whole), dtype, scale, margin, codes, &lost);
+      if (listed == 0) {
+        for (int i = 0; i < whole; ++i) lost.most = fmax(lost.most, int8_error(stored_float(from, at + i, dtype), codes[at + i], scale.step));
+      }
+      int8_by_rule(from, at, whole, inp, dtype, scale, codes, &lost);
+    }
+  } else {
+    for (int i = 0; i < inp; ++i) codes[at + i] = 0;
+  }
+  errors[r] = lost.squares;
+  errors[rows + r] = lost.squared_weights;
+  errors[2 * static_cast<long long>(rows) + r] = lost.most;
 }
 
 }  // namespace lowbit

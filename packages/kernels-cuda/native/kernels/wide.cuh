@@ -1,13 +1,13 @@
 // Products in floating point, eight inputs at a time: dense weights, HIGGS and other tables, axis 0.
 #pragma once
 
-#include "linear.cuh"
+#include "gemv.cuh"
 
 namespace lowbit {
 
 constexpr int kWide = 8;
 
-struct Float4 {
+struct alignas(16) Float4 {
   float x, y, z, w;
 };
 
@@ -35,10 +35,12 @@ __device__ __forceinline__ void eight_weights(const Weight& w, const float* tabl
   const int g = group_of(w, row, k);
   float scale = stored_float(w.scale, g, w.meta);
   if (w.table != 0) {
+    const uint32_t* words = reinterpret_cast<const uint32_t*>(w.codes) + static_cast<long long>(row) * w.row_words;
+    const uint32_t first = four_codes(words, k / w.dim, w.bits), second = w.dim == 2 ? 0 : four_codes(words, k + 4, w.bits);
     LOWBIT_UNROLL
     for (int i = 0; i < kWide; ++i) {
-      const int code = code_at(w, row, w.dim == 2 ? (k + i) / 2 : k + i);
-      values[i] = rounded(table[code * w.dim + (w.dim == 2 ? i % 2 : 0)] * scale, w.round);
+      const uint32_t code = w.dim == 2 ? first >> (8 * (i / 2)) & 0xff : (i < 4 ? first : second) >> (8 * (i % 4)) & 0xff;
+      values[i] = rounded(table[w.dim == 2 ? code * 2 + i % 2 : code] * scale, w.round);
     }
     return;
   }
@@ -53,23 +55,29 @@ __device__ __forceinline__ void eight_weights(const Weight& w, const float* tabl
   }
 }
 
-/// As `product`, for rows and groups that are multiples of 8 inputs. Grid: (ceil(out / 4), ceil(rows / 8)); block: 128.
-extern "C" __global__ void __launch_bounds__(128) wide_product(const Weight* weight, const float* x, float* out, int rows) {
-  LOWBIT_SHARED(float, table, 512);
-  const Weight w = *weight;
+__device__ __forceinline__ void load_table(const Weight& w, float* table) {
   if (w.table != 0) {
     for (int i = threadIdx.x; i < (w.dim << w.bits); i += blockDim.x) table[i] = reinterpret_cast<const float*>(w.table)[i];
   }
   __syncthreads();
+}
+
+constexpr int kFewWide = 2;
+
+/// As `product`, of one or two rows of x, for rows and groups that are multiples of 8 inputs. Grid: (ceil(out / 4), ceil(rows / 2)); block: 128.
+extern "C" __global__ void __launch_bounds__(128) wide_product(const Weight* weight, const float* x, float* out, int rows) {
+  LOWBIT_SHARED(float, table, 512);
+  const Weight w = *weight;
+  load_table(w, table);
   const int lane = threadIdx.x % 32, row = blockIdx.x * kWarps + threadIdx.x / 32;
-  const int first = blockIdx.y * kRowsAtOnce, count = min(rows - first, kRowsAtOnce);
+  const int first = blockIdx.y * kFewWide, count = min(rows - first, kFewWide);
   if (row >= w.out) return;
-  float sums[kRowsAtOnce] = {};
+  float sums[kFewWide] = {};
   for (int k = lane * kWide; k < w.inp; k += 32 * kWide) {
     float values[kWide];
     eight_weights(w, table, row, k, values);
     LOWBIT_UNROLL
-    for (int i = 0; i < kRowsAtOnce; ++i) {
+    for (int i = 0; i < kFewWide; ++i) {
       if (i >= count) continue;
       float inputs[kWide];
       load_eight(x + static_cast<long long>(first + i) * w.inp + k, inputs);
@@ -78,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(128) wide_product(const Weight* wei
     }
   }
   LOWBIT_UNROLL
-  for (int i = 0; i < kRowsAtOnce; ++i) {
+  for (int i = 0; i < kFewWide; ++i) {
     const float sum = warp_sum(sums[i]);
     if (lane == 0 && i < count) out[static_cast<long long>(first + i) * w.out + row] = with_bias(w, row, sum);
   }
