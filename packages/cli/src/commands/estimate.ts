@@ -51,7 +51,7 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
   }
   await using place = await openBackend(flags, context);
   const { allowNonFinite, ...head } = headOf(flags);
-  await using checkpoint = await openModel(path, { signal: context.signal, allowNonFinite });
+  await using checkpoint = await openModel(path, { signal: context.signal, allowNonFinite, ...place.plugins });
   const planned = method === undefined ? undefined : await plan(checkpoint, method, settings);
   const here = place.used().name === 'cpu' || place.used().name === 'reference';
   const estimate = await estimateMemory(checkpoint, {

@@ -1,11 +1,12 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it.
 
-import { availableThreads, type Runtime } from '@lowbit/core';
+import { availableThreads, type Quantizer, type Runtime } from '@lowbit/core';
 import type { CommonOptions, Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';
 import { checkWritable } from '../files.ts';
 import { findImportance, type ImportanceReport, type ImportanceSource } from '../importance.ts';
 import { measureLoss } from '../measure.ts';
+import { findMethod } from '../method-plugin.ts';
 import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
 import {
   type Bits,
@@ -16,6 +17,7 @@ import {
   type ImportanceFrom,
   type LayoutName,
   METHODS,
+  type MethodChoice,
   type MethodName,
   type MethodSettings,
   parseUse,
@@ -55,7 +57,7 @@ import { emitShard } from './merge-shards.ts';
 
 export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'> {
   readonly out?: string;
-  readonly method: MethodName;
+  readonly method: MethodChoice;
   readonly bits?: Bits;
   readonly group?: Group;
   readonly axis?: 0 | 1;
@@ -104,6 +106,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     );
   }
   checkShardFlags(options);
+  checkMethodFlags(options);
   checkFlags(options);
   checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
@@ -113,26 +116,32 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
     throw new UsageError(`--importance ${from} needs --solver least-squares or --scale search`, 'Nothing else has a use for it.');
   }
-  const settings = settingsOf(options);
+  const { method } = options;
+  const plugin = typeof method === 'string' ? undefined : await findMethod(method.module);
+  const settings = typeof method === 'string' ? settingsOf({ ...options, method }) : givenSettings(options);
+  const main = (): Quantizer => (typeof method === 'string' ? makeQuantizer(method, settings) : plugin!.quantizer(settings));
+  // Flags speak of the method that -m names: those of rules are not to have the settings of a stranger's.
+  const defaults = plugin === undefined ? settings : {};
   if (options.dtype === 'f32' && [options.method, ...uses.map((use) => (use === 'keep' ? undefined : use.method))].includes('higgs')) {
     throw new UsageError(
       'higgs stores scales and tables in 16 bits, so --dtype cannot be f32',
       'Use --dtype bf16 or f16, or leave it out.',
     );
   }
-  checkSettings(options, settings);
+  checkSettings(options, main, defaults);
   // Read first: a wrong file should not cost the work before.
   const source = await sourceOf(options.importance);
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
   await checkWritable(options.saveSensitivity, '--save-sensitivity');
   const { targetBits, dtype, layout } = options;
   const { signal, progress } = context;
-  const given = makeRules(options.rules, settings);
+  const given = makeRules(options.rules, defaults);
   const from = targetBits === undefined ? {} : await sensitivityFrom(dir, options.sensitivity, signal);
+  const plugins = plugin === undefined ? {} : { layouts: plugin.layouts, codecs: plugin.codecs };
   // What cannot be quantized is refused before anything is measured.
   if (targetBits !== undefined || (options.importance !== 'none' && !dryRun)) {
-    const quantizer = targetBits === undefined ? makeQuantizer(options.method, settings) : 'keep';
-    await planModel(dir, { quantizer, rules: given, dtype, layout: targetBits === undefined ? layout : undefined, signal });
+    const quantizer = targetBits === undefined ? main() : 'keep';
+    await planModel(dir, { ...plugins, quantizer, rules: given, dtype, layout: targetBits === undefined ? layout : undefined, signal });
   }
   // A plan needs headers alone.
   await using place = dryRun && targetBits === undefined ? undefined : await openBackend(backendFlags(options), context);
@@ -140,16 +149,17 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const found = place && (await findImportance(dir, source, { runtime, signal, onProgress: progress.report }));
   const importance = found?.importance;
   const allocation =
-    targetBits === undefined
+    targetBits === undefined || typeof method !== 'string'
       ? undefined
       : await allocate(
           dir,
           { ...options, targetBits },
-          { method: options.method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
+          { method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
           context,
         );
   const what: PlanModelOptions = {
-    quantizer: makeQuantizer(options.method, settings),
+    ...plugins,
+    quantizer: main(),
     rules: allocation?.rules ?? given,
     dtype,
     layout,
@@ -211,6 +221,15 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   }
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
   await context.print(`${above}${below}${renderReport({ ...report, importance: told }, { ...options, out, threads, backend }, context)}\n`);
+}
+
+/** What is made of the methods of the command alone. Throws a UsageError. */
+function checkMethodFlags({ method, targetBits }: QuantizeOptions): void {
+  if (typeof method === 'string' || targetBits === undefined) return;
+  throw new UsageError(
+    `--target-bits shares out methods of lowbit, not ${method.module}`,
+    'Leave --target-bits out, or -m and name what layers can get with --choices.',
+  );
 }
 
 /** What looks at the whole model has no place in a share of the work. Throws a UsageError. */
@@ -287,16 +306,16 @@ function countedRoutines(runtime: Pick<Runtime, 'routine'>, names: Set<string>):
 function withPreset(given: QuantizeOptions): QuantizeOptions & { readonly importance: ImportanceFrom } {
   const { preset, method } = given;
   if (preset === undefined) return { ...given, importance: given.importance ?? 'none' };
-  if (method !== 'hqq') throw new UsageError(`--preset is for hqq, not for ${method}`, 'Leave it out.');
+  if (method !== 'hqq') throw new UsageError(`--preset is for hqq, not for ${methodText(method)}`, 'Leave it out.');
   const { solver, importance } = PRESET[preset];
   return { ...given, solver: given.solver ?? solver, importance: given.importance ?? importance };
 }
 
 /** Makes the quantizers once for nothing: what they refuse without having seen a model is wrong usage. Throws a UsageError. */
-function checkSettings({ method, rules }: QuantizeOptions, settings: MethodSettings): void {
-  asUsage(() => makeQuantizer(method, settings));
+function checkSettings({ rules }: QuantizeOptions, main: () => Quantizer, defaults: MethodSettings): void {
+  asUsage(main);
   for (const rule of rules) {
-    asUsage(() => makeRules([rule], settings), `--rule ${rule.match}: `);
+    asUsage(() => makeRules([rule], defaults), `--rule ${rule.match}: `);
   }
 }
 
@@ -317,15 +336,24 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   allowNonFinite: '--allow-non-finite',
 };
 
+/** The settings that were given, for whatever method. */
+function givenSettings(flags: MethodSettings): MethodSettings {
+  const names = Object.keys(FLAGS) as (keyof MethodSettings)[];
+  return Object.fromEntries(names.flatMap((name) => (flags[name] === undefined ? [] : [[name, flags[name]]])));
+}
+
+function methodText(method: MethodChoice): string {
+  return typeof method === 'string' ? method : method.module;
+}
+
 /** The settings that the flags give. Throws a UsageError for a flag that no method of the command has a use for. */
-function settingsOf({ method, rules, targetBits, ...flags }: QuantizeOptions): MethodSettings {
-  const { bits, group, axis, solver, quantScale, quantZero, doubleQuant, scale, threshold, computeDtype, allowNonFinite, p, hadamardSize } =
-    flags;
-  const settings: MethodSettings = {
-    ...{ bits, group, axis, solver, quantScale, quantZero },
-    ...{ doubleQuant, scale, threshold, computeDtype, allowNonFinite },
-    ...{ p, hadamardSize },
-  };
+function settingsOf({
+  method,
+  rules,
+  targetBits,
+  ...flags
+}: Omit<QuantizeOptions, 'method'> & { readonly method: MethodName }): MethodSettings {
+  const settings = givenSettings(flags);
   const uses = [...rules.map(({ use }) => use), ...(targetBits === undefined ? [] : choiceNames(flags, method, settings).map(parseUse))];
   const methods = [method, ...uses.flatMap((use) => (use === 'keep' ? [] : [use.method]))];
   const idle = idleSetting(methods, settings);
@@ -358,13 +386,18 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
 
 interface ReportSettings {
   readonly out: string;
+  readonly method: MethodChoice;
   readonly preset?: PresetName;
   readonly solver?: Solver;
   readonly threads: number;
   readonly backend: BackendUse & { readonly routines: readonly string[] };
 }
 
-function renderReport(report: QuantizeModelReport, { out, preset, solver, threads, backend }: ReportSettings, { bold }: Context): string {
+function renderReport(
+  report: QuantizeModelReport,
+  { out, method, preset, solver, threads, backend }: ReportSettings,
+  { bold }: Context,
+): string {
   const { summary, weightError } = report;
   const facts: [string, string][] = [
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
@@ -384,7 +417,8 @@ function renderReport(report: QuantizeModelReport, { out, preset, solver, thread
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
   // A model with NaN in it gives NaN.
   const runs = hasTokenizer && !report.linears.some(({ nonFinite = 0 }) => nonFinite > 0);
-  const next = runs ? `lowbit generate ${quoted(out)} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}`;
+  const by = typeof method === 'string' ? '' : ` --plugin ${quoted(method.module)}`;
+  const next = runs ? `lowbit generate ${quoted(out)}${by} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}${by}`;
   return [`Wrote ${bold(plain(report.out))}`, pairs(facts), loads(report, bold), `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
 }
 
