@@ -10,7 +10,7 @@ export interface Shard {
 }
 
 /** A bound on the names in a folder, far beyond what is of use. */
-export const MOST_SHARDS = 99_999;
+const MOST_SHARDS = 99_999;
 
 /** Copying a byte takes much less time than quantizing one; more than nothing, all the same. */
 const COPY_COST = 1 / 8;

@@ -5,8 +5,8 @@ import { basename, join, resolve } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { openFolder, readInside } from '../folder.node.ts';
 import { errnoOf, guarded } from '../io.node.ts';
+import { exists } from '../safetensors/existing.node.ts';
 import { lockHolder } from '../safetensors/lock.node.ts';
-import { exists } from '../safetensors/output.node.ts';
 import type { Shard } from './divide.ts';
 import { MANIFEST_FILE, MAX_MANIFEST_BYTES, parseManifest, type ShardManifest } from './manifest.ts';
 
