@@ -40,12 +40,14 @@ const config: KnipConfig = {
         'tools/*.mjs',
         'examples/*.mjs',
         'examples/backend-plugin/*.js',
+        'examples/method-plugin/*.js',
         'e2e/**/*.test.ts',
         'e2e/webgpu-page/*',
       ],
       project: ['{bench,scripts,tools,examples,e2e,fixtures,fuzz}/**/*.{ts,mjs,js}', '*.ts'],
     },
     ...packageWorkspaces(),
+    'examples/scale-out': { entry: ['*.mjs', '*.test.ts'], ignoreBinaries: ['redis-server'] },
     // Pages import the packages by name for bundlers; Vite and webpack resolve them.
     'e2e/browser': { entry: ['*.test.ts', 'pages/*.{ts,js}'], ignoreDependencies: ['@lowbit/.*'] },
     website: { entry: ['parts.d.mts'], ignoreDependencies: ['typedoc-plugin-markdown'] }, // named in an option of TypeDoc

@@ -72,6 +72,7 @@ export {
   type ModelComparison,
   measureLoss,
 } from './measure.ts';
+export { findMethod, findPlugins, type MethodPlugin, type PluginParts } from './method-plugin.ts';
 export { openModel, openModelFolder } from './open.ts';
 export { PRESETS, type PresetName, presetRecipe } from './presets.ts';
 export {

@@ -1,5 +1,6 @@
 // A model folder to a model that runs: hub's folders, models' adapters, and a runtime.
 
+import type { CheckpointLayout, FormatCodec } from '@lowbit/core';
 import { type LanguageModel, loadModel as loadFromCheckpoint, type LoadModelOptions as ModelOptions } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
 import { openModelFolder } from './open.ts';
@@ -9,6 +10,9 @@ import { type RunsOn, runtimeOf } from './running-on.ts';
 export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'disposeRuntime'>, RunsOn {
   /** See `openCheckpoint` of hub. */
   readonly allowNonFinite?: boolean | undefined;
+  /** Layouts of third parties, tried before the built-in ones, and codecs of formats of their own; a `runtime` has to have the latter, too. */
+  readonly layouts?: readonly CheckpointLayout[] | undefined;
+  readonly codecs?: readonly FormatCodec[] | undefined;
 }
 
 /**
@@ -22,11 +26,12 @@ export interface LoadModelOptions extends Omit<ModelOptions, 'runtime' | 'dispos
  * for await (const { text } of model.stream({ prompt: 'Once upon a time', seed: 1 })) process.stdout.write(text);
  */
 export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
-  const { runtime: given, backends, onNote, allowNonFinite, ...rest } = checkedOptions('loadModel', options);
-  const checkpoint = await openModelFolder(path, { signal: options.signal, onProgress: options.onProgress, allowNonFinite });
+  const { runtime: given, backends, onNote, allowNonFinite, layouts, codecs, ...rest } = checkedOptions('loadModel', options);
+  const { signal, onProgress } = options;
+  const checkpoint = await openModelFolder(path, { signal, onProgress, allowNonFinite, layouts, codecs });
   try {
     for (const note of checkpoint.notes) onNote?.(note);
-    const own = await runtimeOf({ runtime: given, backends, onNote });
+    const own = await runtimeOf({ runtime: given, backends, onNote }, codecs);
     try {
       return await loadFromCheckpoint(checkpoint, { ...rest, runtime: own.runtime, disposeRuntime: given === undefined });
     } catch (error) {

@@ -39,7 +39,9 @@ export interface ModelComparison extends Divergence {
   readonly startToken: number | null;
 }
 
-export interface CompareModelsOptions extends RunsOn, Pick<LoadModelOptions, 'adapters' | 'head' | 'signal' | 'onProgress'> {
+export interface CompareModelsOptions
+  extends RunsOn,
+    Pick<LoadModelOptions, 'adapters' | 'head' | 'layouts' | 'codecs' | 'signal' | 'onProgress'> {
   /** Tokens of a window; default the smaller of 2,048 and what both models take. */
   readonly contextLength?: number | undefined;
   /** Tokens that a window moves on by; default a whole window. */
@@ -105,12 +107,13 @@ export async function measureLoss(
 export async function compareLinears(
   path: string,
   reference: string,
-  options: RunsOn & Omit<LinearErrorsOptions, 'runtime'>,
+  options: RunsOn & Pick<LoadModelOptions, 'layouts' | 'codecs'> & Omit<LinearErrorsOptions, 'runtime'>,
 ): Promise<readonly LinearError[]> {
   checkedOptions('compareLinears', options);
-  const { runtime, backends, onNote, ...rest } = options;
-  await using original = await openModelFolder(reference, { signal: rest.signal });
-  await using model = await openModelFolder(path, { signal: rest.signal });
+  const { runtime, backends, onNote, layouts, codecs, ...rest } = options;
+  const opening = { layouts, codecs, signal: rest.signal };
+  await using original = await openModelFolder(reference, opening);
+  await using model = await openModelFolder(path, opening);
   await using own = await runtimeOf({ runtime, backends, onNote });
   return await linearErrors(model, original, { ...rest, runtime: own.runtime });
 }

@@ -2,6 +2,7 @@
 // says what was given and what is allowed, and the caller adds the name of the flag.
 
 import { glob, LowbitError } from '@lowbit/core';
+import { isPath } from './module-file.ts';
 
 /** Methods that `-m` and rules can name. */
 export const METHODS = ['hqq', 'nf4', 'fp4', 'int8', 'higgs'] as const;
@@ -170,6 +171,17 @@ export function parsePair(text: string): readonly [number, number] {
   if (text.split(',').length !== 2) throw bad(text, 'two numbers such as 512,128');
   const [first, second] = parseCounts(text, { min: 1 });
   return [first!, second!];
+}
+
+/** A method of the command, or the module of another one. */
+export type MethodChoice = MethodName | { readonly module: string };
+
+/** One of METHODS; a path, or the name of a package that cannot be a slip of the keyboard. Throws ERR_BAD_ARGUMENT. */
+export function parseMethod(text: string): MethodChoice {
+  const own = METHODS.find((name) => name === text);
+  if (own !== undefined) return own;
+  if (isPath(text) || /^(?:@[\w.-]+\/)?[\w.]+[-/][\w./-]+$/.test(text)) return { module: text };
+  throw bad(text, `one of ${METHODS.join(', ')}; nor is it a path (./my-method) or the name of a package (lowbit-method-x)`);
 }
 
 /** A share of work: `2/4`. Throws ERR_BAD_ARGUMENT. */

@@ -39,6 +39,7 @@ import {
   parseHadamardSize,
   parseImportance,
   parseMemory,
+  parseMethod,
   parseNumber,
   parsePair,
   parsePath,
@@ -102,8 +103,8 @@ function addQuantize(program: Command, start: Start): void {
     .option('-o, --out <dir>', 'folder to write; it must not exist', path)
     .option(
       '-m, --method <name>',
-      `method: ${METHODS.join(', ')} (default: ${METHODS[0]})`,
-      arg((text) => parseChoice(text, METHODS)),
+      `method: ${METHODS.join(', ')} (default: ${METHODS[0]}); or the module of another one, ./my-method or a package`,
+      arg(parseMethod),
     )
     .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1; higgs: 4, 3 or 2 (default: 4)', arg(parseBits))
     .option(
@@ -441,7 +442,7 @@ function addBench(program: Command, start: Start): void {
 }
 
 function addInspect(program: Command, start: Start): void {
-  verb(program, 'inspect', 'show what is in a model folder, without reading weights')
+  plugins(verb(program, 'inspect', 'show what is in a model folder, without reading weights'))
     .argument('<model>', 'model folder, or ORG/NAME[@REVISION] of the Hub, which is not downloaded', path)
     .option('--tensors', 'list every tensor')
     .option('--allow-non-finite', 'take weights that are stored as NaN or infinity as they are (default: an error)')
@@ -579,7 +580,7 @@ const BACKEND_HELP =
 /** Flags of what runs a model; with `<list>` it is run for each number of threads. */
 function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command {
   const bounds = { min: 1, max: 1024, whole: true };
-  return command
+  return plugins(command)
     .option('--backend <name>', `what runs the model: ${BACKEND_HELP}`, path)
     .option(
       `-t, --threads ${threads}`,
@@ -598,6 +599,15 @@ function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command
       'hold an output layer that is not quantized in so many bits (hqq: 8 loses hardly anything, 4 is smaller): less to read for each token',
       arg((text) => Number(parseChoice(text, ['8', '6', '5', '4', '3', '2', '1'] as const))),
     );
+}
+
+/** What may read folders of methods that lowbit does not know. */
+function plugins(command: Command): Command {
+  return command.option(
+    '--plugin <module>',
+    'for folders of another method: its module, ./my-method or an installed package, which is executed; may be repeated',
+    (text, before: readonly string[] | undefined) => [...(before ?? []), arg(parsePath)(text)],
+  );
 }
 
 function sampling(command: Command): Command {

@@ -5,6 +5,7 @@ import {
   type BackendReport,
   checkRuntime,
   createRuntime,
+  type FormatCodec,
   formatLabel,
   type LoadedProgram,
   type Runtime,
@@ -41,12 +42,12 @@ interface RuntimeInUse extends AsyncDisposable {
 }
 
 /** The caller's runtime, or one of our own, which is disposed with the result. */
-export async function runtimeOf({ runtime, backends, onNote }: RunsOn): Promise<RuntimeInUse> {
+export async function runtimeOf({ runtime, backends, onNote }: RunsOn, codecs: readonly FormatCodec[] = []): Promise<RuntimeInUse> {
   if (runtime) {
     checkRuntime(runtime, ['load', 'select', 'backend']);
     return { runtime, [Symbol.asyncDispose]: async () => {} };
   }
-  const own = await createRuntime({ backends: backends ?? (await findBackends()) });
+  const own = await createRuntime({ backends: backends ?? (await findBackends()), codecs });
   const notes = new Set<string>();
   const watched = watchRuntime(own, (use) => {
     const note = noteOf(use);

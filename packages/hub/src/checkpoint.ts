@@ -169,10 +169,18 @@ function refuseUnknown(config: JsonObject, layouts: readonly CheckpointLayout[],
   if (block === undefined || block === null) return;
   const method = typeof block === 'object' && 'quant_method' in block ? block.quant_method : undefined;
   const named = typeof method === 'string' ? quote(method) : 'a method that it does not name (no quant_method)';
+  // Said, and never loaded: a folder must not choose what is executed.
+  const plugin = typeof block === 'object' && 'plugin' in block && isPackageName(block.plugin) ? block.plugin : undefined;
+  const by =
+    plugin && ` It says that the package ${plugin} reads it: if you trust that, install it and pass --plugin ${plugin} (its layouts).`;
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `${folder.path}: config.json says the weights are quantized with ${named}`, {
-    hint: `This version reads ${[...new Set(layouts.map((layout) => layout.name))].join(', ')} and plain weights. Start from the original model.`,
-    details: { quantMethod: method ?? null },
+    hint: `This version reads ${[...new Set(layouts.map((layout) => layout.name))].join(', ')} and plain weights.${by ?? ' Start from the original model.'}`,
+    details: { quantMethod: method ?? null, ...(plugin && { plugin }) },
   });
+}
+
+function isPackageName(name: unknown): name is string {
+  return typeof name === 'string' && name.length <= 214 && /^(?:@[a-z0-9][\w.-]*\/)?[a-z0-9][\w.-]*$/.test(name);
 }
 
 /** Other files of the folder and their bytes, by name. Hidden files and links out of the folder are left out. */

@@ -7,6 +7,7 @@ import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { inFlags } from '../in-flags.ts';
 import type { LoadModelOptions } from '../load-model.ts';
+import { findPlugins, type PluginParts } from '../method-plugin.ts';
 import { type BackendUse, noteOf, useOf, watchRuntime } from '../running-on.ts';
 
 export interface BackendFlags {
@@ -16,6 +17,8 @@ export interface BackendFlags {
   readonly isa?: string | undefined;
   readonly headBits?: HqqBits | undefined;
   readonly allowNonFinite?: boolean | undefined;
+  /** Modules of methods. */
+  readonly plugin?: readonly string[] | undefined;
 }
 
 /** What the flags say of loading a model: what quantizes its output layer meanwhile, and whether NaN is taken as it is. */
@@ -28,6 +31,8 @@ export function headOf({
 
 export interface OpenBackend extends AsyncDisposable {
   readonly runtime: Runtime;
+  /** For opening folders of methods that plug-ins bring. */
+  readonly plugins: PluginParts;
   /** The backend of the last model that was loaded; before that the first that is available. */
   used(): BackendUse;
 }
@@ -61,7 +66,8 @@ export async function openBackend(flags: BackendFlags, context: Pick<Context, 'n
     if (choice !== 'cpu' || !isLowbitError(error, 'ERR_BAD_ARGUMENT')) throw error;
     throw new UsageError(inFlags(error.message), error.hint === undefined ? undefined : inFlags(error.hint));
   });
-  const runtime = await withWayOut(choice, createRuntime({ backends }));
+  const plugins = await findPlugins(flags.plugin);
+  const runtime = await withWayOut(choice, createRuntime({ backends, codecs: plugins.codecs }));
   let last: BackendUse;
   let said: string | undefined;
   const tell = (use: BackendUse): void => {
@@ -80,6 +86,7 @@ export async function openBackend(flags: BackendFlags, context: Pick<Context, 'n
   const watched = watchRuntime(runtime, tell);
   return {
     runtime: { ...watched, load: (...args) => withWayOut(choice, watched.load(...args)) },
+    plugins,
     used: () => last,
     [Symbol.asyncDispose]: () => runtime[Symbol.asyncDispose](),
   };

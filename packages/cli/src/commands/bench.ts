@@ -6,7 +6,8 @@ import { type BenchResult, benchModel } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { loadModel } from '../load-model.ts';
-import { openModelFolder } from '../open.ts';
+import { findPlugins } from '../method-plugin.ts';
+import { type OpenOptions, openModelFolder } from '../open.ts';
 import type { BenchFormat } from '../parse.ts';
 import type { BackendUse } from '../running-on.ts';
 import { plain } from '../table.ts';
@@ -36,13 +37,14 @@ export async function benchCommand(path: string, flags: BenchFlags, context: Con
     throw new UsageError('there is no test to run', 'Give a number of tokens above 0 to -p, -n or --pg.');
   }
   for (const count of threads.length > 0 ? threads : [undefined]) checkBackendFlags({ ...flags, threads: count });
-  const about = await aboutModel(path, signal);
+  const about = await aboutModel(path, { signal, ...(await findPlugins(flags.plugin)) });
   const rows: BenchRow[] = [];
   let device = '';
   for (const count of threads.length > 0 ? threads : [undefined]) {
     await using place = await openBackend({ ...flags, threads: count }, context);
     await using model = await loadModel(path, {
       ...headOf(flags),
+      ...place.plugins,
       runtime: place.runtime,
       prefillChunk: flags.batchSize,
       signal,
@@ -93,8 +95,8 @@ async function show(
 
 type About = Pick<BenchRow, 'build_version' | 'cpu_info' | 'model_filename' | 'model_type' | 'model_size' | 'model_n_params'>;
 
-async function aboutModel(path: string, signal: AbortSignal): Promise<About> {
-  await using checkpoint = await openModelFolder(path, { signal });
+async function aboutModel(path: string, options: OpenOptions): Promise<About> {
+  await using checkpoint = await openModelFolder(path, options);
   const { architecture, parameters, tensors, quantization } = await inspect(checkpoint);
   const weights = new Map<string, number>();
   for (const { tag, format, weights: count } of quantization.tags) {

@@ -68,6 +68,7 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
   await using place = await openBackend(options, context);
   const model = await loadModel(path, {
     ...headOf(options),
+    ...place.plugins,
     runtime: place.runtime,
     signal,
     onProgress: progress.report,

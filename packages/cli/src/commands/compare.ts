@@ -7,7 +7,7 @@ import { UsageError, withHint } from '../errors.ts';
 import { readJsonFile, readTextFile } from '../files.ts';
 import { parseIds } from '../ids-file.ts';
 import { compareLinears, compareModels, type ModelComparison } from '../measure.ts';
-import { openModelFolder } from '../open.ts';
+import { type OpenOptions, openModelFolder } from '../open.ts';
 import type { BackendUse } from '../running-on.ts';
 import { pairs, plain, table } from '../table.ts';
 import { encodeText, type TextFile } from '../texts.ts';
@@ -87,9 +87,10 @@ export async function compareReport(
 ): Promise<CompareReport> {
   const { ctx: contextLength, stride, layers = false } = options;
   const started = performance.now();
-  const [model, original] = [await sizeOf(path, context), await sizeOf(reference, context)];
   const { signal, progress, note } = context;
-  const run = { runtime: place.runtime, signal, onProgress: progress.report };
+  const opening = { signal, ...place.plugins };
+  const [model, original] = [await sizeOf(path, opening), await sizeOf(reference, opening)];
+  const run = { ...place.plugins, runtime: place.runtime, signal, onProgress: progress.report };
   const measured = await withHint(
     () => compareModels(path, reference, file, { ...run, ...headOf(options), onNote: note, contextLength, stride }),
     (hint, { code, details }) =>
@@ -107,8 +108,8 @@ export async function compareReport(
   };
 }
 
-async function sizeOf(path: string, { signal }: Context): Promise<ComparedSize> {
-  await using checkpoint = await openModelFolder(path, { signal });
+async function sizeOf(path: string, options: OpenOptions): Promise<ComparedSize> {
+  await using checkpoint = await openModelFolder(path, options);
   const { parameters, bitsPerParameter, tensors, quantization } = await inspect(checkpoint);
   return { bytes: tensors.bytes, parameters, bitsPerParameter, bitsPerWeight: quantization.bitsPerWeight };
 }

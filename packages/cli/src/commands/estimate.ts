@@ -62,7 +62,7 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
   await using place = await openBackend(flags, context);
   const { allowNonFinite, ...head } = headOf(flags);
   const { signal, progress } = context;
-  const opening = { signal, allowNonFinite, onProgress: progress.report };
+  const opening = { signal, allowNonFinite, onProgress: progress.report, ...place.plugins };
   await using checkpoint = flags.measure ? await openModelFolder(path, opening) : await openModel(path, opening);
   const planned = method === undefined ? undefined : await plan(checkpoint, method, settings);
   const here = place.used().name === 'cpu' || place.used().name === 'reference';

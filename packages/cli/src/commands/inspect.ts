@@ -20,6 +20,7 @@ import {
 import type { FolderCheckpoint, RemoteCheckpoint } from '@lowbit/hub';
 import { contextLengthOf, defaultAdapters, timm } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
+import { findPlugins } from '../method-plugin.ts';
 import { openModel, placeOf } from '../open.ts';
 import { pairs, plain, table } from '../table.ts';
 import { type TaggedLinear, type TagRow, tagRows, tagTable } from '../tags.ts';
@@ -28,6 +29,7 @@ import { bitsText, bytesText, countText, shortCount } from '../units.ts';
 export interface InspectOptions extends CommonOptions {
   readonly tensors?: boolean;
   readonly allowNonFinite?: boolean;
+  readonly plugin?: readonly string[];
 }
 
 /** What `lowbit inspect --json` prints. */
@@ -78,7 +80,11 @@ const SIZE_KEYS = [
 
 /** Runs the command. */
 export async function inspectCommand(dir: string, options: InspectOptions, context: Context): Promise<void> {
-  const checkpoint = await openModel(dir, { signal: context.signal, allowNonFinite: options.allowNonFinite });
+  const checkpoint = await openModel(dir, {
+    signal: context.signal,
+    allowNonFinite: options.allowNonFinite,
+    ...(await findPlugins(options.plugin)),
+  });
   try {
     const report = await inspect(checkpoint, { listTensors: options.tensors === true });
     await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));

@@ -54,7 +54,14 @@ export async function perplexityCommand(path: string, options: PerplexityOptions
   const given = ids === undefined ? undefined : parseIds(await readJsonFile(ids, '--ids'), ids);
   await using place = await openBackend(options, context);
   const { signal, progress, note } = context;
-  const model = await loadModel(path, { ...headOf(options), runtime: place.runtime, signal, onProgress: progress.report, onNote: note });
+  const model = await loadModel(path, {
+    ...headOf(options),
+    ...place.plugins,
+    runtime: place.runtime,
+    signal,
+    onProgress: progress.report,
+    onNote: note,
+  });
   try {
     const measured = await measure(model, given ?? encodeText(model.tokenizer, text!), options, context);
     const report: PerplexityReport = { ...measured, backend: place.used() };

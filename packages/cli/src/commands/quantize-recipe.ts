@@ -2,13 +2,13 @@
 
 import type { ModelAllocation } from '../allocate-model.ts';
 import { UsageError } from '../errors.ts';
-import { type ImportanceFrom, METHODS, type MethodName, type MethodSettings, parseRule, ruleText } from '../parse.ts';
+import { type ImportanceFrom, METHODS, type MethodChoice, type MethodSettings, parseRule, ruleText } from '../parse.ts';
 import { presetRecipe } from '../presets.ts';
 import { type Recipe, readRecipe, settingsOf } from '../recipe.ts';
 import type { QuantizeOptions } from './quantize.ts';
 
 /** Flags with all that was left out filled in. */
-export type FilledOptions = QuantizeOptions & { readonly method: MethodName; readonly importance: ImportanceFrom };
+export type FilledOptions = QuantizeOptions & { readonly method: MethodChoice; readonly importance: ImportanceFrom };
 
 /** Throws a UsageError for flags that contradict the recipe, and what `readRecipe` throws. */
 export async function withRecipe(flags: QuantizeOptions): Promise<FilledOptions> {
@@ -23,7 +23,7 @@ export async function withRecipe(flags: QuantizeOptions): Promise<FilledOptions>
   if (recipe === undefined) return { ...flags, method: method ?? METHODS[0], importance: flags.importance ?? 'none' };
   if (method !== undefined && method !== recipe.method) {
     const named = preset === undefined ? `--recipe ${file}` : `--preset ${preset}`;
-    throw new UsageError(`${named} is for ${recipe.method}, not for ${method}`, 'Leave --method out.');
+    throw new UsageError(`${named} is for ${recipe.method}, not for ${methodText(method)}`, 'Leave --method out.');
   }
   const settings = settingsOf(recipe);
   const { bits: _, group: __, ...others } = settings;
@@ -48,9 +48,17 @@ export function hasTarget({ targetBits, targetSize }: Pick<QuantizeOptions, 'tar
   return targetBits !== undefined || targetSize !== undefined;
 }
 
-/** The recipe of what was done: what an allocation chose is in it as rules, so that nothing has to be tested again. */
-export function recipeMade(options: FilledOptions, settings: MethodSettings, allocation: ModelAllocation | undefined): Recipe {
+export function methodText(method: MethodChoice): string {
+  return typeof method === 'string' ? method : method.module;
+}
+
+/**
+ * The recipe of what was done: what an allocation chose is in it as rules, so that nothing has to be tested again. None for methods of third parties, whose
+ * modules a recipe does not name.
+ */
+export function recipeMade(options: FilledOptions, settings: MethodSettings, allocation: ModelAllocation | undefined): Recipe | undefined {
   const { method, importance, dtype, layout, rules } = options;
+  if (typeof method !== 'string') return undefined;
   const chosen = (allocation?.linears ?? []).map(({ path, choice }) => `${path}=${choice}`);
   return { method, ...definedOf(settings), importance, rules: [...rules.map(ruleText), ...chosen], dtype, layout };
 }

@@ -7,7 +7,7 @@ import { checkWritable } from '../files.ts';
 import { type FoundImportance, findImportance, type ImportanceReport } from '../importance.ts';
 import { keepingImportance } from '../kept-importance.ts';
 import { measureLoss } from '../measure.ts';
-import { makeQuantizer, makeRules } from '../methods.ts';
+import { makeRules } from '../methods.ts';
 import {
   type Bits,
   type Dimension,
@@ -15,7 +15,7 @@ import {
   type Group,
   type ImportanceFrom,
   type LayoutName,
-  type MethodName,
+  type MethodChoice,
   parseUse,
   type QuantZero,
   type RuleText,
@@ -50,12 +50,12 @@ import {
 } from './allocation.ts';
 import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 import { emitShard } from './merge-shards.ts';
-import { checkSettings, flagSettings } from './method-flags.ts';
-import { type FilledOptions, hasTarget, recipeMade, withRecipe } from './quantize-recipe.ts';
+import { chosenMethod } from './method-flags.ts';
+import { type FilledOptions, hasTarget, methodText, recipeMade, withRecipe } from './quantize-recipe.ts';
 
 export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'> {
   readonly out?: string;
-  readonly method?: MethodName;
+  readonly method?: MethodChoice;
   readonly bits?: Bits;
   readonly group?: Group;
   readonly axis?: 0 | 1;
@@ -106,6 +106,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     );
   }
   checkShardFlags(options);
+  checkPluginFlags(options);
   checkFlags(options);
   checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
@@ -114,46 +115,41 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
     throw new UsageError(`--importance ${from} needs --solver least-squares or --scale search`, 'Nothing else has a use for it.');
   }
-  const settings = flagSettings(options);
+  const { settings, ofRules, quantizer, parts } = await chosenMethod(options);
   if (options.dtype === 'f32' && [options.method, ...uses.map((use) => (use === 'keep' ? undefined : use.method))].includes('higgs')) {
     throw new UsageError(
       'higgs stores scales and tables in 16 bits, so --dtype cannot be f32',
       'Use --dtype bf16 or f16, or leave it out.',
     );
   }
-  checkSettings(options, settings);
   // Read first: a wrong file should not cost the work before.
   const source = await importanceSource(options.importance, '--importance');
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
   await checkWritable(options.saveSensitivity, '--save-sensitivity');
   await checkWritable(options.saveRecipe, '--save-recipe');
-  const { dtype, layout } = options;
+  const { dtype, layout, method } = options;
   const isShared = hasTarget(options);
   const { signal, progress } = context;
-  const given = makeRules(options.rules, settings);
+  const given = makeRules(options.rules, ofRules);
   const from = isShared ? await sensitivityFrom(dir, options.sensitivity, signal) : {};
   // What cannot be quantized is refused before anything is measured.
   if (isShared || (options.importance !== 'none' && !dryRun)) {
-    const quantizer = isShared ? 'keep' : makeQuantizer(options.method, settings);
-    await planModel(dir, { quantizer, rules: given, dtype, layout: isShared ? undefined : layout, signal });
+    await planModel(dir, { ...parts, quantizer: isShared ? 'keep' : quantizer(), rules: given, dtype, layout: isShared ? undefined : layout, signal });
   }
   // A plan needs headers alone.
   await using place = dryRun && !isShared ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
   const quantizeWith = async (found: FoundImportance | undefined): Promise<void> => {
     const importance = found?.importance;
-    const allocation = isShared
-      ? await allocate(
-          dir,
-          options,
-          { method: options.method, settings, from, rules: given, dtype, layout, threads, runtime, importance },
-          context,
-        )
-      : undefined;
+    const allocation =
+      isShared && typeof method === 'string'
+        ? await allocate(dir, options, { method, settings, from, rules: given, dtype, layout, threads, runtime, importance }, context)
+        : undefined;
     const recipe = recipeMade(options, settings, allocation);
-    if (options.saveRecipe !== undefined) await writeRecipe(options.saveRecipe, recipe);
+    if (options.saveRecipe !== undefined && recipe !== undefined) await writeRecipe(options.saveRecipe, recipe);
     const what: PlanModelOptions = {
-      quantizer: makeQuantizer(options.method, settings),
+      ...parts,
+      quantizer: quantizer(),
       rules: allocation?.rules ?? given,
       dtype,
       layout,
@@ -225,6 +221,22 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   // Workers of one model may write beside one another: none keeps what it found.
   if (source === 'none' || out === undefined || dryRun || options.shard !== undefined) return await quantizeWith(await find());
   await keepingImportance(out, { resume, overwrite }, async (keepIn) => quantizeWith(await find(keepIn)));
+}
+
+/** What is made of the methods of the command alone. Throws a UsageError. */
+function checkPluginFlags(options: FilledOptions): void {
+  const { method, saveRecipe } = options;
+  if (typeof method === 'string') return;
+  const module = methodText(method);
+  if (hasTarget(options)) {
+    throw new UsageError(
+      `--target-bits and --target-size share out methods of lowbit, not ${module}`,
+      'Leave them out, or -m and name what layers can get with --choices.',
+    );
+  }
+  if (saveRecipe !== undefined) {
+    throw new UsageError(`--save-recipe has no place for ${module}`, 'A recipe names methods of lowbit alone: leave it out.');
+  }
 }
 
 /** What looks at the whole model has no place in a share of the work. Throws a UsageError. */
@@ -316,16 +328,17 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
 
 interface ReportSettings {
   readonly out: string;
+  readonly method: MethodChoice;
   readonly preset?: PresetName;
   readonly recipe?: string;
-  readonly made: Recipe;
+  readonly made: Recipe | undefined;
   readonly threads: number;
   readonly backend: BackendUse & { readonly routines: readonly string[] };
 }
 
 function renderReport(
   report: QuantizeModelReport,
-  { out, preset, recipe, made, threads, backend }: ReportSettings,
+  { out, method, preset, recipe, made, threads, backend }: ReportSettings,
   { bold }: Context,
 ): string {
   const { summary, weightError } = report;
@@ -334,7 +347,7 @@ function renderReport(
     ['bits per weight', bitsFact(summary)],
     ['weights', ratio(report.weightBytes)],
   ];
-  if (preset !== undefined) facts.push(['preset', presetText(preset, made, report.importance?.from ?? 'none')]);
+  if (preset !== undefined && made !== undefined) facts.push(['preset', presetText(preset, made, report.importance?.from ?? 'none')]);
   if (recipe !== undefined) facts.push(['recipe', recipe]);
   if (summary.quantizedLinears > 0) {
     facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
@@ -348,7 +361,8 @@ function renderReport(
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
   // A model with NaN in it gives NaN.
   const runs = hasTokenizer && !report.linears.some(({ nonFinite = 0 }) => nonFinite > 0);
-  const next = runs ? `lowbit generate ${quoted(out)} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}`;
+  const by = typeof method === 'string' ? '' : ` --plugin ${quoted(method.module)}`;
+  const next = runs ? `lowbit generate ${quoted(out)}${by} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}${by}`;
   return [`Wrote ${bold(plain(report.out))}`, pairs(facts), loads(report, bold), `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
 }
 

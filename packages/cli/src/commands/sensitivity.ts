@@ -5,6 +5,7 @@ import { defaultAdapters } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { tokensFlag, withHint } from '../errors.ts';
 import { checkWritable, writeTextFile } from '../files.ts';
+import { findPlugins } from '../method-plugin.ts';
 import { openModelFolder } from '../open.ts';
 import type { BackendUse } from '../running-on.ts';
 import { savedText, sensitivitiesOf, type TestedSensitivities } from '../sensitivity.ts';
@@ -32,7 +33,7 @@ export async function sensitivityCommand(path: string, options: SensitivityOptio
   const { signal, progress, bold } = context;
   const started = performance.now();
   const from = await sensitivityFrom(path, options.on, signal, '--on');
-  await using checkpoint = await openModelFolder(path, { signal });
+  await using checkpoint = await openModelFolder(path, { signal, ...(await findPlugins(options.plugin)) });
   const sites = adapterFor(checkpoint.config, defaultAdapters).linears(checkpoint.config, checkpoint.source.entries);
   const paths = sites.filter((site) => !keptByDefault(site)).map((site) => site.path);
   await using place = await openBackend(options, context);
