@@ -34,7 +34,7 @@ export async function reportCommand(path: string, reference: string, options: Re
   await checkWritable(out, '--out');
   const points = frontier === undefined ? [] : readFrontier(await readTextFile(frontier, '--frontier'), `--frontier: ${frontier}`);
   const sensitivities = sensitivity === undefined ? [] : await savedOf(sensitivity);
-  const own = recipe === undefined ? null : recipeText(await readRecipe(recipe));
+  const own = recipe === undefined ? null : await recipeShown(recipe);
   await using place = await openBackend(options, context);
   const comparison = await compareReport(path, reference, file, { ...options, layers: true }, place, context);
   const samples = prompt.length === 0 ? [] : await samplesOf(path, reference, prompt, maxTokens, place.runtime, context);
@@ -57,6 +57,15 @@ export async function reportCommand(path: string, reference: string, options: Re
   await (context.json
     ? context.emit(report)
     : context.print(`Wrote ${context.bold(plain(out))}\n\n${pairs([['size', bytesText(Buffer.byteLength(html))]])}\n`));
+}
+
+/** The recipe as it is told to others: of a text the name, not where on this machine it is. */
+async function recipeShown(path: string): Promise<string> {
+  const recipe = await readRecipe(path);
+  const { importance } = recipe;
+  return recipeText(
+    typeof importance === 'object' ? { ...recipe, importance: { ...importance, file: basename(importance.file) } } : recipe,
+  );
 }
 
 async function savedOf(path: string): Promise<QualityReport['sensitivities']> {

@@ -4,7 +4,7 @@ import type { ComparedLinear } from '../commands/compare.ts';
 import { at, safe } from './html.ts';
 
 /** Shades of the heat map, as classes of the style sheet. */
-export const SHADES = 7;
+const SHADES = 7;
 
 interface Cell {
   readonly layer: number;

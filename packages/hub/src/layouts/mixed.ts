@@ -18,7 +18,7 @@ import { higgsLayout } from './higgs.ts';
 import { LOWBIT, splitExperts } from './loads.ts';
 import { readFormat } from './mixed-format.ts';
 
-export const MIXED = 'mixed';
+const MIXED = 'mixed';
 
 /** Reads weights of every built-in format, and writes what hqq, bitsandbytes and HIGGS make, one beside the other. */
 export const mixedLayout: CheckpointLayout = {
