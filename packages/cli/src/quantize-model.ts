@@ -21,6 +21,7 @@ import {
 } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import {
+  checkOutputFree,
   type FolderCheckpoint,
   type PlannedFile,
   type PlanQuantizationOptions,
@@ -123,6 +124,7 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   try {
     // What cannot be quantized is refused before the model is run for it.
     if (runs) {
+      await checkOutputFree(options.out, { resume: options.resume ?? false, overwrite: options.overwrite ?? false });
       const { quantizer, rules, adapters, dtype, layout, layouts, codecs } = rest;
       const asked = Object.entries({ quantizer, rules, adapters, dtype, layout, layouts, codecs }).filter(
         ([, value]) => value !== undefined,

@@ -41,4 +41,5 @@ export { createSafetensorsSink } from './safetensors/sink.node.ts';
 export type { SafetensorsSink, SafetensorsSinkOptions } from './safetensors/sink.ts';
 export { type OpenSafetensorsOptions, openSafetensors, readSafetensorsHeader } from './safetensors/source.node.ts';
 export type { SafetensorsFile, SafetensorsSource } from './safetensors/source.ts';
+export { checkOutputFree } from './write-model.node.ts';
 export type { QuantizationPlan, QuantizationReport, WriteModelOptions } from './write-model.ts';

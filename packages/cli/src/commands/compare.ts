@@ -68,8 +68,13 @@ export async function compareCommand(path: string, reference: string, options: C
     data === undefined ? { ids: parseIds(await readJsonFile(ids!, '--ids'), ids!) } : { text: await readTextFile(data, '--data') };
   const started = performance.now();
   const [model, original] = [await sizeOf(path, context), await sizeOf(reference, context)];
-  await using place = await openBackend(options, context);
   const { signal, progress, note } = context;
+  if (model.bitsPerWeight === null && original.bitsPerWeight !== null) {
+    note(
+      `${plain(reference)} is quantized and ${plain(path)} is not: the first is compared with the second, so name what was made of a model first.`,
+    );
+  }
+  await using place = await openBackend(options, context);
   const run = { runtime: place.runtime, signal, onProgress: progress.report };
   const measured = await withHint(
     () => compareModels(path, reference, file, { ...run, ...headOf(options), onNote: note, contextLength, stride }),

@@ -28,6 +28,7 @@ export async function generateCommand(path: string, options: GenerateOptions, co
   await using place = await openBackend(options, context);
   const model = await loadModel(path, {
     ...headOf(options),
+    firstPrompt: prompt,
     runtime: place.runtime,
     signal,
     onProgress: progress.report,

@@ -1,6 +1,7 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it.
 
 import { availableThreads, type Runtime } from '@lowbit/core';
+import { checkOutputFree } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';
 import { checkWritable } from '../files.ts';
@@ -111,6 +112,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     );
   }
   checkSettings(options, settings);
+  if (out !== undefined && !dryRun) await checkOutputFree(out, { resume, overwrite });
   // Read first: a wrong file should not cost the work before.
   const source = await sourceOf(options.importance);
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
