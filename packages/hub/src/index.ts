@@ -23,7 +23,7 @@ export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts
 export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, TorchTensor } from './pickle/values.ts';
 export { type PlanQuantizationOptions, planQuantization } from './plan-quantization.ts';
 export { type QuantizeCheckpointOptions, quantizeCheckpoint } from './quantize.node.ts';
-export type { FileSource, SourceFile } from './reading.ts';
+export type { FileSource, SourceFile, TensorPlace } from './reading.ts';
 export { type CachedRepo, listHubCache, removeFromHubCache, snapshotOf } from './remote/cache.node.ts';
 export { type CardFacts, modelCard } from './remote/card.ts';
 export { openRemoteCheckpoint, type RemoteCheckpoint } from './remote/checkpoint.ts';
