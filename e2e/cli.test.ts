@@ -14,6 +14,7 @@ import type {
   SensitivityReport,
 } from 'lowbit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { goldenPath } from '../fixtures/golden.ts';
 import { ensureBuilt, lowbit, lowbitJson, main, type Outcome, TINY } from './cli-process.ts';
 
 /** With --dry-run what needs the weights is not there. */
@@ -256,6 +257,32 @@ describe('quantize', () => {
     expect([first.json.summary.quantizedLinears, last.json.summary.quantizedLinears]).toEqual([30, 24]);
   });
 
+  it('refuses an output that is there before anything else is done', async () => {
+    const out = at('taken');
+    mkdirSync(out);
+    const costly = ['--target-bits', '3.25', '--sensitivity-tokens', '32'];
+    for (const flags of [
+      ['--solver', 'least-squares', '--importance', 'random'],
+      costly,
+      ['--importance', 'self', '--solver', 'least-squares'],
+    ]) {
+      const { code, json, stderr } = await lowbitJson(['quantize', TINY, '-o', out, ...flags]);
+      expect([code, json.error.code]).toEqual([1, 'ERR_OUTPUT_EXISTS']);
+      expect(stderr).not.toMatch(/%/); // no progress
+    }
+    const convert = await lowbitJson(['convert', goldenPath('higgs/tiny-llama'), '--flute', '32', '-o', out]);
+    expect([convert.code, convert.json.error.code]).toEqual([1, 'ERR_OUTPUT_EXISTS']);
+    expect(readdirSync(out)).toEqual([]);
+  });
+
+  it('takes a word that is nearly one of --importance for a slip, and others for files', async () => {
+    const flags = ['quantize', TINY, '-o', at('slip'), '--solver', 'least-squares', '--importance'];
+    const slip = await lowbit([...flags, 'random-token']);
+    expect([slip.code, slip.stderr]).toEqual([2, expect.stringContaining('Did you mean random-tokens?')]);
+    const file = await lowbitJson([...flags, './calibration.txt']);
+    expect([file.code, file.json.error.code]).toEqual([1, 'ERR_NOT_FOUND']);
+  });
+
   it('replaces a model with --overwrite', async () => {
     await lowbit(['quantize', TINY, '-o', at('replaced'), '-b', '8']);
     const before = sizes(at('replaced'));
@@ -282,6 +309,13 @@ describe('inspect', () => {
 });
 
 describe('generate', () => {
+  it('refuses a prompt over the context before any weight is read', async () => {
+    const { code, json, stderr } = await lowbitJson(['generate', TINY, '-p', 'It was a fine morning. '.repeat(4000)]);
+    expect([code, json.error.code]).toEqual([1, 'ERR_LIMIT']);
+    expect(json.error.message).toMatch(/tokens do not fit into a context of \d+/);
+    expect(stderr).not.toMatch(/Loading/);
+  });
+
   const args = (model: string): string[] => [
     'generate',
     model,
@@ -387,6 +421,9 @@ describe('compare', () => {
     expect(json.kl).toBeGreaterThan(0.005);
     expect(json.kl).toBeLessThan(0.05);
     expect(json.klStderr).toBeLessThan(json.kl / 3);
+    // The other way round there is a number, too, and a word.
+    const swapped = await lowbit(['compare', TINY, at('compared'), '--data', at('compared.txt'), '--ctx', '128']);
+    expect([swapped.code, swapped.stderr]).toEqual([0, expect.stringMatching(/compared is quantized and .* is not/)]);
     expect(json.top1).toBeGreaterThan(0.8);
     expect(json.size.reference).toMatchObject({ bitsPerParameter: 16, bitsPerWeight: null });
     expect(json.size.model.parameters).toBe(json.size.reference.parameters);

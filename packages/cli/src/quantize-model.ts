@@ -21,6 +21,7 @@ import {
 } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import {
+  checkOutputFree,
   type FolderCheckpoint,
   type PlannedFile,
   type PlanQuantizationOptions,
@@ -178,6 +179,7 @@ async function withSettings<T>(
   try {
     // What cannot be quantized is refused before the model is run for it.
     if (runs) {
+      if (keeping) await checkOutputFree(options.out, { resume: keeping.resume ?? false, overwrite: keeping.overwrite ?? false });
       const { quantizer, rules, adapters, dtype, layout, layouts, codecs } = rest;
       const asked = Object.entries({ quantizer, rules, adapters, dtype, layout, layouts, codecs }).filter(
         ([, value]) => value !== undefined,

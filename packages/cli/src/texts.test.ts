@@ -5,7 +5,7 @@ import { readNamed } from './texts.ts';
 
 it('a word that is none lists those there are, and names the nearest', async () => {
   await expect(readNamed('rnadom', '--on', ['random', 'generated'])).rejects.toMatchObject({
-    code: 'ERR_NOT_FOUND',
+    code: 'ERR_USAGE',
     message: '--on: rnadom is neither random, generated nor a file',
     hint: 'Did you mean random?',
   });

@@ -2,6 +2,7 @@
 
 import { isLowbitError, LowbitError, nearestName } from '@lowbit/core';
 import type { LanguageModel, Tokenizer, WindowOptions } from '@lowbit/models';
+import { UsageError } from './errors.ts';
 import { readJsonFile, readTextFile } from './files.ts';
 import { type IdTexts, parseIds } from './ids-file.ts';
 
@@ -14,15 +15,17 @@ export async function readTexts(path: string, flag: string): Promise<TextFile> {
   return { text: await readTextFile(path, flag) };
 }
 
-/** A file, where a flag also takes those words: whoever mistyped one is told of them. Throws as `readTexts`. */
+/** A file, where a flag also takes those words: whoever mistyped one is told of it. Throws as `readTexts`, and a UsageError for what is nearly a word. */
 export async function readNamed(path: string, flag: string, words: readonly string[]): Promise<TextFile> {
   try {
     return await readTexts(path, flag);
   } catch (error) {
     if (!isLowbitError(error, 'ERR_NOT_FOUND')) throw error;
     const near = nearestName(path, words);
-    throw new LowbitError('ERR_NOT_FOUND', `${flag}: ${path} is neither ${words.join(', ')} nor a file`, {
-      hint: near === undefined ? 'Check the path.' : `Did you mean ${near}?`,
+    const message = `${flag}: ${path} is neither ${words.join(', ')} nor a file`;
+    if (near !== undefined) throw new UsageError(message, `Did you mean ${near}?`);
+    throw new LowbitError('ERR_NOT_FOUND', message, {
+      hint: 'Check the path.',
       details: { ...error.details, words },
       cause: error,
     });

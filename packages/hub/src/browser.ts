@@ -33,7 +33,7 @@ export { checkpointNotes } from './notes.ts';
 export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts';
 export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, TorchTensor } from './pickle/values.ts';
 export { type PlanQuantizationOptions, planQuantization } from './plan-quantization.ts';
-export type { FileSource, SourceFile } from './reading.ts';
+export type { FileSource, SourceFile, TensorPlace } from './reading.ts';
 export * from './safetensors/index.ts';
 export type { SafetensorsSink, SafetensorsSinkOptions } from './safetensors/sink.ts';
 export type { QuantizationPlan, QuantizationReport, WriteModelOptions } from './write-model.ts';

@@ -21,6 +21,7 @@ import { checkpointNotes } from './notes.ts';
 import { TORCH } from './pickle/source.ts';
 import type { FileSource } from './reading.ts';
 import { SAFETENSORS } from './safetensors/source.ts';
+import { smallReads } from './small-reads.ts';
 
 const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
 const MAX_FILE_BYTES = 64 * 1024 * 1024;
@@ -66,7 +67,7 @@ export async function openModelFolder(folder: ModelFolder, options: OpenCheckpoi
     const layout = layouts.find((candidate) => candidate.detect(config, source.entries));
     if (layout === undefined) refuseUnknown(config, layouts, folder);
     const quantized: ReadonlyMap<string, StoredLinear> =
-      layout === undefined ? new Map() : await layout.read(config, source, { signal, allowNonFinite });
+      layout === undefined ? new Map() : await layout.read(config, smallReads(source), { signal, allowNonFinite });
     if (layout !== undefined && quantized.size === 0) {
       throw new LowbitError('ERR_BAD_CHECKPOINT', `${folder.path}: config.json says ${layout.name}, but no layer is stored in that way`, {
         hint: 'Weights and config.json come from different models, or the weights are not quantized: then take quantization_config out of config.json.',

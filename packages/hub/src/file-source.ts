@@ -11,13 +11,15 @@ import {
   type TensorSpec,
 } from '@lowbit/core';
 import type { OpenFile, RandomFile } from './file.ts';
-import { type FileSource, noTensor, type SourceFile } from './reading.ts';
+import { type FileSource, noTensor, type SourceFile, type TensorPlace } from './reading.ts';
 
 /** What a format knows of an open file. */
 export interface ReadFile<F extends SourceFile> {
   readonly file: F;
   /** Its tensors, in the order of the file. */
   readonly tensors: Entries;
+  /** Bytes [start, end) of the file that a tensor is, where it lies there as it is. */
+  readonly place?: (tensor: string) => readonly [start: number, end: number];
   /** Elements `from` to `to` of a tensor, which has them. */
   read(tensor: string, from: number, to: number, signal: AbortSignal | undefined): Promise<Uint8Array>;
 }
@@ -39,7 +41,7 @@ export async function openFileSource<F extends SourceFile>(
   const files: F[] = [];
   const states: (string | undefined)[] = [];
   const entries = new Map<string, TensorSpec>();
-  const holders = new Map<string, { readonly holder: ReadFile<F>; readonly name: string }>();
+  const holders = new Map<string, { readonly holder: ReadFile<F>; readonly name: string; readonly file: RandomFile }>();
   let closed = false;
   async function dispose(): Promise<void> {
     closed = true;
@@ -55,7 +57,7 @@ export async function openFileSource<F extends SourceFile>(
       for (const [tensor, { dtype, shape }] of holder.tensors) {
         const earlier = holders.get(tensor);
         if (earlier !== undefined) throw format.twice(name, tensor, earlier.name);
-        holders.set(tensor, { holder, name });
+        holders.set(tensor, { holder, name, file: opening });
         entries.set(tensor, { dtype, shape });
       }
       files.push(holder.file);
@@ -77,5 +79,10 @@ export async function openFileSource<F extends SourceFile>(
   }
 
   const state = states.includes(undefined) ? undefined : states.join('\n');
-  return { label, entries, files, state, read, [Symbol.asyncDispose]: dispose };
+  function place(tensor: string): TensorPlace | undefined {
+    const { holder, file } = holders.get(tensor) ?? {};
+    const span = file?.far ? undefined : holder?.place?.(tensor);
+    return span && !closed ? { file: file!, at: span[0], bytes: span[1] - span[0] } : undefined;
+  }
+  return { label, entries, files, state, read, place, [Symbol.asyncDispose]: dispose };
 }

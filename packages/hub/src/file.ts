@@ -10,6 +10,8 @@ export interface RandomFile {
   readonly size: number;
   /** See `FileSource`. */
   readonly state: string | undefined;
+  /** Bytes take time to come, so none are read that nobody asked for. Default false. */
+  readonly far?: boolean;
   /**
    * Fills `into` from byte `at` of the file; resolves to the number of bytes read, which is less only at the end of the file. All bytes up to `until` are
    * about to be asked for: a file that is far away may fetch them along. Throws ERR_IO.

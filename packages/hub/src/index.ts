@@ -30,7 +30,7 @@ export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts
 export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, TorchTensor } from './pickle/values.ts';
 export { type PlanQuantizationOptions, planQuantization } from './plan-quantization.ts';
 export { type QuantizeCheckpointOptions, quantizeCheckpoint } from './quantize.node.ts';
-export type { FileSource, SourceFile } from './reading.ts';
+export type { FileSource, SourceFile, TensorPlace } from './reading.ts';
 export { type CachedRepo, listHubCache, removeFromHubCache, snapshotOf } from './remote/cache.node.ts';
 export { type CardFacts, modelCard } from './remote/card.ts';
 export { openRemoteCheckpoint, type RemoteCheckpoint } from './remote/checkpoint.ts';
@@ -51,4 +51,5 @@ export type { SafetensorsFile, SafetensorsSource } from './safetensors/source.ts
 export type { Shard } from './scale-out/divide.ts';
 export { type MergeReport, type MergeShardsOptions, mergeShards } from './scale-out/merge-shards.node.ts';
 export { type QuantizeShardOptions, quantizeShard, type ShardReport } from './scale-out/quantize-shard.node.ts';
+export { checkOutputFree } from './write-model.node.ts';
 export type { QuantizationPlan, QuantizationReport, WriteModelOptions } from './write-model.ts';

@@ -1,6 +1,7 @@
 // What every tensor source checks before it reads.
 
 import { LowbitError, quote, type TensorSource } from '@lowbit/core';
+import type { RandomFile } from './file.ts';
 
 /** A file that holds tensors of a source. */
 export interface SourceFile {
@@ -17,6 +18,15 @@ export interface FileSource extends TensorSource {
    * changed so short a time before that a further change might look the same.
    */
   readonly state: string | undefined;
+  /** Where a tensor lies as it is, in a file that is near; undefined for others. */
+  readonly place?: (name: string) => TensorPlace | undefined;
+}
+
+/** Bytes of a file. */
+export interface TensorPlace {
+  readonly file: Pick<RandomFile, 'read'>;
+  readonly at: number;
+  readonly bytes: number;
 }
 
 /** The ERR_TENSOR_MISMATCH for a name that a source does not have. */

@@ -5,8 +5,9 @@ import { basename, resolve, sep } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import type { FolderCheckpoint } from './checkpoint.node.ts';
 import type { RemoteCheckpoint } from './remote/checkpoint.ts';
+import { checkFree } from './safetensors/partial.node.ts';
 import { createSafetensorsSink } from './safetensors/sink.node.ts';
-import type { ModelOutput } from './write-model.ts';
+import type { ModelOutput, WriteModelOptions } from './write-model.ts';
 
 /** Throws ERR_BAD_ARGUMENT unless `out` is the path of a folder. */
 export function checkOut(call: string, out: unknown): void {
@@ -27,6 +28,16 @@ export function folderOutput(checkpoint: FolderCheckpoint | RemoteCheckpoint, ou
         : Promise.all(files.map(async ({ path, size }) => [basename(path), size, Math.floor((await stat(path)).mtimeMs)])),
     open: (options) => createSafetensorsSink(out, options),
   };
+}
+
+/**
+ * Whether a model may be written to `out`, said before long work that is to be written there: throws ERR_OUTPUT_EXISTS for a folder, or the work of an
+ * interrupted run, that neither `resume` nor `overwrite` allows for, ERR_BAD_ARGUMENT, ERR_IO. Whoever writes finds out again.
+ */
+export async function checkOutputFree(out: string, options: Pick<WriteModelOptions, 'resume' | 'overwrite'> = {}): Promise<void> {
+  checkOut('checkOutputFree', out);
+  const folder = resolve(out);
+  await checkFree(folder, `${folder}.partial`, options);
 }
 
 /** Throws ERR_BAD_ARGUMENT if the output would take the place of the source, by whatever name. */

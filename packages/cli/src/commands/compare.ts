@@ -90,6 +90,11 @@ export async function compareReport(
   const { signal, progress, note } = context;
   const opening = { signal, ...place.plugins };
   const [model, original] = [await sizeOf(path, opening), await sizeOf(reference, opening)];
+  if (model.bitsPerWeight === null && original.bitsPerWeight !== null) {
+    note(
+      `${plain(reference)} is quantized and ${plain(path)} is not: the first is compared with the second, so name what was made of a model first.`,
+    );
+  }
   const run = { ...place.plugins, runtime: place.runtime, signal, onProgress: progress.report };
   const measured = await withHint(
     () => compareModels(path, reference, file, { ...run, ...headOf(options), onNote: note, contextLength, stride }),

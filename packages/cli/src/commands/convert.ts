@@ -1,5 +1,6 @@
 // `lowbit convert`: a quantized model folder stored in another way, or with --dry-run the plan of it.
 
+import { checkOutputFree } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
 import { type ConversionPlan, type ConvertModelReport, convertModel, planConversion } from '../convert-model.ts';
 import { UsageError } from '../errors.ts';
@@ -36,6 +37,7 @@ export async function convertCommand(dir: string, options: ConvertOptions, conte
       'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
     );
   }
+  if (out !== undefined && !dryRun) await checkOutputFree(out, { resume, overwrite });
   const what = { flute, shardSize, signal: context.signal };
   if (dryRun || out === undefined) {
     const plan = await planConversion(dir, what);

@@ -29,6 +29,7 @@ export async function generateCommand(path: string, options: GenerateOptions, co
   const model = await loadModel(path, {
     ...headOf(options),
     ...place.plugins,
+    firstPrompt: prompt,
     runtime: place.runtime,
     signal,
     onProgress: progress.report,

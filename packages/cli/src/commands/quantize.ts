@@ -1,6 +1,7 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it.
 
 import { availableThreads, type Runtime } from '@lowbit/core';
+import { checkOutputFree } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { checkWritable } from '../files.ts';
@@ -122,6 +123,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       'Use --dtype bf16 or f16, or leave it out.',
     );
   }
+  if (out !== undefined && !dryRun && options.shard === undefined) await checkOutputFree(out, { resume, overwrite });
   // Read first: a wrong file should not cost the work before.
   const source = await importanceSource(options.importance, '--importance');
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');

@@ -130,6 +130,7 @@ function urlFile(url: string, path: string, size: number): RandomFile {
     path,
     name: path.replace(/^.*\//, ''),
     size,
+    far: true,
     get state() {
       return tag === undefined ? undefined : JSON.stringify([url, size, tag]);
     },

@@ -52,6 +52,7 @@ function openRemote(source: RemoteSource, windows: Windows): RandomFile {
     size: entry.size,
     // Equal digests are equal contents.
     state: JSON.stringify([entry.path, entry.size, entry.etag]),
+    far: true,
     async read(into, at, signal, until = at + into.byteLength) {
       if (closed) throw new LowbitError('ERR_DISPOSED', `${entry.path} is closed`);
       const end = Math.min(entry.size, at + into.byteLength);

@@ -57,6 +57,25 @@ export async function openPartial(
   }
 }
 
+/**
+ * What `openPartial` would refuse whatever the job is, for those who have long work to do before they know it. Throws ERR_OUTPUT_EXISTS, ERR_BAD_ARGUMENT, ERR_IO.
+ */
+export async function checkFree(folder: string, partial: string, { resume = false, overwrite = false }: FreeOptions): Promise<void> {
+  // Only the job knows whether a folder with a journal is its own.
+  if (!(resume && (await exists(join(folder, JOURNAL_FILE))))) await checkOutput(folder, { overwrite });
+  if (resume || overwrite || !(await exists(partial))) return;
+  const names = await readdir(partial).catch(() => [JOURNAL_FILE]);
+  if (names.includes(JOURNAL_FILE)) throw leftOver(partial);
+}
+
+export type FreeOptions = { readonly [K in 'resume' | 'overwrite']?: boolean | undefined };
+
+const leftOver = (partial: string): LowbitError =>
+  new LowbitError('ERR_OUTPUT_EXISTS', `${partial} is left from an interrupted run`, {
+    hint: 'Pass --resume (resume: true) to continue it, or delete it.',
+    details: { path: partial },
+  });
+
 /** Whether this job was killed between giving the folder its name and removing its journal, and may be resumed. */
 async function isUntidied(folder: string, partial: string, { resume, fingerprint }: PartialOptions): Promise<boolean> {
   if (resume !== true || (await exists(partial)) || !(await exists(folder))) return false;
@@ -79,10 +98,7 @@ async function openJournal(partial: string, options: PartialOptions): Promise<Pi
       });
     }
     if (options.overwrite !== true && !(empty && options.resume)) {
-      throw new LowbitError('ERR_OUTPUT_EXISTS', `${partial} is left from an interrupted run`, {
-        hint: 'Pass --resume (resume: true) to continue it, or delete it.',
-        details: { path: partial },
-      });
+      throw leftOver(partial);
     }
     await guarded('remove', partial, () => rm(partial, { recursive: true, force: true }));
   }

@@ -23,6 +23,10 @@ export const SAFETENSORS: FileFormat<SafetensorsFile> = {
     return {
       file,
       tensors,
+      place(name) {
+        const { start, end } = tensors.get(name)!;
+        return [start, end];
+      },
       async read(name, from, to, signal) {
         const { dtype, start, end } = tensors.get(name)!;
         const width = DTYPE_BYTES[dtype];

@@ -1,6 +1,6 @@
 // How far a (quantized) model is from its reference, token by token.
 
-import { type CallOptions, LowbitError } from '@lowbit/core';
+import { breather, type CallOptions, LowbitError } from '@lowbit/core';
 import { checkIds, checkScorer } from '../arguments.ts';
 import { argmax } from '../sampling/process.ts';
 import { logSumExp, rowDivergence } from './log-softmax.ts';
@@ -53,6 +53,7 @@ export async function klDivergence(
   const windows = textsOf(ids).flatMap((text) => evaluationWindows(text, cut));
   const total = windows.reduce((count, { from, to }) => count + to - from, 0);
   const [kl, same, p, q] = [new Mean(), new Mean(), new Mean(), new Mean()];
+  const breathe = breather();
   for (const [at, { ids: window, from, to }] of windows.entries()) {
     signal?.throwIfAborted();
     const range = { from: from - 1, to: to - 1, signal };
@@ -67,6 +68,8 @@ export async function klDivergence(
       same.add(Number(argmax(expected) === argmax(got)));
       p.add(nllP);
       q.add(nllQ);
+      await breathe();
+      signal?.throwIfAborted();
     }
     onProgress?.({ phase: 'evaluate', done: kl.count, total, unit: 'tokens' });
   }

@@ -192,6 +192,7 @@ async function addOutputs(
     const id = loaded.open();
     const step = { id, tokens: new Uint32Array(count), wanted: Uint32Array.from({ length: count }, (_, i) => i) };
     const made = await loaded.step([{ ...step, inputs: { x: hostTensor('f32', [count, width], rows) } }], { signal });
+    signal?.throwIfAborted();
     loaded.close(id);
     const [outputs, errors] = [made.outputs!, made.errors!].map(({ data }) => elements({ dtype: 'f32', data }));
     for (let row = 0; row < count; row++) addRow(sums, square(outputs!, row, shape[0]), square(errors!, row, shape[0]));

@@ -1,6 +1,6 @@
 // Perplexity: how surprised a model is by a text, exp(mean negative log-likelihood of its tokens).
 
-import { type CallOptions, LowbitError } from '@lowbit/core';
+import { breather, type CallOptions, LowbitError } from '@lowbit/core';
 import { checkIds, checkScorer } from '../arguments.ts';
 import type { LogitRows } from '../model/language-model.ts';
 import { negativeLogLikelihood } from './log-softmax.ts';
@@ -72,6 +72,7 @@ export async function perplexity(model: Scorer, ids: ArrayLike<number>, options:
   let sum = 0;
   let squares = 0;
   let tokens = 0;
+  const breathe = breather();
   for (const [at, window] of windows.entries()) {
     signal?.throwIfAborted();
     for await (const { position, rows, logits } of model.logitRows(window.ids, { from: window.from - 1, to: window.to - 1, signal })) {
@@ -82,6 +83,9 @@ export async function perplexity(model: Scorer, ids: ArrayLike<number>, options:
         sum += nll;
         squares += nll * nll;
         tokens++;
+        // Rows of large vocabularies take as long as a step: whoever aborts is heard between them.
+        await breathe();
+        signal?.throwIfAborted();
       }
       onProgress?.({ phase: 'evaluate', done: tokens, total, unit: 'tokens' });
     }

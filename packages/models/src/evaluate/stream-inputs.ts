@@ -181,6 +181,7 @@ async function runPiece(
     const id = loaded.open();
     const inputs = Object.fromEntries(piece.takes.map((name) => [name, carried[sample]!.get(name)!]));
     const outputs = await loaded.step([{ id, tokens, inputs, wanted: Uint32Array.from(tokens.keys()) }], { signal });
+    signal?.throwIfAborted();
     loaded.close(id);
     for (const name of piece.gives) carried[sample]!.set(name, outputs[name]!);
     for (const { tap, paths } of groups) await onRows({ ...tapRows(tap, outputs, inputs), paths, sample, key: tapKey(tap) });

@@ -2,6 +2,7 @@
 
 import {
   type Backend,
+  breather,
   type CallOptions,
   elements,
   type HostTensor,
@@ -78,6 +79,7 @@ export interface CarrierOptions extends CallOptions {
 }
 
 export class Carrier {
+  readonly #breathe = breather();
   readonly #options: CarrierOptions;
   readonly #samples: readonly number[];
   /** The unchanged model. */
@@ -192,6 +194,8 @@ export class Carrier {
         return { id: ids[i]!, tokens, inputs, wanted: Uint32Array.from(tokens.keys()) };
       });
       outputs = await loaded.step(batch, { signal });
+      await this.#breathe(); // losses are computed between steps
+      signal?.throwIfAborted();
     } finally {
       for (const id of ids) loaded.close(id);
     }

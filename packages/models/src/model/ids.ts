@@ -9,12 +9,7 @@ export function tokenIds(ids: ArrayLike<number>, model: { readonly vocab: number
       hint: 'An empty text needs a start token; this tokenizer adds none.',
     });
   }
-  if (ids.length > model.contextLength) {
-    throw new LowbitError('ERR_LIMIT', `${ids.length} tokens do not fit into a context of ${model.contextLength}`, {
-      hint: 'Shorten the text, or load the model with a larger contextLength if it allows one.',
-      details: { tokens: ids.length, contextLength: model.contextLength },
-    });
-  }
+  checkLength(ids, model);
   const checked = Uint32Array.from(ids);
   for (let i = 0; i < checked.length; i++) {
     if (checked[i] === ids[i] && checked[i]! < model.vocab) continue;
@@ -24,4 +19,13 @@ export function tokenIds(ids: ArrayLike<number>, model: { readonly vocab: number
     });
   }
   return checked;
+}
+
+/** Throws ERR_LIMIT for more tokens than the context holds. */
+export function checkLength({ length }: ArrayLike<number>, { contextLength }: { readonly contextLength: number }): void {
+  if (length <= contextLength) return;
+  throw new LowbitError('ERR_LIMIT', `${length} tokens do not fit into a context of ${contextLength}`, {
+    hint: 'Shorten the text, or load the model with a larger contextLength if it allows one.',
+    details: { tokens: length, contextLength },
+  });
 }

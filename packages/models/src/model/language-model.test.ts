@@ -34,6 +34,24 @@ async function collect(stream: AsyncIterable<TokenEvent>): Promise<TokenEvent[]>
 }
 
 describe('generating', () => {
+  test('a first prompt that does not fit is refused before any weight is read', async () => {
+    const source = memoryCheckpoint(contents);
+    const read: string[] = [];
+    const watched = {
+      ...source,
+      linear: (path: string) => {
+        read.push(path);
+        return source.linear(path);
+      },
+    };
+    const options = { runtime, contextLength: 16 };
+    await expect(loadModel(watched, { ...options, firstPrompt: `${prompt} `.repeat(8) })).rejects.toThrow(code('ERR_LIMIT'));
+    expect(read).toEqual([]);
+    await using loaded = await loadModel(watched, { ...options, firstPrompt: prompt });
+    expect(read.length).toBeGreaterThan(0);
+    await expect(loaded.generate({ prompt: `${prompt} `.repeat(8) })).rejects.toThrow(code('ERR_LIMIT'));
+  });
+
   test('text, ids, usage and timings belong together', async () => {
     const result = await model.generate(greedy);
     expect(result.text).toBe(model.tokenizer.decode(result.ids));

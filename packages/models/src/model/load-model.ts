@@ -23,6 +23,7 @@ import { readPreparation } from '../images/preparation.ts';
 import { generationDefaults } from '../sampling/settings.ts';
 import { jsonFile } from '../text/files.ts';
 import { loadTokenizer } from '../text/tokenizer.ts';
+import { checkLength } from './ids.ts';
 import { LanguageModel } from './language-model.ts';
 import { loadProgram, valueOrReason } from './load-program.ts';
 import { Runner } from './runner.ts';
@@ -55,6 +56,8 @@ export interface LoadModelOptions extends CallOptions {
   readonly offloadMeta?: boolean;
   /** Most tokens of a prompt in one step, which bounds the memory of activations; default 512. */
   readonly prefillChunk?: number;
+  /** A prompt that is to come first: if it does not fit into the context, ERR_LIMIT comes before any weight is read. Nothing is generated. */
+  readonly firstPrompt?: string;
   /** Further outputs of `forward`: `hidden.0` .. `hidden.N`, `final_norm`. */
   readonly observe?: readonly string[];
 }
@@ -72,6 +75,7 @@ const OPTIONS = Object.keys({
   maxMemory: true,
   offloadMeta: true,
   prefillChunk: true,
+  firstPrompt: true,
   observe: true,
   signal: true,
   onProgress: true,
@@ -124,6 +128,8 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
       details: { modelType: config.model_type ?? null },
     });
   }
+  // Placeholders of images become more tokens, never fewer.
+  if (options.firstPrompt !== undefined && !isLowbitError(tokenizer)) checkLength(tokenizer.encode(options.firstPrompt), { contextLength });
   if (encoder && (cut || deviceMap === 'auto')) {
     throw new LowbitError(
       'ERR_BAD_ARGUMENT',

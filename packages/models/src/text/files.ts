@@ -2,6 +2,7 @@
 
 import { type Checkpoint, type JsonObject, LowbitError } from '@lowbit/core';
 import { isObject, parseJsonFile, toJson } from '@lowbit/core/layouts';
+import { plainJson } from './plain-json.ts';
 
 /** Where files come from: the part of a checkpoint that a tokenizer needs. */
 export type TextFiles = Pick<Checkpoint, 'file' | 'label'>;
@@ -36,6 +37,8 @@ export async function textFile(source: TextFiles, name: string, rules: FileRules
 export async function jsonFile(source: TextFiles, name: string, rules: FileRules): Promise<JsonObject | undefined> {
   const bytes = await bytesOf(source, name, rules);
   if (!bytes) return undefined;
+  const plain = plainJson(bytes);
+  if (plain !== undefined && typeof plain === 'object' && plain !== null && !Array.isArray(plain)) return plain as JsonObject;
   const tree = parseJsonFile(bytes, name, { code: rules.code, hint: 'The file is damaged or was not downloaded completely.' });
   if (isObject(tree)) return toJson(tree) as JsonObject;
   throw new LowbitError(rules.code, `${name} holds no JSON object`, { details: { file: name } });

@@ -92,10 +92,12 @@ export async function loadTokenizer(source: TextFiles): Promise<Tokenizer> {
       details: { file: 'tokenizer.json' },
     });
   }
-  const config = (await jsonFile(source, 'tokenizer_config.json', SMALL)) ?? {};
-  const map = (await jsonFile(source, 'special_tokens_map.json', SMALL)) ?? {};
-  const template = (await textFile(source, 'chat_template.jinja', SMALL)) ?? (await processorTemplate(source));
-  return createTokenizer(json, config, { specialTokensMap: map, chatTemplate: template });
+  const [config = {}, map = {}, template] = await Promise.all([
+    jsonFile(source, 'tokenizer_config.json', SMALL),
+    jsonFile(source, 'special_tokens_map.json', SMALL),
+    textFile(source, 'chat_template.jinja', SMALL),
+  ]);
+  return createTokenizer(json, config, { specialTokensMap: map, chatTemplate: template ?? (await processorTemplate(source)) });
 }
 
 /** Processors of images and text keep the template in a file of their own. */
