@@ -14,7 +14,7 @@ const BUDGETS: Readonly<Record<string, number>> = {
   '@lowbit/hub': 73,
   '@lowbit/hub/browser': 73,
   '@lowbit/hub/safetensors': 9.9,
-  '@lowbit/kernels-webgpu': 64,
+  '@lowbit/kernels-webgpu': 80,
   '@lowbit/models': 113,
   '@lowbit/models/allocation': 8.7,
   '@lowbit/models/json-schema': 13.6,

@@ -181,6 +181,8 @@ describe('the playground', () => {
       // The one before is let go.
       expect(await page.locator('#model-facts .model-name').count()).toBe(0);
       expect(await page.locator('#quantize').isDisabled()).toBe(true);
+      const asItIs = page.getByRole('button', { name: 'Open the chosen model as it is' });
+      expect(await asItIs.isDisabled()).toBe(true);
 
       await writeFile(join(folder, 'config.json'), '{"model_type": "llama"}');
       await writeFile(join(folder, 'model.safetensors'), 'not what it says');
@@ -191,6 +193,7 @@ describe('the playground', () => {
     }
     await page.click('#pick-example');
     await page.locator('#model-facts .model-name', { hasText: 'tiny-llama' }).waitFor();
+    expect(await page.getByRole('button', { name: 'Open the chosen model as it is' }).isDisabled()).toBe(false);
     await quantize('taken');
     await page.click('#quantize');
     await page.locator('#quantize-error', { hasText: /taken is saved already/ }).waitFor();

@@ -13,6 +13,7 @@ const app: App = {
   chosen: undefined,
   library: undefined,
   talk: (source) => chat.open(source),
+  offer: () => chat.offer(),
   refresh: () => saved.refresh(),
   replan: () => quantize.replan(),
 };

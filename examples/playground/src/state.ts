@@ -12,6 +12,8 @@ export interface App {
   talk(source: Source): Promise<void>;
   /** Reads the list of saved models again. */
   refresh(): Promise<void>;
+  /** Offers the chosen model to talk to, if there is one. */
+  offer(): void;
   /** Plans again, for another model or other settings. */
   replan(): Promise<void>;
 }

@@ -16,6 +16,7 @@ import {
   type Program,
   type QuantizedLinear,
   type QuantizedTensor,
+  type Routine,
   type Support,
   type TensorSpec,
   validateQuantized,
@@ -28,6 +29,7 @@ import { type LinearHome, WebGpuLinear } from './linear.ts';
 import { lowerProgram } from './lower.ts';
 import { deviceMemory, type TensorMemory } from './memory.ts';
 import { holdWeight } from './prepare.ts';
+import { gpuRoutines } from './routines/index.ts';
 
 /** What `webgpu()` decided. */
 export interface WebGpuSettings {
@@ -43,6 +45,7 @@ export class WebGpuBackend implements Backend {
   readonly device: Backend['device'];
   readonly kvDtype: StoredFloat;
   readonly ops = OP_NAMES;
+  readonly routines: ReadonlyMap<string, Routine>;
   readonly #machine: Machine;
   readonly #settings: WebGpuSettings;
   readonly #home: LinearHome;
@@ -58,6 +61,7 @@ export class WebGpuBackend implements Backend {
     this.device = { label: machine.label, memory: 0, features: settings.features };
     this.#holdings = new Holdings(this.name, deviceMemory(machine));
     const { owner, release } = this.#holdings;
+    this.routines = gpuRoutines({ machine, check: () => this.#check() });
     this.#home = { owner, machine, release, floats: (tensor) => this.#holdings.floats(tensor) };
   }
 

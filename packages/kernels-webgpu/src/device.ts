@@ -160,8 +160,11 @@ export class Machine {
     return { made, settled };
   }
 
-  write(buffer: GpuBuffer, offset: number, data: Uint8Array): void {
+  write(buffer: GpuBuffer, offset: number, given: Uint8Array): void {
     this.check();
+    // Memory that threads share is copied: Dawn in Node does not survive it.
+    const shared = typeof SharedArrayBuffer === 'function' && given.buffer instanceof SharedArrayBuffer;
+    const data = shared ? given.slice() : given;
     const whole = Math.floor(data.byteLength / 4) * 4;
     if (whole > 0) this.device.queue.writeBuffer(buffer, offset, data, 0, whole);
     if (whole === data.byteLength) return;

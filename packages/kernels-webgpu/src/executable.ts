@@ -110,9 +110,9 @@ export class WebGpuExecutable implements Executable {
     this.#topK = route?.op === 'route' ? route.topK : 0;
   }
 
-  /** Makes the pipelines of steps with so many rows, by domain. A step makes those that it lacks, too. */
+  /** Makes the pipelines of steps of one short sequence with so many rows, by domain. A step makes those that it lacks, too. */
   async warm(rows: readonly number[]): Promise<void> {
-    const missing = this.#plan.warm(rows);
+    const missing = this.#plan.warm({ rows, shares: [rows], keys: () => 1 });
     if (missing) await missing;
   }
 
@@ -200,9 +200,11 @@ export class WebGpuExecutable implements Executable {
       }),
       this.#limit,
     );
+    const shares = plan.shares.map(({ tokens, outputs, encoder }) => [tokens.count, outputs.count, 0, encoder.count]);
+    const keys = (share: number, cache: number): number => growth.views[share]![cache]!.rows;
     try {
       const block = stepBlock({ plan, shape: this.#lowered.shape, rows, bases, caches: growth.views });
-      await this.warm(rows);
+      await this.#plan.warm({ rows, shares, keys });
       await growth.settled;
       const room = this.#room(4 * numbers, block.byteLength, back, reads);
       if (room) await room;
@@ -224,7 +226,8 @@ export class WebGpuExecutable implements Executable {
       this.#plan.encode(pass, {
         group: this.#group!,
         rows,
-        shares: plan.shares.map(({ tokens, outputs, encoder: more }) => [tokens.count, outputs.count, 0, more.count]),
+        shares,
+        keys,
         cache: (share, cache) =>
           cache === undefined ? this.#unboundGroup : this.#caches.group(plan.shares[share]!.sequence.caches, cache),
       });

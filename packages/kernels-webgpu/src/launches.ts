@@ -28,10 +28,23 @@ export interface Launch {
   readonly weights?: readonly Place[];
   readonly x: Extent;
   readonly y: Extent;
-  /** Once for each share of a step, as many along y as it has rows in the domain; `cache`: which of the program's is bound. */
-  readonly share?: { readonly domain: number; readonly cache: number | undefined };
+  /** Once for each share of a step that is as it says. */
+  readonly share?: ShareUse;
   /** Only for so many rows of a domain. */
   readonly where?: { readonly domain: number; readonly least: number; readonly most?: number };
+}
+
+export interface ShareUse {
+  /** As many workgroups along y as there are rows in the domain, `per` of them each. */
+  readonly domain: number;
+  readonly per?: number;
+  /** Which cache of the program is bound. */
+  readonly cache: number | undefined;
+  /** Only for so many rows of the share. */
+  readonly least?: number;
+  readonly most?: number;
+  /** Only for so many rows in the cache. */
+  readonly keys?: { readonly least?: number; readonly most?: number };
 }
 
 export interface HeldPiece {

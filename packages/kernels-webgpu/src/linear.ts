@@ -181,6 +181,7 @@ class Run implements Disposable {
         group,
         rows: counts,
         shares: [],
+        keys: () => 0,
         cache: () => {
           throw new Error('a product has no cache');
         },

@@ -1,15 +1,6 @@
 // A program becomes a list of launches. Tensors keep their numbers; what launches need beside them gets numbers after those.
 
-import {
-  type ArenaTensor,
-  LowbitError,
-  type OpOf,
-  type PositionBias,
-  type Program,
-  relativeBiasTable,
-  type TensorId,
-  toFloat32,
-} from '@lowbit/core';
+import { type ArenaTensor, LowbitError, type OpOf, type Program, type TensorId } from '@lowbit/core';
 import { fuse, type Work } from './fuse.ts';
 import {
   DOMAIN,
@@ -30,10 +21,10 @@ import {
   type TensorRef,
 } from './launches.ts';
 import type { StoredFloat } from './layout.ts';
-import { type NamedRows, type Rotation, type StepShape, sectionsOf } from './step-block.ts';
-import { attentionKernel } from './wgsl/attention.ts';
+import { type AttentionSite, append, attend, rotate } from './lower-attention.ts';
+import { ProgramData } from './program-data.ts';
+import type { StepShape } from './step-block.ts';
 import { normKernel } from './wgsl/norm.ts';
-import { appendKernel, ropeKernel } from './wgsl/rope.ts';
 import { routeKernel } from './wgsl/route.ts';
 import { ROWS } from './wgsl/rows.ts';
 
@@ -66,12 +57,7 @@ class Lowering {
   readonly #settings: LowerSettings;
   readonly #launches: Launch[] = [];
   readonly #tensors: ArenaTensor[];
-  readonly #named: NamedRows[] = [];
-  readonly #rotations: Rotation[] = [];
-  /** Launches whose section of a rotation is known when all named rows are. */
-  readonly #constants: Float32Array[] = [];
-  #constantNumbers = 0;
-  readonly #constantPlaces = new Map<string, number>();
+  readonly #data: ProgramData;
   /** What was made of a tensor for products: several read the same. */
   readonly #rotated = new Map<string, Operand>();
   readonly #scratch: Scratch = (domain, width) => tensor(this.#tensors.push({ rows: domain, width }) - 1);
@@ -81,23 +67,11 @@ class Lowering {
     this.#weights = weights;
     this.#settings = settings;
     this.#tensors = program.tensors.map(({ rows, width }) => ({ rows: DOMAIN[rows], width }));
-    // Sections of rotations come after those of all named rows.
-    for (const op of program.ops) {
-      if (op.op !== 'input' && op.op !== 'inject') continue;
-      const { rows, width } = program.tensors[op.out]!;
-      this.#named.push({ op: op.op, name: op.name, rows, width });
-    }
+    this.#data = new ProgramData(program);
   }
 
   finish(): LoweredProgram {
-    const constants = new Float32Array(Math.max(4, this.#constantNumbers));
-    let at = 0;
-    for (const values of this.#constants) {
-      constants.set(values, at);
-      at += values.length;
-    }
-    const shape = { named: this.#named, rotations: this.#rotations };
-    return { tensors: this.#tensors, launches: this.#launches, constants, shape };
+    return { tensors: this.#tensors, launches: this.#launches, ...this.#data.finish() };
   }
 
   lower(work: Work): void {
@@ -109,12 +83,17 @@ class Lowering {
         this.#products(work);
         break;
       case 'attend':
-        this.#attend(work.op, work);
+        this.#launches.push(...attend(this.#site(), work.op, work));
         break;
       case 'normAdd':
         this.#norm(work.norm, work.add);
         break;
     }
+  }
+
+  #site(): AttentionSite {
+    const { kvDtype } = this.#settings;
+    return { program: this.#program, data: this.#data, tensors: this.#tensors, kvDtype, scratch: this.#scratch };
   }
 
   #domain(id: TensorId): number {
@@ -129,43 +108,8 @@ class Lowering {
     return { ref: tensor(id), domain: this.#domain(id) };
   }
 
-  #floats(key: string, values: () => Float32Array): number {
-    let place = this.#constantPlaces.get(key);
-    if (place === undefined) {
-      const made = values();
-      place = this.#constantNumbers;
-      this.#constants.push(made);
-      this.#constantNumbers += made.length;
-      this.#constantPlaces.set(key, place);
-    }
-    return place;
-  }
-
-  #constant(id: number): number {
-    return this.#floats(`constant ${id}`, () => toFloat32(this.#program.constants[id]!));
-  }
-
   #constantWidth(id: number | undefined): number {
     return id === undefined ? 0 : this.#program.constants[id]!.shape.reduce((a, b) => a * b, 1);
-  }
-
-  /** Section of named rows, by the place of their operation. */
-  #section(op: OpOf<'input' | 'inject'>): number {
-    return sectionsOf(
-      this.#named.slice(
-        0,
-        this.#named.findIndex(({ op: kind, name }) => kind === op.op && name === op.name),
-      ),
-    );
-  }
-
-  #angles(rope: number, id: TensorId): number {
-    const { rows } = this.#program.tensors[id]!;
-    const settings = this.#program.ropes[rope]!;
-    const domain = rows as Rotation['rows'];
-    let index = this.#rotations.findIndex((other) => other.rope === settings && other.rows === domain);
-    if (index < 0) index = this.#rotations.push({ rope: settings, rows: domain }) - 1;
-    return sectionsOf(this.#named) + index;
   }
 
   #op(op: Program['ops'][number]): void {
@@ -178,13 +122,13 @@ class Lowering {
         this.#launches.push(...lookUp(this.#weights[op.table]!, out, { factor: op.scale, scratch: this.#scratch, features: width }));
         return;
       case 'input':
-        push(ROWS.input(), { named: this.#section(op) });
+        push(ROWS.input(), { named: this.#data.section(op) });
         break;
       case 'inject':
-        push(ROWS.inject(), { x: tensor(op.x), named: this.#section(op) });
+        push(ROWS.inject(), { x: tensor(op.x), named: this.#data.section(op) });
         break;
       case 'positionEmbed':
-        push(ROWS.positionEmbed(), { x: tensor(op.x), table: this.#constant(op.table), offset: op.offset });
+        push(ROWS.positionEmbed(), { x: tensor(op.x), table: this.#data.constant(op.table), offset: op.offset });
         break;
       case 'norm':
         this.#norm(op);
@@ -193,13 +137,13 @@ class Lowering {
         this.#linear(op);
         break;
       case 'rope':
-        this.#rope(op);
+        this.#launches.push(rotate(this.#site(), op));
         break;
       case 'attend':
-        this.#attend(op, {});
+        this.#launches.push(...attend(this.#site(), op, {}));
         break;
       case 'remember':
-        this.#append({ k: op.k, v: op.v, cache: op.cache });
+        this.#launches.push(append(this.#site(), op));
         break;
       case 'activate':
         push(ROWS.activate(op.kind), { x: tensor(op.x) });
@@ -250,8 +194,8 @@ class Lowering {
     };
     const values = {
       ...{ x: tensor(x), out: tensor(add?.out ?? out), width, groups, eps, offset: weightOffset },
-      weight: weight === undefined ? 0 : this.#constant(weight),
-      bias: bias === undefined ? 0 : this.#constant(bias),
+      weight: weight === undefined ? 0 : this.#data.constant(weight),
+      bias: bias === undefined ? 0 : this.#data.constant(bias),
       ...(add ? this.#residual(add, out) : {}),
     };
     const kernel = normKernel({ kind, weight: place(weight), bias: place(bias), add: add !== undefined });
@@ -307,84 +251,10 @@ class Lowering {
       fused: { kind, weight: weight !== undefined, bias: bias !== undefined },
       values: {
         ...{ eps, norm_offset: weightOffset },
-        norm_weight: weight === undefined ? 0 : this.#constant(weight),
-        norm_bias: bias === undefined ? 0 : this.#constant(bias),
+        norm_weight: weight === undefined ? 0 : this.#data.constant(weight),
+        norm_bias: bias === undefined ? 0 : this.#data.constant(bias),
       },
     };
-  }
-
-  #ropeValues(name: string, { rope, heads, dim, x }: OpOf<'rope'>): Record<string, number> {
-    return { [`${name}_part`]: this.#width(x) / heads, [`${name}_dim`]: dim, [`${name}_angles`]: this.#angles(rope, x) };
-  }
-
-  #rope(op: OpOf<'rope'>): void {
-    const values = { x: tensor(op.x), out: tensor(op.out), ...this.#ropeValues('x', op) };
-    this.#launches.push(each(ropeKernel(op.style), this.#domain(op.out), this.#width(op.out), values));
-  }
-
-  /** Rows into a cache, keys rotated on the way; queries beside them. */
-  #append({
-    k,
-    v,
-    cache,
-    qRope,
-    kRope,
-  }: {
-    readonly k: TensorId;
-    readonly v: TensorId;
-    readonly cache: number;
-    readonly qRope?: OpOf<'rope'> | undefined;
-    readonly kRope?: OpOf<'rope'> | undefined;
-  }): void {
-    const pairs = (width: number): number => Math.ceil(width / 2);
-    const [kWidth, vWidth] = [this.#width(k), this.#width(v)];
-    const qWidth = qRope ? this.#width(qRope.x) : 0;
-    const domain = this.#domain(k);
-    this.#launches.push({
-      kernel: appendKernel({ dtype: this.#settings.kvDtype, q: qRope?.style, k: kRope?.style }),
-      values: {
-        ...{ k: tensor(kRope?.x ?? k), v: tensor(v), k_width: kWidth, v_width: vWidth, cache, q_pairs: pairs(qWidth) },
-        ...(qRope ? { q: tensor(qRope.x), q_out: tensor(qRope.out), q_width: qWidth, ...this.#ropeValues('q', qRope) } : {}),
-        ...(kRope ? this.#ropeValues('k', kRope) : {}),
-      },
-      x: Math.ceil((pairs(qWidth) + pairs(kWidth) + pairs(vWidth)) / 64),
-      y: 1,
-      share: { domain, cache },
-    });
-  }
-
-  #attend(
-    op: OpOf<'attend'>,
-    { q: qRope, k: kRope }: { readonly q?: OpOf<'rope'> | undefined; readonly k?: OpOf<'rope'> | undefined },
-  ): void {
-    const { q, k, v, cache, heads, kvHeads, keyDim, valueDim, scale, causal, window = 0, softcap = 0, bias, out } = op;
-    if (cache !== undefined && k !== undefined && v !== undefined) this.#append({ k, v, cache, qRope, kRope });
-    const added = this.#positionBias(bias, heads);
-    const kernel = attentionKernel({
-      ...{ keyDim, valueDim, causal, window: window > 0, softcap: softcap > 0, bias: added.kind },
-      cache: cache === undefined ? 'none' : this.#settings.kvDtype,
-    });
-    this.#launches.push({
-      kernel,
-      values: {
-        ...{ q: tensor(q), out: tensor(out), heads, kv_heads: kvHeads, scale, window, cap: softcap, bias: added.table, reach: added.reach },
-        ...(cache === undefined ? { k: tensor(k!), v: tensor(v!) } : { cache }),
-      },
-      x: heads,
-      y: 1,
-      share: { domain: this.#domain(q), cache },
-    });
-  }
-
-  #positionBias(bias: PositionBias | undefined, heads: number): { kind: 'none' | 'alibi' | 'relative'; table: number; reach: number } {
-    if (bias === undefined) return { kind: 'none', table: 0, reach: 0 };
-    if (bias.kind === 'alibi') {
-      return { kind: 'alibi', table: this.#floats(`slopes ${bias.slopes}`, () => Float32Array.from(bias.slopes)), reach: 0 };
-    }
-    const { table, buckets, maxDistance, bidirectional } = bias;
-    const key = `relative ${table} ${buckets} ${maxDistance} ${bidirectional}`;
-    const values = (): Float32Array => relativeBiasTable(toFloat32(this.#program.constants[table]!), bias, heads);
-    return { kind: 'relative', table: this.#floats(key, values), reach: maxDistance };
   }
 
   #route({ x, out, weights, topK, scoring, normalize, scale }: OpOf<'route'>): void {
@@ -399,7 +269,7 @@ class Lowering {
   #experts({ x, ids, linears, out }: OpOf<'expertLinear'>): void {
     const topK = this.#width(ids);
     for (const [i, bank] of this.#settings.banks(linears).entries()) {
-      const slots = this.#floats(`slots ${linears} ${i}`, () => bank.slots);
+      const slots = this.#data.floats(`slots ${linears} ${i}`, () => bank.slots);
       if (bank.weight.layout.out !== this.#width(out)) throw new LowbitError('ERR_BAD_ARGUMENT', 'kernels-webgpu: experts of other widths');
       const operands = { x: this.#operand(x), ids: tensor(ids), out: tensor(out), topK, scratch: this.#scratch };
       this.#launches.push(...expertProduct({ ...bank, slots }, operands));

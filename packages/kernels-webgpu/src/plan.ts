@@ -3,7 +3,7 @@
 import { type Arena, type ArenaTensor, LowbitError } from '@lowbit/core';
 import type { Machine } from './device.ts';
 import type { GpuBuffer, GpuOpaque, GpuPass } from './gpu.ts';
-import type { Extent, Launch } from './launches.ts';
+import type { Extent, Launch, ShareUse } from './launches.ts';
 import { placeLaunched } from './place.ts';
 import type { Storage } from './storage.ts';
 import { MOST_ALONG_X } from './wgsl/kernel.ts';
@@ -24,6 +24,8 @@ export interface PlanStep {
   /** Of each domain. */
   readonly rows: readonly number[];
   readonly shares: readonly ShareRows[];
+  /** Rows of a cache after the step. */
+  keys(share: number, cache: number): number;
   /** What a launch binds for a share. */
   cache(share: number, cache: number | undefined): GpuOpaque;
 }
@@ -97,15 +99,15 @@ export class LaunchPlan {
     return { bases, numbers };
   }
 
-  /** Makes the pipelines of a step with so many rows; undefined where all are there. */
-  warm(rows: readonly number[]): Promise<void> | undefined {
-    const missing = this.#ready.filter(({ pipeline, launch: { where, kernel } }) => {
-      return pipeline === undefined && (where === undefined || within(rows[where.domain]!, where)) && !this.#machine.has(kernel);
+  /** Makes the pipelines of a step; undefined where all are there. */
+  warm(step: Pick<PlanStep, 'rows' | 'shares' | 'keys'>): Promise<void> | undefined {
+    const missing = this.#ready.filter(({ pipeline, launch }) => {
+      return pipeline === undefined && !this.#machine.has(launch.kernel) && runs(launch, step);
     });
     return missing.length === 0 ? undefined : this.#machine.warm(missing.map(({ launch }) => launch.kernel));
   }
 
-  encode(pass: GpuPass, { group, rows, shares, cache }: PlanStep): void {
+  encode(pass: GpuPass, { group, rows, shares, keys, cache }: PlanStep): void {
     let bound: GpuOpaque | undefined;
     let set: GpuOpaque | undefined;
     pass.setBindGroup(0, group);
@@ -119,7 +121,7 @@ export class LaunchPlan {
       const along = extent(x, rows);
       const times = share === undefined ? 1 : shares.length;
       for (let index = 0; index < times; index++) {
-        const down = share === undefined ? extent(y, rows) : shares[index]![share.domain]!;
+        const down = share === undefined ? extent(y, rows) : shareExtent(share, shares[index]!, (of) => keys(index, of));
         if (along === 0 || down === 0) continue;
         if (set !== pipeline) pass.setPipeline(pipeline);
         set = pipeline;
@@ -142,7 +144,28 @@ function extent(value: Extent, rows: readonly number[]): number {
   return typeof value === 'number' ? value : Math.ceil(rows[value.rows]! / value.per);
 }
 
-function within(count: number, { least, most = Number.POSITIVE_INFINITY }: { readonly least: number; readonly most?: number }): boolean {
+/** Whether a step has work for a launch. */
+function runs({ where, share }: Launch, { rows, shares, keys }: Pick<PlanStep, 'rows' | 'shares' | 'keys'>): boolean {
+  if (where !== undefined && !within(rows[where.domain]!, where)) return false;
+  return share === undefined || shares.some((one, index) => shareExtent(share, one, (cache) => keys(index, cache)) > 0);
+}
+
+/** Workgroups along y for a share; none where the launch is not for such shares. */
+function shareExtent(
+  { domain, per = 1, cache, least = 1, most, keys }: ShareUse,
+  rows: ShareRows,
+  held: (cache: number) => number,
+): number {
+  const count = rows[domain]!;
+  if (!within(count, { least, ...(most === undefined ? {} : { most }) })) return 0;
+  if (keys !== undefined && cache !== undefined && !within(held(cache), keys)) return 0;
+  return Math.ceil(count / per);
+}
+
+function within(
+  count: number,
+  { least = 0, most = Number.POSITIVE_INFINITY }: { readonly least?: number; readonly most?: number },
+): boolean {
   return count >= least && count <= most;
 }
 

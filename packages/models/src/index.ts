@@ -40,7 +40,8 @@ export {
 } from './evaluate/sensitivity.ts';
 export { type WeightImportanceOptions, weightImportance } from './evaluate/weight-importance.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
-export { type DecodeImageOptions, decodeImage } from './images/decode.ts';
+export type { DecodeImageOptions } from './images/decode.ts';
+export { decodeImage } from './images/decode-image.ts';
 export type { ImageInput, ImagePixels, RgbImage } from './images/image.ts';
 export { type ResizeFilter, type ResizeWindow, resize as resizeImage } from './images/resize.ts';
 export type { BatchEvent, BatchRequest } from './model/batch.ts';

@@ -9,7 +9,7 @@ import { bytesText } from '../text.ts';
 
 const EXAMPLE = 'It was a fine morning, and';
 
-export function createChat(app: App): { open(source: Source): Promise<void> } {
+export function createChat(app: App): { open(source: Source): Promise<void>; offer(): void } {
   const head = find('chat-head');
   const transcript = find('transcript');
   const composer = find<HTMLFormElement>('composer');
@@ -20,6 +20,7 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
   const stats = find('chat-stats');
   const bar = find<HTMLProgressElement>('load-bar');
   const error = find('chat-error');
+  const asItIs = button('Open the chosen model as it is', {}, () => app.chosen && open(app.chosen.source));
   let model: Loaded | undefined;
   let messages: Message[] = [];
   let running: AbortController | undefined;
@@ -35,9 +36,14 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
     transcript.replaceChildren();
     head.replaceChildren(
       html('p', { class: 'hint' }, 'No model is open. Open a saved one, or the chosen one as it is, to compare.'),
-      button('Open the chosen model as it is', {}, () => app.chosen && open(app.chosen.source)),
+      asItIs,
     );
+    offer();
     stats.textContent = said;
+  }
+
+  function offer(): void {
+    asItIs.disabled = app.chosen === undefined;
   }
 
   async function open(source: Source): Promise<void> {
@@ -160,6 +166,8 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
           if (said) (said.closest('.message') ?? said).remove();
           prompt.value = typed;
         }
+        // The worker has let go of a GPU that was lost, and of the model on it.
+        if (problem instanceof CallError && problem.code === 'ERR_DEVICE') showClosed('');
         showError(error, problem instanceof CallError && problem.code === 'ERR_LIMIT' ? tooLong(problem, before > 0) : problem);
       }
     } finally {
@@ -226,5 +234,5 @@ export function createChat(app: App): { open(source: Source): Promise<void> } {
     stats.textContent = `${reasons[finishReason]}: ${tokens} tokens, ${speed.toFixed(1)} tokens/s. Holds ${bytesText(memory.weights)} of weights, ${bytesText(memory.kvCache)} of keys and values.`;
   }
 
-  return { open };
+  return { open, offer };
 }

@@ -22,11 +22,13 @@ export function createModelPicker(app: App): { choose(source: Source): Promise<v
       app.chosen = { source, facts: await app.call('open', { source }) };
       showFacts(facts, app.chosen.facts);
       find('pick-example').hidden = source.kind === 'example';
+      app.offer();
       announce(`Model ${app.chosen.facts.label} is chosen.`);
       await app.replan();
     } catch (problem) {
       // The one before is let go: what stands below a bad file must not be about another one.
       app.chosen = undefined;
+      app.offer();
       facts.replaceChildren();
       find('pick-example').hidden = false;
       await app.replan();

@@ -1,6 +1,6 @@
 // The calls of the page. One model is chosen, and one is open for texts, at a time.
 
-import { byteLength, createRuntime, elementCount, type Format, type Runtime } from '@lowbit/core';
+import { byteLength, createRuntime, elementCount, type Format, isLowbitError, LowbitError, type Runtime } from '@lowbit/core';
 import { planQuantization, quantizeCheckpoint, type StoredCheckpoint } from '@lowbit/hub';
 import { defaultAdapters, estimateMemory, type LanguageModel, loadModel, type PromptCache } from '@lowbit/models';
 import { backends } from '../backends.ts';
@@ -31,10 +31,12 @@ function getRuntime(): Promise<Runtime> {
 export const handlers: Handlers = {
   open({ source }, { signal }) {
     return choosing(async () => {
-      const checkpoint = await openSource(source, signal);
+      // The one before is let go, also where this one turns out to be none.
       const before = chosen;
-      chosen = checkpoint;
+      chosen = undefined;
       await before?.[Symbol.asyncDispose]();
+      const checkpoint = await openSource(source, signal);
+      chosen = checkpoint;
       return describe(source, checkpoint);
     }, signal);
   },
@@ -116,7 +118,7 @@ export const handlers: Handlers = {
       promptCache,
       signal,
     });
-    for await (const { text, result } of stream) {
+    for await (const { text, result } of afresh(stream)) {
       if (text !== '') report({ kind: 'text', text });
       if (!result) await messagesArrive();
       else {
@@ -137,6 +139,21 @@ export const handlers: Handlers = {
     return opening(close, signal);
   },
 };
+
+/** What `steps` gives. A GPU that is lost in the middle is let go with what was on it: the next model is opened on another device. */
+async function* afresh<T>(steps: AsyncIterable<T>): AsyncGenerator<T> {
+  try {
+    yield* steps;
+  } catch (error) {
+    if (!isLowbitError(error, 'ERR_DEVICE')) throw error;
+    const lost = runtime;
+    open = undefined;
+    runtime = undefined;
+    await (await lost)?.[Symbol.asyncDispose]();
+    const hint = 'The model was closed. Open it again: it starts afresh, without the GPU if that is gone.';
+    throw new LowbitError('ERR_DEVICE', error.message, { hint, cause: error });
+  }
+}
 
 async function load(source: Source, { signal, report }: Context): Promise<Calls['load'][1]> {
   await close();

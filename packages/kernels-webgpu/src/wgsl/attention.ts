@@ -1,10 +1,14 @@
 // Attention of the rows of one share. A workgroup a row and a head: keys 64 at a time, an invocation a key for the scores, a channel for the sums; what
 // was summed before is scaled down when a larger score comes (arXiv:1805.02867), so nothing is as long as the sequence.
+//
+// Split, the keys of a row and head are shared out to several workgroups, and what they find is merged: a single row of a long sequence keeps more of a GPU busy.
 
 import type { StoredFloat } from '../layout.ts';
 import { CACHE_WORDS, type FieldType, type Kernel, kernel, reductions, SHARE_WORDS, STEP } from './kernel.ts';
 
 const SIZE = 64;
+/** Up to so many rows of a step, from so many keys on, keys are shared out in so many parts (of whole tiles: fewer where there are few keys). */
+export const SPLIT = { rows: 4, keys: 512, parts: 16 } as const;
 
 export interface AttentionOptions {
   readonly keyDim: number;
@@ -15,10 +19,12 @@ export interface AttentionOptions {
   readonly window: boolean;
   readonly softcap: boolean;
   readonly bias: 'none' | 'alibi' | 'relative';
+  /** Parts of the keys, to be merged; default false. */
+  readonly split?: boolean;
 }
 
 /** `name(from, i)`: number i of what begins at word `from`. */
-function reader(dtype: AttentionOptions['cache']): string {
+export function cacheReader(dtype: AttentionOptions['cache']): string {
   const value = {
     none: 'arena[start + i]',
     f32: 'bitcast<f32>(kv[start + i])',
@@ -28,15 +34,19 @@ function reader(dtype: AttentionOptions['cache']): string {
   return `fn stored(start: u32, i: u32) -> f32 { return ${value}; }`;
 }
 
-export function attentionKernel(options: AttentionOptions): Kernel {
-  const { keyDim, valueDim, cache, causal, window, softcap, bias } = options;
+/** Of `P`. */
+export function attentionFields({ cache, window, softcap, bias }: AttentionOptions): Record<string, FieldType> {
   const fields: Record<string, FieldType> = { q: 'u32', out: 'u32', heads: 'u32', kv_heads: 'u32', scale: 'f32' };
   if (cache === 'none') Object.assign(fields, { k: 'u32', v: 'u32' });
   else Object.assign(fields, { cache: 'u32' });
   if (window) fields.window = 'u32';
   if (softcap) fields.cap = 'f32';
   if (bias !== 'none') Object.assign(fields, { bias: 'u32', reach: 'u32' });
-  const channels = Math.ceil(valueDim / SIZE);
+  return fields;
+}
+
+/** Where the keys and values of a share are, and how many. */
+export function keyPlaces({ keyDim, valueDim, cache }: AttentionOptions): string {
   const words = (width: string): string => (cache === 'f16' || cache === 'bf16' ? `((${width} + 1u) / 2u)` : width);
   const places =
     cache === 'none'
@@ -51,30 +61,51 @@ export function attentionKernel(options: AttentionOptions): Kernel {
   let first_position = 0u;
   let keys = 0u;
   let values = step[view + 2u] * k_words;`;
+  return `
+  let domain = P.q >> 29u;
+  let share = step[${STEP.shares}u] + which.x * ${SHARE_WORDS}u;
+  let kv_head = head * P.kv_heads / P.heads;
+  let k_words = ${words(`(P.kv_heads * ${keyDim}u)`)};
+  let v_words = ${words(`(P.kv_heads * ${valueDim}u)`)};${places}`;
+}
+
+/** For names of kernels. */
+export function attentionName({ keyDim, valueDim, cache, causal, window, softcap, bias }: AttentionOptions): string {
+  return `${keyDim} ${valueDim} ${cache}${causal ? ' causal' : ''}${window ? ' window' : ''}${softcap ? ' softcap' : ''} bias ${bias}`;
+}
+
+export function attentionKernel(options: AttentionOptions): Kernel {
+  const { keyDim, valueDim, cache, causal, window, softcap, bias, split = false } = options;
+  const parts = SPLIT.parts;
+  const fields = attentionFields(options);
+  if (split) fields.parts = 'u32';
+  const channels = Math.ceil(valueDim / SIZE);
   const channel = (body: (n: number) => string): string => Array.from({ length: channels }, (_, n) => body(n)).join('\n');
   return kernel({
-    name: `attention ${keyDim} ${valueDim} ${cache}${causal ? ' causal' : ''}${window ? ' window' : ''}${softcap ? ' softcap' : ''} bias ${bias}`,
+    name: `attention${split ? ' split' : ''} ${attentionName(options)}`,
     fields,
     cache: true,
     size: SIZE,
-    declarations: `${reader(cache)}
+    declarations: `${cacheReader(cache)}
 ${reductions(SIZE)}
 var<workgroup> query: array<f32, ${keyDim}>;
 var<workgroup> shares: array<f32, ${SIZE}>;`,
     body: `
-  let head = wid.x;
-  let domain = P.q >> 29u;
-  let share = step[${STEP.shares}u] + which.x * ${SHARE_WORDS}u;
+  let head = ${split ? `wx / ${parts}u` : 'wid.x'};${keyPlaces(options)}
   let row = step[share + domain] + wid.y;
   let position = step[step[${STEP.positions}u + domain] + row];
-  let kv_head = head * P.kv_heads / P.heads;
-  let k_words = ${words(`(P.kv_heads * ${keyDim}u)`)};
-  let v_words = ${words(`(P.kv_heads * ${valueDim}u)`)};
-${places}
   // Positions of keys count from \`first_position\`.
   let mine = position - min(position, first_position);
-  let end = ${causal ? 'min(count, mine + 1u)' : 'count'};
-  let begin = ${window ? 'select(0u, mine + 1u - P.window, mine + 1u > P.window)' : '0u'};
+  let ${split ? 'last' : 'end'} = ${causal ? 'min(count, mine + 1u)' : 'count'};
+  let ${split ? 'first' : 'begin'} = ${window ? 'select(0u, mine + 1u - P.window, mine + 1u > P.window)' : '0u'};${
+    split
+      ? `
+  let part = wx % ${parts}u;
+  let stretch = ((last - min(first, last)) / ${parts}u + ${SIZE}u) / ${SIZE}u * ${SIZE}u;
+  let begin = first + part * stretch;
+  let end = min(last, begin + stretch);`
+      : ''
+  }
   for (var i = lid; i < ${keyDim}u; i += ${SIZE}u) { query[i] = arena[at(P.q) + (row * P.heads + head) * ${keyDim}u + i] * P.scale; }
 ${channel((n) => `  var sum${n} = 0.0;`)}
   var largest = -3.0e38;
@@ -106,7 +137,43 @@ ${channel(
 )}
     workgroupBarrier();
   }
-  let out = at(P.out) + (row * P.heads + head) * ${valueDim}u;
-${channel((n) => `  if (lid + ${n * SIZE}u < ${valueDim}u) { arena[out + lid + ${n * SIZE}u] = select(0.0, sum${n} / total, begin < end); }`)}`,
+${
+  split
+    ? `  let to = at(P.parts) + ((row * P.heads + head) * ${parts}u + part) * ${valueDim + 2}u;
+  if (lid == 0u) {
+    arena[to] = largest;
+    arena[to + 1u] = total;
+  }
+${channel((n) => `  if (lid + ${n * SIZE}u < ${valueDim}u) { arena[to + 2u + lid + ${n * SIZE}u] = sum${n}; }`)}`
+    : `  let out = at(P.out) + (row * P.heads + head) * ${valueDim}u;
+${channel((n) => `  if (lid + ${n * SIZE}u < ${valueDim}u) { arena[out + lid + ${n * SIZE}u] = select(0.0, sum${n} / total, begin < end); }`)}`
+}`,
+  });
+}
+
+/** What the parts of a row and head found, brought together. A workgroup a row and a head. */
+export function mergeKernel(valueDim: number): Kernel {
+  const { parts } = SPLIT;
+  return kernel({
+    name: `attention merge ${valueDim}`,
+    fields: { out: 'u32', heads: 'u32', parts: 'u32' },
+    cache: true,
+    size: SIZE,
+    declarations: `var<workgroup> factors: array<f32, ${parts}>;`,
+    body: `
+  let domain = P.out >> 29u;
+  let row = step[step[${STEP.shares}u] + which.x * ${SHARE_WORDS}u + domain] + wid.y;
+  let first = at(P.parts) + (row * P.heads + wid.x) * ${parts * (valueDim + 2)}u;
+  var largest = -3.0e38;
+  for (var p = 0u; p < ${parts}u; p++) { largest = max(largest, arena[first + p * ${valueDim + 2}u]); }
+  if (lid < ${parts}u) { factors[lid] = exp(arena[first + lid * ${valueDim + 2}u] - largest); }
+  workgroupBarrier();
+  var total = 0.0;
+  for (var p = 0u; p < ${parts}u; p++) { total += factors[p] * arena[first + p * ${valueDim + 2}u + 1u]; }
+  for (var c = lid; c < ${valueDim}u; c += ${SIZE}u) {
+    var sum = 0.0;
+    for (var p = 0u; p < ${parts}u; p++) { sum += factors[p] * arena[first + p * ${valueDim + 2}u + 2u + c]; }
+    arena[at(P.out) + (row * P.heads + wid.x) * ${valueDim}u + c] = select(0.0, sum / total, total > 0.0);
+  }`,
   });
 }

@@ -1,6 +1,6 @@
-// From an image to the numbers a tower takes, and from those to its rows.
+// From an image to the numbers a tower takes. Loaded when there is an image: `sight.ts` imports it then.
 
-import { elementCount, float32Tensor, type HostTensor, type ImageDescription, LowbitError, toFloat32 } from '@lowbit/core';
+import { elementCount, float32Tensor, type HostTensor, type ImageDescription, LowbitError } from '@lowbit/core';
 import { decodeImage } from './decode.ts';
 import { type ImageInput, isTensor, type RgbImage, rgbOf } from './image.ts';
 import type { ImagePreparation } from './preparation.ts';
@@ -102,25 +102,4 @@ export function normalized({ width, height, data }: RgbImage, { rescale, normali
     for (let i = 0, at = channel * width * height; i < width * height; i++) pixels[at++] = values[data[3 * i + channel]!]!;
   }
   return float32Tensor([3, height, width], pixels);
-}
-
-/** Rows of a convolution over patches whose stride is their size, after a row of zeros where there is a class token: the input `patches` of a tower. */
-export function patchRows(pixels: HostTensor, { channels, height, width, patch, prefix }: ImageDescription): HostTensor {
-  const values = toFloat32(pixels);
-  const across = width / patch;
-  const rows = prefix + (height / patch) * across;
-  const length = channels * patch ** 2;
-  const out = new Float32Array(rows * length);
-  let at = prefix * length;
-  for (let tile = 0; tile < rows - prefix; tile++) {
-    const [top, left] = [Math.floor(tile / across) * patch, (tile % across) * patch];
-    for (let channel = 0; channel < channels; channel++) {
-      for (let y = 0; y < patch; y++) {
-        const from = (channel * height + top + y) * width + left;
-        out.set(values.subarray(from, from + patch), at);
-        at += patch;
-      }
-    }
-  }
-  return float32Tensor([rows, length], out);
 }

@@ -2,8 +2,8 @@
 
 import { type HostTensor, type ImageDescription, isLowbitError, LowbitError, type StepOutputs } from '@lowbit/core';
 import type { ImageInput } from '../images/image.ts';
+import { patchRows } from '../images/patch-rows.ts';
 import type { ImagePreparation } from '../images/preparation.ts';
-import { patchRows, prepareImage } from '../images/prepare.ts';
 import type { Runner } from './runner.ts';
 
 /** A tower that is loaded. */
@@ -93,6 +93,9 @@ export async function prepareImages(
     if (isLowbitError(preparation)) throw preparation;
     return preparation;
   };
+  if (inputs.length === 0) return [];
+  // Decoders and filters are a chunk of their own: pages that show no images do not load them.
+  const { prepareImage } = await import('../images/prepare.ts');
   const prepared: HostTensor[] = [];
   for (const input of inputs) {
     signal?.throwIfAborted();

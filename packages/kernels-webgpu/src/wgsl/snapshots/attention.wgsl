@@ -72,8 +72,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let head = wid.x;
   let domain = P.q >> 29u;
   let share = step[17u] + which.x * 12u;
-  let row = step[share + domain] + wid.y;
-  let position = step[step[24u + domain] + row];
   let kv_head = head * P.kv_heads / P.heads;
   let k_words = (((P.kv_heads * 64u) + 1u) / 2u);
   let v_words = (((P.kv_heads * 64u) + 1u) / 2u);
@@ -82,6 +80,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let first_position = 0u;
   let keys = 0u;
   let values = step[view + 2u] * k_words;
+  let row = step[share + domain] + wid.y;
+  let position = step[step[24u + domain] + row];
   // Positions of keys count from `first_position`.
   let mine = position - min(position, first_position);
   let end = min(count, mine + 1u);
