@@ -1,10 +1,11 @@
 // `lowbit compare`: what a model lost against the one that it was made from.
 
+import { basename } from 'node:path';
 import { bitsPerWeight, formatLabel } from '@lowbit/core';
 import { type LinearError, loadTokenizer } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError, withHint } from '../errors.ts';
-import { readJsonFile, readTextFile } from '../files.ts';
+import { checkWritable, readJsonFile, readTextFile, writeTextFile } from '../files.ts';
 import { parseIds } from '../ids-file.ts';
 import { compareLinears, compareModels, type ModelComparison } from '../measure.ts';
 import { openModelFolder } from '../open.ts';
@@ -21,6 +22,7 @@ export interface CompareOptions extends CommonOptions, BackendFlags {
   readonly ctx?: number;
   readonly stride?: number;
   readonly layers?: boolean;
+  readonly out?: string;
 }
 
 /** Size of one of the two folders. */
@@ -43,6 +45,8 @@ export interface ComparedLinear extends Omit<LinearError, 'format'> {
 /** What `lowbit compare --json` prints. */
 export interface CompareReport extends ModelComparison {
   readonly size: { readonly model: ComparedSize; readonly reference: ComparedSize };
+  /** Name of the file of text or ids. */
+  readonly text: string;
   /** With `--layers`: those that are not stored as in the reference. */
   readonly linears?: readonly ComparedLinear[];
   readonly ms: number;
@@ -63,6 +67,7 @@ export async function compareCommand(path: string, reference: string, options: C
     );
   }
   checkBackendFlags(options);
+  await checkWritable(options.out, '--out');
   // Read first: a wrong file should not cost loading models.
   const file: TextFile =
     data === undefined ? { ids: parseIds(await readJsonFile(ids!, '--ids'), ids!) } : { text: await readTextFile(data, '--data') };
@@ -82,11 +87,13 @@ export async function compareCommand(path: string, reference: string, options: C
   const report: CompareReport = {
     ...measured,
     size: { model, reference: original },
+    text: basename((data ?? ids)!),
     ...(linears ? { linears } : {}),
     ms: performance.now() - started,
     backend: place.used(),
   };
   progress.clear();
+  if (options.out !== undefined) await writeTextFile(options.out, `${JSON.stringify(report, null, 2)}\n`, '--out');
   await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
 }
 

@@ -44,8 +44,9 @@ import {
   sensitivityFrom,
 } from './allocation.ts';
 import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
+import { preparePush, pushedText, type QuantizePushFlags } from './quantize-push.ts';
 
-export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'> {
+export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'>, QuantizePushFlags {
   readonly out?: string;
   readonly method: MethodName;
   readonly bits?: Bits;
@@ -81,17 +82,16 @@ const MOST_DEFAULT_THREADS = 8;
 export async function quantizeCommand(dir: string, flags: QuantizeOptions, context: Context): Promise<void> {
   const options = withPreset(flags);
   const {
-    out,
     dryRun = false,
     maxMemory,
     threads = Math.min(MOST_DEFAULT_THREADS, availableThreads()),
     resume = false,
     overwrite = false,
   } = options;
-  if (out === undefined && !dryRun) {
+  if (options.out === undefined && options.push === undefined && !dryRun) {
     throw new UsageError(
       'quantize needs an output folder',
-      'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
+      'Name a new one with --out DIR, a repository with --push ORG/NAME, or pass --dry-run to see what would be written.',
     );
   }
   checkFlags(options);
@@ -112,6 +112,8 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   }
   checkSettings(options, settings);
   // Read first: a wrong file should not cost the work before.
+  const pushing = await preparePush(options, context);
+  const out = pushing?.out ?? options.out;
   const source = await sourceOf(options.importance);
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
   await checkWritable(options.saveSensitivity, '--save-sensitivity');
@@ -154,9 +156,10 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     noteFilled(plan, context);
     noteByName(plan, context);
     noteCopy(plan, context);
+    const preview = await pushing?.preview(plan);
     await (context.json
-      ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown })
-      : context.print(`${above}${renderPlan(plan, context)}\n`));
+      ? context.emit({ dryRun: true, ...plan, totalBytes: total(plan), ...shown, ...(preview ? { push: preview.json } : {}) })
+      : context.print(`${above}${preview ? `${preview.text}\n` : ''}${renderPlan(plan, context)}\n`));
     return;
   }
   const routines = new Set<string>();
@@ -175,6 +178,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const told = found!.report;
   noteImportance(told, context);
   const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
+  const pushed = await pushing?.finish(report);
   progress.clear();
   noteFilled(report, context);
   noteByName(report, context);
@@ -188,12 +192,18 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       totalBytes: total(report),
       ...shown,
       ...(measured ? { measured } : {}),
+      ...(pushed ? { pushed } : {}),
       backend,
     });
     return;
   }
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
-  await context.print(`${above}${below}${renderReport({ ...report, importance: told }, { ...options, out, threads, backend }, context)}\n`);
+  const rendered = renderReport(
+    { ...report, importance: told },
+    { ...options, out, kept: options.out !== undefined, threads, backend },
+    context,
+  );
+  await context.print(`${above}${below}${rendered}\n${pushed ? `\n${pushedText(pushed, options.out, context)}\n` : ''}`);
 }
 
 /** HIGGS fills rows up to multiples of what it rotates at once: a fifth more bits than its codes and scales need are worth a word. */
@@ -330,13 +340,19 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
 
 interface ReportSettings {
   readonly out: string;
+  /** False where the folder was removed after a push. */
+  readonly kept: boolean;
   readonly preset?: PresetName;
   readonly solver?: Solver;
   readonly threads: number;
   readonly backend: BackendUse & { readonly routines: readonly string[] };
 }
 
-function renderReport(report: QuantizeModelReport, { out, preset, solver, threads, backend }: ReportSettings, { bold }: Context): string {
+function renderReport(
+  report: QuantizeModelReport,
+  { out, kept, preset, solver, threads, backend }: ReportSettings,
+  { bold }: Context,
+): string {
   const { summary, weightError } = report;
   const facts: [string, string][] = [
     ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
@@ -357,7 +373,8 @@ function renderReport(report: QuantizeModelReport, { out, preset, solver, thread
   // A model with NaN in it gives NaN.
   const runs = hasTokenizer && !report.linears.some(({ nonFinite = 0 }) => nonFinite > 0);
   const next = runs ? `lowbit generate ${quoted(out)} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}`;
-  return [`Wrote ${bold(plain(report.out))}`, pairs(facts), loads(report, bold), `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
+  const wrote = kept ? `Wrote ${bold(plain(report.out))}` : `Quantized ${bold(plain(report.source))}`;
+  return [wrote, pairs(facts), loads(report, bold), kept && `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
 }
 
 function importanceText({ from, tokens, estimated }: ImportanceReport): string {
