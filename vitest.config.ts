@@ -31,7 +31,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'unit', include: ['packages/*/src/**/*.test.ts', 'tools/**/*.test.mjs'], testTimeout: 20_000 },
+        test: { name: 'unit', include: ['packages/*/src/**/*.test.ts', 'tools/**/*.test.mjs', 'fuzz/*.test.ts'], testTimeout: 20_000 },
       },
       {
         extends: true,

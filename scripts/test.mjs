@@ -1,5 +1,5 @@
 // @ts-check
-// `npm test`: install, build, layers, lint, types and every test; further arguments go to vitest.
+// `npm test`: install, build, layers, lint, unused code, types and every test; further arguments go to vitest.
 // The last line is always `N passed, N failed, N skipped`, where a failed step other than the tests counts as one failure.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -45,6 +45,7 @@ if (step('install', install)) {
   step('layers', () => run('node', ['tools/check-layers.mjs']));
   const colors = process.stdout.isTTY ? 'force' : 'off';
   step('lint', () => run('biome', ['ci', '--error-on-warnings', `--colors=${colors}`, '.']));
+  step('unused', () => run('knip', ['--no-progress']));
   step(
     'types',
     () => run('tsc', ['--noEmit']) && run('tsc', ['--noEmit', '-p', 'tools']) && run('tsc', ['--noEmit', '-p', 'tsconfig.browser.json']),

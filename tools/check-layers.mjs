@@ -22,7 +22,7 @@ const maxLines = 700;
 /** Directories under packages/ that put the libraries together, and may therefore use all of them. */
 const assemblies = new Set(['cli', 'server']);
 /** Directories of ordinary code outside of packages/. */
-const otherRoots = ['tools', 'scripts', 'e2e', 'examples', 'bench'];
+const otherRoots = ['tools', 'scripts', 'e2e', 'examples', 'bench', 'fuzz'];
 const skipped = new Set(['node_modules', 'dist', 'coverage', 'fixtures', 'data', '.turbo']);
 /** @type {readonly DependencyField[]} */
 const runtimeFields = ['dependencies', 'peerDependencies', 'optionalDependencies'];

@@ -49,7 +49,7 @@ export async function launchBrowser(): Promise<TestBrowser> {
 }
 
 /** Scripts and workers from this server only, no eval, no inline script or style, no other host. */
-export const STRICT_CSP: string =
+const STRICT_CSP: string =
   "default-src 'self'; script-src 'self'; style-src 'self'; worker-src 'self'; connect-src 'self'; img-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
 
 const TYPES: Readonly<Record<string, string>> = {

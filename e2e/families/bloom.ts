@@ -11,7 +11,7 @@ export interface BloomConfig {
 }
 
 /** Of the power of two below the number of heads; the rest are every other one of the power above. */
-export function alibiSlopes(heads: number): number[] {
+function alibiSlopes(heads: number): number[] {
   const power = 2 ** Math.floor(Math.log2(heads));
   const series = (count: number): number[] => Array.from({ length: count }, (_, i) => 2 ** ((-8 * (i + 1)) / count));
   const between = series(2 * power).filter((_, i) => i % 2 === 0);

@@ -1,6 +1,6 @@
 // What users install: from a registry, into blank projects, exactly what they named. Each is type-checked and run in every runtime that there is.
 
-import { existsSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,6 +26,16 @@ afterAll(() => registry?.stop());
 /** Bytes of a folder. */
 const bytes = (path: string): number =>
   statSync(path).isDirectory() ? readdirSync(path).reduce((sum, name) => sum + bytes(join(path, name)), 0) : statSync(path).size;
+
+/** Everything below a folder with its size and when it was last written. */
+function state(path: string): string[] {
+  return readdirSync(path, { recursive: true, encoding: 'utf8' })
+    .sort()
+    .map((name) => {
+      const { size, mtimeMs, ctimeMs } = lstatSync(join(path, name));
+      return `${name} ${size} ${mtimeMs} ${ctimeMs}`;
+    });
+}
 
 /** All packages below node_modules, by name. */
 function installed(project: string): string[] {
@@ -135,6 +145,7 @@ describe('lowbit', () => {
     registryOnly(context);
     const bin = join(project, 'node_modules/.bin/lowbit');
     const out = join(project, 'tiny-hqq4');
+    const before = state(join(project, 'node_modules'));
     // Nothing on the PATH; and where the system lets us, no network at all.
     const env = { PATH: '/nowhere', HOME: project };
     const alone = run('/usr/bin/unshare', ['-rn', '/bin/true'], project, env).status === 0 ? ['/usr/bin/unshare', '-rn'] : [];
@@ -143,6 +154,8 @@ describe('lowbit', () => {
     expect(readdirSync(out)).toContain('model.safetensors');
     const said = must(command!, [...args, 'generate', out, '-p', 'It was', '--max-tokens', '4', '--backend', 'reference'], project, env);
     expect(said).toContain('4 tokens');
+    // Nothing is written there, so it may be read-only.
+    expect(state(join(project, 'node_modules'))).toEqual(before);
     const { status, output } = run('npx', ['--no-install', 'lowbit', '--version'], project);
     expect([status, output.trim()]).toEqual([0, JSON.parse(readFileSync(join(root, 'packages/cli/package.json'), 'utf8')).version]);
   });

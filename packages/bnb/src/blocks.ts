@@ -10,7 +10,7 @@ export const LEAST_ABSMAX: number = Math.fround(1e-38);
 export type ShortBlock = 'divide' | 'multiply';
 
 /** The largest magnitude of values[from, to), NaN if one is NaN. */
-export function largestMagnitude(values: Float32Array, from: number, to: number): number {
+function largestMagnitude(values: Float32Array, from: number, to: number): number {
   let largest = 0;
   let i = from;
   for (; i + 3 < to; i += 4) {

@@ -9,7 +9,7 @@ import type { ErrorSums } from './blocks.ts';
 import { HALF_ROUNDERS, TO_INTEGER } from './half.ts';
 
 /** 1 / 127 as a reader has it. */
-export const STEP: number = Math.fround(1 / 127);
+const STEP: number = Math.fround(1 / 127);
 
 /** Bits below the point: the square of half a code, times 4, is below 2^31. */
 const FRACTION = 15;

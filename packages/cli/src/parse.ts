@@ -17,7 +17,7 @@ export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSetting
 };
 
 /** Bits per code that HQQ has; HIGGS has 4, 3 and 2 of them. */
-export const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
+const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
 export type Bits = (typeof BITS)[number];
 
 /** Float dtypes that `--dtype` and `--compute-dtype` take. */
@@ -28,7 +28,7 @@ export type FloatDType = (typeof DTYPES)[number];
 export type Group = number | 'none';
 
 /** What `--p` takes: weights that share a code. */
-export const DIMENSIONS = ['2', '1'] as const;
+const DIMENSIONS = ['2', '1'] as const;
 export type Dimension = 1 | 2;
 
 /** Solvers that `--solver` takes; rules also take `ls` for the last. */

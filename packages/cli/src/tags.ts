@@ -49,7 +49,7 @@ export function tagRows(linears: Iterable<TaggedLinear>, codecs?: readonly Forma
 }
 
 /** Bytes of all parts of a weight in a format. */
-export function formatBytes(format: Format, shape: Matrix, codecs?: readonly FormatCodec[]): number {
+function formatBytes(format: Format, shape: Matrix, codecs?: readonly FormatCodec[]): number {
   const specs = Object.values(codecFor(format, codecs).parts(format, shape));
   return specs.reduce((sum, spec) => sum + byteLength(spec), 0);
 }

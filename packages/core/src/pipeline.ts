@@ -268,7 +268,7 @@ async function quantizeLinear(
  * Reads a weight of a source piece by piece, widened to f32 and, unless asked not to, checked for NaN and infinity. It begins at flat element `first` of the
  * tensor, by default 0.
  */
-export function sourceReader(
+function sourceReader(
   source: TensorSource,
   name: string,
   shape: readonly [number, number],

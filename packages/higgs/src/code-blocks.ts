@@ -46,7 +46,7 @@ export interface CodedRun {
 const searches = new Map<string, NearestSearch>();
 
 /** The fast search of a grid, made once a thread. */
-export function nearestSearch(grid: Grid): NearestSearch {
+function nearestSearch(grid: Grid): NearestSearch {
   const name = `${grid.bits}-${grid.dim}`;
   let search = searches.get(name);
   if (!search) {

@@ -47,7 +47,7 @@ export function minMaxGrid(block: GroupBlock, rules: MinMaxRules, inverse: Float
 /** 1.5 * 2^52: adding and subtracting it rounds a double of magnitude below 2^51 to an integer, ties to even. */
 export const ROUND = 6755399441055744;
 
-export function roundHalfEven(x: number): number {
+function roundHalfEven(x: number): number {
   return x + ROUND - ROUND;
 }
 

@@ -9,7 +9,7 @@ import { type GroupBlock, type MinMaxRules, minMaxGrid } from './grid.ts';
 import { tileWeights, type WeighedTile } from './importance.ts';
 import { type Fit, fitBlock } from './solvers/least-squares.ts';
 import { proximalStep } from './solvers/proximal-step.ts';
-import { searchBlock } from './solvers/scale-search.ts';
+import { searchBlock } from './solvers/search-block.ts';
 import type { PackedTile } from './tiles.ts';
 
 /** Parameters of a routine: plain data. */
@@ -42,7 +42,7 @@ function floats(values: Float32Array): HostTensor {
   return hostTensor('f32', [values.length], values);
 }
 
-export const ROUTINES = {
+const ROUTINES = {
   /** Weights -> inverse scale, zero: f32 [groups]. A backend's gives an inverse scale of NaN where a group has NaN or infinity; here there are none. */
   'hqq.min-max': ([weights]: readonly HostTensor[], rules: MinMaxRules) => {
     const block = blockOf(weights!);

@@ -19,7 +19,7 @@ import { openLayer } from './layer.ts';
 import { type HqqBits, type HqqOptions, settings } from './options.ts';
 import type { HqqSolver, SolverName } from './solver-options.ts';
 import { solveHqq } from './solvers/hqq.ts';
-import { searchBlock } from './solvers/scale-search.ts';
+import { searchBlock } from './solvers/search-block.ts';
 
 interface Case {
   name: string;

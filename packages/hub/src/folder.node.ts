@@ -37,7 +37,7 @@ export async function openFolder(dir: string): Promise<Folder> {
  * Absolute path of a file inside the folder, or undefined if it does not exist. Throws ERR_BAD_CHECKPOINT for names with `..`, absolute names
  * and links out of the folder (`from` says who named it).
  */
-export async function resolveInside(folder: Folder, name: string, from: string): Promise<string | undefined> {
+async function resolveInside(folder: Folder, name: string, from: string): Promise<string | undefined> {
   const path = join(folder.path, ...insideParts(folder.path, name, from));
   let real: string;
   try {

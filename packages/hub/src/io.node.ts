@@ -32,7 +32,7 @@ export function errnoOf(error: unknown): string | undefined {
  * ERR_IO (ERR_NOT_FOUND for ENOENT) with path and remedy for a system error; anything else, such as an abort or one of our own errors, is
  * returned as it is. `action` completes "cannot ...": `write`, `open`.
  */
-export function ioError(error: unknown, action: string, path: string): unknown {
+function ioError(error: unknown, action: string, path: string): unknown {
   const errno = errnoOf(error);
   if (errno === undefined) return error;
   if (errno === 'ENOENT') {

@@ -45,7 +45,7 @@ export function programSpec(
 }
 
 /** Products of the same rows next to each other, where the addon runs them side by side: nothing else reads their results before they were due. */
-export function besideAlike(ops: readonly Op[]): readonly Op[] {
+function besideAlike(ops: readonly Op[]): readonly Op[] {
   const order: Op[] = [];
   for (const op of ops) {
     const alike = op.op === 'linear' ? order.findLastIndex((other) => other.op === 'linear' && other.x === op.x) : -1;

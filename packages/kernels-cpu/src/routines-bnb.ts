@@ -2,7 +2,7 @@
 
 import { elements, type HostTensor, hostTensor, LowbitError, toFloat32 } from '@lowbit/core';
 import type { NestedArguments, RunArguments } from './binding.ts';
-import { type NativeRoutine, runOf, tileOf } from './routines.ts';
+import { type NativeRoutine, runOf, tileOf } from './routine-inputs.ts';
 
 interface RowParams {
   readonly few: boolean;

@@ -2,7 +2,7 @@
 
 import { elements, hostTensor, isTilePacking, LowbitError, packing, toFloat32 } from '@lowbit/core';
 import type { StoredFloat } from './binding.ts';
-import { type NativeRoutine, runOf } from './routines.ts';
+import { type NativeRoutine, runOf } from './routine-inputs.ts';
 
 interface BlockParams {
   readonly block: number;

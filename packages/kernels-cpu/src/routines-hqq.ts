@@ -2,7 +2,7 @@
 
 import { DTYPE_BYTES, elements, hostTensor, isLanePacking, LowbitError, packing, toFloat32 } from '@lowbit/core';
 import type { TilePacking } from './binding.ts';
-import { type NativeRoutine, tileOf } from './routines.ts';
+import { type NativeRoutine, tileOf } from './routine-inputs.ts';
 
 /** Settings of all three. */
 interface HqqParams {

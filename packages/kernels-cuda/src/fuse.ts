@@ -6,7 +6,7 @@ import { hasGemv, planeOrder } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
 
 /** Inputs of a product whose activations fit a block's shared memory (gemv_normed). */
-export const MOST_SHARED_INPUTS = 12288;
+const MOST_SHARED_INPUTS = 12288;
 /** Numbers that an attention's shared memory has room for. */
 const MOST_ATTEND_NUMBERS = 11000;
 const WEIGHTS = 3;

@@ -252,7 +252,7 @@ export class Machine {
   }
 }
 
-export function remembered<T>(known: Map<string, T>, key: string, make: () => T): T {
+function remembered<T>(known: Map<string, T>, key: string, make: () => T): T {
   let value = known.get(key);
   if (value === undefined) {
     value = make();

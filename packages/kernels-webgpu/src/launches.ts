@@ -53,7 +53,7 @@ export type Scratch = (domain: number, width: number) => TensorRef;
 export const FEW = { one: 1, several: 16, together: 4 } as const;
 
 /** Fields of weight i. */
-export function weightValues(i: number, { layout }: HeldWeight, piece: WeightPiece): Record<string, number> {
+function weightValues(i: number, { layout }: HeldWeight, piece: WeightPiece): Record<string, number> {
   const { rowWords, group, groups, inp, grouping } = layout;
   const fields = {
     out: piece.to - piece.from,
@@ -142,7 +142,7 @@ export function rotated(layout: WeightLayout, x: Operand, scratch: Scratch): { r
   return { x: { ref, domain: x.domain }, launches: [hadamardLaunch(x, ref, { run, features, columns: inp, kept: inp })] };
 }
 
-export function hadamardLaunch(
+function hadamardLaunch(
   x: Operand,
   out: TensorRef,
   { run, features, columns, kept }: { readonly run: number; readonly features: number; readonly columns: number; readonly kept: number },
@@ -181,7 +181,7 @@ interface Int8X {
 }
 
 /** Rows of x in 8 bits. `shared`: the columns of outliers are those of all rows together, else of each row. */
-export function int8Rows({ inp, threshold }: WeightLayout, x: Operand, scratch: Scratch, { shared }: { readonly shared: boolean }): Int8X {
+function int8Rows({ inp, threshold }: WeightLayout, x: Operand, scratch: Scratch, { shared }: { readonly shared: boolean }): Int8X {
   const outliers = threshold > 0;
   const flags = outliers && shared ? scratch(DOMAIN.once, inp) : x.ref;
   const codes = scratch(x.domain, inp);

@@ -19,7 +19,7 @@ export type StoredFloat = 'f32' | 'f16' | 'bf16';
 export const FLOAT_BYTES: Readonly<Record<StoredFloat, number>> = { f32: 4, f16: 2, bf16: 2 };
 
 /** Inputs whose codes fill whole words. */
-export const CHUNK = 32;
+const CHUNK = 32;
 /** Kernels count in 32 bits. */
 const MOST = 2 ** 32 - 1;
 

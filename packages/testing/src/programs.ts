@@ -95,7 +95,7 @@ function attention(
 }
 
 /** A router of 5 experts with 2 chosen, and the experts' gated MLP. */
-export function experts(b: CaseBuilder, x: number, width: number, scoring: 'softmax' | 'sigmoid', path = 'moe'): number {
+function experts(b: CaseBuilder, x: number, width: number, scoring: 'softmax' | 'sigmoid', path = 'moe'): number {
   const { ids, weights } = b.route(b.linear(x, b.weight(`${path}.router`, [5, width])), {
     topK: 2,
     scoring,

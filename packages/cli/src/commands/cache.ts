@@ -172,7 +172,7 @@ function countModels(count: number): string {
 }
 
 /** `just now`, `5 minutes ago`, `3 days ago`. */
-export function agoText(then: Date, now: number = Date.now()): string {
+function agoText(then: Date, now: number = Date.now()): string {
   const minutes = Math.floor((now - then.getTime()) / 60_000);
   if (minutes < 1) return 'just now';
   const [count, unit] =

@@ -11,6 +11,7 @@ import type { Matrix, Shape } from '../spec/tensor.ts';
 import { eachChunk, type PackedCodes } from './chunks.ts';
 import { type ComputeDType, checkInteger, checkParts, rowRange, unsupported, weightCount } from './parts.ts';
 import { rounding } from './rounding.ts';
+// biome-ignore lint/suspicious/noImportCycles: see stored.ts
 import { storedNumbers, storedParts } from './stored.ts';
 
 export interface Grouping {

@@ -11,6 +11,7 @@ import type { Matrix, TensorSpec } from '../spec/tensor.ts';
 import { eachChunk, type PackedCodes } from './chunks.ts';
 import { hadamardBlocks, isHadamardSize } from './hadamard.ts';
 import { checkInteger, checkParts, rowRange, unsupported, weightCount } from './parts.ts';
+// biome-ignore lint/suspicious/noImportCycles: see stored.ts
 import { storedNumbers, storedParts } from './stored.ts';
 
 /** K: numbers of a row as it is stored, in_features filled up to whole Hadamard blocks if there is a rotation. */

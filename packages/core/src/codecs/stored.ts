@@ -4,15 +4,16 @@
 import { DTYPE_BYTES, readFloat32, toFloat32 } from '../dtype.ts';
 import type { Affine, Codebook, FormatCodec, QuantizedTensor } from '../spec/format.ts';
 import type { DType, Shape, TensorSpec } from '../spec/tensor.ts';
+// biome-ignore-start lint/suspicious/noImportCycles: affine and codebook formats nest in one another; none of these modules uses another while it is being loaded
 import { affineCodec } from './affine.ts';
 import { codebookCodec } from './codebook.ts';
+// biome-ignore-end lint/suspicious/noImportCycles: as above
 import { type ComputeDType, checkFloat, type PartSpecs, type Parts } from './parts.ts';
 import { rounding } from './rounding.ts';
 
 /** How a scale or zero is kept. */
 export type Stored = DType | Affine | Codebook;
 
-// Affine and codebook formats nest in one another, so these modules import each other; none uses another while it is being loaded.
 function nestedCodec(format: Affine | Codebook): FormatCodec {
   return format.kind === 'affine' ? affineCodec : codebookCodec;
 }

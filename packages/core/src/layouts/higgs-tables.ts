@@ -43,10 +43,10 @@ export function levelTable(table: Float32Array, bits: number, p: 1 | 2, dtype: H
 }
 
 /** For layers whose table a reload has damaged. */
-export const MENDED_TABLE =
+const MENDED_TABLE =
   'its tables2 was damaged by transformers, which casts it by value when it loads a bfloat16 model; the grid that it was made of is used';
 /** For layers with a table that is no grid of transformers. */
-export const OWN_TABLE = 'its table is not the grid of transformers; the stored numbers are used';
+const OWN_TABLE = 'its table is not the grid of transformers; the stored numbers are used';
 
 /**
  * What a stored `tables2` means. Where it is the grid of transformers that decides on p; `stated` is what config.json says, for other tables.

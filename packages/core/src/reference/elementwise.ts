@@ -6,7 +6,7 @@ import type { Activation } from '../spec/program.ts';
  * Error function by its series of positive terms, 2/sqrt(pi) e^(-x^2) sum of 2^n x^(2n+1) / (2n+1)!! (Abramowitz and Stegun 7.1.6):
  * no cancellation, so it is exact to a few units in the last place of float64.
  */
-export function erf(x: number): number {
+function erf(x: number): number {
   if (Math.abs(x) > 6) return Math.sign(x);
   let term = x;
   let sum = x;

@@ -53,7 +53,7 @@ export function rowsOf(given: StepSequence, names: StepNames): Readonly<Record<R
 }
 
 /** Rows [from, from + count) of a tensor, as a view. */
-export function takeRows(tensor: HostTensor, from: number, count: number): HostTensor {
+function takeRows(tensor: HostTensor, from: number, count: number): HostTensor {
   const width = tensor.shape[1]!;
   const bytes = width * DTYPE_BYTES[tensor.dtype];
   return { dtype: tensor.dtype, shape: [count, width], data: tensor.data.subarray(from * bytes, (from + count) * bytes) };

@@ -3,14 +3,10 @@
 // works on axis 0 only; groups are groups here.
 
 import { hostTensor, toFloat32 } from '@lowbit/core';
-import { type GroupBlock, ROUND } from '../grid.ts';
 import { eachTile, type Layer, ofTile } from '../layer.ts';
+import { CANDIDATES } from './search-block.ts';
 
 const fround = Math.fround;
-const round = ROUND;
-const CANDIDATES = 129;
-/** Inverse scales are kept this far from zero. */
-const LEAST = fround(2e-4);
 
 /** Replaces the inverse scales of the grid: one pass. */
 export async function searchScales(
@@ -28,31 +24,4 @@ export async function searchScales(
     const [found] = await layer.call('hqq.scale-search', [weights, ...tensors], { levels, range }, work);
     ofTile(grid.inverse, tile).set(toFloat32(found!));
   });
-}
-
-/** As searchScales, for one block. */
-export function searchBlock(block: GroupBlock, levels: number, range: number, inverse: Float32Array, zero: Float32Array): void {
-  const { weights, groups, size } = block;
-  const codes = new Float64Array(size);
-  const top = levels - 1;
-  const spacing = fround((2 * range) / (CANDIDATES - 1));
-  for (let g = 0, at = 0; g < groups; g++, at += size) {
-    const own = inverse[g]!;
-    const z = zero[g]!;
-    for (let i = 0; i < size; i++) {
-      const q = Math.min(Math.max(fround(fround(weights[at + i]! * own) + z) + round - round, 0), top);
-      codes[i] = fround(q - z);
-    }
-    let best = Number.POSITIVE_INFINITY;
-    for (let c = 0; c < CANDIDATES; c++) {
-      let s = fround(own + fround((c - (CANDIDATES - 1) / 2) * spacing));
-      if (Math.abs(s) <= LEAST) s = s < 0 ? -LEAST : LEAST;
-      let error = 0;
-      for (let i = 0; i < size; i++) error += Math.abs(fround(weights[at + i]! - fround(codes[i]! / s)));
-      if (error < best) {
-        best = error;
-        inverse[g] = s;
-      }
-    }
-  }
 }

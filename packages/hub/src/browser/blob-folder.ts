@@ -14,7 +14,7 @@ type Found = BlobLike & { readonly lastModified?: number };
 const PIECE = 16 * 1024 * 1024;
 
 /** Reads a blob in pieces. */
-export function blobFile(path: string, blob: Found): RandomFile {
+function blobFile(path: string, blob: Found): RandomFile {
   return {
     path,
     name: path.replace(/^.*\//, ''),

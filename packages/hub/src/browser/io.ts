@@ -19,7 +19,7 @@ const PROBLEMS: Readonly<Record<string, readonly [problem: string, hint: string]
 };
 
 /** The name of a browser's exception (`QuotaExceededError`), if it is one. */
-export function exceptionName(error: unknown): string | undefined {
+function exceptionName(error: unknown): string | undefined {
   const name = typeof error === 'object' && error !== null ? (error as { name?: unknown }).name : undefined;
   return typeof name === 'string' && Object.hasOwn(PROBLEMS, name) ? name : undefined;
 }

@@ -91,7 +91,7 @@ export function higgsSkips(linears: readonly PlannedLinear[], { skipModules }: H
   return skipList(linears, { wanted: skipModules, readers: ['ends', 'transformers 5'], field: 'modules_to_not_convert' });
 }
 
-export function isRecord(value: Json | undefined): value is JsonObject {
+function isRecord(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 

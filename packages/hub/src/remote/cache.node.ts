@@ -30,7 +30,7 @@ export function cachePlaces(cacheDir: string, name: string): CachePlaces {
 }
 
 /** The commit that a revision meant when it was last asked for; undefined if it never was. */
-export async function cachedCommit(cacheDir: string, { name, revision }: RepoName): Promise<string | undefined> {
+async function cachedCommit(cacheDir: string, { name, revision }: RepoName): Promise<string | undefined> {
   if (isCommit(revision)) return revision;
   const text = await readIfThere(cachePlaces(cacheDir, name).ref(revision));
   const commit = text?.trim();

@@ -20,7 +20,7 @@ export function remoteSource(client: HubClient, listing: RemoteListing, entry: R
 }
 
 /** The address of a file. */
-export function addressOf({ client, listing, entry }: Pick<RemoteSource, 'client' | 'listing' | 'entry'>): string {
+function addressOf({ client, listing, entry }: Pick<RemoteSource, 'client' | 'listing' | 'entry'>): string {
   const path = entry.path.split('/').map(encodeURIComponent).join('/');
   return `${client.endpoint}/${listing.name}/resolve/${listing.commit}/${path}`;
 }

@@ -1,11 +1,11 @@
 // The output folder of a sink and its files on disk.
 
 import { type FileHandle, lstat, open, readdir, rename, rm, statfs } from 'node:fs/promises';
-import { dirname, join, parse, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded, readFully, writeFully } from '../io.node.ts';
-import { isModelFile } from '../model-files.ts';
 import type { FilePlan } from './build.ts';
+import { checkOutput, exists } from './existing.node.ts';
 import { JOURNAL_FILE } from './journal.ts';
 import type { Output, OutputFile } from './output.ts';
 import { openPartial } from './partial.node.ts';
@@ -13,45 +13,8 @@ import { asidePath, removeReplaced } from './replaced.node.ts';
 import { INDEX_FILE } from './shards.ts';
 import type { SafetensorsSinkOptions } from './sink.ts';
 
-/** False only if there is nothing of that name. Throws ERR_IO. */
-export async function exists(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false;
-    return guarded('open', path, () => Promise.reject(error));
-  }
-}
-
-/** Throws ERR_OUTPUT_EXISTS if there is something at `folder` that must stay. */
-export async function checkOutput(folder: string, { overwrite }: { readonly overwrite: boolean }): Promise<void> {
-  if (parse(folder).root === folder) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `${folder} cannot be an output folder`, { hint: 'Name a new folder.' });
-  }
-  if (!(await exists(folder))) return;
-  const refuse = (problem: string, hint: string) =>
-    new LowbitError('ERR_OUTPUT_EXISTS', `${folder} ${problem}`, { hint, details: { path: folder } });
-  if (!overwrite) throw refuse('exists', 'Choose another output folder, or pass --overwrite (overwrite: true) to replace it.');
-  const info = await guarded('open', folder, () => lstat(folder));
-  const entries = info.isDirectory() ? await guarded('open', folder, () => readdir(folder, { withFileTypes: true })) : undefined;
-  // A slip of the keyboard must not replace a home folder or a project.
-  const stranger = entries?.find((entry) => !entry.isFile() || !isModelFile(entry.name));
-  const names = entries?.map((entry) => entry.name) ?? [];
-  const whole = names.length === 0 || (names.includes('config.json') && names.some((name) => name.endsWith('.safetensors')));
-  if (entries === undefined || stranger !== undefined || !whole) {
-    const problem =
-      entries === undefined
-        ? 'is no folder'
-        : stranger === undefined
-          ? 'holds no whole model'
-          : `holds ${stranger.name}, which is not of a model`;
-    throw refuse(`${problem}: it is not replaced`, 'Choose another output folder, or remove it yourself.');
-  }
-}
-
 /** Throws ERR_IO if the disk has less room than the files still need. Says nothing where the file system does not know. */
-export async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FilePlan }[]): Promise<void> {
+async function checkSpace(folder: string, files: readonly { readonly name: string; readonly layout: FilePlan }[]): Promise<void> {
   const space = await statfs(folder).catch(() => undefined);
   if (space === undefined || space.blocks === 0) return;
   let needed = 0;
@@ -74,7 +37,7 @@ export async function checkSpace(folder: string, files: readonly { readonly name
  * Creates a file of its full size with its header. `resumed`: it must be there from the run before, with just that header; otherwise
  * ERR_JOURNAL_MISMATCH.
  */
-export async function prepareFile(path: string, layout: FilePlan, { resumed }: { readonly resumed: boolean }): Promise<OutputFile> {
+async function prepareFile(path: string, layout: FilePlan, { resumed }: { readonly resumed: boolean }): Promise<OutputFile> {
   return guarded('write', path, async () => {
     if (resumed && !(await exists(path))) throw mismatch(path, 'is missing');
     const handle = await open(path, resumed ? 'r+' : 'w');
@@ -101,7 +64,7 @@ export async function prepareFile(path: string, layout: FilePlan, { resumed }: {
  * Removes safetensors files and an index that are not among `names`. Throws ERR_JOURNAL_MISMATCH for such a file if `resumed`: committed work in other
  * shards means that the shard size changed.
  */
-export async function dropStrangers(folder: string, names: ReadonlySet<string>, { resumed }: { readonly resumed: boolean }): Promise<void> {
+async function dropStrangers(folder: string, names: ReadonlySet<string>, { resumed }: { readonly resumed: boolean }): Promise<void> {
   for (const name of await guarded('open', folder, () => readdir(folder))) {
     if ((!name.endsWith('.safetensors') && name !== INDEX_FILE) || names.has(name)) continue;
     const path = join(folder, name);
@@ -124,7 +87,7 @@ function outputFile(handle: FileHandle, path: string): OutputFile {
 }
 
 /** Writes a whole small file durably; its name becomes durable with that of its folder. */
-export async function putFile(path: string, data: Uint8Array): Promise<void> {
+async function putFile(path: string, data: Uint8Array): Promise<void> {
   await guarded('write', path, async () => {
     const handle = await open(path, 'w');
     try {
@@ -144,7 +107,7 @@ function mismatch(path: string, problem: string): LowbitError {
 }
 
 /** Makes names in a folder durable. Does nothing where folders cannot be opened (Windows). */
-export async function syncFolder(folder: string): Promise<void> {
+async function syncFolder(folder: string): Promise<void> {
   if (process.platform === 'win32') return;
   await guarded('write', folder, async () => {
     const handle = await open(folder, 'r');
@@ -159,7 +122,7 @@ export async function syncFolder(folder: string): Promise<void> {
 }
 
 /** Gives a finished folder its name, replacing an old one if `overwrite`, and removes what killed runs had put aside. Only under the lock. */
-export async function replaceFolder(from: string, to: string, { overwrite }: { readonly overwrite: boolean }): Promise<void> {
+async function replaceFolder(from: string, to: string, { overwrite }: { readonly overwrite: boolean }): Promise<void> {
   await guarded('write', to, async () => {
     // Again, because hours may have passed: rename would silently replace an empty folder.
     await checkOutput(to, { overwrite });

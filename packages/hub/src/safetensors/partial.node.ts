@@ -4,10 +4,10 @@ import { lstat, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import { guarded } from '../io.node.ts';
+import { checkOutput, exists } from './existing.node.ts';
 import { createJournalFile, isJournalOf, resumeJournalFile } from './journal.node.ts';
 import { JOURNAL_FILE, type Journal, type JournalRecord } from './journal.ts';
 import { type Lock, takeLock } from './lock.node.ts';
-import { checkOutput, exists } from './output.node.ts';
 import { restoreReplaced } from './replaced.node.ts';
 import type { PartialOptions } from './sink.ts';
 

@@ -8,7 +8,7 @@ import { type FilePlan, planFile } from './build.ts';
 export const DEFAULT_SHARD_SIZE = 5_000_000_000;
 /** What transformers puts into every file; other readers of PyTorch weights insist on it. */
 export const PT_METADATA: Readonly<Record<string, string>> = { format: 'pt' };
-export const SINGLE_FILE = 'model.safetensors';
+const SINGLE_FILE = 'model.safetensors';
 export const INDEX_FILE = 'model.safetensors.index.json';
 
 export interface ShardOptions {

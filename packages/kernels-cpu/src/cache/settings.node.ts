@@ -71,7 +71,7 @@ export function cacheSettings(options: CacheOptions = {}, env: Env = process.env
 }
 
 /** Whether weights are kept where nobody says so: unless LOWBIT_CACHE is `off`. */
-export function cacheIsOn(env: Env = process.env): boolean {
+function cacheIsOn(env: Env = process.env): boolean {
   return env.LOWBIT_CACHE !== 'off';
 }
 

@@ -16,7 +16,7 @@ export function alibiSlopes(heads: number): readonly number[] {
 }
 
 /** What config.json of a BLOOM says, as a decoder. Throws as `llamaSpec`. */
-export function bloomSpec(config: JsonObject, entries: Entries): DecoderSpec {
+function bloomSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const hidden = readInteger(config, given(config, 'n_embed') === undefined ? 'hidden_size' : 'n_embed', SIZE);
   const [layersKey, headsKey] = ['n_layer', 'n_head'].map((key, i) =>
     given(config, key) === undefined ? (['num_hidden_layers', 'num_attention_heads'] as const)[i]! : key,

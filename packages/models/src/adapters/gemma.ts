@@ -23,7 +23,7 @@ const TRAITS: LlamaTraits = {
 const scaled = (spec: DecoderSpec): DecoderSpec => ({ ...spec, embedding: { ...spec.embedding, scale: Math.sqrt(spec.hidden) } });
 
 /** What config.json of a Gemma 1 says, as a decoder. Throws as `llamaSpec`. */
-export function gemmaSpec(config: JsonObject, entries: Entries): DecoderSpec {
+function gemmaSpec(config: JsonObject, entries: Entries): DecoderSpec {
   // Published configs say gelu; what the models were trained with is its approximation by tanh.
   const named = given(config, 'hidden_activation') ?? given(config, 'hidden_act');
   const activation = named === undefined || named === 'gelu' ? 'gelu_pytorch_tanh' : named;
@@ -60,12 +60,12 @@ function gemma2Like(
 }
 
 /** What config.json of a Gemma 2 says, as a decoder. Throws as `llamaSpec`. */
-export function gemma2Spec(config: JsonObject, entries: Entries): DecoderSpec {
+function gemma2Spec(config: JsonObject, entries: Entries): DecoderSpec {
   return gemma2Like(config, entries, { traits: TRAITS, caps: [50, 30], slides: (layer) => layer % 2 === 0 });
 }
 
 /** What config.json of the text model of a Gemma 3 says, as a decoder. Throws as `llamaSpec`. */
-export function gemma3Spec(config: JsonObject, entries: Entries): DecoderSpec {
+function gemma3Spec(config: JsonObject, entries: Entries): DecoderSpec {
   const pattern = readInteger(config, 'sliding_window_pattern', COUNT, readInteger(config, '_sliding_window_pattern', COUNT, 6));
   const { global, local } = gemma3Ropes(config);
   const spec = gemma2Like({ ...config, ...global }, entries, {

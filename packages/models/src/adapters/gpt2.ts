@@ -9,7 +9,7 @@ import { ACTIVATIONS, COUNT, dividedHeads, EPS, layerNorm, linear, POSITIONS, re
 const conv1d = (path: string, out: number, inp: number): LinearSpec => ({ ...linear(path, out, inp, { bias: true }), transposed: true });
 
 /** What config.json of a GPT-2 says, as a decoder. Throws ERR_BAD_CHECKPOINT naming the key of an unusable value, ERR_UNSUPPORTED_ARCH for cross attention. */
-export function gpt2Spec(config: JsonObject, entries: Entries): DecoderSpec {
+function gpt2Spec(config: JsonObject, entries: Entries): DecoderSpec {
   const hidden = readInteger(config, 'n_embd', SIZE, 768);
   const layers = readInteger(config, 'n_layer', COUNT, 12);
   const heads = readInteger(config, 'n_head', COUNT, 12);

@@ -8,7 +8,7 @@ import { FACTOR, mapAttention, mapLayers } from './common.ts';
 import { llamaSpec } from './llama.ts';
 
 /** What config.json of a Granite says, as a decoder. Throws as `llamaSpec`. */
-export function graniteSpec(config: JsonObject, entries: Entries): DecoderSpec {
+function graniteSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const factor = (key: string): number => readNumber(config, key, FACTOR, 1);
   const scale = factor('attention_multiplier');
   const residualFactor = factor('residual_multiplier');

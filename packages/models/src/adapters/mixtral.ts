@@ -9,7 +9,7 @@ import { expertsMlp, readExperts } from './experts.ts';
 import { llamaSpec } from './llama.ts';
 
 /** What config.json of a Mixtral says, as a decoder. Throws as `llamaSpec`. */
-export function mixtralSpec(config: JsonObject, entries: Entries): DecoderSpec {
+function mixtralSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const spec = llamaSpec(config, entries, {
     positions: 2 ** 17,
     eps: 1e-5,

@@ -8,7 +8,7 @@ import { headNorms } from './head-norms.ts';
 import { llamaSpec } from './llama.ts';
 
 /** What config.json of an OLMo 2 says, as a decoder. Throws as `llamaSpec`. */
-export function olmo2Spec(config: JsonObject, entries: Entries): DecoderSpec {
+function olmo2Spec(config: JsonObject, entries: Entries): DecoderSpec {
   const eps = 1e-5;
   const spec = llamaSpec(config, entries, { eps, biases: { mlp: false } });
   const normed = mapAttention(spec, headNorms(config, { over: 'all', eps }));

@@ -11,7 +11,7 @@ const OFFSET = 2;
 const EPS = 1e-5;
 
 /** What config.json of an OPT says, as a decoder. Throws as `llamaSpec`. */
-export function optSpec(config: JsonObject, entries: Entries): DecoderSpec {
+function optSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const hidden = readInteger(config, 'hidden_size', SIZE);
   const width = readInteger(config, 'ffn_dim', SIZE);
   const layers = readInteger(config, 'num_hidden_layers', COUNT);

@@ -8,7 +8,7 @@ import type { DecoderLayer, DecoderSpec } from '../decoder/spec.ts';
 import { ACTIVATIONS, COUNT, EPS, layerNorm, linear, POSITIONS, readHead, readHeads, SIZE, VOCAB } from './common.ts';
 
 /** What config.json of a Phi says, as a decoder. Throws as `llamaSpec`. */
-export function phiSpec(config: JsonObject, entries: Entries): DecoderSpec {
+function phiSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const hidden = readInteger(config, 'hidden_size', SIZE);
   const width = readInteger(config, 'intermediate_size', SIZE);
   const layers = readInteger(config, 'num_hidden_layers', COUNT);

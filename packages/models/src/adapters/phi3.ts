@@ -9,7 +9,7 @@ import { linear, mapAttention, mapLayers, POSITIONS } from './common.ts';
 import { llamaSpec } from './llama.ts';
 
 /** What config.json of a Phi-3 says, as a decoder. Throws as `llamaSpec`. */
-export function phi3Spec(config: JsonObject, entries: Entries): DecoderSpec {
+function phi3Spec(config: JsonObject, entries: Entries): DecoderSpec {
   // The original length is a key of the config itself in published files.
   const original = given(config, 'original_max_position_embeddings');
   const long: RopeReaders[string] = (parameters, theta, context) =>

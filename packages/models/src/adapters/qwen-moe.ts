@@ -37,7 +37,7 @@ function withExperts(config: JsonObject, entries: Entries, spec: DecoderSpec, { 
 }
 
 /** What config.json of a Qwen2-MoE says, as a decoder. Throws as `llamaSpec`. */
-export function qwen2MoeSpec(config: JsonObject, entries: Entries): DecoderSpec {
+function qwen2MoeSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const qkv = readBoolean(config, 'qkv_bias', true);
   const spec = llamaSpec(config, entries, { positions: 2 ** 15, biases: { qkv, o: false, mlp: false } });
   const { hidden } = spec;
@@ -63,7 +63,7 @@ export function qwen2MoeSpec(config: JsonObject, entries: Entries): DecoderSpec 
 }
 
 /** What config.json of a Qwen3-MoE says, as a decoder. Throws as `llamaSpec`. */
-export function qwen3MoeSpec(config: JsonObject, entries: Entries): DecoderSpec {
+function qwen3MoeSpec(config: JsonObject, entries: Entries): DecoderSpec {
   const spec = llamaSpec(config, entries, { positions: 2 ** 15, biases: { mlp: false } });
   const window = readBoolean(config, 'use_sliding_window', false)
     ? readOptionalInteger(config, 'sliding_window', POSITIONS, 4096)

@@ -23,7 +23,7 @@ export function qwen2Spec(config: JsonObject, entries: Entries): DecoderSpec {
 }
 
 /** What config.json of a Qwen3 says, as a decoder. Throws as `llamaSpec`. */
-export function qwen3Spec(config: JsonObject, entries: Entries): DecoderSpec {
+function qwen3Spec(config: JsonObject, entries: Entries): DecoderSpec {
   const spec = llamaSpec(config, entries, { positions: 2 ** 15, headDim: 128, biases: { mlp: false } });
   return withWindows(mapAttention(spec, headNorms(config)), qwenWindows(config, spec.layers.length));
 }

@@ -8,7 +8,7 @@ import { COUNT, mapAttention, readWindows, withWindows } from './common.ts';
 import { llamaSpec } from './llama.ts';
 
 /** What config.json of a SmolLM3 says, as a decoder. Throws as `llamaSpec`. */
-export function smollm3Spec(config: JsonObject, entries: Entries): DecoderSpec {
+function smollm3Spec(config: JsonObject, entries: Entries): DecoderSpec {
   const spec = llamaSpec(config, entries, { positions: 2 ** 15, theta: 2e6, tied: true });
   const count = spec.layers.length;
   const interval = readInteger(config, 'no_rope_layer_interval', COUNT, 4);

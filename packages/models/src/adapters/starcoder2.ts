@@ -8,7 +8,7 @@ import { EPS, layerNorm, linear, mapAttention, mapLayers, POSITIONS } from './co
 import { llamaSpec } from './llama.ts';
 
 /** What config.json of a StarCoder2 says, as a decoder. Throws as `llamaSpec`. */
-export function starcoder2Spec(config: JsonObject, entries: Entries): DecoderSpec {
+function starcoder2Spec(config: JsonObject, entries: Entries): DecoderSpec {
   const bias = readBoolean(config, 'use_bias', true);
   const eps = readNumber(config, 'norm_epsilon', EPS, 1e-5);
   const window = readOptionalInteger(config, 'sliding_window', POSITIONS);

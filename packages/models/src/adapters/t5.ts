@@ -25,7 +25,7 @@ function feedForward(config: JsonObject): { readonly gated: boolean; readonly ac
 }
 
 /** What config.json of a T5 says, as two stacks. Throws as `llamaSpec`. */
-export function t5Spec(config: JsonObject, entries: Entries): EncoderDecoderSpec {
+function t5Spec(config: JsonObject, entries: Entries): EncoderDecoderSpec {
   const hidden = readInteger(config, 'd_model', SIZE, 512);
   const width = readInteger(config, 'd_ff', SIZE, 2048);
   const headDim = readInteger(config, 'd_kv', COUNT, 64);

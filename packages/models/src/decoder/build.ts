@@ -10,7 +10,7 @@ import type { DecoderLayer, DecoderSpec, EmbeddingSpec, OutputSpec, Sublayer } f
  * Names that `observe` takes: `hidden.k` is the input of layer k (k = layers: the output of the last one), `final_norm` what comes out of the last norm (in a
  * model without one: what the head sees).
  */
-export function observable(spec: DecoderSpec): string[] {
+function observable(spec: DecoderSpec): string[] {
   return [...Array.from({ length: spec.layers.length + 1 }, (_, k) => `hidden.${k}`), 'final_norm'];
 }
 

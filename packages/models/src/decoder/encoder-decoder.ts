@@ -100,7 +100,7 @@ export function stackTensors(spec: EncoderDecoderSpec): Needed {
 }
 
 /** Names that `observe` takes, by program. */
-export function stackObservable({ encoder, decoder }: EncoderDecoderSpec): { readonly encoder: string[]; readonly decoder: string[] } {
+function stackObservable({ encoder, decoder }: EncoderDecoderSpec): { readonly encoder: string[]; readonly decoder: string[] } {
   const hidden = (stack: string, { blocks }: StackSpec): string[] =>
     Array.from({ length: blocks.length + 1 }, (_, k) => `${stack}.hidden.${k}`);
   return { encoder: hidden('encoder', encoder), decoder: [...hidden('decoder', decoder), 'decoder.final_norm'] };

@@ -26,7 +26,7 @@ export function ropeParameters(config: JsonObject, theta: number): JsonObject {
 }
 
 /** theta^(-2i/dim) for i in 0 .. dim/2 - 1. */
-export function inverseFrequencies(theta: number, dim: number): number[] {
+function inverseFrequencies(theta: number, dim: number): number[] {
   return Array.from({ length: dim / 2 }, (_, i) => theta ** ((-2 * i) / dim));
 }
 

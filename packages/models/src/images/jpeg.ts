@@ -1,8 +1,9 @@
 // JPEG, read here with the arithmetic of libjpeg, so that a photograph has the pixels that Pillow and sharp give it: baseline and progressive, 8 bits.
 
 import type { RgbImage } from './image.ts';
+import { bad } from './jpeg/bad.ts';
 import { colored } from './jpeg/colors.ts';
-import { bad, parse } from './jpeg/frame.ts';
+import { parse } from './jpeg/frame.ts';
 import { fullPlane } from './jpeg/samples.ts';
 import { readScan } from './jpeg/scan.ts';
 import { oriented } from './orientation.ts';

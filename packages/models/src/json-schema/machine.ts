@@ -53,7 +53,7 @@ interface ObjectFrame {
   readonly after: Frame;
 }
 
-export const DONE: Frame = { kind: 'done' };
+const DONE: Frame = { kind: 'done' };
 
 /** Ways that are kept open side by side. Of more, the first: each of them can be completed, and what is written stays valid. */
 const MAX_FRAMES = 256;

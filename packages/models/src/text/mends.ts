@@ -42,7 +42,7 @@ export function splitDigits(text: string, { individual }: { readonly individual:
 const SPACE = '\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000';
 
 /** How the byte-level pre-tokenizer cuts a text (the pattern of GPT-2). */
-export const BYTE_LEVEL_PATTERN: RegExp = new RegExp(
+const BYTE_LEVEL_PATTERN: RegExp = new RegExp(
   `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^${SPACE}\\p{L}\\p{N}]+|[${SPACE}]+(?![^${SPACE}])|[${SPACE}]+`,
   'gu',
 );

@@ -3,6 +3,7 @@
 import { LowbitError } from '@lowbit/core';
 import { checkSize } from '../image.ts';
 import { orientationOf } from '../orientation.ts';
+import { bad } from './bad.ts';
 import { type HuffmanTable, huffmanTable } from './huffman.ts';
 
 /** One of brightness and two colours, or of four inks. */
@@ -67,10 +68,6 @@ export const ZIGZAG: Uint8Array = Uint8Array.of(
 
 /** Pixels of all scans together: a progressive file has about ten scans, and one made to keep a decoder busy thousands. */
 const MAX_SCANNED = 2 ** 30;
-
-export function bad(what: string): LowbitError {
-  return new LowbitError('ERR_BAD_IMAGE', `the JPEG file ${what}`, { hint: 'It is damaged, or was not copied completely.' });
-}
 
 /** Goes over the segments of a file and hands its scans to `decode`, which returns where a scan ends. */
 export async function parse(bytes: Uint8Array, decode: (frame: Frame, scan: Scan) => Promise<number>): Promise<Parsed> {

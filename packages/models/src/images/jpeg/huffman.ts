@@ -1,6 +1,6 @@
 // Reading bits, and codes of variable length, of a scan. ITU-T T.81, annex F.
 
-import { bad } from './frame.ts';
+import { bad } from './bad.ts';
 
 /** Codes by length: the largest of each, and where its values begin; short ones are looked up. */
 export interface HuffmanTable {

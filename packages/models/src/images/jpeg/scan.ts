@@ -1,7 +1,8 @@
 // The coefficients of one scan: of all frequencies at once, or of some of them, or of one more bit of those (progressive). ITU-T T.81, annexes F and G.
 
 import type { Rest } from '../rest.ts';
-import { bad, type Component, type Frame, type Scan, ZIGZAG } from './frame.ts';
+import { bad } from './bad.ts';
+import { type Component, type Frame, type Scan, ZIGZAG } from './frame.ts';
 import { BitReader, type HuffmanTable } from './huffman.ts';
 
 type ReadBlock = (component: Component, at: number, dc: HuffmanTable, ac: HuffmanTable) => void;
