@@ -1,6 +1,6 @@
 // The command and a hub: models by name in every command, quantized while they are fetched, pushed, and found again in the cache.
 
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CacheReport, DoctorReport, InspectReport, LoginReport, PullReport, PushReport, QuantizeModelReport } from 'lowbit';
@@ -72,6 +72,119 @@ it('pushes what it has quantized, after a look at it', async () => {
   expect([pushed.code, pushed.json.url]).toEqual([0, `${hub.url}/tester/tiny-4bit`]);
   const { files } = hub.repos.get('tester/tiny-4bit')!;
   expect(Buffer.from(files.get('model.safetensors') as Uint8Array).equals(readFileSync(join(dir, 'remote/model.safetensors')))).toBe(true);
+});
+
+it('quantizes and pushes in one step, keeping nothing, on a network that fails', async () => {
+  const work = mkdtempSync(join(dir, 'push-'));
+  const tokened = { ...env, HF_TOKEN: HUB_TOKEN };
+  // Other bytes than those that the hub has from the push before.
+  const args = ['quantize', NAME, '-b', '8', '--push', 'tester/one-step', '--private'];
+  const local = join(dir, 'local-8');
+  expect((await lowbit(['quantize', TINY, '-b', '8', '-o', local])).code).toBe(0);
+  const quantizing = () => hub.requests.length;
+
+  // What must not fail after hours fails before anything is fetched.
+  const before = quantizing();
+  const refused = [
+    await lowbitJson(args, { env: tokened, cwd: work }), // nobody to ask
+    await lowbitJson(['quantize', NAME, '--push', 'no name', '--yes'], { env: tokened, cwd: work }),
+    await lowbitJson(['quantize', NAME, '-o', 'x', '--private'], { env: tokened, cwd: work }),
+    await lowbitJson([...args, '--yes', '--overwrite'], { env: tokened, cwd: work }),
+    await lowbitJson([...args, '--yes'], { env, cwd: work }), // no token
+  ];
+  expect(refused.map(({ code, json }) => [code, json.error.code])).toEqual([
+    [2, 'ERR_USAGE'],
+    [1, 'ERR_BAD_ARGUMENT'],
+    [2, 'ERR_USAGE'],
+    [2, 'ERR_USAGE'],
+    [1, 'ERR_ACCESS_DENIED'],
+  ]);
+  expect(quantizing()).toBe(before);
+  const wrong = await lowbitJson([...args, '--yes'], { env: { ...env, HF_TOKEN: 'hf_wrong' }, cwd: work });
+  expect([wrong.json.error.code, JSON.stringify(wrong).includes('hf_wrong')]).toEqual(['ERR_ACCESS_DENIED', false]);
+
+  const look = await lowbit([...args, '--dry-run'], { env, cwd: work });
+  expect(look.code, look.stderr).toBe(0);
+  expect(look.stdout).toMatch(/tester\/one-step \(private\)[\s\S]*README\.md[\s\S]*model\.safetensors[\s\S]*base_model: org\/tiny-llama\n/);
+  expect(look.stdout).toContain('Nothing was written');
+  expect([readdirSync(work), hub.repos.has('tester/one-step')]).toEqual([[], false]);
+
+  // Uploads that the storage refuses: nothing is there, and the model stays where the error says.
+  hub.fault = ({ method }) => (method === 'PUT' ? { kind: 'status', status: 403 } : undefined);
+  const failed = await lowbitJson([...args, '--yes'], { env: tokened, cwd: work });
+  expect([failed.code, failed.json.error.hint]).toEqual([1, expect.stringContaining('lowbit push')]);
+  expect([readdirSync(work), hub.repos.get('tester/one-step')?.files.size ?? 0]).toEqual([['one-step'], 0]);
+  expect(digests(join(work, 'one-step'))).toEqual(digests(local));
+  rmSync(join(work, 'one-step'), { recursive: true });
+
+  // Cut connections, full queues and failing uploads on the way.
+  let count = 0;
+  hub.fault = ({ method }) => {
+    if (method === 'PUT') return count++ < 2 ? { kind: 'status', status: 503 } : undefined;
+    return method === 'GET' && count++ % 3 === 0 ? { kind: 'cut', after: 50_000 } : undefined;
+  };
+  const done = await lowbitJson<{ source: string; pushed: PushReport }>([...args, '--yes'], { env: tokened, cwd: work });
+  hub.fault = undefined;
+  expect(done.code, done.stderr).toBe(0);
+  expect(done.json.pushed).toMatchObject({ to: 'tester/one-step', url: `${hub.url}/tester/one-step` });
+  expect(readdirSync(work)).toEqual([]);
+  const there = hub.repos.get('tester/one-step')!;
+  expect(there.private).toBe(true);
+  for (const [name, content] of there.files) {
+    if (name === 'README.md') continue;
+    expect(Buffer.from(content as Uint8Array).equals(readFileSync(join(local, name))), name).toBe(true);
+  }
+  const card = Buffer.from(there.files.get('README.md') as Uint8Array).toString();
+  expect(card).toMatch(/license: mit\nbase_model: org\/tiny-llama\nbase_model_relation: quantized/);
+  expect(card).toContain(`at commit \`${done.json.source.split('@')[1]}\``);
+  expect(card).toMatch(/squared error of the weights: [\d.]+[\s\S]*## Loads in/);
+});
+
+it('puts what was measured into the card', async () => {
+  const ids = join(dir, 'ids.json');
+  writeFileSync(ids, JSON.stringify([0, 5, 300, 17, 44, 1000, 7, 7, 90, 12, 55, 230]));
+  const quality = join(dir, 'remote', 'quality.json');
+  const compared = await lowbit(['compare', join(dir, 'remote'), TINY, '--ids', ids, '--out', quality, '--backend', 'reference']);
+  expect(compared.code, compared.stderr).toBe(0);
+  expect(JSON.parse(readFileSync(quality, 'utf8'))).toMatchObject({ text: 'ids.json', kl: expect.any(Number) });
+  const args = ['push', join(dir, 'remote'), 'tester/measured', '--dry-run'];
+  const { json } = await lowbitJson<PushReport>(args, { env });
+  expect(json.card).toMatch(
+    /model-index:\n- name: measured[\s\S]*## Quality\n\nMeasured on 11 tokens of ids\.json[\s\S]*\| perplexity \| /,
+  );
+  expect(json.files.map(({ name }) => name)).not.toContain('quality.json');
+  writeFileSync(quality, '{"kl": "none"}');
+  const damaged = await lowbitJson(args, { env });
+  expect([damaged.code, damaged.json.error.code]).toEqual([1, 'ERR_BAD_ARGUMENT']);
+  rmSync(quality);
+});
+
+it('takes a GGUF file of a repository, in ranges and downloaded', async () => {
+  hub.repos.set('org/files', {
+    files: new Map([['small.gguf', new Uint8Array(readFileSync(new URL('../fixtures/golden/gguf/tiny.gguf', import.meta.url)))]]),
+    info: {},
+  });
+  const inspected = await lowbitJson<InspectReport>(['inspect', 'org/files/small.gguf'], { env });
+  expect(inspected.json).toMatchObject({
+    path: expect.stringMatching(/^org\/files@[0-9a-f]{40}\/small\.gguf$/),
+    architecture: { modelType: 'llama' },
+  });
+  const out = join(dir, 'of-gguf');
+  const quantized = await lowbitJson(['quantize', 'org/files/small.gguf', '-o', out, '-g', '16'], { env });
+  expect(quantized.code, quantized.stderr).toBe(0);
+  const text = await lowbit(['generate', out, '-p', 'ab ab', '--max-tokens', '3', '--temp', '0', '--backend', 'reference']);
+  expect(text.code, text.stderr).toBe(0);
+  const whole = await lowbit(
+    ['generate', 'org/files/small.gguf', '-p', 'ab ab', '--max-tokens', '3', '--temp', '0', '--backend', 'reference'],
+    { env },
+  );
+  expect(whole.code, whole.stderr).toBe(0);
+  const missing = await lowbitJson(['inspect', 'org/files/large.gguf'], { env });
+  expect([missing.code, missing.json.error.code, missing.json.error.hint]).toEqual([1, 'ERR_NOT_FOUND', 'It has small.gguf.']);
+  const card = await lowbitJson<{ push: PushReport }>(['quantize', 'org/files/small.gguf', '-g', '16', '--push', 'tester/x', '--dry-run'], {
+    env,
+  });
+  expect(card.json.push.card).toContain('base_model: org/files\n');
 });
 
 it('says which token is used, and never shows it', async () => {

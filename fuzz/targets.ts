@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { adapterFor, type Json, type JsonObject } from '@lowbit/core';
-import { filesFolder, openCheckpoint, unpickle } from '@lowbit/hub/browser';
+import { filesFolder, ggufFolder, openCheckpoint, unpickle } from '@lowbit/hub/browser';
 import { decodeImage, defaultAdapters, loadTokenizer, type TokenBytes } from '@lowbit/models';
 import { type JsonSchema, jsonSchema } from '@lowbit/models/json-schema';
 import type fc from 'fast-check';
@@ -126,6 +126,14 @@ const SCHEMAS: readonly Json[] = [
 ];
 
 export const targets: readonly Target[] = [
+  overBytes(
+    'gguf',
+    () => [readFileSync(golden.goldenPath('gguf/tiny.gguf'))],
+    async (bytes) => {
+      await using checkpoint = await openCheckpoint(await ggufFolder(folder({ 'm.gguf': bytes }), 'm.gguf'));
+      for (const name of checkpoint.source.entries.keys()) await checkpoint.source.read(name);
+    },
+  ),
   overBytes(
     'safetensors',
     () => [smallSafetensors()],

@@ -229,6 +229,15 @@ function addQuantize(program: Command, start: Start): void {
       'do a share of the work, such as 2/8, on any machine and in any order; merge-shards makes the model of all shares. A share goes on where it was by itself',
       arg(parseShard),
     )
+    .option('--push <name>', 'push the result to ORG/NAME of the Hugging Face Hub; without --out it is not kept here', path)
+    .option('--private', 'with --push: make the repository private, if it is new')
+    .option(
+      '--base-model <name>',
+      'with --push, for the model card: what is quantized (default: the model, where it is from the Hub)',
+      path,
+    )
+    .option('--license <id>', "with --push, for the model card (default: the base model's)", path)
+    .option('-y, --yes', 'with --push: do not ask')
     .option('--dry-run', 'print every file and size, write nothing')
     .option('--resume', 'go on where an interrupted run of the same job stopped')
     .option('--overwrite', 'replace the output folder if it holds a model')
@@ -357,6 +366,7 @@ function addCompare(program: Command, start: Start): void {
     )
     .option('--stride <n>', 'tokens a window moves on by (default: --ctx)', number({ min: 1, max: 2 ** 31, whole: true }))
     .option('--layers', 'also the errors of every layer: of its weight, and of its output for tokens of the text')
+    .option('-o, --out <file>', 'keep the result as JSON; `lowbit push` puts quality.json of a model folder into its card', path)
     .addHelpText('after', '\nExample:\n  lowbit compare ./model-hqq4 ./model --data eval.txt --layers')
     .action(async (model: string, reference: string, options: CompareOptions) => {
       const context = start(options);
@@ -521,6 +531,7 @@ function addHub(program: Command, start: Start): void {
     .option('--private', 'make it private, if it is new')
     .option('--base-model <name>', 'for the model card: what was quantized, ORG/NAME or ORG/NAME@REVISION', path)
     .option('--license <id>', "for the model card (default: the base model's)", path)
+    .option('--quality <file>', 'for the model card: what `lowbit compare --out` wrote (default: quality.json of the folder)', path)
     .option('--message <text>', 'of the commit', path)
     .option('-y, --yes', 'do not ask')
     .option('--dry-run', 'print the files and the model card, send nothing')

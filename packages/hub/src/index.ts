@@ -9,9 +9,9 @@ export {
   type PlanConversionOptions,
   planConversion,
 } from './convert.node.ts';
-export { memoryFootprint } from './footprint.ts';
 export type { OpenFile, RandomFile } from './file.ts';
 export type { ModelFolder } from './folder.ts';
+export { memoryFootprint } from './footprint.ts';
 export { GGUF_ARCHITECTURES } from './gguf/architectures.ts';
 export { type GgufFolder, ggufFolder } from './gguf/folder.ts';
 export type { GgufHeader, GgufNumbers, GgufTensor, GgufValue } from './gguf/header.ts';

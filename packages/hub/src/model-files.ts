@@ -25,7 +25,8 @@ export function isTokenizer(name: string): boolean {
   return TOKENIZER.test(name);
 }
 
-const OWN = /^(?:config\.json|\S+\.safetensors|\S+\.safetensors\.index\.json|readme\.md|\.gitattributes|\.lowbit-journal\.jsonl)$/i;
+const OWN =
+  /^(?:(?:config|quality)\.json|\S+\.safetensors|\S+\.safetensors\.index\.json|readme\.md|\.gitattributes|\.lowbit-journal\.jsonl)$/i;
 
 /** Whether a file is of the kind that a model folder made here consists of: only such folders are replaced by `overwrite`. */
 export function isModelFile(name: string): boolean {

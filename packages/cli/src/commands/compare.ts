@@ -1,10 +1,11 @@
 // `lowbit compare`: what a model lost against the one that it was made from.
 
+import { basename } from 'node:path';
 import { bitsPerWeight, formatLabel } from '@lowbit/core';
 import { type LinearError, loadTokenizer } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError, withHint } from '../errors.ts';
-import { readJsonFile, readTextFile } from '../files.ts';
+import { checkWritable, readJsonFile, readTextFile, writeTextFile } from '../files.ts';
 import { parseIds } from '../ids-file.ts';
 import { compareLinears, compareModels, type ModelComparison } from '../measure.ts';
 import { type OpenOptions, openModelFolder } from '../open.ts';
@@ -21,6 +22,7 @@ export interface CompareOptions extends CommonOptions, BackendFlags {
   readonly ctx?: number;
   readonly stride?: number;
   readonly layers?: boolean;
+  readonly out?: string;
 }
 
 /** Size of one of the two folders. */
@@ -43,6 +45,8 @@ export interface ComparedLinear extends Omit<LinearError, 'format'> {
 /** What `lowbit compare --json` prints. */
 export interface CompareReport extends ModelComparison {
   readonly size: { readonly model: ComparedSize; readonly reference: ComparedSize };
+  /** Name of the file of text or ids. */
+  readonly text: string;
   /** With `--layers`: those that are not stored as in the reference. */
   readonly linears?: readonly ComparedLinear[];
   readonly ms: number;
@@ -57,9 +61,11 @@ const SAMPLE = 256;
 export async function compareCommand(path: string, reference: string, options: CompareOptions, context: Context): Promise<void> {
   // Read first: a wrong file should not cost loading models.
   const file = await readCompared('compare', options);
+  await checkWritable(options.out, '--out');
   await using place = await openBackend(options, context);
   const report = await compareReport(path, reference, file, options, place, context);
   context.progress.clear();
+  if (options.out !== undefined) await writeTextFile(options.out, `${JSON.stringify(report, null, 2)}\n`, '--out');
   await (context.json ? context.emit(report) : context.print(`${render(report, context.bold)}\n`));
 }
 
@@ -107,6 +113,7 @@ export async function compareReport(
   return {
     ...measured,
     size: { model, reference: original },
+    text: basename((options.data ?? options.ids)!),
     ...(linears ? { linears } : {}),
     ms: performance.now() - started,
     backend: place.used(),

@@ -1,5 +1,7 @@
 // `lowbit push`: a model folder to the Hub, after a look at what will be there.
 
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { LowbitError } from '@lowbit/core';
 import {
@@ -15,6 +17,8 @@ import {
 } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
+import { readJsonFile } from '../files.ts';
+import { cardQuality, QUALITY_FILE, type Quality, readQuality } from '../quality.ts';
 import { pairs, plain, table } from '../table.ts';
 import { bytesText, countText } from '../units.ts';
 
@@ -25,6 +29,7 @@ export interface PushFlags extends CommonOptions {
   readonly baseModel?: string;
   readonly license?: string;
   readonly message?: string;
+  readonly quality?: string;
 }
 
 /** What `lowbit push --json` prints. */
@@ -49,24 +54,17 @@ export async function pushCommand(folder: string, to: string, flags: PushFlags, 
     message: flags.message,
     signal,
   };
-  const { card, files } = await planPush(folder, options);
-  const tree = `${context.bold(plain(to))}${flags.private ? ' (private)' : ''}\n${table(
-    [{ title: 'file' }, { title: 'bytes', align: 'right' }],
-    [...files.map(({ name, bytes }) => [name, countText(bytes)]), ['total', countText(files.reduce((sum, { bytes }) => sum + bytes, 0))]],
-  )}\n`;
+  const plan = await planPush(folder, options);
+  const { card, files } = plan;
   if (dryRun) {
     if (json) return context.emit({ dryRun, to, files, card, url: null, commit: null } satisfies PushReport);
-    return context.print(
-      `${tree}\n${context.bold('README.md')}\n${card.split('\n').map(plain).join('\n')}\nNothing was sent (--dry-run).\n`,
-    );
+    return context.print(`${previewText(plan, flags, context)}Nothing was sent (--dry-run).\n`);
   }
-  if (!yes)
-    await ask(
-      tree,
-      files.reduce((sum, { bytes }) => sum + bytes, 0),
-      to,
-      context,
-    );
+  if (!yes) {
+    mayAsk('push', context);
+    context.note(treeText(plan, flags, context));
+    await ask(`Push ${bytesText(totalOf(files))} to ${plain(to)}?`, context.signal);
+  }
   const pushed = await pushModel(folder, { ...options, onProgress: progress.report });
   progress.clear();
   if (json) return context.emit({ dryRun, to, files, card, url: pushed.url, commit: pushed.commit } satisfies PushReport);
@@ -79,38 +77,92 @@ export async function pushCommand(folder: string, to: string, flags: PushFlags, 
   );
 }
 
-async function ask(tree: string, bytes: number, to: string, { signal, json, note }: Context): Promise<void> {
-  const { stdin, stderr } = process;
-  if (stdin.isTTY !== true || stderr.isTTY !== true || json) {
-    throw new UsageError(
-      'push asks first, and there is no terminal to ask on',
-      'Pass --yes to push without a question, or --dry-run to see what would be sent.',
-    );
-  }
-  note(tree);
-  const lines = createInterface({ input: stdin, output: stderr });
+type Files = PushReport['files'];
+
+function totalOf(files: Files): number {
+  return files.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+/** What will be there. */
+export function treeText(
+  { to, files }: { readonly to: string; readonly files: Files },
+  flags: Pick<PushFlags, 'private'>,
+  { bold }: Context,
+): string {
+  return `${bold(plain(to))}${flags.private ? ' (private)' : ''}\n${table(
+    [{ title: 'file' }, { title: 'bytes', align: 'right' }],
+    [...files.map(({ name, bytes }) => [plain(name), countText(bytes)]), ['total', countText(totalOf(files))]],
+  )}\n`;
+}
+
+/** The same, with the text of the card. */
+export function previewText(
+  plan: { readonly to: string; readonly files: Files; readonly card: string },
+  flags: Pick<PushFlags, 'private'>,
+  context: Context,
+): string {
+  return `${treeText(plan, flags, context)}\n${context.bold('README.md')}\n${plan.card.split('\n').map(plain).join('\n')}\n`;
+}
+
+/** Throws a UsageError where nobody could answer. */
+export function mayAsk(what: string, { json }: Context): void {
+  if (process.stdin.isTTY === true && process.stderr.isTTY === true && !json) return;
+  throw new UsageError(
+    `${what} asks first, and there is no terminal to ask on`,
+    'Pass --yes to push without a question, or --dry-run to see what would be sent.',
+  );
+}
+
+/** Throws ERR_ABORTED unless the answer is yes. */
+export async function ask(question: string, signal: AbortSignal): Promise<void> {
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
   try {
-    const answer = await lines.question(`Push ${bytesText(bytes)} to ${plain(to)}? [y/N] `, { signal });
+    const answer = await lines.question(`${question} [y/N] `, { signal });
     if (!/^y(?:es)?$/i.test(answer.trim())) throw new LowbitError('ERR_ABORTED', 'nothing was sent');
   } finally {
     lines.close();
   }
 }
 
-/** What the card says: of the base model what the Hub knows, of the quantization what the folder says. */
+/** What the card says: of the base model what the Hub knows, of the quantization what the folder says, and what was measured. */
 async function cardFacts(folder: string, flags: PushFlags, signal: AbortSignal): Promise<HubPush['card']> {
   const { layout, recipe, cached } = await ofFolder(folder, signal);
   const base = flags.baseModel ?? (cached === undefined ? undefined : `${cached.name}@${cached.commit}`);
-  const facts = { layout, recipe, ...(flags.license === undefined ? {} : { license: flags.license }) };
-  if (base === undefined) return facts;
-  const repo = parseRepoName(base);
-  const settings = await hubSettings();
-  if (settings.offline) return { ...facts, baseModel: repo.name };
-  const { commit, license, pipelineTag } = await listModel(hubClient(settings), repo, { signal });
-  return { baseModel: repo.name, baseCommit: commit, ...(license ? { license } : {}), ...(pipelineTag ? { pipelineTag } : {}), ...facts };
+  const measured = await measuredQuality(folder, flags.quality);
+  return { ...(await baseFacts(base, flags.license, signal)), layout, recipe, ...(measured ? cardQuality(measured) : {}) };
 }
 
-async function ofFolder(folder: string, signal: AbortSignal) {
+/** Of the file that is named, or of the one in the folder. */
+async function measuredQuality(folder: string, named: string | undefined): Promise<Quality | undefined> {
+  if (named !== undefined) return readQuality(await readJsonFile(named, '--quality'), named);
+  const beside = join(folder, QUALITY_FILE);
+  const there = await stat(beside).catch(() => undefined);
+  return there === undefined ? undefined : readQuality(await readJsonFile(beside, QUALITY_FILE), beside);
+}
+
+/** What the Hub says of the model that was quantized, `org/name` or `org/name@revision`. */
+export async function baseFacts(
+  base: string | undefined,
+  license: string | undefined,
+  signal: AbortSignal,
+): Promise<Pick<NonNullable<HubPush['card']>, 'baseModel' | 'baseCommit' | 'license' | 'pipelineTag'>> {
+  const given = license === undefined ? {} : { license };
+  if (base === undefined) return given;
+  const repo = parseRepoName(base);
+  const settings = await hubSettings();
+  if (settings.offline) return { baseModel: repo.name, ...given };
+  const said = await listModel(hubClient(settings), repo, { signal });
+  return {
+    baseModel: repo.name,
+    baseCommit: said.commit,
+    ...(said.license ? { license: said.license } : {}),
+    ...(said.pipelineTag ? { pipelineTag: said.pipelineTag } : {}),
+    ...given,
+  };
+}
+
+/** How a folder was made, as far as it tells. */
+export async function ofFolder(folder: string, signal: AbortSignal) {
   await using checkpoint = await openCheckpoint(folder, { signal });
   const layout = checkpoint.layout ?? 'safetensors';
   const block = checkpoint.config.quantization_config;

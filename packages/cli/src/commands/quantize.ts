@@ -52,9 +52,10 @@ import {
 import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
 import { emitShard } from './merge-shards.ts';
 import { chosenMethod } from './method-flags.ts';
+import { preparePush, pushedText, type QuantizePushFlags } from './quantize-push.ts';
 import { type FilledOptions, hasTarget, methodText, recipeMade, withRecipe } from './quantize-recipe.ts';
 
-export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'> {
+export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'>, QuantizePushFlags {
   readonly out?: string;
   readonly method?: MethodChoice;
   readonly bits?: Bits;
@@ -93,17 +94,16 @@ const MOST_DEFAULT_THREADS = 8;
 export async function quantizeCommand(dir: string, flags: QuantizeOptions, context: Context): Promise<void> {
   const options = await withRecipe(flags);
   const {
-    out,
     dryRun = false,
     maxMemory,
     threads = Math.min(MOST_DEFAULT_THREADS, availableThreads()),
     resume = false,
     overwrite = false,
   } = options;
-  if (out === undefined && !dryRun) {
+  if (options.out === undefined && options.push === undefined && !dryRun) {
     throw new UsageError(
       'quantize needs an output folder',
-      'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
+      'Name a new one with --out DIR, a repository with --push ORG/NAME, or pass --dry-run to see what would be written.',
     );
   }
   checkShardFlags(options);
@@ -123,9 +123,11 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       'Use --dtype bf16 or f16, or leave it out.',
     );
   }
-  if (out !== undefined && !dryRun && options.shard === undefined) await checkOutputFree(out, { resume, overwrite });
   // Read first: a wrong file should not cost the work before.
   const source = await importanceSource(options.importance, '--importance');
+  const pushing = await preparePush(options, context);
+  const out = pushing?.out ?? options.out;
+  if (out !== undefined && !dryRun && options.shard === undefined) await checkOutputFree(out, { resume, overwrite });
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
   await checkWritable(options.saveSensitivity, '--save-sensitivity');
   await checkWritable(options.saveRecipe, '--save-recipe');
@@ -136,7 +138,14 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const from = isShared ? await sensitivityFrom(dir, options.sensitivity, signal) : {};
   // What cannot be quantized is refused before anything is measured.
   if (isShared || (options.importance !== 'none' && !dryRun)) {
-    await planModel(dir, { ...parts, quantizer: isShared ? 'keep' : quantizer(), rules: given, dtype, layout: isShared ? undefined : layout, signal });
+    await planModel(dir, {
+      ...parts,
+      quantizer: isShared ? 'keep' : quantizer(),
+      rules: given,
+      dtype,
+      layout: isShared ? undefined : layout,
+      signal,
+    });
   }
   // A plan needs headers alone.
   await using place = dryRun && !isShared ? undefined : await openBackend(backendFlags(options), context);
@@ -166,9 +175,10 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       noteFilled(plan, context);
       noteByName(plan, context);
       noteCopy(plan, context);
+      const preview = await pushing?.preview(plan);
       await (context.json
-        ? context.emit({ dryRun: true, ...plan, recipe, totalBytes: total(plan), ...shown })
-        : context.print(`${above}${renderPlan(plan, context)}\n`));
+        ? context.emit({ dryRun: true, ...plan, recipe, totalBytes: total(plan), ...shown, ...(preview ? { push: preview.json } : {}) })
+        : context.print(`${above}${preview ? `${preview.text}\n` : ''}${renderPlan(plan, context)}\n`));
       return;
     }
     const routines = new Set<string>();
@@ -194,6 +204,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     const told = found!.report;
     noteImportance(told, context);
     const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
+    const pushed = await pushing?.finish(report);
     progress.clear();
     noteFilled(report, context);
     noteByName(report, context);
@@ -208,14 +219,18 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
         totalBytes: total(report),
         ...shown,
         ...(measured ? { measured } : {}),
+        ...(pushed ? { pushed } : {}),
         backend,
       });
       return;
     }
     const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
-    await context.print(
-      `${above}${below}${renderReport({ ...report, importance: told }, { ...options, made: recipe, out, threads, backend }, context)}\n`,
+    const rendered = renderReport(
+      { ...report, importance: told },
+      { ...options, made: recipe, out, kept: options.out !== undefined, threads, backend },
+      context,
     );
+    await context.print(`${above}${below}${rendered}\n${pushed ? `\n${pushedText(pushed, options.out, context)}\n` : ''}`);
   };
   // Awaited, each of them: the backend goes when this function returns.
   if (!place) return await quantizeWith(undefined);
@@ -242,8 +257,14 @@ function checkPluginFlags(options: FilledOptions): void {
 }
 
 /** What looks at the whole model has no place in a share of the work. Throws a UsageError. */
-function checkShardFlags({ shard, dryRun, targetBits, targetSize, measure }: QuantizeOptions): void {
+function checkShardFlags({ shard, dryRun, targetBits, targetSize, measure, push }: QuantizeOptions): void {
   if (shard === undefined) return;
+  if (push !== undefined) {
+    throw new UsageError(
+      '--push sends a whole model, and --shard makes a share of one',
+      'Merge the shares, then: lowbit push DIR ORG/NAME.',
+    );
+  }
   const others = [
     ['--dry-run', dryRun],
     ['--target-bits', targetBits],
@@ -331,6 +352,8 @@ function renderPlan(plan: ModelPlan, { bold }: Context): string {
 interface ReportSettings {
   readonly out: string;
   readonly method: MethodChoice;
+  /** False where the folder was removed after a push. */
+  readonly kept: boolean;
   readonly preset?: PresetName;
   readonly recipe?: string;
   readonly made: Recipe | undefined;
@@ -341,6 +364,7 @@ interface ReportSettings {
 function renderReport(
   report: QuantizeModelReport,
   { out, method, preset, recipe, made, threads, backend }: ReportSettings,
+  { out, kept, preset, solver, threads, backend }: ReportSettings,
   { bold }: Context,
 ): string {
   const { summary, weightError } = report;
@@ -366,6 +390,9 @@ function renderReport(
   const by = typeof method === 'string' ? '' : ` --plugin ${quoted(method.module)}`;
   const next = runs ? `lowbit generate ${quoted(out)}${by} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}${by}`;
   return [`Wrote ${bold(plain(report.out))}`, pairs(facts), loads(report, bold), `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
+  const next = runs ? `lowbit generate ${quoted(out)} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}`;
+  const wrote = kept ? `Wrote ${bold(plain(report.out))}` : `Quantized ${bold(plain(report.source))}`;
+  return [wrote, pairs(facts), loads(report, bold), kept && `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
 }
 
 function importanceText({ from, tokens, estimated }: ImportanceReport): string {

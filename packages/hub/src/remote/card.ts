@@ -16,11 +16,15 @@ export interface CardFacts {
   readonly loadsIn: readonly string[];
   /** What was measured: rows of a table. */
   readonly quality?: readonly (readonly [measure: string, original: string, quantized: string])[] | undefined;
+  /** On what: ends "Measured on". */
+  readonly measuredOn?: string | undefined;
+  /** For the front matter's `model-index`, which the Hub shows as a result: perplexity on a text of that name. */
+  readonly perplexity?: { readonly text: string; readonly value: number } | undefined;
 }
 
 /** The text of README.md. */
 export function modelCard(name: string, facts: CardFacts): string {
-  const { baseModel, baseCommit, license, pipelineTag, layout, recipe, loadsIn, quality = [] } = facts;
+  const { baseModel, baseCommit, license, pipelineTag, layout, recipe, loadsIn, quality = [], measuredOn, perplexity } = facts;
   const front: [string, string | readonly string[] | undefined][] = [
     ['library_name', 'transformers'],
     ['pipeline_tag', pipelineTag],
@@ -41,10 +45,19 @@ export function modelCard(name: string, facts: CardFacts): string {
   const table =
     quality.length === 0
       ? []
-      : ['## Quality', '', '| | original | quantized |', '|---|---|---|', ...quality.map((row) => `| ${row.map(cell).join(' | ')} |`), ''];
+      : [
+          '## Quality',
+          '',
+          ...(measuredOn === undefined ? [] : [`Measured on ${cell(measuredOn)}.`, '']),
+          '| | original | quantized |',
+          '|---|---|---|',
+          ...quality.map((row) => `| ${row.map(cell).join(' | ')} |`),
+          '',
+        ];
   return [
     '---',
     ...lines,
+    ...(perplexity === undefined ? [] : modelIndex(name, perplexity)),
     '---',
     '',
     `# ${name}`,
@@ -58,6 +71,24 @@ export function modelCard(name: string, facts: CardFacts): string {
     ...table,
     ...(loadsIn.length === 0 ? [] : ['## Loads in', '', ...loadsIn.map((line) => `- ${line}`), '']),
   ].join('\n');
+}
+
+/** Results as the Hub's metadata has them (huggingface_hub's `model_index_to_eval_results`): a task, a data set, a metric. */
+function modelIndex(name: string, { text, value }: NonNullable<CardFacts['perplexity']>): string[] {
+  return [
+    'model-index:',
+    `- name: ${yaml(name)}`,
+    '  results:',
+    '  - task:',
+    '      type: text-generation',
+    '    dataset:',
+    `      name: ${yaml(text)}`,
+    '      type: text',
+    '    metrics:',
+    '    - type: perplexity',
+    '      name: perplexity',
+    `      value: ${value}`,
+  ];
 }
 
 /** A scalar that no reader of YAML takes for anything else than a text. */

@@ -1,7 +1,10 @@
+import { deflateRawSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { NAME, quickClient, smallHub } from '../../../../fixtures/small-hub.ts';
-import { failure } from '../testing.node.ts';
+import { NAME, quickClient, settingsOf, smallHub } from '../../../../fixtures/small-hub.ts';
+import { call, torchFile, zip } from '../pickle/testing.ts';
+import { failure, temporaryFolder } from '../testing.node.ts';
 import { openRemoteCheckpoint } from './checkpoint.ts';
+import { downloadModel } from './download.node.ts';
 
 describe('a checkpoint on a hub', () => {
   it('is opened by its headers, and read as far as it is asked for', async () => {
@@ -45,5 +48,55 @@ describe('a checkpoint on a hub', () => {
     await using hub = await smallHub();
     hub.fault = ({ url }) => (url.endsWith('/config.json') ? { kind: 'corrupt', at: 3 } : undefined);
     expect((await failure(() => openRemoteCheckpoint(NAME, { client: quickClient(hub) }))).code).toBe('ERR_INTEGRITY');
+  });
+
+  it.each([['consolidated.00.pth'], ['model.ckpt'], ['optimizer.pt'], ['training_args.bin']])(
+    'a repository whose only pickle is %s is refused without a byte of it',
+    async (name) => {
+      await using hub = await smallHub();
+      await using dir = await temporaryFolder();
+      const { files } = hub.repos.get(NAME)!;
+      for (const other of [...files.keys()]) if (other !== 'config.json') files.delete(other);
+      files.set(name, new TextEncoder().encode('cos\nsystem\n(S"exit 1"\ntR.'));
+      const client = quickClient(hub);
+      const settings = settingsOf(hub, dir.path);
+      for (const work of [() => openRemoteCheckpoint(NAME, { client }), () => downloadModel(NAME, { client, settings })]) {
+        const error = await failure(work);
+        expect([error.code, error.message, error.hint]).toEqual([
+          'ERR_NOT_FOUND',
+          expect.stringContaining(`there is ${name}`),
+          expect.stringContaining('safetensors'),
+        ]);
+      }
+      expect(hub.requests.filter(({ url }) => url.includes(name))).toEqual([]);
+    },
+  );
+
+  it('a missing shard, and shards that the index does not know', async () => {
+    await using hub = await smallHub();
+    const { files } = hub.repos.get(NAME)!;
+    const client = quickClient(hub);
+    const shard = 'model-00002-of-00002.safetensors';
+    const content = files.get(shard)!;
+    files.delete(shard);
+    const missing = await failure(() => openRemoteCheckpoint(NAME, { client }));
+    expect([missing.code, missing.details]).toEqual(['ERR_NOT_FOUND', expect.objectContaining({ file: shard })]);
+    files.set(shard, content);
+    files.set('model.safetensors.index.json', new TextEncoder().encode(JSON.stringify({ weight_map: { a: shard } })));
+    expect((await failure(() => openRemoteCheckpoint(NAME, { client }))).code).toBe('ERR_BAD_CHECKPOINT');
+  });
+
+  it('a qmodel.pt that is a bomb, or runs something, is neither unpacked nor run', async () => {
+    await using hub = await smallHub();
+    const { files } = hub.repos.get(NAME)!;
+    for (const other of [...files.keys()]) if (other !== 'config.json') files.delete(other);
+    const client = quickClient(hub);
+    files.set('qmodel.pt', torchFile(call('posix.system', ['exit 1'])));
+    const code = await failure(() => openRemoteCheckpoint(NAME, { client }));
+    expect([code.code, code.message]).toEqual(['ERR_BAD_PICKLE', expect.stringContaining('posix.system')]);
+    const data = new Uint8Array(deflateRawSync(new Uint8Array(32 * 2 ** 20)));
+    files.set('qmodel.pt', zip([{ name: 'm/data.pkl', data, claim: { method: 8, size: 2 ** 31 } }]));
+    const bomb = await failure(() => openRemoteCheckpoint(NAME, { client }));
+    expect([bomb.code, bomb.message]).toEqual(['ERR_LIMIT', expect.stringContaining('claims 2147483648 bytes')]);
   });
 });
