@@ -31,7 +31,7 @@ function packageWorkspaces(): Record<string, { entry: string[]; ignoreDependenci
 
 const config: KnipConfig = {
   include: ['files', 'dependencies', 'unlisted', 'unresolved', 'binaries', 'exports'],
-  ignoreBinaries: ['mount', 'umount', 'mkfifo', 'redis-server'], // of the system, in tests that skip without them
+  ignoreBinaries: ['mount', 'umount', 'mkfifo'], // of the system, in tests that skip without them
   workspaces: {
     '.': {
       entry: [
@@ -47,13 +47,12 @@ const config: KnipConfig = {
       project: ['{bench,scripts,tools,examples,e2e,fixtures,fuzz}/**/*.{ts,mjs,js}', '*.ts'],
     },
     ...packageWorkspaces(),
+    // Programs that a queue, a job or the tests start.
     'examples/scale-out': { entry: ['*.mjs', '*.test.ts'], ignoreBinaries: ['redis-server'] },
     // Pages import the packages by name for bundlers; Vite and webpack resolve them.
     'e2e/browser': { entry: ['*.test.ts', 'pages/*.{ts,js}'], ignoreDependencies: ['@lowbit/.*'] },
     website: { entry: ['parts.d.mts'], ignoreDependencies: ['typedoc-plugin-markdown'] }, // named in an option of TypeDoc
     // Programs that tests start.
-    // Programs that a queue, a job or the tests start.
-    'examples/scale-out': { entry: ['*.mjs', '*.test.ts'] },
     'e2e/registry/tools': { entry: ['*.mjs'], ignoreDependencies: ['verdaccio', 'node(18|22)', '@deno/.*', '@oven/.*'] },
   },
 };

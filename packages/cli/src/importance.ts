@@ -69,7 +69,7 @@ export interface FindImportanceOptions extends CallOptions, RunsOn {
   readonly keepIn?: string | undefined;
 }
 
-export const NO_IMPORTANCE: ImportanceReport = { from: 'none', tokens: 0, estimated: [], why: null };
+const NO_IMPORTANCE: ImportanceReport = { from: 'none', tokens: 0, estimated: [], why: null };
 const NONE: FoundImportance = { importance: undefined, report: NO_IMPORTANCE };
 
 /**

@@ -18,7 +18,7 @@ export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSetting
 };
 
 /** Bits per code that HQQ has; HIGGS has 4, 3 and 2 of them. */
-export const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
+const BITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
 export type Bits = (typeof BITS)[number];
 
 /** Float dtypes that `--dtype` and `--compute-dtype` take. */

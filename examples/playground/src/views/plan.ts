@@ -8,6 +8,7 @@ const VERDICTS = {
   fits: ['Fits in memory', 'good'],
   tight: ['Tight in memory', 'fair'],
   no: ['Does not fit in memory', 'bad'],
+  unknown: ['How much memory there is, is not known', 'fair'],
 } as const;
 
 export function showPlan(place: HTMLElement, plan: Plan, open: boolean): void {

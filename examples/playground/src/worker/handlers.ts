@@ -62,7 +62,7 @@ export const handlers: Handlers = {
       before: checkpoint.source.files.reduce((sum, file) => sum + file.size, 0),
       after: files.reduce((sum, { name, bytes }) => sum + (name.endsWith('.safetensors') ? bytes : 0), 0),
       loadsIn,
-      memory: { ...memory, measured },
+      memory: { ...memory, available, measured },
     };
   },
 

@@ -84,7 +84,7 @@ function totalOf(files: Files): number {
 }
 
 /** What will be there. */
-export function treeText(
+function treeText(
   { to, files }: { readonly to: string; readonly files: Files },
   flags: Pick<PushFlags, 'private'>,
   { bold }: Context,

@@ -22,7 +22,7 @@ function report(changes: Partial<QualityReport> = {}): QualityReport {
     ...{ model: 'model-hqq4', reference: 'model', text: 'eval.txt', date: '2026-11-30' },
     comparison: {
       ...{ kl: 0.0123, klStderr: 0.0004, top1: 0.93, top1Stderr: 0.005, tokens: 1234 },
-      ...{ reference: score(10), model: score(10.5), contextLength: 256, stride: 256, startToken: null, ms: 1 },
+      ...{ reference: score(10), model: score(10.5), contextLength: 256, stride: 256, startToken: null, text: 'eval.txt', ms: 1 },
       size: {
         model: { bytes: 5e6, parameters: 1e7, bitsPerParameter: 6.6, bitsPerWeight: 4.5 },
         reference: { bytes: 2e7, parameters: 1e7, bitsPerParameter: 16, bitsPerWeight: null },

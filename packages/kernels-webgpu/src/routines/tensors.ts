@@ -17,7 +17,7 @@ export interface Weights {
 }
 
 /** Throws ERR_BAD_ARGUMENT unless there are exactly `count` weights, in f32, f16 or bf16. */
-export function weightsOf(weights: HostTensor | undefined, count: number, shape: string): Weights {
+function weightsOf(weights: HostTensor | undefined, count: number, shape: string): Weights {
   const dtype = weights?.dtype as StoredFloat;
   const fits = Number.isInteger(count) && count >= 1 && count <= MOST && weights?.data.byteLength === count * (BYTES[dtype] ?? Number.NaN);
   if (!fits) throw bad(`weights cannot be ${weights?.dtype} [${weights?.shape.join(', ')}]`, `Pass ${shape} in f32, f16 or bf16.`);

@@ -1,0 +1,152 @@
+// What `lowbit quantize` says to people: remarks, the plan, and what was done.
+
+import type { Context } from '../context.ts';
+import type { ImportanceReport } from '../importance.ts';
+import type { MethodChoice } from '../parse.ts';
+import { bitsFact, filesTable, loads, quoted, ratio } from '../plan-text.ts';
+import { type PresetName, presetText } from '../presets.ts';
+import type { ModelPlan, QuantizeModelReport } from '../quantize-model.ts';
+import type { Recipe } from '../recipe.ts';
+import type { BackendUse } from '../running-on.ts';
+import { pairs, plain } from '../table.ts';
+import { tagTable } from '../tags.ts';
+import { countText, durationText } from '../units.ts';
+
+/** Remarks on what was or will be made. */
+export function notePlan(plan: ModelPlan, context: Context): void {
+  noteFilled(plan, context);
+  noteByName(plan, context);
+  noteCopy(plan, context);
+}
+
+/** HIGGS fills rows up to multiples of what it rotates at once: a fifth more bits than its codes and scales need are worth a word. */
+function noteFilled({ tags }: Pick<ModelPlan, 'tags'>, context: Context): void {
+  const filled = tags.flatMap(({ tag, format, bitsPerWeight }) => {
+    const [, bits, group, block] = /^higgs-(\d)-\d g(\d+) h(\d+)/.exec(format) ?? [];
+    return bits && bitsPerWeight > 1.2 * (Number(bits) + 16 / Number(group)) ? [{ tag, bitsPerWeight, block }] : [];
+  });
+  const worst = filled.sort((a, b) => b.bitsPerWeight - a.bitsPerWeight)[0];
+  if (!worst) return;
+  context.note(
+    `${worst.tag} takes ${worst.bitsPerWeight.toFixed(2)} bits per weight: its rows are filled up to multiples of ${worst.block}. A smaller --hadamard-size may fill up less.`,
+  );
+}
+
+/** A copy may be what is wanted, but hardly by this command. */
+function noteCopy({ summary }: Pick<ModelPlan, 'summary'>, context: Context): void {
+  if (summary.quantizedLinears > 0) return;
+  context.note('No layer is quantized: --skip and --rule keep all of them, so the result is a plain copy.');
+}
+
+function noteByName({ byName }: Pick<ModelPlan, 'byName'>, context: Context): void {
+  if (byName === null) return;
+  context.note(
+    `model_type ${plain(byName)} is not known here: layers were found by the names and shapes of their tensors, and nothing of lowbit runs the result. --dry-run lists them, --skip and --rule choose.`,
+  );
+}
+
+export function noteImportance({ from, why, estimated }: ImportanceReport, context: Context): void {
+  if (why !== null) {
+    const instead = from === 'weights' ? 'an estimate from its weights is used' : 'every channel counts alike';
+    context.note(`${plain(why)}, so ${instead} (--importance ${from}).`);
+  }
+  if (estimated.length === 0) return;
+  const others = estimated.length > 3 ? ` and ${estimated.length - 3} more` : '';
+  context.note(`No token reached ${estimated.slice(0, 3).map(plain).join(', ')}${others}: their importance is estimated from weights.`);
+}
+
+/** The plan for people. */
+export function renderPlan(plan: ModelPlan, { bold }: Context): string {
+  const { summary } = plan;
+  const facts = pairs([
+    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
+    ['bits per weight', bitsFact(summary)],
+    ['weights', ratio(plan.weightBytes)],
+  ]);
+  return [
+    `${bold('Files')}\n${filesTable(plan)}`,
+    `${bold('Linear layers')}\n${tagTable(plan.tags)}`,
+    facts,
+    loads(plan, bold),
+    'Nothing was written (--dry-run).',
+  ]
+    .filter(Boolean)
+    .join('\n\n');
+}
+
+interface ReportSettings {
+  readonly out: string;
+  readonly method: MethodChoice;
+  /** False where the folder was removed after a push. */
+  readonly kept: boolean;
+  readonly preset?: PresetName;
+  readonly recipe?: string;
+  readonly made: Recipe | undefined;
+  readonly threads: number;
+  readonly backend: BackendUse & { readonly routines: readonly string[] };
+}
+
+/** What was done, for people. */
+export function renderReport(
+  report: QuantizeModelReport,
+  { out, method, kept, preset, recipe, made, threads, backend }: ReportSettings,
+  { bold }: Context,
+): string {
+  const { summary, weightError } = report;
+  const facts: [string, string][] = [
+    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
+    ['bits per weight', bitsFact(summary)],
+    ['weights', ratio(report.weightBytes)],
+  ];
+  if (preset !== undefined && made !== undefined) facts.push(['preset', presetText(preset, made, report.importance?.from ?? 'none')]);
+  if (recipe !== undefined) facts.push(['recipe', recipe]);
+  if (summary.quantizedLinears > 0) {
+    facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
+    facts.push(['worst layers', worst(report).join(', ')]);
+    const left = report.linears.filter(({ nonFinite = 0 }) => nonFinite > 0);
+    if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
+  }
+  if (report.importance && report.importance.from !== 'none') facts.push(['importance', importanceText(report.importance)]);
+  facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
+  facts.push(['computed by', computedBy(backend, threads)]);
+  const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
+  // A model with NaN in it gives NaN.
+  const runs = hasTokenizer && !report.linears.some(({ nonFinite = 0 }) => nonFinite > 0);
+  const by = typeof method === 'string' ? '' : ` --plugin ${quoted(method.module)}`;
+  const next = runs ? `lowbit generate ${quoted(out)}${by} -p "Once upon a time"` : `lowbit inspect ${quoted(out)}${by}`;
+  const wrote = kept ? `Wrote ${bold(plain(report.out))}` : `Quantized ${bold(plain(report.source))}`;
+  return [wrote, pairs(facts), loads(report, bold), kept && `${bold('Next:')} ${next}`].filter(Boolean).join('\n\n');
+}
+
+function importanceText({ from, tokens, estimated }: ImportanceReport): string {
+  if (from === 'weights') return 'estimated from weights';
+  const what = from === 'self' ? 'tokens that the model wrote' : from === 'text' ? 'tokens of the text' : 'random tokens';
+  return `${countText(tokens)} ${what}${estimated.length > 0 ? `; ${estimated.length} layers estimated from weights` : ''}`;
+}
+
+/** What the routines of the methods ran on; the bytes are the same. */
+function computedBy({ name, device, routines }: ReportSettings['backend'], threads: number): string {
+  if (routines.length > 0) return `backend ${name} (${device}): ${routines.join(', ')}`;
+  return threads === 1 ? 'TypeScript, one thread' : `TypeScript, ${threads} threads`;
+}
+
+/** 10 log10(sum w^2 / sum error^2). */
+function signal(weightError: number): string {
+  return weightError > 0 ? `SNR ${(-10 * Math.log10(weightError)).toFixed(1)} dB` : 'exact';
+}
+
+function worst({ linears }: QuantizeModelReport): string[] {
+  return linears
+    .map(({ path, squaredError, squaredWeight }) => ({ path, error: squaredWeight > 0 ? squaredError / squaredWeight : 0 }))
+    .sort((a, b) => b.error - a.error)
+    .slice(0, 3)
+    .map(({ path, error }) => `${path} (${error.toPrecision(3)})`);
+}
+
+/** What the weight error says nothing of. */
+function spoilt(linears: QuantizeModelReport['linears']): string {
+  const count = linears.reduce((sum, { nonFinite = 0 }) => sum + nonFinite, 0);
+  const [first] = linears;
+  const where = `${plain(first!.path)}${linears.length > 1 ? ` and ${linears.length - 1} more` : ''}`;
+  return `${countText(count)} weights of ${where} are stored as NaN or infinity, and not in the weight error`;
+}
