@@ -5,6 +5,7 @@ import { type Recipe, recipeText } from './recipe.ts';
 
 /** Presets that `--preset` takes. */
 export const PRESETS = ['best4', 'small3', 'tiny2', 'python4'] as const;
+/** A name of PRESETS. */
 export type PresetName = (typeof PRESETS)[number];
 
 interface Preset {

@@ -137,6 +137,7 @@ export async function quantizeModel(path: string, options: QuantizeModelOptions)
   });
 }
 
+/** Settings of `quantizeModelShard`: those of `quantizeModel`, the same for every worker, and the share. */
 export interface QuantizeModelShardOptions extends Omit<QuantizeModelOptions, 'resume'> {
   /** Which share of the work, of how many, from 1: `{ index: 2, count: 4 }`. */
   readonly shard: Shard;

@@ -18,6 +18,7 @@ export interface Sample {
   readonly quantized: string;
 }
 
+/** All that `lowbit report` shows: what `reportHtml` takes, and `--json` prints. */
 export interface QualityReport {
   readonly kind: 'lowbit report';
   readonly version: 1;

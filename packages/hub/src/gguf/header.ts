@@ -44,6 +44,7 @@ export interface GgufTensor {
   readonly end: number;
 }
 
+/** What a GGUF file says of itself before its tensors. */
 export interface GgufHeader {
   readonly version: 2 | 3;
   readonly metadata: ReadonlyMap<string, GgufValue>;

@@ -4,6 +4,7 @@ import type { DType } from '@lowbit/core';
 import { type DecodeBlocks, iq4_nl, iq4_xs, mxfp4, q4_0, q4_1, q5_0, q5_1, q8_0 } from './blocks.ts';
 import { q2_K, q3_K, q4_K, q5_K, q6_K } from './k-blocks.ts';
 
+/** How ggml stores the numbers of a tensor. */
 export interface GgmlType {
   readonly name: string;
   /** Weights that are stored together. */

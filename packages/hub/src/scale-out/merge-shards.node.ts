@@ -29,6 +29,7 @@ export interface MergeShardsOptions extends CallOptions {
   readonly overwrite?: boolean | undefined;
 }
 
+/** What `mergeShards` made. */
 export interface MergeReport {
   /** Absolute path of the result. */
   readonly out: string;

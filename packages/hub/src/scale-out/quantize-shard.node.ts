@@ -21,6 +21,7 @@ import { BEAT_MS, dropShard, readShard, shardFolder, shardLock } from './folders
 import { type Job, sameJob, sourceDigest } from './identity.ts';
 import { MANIFEST_FILE, type ModelTable, type ShardManifest, tableDigest, weightErrorOf, writeManifest } from './manifest.ts';
 
+/** Settings of `quantizeShard`: those of `quantizeCheckpoint`, the same for every worker, and the share. */
 export interface QuantizeShardOptions extends Omit<QuantizeCheckpointOptions, 'resume'> {
   /** Which share of the work, of how many: `{ index: 2, count: 4 }`. */
   readonly shard: Shard;
