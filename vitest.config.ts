@@ -1,4 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 import { entries } from './tsup.shared.ts';
@@ -25,6 +26,8 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
   resolve: { alias: aliases() },
   esbuild: { target: 'node20' },
   test: {
+    // Vitest leaves a core to itself, which needs none: of two it would use one.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     // Tests of the packed cache name a folder of their own.
     env: { LOWBIT_CACHE: 'off' },
     reporters: ['default', './tools/summary-reporter.mjs'],
