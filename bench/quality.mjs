@@ -4,11 +4,14 @@
 // A quantizer is as rules of `lowbit quantize` have it, hqq:b4:g64:ls, nf4:search, higgs:b2:h256:unbiased, with :imp (random tokens), :self or :weights for importance;
 // or the name of a preset; or a recipe file (.json). Default: every method and bit width, and the presets.
 // Prints one JSON line for each; with --out they are added to that file, and those that are there already are not measured again.
-// tools/quality-page.mjs makes docs/quality.md of such files.
+// tools/quality-page.mjs makes docs/quality.md of such files, tools/docs-tables.mjs tables of other pages, tools/preset-figures.mjs what presets say of themselves.
+// Seconds are of the clock and, since other work may share the machine, of the processor; finding importance is counted apart, once for all rows that use it.
 
+import { spawnSync } from 'node:child_process';
 import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import {
   findBackends,
@@ -39,19 +42,11 @@ const { values, positionals } = parseArgs({
 const [folder, text, ...asked] = positionals;
 if (!folder || !text) throw new Error('usage: npm run bench:quality -- MODEL TEXT [QUANTIZER...]');
 
+// In the order of tables.
 const EVERYTHING = [
-  ...[
-    'hqq:b8:g64',
-    'hqq:b4:g64',
-    'hqq:b4:g128',
-    'hqq:b3:g64',
-    'hqq:b2:g64',
-    'hqq:b2:g16',
-    'hqq:b4:g64:ls',
-    'hqq:b3:g64:ls',
-    'hqq:b2:g64:ls',
-  ],
-  ...['int8', 'nf4', 'nf4:dq', 'fp4', 'nf4:search', 'nf4:search:imp', 'fp4:search:imp'],
+  ...['hqq:b8:g64', 'hqq:b4:g64', 'hqq:b4:g64:ls', 'hqq:b4:g64:ls:imp', 'hqq:b4:g128'],
+  ...['hqq:b3:g64', 'hqq:b3:g64:ls', 'hqq:b2:g64', 'hqq:b2:g64:ls', 'hqq:b2:g16'],
+  ...['nf4', 'nf4:dq', 'nf4:search', 'nf4:search:imp', 'fp4', 'fp4:search', 'fp4:search:imp', 'int8'],
   ...['higgs:b4:h256', 'higgs:b3:h256', 'higgs:b2:h256', 'higgs:b4:h256:unbiased', 'higgs:b3:h256:unbiased', 'higgs:b2:h256:unbiased'],
   ...PRESETS,
 ];
@@ -114,9 +109,17 @@ function remembered(whole, texts) {
   };
 }
 
+/** What it gave, and seconds of the clock and of the processor. */
+async function timed(work) {
+  const [started, used] = [performance.now(), process.cpuUsage()];
+  const value = await work();
+  const { user, system } = process.cpuUsage(used);
+  return { value, seconds: round((performance.now() - started) / 1000, 3), cpuSeconds: round((user + system) / 1e6, 3) };
+}
+
 async function importanceOf(source) {
   if (source === 'none') return undefined;
-  if (!known.has(source)) known.set(source, (await findImportance(folder, source, { runtime })).importance);
+  if (!known.has(source)) known.set(source, await timed(async () => (await findImportance(folder, source, { runtime })).importance));
   return known.get(source);
 }
 
@@ -131,16 +134,17 @@ async function row(name) {
   const { importance, ...how } = await optionsOf(name);
   const moments = await importanceOf(importance);
   const out = join(work, 'model');
-  const started = performance.now();
-  const report = await quantizeModel(folder, {
-    ...how,
-    importance: moments ?? 'none',
-    out,
-    overwrite: true,
-    runtime,
-    threads: availableParallelism(),
-  });
-  const seconds = (performance.now() - started) / 1000;
+  const made = await timed(() =>
+    quantizeModel(folder, {
+      ...how,
+      importance: moments?.value ?? 'none',
+      out,
+      overwrite: true,
+      runtime,
+      threads: availableParallelism(),
+    }),
+  );
+  const report = made.value;
   const own = await loadModel(out, { runtime });
   try {
     const { kl, klStderr, top1, model: scored, tokens } = await klDivergence(original, own, windows, { contextLength: windows[0].length });
@@ -156,7 +160,9 @@ async function row(name) {
       top1: round(top1, 4),
       weightError: round(report.weightError, 4),
       tokens,
-      quantizeSeconds: round(seconds, 3),
+      quantizeSeconds: made.seconds,
+      quantizeCpuSeconds: made.cpuSeconds,
+      ...(moments && { importanceSeconds: moments.seconds, importanceCpuSeconds: moments.cpuSeconds }),
       ...(await speed(own)),
     };
   } finally {
@@ -172,7 +178,18 @@ async function asStored() {
 }
 
 const { name: backend, device } = await runtime.backend();
-const measured = { model, text: basename(text), windows: windows.length, backend: `${backend} (${device.label})` };
+// Nothing where this is no clone.
+const commit = spawnSync('git', ['rev-parse', '--short', 'HEAD'], {
+  cwd: fileURLToPath(new URL('..', import.meta.url)),
+  encoding: 'utf8',
+}).stdout?.trim();
+const measured = {
+  model,
+  text: basename(text),
+  windows: windows.length,
+  backend: `${backend} (${device.label})`,
+  ...(commit && { commit }),
+};
 const there = new Set();
 if (values.out && existsSync(values.out)) {
   for (const line of readFileSync(values.out, 'utf8').split('\n').filter(Boolean)) {

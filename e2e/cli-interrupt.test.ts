@@ -66,7 +66,7 @@ describe.skipIf(process.platform === 'win32')('quantize', () => {
   });
 
   it('resumes finding importance after a crash, at the layer it had come to, to the same bytes', async () => {
-    const flags = ['-b', '3', '--preset', 'recommended'];
+    const flags = ['--preset', 'small3'];
     expect((await lowbit(['quantize', TINY, '-o', at('weighed'), ...flags])).code).toBe(0);
     let sent = false;
     const { code } = await lowbit(['quantize', TINY, '-o', at('killed'), ...flags], {

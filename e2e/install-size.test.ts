@@ -24,7 +24,7 @@ it('core and hqq take less than 400,000 bytes', (context) => {
   expect(total).toBeLessThan(400_000);
 });
 
-it('kernels-cpu, which the command depends on, takes less than 500,000 bytes without an addon, and runs nothing at install', (context) => {
+it('kernels-cpu, which the command depends on, takes less than 600,000 bytes without an addon, and runs nothing at install', (context) => {
   const folder = join(root, 'packages/kernels-cpu');
   needs(context, 'build', existsSync(join(folder, 'dist')), 'the packages are not built');
   const { files, scripts } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
@@ -34,7 +34,7 @@ it('kernels-cpu, which the command depends on, takes less than 500,000 bytes wit
   const own = files.filter((name) => name !== 'LICENSE').map((name) => join(folder, name));
   const total = [...own, join(folder, 'package.json'), join(root, 'LICENSE')].reduce((sum, file) => sum + bytes(file), 0);
   expect(total).toBeGreaterThan(50_000);
-  expect(total).toBeLessThan(500_000);
+  expect(total).toBeLessThan(600_000);
   // npm builds what has a binding.gyp even where no script says so.
   expect([Object.keys(scripts).filter((name) => /install|prepare/.test(name)), existsSync(join(folder, 'binding.gyp'))]).toEqual([
     [],

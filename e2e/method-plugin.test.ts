@@ -129,8 +129,8 @@ describe('the command', () => {
       [['-m', 'hqqq'], '"hqqq" is not one of hqq'],
       [['-m', PLUGIN, '--axis', '0'], 'axis'],
       [['-m', PLUGIN, '-b', '3'], 'rtn has no 3 bits'],
-      [['-m', PLUGIN, '--target-bits', '4'], '--target-bits shares out methods of lowbit'],
-      [['-m', PLUGIN, '--preset', 'recommended'], '--preset is for hqq'],
+      [['-m', PLUGIN, '--target-bits', '4'], '--target-bits and --target-size share out methods of lowbit'],
+      [['-m', PLUGIN, '--preset', 'best4'], '--preset best4 is for hqq'],
     ] as const) {
       const { code, stderr } = await lowbit(['quantize', TINY, '-o', join(dir, 'never'), ...args]);
       expect({ code, stderr }, message).toMatchObject({ code: 2, stderr: expect.stringContaining(message) });

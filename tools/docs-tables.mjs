@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { readResults } from './quality-page.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -37,7 +38,7 @@ const OF_METHOD = {
 function inWords(name) {
   const [method = '', ...settings] = name.split(':');
   const bits = settings.find((word) => /^b\d/.test(word))?.slice(1);
-  const group = settings.find((word) => /^g\d/.test(word))?.slice(1);
+  const group = settings.find((word) => /^g\d/.test(word))?.slice(1) ?? (/^(nf4|fp4)$/.test(method) ? '64' : undefined);
   const words = [bits && `${bits} bits`, group && `groups of ${group}`];
   if (settings.includes('ls')) words.push('least squares');
   if (settings.includes('imp')) words.push('random importance');
@@ -47,21 +48,21 @@ function inWords(name) {
   return [{ nf4: 'NF4', fp4: 'FP4', int8: 'LLM.int8', hqq: 'HQQ', higgs: 'HIGGS' }[method], ...words.filter(Boolean)].join(', ');
 }
 
-/** What lowbit's own quantizers lose, by bench/results. @type {(method: string) => string} */
+/** What lowbit's own quantizers lose, by bench/results; presets are in docs/quality.md. @type {(method: string) => string} */
 export function qualityOurs(method) {
-  const { rows, model, commit, windows, backend, script } = json('bench/results/quality-tiny-llama.json');
+  /** @type {any[]} */
+  const rows = readResults().filter((row) => row.model === 'tiny-llama' && OF_METHOD[method]?.(row.quantizer));
   const head = ['quantizer', 'bits per weight', 'KL, nats', 'standard error', 'same best token', 'weight error'];
-  const lines = rows
-    .filter((/** @type {{ quantizer: string }} */ { quantizer }) => OF_METHOD[method]?.(quantizer))
-    .map((/** @type {any} */ row) => [
-      inWords(row.quantizer),
-      row.bits.toFixed(2),
-      short(row.kl),
-      short(row.klStderr, 2),
-      percent(row.top1),
-      short(row.weightError),
-    ]);
-  const about = `KL divergence to the model in 16 bits; \`${script}\` on ${model}, ${windows} windows, ${rows[0].tokens} tokens, commit ${commit}, ${backend}.`;
+  const lines = rows.map((row) => [
+    inWords(row.quantizer),
+    row.bitsPerWeight.toFixed(2),
+    short(row.kl),
+    short(row.klStderr, 2),
+    percent(row.top1),
+    short(row.weightError),
+  ]);
+  const all = (/** @type {string} */ key) => [...new Set(rows.map((row) => row[key]).filter(Boolean))].join(', ');
+  const about = `KL divergence to the model in 16 bits; \`bench/quality.mjs\` on ${all('model')}, ${all('windows')} windows, ${all('tokens')} tokens, commit ${all('commit')}, ${all('backend')}.`;
   return `${table(head, lines)}\n\n${about}`;
 }
 

@@ -52,6 +52,8 @@ function tableOf(rows, best) {
     'MB',
     ...(hasSpeed ? ['reads, tokens/s', 'writes, tokens/s'] : []),
     'made in, s',
+    'processor, s',
+    'importance, processor, s',
   ];
   const lines = rows.map((row) => {
     const name = `\`${row.quantizer}\``;
@@ -68,7 +70,7 @@ function tableOf(rows, best) {
       `${(100 * row.top1).toFixed(1)} %`,
       (row.bytes / 1e6).toFixed(2),
       ...speed,
-      row.quantizeSeconds === undefined ? '' : sig(row.quantizeSeconds),
+      ...['quantizeSeconds', 'quantizeCpuSeconds', 'importanceCpuSeconds'].map((key) => (row[key] === undefined ? '' : sig(row[key]))),
     ];
   });
   return [head, head.map((_, i) => (i === 0 ? '---' : '---:')), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
@@ -143,7 +145,8 @@ lowbit report ./model-best4 ./model --data text.txt --frontier rows.jsonl -o rep
 \`\`\`
 
 KL divergence of the next-token distribution to the model as stored, nats per token; ± is one standard error, tokens taken as independent. Every linear of the layers is quantized, embeddings and head are not; bits
-count scales, zeros, tables and padding. Names are as in rules of \`lowbit quantize\`, with \`imp\` for importance of random tokens; \`best4\`, \`small3\`, \`tiny2\` and \`python4\` are presets.
+count scales, zeros, tables and padding. Seconds to make a model are of a machine shared with other work, so those of the processor, of all threads together, are given beside them; finding importance, which is done once for a model, is
+apart. Rows without seconds of the processor are older than they. Names are as in rules of \`lowbit quantize\`, with \`imp\` for importance of random tokens; \`best4\`, \`small3\`, \`tiny2\` and \`python4\` are presets.
 
 ${sections.join('\n\n')}
 `;

@@ -1,12 +1,12 @@
-// Backends of strangers: a folder of its own that knows lowbit from a registry alone.
+// Backends and methods of strangers: folders of their own that know lowbit from a registry alone.
 
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { needs } from '../../fixtures/needs.ts';
-import { ensureBuilt, TINY } from '../cli-process.ts';
+import { digests, ensureBuilt, TINY } from '../cli-process.ts';
 import { type LocalRegistry, must, pack, publishedPackages, run, startRegistry, toolsProblem } from './registry.mjs';
 
 const examples = fileURLToPath(new URL('../../examples', import.meta.url));
@@ -97,5 +97,76 @@ describe('examples/backend-plugin', () => {
     expect(status).toBe(1);
     expect(output).toContain("code: 'ERR_BACKEND_UNAVAILABLE'");
     expect(output).toContain("backend 'plain' keeps version 2 of the contract");
+  });
+});
+
+describe('examples/method-plugin', () => {
+  const NAME = 'lowbit-method-rtn';
+  let [author, user] = ['', ''];
+  /** The command that the registry gave, in the project of a user: methods are found from there. */
+  const lowbit = (...args: string[]) => run(join(user, 'node_modules/.bin/lowbit'), args, user);
+  const errorOf = (...args: string[]): Record<string, unknown> => {
+    const { status, output } = lowbit(...args, '--json');
+    return { status, ...JSON.parse(output) };
+  };
+  const quantized = (out: string, method: string): Record<string, string> => {
+    const { status, output } = lowbit('quantize', TINY, '-o', out, '-m', method, '-b', '8', '-g', '64');
+    expect({ status, output }).toMatchObject({ status: 0, output: expect.stringContaining(`with --plugin ${NAME} or its path`) });
+    return digests(join(user, out));
+  };
+
+  beforeAll(() => {
+    if (problem !== undefined) return;
+    author = registry.project('method');
+    const npmrc = readFileSync(join(author, '.npmrc'), 'utf8');
+    cpSync(join(examples, 'method-plugin'), author, { recursive: true });
+    writeFileSync(join(author, '.npmrc'), npmrc);
+    must('npm', ['install'], author);
+    must('npm', ['pack'], author);
+    user = registry.project('user');
+    must('npm', ['install', 'lowbit', join(author, `${NAME}-1.0.0.tgz`)], user);
+  });
+
+  it('passes the conformance kits in the test runner of Node.js', (context) => {
+    registryOnly(context);
+    const output = must('npm', ['test'], author);
+    expect(output).toMatch(/^# fail 0$/m);
+    expect(Number(/^# pass (\d+)$/m.exec(output)?.[1])).toBeGreaterThan(30);
+  });
+
+  it('quantizes and runs as an installed package, and the same beside another copy of core', (context) => {
+    registryOnly(context);
+    const plugin = join(user, 'node_modules', NAME);
+    expect(existsSync(join(plugin, 'node_modules'))).toBe(false);
+    const once = quantized('once', NAME);
+    expect(quantized('by-path', author)).toEqual(once);
+
+    mkdirSync(join(plugin, 'node_modules/@lowbit'), { recursive: true });
+    cpSync(join(user, 'node_modules/@lowbit/core'), join(plugin, 'node_modules/@lowbit/core'), { recursive: true });
+    expect(quantized('twice', NAME)).toEqual(once);
+    const generate = ['-p', 'It was a fine', '--max-tokens', '8', '--temp', '0', '-q'];
+    const original = lowbit('generate', TINY, ...generate);
+    expect(original).toMatchObject({ status: 0, output: expect.stringMatching(/\w{2}/) });
+    expect(lowbit('generate', 'twice', '--plugin', NAME, ...generate)).toEqual(original);
+    expect(errorOf('generate', 'twice', ...generate)).toMatchObject({ status: 1, error: { code: 'ERR_UNSUPPORTED_FORMAT' } });
+    // An error of the other copy is one of lowbit: by its code it is wrong usage.
+    expect(errorOf('quantize', TINY, '-o', 'never', '-m', NAME, '-b', '3')).toMatchObject({
+      status: 2,
+      error: { code: 'ERR_USAGE', message: expect.stringContaining('rtn has no 3 bits') },
+    });
+  });
+
+  it('is refused by name where a part of it keeps another version of the contract', (context) => {
+    registryOnly(context);
+    for (const [what, text, status, code] of [
+      ['method', '{ ...plugin, spec: 2 }', 1, 'ERR_BAD_ARGUMENT'],
+      ['layout', '{ ...plugin, layouts: [{ ...plugin.layouts[0], spec: 2 }] }', 1, 'ERR_BAD_ARGUMENT'],
+      ['quantizer', '{ ...plugin, quantizer: (flags) => ({ ...plugin.quantizer(flags), spec: 2 }) }', 2, 'ERR_USAGE'],
+    ] as const) {
+      const file = `./next-${what}.mjs`;
+      writeFileSync(join(user, file), `import plugin from '${NAME}';\nexport default ${text};\n`);
+      const message = `the ${what} of ${file} keeps version 2 of the contract; this lowbit keeps version 1`;
+      expect(errorOf('quantize', TINY, '-o', 'never', '-m', file)).toMatchObject({ status, error: { code, message } });
+    }
   });
 });

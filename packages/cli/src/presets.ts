@@ -1,6 +1,7 @@
 // Recipes with names, chosen by what was measured: docs/quality.md.
 
 import type { ImportanceReport } from './importance.ts';
+import { FIGURES } from './preset-figures.ts';
 import { type Recipe, recipeText } from './recipe.ts';
 
 /** Presets that `--preset` takes. */
@@ -22,22 +23,22 @@ export const PRESET: Readonly<Record<PresetName, Preset>> = {
   best4: {
     recipe: { ...LEAST_SQUARES, bits: 4 },
     what: 'least squares of hqq at 4 bits, weighed by random tokens',
-    why: '4.5 bits a weight; KL divergence 0.38 of the solver hqq on SmolLM2, 0.92 on tiny-llama',
+    why: FIGURES.best4,
   },
   small3: {
     recipe: { ...LEAST_SQUARES, bits: 3 },
     what: 'least squares of hqq at 3 bits, weighed by random tokens',
-    why: '3.7 bits a weight; KL divergence 0.25 of the solver hqq on SmolLM2, 0.92 on tiny-llama',
+    why: FIGURES.small3,
   },
   tiny2: {
     recipe: { ...LEAST_SQUARES, bits: 2 },
     what: 'least squares of hqq at 2 bits, weighed by random tokens',
-    why: '2.5 bits a weight; KL divergence 0.67 of the solver hqq on tiny-llama, and SmolLM2 is hardly usable',
+    why: `${FIGURES.tiny2}, and SmolLM2 is hardly usable`,
   },
   python4: {
     recipe: { method: 'nf4', group: 64, scale: 'search', importance: 'random-tokens' },
     what: 'nf4 with searched scales, weighed by random tokens',
-    why: '4.5 bits a weight; KL divergence 0.67 of nf4 on SmolLM2, 0.91 on tiny-llama, in the same files',
+    why: `${FIGURES.python4}, in the same files`,
   },
 };
 

@@ -180,7 +180,7 @@ async function withSettings<T>(
   try {
     // What cannot be quantized is refused before the model is run for it.
     if (runs) {
-      if (keeping) await checkOutputFree(options.out, { resume: keeping.resume ?? false, overwrite: keeping.overwrite ?? false });
+      if (keeping) await checkOutputFree(options.out, { resume: keeping.resume ?? false, overwrite: keeping.overwrite ?? false, source: path });
       const { quantizer, rules, adapters, dtype, layout, layouts, codecs } = rest;
       const asked = Object.entries({ quantizer, rules, adapters, dtype, layout, layouts, codecs }).filter(
         ([, value]) => value !== undefined,

@@ -5,6 +5,7 @@ import { basename, resolve, sep } from 'node:path';
 import { LowbitError } from '@lowbit/core';
 import type { FolderCheckpoint } from './checkpoint.node.ts';
 import type { RemoteCheckpoint } from './remote/checkpoint.ts';
+import { exists } from './safetensors/existing.node.ts';
 import { checkFree } from './safetensors/partial.node.ts';
 import { createSafetensorsSink } from './safetensors/sink.node.ts';
 import type { ModelOutput, WriteModelOptions } from './write-model.ts';
@@ -32,10 +33,15 @@ export function folderOutput(checkpoint: FolderCheckpoint | RemoteCheckpoint, ou
 
 /**
  * Whether a model may be written to `out`, said before long work that is to be written there: throws ERR_OUTPUT_EXISTS for a folder, or the work of an
- * interrupted run, that neither `resume` nor `overwrite` allows for, ERR_BAD_ARGUMENT, ERR_IO. Whoever writes finds out again.
+ * interrupted run, that neither `resume` nor `overwrite` allows for, ERR_BAD_ARGUMENT (also where it is `source`, if that is a path), ERR_IO. Whoever writes finds out again.
  */
-export async function checkOutputFree(out: string, options: Pick<WriteModelOptions, 'resume' | 'overwrite'> = {}): Promise<void> {
+export async function checkOutputFree(
+  out: string,
+  options: Pick<WriteModelOptions, 'resume' | 'overwrite'> & { readonly source?: string } = {},
+): Promise<void> {
   checkOut('checkOutputFree', out);
+  const { source } = options;
+  if (source !== undefined && (await exists(source))) await assertApart(source, out);
   const folder = resolve(out);
   await checkFree(folder, `${folder}.partial`, options);
 }

@@ -37,7 +37,7 @@ export async function convertCommand(dir: string, options: ConvertOptions, conte
       'Name a new one with --out DIR, or pass --dry-run to see what would be written.',
     );
   }
-  if (out !== undefined && !dryRun) await checkOutputFree(out, { resume, overwrite });
+  if (out !== undefined && !dryRun) await checkOutputFree(out, { resume, overwrite, source: dir });
   const what = { flute, shardSize, signal: context.signal };
   if (dryRun || out === undefined) {
     const plan = await planConversion(dir, what);

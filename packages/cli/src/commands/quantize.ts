@@ -117,7 +117,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const source = await importanceSource(options.importance, '--importance');
   const pushing = await preparePush(options, context);
   const out = pushing?.out ?? options.out;
-  if (out !== undefined && !dryRun && options.shard === undefined) await checkOutputFree(out, { resume, overwrite });
+  if (out !== undefined && !dryRun && options.shard === undefined) await checkOutputFree(out, { resume, overwrite, source: dir });
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
   await checkWritable(options.saveSensitivity, '--save-sensitivity');
   await checkWritable(options.saveRecipe, '--save-recipe');
