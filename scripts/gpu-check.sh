@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the CUDA backend does on a real GPU: the conformance kit, then times of products and of a decoder's steps.
 #
-#   scripts/gpu-check.sh pack DIR    on a machine that has built everything (npx pnpm build, with nvcc): a folder to carry to one with a GPU
+#   scripts/gpu-check.sh pack DIR    on a machine that has built everything (npx pnpm build, with nvcc): a folder to carry to one with a GPU, under 64 MB
 #   DIR/gpu-check.sh [OUT]           there, on x86-64 Linux with an NVIDIA driver and nothing else: writes OUT/gpu-check.json and OUT/gpu-check.md (default: .)
 #
 # Where compute-sanitizer is installed, the conformance kit runs once more under each of its tools: OUT/sanitizer-TOOL.txt, and a line of each in gpu-check.md.
@@ -9,6 +9,7 @@
 # Variables: LOWBIT_CUDA_DRIVER names another driver library, LOWBIT_SANITIZER another compute-sanitizer (off: none), LOWBIT_GPU_SHAPES=small tiny shapes (both are for trying this script without a GPU).
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+most_kilobytes=64000
 
 if [ "${1:-}" = pack ]; then
   out="${2:?name a new folder: scripts/gpu-check.sh pack DIR}"
@@ -26,14 +27,25 @@ if [ "${1:-}" = pack ]; then
   mkdir -p "$out/node_modules/@lowbit/kernels-cuda/build/Release"
   cp "$addon" "$out/node_modules/@lowbit/kernels-cuda/build/Release/"
   cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-checks.mjs" "$out/"
+  # Node is most of it: without its symbols, where there is something to take them out, and by gzip, which every system has that has a shell.
   cp "$(node -p process.execPath)" "$out/node"
-  echo "gpu-check: $(du -sh "$out" | cut -f1) in $out"
+  if command -v strip > /dev/null; then strip "$out/node"; fi
+  gzip -n "$out/node"
+  kilobytes="$(du -sk "$out" | cut -f1)"
+  [ "$kilobytes" -lt "$most_kilobytes" ] || { echo "gpu-check: $kilobytes kB in $out, the limit is $most_kilobytes" >&2; exit 1; }
+  echo "gpu-check: $kilobytes kB in $out"
   exit 0
 fi
 
 node="$here/node"
+if [ ! -x "$node" ] && [ -f "$node.gz" ]; then
+  gzip -dc "$node.gz" > "$node.part" || { echo "gpu-check: node does not unpack into $here: it needs 90 MB and to be written to" >&2; exit 1; }
+  chmod +x "$node.part"
+  mv "$node.part" "$node"
+fi
 [ -x "$node" ] || node=node
 out="${1:-.}"
+rm -f "$out/gpu-check.md" # of a run before: whether there is one says how this one went
 code=0
 "$node" "$here/gpu-check.mjs" "$out" || code=$?
 [ -f "$out/gpu-check.md" ] || exit "$code" # there was no GPU to run on, which it said

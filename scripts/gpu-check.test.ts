@@ -1,6 +1,6 @@
 // gpu-check.sh, packed and run as on a machine with a GPU, but on the emulator and with small shapes.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -19,6 +19,8 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   expect(`${packed.stdout}${packed.stderr}`).toContain('in ');
   expect(packed.status).toBe(0);
   expect(spawnSync('bash', [script, 'pack', carried], { encoding: 'utf8' }).stderr).toContain('exists');
+  const files = readdirSync(carried, { recursive: true, withFileTypes: true }).filter((one) => one.isFile());
+  expect(files.reduce((sum, { parentPath, name }) => sum + statSync(join(parentPath, name)).size, 0)).toBeLessThan(64e6);
 
   // Without a driver it says so and ends.
   const bare = { PATH: '/usr/bin:/bin', LOWBIT_CUDA_DRIVER: join(dir, 'no driver') };
@@ -26,20 +28,40 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   expect(none.stdout).toContain('cannot be loaded');
   expect(none.status).toBe(1);
 
-  const env = { PATH: '/usr/bin:/bin', LOWBIT_CUDA_DRIVER: FAKE_DRIVER, LOWBIT_GPU_SHAPES: 'small' };
+  // What compute-sanitizer would find cannot be known here, but how it is called and what becomes of its answers: this one has something against races.
+  const sanitizer = join(dir, 'sanitizer');
+  writeFileSync(sanitizer, '#!/bin/sh\necho "$LOWBIT_GPU_ONLY $@"\n[ "$2" != racecheck ] || exit 3\n', { mode: 0o755 });
+  const env = { PATH: '/usr/bin:/bin', LOWBIT_CUDA_DRIVER: FAKE_DRIVER, LOWBIT_GPU_SHAPES: 'small', LOWBIT_SANITIZER: sanitizer };
   const run = spawnSync('bash', [join(carried, 'gpu-check.sh'), join(dir, 'out')], { encoding: 'utf8', env, cwd: dir });
   expect(run.stderr).toBe('');
-  expect(run.status).toBe(0);
+  expect(run.status).toBe(1);
   const found = JSON.parse(readFileSync(join(dir, 'out', 'gpu-check.json'), 'utf8'));
   expect(found.device).toBe('emulated GPU 0');
   expect(found.conformance).toMatchObject({ failed: [], skipped: 0 });
   expect(found.conformance.passed).toBeGreaterThan(200);
   expect(found.checks.length).toBeGreaterThan(20);
   expect(found.checks.filter(({ ok }: { ok: boolean }) => !ok)).toEqual([]);
-  expect([found.attends.length, found.loads.length]).toEqual([1, 6]);
-  expect(found.products).toHaveLength(6);
+  expect([found.attends.length, found.loads.length]).toEqual([1, 7]);
+  expect(found.products).toHaveLength(7);
   expect(found.products[0].times.map(({ rows }: { rows: number }) => rows)).toEqual([1, 3]);
-  expect(Object.keys(found.decoders)).toEqual(['hqq4', 'hqq3', 'hqq8', 'nf4', 'int8', 'bf16']);
+  expect(Object.keys(found.decoders)).toEqual(['hqq4', 'hqq3', 'hqq8', 'higgs4', 'nf4', 'int8', 'bf16']);
   const text = readFileSync(join(dir, 'out', 'gpu-check.md'), 'utf8');
   expect(text).toMatch(/\| hqq4 \| 64 x 128 \| [\d.]+ \([\d.]+\) \| [\d.]+ \([\d.]+\) \|/);
+  const verdicts = [...text.matchAll(/^compute-sanitizer (.*)$/gm)].map(([, verdict]) => verdict);
+  expect(verdicts).toEqual([
+    'memcheck: found nothing.',
+    'racecheck: failed (3), see sanitizer-racecheck.txt.',
+    'initcheck: found nothing.',
+    'synccheck: found nothing.',
+  ]);
+  const called = readFileSync(join(dir, 'out', 'sanitizer-memcheck.txt'), 'utf8');
+  expect(called).toMatch(/^kit --tool memcheck .* \S+\/carried\/node \S+\/carried\/gpu-check\.mjs /);
+
+  // One that ends before there is anything to look at leaves nothing of the run before.
+  const again = spawnSync('bash', [join(carried, 'gpu-check.sh'), join(dir, 'out')], {
+    encoding: 'utf8',
+    env: { ...bare, LOWBIT_SANITIZER: sanitizer },
+  });
+  expect(again.stdout).not.toContain('compute-sanitizer');
+  expect(again.status).toBe(1);
 });

@@ -33,6 +33,7 @@ import { PackedStore, type StoreOptions } from './cache/store.node.ts';
 import { CpuExecutable } from './executable.ts';
 import { planLayout } from './layout.ts';
 import { CpuLinear, type LinearHome } from './linear.ts';
+import { checkMeasured } from './measure.ts';
 import { holdWeight, nativeError } from './prepare.ts';
 import { measuredStep, programSpec } from './program.ts';
 import { nativeRoutines } from './routines.ts';
@@ -175,10 +176,11 @@ export class CpuBackend implements Backend {
     }
   }
 
-  /** Plans such a step with weights that are sizes alone. */
+  /** Plans such a step with weights that are sizes alone. Throws ERR_BAD_ARGUMENT for linears that are not the program's, and for sizes that no step has. */
   measure(program: Program, linears: readonly LinearRequest[], size: StepSize): StepBytes {
     this.#holdings.check();
     validateProgram(program);
+    checkMeasured(program, linears, size);
     const specs = linears.map(({ format, shape }) => planLayout(format, shape, this.#codecs).spec);
     const spec = programSpec(program, specs, { contextLength: size.contextLength, kvDtype: this.kvDtype });
     try {

@@ -19,6 +19,7 @@ async function logits(backend: Backend, { program, weights }: TinyDecoder): Prom
 
 const affine = { kind: 'affine', levels: 16, group: 32, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' } as const;
 const rotated = { kind: 'codebook', bits: 4, dim: 2, group: 64, table: 't', scale: 'f32', packing: 'u8' } as const;
+const single = { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 't', scale: 'f32', packing: 'row_bits4' } as const;
 const nf4 = { kind: 'codebook', bits: 4, dim: 1, group: 32, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' } as const;
 const int8: Format = { kind: 'int8', threshold: 0 };
 
@@ -27,6 +28,7 @@ describe('experts', () => {
     ['affine', affine, 1e-3],
     ['rotated', { ...rotated, rotate: { kind: 'hadamard', block: 32 } }, 1e-3],
     ['rotated, in a basis of their own for each 64', { ...rotated, scale: 'f16', rotate: { kind: 'hadamard', block: 64 } }, 1e-3],
+    ['rotated, of single codes of 4 bits', { ...single, rotate: { kind: 'hadamard', block: 64 } }, 1e-3],
     ['affine of 3 bits', { ...affine, levels: 8, packing: '3bit_32' }, 1e-3],
     ['NF4', nf4, 1e-3],
     ['groups of 8, which no fast product takes', { ...affine, group: 8 }, 1e-3],

@@ -179,13 +179,13 @@ export class ProductLowering {
       return;
     }
     const layouts = experts.map((expert) => expert.layout);
+    const from = this.#preparation(x, xRows).rotated(layout);
     if (layouts.every((other) => hasGemv(other) && planeOrder(other) === planeOrder(layout))) {
-      const { planes, numbers } = this.#expertPlanes(x, xRows, layout);
+      const { planes, numbers } = this.#expertPlanes(from, x, layout);
       const eight = [Math.ceil(width / 8), blocks(rows), 1] as const;
       this.#context.launches.push({ kernel: 'gemv_experts', grid: eight, block: 128, arguments: [...head, planes, numbers, ...tail] });
       return;
     }
-    const from = this.#preparation(x, xRows).rotated(layout);
     const codebooks = layouts.every(({ codebook }) => codebook);
     const each = codebooks
       ? { kernel: 'codebook_experts', grid: [Math.ceil(width / 16), blocks(rows), 1] as const }
@@ -193,13 +193,13 @@ export class ProductLowering {
     this.#context.launches.push({ ...each, block: 128, arguments: [...head, from, ...tail] });
   }
 
-  /** Planes as products of few rows want them, whatever the rows: those of experts are of one row each. */
-  #expertPlanes(x: number, rows: RowCount, layout: WeightLayout): Planes {
+  /** Planes of x (`from`: in the basis of the weights) as products of few rows want them, whatever the rows: those of experts are of one row each. */
+  #expertPlanes(from: Argument, x: number, layout: WeightLayout): Planes {
     const { inp } = layout;
-    return remembered(this.#planes, `experts ${x} ${planeOrder(layout)}`, () => {
+    return remembered(this.#planes, `experts ${JSON.stringify(from)} ${planeOrder(layout)}`, () => {
       const scratch = this.#context.scratch(this.#context.domain(x));
       const made = { planes: scratch.perRow((inp / 32) * 24), numbers: scratch.perRow((inp / 32) * 2) };
-      this.#context.launches.push(planesLaunch(rows, tensor(x), layout, made, { natural: planeOrder(layout) === 'natural' }));
+      this.#context.launches.push(planesLaunch(this.#context.rows(x), from, layout, made, { natural: planeOrder(layout) === 'natural' }));
       return made;
     });
   }

@@ -51,6 +51,10 @@ describe('routines on the GPU', () => {
       const given = { levels: 16, tile: { ...tile, ...change } };
       await expect(finish([weights, ones, ones], given), JSON.stringify(change)).rejects.toMatchObject(bad);
     }
+    // The last lane of ten would begin at a row beyond 32 bits.
+    const far = { packing: '3bit_32', axis: 0, size: 64, wordRows: 2 ** 28, extent: 1, laneGroups: [] };
+    const one = float32Tensor([1], [1]);
+    await expect(finish([{ ...weights, shape: [1, 64] }, one, one], { levels: 8, tile: far })).rejects.toMatchObject(bad);
     await expect(finish([weights, ones], { levels: 16, tile })).rejects.toMatchObject(bad);
     await expect(finish([weights, ones, ones], { levels: 300, tile })).rejects.toMatchObject(bad);
     const unpacked = { levels: 16, tile: { ...tile, packing: 'u8' } };

@@ -15,8 +15,8 @@ export interface RoutineHome {
 
 const FLOATS: Readonly<Record<StoredFloat, readonly [kind: number, bytes: number]>> = { f32: [0, 4], f16: [1, 2], bf16: [2, 2] };
 const THREADS = 128;
-/** Kernels count weights in 32 bits. */
-const MOST = 2 ** 31 - 1;
+/** Kernels count weights in 32 bits, by twos: the step past the last must fit, too. */
+const MOST = 2 ** 31 - 2;
 
 type Run = (home: RoutineHome, inputs: readonly HostTensor[], params: never) => Promise<readonly HostTensor[]>;
 
@@ -244,7 +244,8 @@ function wordsOf({ packing: name, axis, wordRows, extent, laneGroups }: PackedTi
       ? laneGroups.length === lanes && sum === groups && laneGroups.every((count) => count <= extent)
       : extent === groups && size <= lanes * wordRows;
   const words = axis === 1 ? extent * size : wordRows * extent;
-  if (!whole || !fits || words < 1 || words > MOST / 4) throw bad(`${groups} groups of ${size} in ${words} words of ${name}`);
+  if (!whole || !fits || words < 1 || words > MOST / 4 || lanes * wordRows > MOST)
+    throw bad(`${groups} groups of ${size} in ${words} words of ${name}`);
   const starts = new Int32Array(lanes + 1);
   if (axis === 1) for (let lane = 0; lane < lanes; lane++) starts[lane + 1] = starts[lane]! + laneGroups[lane]!;
   return { bits, lanes, wordBytes: DTYPE_BYTES[dtype], words, starts };

@@ -1,6 +1,6 @@
 // Attention over many keys and of many rows against the reference: tiles of rows, keys in parts; windows, softcaps and biases of positions.
 import { type Backend, type Executable, type OpOf, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
-import { sampleWeight } from '@lowbit/testing';
+import { sampleWeight, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
 import { noWebGpu, TEST_OPTIONS } from '../../../fixtures/webgpu.ts';
@@ -88,5 +88,41 @@ describe('attention over long sequences', { timeout: 180_000 }, () => {
     }
     // Of a single row the three products are one, keys in parts are two.
     expect(dispatches[1]! - dispatches[0]!).toBe(-2 + 1);
+  });
+
+  it('what is not finite in a value reaches the rows that see it, and no others', async (context) => {
+    needs(context, 'webgpu', missing === undefined, missing ?? '');
+    await using backend = await webgpu(TEST_OPTIONS).open();
+    const [dim, rows, bad, window] = [80, 40, 21, 8];
+    const b = new ProgramBuilder({ layers: 1 });
+    b.layer = 0;
+    const x = b.input('x', { width: 3 * dim });
+    const [q, k, v] = [0, dim, 2 * dim].map((offset) => b.slice(x, { offset, width: dim }));
+    const cache = b.addCache({ heads: 1, keyDim: dim, valueDim: dim });
+    b.output('out', b.attend(q!, { k: k!, v: v!, cache, heads: 1, kvHeads: 1, keyDim: dim, valueDim: dim, scale: 0.3, window }));
+    const values = toFloat32(seededTensor(3, [rows, 3 * dim], 1)).slice();
+    using executable = await backend.compile(b.build(), [], { contextLength: 64 });
+    const run = async (): Promise<Float32Array> => {
+      const id = executable.open();
+      const inputs = { x: { dtype: 'f32', shape: [rows, 3 * dim], data: new Uint8Array(values.slice().buffer) } } as const;
+      const wanted = Uint32Array.from({ length: rows }, (_, i) => i);
+      const { out } = await executable.step([{ id, tokens: new Uint32Array(rows), wanted, inputs }]);
+      executable.close(id);
+      return toFloat32(out!).slice();
+    };
+    const plain = await run();
+    for (const channel of [5, 70]) {
+      for (const worse of [Number.POSITIVE_INFINITY, Number.NaN]) {
+        const at = bad * 3 * dim + 2 * dim + channel;
+        const good = values[at]!;
+        values[at] = worse;
+        for (const [i, value] of (await run()).entries()) {
+          const row = Math.floor(i / dim);
+          if (row >= bad && row < bad + window && i % dim === channel) expect(value, `${row}`).toBe(worse);
+          else expect(value, `${row}, ${i % dim}`).toBe(plain[i]);
+        }
+        values[at] = good;
+      }
+    }
   });
 });

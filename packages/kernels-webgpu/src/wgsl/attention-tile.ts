@@ -28,6 +28,9 @@ export function tiledAttentionKernel(options: AttentionOptions): Kernel {
       if (lid < half) { reduced[lid] = ${join('reduced[lid]', 'reduced[lid + half]')}; }
     }
     workgroupBarrier();`;
+  const added = (sum: string, share: string): string =>
+    `        if (finite || all(${share} != vec4<f32>(0.0))) { ${sum} += ${share} * value; }
+        else { ${sum} += select(vec4<f32>(0.0), ${share} * value, ${share} != vec4<f32>(0.0)); }`;
   return kernel({
     name: `attention tiles ${attentionName(options)}`,
     fields: attentionFields(options),
@@ -112,7 +115,9 @@ ${Array.from(
 ${Array.from({ length: fours }, (__, f) => `      sum${n}_${f} *= shrink[${f}];`).join('\n')}
       for (var t = 0u; t < here; t++) {
         let value = stored(values + (from_key + t) * v_words, kv_head * ${valueDim}u + lid + ${n * SIZE}u);
-${Array.from({ length: fours }, (__, f) => `        sum${n}_${f} += shares[t * ${fours}u + ${f}u] * value;`).join('\n')}
+        // NaN or infinity: rows that do not see it must not multiply it by their 0.
+        let finite = (bitcast<u32>(value) & 0x7f800000u) != 0x7f800000u;
+${Array.from({ length: fours }, (__, f) => added(`sum${n}_${f}`, `shares[t * ${fours}u + ${f}u]`)).join('\n')}
       }
     }`,
 ).join('\n')}
