@@ -34,7 +34,14 @@ const decisions = readdirSync(join(root, 'docs/decisions'))
 
 /** @type {readonly Section[]} */
 export const sections = [
-  { text: 'Start', pages: [page('Start here', 'docs/start.md'), page('Choosing bits and method', 'docs/choosing.md')] },
+  {
+    text: 'Start',
+    pages: [
+      page('Start here', 'docs/start.md'),
+      page('Choosing bits and method', 'docs/choosing.md'),
+      page('Quality per bit', 'docs/quality.md'),
+    ],
+  },
   {
     text: 'Methods',
     pages: [
