@@ -84,6 +84,8 @@ export interface ModelPlan {
   readonly weightBytes: { readonly before: number; readonly after: number };
   /** Which programs load the result, as sentences. */
   readonly loadsIn: readonly string[];
+  /** Remarks on the source. */
+  readonly notes: readonly string[];
 }
 
 export interface QuantizeModelReport extends ModelPlan {
@@ -180,7 +182,8 @@ async function withSettings<T>(
   try {
     // What cannot be quantized is refused before the model is run for it.
     if (runs) {
-      if (keeping) await checkOutputFree(options.out, { resume: keeping.resume ?? false, overwrite: keeping.overwrite ?? false, source: path });
+      if (keeping)
+        await checkOutputFree(options.out, { resume: keeping.resume ?? false, overwrite: keeping.overwrite ?? false, source: path });
       const { quantizer, rules, adapters, dtype, layout, layouts, codecs } = rest;
       const asked = Object.entries({ quantizer, rules, adapters, dtype, layout, layouts, codecs }).filter(
         ([, value]) => value !== undefined,
@@ -265,5 +268,6 @@ export function describe(
       after: files.reduce((sum, { name, bytes }) => sum + (name.endsWith('.safetensors') ? bytes : 0), 0),
     },
     loadsIn,
+    notes: checkpoint.notes,
   };
 }

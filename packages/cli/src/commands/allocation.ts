@@ -10,7 +10,7 @@ import { readJsonFile, writeTextFile } from '../files.ts';
 import { parseIds } from '../ids-file.ts';
 import type { MeasuredLoss } from '../measure.ts';
 import { openModelFolder } from '../open.ts';
-import type { MethodName, MethodSettings } from '../parse.ts';
+import type { MethodChoice, MethodName, MethodSettings } from '../parse.ts';
 import { isSaved, parseSaved, savedText, type TestedSensitivities } from '../sensitivity.ts';
 import { pairs, plain, table } from '../table.ts';
 import { encodeText, readNamed } from '../texts.ts';
@@ -42,7 +42,9 @@ const FLAGS: Readonly<Record<Exclude<keyof AllocationFlags, 'targetBits' | 'targ
 };
 
 /** Throws a UsageError for flags of the allocation without a target, and for flags that say the bits themselves. */
-export function checkFlags(flags: AllocationFlags & { readonly bits?: unknown; readonly dryRun?: boolean }): void {
+export function checkFlags(
+  flags: AllocationFlags & { readonly method?: MethodChoice; readonly bits?: unknown; readonly dryRun?: boolean },
+): void {
   const given = (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).find((name) => flags[name] !== undefined);
   const target = flags.targetBits !== undefined ? '--target-bits' : flags.targetSize !== undefined ? '--target-size' : undefined;
   if (target === undefined && given !== undefined) {
@@ -56,6 +58,12 @@ export function checkFlags(flags: AllocationFlags & { readonly bits?: unknown; r
   }
   if (flags.methods !== undefined && flags.choices !== undefined) {
     throw new UsageError('--methods and --choices exclude each other', '--methods is short for all the usual choices of some methods.');
+  }
+  if (typeof flags.method === 'string' && flags.methods !== undefined && !flags.methods.includes(flags.method)) {
+    throw new UsageError(
+      `--method ${flags.method} is not among --methods ${flags.methods.join(',')}`,
+      'Name it there too, or leave --method out.',
+    );
   }
   if (target !== undefined && flags.bits !== undefined) {
     throw new UsageError(`--bits and ${target} exclude each other`, 'Leave --bits out, or name the widths with --choices hqq:b3,hqq:b4.');

@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises';
 import { LowbitError } from '@lowbit/core';
 import { hubClient, hubSettings, modelCard, type Pushed, parseRepoName, pushModel, snapshotOf, tokenOwner } from '@lowbit/hub';
 import type { Context } from '../context.ts';
-import { UsageError } from '../errors.ts';
+import { asUsage, UsageError } from '../errors.ts';
 import type { ModelPlan, QuantizeModelReport } from '../quantize-model.ts';
 import { plain } from '../table.ts';
 import { bytesText } from '../units.ts';
@@ -45,7 +45,7 @@ export async function preparePush(
     if (name !== undefined) throw new UsageError(`${name} is for --push`, 'Leave it out, or name the repository with --push ORG/NAME.');
     return undefined;
   }
-  const { name, revision } = parseRepoName(to);
+  const { name, revision } = asUsage(() => parseRepoName(to));
   if (revision !== 'main') throw new UsageError(`models are pushed to main, not to ${revision}`, `Pass --push ${name}.`);
   if (out === undefined && flags.overwrite) {
     throw new UsageError(

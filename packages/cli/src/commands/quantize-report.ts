@@ -14,7 +14,9 @@ import { countText, durationText } from '../units.ts';
 
 /** Remarks on what was or will be made. */
 export function notePlan(plan: ModelPlan, context: Context): void {
+  for (const note of plan.notes) context.note(plain(note));
   noteFilled(plan, context);
+  noteWide(plan, context);
   noteByName(plan, context);
   noteCopy(plan, context);
 }
@@ -29,6 +31,15 @@ function noteFilled({ tags }: Pick<ModelPlan, 'tags'>, context: Context): void {
   if (!worst) return;
   context.note(
     `${worst.tag} takes ${worst.bitsPerWeight.toFixed(2)} bits per weight: its rows are filled up to multiples of ${worst.block}. A smaller --hadamard-size may fill up less.`,
+  );
+}
+
+/** hqq stores codes of 5 and 6 bits in a byte each. */
+function noteWide({ tags }: Pick<ModelPlan, 'tags'>, context: Context): void {
+  const wide = tags.find(({ format }) => /^[567]-bit /.test(format));
+  if (!wide) return;
+  context.note(
+    `${wide.tag}: ${wide.format[0]}-bit codes are stored in 8 bits each, as in hqq. 8 bits take the same room with a smaller error.`,
   );
 }
 

@@ -98,7 +98,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   }
   checkShardFlags(options);
   checkPluginFlags(options);
-  checkFlags(options);
+  checkFlags({ ...options, method: flags.method });
   checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
   const settingsUsed = [options, ...uses.filter((use) => use !== 'keep')];

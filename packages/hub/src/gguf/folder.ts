@@ -76,7 +76,10 @@ export async function ggufFolder(
   return {
     path: label,
     header,
-    notes: unread === undefined ? [] : [`${(unread as LowbitError).message}: texts cannot be encoded, and a copy has no tokenizer.`],
+    notes: [
+      ...packedNote(header),
+      ...(unread === undefined ? [] : [`${(unread as LowbitError).message}: texts cannot be encoded, and a copy has no tokenizer.`]),
+    ],
     async resolve(file, from) {
       insideParts(label, file, from);
       return undefined;
@@ -159,4 +162,13 @@ function format(header: GgufHeader, mapped: ReadonlyMap<string, MappedTensor>): 
     },
     twice: (file, tensor) => badGguf(file, `the tensor ${tensor} is there twice`),
   };
+}
+
+/** A remark on weights that are quantized in the file. */
+function packedNote({ tensors }: GgufHeader): readonly string[] {
+  const packed = new Set([...tensors.values()].flatMap(({ type }) => (type.decode ? [type.name] : [])));
+  if (packed.size === 0) return [];
+  return [
+    `Weights of the file are quantized already (${[...packed].sort().join(', ')}): they are read as the numbers that they stand for, and quantizing them again adds the errors of both.`,
+  ];
 }
