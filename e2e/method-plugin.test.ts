@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { digests, ensureBuilt, lowbit, lowbitJson, TINY } from './cli-process.ts';
 
@@ -67,6 +67,10 @@ describe('the command', () => {
     const { json } = await lowbitJson<{ kl: number }>(['compare', out, TINY, '--ids', ids, '--plugin', PLUGIN]);
     expect(json.kl).toBeGreaterThan(0);
     expect(json.kl).toBeLessThan(0.01);
+    const text = join(dir, 'short.txt');
+    await writeFile(text, 'It was a fine morning, and the sea was as still as a pond.');
+    const report = ['report', out, out, '--data', text, '--prompt', 'It was', '--max-tokens', '4', '-o', join(dir, 'report.html')];
+    expect(await lowbit([...report, '--plugin', PLUGIN])).toMatchObject({ code: 0 });
     const inspected = await lowbitJson<{ quantization: object }>(['inspect', out, '--plugin', PLUGIN]);
     expect(inspected).toMatchObject({ code: 0, json: { quantization: { layout: 'rtn', linears: 42 } } });
   });
@@ -103,6 +107,27 @@ describe('the command', () => {
     expect((await stat(join(dir, 'sprung'))).size).toBe(0);
   });
 
+  test('gets importance, if it says that it uses any', async () => {
+    const module = join(dir, 'using.mjs');
+    await writeFile(
+      module,
+      `import rtn from ${JSON.stringify(pathToFileURL(join(PLUGIN, 'index.js')).href)};
+import { writeFileSync } from 'node:fs';
+const quantizer = (settings) => {
+  const own = rtn.quantizer(settings);
+  return { ...own, usesImportance: true, quantize(weight, format, out, options) {
+    if (options.importance !== undefined) writeFileSync(${JSON.stringify(join(dir, 'important'))}, '');
+    return own.quantize(weight, format, out, options);
+  } };
+};
+export default { ...rtn, quantizer };`,
+    );
+    const args = ['quantize', TINY, '-o', join(dir, 'using'), '--importance', 'weights', '-m'];
+    expect((await lowbit([...args, PLUGIN])).code).toBe(2);
+    expect(await lowbit([...args, module])).toMatchObject({ code: 0 });
+    expect((await stat(join(dir, 'important'))).isFile()).toBe(true);
+  });
+
   test('says what is wrong with a method', async () => {
     const module = async (name: string, text: string) => {
       await writeFile(join(dir, name), text);
@@ -129,8 +154,8 @@ describe('the command', () => {
       [['-m', 'hqqq'], '"hqqq" is not one of hqq'],
       [['-m', PLUGIN, '--axis', '0'], 'axis'],
       [['-m', PLUGIN, '-b', '3'], 'rtn has no 3 bits'],
-      [['-m', PLUGIN, '--target-bits', '4'], '--target-bits shares out methods of lowbit'],
-      [['-m', PLUGIN, '--preset', 'recommended'], '--preset is for hqq'],
+      [['-m', PLUGIN, '--target-bits', '4'], '--target-bits and --target-size share out methods of lowbit'],
+      [['-m', PLUGIN, '--preset', 'best4'], '--preset best4 is for hqq'],
     ] as const) {
       const { code, stderr } = await lowbit(['quantize', TINY, '-o', join(dir, 'never'), ...args]);
       expect({ code, stderr }, message).toMatchObject({ code: 2, stderr: expect.stringContaining(message) });

@@ -101,12 +101,17 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   checkFlags(options);
   checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
-  const settingsUsed = [options, ...uses.filter((use) => use !== 'keep')];
-  if (options.importance !== 'none' && !settingsUsed.some(usesImportance)) {
-    const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
-    throw new UsageError(`--importance ${from} needs --solver least-squares or --scale search`, 'Nothing else has a use for it.');
-  }
   const { settings, ofRules, quantizer, parts } = await chosenMethod(options);
+  const isUsed = typeof options.method === 'string' ? usesImportance(options) : quantizer().usesImportance !== false;
+  if (options.importance !== 'none' && !isUsed && !uses.some((use) => use !== 'keep' && usesImportance(use))) {
+    const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
+    throw new UsageError(
+      `--importance ${from} needs --solver least-squares or --scale search`,
+      flags.importance === undefined
+        ? 'The recipe asks for it, and nothing here has a use for it: pass --importance none.'
+        : 'Nothing else has a use for it.',
+    );
+  }
   if (options.dtype === 'f32' && [options.method, ...uses.map((use) => (use === 'keep' ? undefined : use.method))].includes('higgs')) {
     throw new UsageError(
       'higgs stores scales and tables in 16 bits, so --dtype cannot be f32',
@@ -115,7 +120,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   }
   // Read first: a wrong file should not cost the work before.
   const source = await importanceSource(options.importance, '--importance');
-  const pushing = await preparePush(options, context);
+  const pushing = await preparePush(options, parts, context);
   const out = pushing?.out ?? options.out;
   if (out !== undefined && !dryRun && options.shard === undefined) await checkOutputFree(out, { resume, overwrite });
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
