@@ -149,6 +149,12 @@ it('pushes what a method of a stranger made, and tells how to try again', async 
   hub.fault = ({ method }) => (method === 'PUT' ? { kind: 'status', status: 403 } : undefined);
   const failed = await lowbitJson(args, { env: tokened, cwd: work });
   hub.fault = undefined;
+  const importance = ['-b', '4', '--preset', 'best4', '--resume'];
+  hub.fault = ({ method }) => (method === 'PUT' ? { kind: 'status', status: 403 } : undefined);
+  const kept = await lowbitJson(['quantize', TINY, '--push', 'tester/weighed', '--yes', ...importance], { env: tokened, cwd: work });
+  hub.fault = undefined;
+  expect([kept.code, readdirSync(work).sort()]).toEqual([1, ['by-plugin', 'weighed']]);
+  rmSync(join(work, 'weighed'), { recursive: true });
   const again = `lowbit push ${join(work, 'by-plugin')} tester/by-plugin --plugin ${plugin}`;
   expect([failed.code, failed.json.error.hint]).toEqual([1, expect.stringContaining(again)]);
   const pushed = await lowbitJson<PushReport>([...again.split(' ').slice(1), '--yes'], { env: tokened, cwd: work });

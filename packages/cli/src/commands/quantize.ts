@@ -1,5 +1,6 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it.
 
+import { rm } from 'node:fs/promises';
 import { availableThreads, type Runtime } from '@lowbit/core';
 import { checkOutputFree } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
@@ -145,7 +146,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   // A plan needs headers alone.
   await using place = dryRun && !isShared ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
-  const quantizeWith = async (found: FoundImportance | undefined): Promise<void> => {
+  const quantizeWith = async (found: FoundImportance | undefined, keptIn?: string): Promise<void> => {
     const importance = found?.importance;
     const allocation =
       isShared && typeof method === 'string'
@@ -194,6 +195,8 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       return;
     }
     const report = await quantizeModel(dir, { ...how, resume });
+    // Whatever fails from here on: no run goes on from it.
+    if (keptIn !== undefined) await rm(keptIn, { force: true });
     const told = found!.report;
     noteImportance(told, context);
     const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
@@ -228,7 +231,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const find = async (keepIn?: string) => findImportance(dir, source, { runtime, signal, onProgress: progress.report, keepIn });
   // Workers of one model may write beside one another: none keeps what it found.
   if (source === 'none' || out === undefined || dryRun || options.shard !== undefined) return await quantizeWith(await find());
-  await keepingImportance(out, { resume, overwrite }, async (keepIn) => quantizeWith(await find(keepIn)));
+  await keepingImportance(out, { resume, overwrite }, async (keepIn) => quantizeWith(await find(keepIn), keepIn));
 }
 
 /** What is made of the methods of the command alone. Throws a UsageError. */
