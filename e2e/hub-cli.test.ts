@@ -3,6 +3,7 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { CacheReport, DoctorReport, InspectReport, LoginReport, PullReport, PushReport, QuantizeModelReport } from 'lowbit';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { HUB_TOKEN, type HubServer, startHub } from '../fixtures/hub-server.ts';
@@ -138,6 +139,30 @@ it('quantizes and pushes in one step, keeping nothing, on a network that fails',
   expect(card).toMatch(/license: mit\nbase_model: org\/tiny-llama\nbase_model_relation: quantized/);
   expect(card).toContain(`at commit \`${done.json.source.split('@')[1]}\``);
   expect(card).toMatch(/squared error of the weights: [\d.]+[\s\S]*## Loads in/);
+});
+
+it('pushes what a method of a stranger made, and tells how to try again', async () => {
+  const work = mkdtempSync(join(dir, 'push-method-'));
+  const tokened = { ...env, HF_TOKEN: HUB_TOKEN };
+  const plugin = fileURLToPath(new URL('../examples/method-plugin', import.meta.url));
+  const args = ['quantize', TINY, '-m', plugin, '--push', 'tester/by-plugin', '--yes'];
+  hub.fault = ({ method }) => (method === 'PUT' ? { kind: 'status', status: 403 } : undefined);
+  const failed = await lowbitJson(args, { env: tokened, cwd: work });
+  hub.fault = undefined;
+  const importance = ['-b', '4', '--preset', 'best4', '--resume'];
+  hub.fault = ({ method }) => (method === 'PUT' ? { kind: 'status', status: 403 } : undefined);
+  const kept = await lowbitJson(['quantize', TINY, '--push', 'tester/weighed', '--yes', ...importance], { env: tokened, cwd: work });
+  hub.fault = undefined;
+  expect([kept.code, readdirSync(work).sort()]).toEqual([1, ['by-plugin', 'weighed']]);
+  rmSync(join(work, 'weighed'), { recursive: true });
+  const again = `lowbit push ${join(work, 'by-plugin')} tester/by-plugin --plugin ${plugin}`;
+  expect([failed.code, failed.json.error.hint]).toEqual([1, expect.stringContaining(again)]);
+  const pushed = await lowbitJson<PushReport>([...again.split(' ').slice(1), '--yes'], { env: tokened, cwd: work });
+  expect([pushed.code, pushed.json.card]).toEqual([0, expect.stringContaining('- rtn\n')]);
+  rmSync(join(work, 'by-plugin'), { recursive: true });
+  expect((await lowbit([...args, '-b', '8'], { env: tokened, cwd: work })).code).toBe(0);
+  expect(readdirSync(work)).toEqual([]);
+  expect(hub.repos.get('tester/by-plugin')!.files.has('model.safetensors')).toBe(true);
 });
 
 it('puts what was measured into the card', async () => {

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { digests, ensureBuilt, lowbit, lowbitJson, TINY } from './cli-process.ts';
 
@@ -67,6 +67,10 @@ describe('the command', () => {
     const { json } = await lowbitJson<{ kl: number }>(['compare', out, TINY, '--ids', ids, '--plugin', PLUGIN]);
     expect(json.kl).toBeGreaterThan(0);
     expect(json.kl).toBeLessThan(0.01);
+    const text = join(dir, 'short.txt');
+    await writeFile(text, 'It was a fine morning, and the sea was as still as a pond.');
+    const report = ['report', out, out, '--data', text, '--prompt', 'It was', '--max-tokens', '4', '-o', join(dir, 'report.html')];
+    expect(await lowbit([...report, '--plugin', PLUGIN])).toMatchObject({ code: 0 });
     const inspected = await lowbitJson<{ quantization: object }>(['inspect', out, '--plugin', PLUGIN]);
     expect(inspected).toMatchObject({ code: 0, json: { quantization: { layout: 'rtn', linears: 42 } } });
   });
@@ -101,6 +105,27 @@ describe('the command', () => {
     // Named by a person it is.
     expect((await lowbitJson(['inspect', out, '--plugin', 'lowbit-method-rtn'], { cwd })).json.error.code).toBe('ERR_BAD_ARGUMENT');
     expect((await stat(join(dir, 'sprung'))).size).toBe(0);
+  });
+
+  test('gets importance, if it says that it uses any', async () => {
+    const module = join(dir, 'using.mjs');
+    await writeFile(
+      module,
+      `import rtn from ${JSON.stringify(pathToFileURL(join(PLUGIN, 'index.js')).href)};
+import { writeFileSync } from 'node:fs';
+const quantizer = (settings) => {
+  const own = rtn.quantizer(settings);
+  return { ...own, usesImportance: true, quantize(weight, format, out, options) {
+    if (options.importance !== undefined) writeFileSync(${JSON.stringify(join(dir, 'important'))}, '');
+    return own.quantize(weight, format, out, options);
+  } };
+};
+export default { ...rtn, quantizer };`,
+    );
+    const args = ['quantize', TINY, '-o', join(dir, 'using'), '--importance', 'weights', '-m'];
+    expect((await lowbit([...args, PLUGIN])).code).toBe(2);
+    expect(await lowbit([...args, module])).toMatchObject({ code: 0 });
+    expect((await stat(join(dir, 'important'))).isFile()).toBe(true);
   });
 
   test('says what is wrong with a method', async () => {

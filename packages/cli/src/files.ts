@@ -2,7 +2,7 @@
 
 import { open, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { LowbitError } from '@lowbit/core';
+import { isLowbitError, LowbitError } from '@lowbit/core';
 
 const MAX_BYTES = 256 * 2 ** 20;
 
@@ -45,8 +45,9 @@ export async function readBytes(path: string, flag: string): Promise<Uint8Array>
       await file.close();
     }
   } catch (cause) {
-    const [code, problem, hint] = REASONS[(cause as NodeJS.ErrnoException).code ?? ''] ?? [];
-    if (code === undefined) throw cause;
+    if (isLowbitError(cause)) throw cause;
+    const [code = 'ERR_IO', problem = (cause as Error).message, hint = 'Check the path.'] =
+      REASONS[(cause as NodeJS.ErrnoException).code ?? ''] ?? [];
     throw new LowbitError(code, `${flag}: cannot read ${path}: ${problem}`, { hint, details, cause });
   }
 }

@@ -47,8 +47,9 @@ export async function findMethod(name: string, options: { readonly from?: string
     throw refuse('exports something that is no method', EXPORT);
   for (const layout of layouts as readonly unknown[]) checkSpec(layout, 'layout', name);
   const plugin = found as unknown as MethodPlugin;
+  // Named one by one: those of an instance of a class lie on its prototype.
   return {
-    ...plugin,
+    ...{ spec: 1, name: own, layouts: plugin.layouts, codecs: plugin.codecs },
     quantizer(settings) {
       const made: unknown = plugin.quantizer(settings);
       checkSpec(made, 'quantizer', name);

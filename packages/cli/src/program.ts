@@ -525,7 +525,7 @@ function addHub(program: Command, start: Start): void {
       const { pullCommand } = await import('./commands/pull.ts');
       await pullCommand(model, options, context);
     });
-  verb(program, 'push', 'push a model folder to the Hugging Face Hub')
+  plugins(verb(program, 'push', 'push a model folder to the Hugging Face Hub'))
     .argument('<dir>', 'model folder, finished', path)
     .argument('<to>', 'ORG/NAME; it is made if it is not there', path)
     .option('--private', 'make it private, if it is new')

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { parseRule, type RuleText, ruleText } from './parse.ts';
-import { parseRecipe, type Recipe, readRecipe, recipeOptions, recipeText, writeRecipe } from './recipe.ts';
+import { parseRecipe, type Recipe, readRecipe, recipeOptions, recipeText, withoutIdle, writeRecipe } from './recipe.ts';
 
 const recipe = (fields: object) => ({ kind: 'lowbit recipe', version: 1, ...fields });
 const folder = (): string => {
@@ -56,6 +56,17 @@ describe('parseRecipe', () => {
       expect.objectContaining({ hint: 'Did you mean solver?', details: { recipe: 'the recipe', field: 'sover' } }),
     );
   });
+});
+
+it('what no layer got a use for is left out, so that the recipe can be read again', () => {
+  const chosen: Recipe = { method: 'hqq', doubleQuant: true, axis: 1, importance: 'weights', rules: ['a=hqq:b8:g64'] };
+  expect(() => parseRecipe(JSON.parse(recipeText(chosen)))).toThrow('doubleQuant');
+  const kept = withoutIdle(chosen);
+  expect(kept).toEqual({ method: 'hqq', axis: 1, rules: ['a=hqq:b8:g64'] });
+  expect(parseRecipe(JSON.parse(recipeText(kept)))).toEqual(kept);
+  const used: Recipe = { ...chosen, rules: ['a=nf4:g64:search'] };
+  expect(withoutIdle(used)).toEqual(used);
+  expect(parseRecipe(JSON.parse(recipeText(used)))).toEqual(used);
 });
 
 it('rules are written as they are read', () => {

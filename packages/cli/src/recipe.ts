@@ -194,6 +194,16 @@ function usesOf(recipe: Recipe): { readonly methods: readonly MethodName[]; read
   return { methods: [...new Set([recipe.method, ...uses.map(({ method }) => method)])], uses: [recipe, ...uses] };
 }
 
+/** Without what nothing in it uses, which `parseRecipe` refuses: settings and importance may have been for choices that no layer got. */
+export function withoutIdle(recipe: Recipe): Recipe {
+  const { methods, uses } = usesOf(recipe);
+  const idle = SETTING_NAMES.filter((name) => idleSetting(methods, { [name]: recipe[name] }) !== undefined);
+  const { importance, ...rest } = Object.fromEntries(
+    Object.entries(recipe).filter(([name]) => !(idle as string[]).includes(name)),
+  ) as unknown as Recipe;
+  return uses.some(usesImportance) ? { ...rest, importance } : rest;
+}
+
 /** The JSON text of a recipe, fields in one order: equal recipes are equal texts. */
 export function recipeText(recipe: Recipe): string {
   const fields = (Object.keys(FIELDS) as (keyof Recipe)[]).filter((name) => {

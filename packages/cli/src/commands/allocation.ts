@@ -43,7 +43,7 @@ const FLAGS: Readonly<Record<Exclude<keyof AllocationFlags, 'targetBits' | 'targ
 
 /** Throws a UsageError for flags of the allocation without a target, and for flags that say the bits themselves. */
 export function checkFlags(
-  flags: AllocationFlags & { readonly method?: MethodChoice; readonly bits?: unknown; readonly dryRun?: boolean },
+  flags: AllocationFlags & { readonly method?: MethodChoice | undefined; readonly bits?: unknown; readonly dryRun?: boolean },
 ): void {
   const given = (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).find((name) => flags[name] !== undefined);
   const target = flags.targetBits !== undefined ? '--target-bits' : flags.targetSize !== undefined ? '--target-size' : undefined;

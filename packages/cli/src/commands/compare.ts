@@ -132,15 +132,19 @@ async function layerErrors(
   file: TextFile,
   run: Omit<Parameters<typeof compareLinears>[2], 'ids'>,
 ): Promise<readonly ComparedLinear[]> {
-  const errors = await compareLinears(path, reference, { ...run, ids: await samplesOf(reference, file) });
+  const errors = await compareLinears(path, reference, { ...run, ids: await samplesOf(reference, file, run) });
   return errors.map(({ format, ...rest }) => ({ ...rest, format: formatLabel(format), bitsPerWeight: bitsPerWeight(format, rest.shape) }));
 }
 
 /** The first tokens of the text, in samples that every model takes. */
-async function samplesOf(reference: string, file: TextFile): Promise<readonly (readonly number[])[]> {
+async function samplesOf(
+  reference: string,
+  file: TextFile,
+  { layouts, codecs, signal }: OpenOptions,
+): Promise<readonly (readonly number[])[]> {
   let given = 'ids' in file ? file.ids : undefined;
   if (!given) {
-    await using checkpoint = await openModelFolder(reference);
+    await using checkpoint = await openModelFolder(reference, { layouts, codecs, signal });
     given = encodeText(await loadTokenizer(checkpoint), (file as { readonly text: string }).text);
   }
   const samples: number[][] = [];

@@ -18,6 +18,7 @@ import {
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { readJsonFile } from '../files.ts';
+import { findPlugins, type PluginParts } from '../method-plugin.ts';
 import { cardQuality, QUALITY_FILE, type Quality, readQuality } from '../quality.ts';
 import { pairs, plain, table } from '../table.ts';
 import { bytesText, countText } from '../units.ts';
@@ -30,6 +31,7 @@ export interface PushFlags extends CommonOptions {
   readonly license?: string;
   readonly message?: string;
   readonly quality?: string;
+  readonly plugin?: readonly string[];
 }
 
 /** What `lowbit push --json` prints. */
@@ -47,10 +49,12 @@ export interface PushReport {
 export async function pushCommand(folder: string, to: string, flags: PushFlags, context: Context): Promise<void> {
   const { signal, progress, json } = context;
   const { dryRun = false, yes = false } = flags;
+  const plugins = await findPlugins(flags.plugin);
   const options: HubPush = {
     to,
     private: flags.private,
-    card: await cardFacts(folder, flags, signal),
+    card: await cardFacts(folder, flags, plugins, signal),
+    ...plugins,
     message: flags.message,
     signal,
   };
@@ -125,8 +129,8 @@ export async function ask(question: string, signal: AbortSignal): Promise<void> 
 }
 
 /** What the card says: of the base model what the Hub knows, of the quantization what the folder says, and what was measured. */
-async function cardFacts(folder: string, flags: PushFlags, signal: AbortSignal): Promise<HubPush['card']> {
-  const { layout, recipe, cached } = await ofFolder(folder, signal);
+async function cardFacts(folder: string, flags: PushFlags, plugins: PluginParts, signal: AbortSignal): Promise<HubPush['card']> {
+  const { layout, recipe, cached } = await ofFolder(folder, plugins, signal);
   const base = flags.baseModel ?? (cached === undefined ? undefined : `${cached.name}@${cached.commit}`);
   const measured = await measuredQuality(folder, flags.quality);
   return { ...(await baseFacts(base, flags.license, signal)), layout, recipe, ...(measured ? cardQuality(measured) : {}) };
@@ -162,8 +166,8 @@ export async function baseFacts(
 }
 
 /** How a folder was made, as far as it tells. */
-export async function ofFolder(folder: string, signal: AbortSignal) {
-  await using checkpoint = await openCheckpoint(folder, { signal });
+export async function ofFolder(folder: string, plugins: Partial<PluginParts>, signal: AbortSignal) {
+  await using checkpoint = await openCheckpoint(folder, { signal, ...plugins });
   const layout = checkpoint.layout ?? 'safetensors';
   const block = checkpoint.config.quantization_config;
   const recipe = [

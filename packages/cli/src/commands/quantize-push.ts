@@ -5,9 +5,13 @@ import { LowbitError } from '@lowbit/core';
 import { hubClient, hubSettings, modelCard, type Pushed, parseRepoName, pushModel, snapshotOf, tokenOwner } from '@lowbit/hub';
 import type { Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';
+import type { PluginParts } from '../method-plugin.ts';
+import type { MethodChoice } from '../parse.ts';
+import { quoted } from '../plan-text.ts';
 import type { ModelPlan, QuantizeModelReport } from '../quantize-model.ts';
 import { plain } from '../table.ts';
 import { bytesText } from '../units.ts';
+import type { ChosenMethod } from './method-flags.ts';
 import { ask, baseFacts, mayAsk, ofFolder, previewText } from './push.ts';
 
 export interface QuantizePushFlags {
@@ -35,7 +39,13 @@ export interface QuantizePush {
  * @throws UsageError, ERR_BAD_ARGUMENT (name), ERR_OFFLINE_MISS, ERR_ACCESS_DENIED, ERR_NETWORK, ERR_ABORTED (the answer was no)
  */
 export async function preparePush(
-  flags: QuantizePushFlags & { readonly out?: string; readonly dryRun?: boolean; readonly overwrite?: boolean },
+  flags: QuantizePushFlags & {
+    readonly out?: string;
+    readonly dryRun?: boolean;
+    readonly overwrite?: boolean;
+    readonly method?: MethodChoice;
+  },
+  { layouts = [], codecs = [] }: ChosenMethod['parts'],
   context: Context,
 ): Promise<QuantizePush | undefined> {
   const { push: to, out, dryRun = false, yes = false, license } = flags;
@@ -59,6 +69,7 @@ export async function preparePush(
     if (!yes) await ask(`Quantize, and push the result to ${plain(name)}${flags.private ? ' (private)' : ''}?`, context.signal);
   }
   const folder = out ?? name.split('/')[1]!;
+  const plugins: PluginParts = { layouts, codecs };
   return {
     out: folder,
     async preview(plan) {
@@ -73,13 +84,21 @@ export async function preparePush(
       const { signal, progress } = context;
       try {
         const facts = await baseFacts(flags.baseModel ?? (await baseOf(report.source)), license, signal);
-        const { layout, recipe } = await ofFolder(report.out, signal);
+        const { layout, recipe } = await ofFolder(report.out, plugins, signal);
         const card = { ...facts, layout, recipe: [...recipe, ...lossOf(report)], loadsIn: report.loadsIn };
-        const pushed = await pushModel(report.out, { to: name, private: flags.private, card, signal, onProgress: progress.report });
+        const pushed = await pushModel(report.out, {
+          to: name,
+          private: flags.private,
+          card,
+          ...plugins,
+          signal,
+          onProgress: progress.report,
+        });
         if (out === undefined) await rm(report.out, { recursive: true });
         return { to: pushed.to, files: pushed.files, card: pushed.card, url: pushed.url, commit: pushed.commit };
       } catch (error) {
-        const where = `The quantized model is whole, in ${plain(report.out)}. Push it with: lowbit push ${plain(report.out)} ${name}`;
+        const plugin = typeof flags.method === 'object' ? ` --plugin ${plain(quoted(flags.method.module))}` : '';
+        const where = `The quantized model is whole, in ${plain(report.out)}. Push it with: lowbit push ${plain(quoted(report.out))} ${name}${plugin}`;
         if (!(error instanceof LowbitError)) {
           context.note(where);
           throw error;

@@ -4,7 +4,7 @@ import type { ModelAllocation } from '../allocate-model.ts';
 import { UsageError } from '../errors.ts';
 import { type ImportanceFrom, METHODS, type MethodChoice, type MethodSettings, parseRule, ruleText } from '../parse.ts';
 import { presetRecipe } from '../presets.ts';
-import { type Recipe, readRecipe, settingsOf } from '../recipe.ts';
+import { type Recipe, readRecipe, settingsOf, withoutIdle } from '../recipe.ts';
 import type { QuantizeOptions } from './quantize.ts';
 
 /** Flags with all that was left out filled in. */
@@ -60,5 +60,5 @@ export function recipeMade(options: FilledOptions, settings: MethodSettings, all
   const { method, importance, dtype, layout, rules } = options;
   if (typeof method !== 'string') return undefined;
   const chosen = (allocation?.linears ?? []).map(({ path, choice }) => `${path}=${choice}`);
-  return { method, ...definedOf(settings), importance, rules: [...rules.map(ruleText), ...chosen], dtype, layout };
+  return withoutIdle({ method, ...definedOf(settings), importance, rules: [...rules.map(ruleText), ...chosen], dtype, layout });
 }

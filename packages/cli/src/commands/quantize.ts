@@ -1,5 +1,6 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it.
 
+import { rm } from 'node:fs/promises';
 import { availableThreads, type Runtime } from '@lowbit/core';
 import { checkOutputFree } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
@@ -101,12 +102,17 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   checkFlags({ ...options, method: flags.method });
   checkBackendFlags({ backend: options.backend });
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
-  const settingsUsed = [options, ...uses.filter((use) => use !== 'keep')];
-  if (options.importance !== 'none' && !settingsUsed.some(usesImportance)) {
-    const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
-    throw new UsageError(`--importance ${from} needs --solver least-squares or --scale search`, 'Nothing else has a use for it.');
-  }
   const { settings, ofRules, quantizer, parts } = await chosenMethod(options);
+  const isUsed = typeof options.method === 'string' ? usesImportance(options) : quantizer().usesImportance !== false;
+  if (options.importance !== 'none' && !isUsed && !uses.some((use) => use !== 'keep' && usesImportance(use))) {
+    const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
+    throw new UsageError(
+      `--importance ${from} needs --solver least-squares or --scale search`,
+      flags.importance === undefined
+        ? 'The recipe asks for it, and nothing here has a use for it: pass --importance none.'
+        : 'Nothing else has a use for it.',
+    );
+  }
   if (options.dtype === 'f32' && [options.method, ...uses.map((use) => (use === 'keep' ? undefined : use.method))].includes('higgs')) {
     throw new UsageError(
       'higgs stores scales and tables in 16 bits, so --dtype cannot be f32',
@@ -115,7 +121,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   }
   // Read first: a wrong file should not cost the work before.
   const source = await importanceSource(options.importance, '--importance');
-  const pushing = await preparePush(options, context);
+  const pushing = await preparePush(options, parts, context);
   const out = pushing?.out ?? options.out;
   if (out !== undefined && !dryRun && options.shard === undefined) await checkOutputFree(out, { resume, overwrite, source: dir });
   const text = options.measure === undefined ? undefined : await readTexts(options.measure, '--measure');
@@ -140,7 +146,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   // A plan needs headers alone.
   await using place = dryRun && !isShared ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
-  const quantizeWith = async (found: FoundImportance | undefined): Promise<void> => {
+  const quantizeWith = async (found: FoundImportance | undefined, keptIn?: string): Promise<void> => {
     const importance = found?.importance;
     const allocation =
       isShared && typeof method === 'string'
@@ -189,6 +195,8 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       return;
     }
     const report = await quantizeModel(dir, { ...how, resume });
+    // Whatever fails from here on: no run goes on from it.
+    if (keptIn !== undefined) await rm(keptIn, { force: true });
     const told = found!.report;
     noteImportance(told, context);
     const measured = text && (await measureLoss(dir, out, text, { runtime, signal, onProgress: progress.report }));
@@ -223,7 +231,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const find = async (keepIn?: string) => findImportance(dir, source, { runtime, signal, onProgress: progress.report, keepIn });
   // Workers of one model may write beside one another: none keeps what it found.
   if (source === 'none' || out === undefined || dryRun || options.shard !== undefined) return await quantizeWith(await find());
-  await keepingImportance(out, { resume, overwrite }, async (keepIn) => quantizeWith(await find(keepIn)));
+  await keepingImportance(out, { resume, overwrite }, async (keepIn) => quantizeWith(await find(keepIn), keepIn));
 }
 
 /** What is made of the methods of the command alone. Throws a UsageError. */

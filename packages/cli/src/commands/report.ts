@@ -1,7 +1,6 @@
 // `lowbit report`: what a model lost, as one HTML file that can be sent around.
 
 import { basename, resolve } from 'node:path';
-import type { Runtime } from '@lowbit/core';
 import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { checkWritable, readJsonFile, readTextFile, writeTextFile } from '../files.ts';
@@ -13,7 +12,7 @@ import { readFrontier } from '../report/read-frontier.ts';
 import { isSaved, parseSaved } from '../sensitivity.ts';
 import { pairs, plain } from '../table.ts';
 import { bytesText } from '../units.ts';
-import { openBackend } from './backend.ts';
+import { type OpenBackend, openBackend } from './backend.ts';
 import { type CompareOptions, compareReport, readCompared } from './compare.ts';
 
 export interface ReportOptions extends Omit<CompareOptions, 'layers'> {
@@ -37,7 +36,7 @@ export async function reportCommand(path: string, reference: string, options: Re
   const own = recipe === undefined ? null : await recipeShown(recipe);
   await using place = await openBackend(options, context);
   const comparison = await compareReport(path, reference, file, { ...options, layers: true }, place, context);
-  const samples = prompt.length === 0 ? [] : await samplesOf(path, reference, prompt, maxTokens, place.runtime, context);
+  const samples = prompt.length === 0 ? [] : await samplesOf(path, reference, prompt, maxTokens, place, context);
   const report: QualityReport = {
     kind: 'lowbit report',
     version: 1,
@@ -81,11 +80,11 @@ async function samplesOf(
   reference: string,
   prompts: readonly string[],
   maxTokens: number,
-  runtime: Runtime,
+  { runtime, plugins }: Pick<OpenBackend, 'runtime' | 'plugins'>,
   { signal }: Context,
 ): Promise<readonly Sample[]> {
   const texts = async (folder: string): Promise<readonly string[]> => {
-    await using model = await loadModel(folder, { runtime, signal });
+    await using model = await loadModel(folder, { ...plugins, runtime, signal });
     const written: string[] = [];
     for (const prompt of prompts) written.push((await model.generate({ prompt, maxTokens, temperature: 0, signal })).text);
     return written;

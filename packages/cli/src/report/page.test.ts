@@ -141,6 +141,7 @@ describe('readFrontier', () => {
     ['a list', '[]', /f: line 1 is no object/],
     ['a number too few', '\n{"quantizer":"a","bitsPerWeight":4,"kl":1}', /f: line 2 needs/],
     ['an infinite number', '{"quantizer":"a","bitsPerWeight":4,"kl":1e999,"klStderr":0}', /f: line 1 needs/],
+    ['bits that no plot has room for', '{"quantizer":"a","bitsPerWeight":1e300,"kl":1,"klStderr":0}', /f: line 1 needs/],
     ['a name without end', JSON.stringify({ quantizer: 'a'.repeat(300), bitsPerWeight: 4, kl: 1, klStderr: 0 }), /f: line 1 needs/],
   ])('refuses %s', (_what, text, message) => {
     expect(() => readFrontier(text, 'f')).toThrow(

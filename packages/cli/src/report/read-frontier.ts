@@ -4,6 +4,8 @@ import { isPlainRecord, LowbitError } from '@lowbit/core';
 import type { FrontierPoint } from './data.ts';
 
 const MAX_POINTS = 1000;
+/** The plot has a line for each. */
+const MAX_BITS = 64;
 
 /** Points of JSON Lines; those of the model as stored are left out. Throws ERR_BAD_ARGUMENT, naming file and line. */
 export function readFrontier(text: string, name: string): readonly FrontierPoint[] {
@@ -30,8 +32,15 @@ function readPoint(line: string, place: string): FrontierPoint {
   if (!isPlainRecord(row)) throw bad('is no object');
   const { quantizer, bitsPerWeight, kl, klStderr } = row;
   const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value) && value >= 0;
-  if (typeof quantizer !== 'string' || quantizer.length > 200 || !isNumber(bitsPerWeight) || !isNumber(kl) || !isNumber(klStderr)) {
-    throw bad('needs quantizer, bitsPerWeight, kl and klStderr');
+  if (
+    typeof quantizer !== 'string' ||
+    quantizer.length > 200 ||
+    !isNumber(bitsPerWeight) ||
+    bitsPerWeight > MAX_BITS ||
+    !isNumber(kl) ||
+    !isNumber(klStderr)
+  ) {
+    throw bad(`needs quantizer, bitsPerWeight (up to ${MAX_BITS}), kl and klStderr`);
   }
   return { name: quantizer, bitsPerWeight, kl, klStderr };
 }

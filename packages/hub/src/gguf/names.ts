@@ -40,11 +40,14 @@ const LAYER: Readonly<Record<string, string>> = {
   ffn_down: 'mlp.down_proj',
 };
 
+/** The largest mixtures have some 70,000: a small file must not ask for millions. */
+const MAX_MAPPED = 1 << 18;
+
 const PARTS = /^(?:blk\.(\d{1,6})\.)?(\w+)\.(weight|bias)$/;
 
 /**
  * Tensors by their names at Hugging Face, in the order of the file.
- * @throws ERR_UNSUPPORTED_ARCH for a tensor that the architecture has no name for, ERR_UNSUPPORTED_FORMAT for a type whose numbers nothing here makes
+ * @throws ERR_LIMIT for more tensors than any model has, ERR_UNSUPPORTED_ARCH for a tensor that the architecture has no name for, ERR_UNSUPPORTED_FORMAT for a type whose numbers nothing here makes
  */
 export function mapTensors(header: GgufHeader, architecture: Architecture, file: string): ReadonlyMap<string, MappedTensor> {
   const mapped = new Map<string, MappedTensor>();
@@ -53,6 +56,12 @@ export function mapTensors(header: GgufHeader, architecture: Architecture, file:
     for (const [to, made] of mapTensor(name, tensor, architecture, file)) {
       if (mapped.has(to)) throw unknown(name, architecture, file);
       mapped.set(to, made);
+    }
+    if (mapped.size > MAX_MAPPED) {
+      throw new LowbitError('ERR_LIMIT', `${file}: more than ${MAX_MAPPED} tensors, each expert's counted`, {
+        hint: 'Nothing of that size is a language model.',
+        details: { file, limit: MAX_MAPPED },
+      });
     }
   }
   return mapped;

@@ -5,6 +5,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { basename, join, relative, sep } from 'node:path';
 import { type CallOptions, checkOptionNames, isLowbitError, LowbitError } from '@lowbit/core';
 import { openCheckpoint } from '../checkpoint.node.ts';
+import type { OpenCheckpointOptions } from '../checkpoint.ts';
 import { guarded } from '../io.node.ts';
 import { isCarried } from '../model-files.ts';
 import { JOURNAL_FILE } from '../safetensors/journal.ts';
@@ -15,7 +16,8 @@ import { placeOf, unreachable } from './errors.ts';
 import { parseRepoName } from './repo.ts';
 import { type HubSettings, hubSettings } from './settings.node.ts';
 
-export interface PushOptions extends CallOptions {
+/** `layouts` and `codecs`: for a folder of a method of third parties, which is opened to see that it is whole. */
+export interface PushOptions extends CallOptions, Pick<OpenCheckpointOptions, 'layouts' | 'codecs'> {
   /** `org/name`; it is created if it is not there. */
   readonly to: string;
   /** Of a new repository; default: as the account says. */
@@ -28,7 +30,8 @@ export interface PushOptions extends CallOptions {
 }
 
 const OPTIONS = Object.keys({
-  ...{ to: true, private: true, card: true, message: true, settings: true, fetch: true, signal: true, onProgress: true },
+  ...{ to: true, private: true, card: true, message: true, settings: true, fetch: true, layouts: true, codecs: true },
+  ...{ signal: true, onProgress: true },
 } satisfies Record<keyof PushOptions, true>);
 
 /** What will be there. */
@@ -54,7 +57,8 @@ export async function planPush(folder: string, options: PushOptions): Promise<Pu
   if (revision !== 'main')
     throw new LowbitError('ERR_BAD_ARGUMENT', `models are pushed to main, not to ${revision}`, { hint: `Name ${name}.` });
   await refuseUnfinished(folder);
-  await using checkpoint = await openCheckpoint(folder, { signal: options.signal });
+  const { layouts, codecs, signal } = options;
+  await using checkpoint = await openCheckpoint(folder, { signal, ...(layouts ? { layouts } : {}), ...(codecs ? { codecs } : {}) });
   const weights = checkpoint.source.files.map(({ path, size }) => ({
     name: relative(checkpoint.folder, path).replaceAll(sep, '/'),
     bytes: size,
