@@ -17,8 +17,11 @@ import {
   type QuantizedLinear,
   type QuantizedTensor,
   type Routine,
+  type StepBytes,
+  type StepSize,
   type Support,
   type TensorSpec,
+  validateProgram,
   validateQuantized,
 } from '@lowbit/core';
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
@@ -27,6 +30,7 @@ import { CudaExecutable } from './executable.ts';
 import { canOffload, planLayout, sections } from './layout.ts';
 import { CudaLinear, type LinearHome } from './linear.ts';
 import { lowerProgram } from './lower.ts';
+import { measureProgram } from './measure.ts';
 import { deviceMemory } from './memory.ts';
 import { holdWeight } from './prepare.ts';
 import { gpuRoutines } from './routines.ts';
@@ -119,6 +123,15 @@ export class CudaBackend implements Backend {
       for (const buffer of constants) this.#binding.freeBuffer(buffer);
       throw deviceError(error);
     }
+  }
+
+  /** Lowers the program for weights that are sizes alone, and lets its caches grow where nothing is. */
+  measure(program: Program, linears: readonly LinearRequest[], size: StepSize): StepBytes {
+    this.#holdings.check();
+    validateProgram(program);
+    const { kvDtype, fuse, codecs } = this.#settings;
+    const layouts = linears.map(({ format, shape }) => planLayout(format, shape, codecs));
+    return measureProgram(program, layouts, size, { binding: this.#binding, kvDtype, fuse });
   }
 
   alloc(spec: TensorSpec): DeviceTensor {

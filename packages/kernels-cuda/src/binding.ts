@@ -101,6 +101,8 @@ export interface CudaBinding {
   launch(device: DeviceHandle, launch: Launch, buffers: readonly BufferHandle[]): void;
   /** Its buffers stay as long as it does. */
   createPlan(device: DeviceHandle, spec: PlanSpec): PlanHandle;
+  /** Bytes that a step of a plan of these widths takes, which brings so many, and those that stay after it. */
+  measurePlan(widths: PlanSpec['widths'], rows: RowCounts, stepBytes: number): { readonly scratch: number; readonly kept: number };
   /** Runs a step off this thread; one at a time. */
   runPlan(plan: PlanHandle, rows: RowCounts, step: Uint8Array, reads: readonly PlanRead[]): Promise<void>;
   /** Bytes of activations; steps that were recorded once and played again. Not while a step runs. */
@@ -111,7 +113,7 @@ export interface CudaBinding {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 2;
+export const BINDING_ABI = 3;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -130,6 +132,7 @@ export const BINDING_FUNCTIONS = [
   'readBuffer',
   'launch',
   'createPlan',
+  'measurePlan',
   'runPlan',
   'planFacts',
   'trimPlan',

@@ -16,18 +16,21 @@ interface Cache {
   rows: number;
 }
 
+/** Where caches are. */
+export type CacheMemory = Pick<CudaBinding, 'createBuffer' | 'freeBuffer' | 'bufferAddress' | 'copyBuffer'>;
+
 /** The caches of one sequence. */
 export type SequenceCaches = readonly Cache[];
 
 export class Caches {
-  readonly #binding: CudaBinding;
+  readonly #binding: CacheMemory;
   readonly #device: DeviceHandle;
   readonly #uses: readonly CacheUse[];
   readonly #element: number;
   /** Of all of them. */
   bytes = 0;
 
-  constructor(binding: CudaBinding, device: DeviceHandle, uses: readonly CacheUse[], dtype: StoredFloat) {
+  constructor(binding: CacheMemory, device: DeviceHandle, uses: readonly CacheUse[], dtype: StoredFloat) {
     this.#binding = binding;
     this.#device = device;
     this.#uses = uses;
@@ -94,6 +97,11 @@ export class Caches {
       const k = cache.buffer === undefined ? 0n : this.#binding.bufferAddress(cache.buffer);
       return { k, v: k + BigInt(this.#keyBytes(i) * cache.room), rows, before };
     });
+  }
+
+  /** How long the sequence may get before room is taken for more of it; Infinity without caches of tokens. */
+  room(caches: SequenceCaches): number {
+    return Math.min(...caches.filter((_, i) => this.#uses[i]!.rows === 'tokens').map(({ room }) => room));
   }
 
   /** After a step that went well. */

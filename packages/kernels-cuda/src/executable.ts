@@ -12,6 +12,7 @@ import {
   planStep,
   readDemands,
   type SequenceId,
+  type SequenceState,
   SequenceTable,
   type StepOptions,
   type StepOutputs,
@@ -51,6 +52,25 @@ export interface CompiledPlan {
   readonly constantBytes: number;
 }
 
+/** How many experts a row takes: all routers of a program have the same. */
+export function expertsOfRow({ ops }: Program): number {
+  const route = ops.find(({ op }) => op === 'route');
+  return route?.op === 'route' ? route.topK : 0;
+}
+
+/** Throws ERR_LIMIT. */
+export function rowsOf({ rows }: StepPlan<SequenceState>, topK: number): RowCounts {
+  const routed = rows.tokens * topK;
+  const most = Math.max(rows.tokens, routed, rows.encoder);
+  if (most > MOST_ROWS) {
+    throw new LowbitError('ERR_LIMIT', `a step of ${most} rows, the limit is ${MOST_ROWS}`, {
+      hint: 'Feed long prompts in several steps.',
+      details: { rows: most, limit: MOST_ROWS },
+    });
+  }
+  return [rows.tokens, rows.outputs, routed, rows.encoder, 1];
+}
+
 export class CudaExecutable implements Executable {
   readonly #program: Program;
   readonly #plan: CompiledPlan;
@@ -74,9 +94,7 @@ export class CudaExecutable implements Executable {
     this.#demands = readDemands(program, options.contextLength);
     this.#sequences = new SequenceTable(options.maxSequences);
     this.#caches = new Caches(home.binding, home.device, program.caches, home.kvDtype);
-    // All routers of a program have the same.
-    const route = program.ops.find(({ op }) => op === 'route');
-    this.#topK = route?.op === 'route' ? route.topK : 0;
+    this.#topK = expertsOfRow(program);
   }
 
   memory(): { readonly scratch: number; readonly cache: number } {
@@ -133,7 +151,7 @@ export class CudaExecutable implements Executable {
     options.signal?.throwIfAborted();
     const requests = outputRequests(this.#program, options);
     const plan = planStep(batch, this.#sequences, this.#demands);
-    const rows = this.#rows(plan);
+    const rows = rowsOf(plan, this.#topK);
     const { binding } = this.#home;
     this.memory();
     this.#running = true;
@@ -181,19 +199,6 @@ export class CudaExecutable implements Executable {
     if (this.#disposed) throw disposedError(this.#owner);
     if (!this.#running) return;
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a step is running', { hint: 'Await it first: an executable does one step at a time.' });
-  }
-
-  /** Throws ERR_LIMIT. */
-  #rows({ rows }: StepPlan<Sequence>): RowCounts {
-    const routed = rows.tokens * this.#topK;
-    const most = Math.max(rows.tokens, routed, rows.encoder);
-    if (most > MOST_ROWS) {
-      throw new LowbitError('ERR_LIMIT', `a step of ${most} rows, the limit is ${MOST_ROWS}`, {
-        hint: 'Feed long prompts in several steps.',
-        details: { rows: most, limit: MOST_ROWS },
-      });
-    }
-    return [rows.tokens, rows.outputs, routed, rows.encoder, 1];
   }
 
   #block(plan: StepPlan<Sequence>): Uint8Array {

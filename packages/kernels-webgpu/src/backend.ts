@@ -17,8 +17,11 @@ import {
   type QuantizedLinear,
   type QuantizedTensor,
   type Routine,
+  type StepBytes,
+  type StepSize,
   type Support,
   type TensorSpec,
+  validateProgram,
   validateQuantized,
 } from '@lowbit/core';
 import type { Counts, Machine } from './device.ts';
@@ -27,6 +30,7 @@ import { ExpertMoves } from './experts.ts';
 import { pieceBytes, piecesOf, planLayout, type StoredFloat } from './layout.ts';
 import { type LinearHome, WebGpuLinear } from './linear.ts';
 import { lowerProgram } from './lower.ts';
+import { measureProgram } from './measure.ts';
 import { deviceMemory, type TensorMemory } from './memory.ts';
 import { holdWeight } from './prepare.ts';
 import { gpuRoutines } from './routines/index.ts';
@@ -128,6 +132,15 @@ export class WebGpuBackend implements Backend {
       }
       return executable;
     });
+  }
+
+  /** Takes it all on a machine that holds nothing. `refused` names the first buffer that is larger than the GPU makes or binds. */
+  measure(program: Program, linears: readonly LinearRequest[], size: StepSize): StepBytes {
+    this.#check();
+    validateProgram(program);
+    const { kvDtype, codecs } = this.#settings;
+    const layoutOf = ({ format, shape }: LinearRequest) => planLayout(format, shape, codecs, this.#machine.limits);
+    return measureProgram(program, linears, size, { machine: this.#machine, kvDtype, layoutOf });
   }
 
   /** What the device could not do shows when the tensor is read. */

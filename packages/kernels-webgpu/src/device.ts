@@ -1,6 +1,6 @@
 // One GPU: its buffers, counted; its pipelines, made once; and what goes wrong on it, found by error scopes.
 
-import { disposedError, isLowbitError } from '@lowbit/core';
+import { disposedError, isLowbitError, type LowbitError } from '@lowbit/core';
 import { deviceFault, deviceLost, outOfMemory, tooLarge } from './errors.ts';
 import { type GpuBuffer, type GpuDevice, type GpuError, type GpuOpaque, MAP_READ, STAGE_COMPUTE, USAGE } from './gpu.ts';
 import type { Kernel } from './wgsl/kernel.ts';
@@ -116,13 +116,18 @@ export class Machine {
   #buffer(bytes: number, usage: number, what: string): GpuBuffer {
     this.check();
     const size = Math.max(UNIT, Math.ceil(bytes / UNIT) * UNIT);
-    if (size > this.limits.buffer) throw tooLarge(this.label, what, size, this.limits.buffer);
+    if (size > this.limits.buffer) this.refuse(tooLarge(this.label, what, size, this.limits.buffer));
     if (this.#scopes === 0) throw new Error(`${what}: memory is taken inside of claim() only`);
     const buffer = this.device.createBuffer({ label: what, size, usage });
     this.counts.buffers++;
     this.counts.bytes += size;
     this.#taken += size;
     return buffer;
+  }
+
+  /** Of a buffer that the device does not make. */
+  protected refuse(error: LowbitError): void {
+    throw error;
   }
 
   /** What the GPU still works with is given back when it is done. */

@@ -22,16 +22,16 @@ import {
   type StepPlan,
   type StepSequence,
 } from '@lowbit/core';
-import { Caches, type SequenceCaches } from './caches.ts';
+import { Caches, type Extension, type SequenceCaches } from './caches.ts';
 import type { Machine } from './device.ts';
 import type { GpuBuffer, GpuOpaque } from './gpu.ts';
 import { choosesHere, LARGEST_KERNELS, LargestChooser, type LargestRequest, readPairs } from './largest.ts';
 import { DOMAIN } from './launches.ts';
 import type { StoredFloat } from './layout.ts';
-import { stepGroup } from './linear.ts';
 import type { LoweredProgram } from './lower.ts';
 import { LaunchPlan, MOST_ROWS, shareNumbers } from './plan.ts';
 import { stepBlock } from './step-block.ts';
+import { type Read, StepMemory } from './step-memory.ts';
 
 interface Sequence {
   length: number;
@@ -45,16 +45,6 @@ export interface ExecutableHome {
   readonly machine: Machine;
   readonly kvDtype: StoredFloat;
   release(executable: WebGpuExecutable): void;
-}
-
-/** How an output comes back. */
-interface Read {
-  readonly request: OutputRequest;
-  readonly rows: number;
-  /** Of the staging buffer. */
-  readonly at: number;
-  readonly bytes: number;
-  readonly chosen: LargestRequest | undefined;
 }
 
 /** Microseconds that a step's commands took to be written, and what was submitted, for tests and benchmarks. */
@@ -79,13 +69,9 @@ export class WebGpuExecutable implements Executable {
   readonly #constants: GpuBuffer;
   readonly #unbound: GpuBuffer;
   readonly #unboundGroup: GpuOpaque;
-  readonly #choosers = new Map<string, LargestChooser>();
+  readonly #memory: StepMemory;
   readonly #sequences: SequenceTable<Sequence>;
   readonly #topK: number;
-  #arena: GpuBuffer | undefined;
-  #step: GpuBuffer | undefined;
-  #staging: GpuBuffer | undefined;
-  #group: GpuOpaque | undefined;
   #running = false;
   #disposed = false;
 
@@ -102,6 +88,7 @@ export class WebGpuExecutable implements Executable {
     this.#caches = new Caches(machine, program.caches, home.kvDtype, this.#numbers);
     this.#constants = machine.storage(lowered.constants.byteLength, 'constants of a program');
     machine.write(this.#constants, 0, new Uint8Array(lowered.constants.buffer));
+    this.#memory = new StepMemory(machine, this.#constants, this.#numbers);
     this.#unbound = machine.storage(16, 'no cache');
     this.#unboundGroup = this.#caches.bind(this.#unbound);
     this.#plan = new LaunchPlan(machine, lowered.tensors, lowered.launches, new Set(Object.values(program.outputs)));
@@ -118,8 +105,7 @@ export class WebGpuExecutable implements Executable {
 
   memory(): { readonly scratch: number; readonly cache: number } {
     if (this.#disposed) return { scratch: 0, cache: 0 };
-    const scratch = [this.#arena, this.#step, this.#staging].reduce((sum, buffer) => sum + (buffer?.size ?? 0), 0);
-    return { scratch, cache: this.#caches.bytes };
+    return { scratch: this.#memory.bytes, cache: this.#caches.bytes };
   }
 
   /** All device bytes that it holds. */
@@ -168,11 +154,7 @@ export class WebGpuExecutable implements Executable {
       const outputs = await this.#home.machine.run(() => this.#run(plan, rows, requests));
       if (this.#disposed) throw disposedError(this.#owner);
       options.signal?.throwIfAborted(); // lengths are as before: what was appended is forgotten
-      for (const { sequence, tokens, encoder } of plan.shares) {
-        sequence.length += tokens.count;
-        sequence.remembers ||= encoder.count > 0;
-        this.#caches.remember(sequence.caches, encoder.count);
-      }
+      this.#advance(plan);
       return outputs;
     } finally {
       this.#running = false;
@@ -194,21 +176,16 @@ export class WebGpuExecutable implements Executable {
     const reads = this.#reads(requests, rows);
     if (reads.some(({ chosen }) => chosen)) await machine.warm(LARGEST_KERNELS);
     const back = reads.reduce((sum, { bytes }) => sum + bytes, 0);
-    const growth = this.#caches.extend(
-      plan.shares.map(({ sequence, tokens, encoder }) => {
-        return { caches: sequence.caches, length: sequence.length, tokens: tokens.count, encoder: encoder.count };
-      }),
-      this.#limit,
-    );
+    const growth = this.#extend(plan);
     const shares = plan.shares.map(({ tokens, outputs, encoder }) => [tokens.count, outputs.count, 0, encoder.count]);
     const keys = (share: number, cache: number): number => growth.views[share]![cache]!.rows;
     try {
       const block = stepBlock({ plan, shape: this.#lowered.shape, rows, bases, caches: growth.views });
       await this.#plan.warm({ rows, shares, keys });
       await growth.settled;
-      const room = this.#room(4 * numbers, block.byteLength, back, reads);
-      if (room) await room;
-      machine.write(this.#step!, 0, block);
+      const room = this.#memory.make({ arena: 4 * numbers, step: block.byteLength, staging: back }, reads);
+      if (room) await room.settled.then(room.take, room.giveBack);
+      machine.write(this.#memory.step!, 0, block);
     } catch (error) {
       growth.cancel();
       throw error;
@@ -224,7 +201,7 @@ export class WebGpuExecutable implements Executable {
       const replaced = growth.commit(encoder);
       const pass = encoder.beginComputePass();
       this.#plan.encode(pass, {
-        group: this.#group!,
+        group: this.#memory.group!,
         rows,
         shares,
         keys,
@@ -234,11 +211,11 @@ export class WebGpuExecutable implements Executable {
       pass.end();
       for (const { request, at, bytes, chosen } of reads) {
         if (bytes === 0) continue;
-        if (chosen) this.#chooser(request.name).encode(encoder, this.#group!, chosen, this.#staging!, at);
+        if (chosen) this.#memory.chooser(request.name).encode(encoder, this.#memory.group!, chosen, this.#memory.staging!, at);
         else {
           const { rows: domain } = this.#lowered.tensors[request.tensor]!;
           const from = bases[domain]! + this.#plan.arena.offsets[request.tensor]! * rows[domain]!;
-          encoder.copyBufferToBuffer(this.#arena!, 4 * from, this.#staging!, at, bytes);
+          encoder.copyBufferToBuffer(this.#memory.arena!, 4 * from, this.#memory.staging!, at, bytes);
         }
       }
       machine.submit([encoder.finish()]);
@@ -250,10 +227,51 @@ export class WebGpuExecutable implements Executable {
     costs.submits = machine.counts.submits - before.submits;
     costs.read = back;
     for (const buffer of retired) machine.release(buffer);
-    const copy = back === 0 ? machine.device.queue.onSubmittedWorkDone().then(() => new Uint8Array(0)) : machine.take(this.#staging!, back);
+    const copy =
+      back === 0 ? machine.device.queue.onSubmittedWorkDone().then(() => new Uint8Array(0)) : machine.take(this.#memory.staging!, back);
     const data = await copy;
     await settled;
     return this.#outputs(reads, data);
+  }
+
+  /** Room for the keys and values of a step. */
+  #extend({ shares }: StepPlan<Sequence>): Extension {
+    const grown = shares.map(({ sequence, tokens, encoder }) => {
+      return { caches: sequence.caches, length: sequence.length, tokens: tokens.count, encoder: encoder.count };
+    });
+    return this.#caches.extend(grown, this.#limit);
+  }
+
+  /**
+   * On a machine that holds nothing: takes what a step of sequences of `length` tokens would take, as a step does, and runs nothing. Bytes of the machine
+   * while it would run, and how long the sequences may get before more is taken. All outputs are read.
+   */
+  rehearse(batch: readonly StepSequence[], length: number): { readonly bytes: number; readonly room: number } {
+    const { machine } = this.#home;
+    for (const { id } of batch) this.#sequences.get(id).length = length;
+    const plan = planStep(batch, this.#sequences, this.#demands);
+    const rows = this.#rows(plan);
+    const { bases, numbers } = this.#plan.bases(rows);
+    const reads = this.#reads(outputRequests(this.#program, {}), rows);
+    const staging = reads.reduce((sum, { bytes }) => sum + bytes, 0);
+    const growth = this.#extend(plan);
+    const block = stepBlock({ plan, shape: this.#lowered.shape, rows, bases, caches: growth.views });
+    this.#memory.make({ arena: 4 * numbers, step: block.byteLength, staging }, reads)?.take();
+    const { bytes } = machine.counts;
+    for (const buffer of growth.commit(machine.device.createCommandEncoder())) machine.release(buffer);
+    this.#advance(plan);
+    const rooms = growth.views.flatMap((views) =>
+      views.filter((_, i) => this.#program.caches[i]!.rows === 'tokens').map(({ room }) => room),
+    );
+    return { bytes, room: Math.min(...rooms) };
+  }
+
+  #advance({ shares }: StepPlan<Sequence>): void {
+    for (const { sequence, tokens, encoder } of shares) {
+      sequence.length += tokens.count;
+      sequence.remembers ||= encoder.count > 0;
+      this.#caches.remember(sequence.caches, encoder.count);
+    }
   }
 
   /** Where outputs go in the staging buffer. */
@@ -293,63 +311,12 @@ export class WebGpuExecutable implements Executable {
     return outputs;
   }
 
-  #chooser(name: string): LargestChooser {
-    let chooser = this.#choosers.get(name);
-    if (!chooser) {
-      chooser = new LargestChooser(this.#home.machine, this.#numbers);
-      this.#choosers.set(name, chooser);
-    }
-    return chooser;
-  }
-
-  /** Memory for a step of this size; a promise where some had to be taken. Throws or rejects with ERR_LIMIT, and has what it had before, but for choices. */
-  #room(arena: number, step: number, staging: number, reads: readonly Read[]): Promise<void> | undefined {
-    const { machine } = this.#home;
-    const small = (buffer: GpuBuffer | undefined, bytes: number): boolean => buffer === undefined || buffer.size < bytes;
-    const need = [small(this.#arena, arena), small(this.#step, step), small(this.#staging, staging)];
-    const choosers = reads.flatMap(({ request, bytes, chosen }) => {
-      if (bytes === 0 || !chosen) return [];
-      const chooser = this.#chooser(request.name);
-      return chooser.fits(chosen) ? [] : [{ chooser, chosen }];
-    });
-    if (!need.includes(true) && choosers.length === 0) return undefined;
-    const made: (GpuBuffer | undefined)[] = [];
-    const giveBack = (): void => {
-      for (const buffer of made) machine.release(buffer);
-      for (const { chooser } of choosers) chooser.dispose();
-    };
-    try {
-      const { settled } = machine.claim('activations of a step', () => {
-        made.push(need[0] ? machine.storage(arena, 'activations of a step') : undefined);
-        made.push(need[1] ? machine.storage(Math.ceil(step / 1024) * 1024, 'a step') : undefined);
-        made.push(need[2] ? machine.staging(staging) : undefined);
-        for (const { chooser, chosen } of choosers) chooser.make(chosen);
-      });
-      return settled.then(
-        () => {
-          const [newArena, newStep, newStaging] = made;
-          if (newArena) [this.#arena] = [newArena, machine.release(this.#arena)];
-          if (newStep) [this.#step] = [newStep, machine.release(this.#step)];
-          if (newStaging) [this.#staging] = [newStaging, machine.release(this.#staging)];
-          if (need.includes(true)) this.#group = stepGroup(machine, this.#arena!, this.#step!, this.#constants);
-        },
-        (error: unknown) => {
-          giveBack();
-          throw error;
-        },
-      );
-    } catch (error) {
-      giveBack();
-      throw error;
-    }
-  }
-
   #free(): void {
     const { machine } = this.#home;
     this.#plan.dispose();
-    for (const chooser of this.#choosers.values()) chooser.dispose();
+    this.#memory.dispose();
     for (const { caches } of this.#sequences.clear()) this.#caches.close(caches);
-    for (const buffer of [this.#arena, this.#step, this.#staging, this.#constants, this.#numbers, this.#unbound]) machine.release(buffer);
+    for (const buffer of [this.#constants, this.#numbers, this.#unbound]) machine.release(buffer);
   }
 
   get #owner(): string {

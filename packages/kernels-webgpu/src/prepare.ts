@@ -21,6 +21,21 @@ const PIECE = 1 << 20;
 /** Bytes handed over before the device is waited for: it keeps them until then. */
 const IN_FLIGHT = 32 << 20;
 
+/** Memory for a weight, into `held` as it comes; what is returned rejects where there was none. */
+export function takeWeight(
+  machine: Machine,
+  layout: WeightLayout,
+  { bias }: { readonly bias: boolean },
+  held: HeldPiece[],
+): readonly Promise<void>[] {
+  return piecesOf(layout, machine.limits).map((piece) => {
+    const bytes = pieceBytes(piece, { bias });
+    const { made, settled } = machine.claim('a weight', () => machine.storage(bytes, 'a weight'));
+    held.push({ piece, place: { storage: new Storage(machine, made), offset: 0, bytes } });
+    return settled;
+  });
+}
+
 interface HoldOptions {
   readonly bias: HostTensor | undefined;
   readonly codecs: readonly FormatCodec[];
@@ -37,14 +52,7 @@ export async function holdWeight(
   const bias = options.bias !== undefined;
   const held: HeldPiece[] = [];
   try {
-    const waits: Promise<void>[] = [];
-    for (const piece of piecesOf(layout, machine.limits)) {
-      const bytes = pieceBytes(piece, { bias });
-      const { made, settled } = machine.claim('a weight', () => machine.storage(bytes, 'a weight'));
-      waits.push(settled);
-      held.push({ piece, place: { storage: new Storage(machine, made), offset: 0, bytes } });
-    }
-    await Promise.all(waits);
+    await Promise.all(takeWeight(machine, layout, { bias }, held));
     const upload = new Upload(machine, weight, layout, options);
     for (const one of held) await upload.piece(one);
     machine.check();

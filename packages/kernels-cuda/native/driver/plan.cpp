@@ -109,6 +109,23 @@ void launch_once(const Device& device, const Launch& launch, const std::vector<s
 
 Plan::~Plan() { forget_graphs(); }
 
+namespace {
+
+size_t domain_bytes(size_t width, uint32_t rows) { return (width * rows * 4 + kStart - 1) / kStart * kStart; }
+
+size_t kept_of(size_t scratch) { return scratch > kKept ? 0 : scratch; }
+
+}  // namespace
+
+StepRoom step_room(const std::array<size_t, kDomains>& widths, const RowCounts& rows, size_t step_bytes) {
+  size_t arena = 0;
+  for (size_t i = 0; i < kDomains; ++i) arena += domain_bytes(widths[i], rows[i]);
+  if (arena == 0) arena = kStart;
+  // With some room for a batch that is a little larger, and its graphs.
+  const size_t step = step_bytes + step_bytes / 2;
+  return {arena, step, kept_of(arena + step)};
+}
+
 void Plan::forget_graphs() {
   if (graphs_.empty() || !device_->try_enter()) return;
   for (const auto& [rows, graph] : graphs_) device_->driver().cuGraphExecDestroy(graph);
@@ -120,18 +137,12 @@ size_t Plan::scratch_bytes() const {
 }
 
 void Plan::trim() {
-  if (scratch_bytes() <= kKept) return;
+  if (kept_of(scratch_bytes()) > 0) return;
   forget_graphs();
   arena_.reset();
   step_.reset();
   chosen_.reset();
 }
-
-namespace {
-
-size_t domain_bytes(size_t width, uint32_t rows) { return (width * rows * 4 + kStart - 1) / kStart * kStart; }
-
-}  // namespace
 
 CUdeviceptr Plan::tensor_at(const RowCounts& rows, int tensor) const {
   const TensorPlace& place = tensors[static_cast<size_t>(tensor)];
@@ -141,8 +152,7 @@ CUdeviceptr Plan::tensor_at(const RowCounts& rows, int tensor) const {
 }
 
 void Plan::make_room(const RowCounts& rows, size_t step_bytes) {
-  size_t bytes = 0;
-  for (size_t i = 0; i < kDomains; ++i) bytes += domain_bytes(widths[i], rows[i]);
+  const StepRoom room = step_room(widths, rows, step_bytes);
   const auto grow = [&](std::unique_ptr<Buffer>& buffer, size_t wanted) {
     if (buffer && buffer->bytes() >= wanted) return;
     forget_graphs();
@@ -150,9 +160,8 @@ void Plan::make_room(const RowCounts& rows, size_t step_bytes) {
     buffer.reset();  // first, so that both need not fit
     buffer = std::make_unique<Buffer>(device_, wanted);
   };
-  grow(arena_, bytes > 0 ? bytes : kStart);
-  // With some room for a batch that is a little larger, and its graphs.
-  if (!step_ || step_->bytes() < step_bytes) grow(step_, step_bytes + step_bytes / 2);
+  grow(arena_, room.arena);
+  if (!step_ || step_->bytes() < step_bytes) grow(step_, room.step);
 }
 
 void Plan::enqueue(const RowCounts& rows) const {

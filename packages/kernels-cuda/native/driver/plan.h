@@ -53,6 +53,12 @@ struct Read {
 /// Fills in an argument list. Throws DeviceError for one that does not fit the kernel.
 void check_arguments(const Launch& launch, size_t buffers, size_t tensors);
 
+/// Bytes of a step: its tensors, what it brings, and how much of both stays when it is over.
+struct StepRoom {
+  size_t arena, step, kept;
+};
+StepRoom step_room(const std::array<size_t, kDomains>& widths, const RowCounts& rows, size_t step_bytes);
+
 class Plan {
  public:
   explicit Plan(std::shared_ptr<Device> device) : device_(std::move(device)) {}

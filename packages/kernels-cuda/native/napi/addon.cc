@@ -129,7 +129,7 @@ Napi::Value read_buffer(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 2));
+  exports.Set("abi", Napi::Number::New(env, 3));
   exports.Set("image", Napi::Function::New(env, image));
   exports.Set("probe", Napi::Function::New(env, probe));
   exports.Set("openDevice", Napi::Function::New(env, open_device));

@@ -103,6 +103,17 @@ Napi::Value launch(const Napi::CallbackInfo& info) {
   });
 }
 
+std::array<size_t, kDomains> widths_of(const Napi::Value& list) {
+  std::array<size_t, kDomains> widths{};
+  size_t domain = 0;
+  each(list, [&](const Napi::Value& width) {
+    check(list.Env(), domain < kDomains, "too many domains");
+    widths[domain++] = size_of(width);
+  });
+  check(list.Env(), domain == kDomains, "too few domains");
+  return widths;
+}
+
 /// createPlan(device, { buffers, tensors, widths, launches }): plan
 Napi::Value create_plan(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
@@ -111,12 +122,7 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
     const Napi::Object spec = object_of(info[1]);
     auto plan = std::make_shared<Plan>(device);
     plan->buffers = buffers_of(spec.Get("buffers"));
-    size_t domain = 0;
-    each(spec.Get("widths"), [&](const Napi::Value& width) {
-      check(info.Env(), domain < kDomains, "too many domains");
-      plan->widths[domain++] = size_of(width);
-    });
-    check(info.Env(), domain == kDomains, "too few domains");
+    plan->widths = widths_of(spec.Get("widths"));
     each(spec.Get("tensors"), [&](const Napi::Value& value) {
       const Napi::Object from = object_of(value);
       const TensorPlace place{small_of(from.Get("rows")), size_of(from.Get("width")), size_of(from.Get("offset"))};
@@ -130,6 +136,17 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
       check_arguments(plan->launches.back(), plan->buffers.size(), plan->tensors.size());
     });
     return Napi::Number::New(info.Env(), all.plans.add(std::move(plan)));
+  });
+}
+
+/// measurePlan(widths, rows, stepBytes): { scratch, kept } of a plan's step
+Napi::Value measure_plan(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const StepRoom room = step_room(widths_of(info[0]), rows_of(info[1]), size_of(info[2]));
+    const Napi::Object bytes = Napi::Object::New(info.Env());
+    bytes.Set("scratch", static_cast<double>(room.arena + room.step));
+    bytes.Set("kept", static_cast<double>(room.kept));
+    return bytes;
   });
 }
 
@@ -183,6 +200,7 @@ Napi::Value free_plan(const Napi::CallbackInfo& info) {
 void add_plan_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("launch", Napi::Function::New(env, launch));
   exports.Set("createPlan", Napi::Function::New(env, create_plan));
+  exports.Set("measurePlan", Napi::Function::New(env, measure_plan));
   exports.Set("runPlan", Napi::Function::New(env, run_plan));
   exports.Set("planFacts", Napi::Function::New(env, plan_facts));
   exports.Set("trimPlan", Napi::Function::New(env, trim_plan));
