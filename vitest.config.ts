@@ -22,6 +22,8 @@ function aliases(): { find: RegExp; replacement: string }[] {
   return list;
 }
 
+const GPU = ['packages/kernels-cuda/src/**/*.test.ts', 'packages/kernels-webgpu/src/**/*.test.ts'];
+
 const config: ReturnType<typeof defineConfig> = defineConfig({
   resolve: { alias: aliases() },
   esbuild: { target: 'node20' },
@@ -34,7 +36,17 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'unit', include: ['packages/*/src/**/*.test.ts', 'tools/**/*.test.mjs', 'fuzz/*.test.ts'], testTimeout: 20_000 },
+        test: {
+          name: 'unit',
+          include: ['packages/*/src/**/*.test.ts', 'tools/**/*.test.mjs', 'fuzz/*.test.ts'],
+          exclude: [...GPU, '**/node_modules/**'],
+          testTimeout: 20_000,
+        },
+      },
+      {
+        extends: true,
+        // On a GPU, or on what stands in for one, which takes as long as all other unit tests together.
+        test: { name: 'gpu', include: GPU, testTimeout: 20_000 },
       },
       {
         extends: true,
