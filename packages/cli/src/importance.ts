@@ -19,6 +19,7 @@ import { keeperOf, readKept } from './kept-importance.ts';
 import { openModelFolder } from './open.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
 import { encodeText } from './texts.ts';
+import { version } from './version.ts';
 
 /** Tokens run through the model: more change little. */
 export const IMPORTANCE_TOKENS = 1024;
@@ -139,7 +140,7 @@ async function passOf(
 ): Promise<string> {
   const states = await Promise.all(files.map(async ({ path, size }) => [path, size, Math.floor((await stat(path)).mtimeMs)]));
   return createHash('sha256')
-    .update(JSON.stringify([1, states, source, tokens, seed, runtime.backends]))
+    .update(JSON.stringify([version(), states, source, tokens, seed, runtime.backends]))
     .digest('hex');
 }
 

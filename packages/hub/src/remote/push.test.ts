@@ -118,8 +118,12 @@ it('values of a card stay texts', () => {
     pipelineTag: 'a: b\n- c',
     recipe: ['4 bits'],
     loadsIn: [],
-    quality: [['KL | x', '0', '0.1']],
+    quality: [
+      ['KL | x', '0', '0.1'],
+      ['back\\| x', '0', '0.1'],
+    ],
   });
   expect(card).toContain('pipeline_tag: "a: b\\n- c"\nlicense: "no"\n');
   expect(card).toContain('| KL \\| x | 0 | 0.1 |');
+  expect(card).toContain('| back\\\\\\| x | 0 | 0.1 |');
 });
