@@ -95,7 +95,7 @@ it('quantizes and pushes in one step, keeping nothing, on a network that fails',
   ];
   expect(refused.map(({ code, json }) => [code, json.error.code])).toEqual([
     [2, 'ERR_USAGE'],
-    [1, 'ERR_BAD_ARGUMENT'],
+    [2, 'ERR_USAGE'],
     [2, 'ERR_USAGE'],
     [2, 'ERR_USAGE'],
     [1, 'ERR_ACCESS_DENIED'],
