@@ -166,9 +166,9 @@ describe('models on the native backend', () => {
         tensors: [{ rows: 0, width: 2048, offset: 0 }, { rows: 0, width: 2048, offset: 2048 }], arena: [4096, 0, 0, 0],
         ops: [{ op: 'input', out: 0 }, { op: 'linear', x: 0, out: 1, linear: 0 }], ropes: [], caches: [], constants: [], linears: [weight], contextLength: 4096, kvDtype: 'f32',
       });
-      const rows = 2000;
+      const rows = 500;
       native.stepProgram(program, {
-        tokens: new Uint32Array(rows), rows: [rows, 0, 0, 0], planes: 3, injections: [], inputs: [{ op: 0, values: new Float32Array(rows * 2048) }],
+        tokens: new Uint32Array(rows), rows: [rows, 0, 0, 0], planes: 3, injections: [], inputs: [{ out: 0, values: new Float32Array(rows * 2048) }],
         shares: [{ id: 1, start: 0, length: rows, remembers: false, from: [0, 0, 0, 0], count: [rows, 0, 0, 0], wanted: new Uint32Array(0) }],
       });
       parentPort.postMessage('running');`;
