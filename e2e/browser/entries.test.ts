@@ -11,8 +11,8 @@ const BUDGETS: Readonly<Record<string, number>> = {
   '@lowbit/hqq': 39,
   '@lowbit/bnb': 34,
   '@lowbit/higgs': 32,
-  '@lowbit/hub': 73,
-  '@lowbit/hub/browser': 73,
+  '@lowbit/hub': 88, // a tenth of it reads GGUF, for those who name ggufFolder
+  '@lowbit/hub/browser': 88,
   '@lowbit/hub/safetensors': 9.9,
   '@lowbit/kernels-webgpu': 80,
   '@lowbit/models': 113,
