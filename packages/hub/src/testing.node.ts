@@ -1,5 +1,6 @@
 // Helpers of this package's tests: temporary folders and small safetensors files made by hand.
 
+import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -9,6 +10,12 @@ import { isLowbitError, type LowbitError } from '@lowbit/core';
 export async function temporaryFolder(): Promise<AsyncDisposable & { readonly path: string }> {
   const path = await mkdtemp(join(tmpdir(), 'lowbit-hub-'));
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}
+
+/** Mounts a disk in memory over a folder, with options such as `size=1m`; undefined if this user may not. */
+export function mount(path: string, options: string): Disposable | undefined {
+  if (process.platform !== 'linux' || spawnSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', path]).status !== 0) return undefined;
+  return { [Symbol.dispose]: () => spawnSync('umount', [path]) };
 }
 
 /** A folder with the given files. */

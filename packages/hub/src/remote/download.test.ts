@@ -1,11 +1,13 @@
-import { lstat, mkdir, readdir, readFile, readlink, stat, truncate, writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { lstat, mkdir, readdir, readFile, readlink, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { commitOf, etagOf, HUB_TOKEN, type HubFault, type HubRequest, type HubServer } from '../../../../fixtures/hub-server.ts';
+import { needs } from '../../../../fixtures/needs.ts';
 import { NAME, noise, quickClient, settingsOf, smallHub } from '../../../../fixtures/small-hub.ts';
 import { openFolder, readInside } from '../folder.node.ts';
-import { failure, temporaryFolder } from '../testing.node.ts';
+import { failure, mount, temporaryFolder } from '../testing.node.ts';
 import { listHubCache, removeFromHubCache } from './cache.node.ts';
 import { type DownloadOptions, downloadModel } from './download.node.ts';
 
@@ -216,6 +218,50 @@ describe('downloading', () => {
       }),
       { seed: 5, numRuns: 10 },
     );
+  });
+});
+
+describe('a full disk', () => {
+  it('is told before anything is fetched where it can be foreseen', async (context) => {
+    await using hub = await smallHub();
+    await using dir = await temporaryFolder();
+    using mounted = mount(dir.path, 'size=200k');
+    needs(context, 'mounts', mounted !== undefined, 'mounting a tmpfs needs a right that this user lacks');
+    expect(await failure(() => pull(hub, dir.path))).toMatchObject({
+      code: 'ERR_IO',
+      message: expect.stringMatching(/cannot download into .*: \d+ bytes are needed, \d+ are free on that disk/),
+      details: { errno: 'ENOSPC' },
+    });
+    expect(hub.requests.some(ofWeights)).toBe(false);
+  });
+
+  it('in the middle of a download leaves nothing that looks whole, and with room again it goes on', async (context) => {
+    await using hub = await smallHub();
+    await using dir = await temporaryFolder();
+    using mounted = mount(dir.path, 'size=700k');
+    needs(context, 'mounts', mounted !== undefined, 'mounting a tmpfs needs a right that this user lacks');
+    const other = join(dir.path, 'other');
+    let filled = false;
+    const onProgress = ({ done }: { readonly done: number }) => {
+      if (filled || done === 0) return;
+      filled = true;
+      try {
+        writeFileSync(other, new Uint8Array(700_000));
+      } catch {
+        // what was left is taken
+      }
+    };
+    expect(await failure(() => pull(hub, dir.path, { onProgress }))).toMatchObject({
+      code: 'ERR_IO',
+      message: expect.stringMatching(/the disk is full/),
+      details: { errno: 'ENOSPC' },
+    });
+    expect(await failure(() => downloadModel(NAME, { settings: settingsOf(hub, dir.path, { offline: true }) }))).toMatchObject({
+      code: 'ERR_OFFLINE_MISS',
+    });
+    await rm(other);
+    const { folder } = await pull(hub, dir.path);
+    await expectWhole(hub, folder);
   });
 });
 

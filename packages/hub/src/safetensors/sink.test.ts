@@ -9,7 +9,7 @@ import { build } from 'vite';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';
 import { needs } from '../../../../fixtures/needs.ts';
-import { failure, folderOf, temporaryFolder } from '../testing.node.ts';
+import { failure, folderOf, mount, temporaryFolder } from '../testing.node.ts';
 import { JOURNAL_FILE } from './journal.ts';
 import { PT_METADATA, planFiles } from './shards.ts';
 import { createSafetensorsSink } from './sink.node.ts';
@@ -540,17 +540,11 @@ describe('a killed process', () => {
 });
 
 describe('disks that refuse', () => {
-  /** Mounts over a folder; undefined if this user may not. */
-  function mount(path: string, ...args: readonly string[]): Disposable | undefined {
-    if (process.platform !== 'linux' || spawnSync('mount', [...args, path]).status !== 0) return undefined;
-    return { [Symbol.dispose]: () => spawnSync('umount', [path]) };
-  }
-
   test('a full disk: told before writing where it can be foreseen, and when it happens', async (context) => {
     await using temp = await temporaryFolder();
     const disk = join(temp.path, 'disk');
     await mkdir(disk);
-    using mounted = mount(disk, '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs');
+    using mounted = mount(disk, 'size=1m');
     needs(context, 'mounts', mounted !== undefined, 'mounting a tmpfs needs a right that this user lacks');
     const tensors = (bytes: number) => new Map<string, TensorSpec>([['a', { dtype: 'u8', shape: [bytes] }]]);
     {
@@ -584,7 +578,7 @@ describe('disks that refuse', () => {
     await using temp = await temporaryFolder();
     const disk = join(temp.path, 'disk');
     await mkdir(disk);
-    using mounted = mount(disk, '-t', 'tmpfs', '-o', 'ro,size=64k', 'tmpfs');
+    using mounted = mount(disk, 'ro,size=64k');
     needs(context, 'mounts', mounted !== undefined, 'mounting a tmpfs needs a right that this user lacks');
     const error = await failure(() => createSafetensorsSink(join(disk, 'out'), job));
     expect(error.code).toBe('ERR_IO');
