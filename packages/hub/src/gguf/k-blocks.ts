@@ -48,40 +48,29 @@ function scaleMin(bytes: Uint8Array, at: number, j: number): readonly [scale: nu
   return [(both & 15) | ((bytes[at + j - 4]! >> 6) << 4), (both >> 4) | ((bytes[at + j]! >> 6) << 4)];
 }
 
-/** f16 d, f16 dmin, 12 bytes of scales and minima, 128 of codes: (d s) q - dmin m. */
-export const q4_K: DecodeBlocks = (bytes, out) => {
-  for (let at = 0, to = 0; to < out.length; at += 144, to += BLOCK) {
-    const d = half(bytes, at);
-    const dmin = half(bytes, at + 2);
-    for (let sub = 0; sub < 8; sub++) {
-      const [s, m] = scaleMin(bytes, at + 4, sub);
-      const scale = fround(d * s);
-      const least = fround(dmin * m);
-      const from = at + 16 + (sub >> 1) * 32;
-      const shift = 4 * (sub & 1);
-      for (let i = 0; i < 32; i++) out[to + sub * 32 + i] = fround(scale * ((bytes[from + i]! >> shift) & 15)) - least;
-    }
-  }
-};
-
-/** As q4_K, with 32 bytes of fifth bits before the codes. */
-export const q5_K: DecodeBlocks = (bytes, out) => {
-  for (let at = 0, to = 0; to < out.length; at += 176, to += BLOCK) {
-    const d = half(bytes, at);
-    const dmin = half(bytes, at + 2);
-    for (let sub = 0; sub < 8; sub++) {
-      const [s, m] = scaleMin(bytes, at + 4, sub);
-      const scale = fround(d * s);
-      const least = fround(dmin * m);
-      const from = at + 48 + (sub >> 1) * 32;
-      const shift = 4 * (sub & 1);
-      for (let i = 0; i < 32; i++) {
-        const fifth = ((bytes[at + 16 + i]! >> sub) & 1) << 4;
-        out[to + sub * 32 + i] = fround(scale * (((bytes[from + i]! >> shift) & 15) | fifth)) - least;
+/** f16 d, f16 dmin, 12 bytes of scales and minima, `fifths` bytes of fifth bits, 128 of codes: (d s) q - dmin m. */
+const withMinima =
+  (fifths: 0 | 32): DecodeBlocks =>
+  (bytes, out) => {
+    for (let at = 0, to = 0; to < out.length; at += 144 + fifths, to += BLOCK) {
+      const d = half(bytes, at);
+      const dmin = half(bytes, at + 2);
+      for (let sub = 0; sub < 8; sub++) {
+        const [s, m] = scaleMin(bytes, at + 4, sub);
+        const scale = fround(d * s);
+        const least = fround(dmin * m);
+        const from = at + 16 + fifths + (sub >> 1) * 32;
+        const shift = 4 * (sub & 1);
+        for (let i = 0; i < 32; i++) {
+          const fifth = fifths === 0 ? 0 : ((bytes[at + 16 + i]! >> sub) & 1) << 4;
+          out[to + sub * 32 + i] = fround(scale * (((bytes[from + i]! >> shift) & 15) | fifth)) - least;
+        }
       }
     }
-  }
-};
+  };
+
+export const q4_K: DecodeBlocks = withMinima(0);
+export const q5_K: DecodeBlocks = withMinima(32);
 
 /** 128 bytes of low nibbles, 64 of high pairs, 16 signed scales, f16 d: d s (q - 32). */
 export const q6_K: DecodeBlocks = (bytes, out) => {
