@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { measured } from '../bench/keep.mjs';
 import { readResults } from './quality-page.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
@@ -103,7 +104,67 @@ export function higgsGrids() {
   return table(['bits', 'weights a point', 'points', 'relative error', 'bound 4^-bits', 'ratio'], lines);
 }
 
-const PLACE = /(<!-- table: ([a-z-]+)(?: ([a-z]+))? -->\n)([\s\S]*?)(<!-- end -->)/g;
+/** Numbers that a script of bench/ printed, by the name they were kept under. @type {(name: string) => string} */
+export function measuredTable(name) {
+  const kept = measured()[name];
+  if (!kept) throw new Error(`nothing was kept as ${name}: node bench/SCRIPT.mjs | node bench/keep.mjs ${name}`);
+  return table(kept.head, kept.rows);
+}
+
+/** Shapes of published models: vocabulary, hidden size, layers, size between, heads, heads of keys and values, size of a head, matrices of the vocabulary. @type {Readonly<Record<string, readonly [number, number, number, number, number, number, number, number]>>} */
+const SHAPES = {
+  '1B (Llama 3.2)': [128256, 2048, 16, 8192, 32, 8, 64, 1],
+  '3B (Llama 3.2)': [128256, 3072, 28, 8192, 24, 8, 128, 1],
+  '8B (Llama 3.1)': [128256, 4096, 32, 14336, 32, 8, 128, 2],
+  '14B (Qwen 2.5)': [152064, 5120, 48, 13824, 40, 8, 128, 2],
+  '32B (Qwen 2.5)': [152064, 5120, 64, 27648, 40, 8, 128, 2],
+  '70B (Llama 3.1)': [128256, 8192, 80, 28672, 64, 8, 128, 2],
+};
+
+/** @type {Readonly<Record<string, number>>} bits per weight of the layers, scales included */
+const WIDTHS = {
+  '16 bits': 16,
+  '8-bit g64': 8.5,
+  '4-bit g64, nf4, fp4': 4.5,
+  '4-bit g128': 4.25,
+  'nf4 double': 4.127,
+  '3-bit g64': 3.7,
+  '2-bit g32': 3,
+  '2-bit g64': 2.5,
+};
+
+/** Gigabytes of weights, by the shapes of models. @type {() => string} */
+export function sizes() {
+  const lines = Object.entries(SHAPES).map(([name, [vocabulary, hidden, layers, between, heads, keys, head, matrices]]) => {
+    const weights = layers * (2 * hidden * heads * head + 2 * hidden * keys * head + 3 * hidden * between);
+    return [name, ...Object.values(WIDTHS).map((bits) => ((2 * matrices * vocabulary * hidden + (weights * bits) / 8) / 1e9).toFixed(1))];
+  });
+  return table(
+    ['model', ...Object.keys(WIDTHS).map((name) => (name === '16 bits' ? name : `${name} (${Number((WIDTHS[name] ?? 0).toFixed(2))})`))],
+    lines,
+  );
+}
+
+/** What each quantizer loses on the models of bench/results, side by side. @type {() => string} */
+export function losses() {
+  /** @type {any[]} */
+  const rows = readResults().filter((row) => row.quantizer !== 'original');
+  const models = [...new Set(rows.map((row) => row.model))].sort().reverse();
+  const names = [...new Set(rows.map((row) => row.quantizer))];
+  const find = (/** @type {string} */ model, /** @type {string} */ name) =>
+    rows.find((row) => row.model === model && row.quantizer === name);
+  const lines = names
+    .map((name) => ({ name, bits: Math.min(...models.map((model) => find(model, name)?.bitsPerWeight ?? Number.POSITIVE_INFINITY)) }))
+    .sort((a, b) => b.bits - a.bits || a.name.localeCompare(b.name))
+    .map(({ name, bits }) => [
+      `\`${name}\``,
+      bits.toFixed(2),
+      ...models.map((model) => (find(model, name) ? short(find(model, name).kl) : 'not run')),
+    ]);
+  return table(['quantizer', 'bits per weight', ...models], lines);
+}
+
+const PLACE = /(<!-- table: ([a-z-]+)(?: ([a-z0-9-]+))? -->\n)([\s\S]*?)(<!-- end -->)/g;
 
 /**
  * A page with its tables as they are now.

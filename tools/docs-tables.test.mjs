@@ -7,7 +7,19 @@ import { hqq } from '@lowbit/hqq';
 import { openCheckpoint, planQuantization } from '@lowbit/hub';
 import { llama } from '@lowbit/models';
 import { describe, expect, it } from 'vitest';
-import { docsPages, higgsGrids, qualityOurs, qualityPython, root, short, withTables } from './docs-tables.mjs';
+import { measured, tableOf } from '../bench/keep.mjs';
+import {
+  docsPages,
+  higgsGrids,
+  losses,
+  measuredTable,
+  qualityOurs,
+  qualityPython,
+  root,
+  short,
+  sizes,
+  withTables,
+} from './docs-tables.mjs';
 
 /** By the flags of `quantize`. */
 const QUANTIZERS = {
@@ -37,7 +49,15 @@ async function loadsIn() {
 
 describe('tables of docs/', async () => {
   const loads = await loadsIn();
-  const makers = { 'quality-ours': qualityOurs, 'quality-python': qualityPython, 'higgs-grids': higgsGrids, 'loads-in': () => loads };
+  const makers = {
+    'quality-ours': qualityOurs,
+    'quality-python': qualityPython,
+    'higgs-grids': higgsGrids,
+    'loads-in': () => loads,
+    measured: measuredTable,
+    sizes,
+    losses,
+  };
   it.each(docsPages())('%s is current', (page) => {
     const text = readFileSync(join(root, page), 'utf8');
     const current = withTables(text, makers);
@@ -50,6 +70,35 @@ describe('tables of docs/', async () => {
     expect(qualityOurs('higgs')).not.toContain('NF4');
     expect(qualityPython('bnb')).toMatch(/^\| bitsandbytes NF4, block 64 \| 0\.00480 \| 39\.68 \| 0\.251 \| 42\.12 \|$/m);
     expect(higgsGrids().split('\n')).toHaveLength(8);
+  });
+
+  it.each(['docs/benchmarks.md', 'docs/allocation.md', 'docs/choosing.md'])('%s has no other', (page) => {
+    const typed = readFileSync(join(root, page), 'utf8').replaceAll(/<!-- table: [\s\S]*?<!-- end -->/g, '');
+    expect(typed).not.toMatch(/^\|[\s:|-]+\|$/m);
+  });
+
+  it('have every table of numbers that was kept, and no number twice', () => {
+    const used = docsPages().flatMap((page) =>
+      [...readFileSync(join(root, page), 'utf8').matchAll(/<!-- table: measured (\S+) -->/g)].map(([, name]) => name),
+    );
+    expect(used.sort()).toEqual(Object.keys(measured()).sort());
+  });
+
+  it('keep what a script printed, as a Markdown table or as lines of JSON', () => {
+    expect(tableOf('medians\n| a | b |\n|---|---:|\n| 1 | x |\nmore')).toEqual({ head: ['a', 'b'], rows: [['1', 'x']] });
+    expect(tableOf('{"a":1.23456,"b":"x"}\n{"a":2,"c":null}')).toEqual({
+      head: ['a', 'b', 'c'],
+      rows: [
+        ['1.23', 'x', ''],
+        ['2', '', ''],
+      ],
+    });
+    expect(() => tableOf('nothing')).toThrow(/no row/);
+    expect(() => tableOf('| a | b |\n|---|---|\n| 1 |')).toThrow(/a row has 1 cells, the head 2/);
+  });
+
+  it('have gigabytes of shapes', () => {
+    expect(sizes()).toMatch(/^\| 8B \(Llama 3\.1\) \| 16\.1 \| 9\.5 \| 6\.0 \| 5\.8 \| 5\.7 \| 5\.3 \| 4\.7 \| 4\.3 \|$/m);
   });
 
   it('are refused where nobody makes them', () => {
