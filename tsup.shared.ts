@@ -2,6 +2,7 @@
 // to dist/X.js is built from src/X.ts, so a new entry point is declared once, in package.json.
 // After it, tools/compact-declarations.mjs shortens the declarations.
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'tsup';
 
 type Exports = Record<string, string | { readonly default?: string }>;
@@ -24,6 +25,10 @@ export function entries(manifest: Manifest): Record<string, string> {
   return found;
 }
 
+const root = fileURLToPath(new URL('.', import.meta.url));
+/** Packages that are not published are compiled into those that import them: scripts as any devDependency is, declarations by these paths. */
+const UNPUBLISHED = { '@lowbit/layouts': ['packages/layouts/src/index.ts'] };
+
 /** The tsup configuration of a package; `extra` names further entries (workers) that are not exported. */
 export function library(extra: readonly string[] = []): ReturnType<typeof defineConfig> {
   const manifest = JSON.parse(readFileSync('package.json', 'utf8')) as Manifest;
@@ -35,7 +40,7 @@ export function library(extra: readonly string[] = []): ReturnType<typeof define
     external: [/^node:/],
     removeNodeProtocol: false,
     tsconfig: '../../tsconfig.build.json',
-    dts: true,
+    dts: { compilerOptions: { baseUrl: root, paths: UNPUBLISHED } },
     splitting: true,
     treeshake: false,
     // Minified for the install size (goal: core and one method under 300 kB); lines stay short enough to be printed with an error.

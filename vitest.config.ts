@@ -13,6 +13,10 @@ function aliases(): { find: RegExp; replacement: string }[] {
     const file = `${root}packages/${dir}/package.json`;
     if (!existsSync(file)) continue;
     const manifest = JSON.parse(readFileSync(file, 'utf8'));
+    // Not published: its entry is the source.
+    if (typeof manifest.exports?.['.'] === 'string') {
+      list.push({ find: new RegExp(`^${manifest.name}$`), replacement: `${root}packages/${dir}/${manifest.exports['.']}` });
+    }
     for (const source of Object.values(entries({ exports: manifest.exports }))) {
       const subpath = source.replace(/^src\//, '').replace(/(?:^|\/)index\.ts$|\.ts$/, '');
       const id = subpath ? `${manifest.name}/${subpath}` : manifest.name;

@@ -12,7 +12,6 @@ import {
   dequantize,
   elements,
   type HostTensor,
-  higgsGrid,
   isLowbitError,
   type JsonObject,
   type LowbitError,
@@ -23,6 +22,7 @@ import {
 import { type ConvertCheckpointOptions, convertCheckpoint, openCheckpoint, planConversion } from '@lowbit/hub';
 import { planFile } from '@lowbit/hub/safetensors';
 import { cpu } from '@lowbit/kernels-cpu';
+import { higgsGrid } from '@lowbit/layouts';
 import { llama, loadModel } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goldenJson, goldenPath, goldenTensors } from '../fixtures/golden.ts';

@@ -18,6 +18,8 @@ const core = '@lowbit/core';
 const kit = '@lowbit/testing';
 /** What packages of one kind share, beside core: a library may depend on them, they on core alone. */
 const foundations = new Set(['@lowbit/addon']);
+/** Not published: compiled into the libraries that import them, which name them in devDependencies. They depend on core alone, too. */
+const compiledIn = new Set(['@lowbit/layouts']);
 const maxLines = 700;
 /** Directories under packages/ that put the libraries together, and may therefore use all of them. */
 const assemblies = new Set(['cli', 'server']);
@@ -192,6 +194,8 @@ function checkManifest(pkg, file, text, report) {
       const line = rows.findIndex((row, index) => index >= start && row.includes(`"${name}"`)) + 1;
       if (pkg.manifest.name === core && (isOurs(name) || field !== 'devDependencies')) {
         report('core-dependency', file, line, `core depends on ${name}. Core has no dependencies: remove it, or move the code out of core`);
+      } else if (compiledIn.has(name) && field !== 'devDependencies') {
+        report('compiled-in', file, line, `${name} is not published. Move it to devDependencies: the build compiles it in`);
       } else if (isOurs(name) && !isBelow(pkg.manifest.name, name)) {
         const remedy = `Put the shared part into ${core}, or combine the two in the cli`;
         report(
@@ -207,7 +211,14 @@ function checkManifest(pkg, file, text, report) {
 
 /** @type {(name: string | undefined, other: string) => boolean} whether a library may depend on another */
 function isBelow(name, other) {
-  return other === core || (foundations.has(other) && name !== undefined && !foundations.has(name));
+  const low = (/** @type {string} */ one) => foundations.has(one) || compiledIn.has(one);
+  return other === core || (low(other) && name !== undefined && !low(name));
+}
+
+/** @type {(manifest: Manifest, name: string) => boolean} whether what a package imports is there where it is installed */
+function declares(manifest, name) {
+  const fields = compiledIn.has(name) ? /** @type {const} */ (['devDependencies']) : runtimeFields;
+  return fields.some((field) => manifest[field]?.[name] !== undefined);
 }
 
 /** @type {(pkg: Package, file: string, item: Import, report: Report) => void} */
@@ -253,7 +264,7 @@ function checkImport(pkg, file, { specifier, line }, report) {
     report('star', file, line, `imports '${specifier}'; a library may import ${core} and foundations alone. ${remedy}`);
   } else if (inSpec && !isTest(file)) {
     report('spec', file, line, `spec imports '${specifier}'. src/spec imports only src/spec`);
-  } else if (!isTest(file) && !runtimeFields.some((field) => pkg.manifest[field]?.[name] !== undefined)) {
+  } else if (!isTest(file) && !declares(pkg.manifest, name)) {
     const remedy = self === core ? 'Core has no dependencies: take it as an argument' : 'Declare it in package.json';
     report('undeclared', file, line, `imports '${specifier}', which package.json does not declare. ${remedy}`);
   }

@@ -12,6 +12,8 @@ beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'lowbit-layers-'));
   put('packages/core/package.json', { name: '@lowbit/core' });
   put('packages/hqq/package.json', { name: '@lowbit/hqq', peerDependencies: { '@lowbit/core': 'workspace:^' } });
+  put('packages/bnb/package.json', { name: '@lowbit/bnb', devDependencies: { '@lowbit/layouts': 'workspace:*' } });
+  put('packages/layouts/package.json', { name: '@lowbit/layouts', private: true, peerDependencies: { '@lowbit/core': 'workspace:^' } });
   put('packages/addon/package.json', { name: '@lowbit/addon', peerDependencies: { '@lowbit/core': 'workspace:^' } });
   put('packages/kernels-x/package.json', { name: '@lowbit/kernels-x', dependencies: { '@lowbit/addon': 'workspace:^' } });
   put('packages/cli/package.json', { name: 'lowbit', dependencies: { '@lowbit/core': 'workspace:^', '@lowbit/hqq': 'workspace:^' } });
@@ -40,6 +42,10 @@ const badImports = [
   ['core importing the kit outside of its tests', 'packages/core/src/a.ts', "import '@lowbit/testing';", 'core-import'],
   ['a library importing the cli', 'packages/hqq/src/a.ts', "import 'lowbit';", 'star'],
   ['a foundation importing a library', 'packages/addon/src/a.ts', "import '@lowbit/hqq';", 'star'],
+  ['core importing what is compiled into libraries', 'packages/core/src/a.ts', "import '@lowbit/layouts';", 'core-import'],
+  ['what is compiled in importing a library', 'packages/layouts/src/a.ts', "import '@lowbit/hqq';", 'star'],
+  ['what is compiled in importing a foundation', 'packages/layouts/src/a.ts', "import '@lowbit/addon';", 'star'],
+  ['an undeclared import of what is compiled in', 'packages/hqq/src/a.ts', "import '@lowbit/layouts';", 'undeclared'],
   ['core importing a foundation', 'packages/core/src/a.ts', "import '@lowbit/addon';", 'core-import'],
   ['core importing a library', 'packages/core/src/a.ts', "import '@lowbit/hqq';", 'core-import'],
   ['core importing anything', 'packages/core/src/a.ts', "import 'left-pad';", 'undeclared'],
@@ -56,7 +62,8 @@ const badImports = [
 
 /** @type {[string, string, string][]} */
 const goodImports = [
-  ['a library importing core', 'packages/hqq/src/a.ts', "import { x } from '@lowbit/core'; import '@lowbit/core/layouts';"],
+  ['a library importing core', 'packages/hqq/src/a.ts', "import { x } from '@lowbit/core'; import '@lowbit/core/deep';"],
+  ['a library importing what is compiled in', 'packages/bnb/src/a.ts', "import { x } from '@lowbit/layouts';"],
   ['a library importing a foundation', 'packages/kernels-x/src/a.ts', "import { Addon } from '@lowbit/addon';"],
   ['the cli importing everything', 'packages/cli/src/a.ts', "import '@lowbit/core'; import '@lowbit/hqq'; import 'node:fs';"],
   ['node in a node file', 'packages/hqq/src/a.node.ts', "import 'node:fs';"],

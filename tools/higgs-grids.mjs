@@ -1,5 +1,5 @@
 // @ts-check
-// The grids of HIGGS: makes packages/core/src/codecs/higgs-points.ts of tools/higgs-grids.json, and checks the numbers by computing them again.
+// The grids of HIGGS: makes packages/layouts/src/higgs-points.ts of tools/higgs-grids.json, and checks the numbers by computing them again.
 //
 //   node tools/higgs-grids.mjs            checks all grids and prints a table
 //   node tools/higgs-grids.mjs --write    writes the source file
@@ -12,7 +12,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 /** @typedef {{ bits: number, p: number, mse: number, points: (number | [number, number])[] }} Grid */
 
 const here = (/** @type {string} */ path) => fileURLToPath(new URL(path, import.meta.url));
-const OUT = here('../packages/core/src/codecs/higgs-points.ts');
+const OUT = here('../packages/layouts/src/higgs-points.ts');
 
 /** @returns {Grid[]} */
 export function sourceGrids() {

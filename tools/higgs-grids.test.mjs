@@ -8,7 +8,7 @@ const scalar = grids.filter(({ p }) => p === 1);
 const pairs = grids.filter(({ p }) => p === 2);
 
 it('the generated source is up to date', () => {
-  expect(readFileSync(new URL('../packages/core/src/codecs/higgs-points.ts', import.meta.url), 'utf8')).toBe(generated(grids));
+  expect(readFileSync(new URL('../packages/layouts/src/higgs-points.ts', import.meta.url), 'utf8')).toBe(generated(grids));
 });
 
 describe.each(scalar)('$bits bits, scalars', ({ points, mse }) => {

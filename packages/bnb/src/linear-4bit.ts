@@ -15,7 +15,7 @@ import {
   memoryReader,
   quantize,
 } from '@lowbit/core';
-import { encodeBitsAndBytesLinear, STORAGE_DTYPES } from '@lowbit/core/layouts';
+import { encodeBitsAndBytesLinear, STORAGE_DTYPES } from '@lowbit/layouts';
 import { fp4, nf4 } from './four-bit.ts';
 import {
   BnbLinear,

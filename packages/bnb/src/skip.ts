@@ -1,7 +1,7 @@
 // Which modules transformers leaves unquantized, given `llm_int8_skip_modules`. Its releases 4 and 5 match names in different ways.
 
 import { checkOptionNames, type Quantizer, type Rule } from '@lowbit/core';
-import { type SkipReader, skippingRules, skipTest } from '@lowbit/core/layouts';
+import { type SkipReader, skippingRules, skipTest } from '@lowbit/layouts';
 import { isNames, refusal, shown } from './refuse.ts';
 
 /** Major release of transformers. */

@@ -12,16 +12,14 @@ import {
   type Importance,
   isLowbitError,
   isQuantizer,
-  keptByDefault,
   type LinearSite,
   LowbitError,
-  linearBytes,
   type Quantizer,
   type Rule,
   resolveRules,
   siteTensor,
 } from '@lowbit/core';
-import { type FolderCheckpoint, planQuantization } from '@lowbit/hub';
+import { type FolderCheckpoint, keptByDefault, linearBytes, planQuantization } from '@lowbit/hub';
 import { defaultAdapters, readSite, type SensitivityMetric } from '@lowbit/models';
 import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/models/allocation';
 import { bitsWithin, checkTarget, type Fitting, leastOf, plannedSize, type Usable } from './allocate-size.ts';

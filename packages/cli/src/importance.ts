@@ -2,8 +2,9 @@
 
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
-import { adapterFor, type CallOptions, type Importance, isLowbitError, keptByDefault, LowbitError, type ModelAdapter } from '@lowbit/core';
+import { adapterFor, type CallOptions, type Importance, isLowbitError, LowbitError, type ModelAdapter } from '@lowbit/core';
 import type { StoredCheckpoint } from '@lowbit/hub';
+import { keptByDefault } from '@lowbit/hub';
 import {
   checkpointImportance,
   contextLengthOf,

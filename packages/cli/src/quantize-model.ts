@@ -2,18 +2,12 @@
 
 import {
   type CallOptions,
-  type CheckpointPlan,
   type Importance,
   isQuantizer,
   type JsonObject,
-  type LinearReport,
   type LinearSite,
   LowbitError,
-  lateTensors,
   type ModelAdapter,
-  type PlannedTensor,
-  type PlanSummary,
-  plannedBytes,
   type Rule,
   type Runtime,
   siteTensor,
@@ -21,10 +15,16 @@ import {
 } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import {
+  type CheckpointPlan,
   checkOutputFree,
   type FolderCheckpoint,
+  type LinearReport,
+  lateTensors,
   type PlannedFile,
+  type PlannedTensor,
   type PlanQuantizationOptions,
+  type PlanSummary,
+  plannedBytes,
   planQuantization,
   type QuantizationPlan,
   type QuantizeCheckpointOptions,

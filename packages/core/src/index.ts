@@ -7,12 +7,13 @@ export { type RopeInForce, ropeInForce } from './backend/rope.ts';
 export { checkShortened, SequenceTable } from './backend/sequences.ts';
 export { type DeviceMemory, hostMemory, Slots } from './backend/slots.ts';
 export { injectedRows, inputRows } from './backend/step-rows.ts';
+
 // The public names of @lowbit/core. Contracts are types; what is not listed here is internal.
 
+export { adapterFor, modelTypeOf } from './adapters.ts';
 export { breather } from './breath.ts';
 export { channelWeights } from './channel-weights.ts';
 export { FP4_TABLE, NF4_TABLE } from './codecs/four-bit-tables.ts';
-export { higgsGrid } from './codecs/higgs-grids.ts';
 export {
   BUILTIN_CODECS,
   codecFor,
@@ -21,6 +22,7 @@ export {
   grouping,
   hadamardBlocks,
   INT8_STEP,
+  isHadamardSize,
   productDtype,
   rotatedBasis,
   storedColumns,
@@ -45,7 +47,7 @@ export {
 export { glob } from './glob.ts';
 export { castBias, checkBias, checkComputeDtype, checkRuntime } from './linear-checks.ts';
 export { type LinearDType, LinearModule, type LinearModuleOptions, type LinearRuntime, linearBackend } from './linear-module.ts';
-export { type MemorySink, memorySink, memorySource } from './memory.ts';
+export { elementRange, memorySource } from './memory.ts';
 export { checkOptionNames, nearestName } from './option-names.ts';
 export {
   type FluteTile,
@@ -63,10 +65,6 @@ export {
   type TileRun,
 } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
-export { DEFAULT_MAX_MEMORY, type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './pipeline.ts';
-export { adapterFor, keptByDefault, modelTypeOf, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan.ts';
-export { planRecoding, type Recoding, type RecodingOptions } from './plan-recoding.ts';
-export { type CheckpointPlan, type LinearWork, lateTensors, type PlannedTensor, type TensorOrigin } from './plan-tensors.ts';
 export { ProgramBuilder } from './program/builder.ts';
 export { cutProgram, type ProgramPiece } from './program/cut.ts';
 export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';
@@ -83,7 +81,6 @@ export {
   validateQuantized,
 } from './quantized.ts';
 export { quote } from './quote.ts';
-export { addRange, checkLateSpec, checkLateWrite, elementRange, firstGap, type Ranges, writtenBytes } from './ranges.ts';
 export { isPlainRecord } from './record.ts';
 export {
   type Demands,
@@ -96,12 +93,11 @@ export {
 } from './reference/batch.ts';
 export { ACTIVATIONS } from './reference/elementwise.ts';
 export { type ReferenceOptions, referenceBackend } from './reference/index.ts';
-export { linearTag, linearTags, resolveRules } from './rules.ts';
+export { checkRules, linearTag, linearTags, resolveRules } from './rules.ts';
 export * from './runtime.ts';
-export { type SitePlace, siteTensor } from './site-weight.ts';
+export { checkSiteShape, type SitePlace, siteTensor } from './site-weight.ts';
 export * from './spec/index.ts';
-export { linearBytes, plannedBytes } from './stored-bytes.ts';
 export { float32Tensor, hostTensor, transpose } from './tensor.ts';
 export { availableThreads, sharedBytes, type WebWorker } from './workers/host.ts';
 export { serveRoutines } from './workers/serve.ts';
-export { createWorkers, type Workers, type WorkersOptions } from './workers/workers.ts';
+export { createWorkers, poolFor, type Workers, type WorkersOptions, withWorkers } from './workers/workers.ts';

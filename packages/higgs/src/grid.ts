@@ -1,6 +1,6 @@
 // A grid: the points that codes stand for, and what the search of the nearest one needs of them.
 
-import { higgsGrid } from '@lowbit/core';
+import { higgsGrid } from '@lowbit/layouts';
 
 /** Bits per weight. */
 export type HiggsBits = 2 | 3 | 4;

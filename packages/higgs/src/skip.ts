@@ -2,7 +2,7 @@
 // a regular expression at the start of a name, by which `model.layers.1` is `model.layers.10`, too. Here it has to match whole components.
 
 import type { Quantizer, Rule } from '@lowbit/core';
-import { skippingRules, skipTest } from '@lowbit/core/layouts';
+import { skippingRules, skipTest } from '@lowbit/layouts';
 import { checkNames, isNames, refusal, shown } from './refuse.ts';
 
 /** What stays in floating point without a list. */

@@ -11,11 +11,11 @@ import {
   memorySource,
   type QuantizedTensor,
 } from '@lowbit/core';
-import { encodeHiggsLinear, layerEntries, layoutBytes, readHiggsLinear, readStoredLinear, type StateDict } from '@lowbit/core/layouts';
+import { encodeHiggsLinear, layerEntries, layoutBytes, readHiggsLinear, readStoredLinear, type StateDict } from '@lowbit/layouts';
 import { checkHadamardSize } from './options.ts';
 import { refusal, shown } from './refuse.ts';
 
-export type { StateDict } from '@lowbit/core/layouts';
+export type { StateDict } from '@lowbit/layouts';
 
 /** What the tensors of a layer do not say. */
 export interface LayerFacts {

@@ -2,7 +2,7 @@
 // layer under it, or for an error that says why there is none.
 
 import { type LinearDType, LowbitError, type Matrix } from '@lowbit/core';
-import type { HqqSettings } from '@lowbit/core/layouts';
+import type { HqqSettings } from '@lowbit/layouts';
 
 /** `HQQBackend` of hqq, and the names of its `prepare_for_inference`. */
 export type HqqBackend =

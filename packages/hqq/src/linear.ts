@@ -16,7 +16,7 @@ import {
   type Quantizer,
   quantize,
 } from '@lowbit/core';
-import { type HqqSettings, hqqSettings } from '@lowbit/core/layouts';
+import { type HqqSettings, hqqSettings } from '@lowbit/layouts';
 import { type HqqBackend, runtimeBackend } from './backends.ts';
 import type { LinearConfig } from './config.ts';
 import {

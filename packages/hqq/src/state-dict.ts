@@ -22,9 +22,9 @@ import {
   readHqqSettings,
   readStoredLinear,
   type StateDict,
-} from '@lowbit/core/layouts';
+} from '@lowbit/layouts';
 
-export type { StateDict } from '@lowbit/core/layouts';
+export type { StateDict } from '@lowbit/layouts';
 
 /** A layer as its state dict has it. */
 export interface LayerState {

@@ -12,7 +12,7 @@ import {
   type StoredLinear,
   type WeightOrigin,
 } from '@lowbit/core';
-import { isObject, readStoredLinear, toJson } from '@lowbit/core/layouts';
+import { isObject, readStoredLinear, toJson } from '@lowbit/layouts';
 import type { OpenFile } from './file.ts';
 import { openFileSource } from './file-source.ts';
 import { checkWeightMap, findWeights, type ModelFolder, readJsonInside } from './folder.ts';

@@ -2,7 +2,7 @@
 // tells `10000.0` from `10000`, so numbers that are the same as in the source keep their spelling.
 
 import type { Json, JsonObject } from '@lowbit/core';
-import { fromJson, isArray, isNumber, isObject, type JsonTree, parseJsonFile, pythonFloat, writeJson } from '@lowbit/core/layouts';
+import { fromJson, isArray, isNumber, isObject, type JsonTree, parseJsonFile, pythonFloat, writeJson } from '@lowbit/layouts';
 
 /** Fields that Python refuses as whole numbers: they are written `6.0`. */
 const FLOAT_FIELDS: ReadonlySet<string> = new Set(['llm_int8_threshold']);

@@ -1,11 +1,12 @@
 // Storing a quantized checkpoint in another way: its codes are taken over, nothing is quantized again.
 
-import { type CheckpointLayout, checkOptionNames, type FormatCodec, LowbitError, type ModelAdapter, planRecoding } from '@lowbit/core';
-import type { HiggsPacking } from '@lowbit/core/layouts';
+import { type CheckpointLayout, checkOptionNames, type FormatCodec, LowbitError, type ModelAdapter } from '@lowbit/core';
+import type { HiggsPacking } from '@lowbit/layouts';
 import type { FolderCheckpoint } from './checkpoint.node.ts';
 import { BUILTIN_LAYOUTS } from './layouts/builtin.ts';
 import { higgsLayout } from './layouts/higgs.ts';
 import { checkTiles, recodeHiggs } from './layouts/higgs-recode.ts';
+import { planRecoding } from './plan/plan-recoding.ts';
 import { assertApart, checkOut, folderOutput } from './write-model.node.ts';
 import {
   type Prepared,

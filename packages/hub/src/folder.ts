@@ -1,7 +1,7 @@
 // What is in a model folder, wherever it is: which files hold the tensors, and small files of JSON.
 
 import { LowbitError, quote } from '@lowbit/core';
-import { isObject, type JsonTree, parseJsonFile } from '@lowbit/core/layouts';
+import { isObject, type JsonTree, parseJsonFile } from '@lowbit/layouts';
 import type { RandomFile } from './file.ts';
 import type { FileSource } from './reading.ts';
 

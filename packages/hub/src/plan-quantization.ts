@@ -1,8 +1,9 @@
 // Planning the quantization of a checkpoint: core's plan, and the files it becomes.
 
-import { type CheckpointLayout, checkOptionNames, LowbitError, type PlanOptions, planCheckpoint } from '@lowbit/core';
+import { type CheckpointLayout, checkOptionNames, LowbitError } from '@lowbit/core';
 import type { StoredCheckpoint } from './checkpoint.ts';
 import { BUILTIN_LAYOUTS } from './layouts/builtin.ts';
+import { type PlanOptions, planCheckpoint } from './plan/plan.ts';
 import { type Prepared, prepareModel, type QuantizationPlan, WRITE_OPTIONS } from './write-model.ts';
 
 /** Of `planQuantization`. */

@@ -1,20 +1,12 @@
 // From a plan to a model folder: what quantizing a checkpoint and storing it in another way share.
 
-import {
-  type CheckpointPlan,
-  type ExecuteOptions,
-  type ExecuteReport,
-  executePlan,
-  type Json,
-  LowbitError,
-  lateTensors,
-  type PlanSummary,
-  summarizePlan,
-  type TensorSpec,
-} from '@lowbit/core';
+import { type Json, LowbitError, type TensorSpec } from '@lowbit/core';
 import type { StoredCheckpoint } from './checkpoint.ts';
 import { writeConfig } from './config-file.ts';
 import { isCarried } from './model-files.ts';
+import { type ExecuteOptions, type ExecuteReport, executePlan } from './plan/pipeline.ts';
+import { type PlanSummary, summarizePlan } from './plan/plan.ts';
+import { type CheckpointPlan, lateTensors } from './plan/plan-tensors.ts';
 import { type PlannedFile, PT_METADATA, planFiles, type ShardOptions } from './safetensors/shards.ts';
 import type { SafetensorsSink, SafetensorsSinkOptions } from './safetensors/sink.ts';
 

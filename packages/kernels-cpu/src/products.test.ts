@@ -4,7 +4,6 @@ import {
   type Codebook,
   codecFor,
   type Format,
-  higgsGrid,
   hostTensor,
   type Matrix,
   ProgramBuilder,
@@ -14,6 +13,7 @@ import {
   toFloat32,
   writeFloat32,
 } from '@lowbit/core';
+import { higgsGrid } from '@lowbit/layouts';
 import { formatSamples, sampleWeight, seededTensor } from '@lowbit/testing';
 import { afterAll, describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';

@@ -19,7 +19,7 @@ import {
   type TensorSource,
   toFloat32,
 } from '@lowbit/core';
-import { layoutBytes, readStoredLinear } from '@lowbit/core/layouts';
+import { layoutBytes, readStoredLinear } from '@lowbit/layouts';
 import { checkClose } from './compare.ts';
 import { type Case, check, checkJson, registerCases, type TestRunner } from './kit.ts';
 import { seededTensor } from './random.ts';

@@ -1,7 +1,7 @@
 // `lowbit estimate`: what a model will take, before anything is loaded or quantized.
 
-import { DEFAULT_MAX_MEMORY, type Format } from '@lowbit/core';
-import { planQuantization, type StoredCheckpoint } from '@lowbit/hub';
+import type { Format } from '@lowbit/core';
+import { DEFAULT_MAX_MEMORY, planQuantization, type StoredCheckpoint } from '@lowbit/hub';
 import { defaultAdapters, estimateMemory, type MemoryEstimate, type Verdict } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';

@@ -1,6 +1,7 @@
 // `lowbit sensitivity`: what an error in each layer costs a model. The numbers that `quantize --target-bits` shares bits out by.
 
-import { adapterFor, keptByDefault } from '@lowbit/core';
+import { adapterFor } from '@lowbit/core';
+import { keptByDefault } from '@lowbit/hub';
 import { defaultAdapters } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
 import { tokensFlag, withHint } from '../errors.ts';

@@ -10,7 +10,7 @@ import { unsupported } from './parts.ts';
 export { affineCodec, type Grouping, grouping } from './affine.ts';
 export { codebookCodec, fitInputs, productDtype, rotatedBasis, storedColumns } from './codebook.ts';
 export { denseCodec } from './dense.ts';
-export { hadamardBlocks } from './hadamard.ts';
+export { hadamardBlocks, isHadamardSize } from './hadamard.ts';
 export { INT8_STEP, int8Codec } from './int8.ts';
 
 /** By kind of format. */

@@ -1,7 +1,7 @@
 // A GGUF file as a model folder: config.json, tokenizer and weights as Hugging Face's own files would be, made of what the file says.
 
 import { type JsonObject, LowbitError } from '@lowbit/core';
-import { fromJson, writeJson } from '@lowbit/core/layouts';
+import { fromJson, writeJson } from '@lowbit/layouts';
 import type { OpenFile, RandomFile } from '../file.ts';
 import { type FileFormat, openFileSource } from '../file-source.ts';
 import { insideParts, type ModelFolder, tooLarge } from '../folder.ts';

@@ -4,7 +4,7 @@
 // not forbid mixtures, but says who cannot read them.
 
 import type { JsonObject, LinearSite, PlannedLinear } from '@lowbit/core';
-import { isFourBit, isInt8 } from '@lowbit/core/layouts';
+import { isFourBit, isInt8 } from '@lowbit/layouts';
 import { type BitsAndBytesSettings, bitsAndBytesSettings } from './bitsandbytes-settings.ts';
 import { FUSED, hasImageTower, LOWBIT, some, splitExperts } from './loads.ts';
 import { type SkipList, skipList } from './skip-list.ts';

@@ -1,7 +1,7 @@
 // Reading checkpoints of the `bitsandbytes` layout: the tensors say everything but the threshold of LLM.int8.
 
 import { type JsonObject, LowbitError, type StoredLinear, type TensorSource } from '@lowbit/core';
-import { readBitsAndBytesLinears } from '@lowbit/core/layouts';
+import { readBitsAndBytesLinears } from '@lowbit/layouts';
 
 /** transformers' default. */
 const DEFAULT_THRESHOLD = 6;

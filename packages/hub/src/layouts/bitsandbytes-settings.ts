@@ -1,7 +1,7 @@
 // What the `bitsandbytes` layout takes from a quantizer's config record, whose fields are those of transformers' BitsAndBytesConfig.
 
 import { type DType, type Json, type LinearSettings, LowbitError } from '@lowbit/core';
-import { STORAGE_DTYPES, WEIGHT_DTYPES } from '@lowbit/core/layouts';
+import { STORAGE_DTYPES, WEIGHT_DTYPES } from '@lowbit/layouts';
 
 export interface BitsAndBytesSettings {
   /** Name of a torch dtype. */

@@ -1,7 +1,7 @@
 // Which quantizers the `bitsandbytes` layout stores, and the tensors of one of their linears.
 
 import type { Format, LayoutOptions, LayoutTensor, LinearSettings, QuantizedSite } from '@lowbit/core';
-import { encodeBitsAndBytesLinear, isFourBit, isInt8 } from '@lowbit/core/layouts';
+import { encodeBitsAndBytesLinear, isFourBit, isInt8 } from '@lowbit/layouts';
 import { bitsAndBytesSettings } from './bitsandbytes-settings.ts';
 
 /** True for what the bitsandbytes methods make. */

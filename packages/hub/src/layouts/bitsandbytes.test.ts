@@ -16,7 +16,7 @@ import {
   type TensorSource,
   toFloat32,
 } from '@lowbit/core';
-import { layoutBytes, readStoredLinear, STORAGE_DTYPES } from '@lowbit/core/layouts';
+import { layoutBytes, readStoredLinear, STORAGE_DTYPES } from '@lowbit/layouts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenPath, goldenTensors } from '../../../../fixtures/golden.ts';

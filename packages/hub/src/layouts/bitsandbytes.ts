@@ -1,7 +1,7 @@
 // The layout `bitsandbytes` of the Hugging Face world: NF4, FP4 and LLM.int8 weights as transformers saves them for a BitsAndBytesConfig.
 
 import type { CheckpointLayout, Entries, JsonObject } from '@lowbit/core';
-import { hasBitsAndBytes } from '@lowbit/core/layouts';
+import { hasBitsAndBytes } from '@lowbit/layouts';
 import { bitsAndBytesConfig, bitsAndBytesLoadsIn } from './bitsandbytes-config.ts';
 import { readBitsAndBytes } from './bitsandbytes-read.ts';
 import { acceptsBitsAndBytes, bitsAndBytesTensors } from './bitsandbytes-write.ts';

@@ -2,7 +2,7 @@
 // place in it, goes into a key of our own, which transformers ignores.
 
 import { type JsonObject, type LinearSite, type PlannedLinear, storedColumns } from '@lowbit/core';
-import { type HiggsFormat, type HiggsPacking, higgsPacking, isHiggs } from '@lowbit/core/layouts';
+import { type HiggsFormat, type HiggsPacking, higgsPacking, isHiggs } from '@lowbit/layouts';
 import { type HiggsWriteSettings, higgsSettings, higgsSkips } from './higgs-settings.ts';
 import { defaultTemplate, isTemplate, tileOf } from './higgs-templates.ts';
 

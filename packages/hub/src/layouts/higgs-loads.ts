@@ -1,7 +1,7 @@
 // Which programs load what the `higgs` layout writes, a sentence each, for the end of `quantize` and `convert`.
 
 import { fluteRows, type PlannedLinear } from '@lowbit/core';
-import { MAX_HADAMARD } from '@lowbit/core/layouts';
+import { MAX_HADAMARD } from '@lowbit/layouts';
 import { type SurveyedHiggs, surveyHiggs } from './higgs-config.ts';
 import { higgsSkips } from './higgs-settings.ts';
 import { isTunable } from './higgs-templates.ts';

@@ -1,17 +1,8 @@
 // HIGGS in another packing: the codes, scales and tables of a checkpoint, in FLUTE's tiles or in the portable form.
 
-import {
-  codecFor,
-  fluteRows,
-  isLowbitError,
-  type Json,
-  type JsonObject,
-  LowbitError,
-  quote,
-  type Recoding,
-  type StoredLinear,
-} from '@lowbit/core';
-import { type HiggsPacking, higgsFormat, higgsPacking, isHiggs, skipTest } from '@lowbit/core/layouts';
+import { codecFor, fluteRows, isLowbitError, type Json, type JsonObject, LowbitError, quote, type StoredLinear } from '@lowbit/core';
+import { type HiggsPacking, higgsFormat, higgsPacking, isHiggs, skipTest } from '@lowbit/layouts';
+import type { Recoding } from '../plan/plan-recoding.ts';
 import { higgsBlock } from './higgs-settings.ts';
 import { isTemplate, tileOf } from './higgs-templates.ts';
 

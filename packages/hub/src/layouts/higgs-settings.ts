@@ -1,7 +1,7 @@
 // What the `higgs` layout takes from a `quantization_config`, and from a quantizer's config record. The blocks of strangers may say anything.
 
 import { type Json, type JsonObject, type LinearSettings, LowbitError, type PlannedLinear, quote } from '@lowbit/core';
-import { DEFAULT_HADAMARD, type HiggsFacts, isHiggsBlock } from '@lowbit/core/layouts';
+import { DEFAULT_HADAMARD, type HiggsFacts, isHiggsBlock } from '@lowbit/layouts';
 import { tileOf } from './higgs-templates.ts';
 import { type SkipList, skipList } from './skip-list.ts';
 

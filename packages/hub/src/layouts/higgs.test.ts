@@ -7,7 +7,6 @@ import {
   type HostTensor,
   isLowbitError,
   type JsonObject,
-  linearBytes,
   memorySource,
   type PlannedLinear,
   packing,
@@ -28,10 +27,11 @@ import {
   readHiggsLinear,
   readHiggsLinears,
   readStoredLinear,
-} from '@lowbit/core/layouts';
+} from '@lowbit/layouts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
+import { linearBytes } from '../plan/stored-bytes.ts';
 import { failure } from '../testing.node.ts';
 import { higgsLayout as layout } from './higgs.ts';
 

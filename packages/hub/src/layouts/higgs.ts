@@ -11,7 +11,7 @@ import {
   storedColumns,
   type TensorSource,
 } from '@lowbit/core';
-import { encodeHiggsLinear, type HiggsFormat, hasHiggs, higgsPacking, isHiggs, readHiggsLinears } from '@lowbit/core/layouts';
+import { encodeHiggsLinear, type HiggsFormat, hasHiggs, higgsPacking, isHiggs, readHiggsLinears } from '@lowbit/layouts';
 import { refuseConv1d } from './conv1d.ts';
 import { higgsConfig } from './higgs-config.ts';
 import { higgsLoadsIn } from './higgs-loads.ts';

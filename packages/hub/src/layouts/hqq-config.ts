@@ -1,7 +1,7 @@
 // The `quantization_config` of the hqq layouts: what transformers 4.x writes, and the versions and variants of it that config.json files have.
 
 import type { Entries, JsonObject, PlannedLinear } from '@lowbit/core';
-import { NESTED_VERSION_KEY } from '@lowbit/core/layouts';
+import { NESTED_VERSION_KEY } from '@lowbit/layouts';
 import { survey } from './hqq-survey.ts';
 
 /** Value of `quantization_config`: one block for all layers, or one per tag where they differ. */

@@ -1,7 +1,7 @@
 // The layout `hqq-nested`: hqq with quantized scales or zeros, which the Python library had until 0.1.8 and never in safetensors. lowbit alone reads it.
 
 import type { CheckpointLayout } from '@lowbit/core';
-import { acceptsNestedHqq, nestedHqqTensors, readHqqLinears } from '@lowbit/core/layouts';
+import { acceptsNestedHqq, nestedHqqTensors, readHqqLinears } from '@lowbit/layouts';
 import { HQQ_NESTED, hqqEvidence, nestedHqqConfig } from './hqq-config.ts';
 import { nestedHqqLoadsIn } from './hqq-loads.ts';
 

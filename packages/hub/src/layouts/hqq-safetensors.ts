@@ -2,7 +2,7 @@
 // `hqq`; config.json says nothing of them, headers carry no metadata, and blocks of layers share files by count, not by size.
 
 import type { CheckpointLayout, WrittenModel } from '@lowbit/core';
-import { acceptsHqq, hqqTensors, readHqqLinears } from '@lowbit/core/layouts';
+import { acceptsHqq, hqqTensors, readHqqLinears } from '@lowbit/layouts';
 import { refuseConv1d } from './conv1d.ts';
 import { hqqEvidence } from './hqq-config.ts';
 import { hqqSafetensorsLoadsIn } from './hqq-loads.ts';

@@ -5,7 +5,7 @@
 // everything (two settings for one tag) is an imprecision, not an error.
 
 import type { Affine, Format, JsonObject, LinearSite, PlannedLinear } from '@lowbit/core';
-import { type HqqSettings, hqqSettings } from '@lowbit/core/layouts';
+import { type HqqSettings, hqqSettings } from '@lowbit/layouts';
 
 /** A quantized linear, and its entry of a config block. */
 export interface SurveyedLinear {

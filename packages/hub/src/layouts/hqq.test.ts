@@ -12,7 +12,7 @@ import {
   type QuantizedTensor,
   type Quantizer,
 } from '@lowbit/core';
-import { type HqqSettings, layoutBytes, partsOf } from '@lowbit/core/layouts';
+import { type HqqSettings, layoutBytes, partsOf } from '@lowbit/layouts';
 import { describe, expect, test } from 'vitest';
 import { goldenJson, goldenTensors } from '../../../../fixtures/golden.ts';
 import { failure } from '../testing.node.ts';

@@ -2,7 +2,7 @@
 // library have in published files, pickles among them.
 
 import type { CheckpointLayout } from '@lowbit/core';
-import { acceptsHqq, hqqTensors, readHqqLinears } from '@lowbit/core/layouts';
+import { acceptsHqq, hqqTensors, readHqqLinears } from '@lowbit/layouts';
 import { refuseConv1d } from './conv1d.ts';
 import { hqqConfig, hqqEvidence } from './hqq-config.ts';
 import { hqqLoadsIn } from './hqq-loads.ts';

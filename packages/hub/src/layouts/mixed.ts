@@ -12,7 +12,7 @@ import {
   type StoredLinear,
   type TensorSource,
 } from '@lowbit/core';
-import { acceptsNestedHqq } from '@lowbit/core/layouts';
+import { acceptsNestedHqq } from '@lowbit/layouts';
 import { acceptsBitsAndBytes } from './bitsandbytes-write.ts';
 import { higgsLayout } from './higgs.ts';
 import { LOWBIT, splitExperts } from './loads.ts';

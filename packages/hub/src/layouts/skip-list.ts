@@ -2,7 +2,7 @@
 // which linears are not quantized. Null stands for the defaults of transformers, which keep the head alone.
 
 import { LowbitError, type PlannedLinear } from '@lowbit/core';
-import { type SkipReader, skipTest } from '@lowbit/core/layouts';
+import { type SkipReader, skipTest } from '@lowbit/layouts';
 
 export interface SkipList {
   /** Value of the field. */

@@ -3,7 +3,7 @@
 // `meta`, quantized scales and zeros in dictionaries of their own inside of it, and offloaded ones stacked in one tensor `zero_scale`.
 
 import { type DType, elementCount, type HostTensor, LowbitError, quote, type Shape } from '@lowbit/core';
-import { TORCH_DTYPES } from '@lowbit/core/layouts';
+import { TORCH_DTYPES } from '@lowbit/layouts';
 import type { NamedTensor } from './state-dict.ts';
 import { isDict, isDType, isList, isTensor, type PickleDict, type PickleValue, type TorchTensor } from './values.ts';
 

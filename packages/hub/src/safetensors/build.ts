@@ -2,7 +2,7 @@
 // by name, JSON without spaces, `__metadata__` first, and spaces so that the data begins at a multiple of 8.
 
 import { byteLength, LowbitError, quote, type TensorSpec } from '@lowbit/core';
-import { compareCodePoints } from '@lowbit/core/layouts';
+import { compareCodePoints } from '@lowbit/layouts';
 import { fileRank, NAME_OF } from './dtypes.ts';
 import { isWellFormed, MAX_HEADER_BYTES, type TensorPlace } from './header.ts';
 

@@ -2,7 +2,7 @@
 // Everything in the file is untrusted: each number is checked before it is used for anything, and nothing is allocated on a file's word alone.
 
 import { DTYPE_BYTES, LowbitError, quote, type TensorSpec } from '@lowbit/core';
-import { isArray, isNumber, isObject, type JsonTree, parseJson } from '@lowbit/core/layouts';
+import { isArray, isNumber, isObject, type JsonTree, parseJson } from '@lowbit/layouts';
 import { DTYPE_OF, KNOWN_UNSUPPORTED } from './dtypes.ts';
 
 /** Longest header in bytes, as in the Python library. */

@@ -1,8 +1,9 @@
 // The journal of an unfinished output folder: one JSON line per commit, appended only after the bytes it speaks of are on the disk. The first line
 // names the job. A crash can tear the last line; it is then as if that commit had not happened.
 
-import { type Json, LowbitError, type Ranges } from '@lowbit/core';
+import { type Json, LowbitError } from '@lowbit/core';
 import { sha256 } from '../digest.ts';
+import type { Ranges } from '../plan/ranges.ts';
 
 export const JOURNAL_FILE = '.lowbit-journal.jsonl';
 const VERSION = 1;

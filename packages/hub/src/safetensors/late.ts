@@ -2,8 +2,9 @@
 // all other tensors of their file, and only then get their place: the header, which was reserved at its largest, is written once more with the true
 // lengths, and the file is cut. The journal says before that this may have begun, so that a run interrupted there can go back to the reserved state.
 
-import { byteLength, checkLateSpec, checkLateWrite, LowbitError, quote, type TensorSpec } from '@lowbit/core';
+import { byteLength, LowbitError, quote, type TensorSpec } from '@lowbit/core';
 import { fromBase64, sha256Bytes, toBase64 } from '../digest.ts';
+import { checkLateSpec, checkLateWrite } from '../plan/ranges.ts';
 import type { FilePlan } from './build.ts';
 import type { Journal, JournalRecord } from './journal.ts';
 import type { Output, OutputFile } from './output.ts';

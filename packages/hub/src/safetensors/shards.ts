@@ -1,7 +1,7 @@
 // Which files a model is written to, and how large each will be, before any of it exists.
 
 import { byteLength, LowbitError, quote, type TensorSpec } from '@lowbit/core';
-import { fromJson, writeJson } from '@lowbit/core/layouts';
+import { fromJson, writeJson } from '@lowbit/layouts';
 import { type FilePlan, planFile } from './build.ts';
 
 /** 5 GB, as the Python libraries have it (decimal). */

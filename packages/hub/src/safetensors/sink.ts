@@ -2,18 +2,8 @@
 // final one): files have their full size from the start, so tensors arrive in any order and from several writers at once; a journal says which work is durable, so that an interrupted run can go on. Only
 // `close` gives the folder its name, after everything has reached the disk.
 
-import {
-  addRange,
-  disposedError,
-  firstGap,
-  type Json,
-  LowbitError,
-  quote,
-  type Ranges,
-  type TensorSink,
-  type TensorSpec,
-  writtenBytes,
-} from '@lowbit/core';
+import { disposedError, type Json, LowbitError, quote, type TensorSink, type TensorSpec } from '@lowbit/core';
+import { addRange, firstGap, type Ranges, writtenBytes } from '../plan/ranges.ts';
 import type { FilePlan } from './build.ts';
 import { createCommits, type Unit } from './commits.ts';
 import type { TensorPlace } from './header.ts';

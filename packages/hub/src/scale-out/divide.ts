@@ -1,6 +1,7 @@
 // Which shard does which work. It follows from the plan and the number of shards alone, so that workers need not speak to each other.
 
-import { byteLength, type CheckpointPlan, type Entries, LowbitError, siteTensor } from '@lowbit/core';
+import { byteLength, type Entries, LowbitError, siteTensor } from '@lowbit/core';
+import type { CheckpointPlan } from '../plan/plan-tensors.ts';
 
 /** One of the shares that a job is divided into. */
 export interface Shard {

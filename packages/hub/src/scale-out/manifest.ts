@@ -1,7 +1,8 @@
 // What a finished shard says of itself, `shard.json`. It may come from another machine, so it is checked like any other file.
 
-import { DTYPE_BYTES, type DType, type LinearReport, LowbitError, type TensorSpec } from '@lowbit/core';
+import { DTYPE_BYTES, type DType, LowbitError, type TensorSpec } from '@lowbit/core';
 import { sha256 } from '../digest.ts';
+import type { LinearReport } from '../plan/pipeline.ts';
 import type { Shard } from './divide.ts';
 import { checkShard } from './divide.ts';
 import type { Job } from './identity.ts';

@@ -3,9 +3,10 @@
 
 import { mkdir, readFile, rm, stat, statfs } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { type CallOptions, checkOptionNames, DTYPE_BYTES, elementCount, type LinearReport, LowbitError } from '@lowbit/core';
+import { type CallOptions, checkOptionNames, DTYPE_BYTES, elementCount, LowbitError } from '@lowbit/core';
 import { openFolder, readInside } from '../folder.node.ts';
 import { guarded } from '../io.node.ts';
+import type { LinearReport } from '../plan/pipeline.ts';
 import { exists } from '../safetensors/existing.node.ts';
 import { JOURNAL_FILE } from '../safetensors/journal.ts';
 import { takeLock } from '../safetensors/lock.node.ts';

@@ -2,9 +2,11 @@
 // a worker that is killed goes on where it was, and a shard is there whole or not at all.
 
 import { join, resolve } from 'node:path';
-import { byteLength, checkOptionNames, type ExecuteReport, executePlan, LowbitError, lateTensors } from '@lowbit/core';
+import { byteLength, checkOptionNames, LowbitError } from '@lowbit/core';
 import type { FolderCheckpoint } from '../checkpoint.node.ts';
 import { sha256 } from '../digest.ts';
+import { type ExecuteReport, executePlan } from '../plan/pipeline.ts';
+import { lateTensors } from '../plan/plan-tensors.ts';
 import { checkSource, prepareQuantization, QUANTIZE_OPTIONS } from '../plan-quantization.ts';
 import type { QuantizeCheckpointOptions } from '../quantize.node.ts';
 import type { RemoteCheckpoint } from '../remote/checkpoint.ts';

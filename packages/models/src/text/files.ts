@@ -1,7 +1,7 @@
 // The small JSON and text files of a checkpoint: optional, untrusted, bounded.
 
 import { type Checkpoint, type JsonObject, LowbitError } from '@lowbit/core';
-import { isObject, parseJsonFile, toJson } from '@lowbit/core/layouts';
+import { isObject, parseJsonFile, toJson } from '@lowbit/layouts';
 import { plainJson } from './plain-json.ts';
 
 /** Where files come from: the part of a checkpoint that a tokenizer needs. */

@@ -1,4 +1,4 @@
-import { parseJsonFile, toJson } from '@lowbit/core/layouts';
+import { parseJsonFile, toJson } from '@lowbit/layouts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { plainJson } from './plain-json.ts';
