@@ -90,9 +90,9 @@ function windowsOf(content) {
   return cut(tokenizer.encode(content, { addSpecialTokens: false }), size, first);
 }
 
-/** The reference, whose logits are computed once where they take no more than a GiB. */
+/** The reference, whose logits are computed once where they take no more than 2 GiB. */
 function remembered(whole, texts) {
-  if (texts.reduce((sum, ids) => sum + ids.length, 0) * whole.vocab * 4 > 2 ** 30) return whole;
+  if (texts.reduce((sum, ids) => sum + ids.length, 0) * whole.vocab * 4 > 2 ** 31) return whole;
   const rows = new Map();
   return {
     vocab: whole.vocab,
