@@ -134,7 +134,8 @@ export function renderReport(
     const left = report.linears.filter(({ nonFinite = 0 }) => nonFinite > 0);
     if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
   }
-  if (report.importance && report.importance.from !== 'none') facts.push(['importance', importanceText(report.importance)]);
+  if (report.importance && (report.importance.from !== 'none' || report.importance.why !== null))
+    facts.push(['importance', importanceText(report.importance)]);
   facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
   facts.push(['computed by', computedBy(backend, threads)]);
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
@@ -147,6 +148,7 @@ export function renderReport(
 }
 
 function importanceText({ from, tokens, estimated }: ImportanceReport): string {
+  if (from === 'none') return 'none: every channel counts alike';
   if (from === 'weights') return 'estimated from weights';
   const what = from === 'self' ? 'tokens that the model wrote' : from === 'text' ? 'tokens of the text' : 'random tokens';
   return `${countText(tokens)} ${what}${estimated.length > 0 ? `; ${estimated.length} layers estimated from weights` : ''}`;
