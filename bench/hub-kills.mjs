@@ -41,7 +41,7 @@ const digests = (at) =>
 
 /** Runs the command; `point`: kills it once the hub has sent so many bytes to it, after so many milliseconds more. */
 function run(out, point) {
-  const args = ['quantize', 'org/model', '-o', out, '--resume', '--threads', '1', '--backend', 'reference', '--json'];
+  const args = ['quantize', 'org/model', '-o', out, '-m', 'hqq', '--resume', '--threads', '1', '--backend', 'reference', '--json'];
   const env = { ...process.env, HF_ENDPOINT: hub.url, HF_HOME: join(dir, 'home'), HF_HUB_OFFLINE: '', HF_HUB_CACHE: '' };
   const child = spawn(process.execPath, [join(root, 'packages/cli/dist/main.js'), ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
   let stdout = '';

@@ -2,7 +2,8 @@
 //   npm run bench:quality -- MODEL TEXT [QUANTIZER...] [--out ROWS.jsonl] [--name NAME] [--windows 8] [--ctx 1024] [--no-speed] [--backend auto]
 // TEXT: a text, or token ids as JSON, { "bos", "ids" } cut into windows of 255 or { "windows": [{ "ids" }] } as in fixtures/golden.
 // A quantizer is as rules of `lowbit quantize` have it, hqq:b4:g64:ls, nf4:search, higgs:b2:h256:unbiased, with :imp (random tokens), :self or :weights for importance;
-// or the name of a preset; or a recipe file (.json). Default: every method and bit width, and the presets.
+// or the name of a preset; or a recipe file (.json); or target:4.5:hqq+nf4+int8+higgs, what --target-bits 4.5 --methods shares out, with the KL that it predicts.
+// Default: every method and bit width, and the presets.
 // Prints one JSON line for each; with --out they are added to that file, and those that are there already are not measured again.
 // tools/quality-page.mjs makes docs/quality.md of such files, tools/docs-tables.mjs tables of other pages, tools/preset-figures.mjs what presets say of themselves.
 // Seconds are of the clock and, since other work may share the machine, of the processor; finding importance is counted apart, once for all rows that use it.
@@ -14,6 +15,8 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import {
+  allocateModel,
+  choicesAcross,
   findBackends,
   findImportance,
   loadModel,
@@ -55,12 +58,31 @@ const IMPORTANCE = ['random-tokens', 'self', 'weights'];
 
 /** What a name stands for, as options of `quantizeModel`. */
 async function optionsOf(name) {
+  if (name.startsWith('target:')) return { quantizer: 'keep', importance: 'random-tokens' };
   if (PRESETS.includes(name)) return recipeOptions(presetRecipe(name));
   if (name.endsWith('.json')) return recipeOptions(await readRecipe(name));
   const words = name.split(':');
   const importance = IMPORTANCE.find((word) => words.includes(word)) ?? (words.includes('imp') ? 'random-tokens' : 'none');
   const [{ use: quantizer }] = makeChoices([words.filter((word) => word !== 'imp' && !IMPORTANCE.includes(word)).join(':')]);
   return { quantizer, importance };
+}
+
+/** Of a target: what the flags --target-bits and --methods make of the default, rotations as short as rows of any model are. */
+async function shared(name, importance) {
+  const [, targetBits, methods] = name.split(':');
+  const settings = { solver: 'least-squares', hadamardSize: 64 };
+  const menu = choicesAcross(methods.split('+'), settings).map((choice) => (choice.startsWith('higgs') ? `${choice}:h64` : choice));
+  const allocation = await allocateModel(folder, {
+    ...{ targetBits: Number(targetBits), choices: makeChoices(menu, settings), importance, runtime, threads: availableParallelism() },
+    sensitivities: known.get('sensitivities'),
+  });
+  known.set('sensitivities', allocation.sensitivities);
+  const choices = {};
+  for (const { choice, weights } of allocation.linears) choices[choice] = round((choices[choice] ?? 0) + weights / allocation.weights, 3);
+  return {
+    rules: allocation.rules,
+    told: { predicted: round(allocation.loss, 4), tokensTested: allocation.sensitivities.tokens, choices },
+  };
 }
 
 const runtime = await createRuntime({ backends: await findBackends(values.backend) });
@@ -90,9 +112,9 @@ function windowsOf(content) {
   return cut(tokenizer.encode(content, { addSpecialTokens: false }), size, first);
 }
 
-/** The reference, whose logits are computed once where they take no more than a GiB. */
+/** The reference, whose logits are computed once where they take no more than 2 GiB. */
 function remembered(whole, texts) {
-  if (texts.reduce((sum, ids) => sum + ids.length, 0) * whole.vocab * 4 > 2 ** 30) return whole;
+  if (texts.reduce((sum, ids) => sum + ids.length, 0) * whole.vocab * 4 > 2 ** 31) return whole;
   const rows = new Map();
   return {
     vocab: whole.vocab,
@@ -134,9 +156,11 @@ async function row(name) {
   const { importance, ...how } = await optionsOf(name);
   const moments = await importanceOf(importance);
   const out = join(work, 'model');
+  const { rules, told } = name.startsWith('target:') ? await shared(name, moments.value) : {};
   const made = await timed(() =>
     quantizeModel(folder, {
       ...how,
+      ...(rules && { rules }),
       importance: moments?.value ?? 'none',
       out,
       overwrite: true,
@@ -160,6 +184,7 @@ async function row(name) {
       top1: round(top1, 4),
       weightError: round(report.weightError, 4),
       tokens,
+      ...told,
       quantizeSeconds: made.seconds,
       quantizeCpuSeconds: made.cpuSeconds,
       ...(moments && { importanceSeconds: moments.seconds, importanceCpuSeconds: moments.cpuSeconds }),

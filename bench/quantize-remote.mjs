@@ -56,6 +56,8 @@ for (const cut of [false, true]) {
       'org/model',
       '-o',
       out,
+      '-m',
+      'hqq',
       '--threads',
       threads,
       '--quiet',

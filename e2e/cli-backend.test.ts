@@ -23,7 +23,7 @@ const at = (name: string): string => join(dir, name);
 beforeAll(async () => {
   ensureBuilt();
   dir = mkdtempSync(join(tmpdir(), 'lowbit-backend-'));
-  expect((await lowbit(['quantize', TINY, '-o', at('q4'), '--quiet'])).code).toBe(0);
+  expect((await lowbit(['quantize', TINY, '-o', at('q4'), '-m', 'hqq', '--quiet'])).code).toBe(0);
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -59,10 +59,10 @@ describe('with the native backend', () => {
 
   it('quantizes with its routines, in the bytes of TypeScript', async (context) => {
     addon(context);
-    const { json } = await lowbitJson<Quantized>(['quantize', TINY, '-o', at('native'), '--backend', 'cpu']);
+    const { json } = await lowbitJson<Quantized>(['quantize', TINY, '-o', at('native'), '-m', 'hqq', '--backend', 'cpu']);
     expect(json.backend).toMatchObject({ name: 'cpu', why: null });
     expect(json.backend.routines).toContain('hqq.proximal-steps');
-    const { stdout } = await lowbit(['quantize', TINY, '-o', at('plain'), '--backend', 'reference', '--threads', '2']);
+    const { stdout } = await lowbit(['quantize', TINY, '-o', at('plain'), '-m', 'hqq', '--backend', 'reference', '--threads', '2']);
     expect(stdout).toMatch(/^computed by +TypeScript, 2 threads$/m);
     expect(digests(at('native'))).toEqual(digests(at('plain')));
   });
@@ -118,6 +118,17 @@ describe('without the native backend', () => {
       });
       expect(code).toBe(1);
     }
+  });
+
+  it('quantizes by the default, and says what that takes and how native code is had', async () => {
+    const layers = ['--skip', 'model.layers.{1,2,3,4,5}.**'];
+    const made = await lowbit(['quantize', TINY, '-o', at('slow'), ...layers], ABSENT);
+    expect([made.code, made.stdout]).toEqual([0, expect.stringMatching(/^importance +1,024 random tokens$/m)]);
+    expect(made.stderr).toMatch(
+      /^Least squares and random tokens take many times as long in TypeScript\. .*install @lowbit\/kernels-cpu.*-m hqq takes less time and loses more\.$/m,
+    );
+    const python = await lowbit(['quantize', TINY, '-o', at('quick'), '-m', 'hqq', ...layers], ABSENT);
+    expect([python.code, python.stderr]).toEqual([0, expect.not.stringContaining('Least squares')]);
   });
 
   it('needs none for a plan', async () => {

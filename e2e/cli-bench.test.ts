@@ -14,7 +14,7 @@ let dir = '';
 beforeAll(async () => {
   ensureBuilt();
   dir = mkdtempSync(join(tmpdir(), 'lowbit-bench-'));
-  expect((await lowbit(['quantize', TINY, '-o', join(dir, 'q4'), '--quiet', '--rule', 'mlp.down_proj=hqq:b8'])).code).toBe(0);
+  expect((await lowbit(['quantize', TINY, '-o', join(dir, 'q4'), '--quiet', '-m', 'hqq', '--rule', 'mlp.down_proj=hqq:b8'])).code).toBe(0);
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 

@@ -50,6 +50,20 @@ describe('shares of one quantization', () => {
     expect((await readdir(dir)).sort()).toEqual(['one', 'out']);
   });
 
+  test('without a method: each share runs the model for its importance, and the folder is that of one process', async () => {
+    const quantize = ['quantize', TINY, '--skip', 'model.layers.{1,2,3,4,5}.**', '--quiet'];
+    const [one, out] = [join(dir, 'one-default'), join(dir, 'out-default')];
+    expect((await lowbit([...quantize, '-o', one])).code).toBe(0);
+    for (const share of ['1/2', '2/2']) expect((await lowbit([...quantize, '-o', out, '--shard', share])).code).toBe(0);
+    expect((await lowbit(['merge-shards', out])).code).toBe(0);
+    expect(digests(out)).toEqual(digests(one));
+    // Shares that other numbers weighed are of another model.
+    const mixed = join(dir, 'mixed');
+    expect((await lowbit([...quantize, '-o', mixed, '--shard', '1/2'])).code).toBe(0);
+    expect((await lowbit([...quantize, '-o', mixed, '--shard', '2/2', '--importance', 'weights'])).code).toBe(0);
+    expect(await lowbitJson(['merge-shards', mixed])).toMatchObject({ code: 1, json: { error: { code: 'ERR_JOURNAL_MISMATCH' } } });
+  });
+
   test('what is wrong is said before anything is done', async () => {
     const out = join(dir, 'wrong');
     for (const [share, more, message] of [

@@ -225,6 +225,8 @@ describe('quantize', () => {
     for (const text of [
       '4.50 over 4,718,592 quantized weights, scales included; 6.60 over everything',
       '11.5 MB -> 4.84 MB (2.38 times smaller)',
+      'preset           best4: least squares of hqq at 4 bits, weighed by random tokens',
+      'importance       1,024 random tokens',
       'weight error',
       'worst layers',
       'Loads in:',
@@ -239,7 +241,7 @@ describe('quantize', () => {
   });
 
   it('has the weight error of the Python library', async () => {
-    const { json } = await lowbitJson<Plan>(['quantize', TINY, '-o', at('again')]);
+    const { json } = await lowbitJson<Plan>(['quantize', TINY, '-o', at('again'), '-m', 'hqq']);
     expect(json.weightError).toBeCloseTo(0.0077, 4);
     expect(json.linears).toHaveLength(42);
   });
@@ -478,7 +480,18 @@ it('--prompt-lookup changes no text', async () => {
 it('quantizes an architecture that it does not know, and says so', async () => {
   const config = JSON.parse(readFileSync(join(TINY, 'config.json'), 'utf8')) as object;
   const unknown = variant('unknown', [], { 'config.json': JSON.stringify({ ...config, model_type: 'foobar' }) });
-  const { code, stderr } = await lowbit(['quantize', unknown, '-o', at('by-name'), '-b', '4', '--rule', 'self_attn.v_proj=hqq:b8']);
+  const { code, stderr } = await lowbit([
+    'quantize',
+    unknown,
+    '-o',
+    at('by-name'),
+    '-m',
+    'hqq',
+    '-b',
+    '4',
+    '--rule',
+    'self_attn.v_proj=hqq:b8',
+  ]);
   expect([code, stderr]).toEqual([0, expect.stringContaining('model_type foobar is not known here')]);
   const { json } = await lowbitJson<InspectReport>(['inspect', at('by-name')]);
   expect(json.quantization).toMatchObject({ layout: 'hqq', linears: 42 });
@@ -487,6 +500,8 @@ it('quantizes an architecture that it does not know, and says so', async () => {
     TINY,
     '-o',
     at('known'),
+    '-m',
+    'hqq',
     '-b',
     '4',
     '--rule',
@@ -496,6 +511,16 @@ it('quantizes an architecture that it does not know, and says so', async () => {
   expect(readFileSync(join(at('by-name'), 'model.safetensors')).equals(readFileSync(join(at('known'), 'model.safetensors')))).toBe(true);
   const run = await lowbitJson(['generate', at('by-name'), '-p', 'x']);
   expect(run.json.error).toMatchObject({ code: 'ERR_UNSUPPORTED_ARCH' });
+
+  // By the default, which has no model to run there: least squares in which every channel counts alike.
+  const only = ['--skip', 'model.layers.{1,2,3,4,5}.**'];
+  const unasked = await lowbit(['quantize', unknown, '-o', at('unasked'), ...only]);
+  expect([unasked.code, unasked.stderr]).toEqual([0, expect.stringMatching(/foobar.*, so every channel counts alike/)]);
+  expect(unasked.stdout).toMatch(/^importance +none: every channel counts alike$/m);
+  const alike = await lowbit(['quantize', TINY, '-o', at('alike'), '--importance', 'none', ...only]);
+  expect(alike.code).toBe(0);
+  const weights = (name: string) => readFileSync(join(at(name), 'model.safetensors'));
+  expect(weights('unasked').equals(weights('alike'))).toBe(true);
 });
 
 describe('estimate', () => {

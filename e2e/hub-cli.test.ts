@@ -35,12 +35,29 @@ it('inspects and quantizes without a copy on disk, to the bytes of a local run',
   });
   const fetched = hub.requests.reduce((sum, { sent }) => sum + sent, 0);
   expect(fetched).toBeLessThan(2_000_000);
-  const { code, json } = await lowbitJson<QuantizeModelReport>(['quantize', NAME, '-o', join(dir, 'remote')], { env });
+  const { code, json } = await lowbitJson<QuantizeModelReport>(['quantize', NAME, '-o', join(dir, 'remote'), '-m', 'hqq'], { env });
   expect(code).toBe(0);
   expect(json.source).toBe(inspected.json.path);
   expect(existsSync(join(dir, 'hf'))).toBe(false);
-  expect((await lowbit(['quantize', TINY, '-o', join(dir, 'local')])).code).toBe(0);
+  expect((await lowbit(['quantize', TINY, '-o', join(dir, 'local'), '-m', 'hqq'])).code).toBe(0);
   expect(digests(join(dir, 'remote'))).toEqual(digests(join(dir, 'local')));
+});
+
+it('fetches a model first where the default has to read it as a whole, and says so', async () => {
+  const few = ['--skip', 'model.layers.{1,2,3,4,5}.**'];
+  const own = { ...env, HF_HOME: join(dir, 'hf-default') };
+  const plan = await lowbit(['quantize', NAME, '--dry-run', ...few], { env: own });
+  expect([plan.code, existsSync(own.HF_HOME), plan.stderr]).toEqual([0, false, '']);
+  const out = join(dir, 'remote-default');
+  const made = await lowbit(['quantize', NAME, '-o', out, ...few], { env: own });
+  expect(made.code, made.stderr).toBe(0);
+  expect(made.stderr).toMatch(
+    /^org\/tiny-llama@[0-9a-f]{40} is fetched into the cache first, 11\.5 MB of weights, .* With --importance none it is quantized while it is fetched\.$/m,
+  );
+  const again = await lowbit(['quantize', NAME, '-o', out, '--overwrite', ...few], { env: own });
+  expect([again.code, again.stderr]).toEqual([0, expect.not.stringContaining('is fetched')]);
+  expect((await lowbit(['quantize', TINY, '-o', join(dir, 'local-default'), ...few])).code).toBe(0);
+  expect(digests(out)).toEqual(digests(join(dir, 'local-default')));
 });
 
 it('pulls, runs offline by name, lists and removes', async () => {
@@ -79,9 +96,9 @@ it('quantizes and pushes in one step, keeping nothing, on a network that fails',
   const work = mkdtempSync(join(dir, 'push-'));
   const tokened = { ...env, HF_TOKEN: HUB_TOKEN };
   // Other bytes than those that the hub has from the push before.
-  const args = ['quantize', NAME, '-b', '8', '--push', 'tester/one-step', '--private'];
+  const args = ['quantize', NAME, '-m', 'hqq', '-b', '8', '--push', 'tester/one-step', '--private'];
   const local = join(dir, 'local-8');
-  expect((await lowbit(['quantize', TINY, '-b', '8', '-o', local])).code).toBe(0);
+  expect((await lowbit(['quantize', TINY, '-m', 'hqq', '-b', '8', '-o', local])).code).toBe(0);
   const quantizing = () => hub.requests.length;
 
   // What must not fail after hours fails before anything is fetched.

@@ -25,7 +25,7 @@ afterAll(async () => {
   await hub[Symbol.asyncDispose]();
 });
 
-const ARGS = ['quantize', NAME, '--resume', '--threads', '1', '--backend', 'reference', '--json', '-o'];
+const ARGS = ['quantize', NAME, '-m', 'hqq', '--resume', '--threads', '1', '--backend', 'reference', '--json', '-o'];
 
 /** Kills the command once so many bytes have been sent to it. True if it was killed, not done. */
 async function killedAfter(bytes: number, out: string): Promise<boolean> {

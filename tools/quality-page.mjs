@@ -3,6 +3,7 @@
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { readSpeeds, speedTable, speedText } from './speed-table.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const PAGE = `${root}docs/quality.md`;
@@ -105,8 +106,51 @@ function classesOf(rows, python) {
   return lines.length === 0 ? '' : [...head, ...lines].join('\n');
 }
 
+/** Bits that were shared out: what was predicted, what was measured, and what one method for all loses with as many bits or the next more. */
+function allocatedOf(rows) {
+  const shared = rows.filter(({ predicted }) => predicted !== undefined);
+  if (shared.length === 0) return [];
+  const lines = shared.map((row) => {
+    const [, target, methods] = row.quantizer.split(':');
+    const beside = rows.filter(({ predicted, bitsPerWeight }) => predicted === undefined && bitsPerWeight >= row.bitsPerWeight - 0.005);
+    const bits = Math.min(...beside.map(({ bitsPerWeight }) => bitsPerWeight));
+    const single = beside.filter(({ bitsPerWeight }) => bitsPerWeight < bits + 0.06).sort((a, b) => a.kl - b.kl)[0];
+    const choices = Object.entries(row.choices)
+      .sort(([, a], [, b]) => b - a)
+      .map(([choice, share]) => `${choice} ${Math.round(100 * share)} %`);
+    const cells = [
+      target,
+      methods.replaceAll('+', ', '),
+      row.bitsPerWeight.toFixed(2),
+      sig(row.predicted),
+      `${sig(row.kl)} ± ${sig(row.klStderr, 2)}`,
+    ];
+    const other = single ? `\`${single.quantizer}\` ${sig(single.kl)} at ${single.bitsPerWeight.toFixed(2)}` : '';
+    return [...cells, sig(row.predicted / row.kl, 2), other, single ? sig(row.kl / single.kl, 2) : '', choices.join(', ')];
+  });
+  const head = [
+    'target',
+    'methods',
+    'bits',
+    'predicted KL',
+    'measured KL',
+    'predicted / measured',
+    'one choice for all',
+    'ratio',
+    'weights by choice',
+  ];
+  return [
+    '',
+    `Bits shared out (\`--target-bits\`, \`--methods\`), by sensitivities to ${shared[0].tokensTested} random tokens, hqq by least squares and random importance. Random tokens predict what errors cost on random tokens; a text tells the scale better ([sharing out bits](allocation.md)).`,
+    '',
+    [head, head.map((_, i) => (i === 1 || i === 6 || i === 8 ? '---' : '---:')), ...lines]
+      .map((cells) => `| ${cells.join(' | ')} |`)
+      .join('\n'),
+  ];
+}
+
 /** Text of the page. */
-export function page(results, golden) {
+export function page(results, golden, speeds = readSpeeds()) {
   const models = [...new Set(results.map(({ model }) => model))];
   const sections = models.map((model) => {
     const all = results.filter((row) => row.model === model);
@@ -117,6 +161,7 @@ export function page(results, golden) {
       const bitsPerWeight = pythonBits(method);
       return bitsPerWeight === undefined || kl === 0 ? [] : [{ quantizer: method, bitsPerWeight, kl }];
     });
+    const single = rows.filter(({ predicted }) => predicted === undefined);
     const { windows, tokens, text, backend } = all[0];
     return [
       `## ${model}`,
@@ -124,13 +169,14 @@ export function page(results, golden) {
       `${tokens} tokens in ${windows} windows of ${text}, ${backend}.${original ? ` As stored: perplexity ${original.perplexity.toFixed(3)} ± ${sig(original.perplexityStderr, 2)}, ${(original.bytes / 1e6).toFixed(2)} MB.` : ''}`,
       'Bold: no other row has both fewer bits and less KL.',
       '',
-      tableOf(rows, new Set(frontier(rows))),
+      tableOf(single, new Set(frontier(single))),
+      ...allocatedOf(rows),
       ...(python.length > 0
         ? [
             '',
             `Against the Python libraries, whose figures are of ${stored.predictions} tokens of the same text and of nominal bits:`,
             '',
-            classesOf(rows, python),
+            classesOf(single, python),
           ]
         : []),
     ].join('\n');
@@ -149,6 +195,12 @@ count scales, zeros, tables and padding. Seconds to make a model are of a machin
 apart. Rows without seconds of the processor are older than they. Names are as in rules of \`lowbit quantize\`, with \`imp\` for importance of random tokens; \`best4\`, \`small3\`, \`tiny2\` and \`python4\` are presets.
 
 ${sections.join('\n\n')}
+
+## Speed
+
+${speedText(speeds)}
+
+${speedTable(speeds)}
 `;
 }
 

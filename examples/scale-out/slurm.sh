@@ -6,6 +6,6 @@
 #SBATCH --cpus-per-task=8
 set -e
 OUT=${OUT:-./name-hqq4}
-npx lowbit quantize "${MODEL:-org/name}" --out "$OUT" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" --threads "$SLURM_CPUS_PER_TASK" --quiet
+npx lowbit quantize "${MODEL:-org/name}" -m hqq --out "$OUT" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" --threads "$SLURM_CPUS_PER_TASK" --quiet
 # Once, when all are done:
 #   sbatch --dependency=afterok:JOBID --wrap "npx lowbit merge-shards $OUT"

@@ -5,6 +5,10 @@ import type { CpuOptions } from '@lowbit/kernels-cpu';
 import { backendOfModule } from './backend-module.ts';
 import { checkedOptions } from './checked-options.ts';
 
+/** How native code is had where it is not. */
+export const NATIVE_REMEDY =
+  'Native code runs models many times as fast: install @lowbit/kernels-cpu with a package for this platform, or build it in a clone.';
+
 /** Settings of backends that have them: the native one, and modules that export a function. */
 export type BackendSettings = Pick<CpuOptions, 'threads' | 'precision' | 'isa'>;
 

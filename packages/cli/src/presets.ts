@@ -55,9 +55,15 @@ const INSTEAD: Readonly<Record<ImportanceReport['from'], string>> = {
   none: 'no importance',
 };
 
+/** The preset that settings come to, named or not; 4 bits and groups of 64 are what hqq does unasked. */
+export function presetOf(recipe: Recipe): PresetName | undefined {
+  const text = recipeText(recipe.method === 'hqq' ? { ...PRESET.best4.recipe, solver: 'hqq', importance: 'none', ...recipe } : recipe);
+  return PRESETS.find((name) => recipeText(PRESET[name].recipe) === text);
+}
+
 /** What a preset came to: flags and fallbacks may have changed it, and then what was measured of it is not said. */
 export function presetText(name: PresetName, made: Recipe, from: ImportanceReport['from']): string {
   const { recipe, what, why } = PRESET[name];
-  if (recipeText(made) !== recipeText(recipe)) return `${name}, changed by flags`;
+  if (presetOf(made) !== name) return `${name}, changed by flags`;
   return from === recipe.importance ? `${name}: ${what}; ${why}` : `${name}, with ${INSTEAD[from]} instead of random tokens`;
 }

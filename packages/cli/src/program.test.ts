@@ -53,12 +53,12 @@ it('quantizes with the solver of --solver and of rules', async () => {
     const report = await emitted('quantize', TINY, '-o', join(dir, name), '--skip', 'model.layers.{1,2,3,4,5}.**', ...args);
     return (report as QuantizeModelReport).linears.filter(({ path }) => /[kv]_proj/.test(path)).map(({ squaredError }) => squaredError);
   };
-  const [key, value] = await errors('hqq');
-  const [lsKey, lsValue] = await errors('ls', '--solver', 'least-squares');
+  const [key, value] = await errors('hqq', '-m', 'hqq');
+  const [lsKey, lsValue] = await errors('ls', '-m', 'hqq', '--solver', 'least-squares');
   expect([lsKey! < key!, lsValue! < value!]).toEqual([true, true]);
   const rule = 'model.layers.0.self_attn.k_proj=hqq:b4';
-  expect(await errors('some', '--rule', `${rule}:ls`)).toEqual([lsKey, value]);
-  expect(await errors('others', '--solver', 'least-squares', '--rule', `${rule}:hqq`)).toEqual([key, lsValue]);
+  expect(await errors('some', '-m', 'hqq', '--rule', `${rule}:ls`)).toEqual([lsKey, value]);
+  expect(await errors('others', '-m', 'hqq', '--solver', 'least-squares', '--rule', `${rule}:hqq`)).toEqual([key, lsValue]);
 });
 
 it('says of a plan with double quantization that its sizes are upper bounds', async () => {
@@ -97,8 +97,8 @@ it('weighs errors by random tokens with --importance random, the same every time
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
   const run = async (name: string, ...args: string[]) => {
     const skip = ['--skip', 'model.layers.{1,2,3,4,5}.**'];
-    const solver = args.includes('--preset') ? [] : ['--solver', 'least-squares'];
-    await emitted('quantize', TINY, '-o', join(dir, name), ...solver, ...skip, ...args);
+    const solver = args.includes('--preset') || args.includes('unasked') ? [] : ['-m', 'hqq', '--solver', 'least-squares'];
+    await emitted('quantize', TINY, '-o', join(dir, name), ...solver, ...skip, ...args.filter((arg) => arg !== 'unasked'));
     return readFileSync(join(dir, name, 'model.safetensors'));
   };
   const [plain, weighed, again] = [
@@ -110,6 +110,9 @@ it('weighs errors by random tokens with --importance random, the same every time
   expect(weighed.byteLength).toBe(plain.byteLength);
   expect(Buffer.compare(weighed, plain)).not.toBe(0);
   expect(Buffer.compare(await run('preset', '--preset', 'best4'), weighed)).toBe(0);
+  // The same again by the default, and each half of it by a flag.
+  expect(Buffer.compare(await run('unasked', 'unasked'), weighed)).toBe(0);
+  expect(Buffer.compare(await run('unweighed', 'unasked', '--importance', 'none'), plain)).toBe(0);
   await expect(emitted('quantize', TINY, '--dry-run', '-m', 'nf4', '--preset', 'best4')).rejects.toThrow(
     expect.objectContaining({ code: 'ERR_USAGE', message: '--preset best4 is for hqq, not for nf4' }),
   );

@@ -103,7 +103,7 @@ function addQuantize(program: Command, start: Start): void {
     .option('-o, --out <dir>', 'folder to write; it must not exist', path)
     .option(
       '-m, --method <name>',
-      `method: ${METHODS.join(', ')} (default: ${METHODS[0]}); or the module of another one, ./my-method or a package`,
+      `method: ${METHODS.join(', ')}, as Python has it; or the module of another one, ./my-method or a package (default: the files of hqq by --solver least-squares --importance random-tokens, closer to the original)`,
       arg(parseMethod),
     )
     .option('-b, --bits <n>', 'hqq: bits per weight, 8, 6, 5, 4, 3, 2, 1.58 or 1; higgs: 4, 3 or 2 (default: 4)', arg(parseBits))
@@ -138,12 +138,12 @@ function addQuantize(program: Command, start: Start): void {
     .option('--allow-non-finite', 'nf4, fp4, int8: quantize NaN and infinity as Python does, and copy them elsewhere (default: an error)')
     .option(
       '--solver <name>',
-      `hqq: what finds the scales, ${SOLVERS.join(' (default) or ')}; least-squares has smaller errors in the same files`,
+      `hqq: what finds the scales, ${SOLVERS.join(' or ')}; least-squares (default without -m) has smaller errors in the same files`,
       arg((text) => parseChoice(text, SOLVERS)),
     )
     .option(
       '--importance <from>',
-      'what tells --solver least-squares and --scale search which channels matter: none (default); random-tokens, self (tokens that the model writes) or a text file, run through the model first; or an estimate from weights alone',
+      'what tells --solver least-squares and --scale search which channels matter: none (default with -m); random-tokens (default without), self (tokens that the model writes) or a text file, run through the model first; or an estimate from weights alone',
       arg(parseImportance),
     )
     .option(

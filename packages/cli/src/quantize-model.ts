@@ -45,7 +45,7 @@ import { type TagRow, tagRows } from './tags.ts';
 
 /** Hub's options, with a default for the quantizer; `adapters` come in addition to the built-in ones. */
 export interface PlanModelOptions extends Partial<Omit<PlanQuantizationOptions, 'quantizer' | 'shardSize'>>, Pick<CallOptions, 'signal'> {
-  /** What is done to every linear that no rule matches; default `hqq()`, 4 bits in groups of 64. */
+  /** What is done to every linear that no rule matches; default `hqq()`, 4 bits in groups of 64 as Python has them. What the command does unasked is `recipeOptions(presetRecipe('best4'))`. */
   readonly quantizer?: Treatment;
   /** Most bytes of a safetensors file, as a number or as text such as `2GB`; default 5 GB. */
   readonly shardSize?: number | string | undefined;
@@ -58,7 +58,7 @@ export interface QuantizeModelOptions
     Pick<RunsOn, 'backends' | 'onNote'> {
   /**
    * What tells methods that can use it (`solver: 'least-squares'`, `scale: 'search'`) which input channels matter: a source, for which the model is run once, layer by layer, or what
-   * `findImportance` found before. Default `none`.
+   * `findImportance` found before. Default `none`, unlike that of the command.
    */
   readonly importance?: ImportanceSource | ReadonlyMap<string, Importance> | undefined;
   /** Brings routines of methods, and if it is a whole runtime runs the model for `importance`. */

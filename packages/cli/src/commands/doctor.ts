@@ -5,7 +5,7 @@ import { totalmem } from 'node:os';
 import { dirname } from 'node:path';
 import { createRuntime, isLowbitError } from '@lowbit/core';
 import { hubClient, hubSettings, listHubCache, tokenOwner } from '@lowbit/hub';
-import { findBackends } from '../backends.ts';
+import { findBackends, NATIVE_REMEDY } from '../backends.ts';
 import type { Context } from '../context.ts';
 import { pairs, plain } from '../table.ts';
 import { bytesText } from '../units.ts';
@@ -31,10 +31,7 @@ export interface DoctorReport {
 /** Runs the command. It fails for nothing that it finds: to find things is its work. */
 export async function doctorCommand(context: Context): Promise<void> {
   const findings = [
-    await backend(
-      'cpu',
-      'Native code runs models many times as fast: install @lowbit/kernels-cpu with a package for this platform, or build it in a clone.',
-    ),
+    await backend('cpu', NATIVE_REMEDY),
     await backend('reference', null),
     memory(),
     ...(await hub(context.signal)),

@@ -2,13 +2,23 @@
 
 import type { ModelAllocation } from '../allocate-model.ts';
 import { UsageError } from '../errors.ts';
-import { type ImportanceFrom, METHODS, type MethodChoice, type MethodSettings, parseRule, ruleText } from '../parse.ts';
-import { presetRecipe } from '../presets.ts';
+import { filledSettings, makeQuantizer } from '../methods.ts';
+import { type ImportanceFrom, type MethodChoice, type MethodSettings, parseRule, parseUse, type RuleUse, ruleText } from '../parse.ts';
+import { PRESET, presetRecipe } from '../presets.ts';
 import { type Recipe, readRecipe, settingsOf, withoutIdle } from '../recipe.ts';
+import { choiceNames } from './allocation.ts';
 import type { QuantizeOptions } from './quantize.ts';
 
 /** Flags with all that was left out filled in. */
-export type FilledOptions = QuantizeOptions & { readonly method: MethodChoice; readonly importance: ImportanceFrom };
+export type FilledOptions = QuantizeOptions & {
+  readonly method: MethodChoice;
+  readonly importance: ImportanceFrom;
+  /** Nobody named a method, and nobody importance: both are those of `best4`. */
+  readonly isDefault: boolean;
+};
+
+/** What is done where no flag names a method: how `best4` finds scales, for every width and group. */
+const DEFAULT = PRESET.best4.recipe;
 
 /** Throws a UsageError for flags that contradict the recipe, and what `readRecipe` throws. */
 export async function withRecipe(flags: QuantizeOptions): Promise<FilledOptions> {
@@ -20,7 +30,14 @@ export async function withRecipe(flags: QuantizeOptions): Promise<FilledOptions>
     );
   }
   const recipe = file !== undefined ? await readRecipe(file) : preset !== undefined ? presetRecipe(preset) : undefined;
-  if (recipe === undefined) return { ...flags, method: method ?? METHODS[0], importance: flags.importance ?? 'none' };
+  if (recipe === undefined) {
+    // -m hqq is what Python writes.
+    if (method !== undefined) return { ...flags, method, importance: flags.importance ?? 'none', isDefault: false };
+    const solver = flags.solver ?? DEFAULT.solver!;
+    const isDefault = solver === DEFAULT.solver && flags.importance === undefined;
+    const importance = flags.importance ?? (isDefault ? DEFAULT.importance! : 'none');
+    return { ...flags, method: DEFAULT.method, solver, importance, isDefault };
+  }
   if (method !== undefined && method !== recipe.method) {
     const named = preset === undefined ? `--recipe ${file}` : `--preset ${preset}`;
     throw new UsageError(`${named} is for ${recipe.method}, not for ${methodText(method)}`, 'Leave --method out.');
@@ -31,6 +48,7 @@ export async function withRecipe(flags: QuantizeOptions): Promise<FilledOptions>
   const { importance = 'none', dtype, layout, rules = [] } = recipe;
   return {
     importance,
+    isDefault: false,
     ...definedOf({ dtype, layout }),
     // A target shares out the bits itself: what is left of a recipe is how.
     ...(hasTarget(flags) ? others : settings),
@@ -46,6 +64,16 @@ const definedOf = <T extends object>(settings: T): { [K in keyof T]?: Exclude<T[
 /** Whether bits are shared out. */
 export function hasTarget({ targetBits, targetSize }: Pick<QuantizeOptions, 'targetBits' | 'targetSize'>): boolean {
   return targetBits !== undefined || targetSize !== undefined;
+}
+
+/** Whether anything that layers can get looks at importance. */
+export function hasUseForImportance(options: FilledOptions, settings: MethodSettings): boolean {
+  const { method, rules } = options;
+  const own: readonly RuleUse[] =
+    typeof method !== 'string' ? [] : hasTarget(options) ? choiceNames(options, method, settings).map(parseUse) : [{ method }];
+  return [...own, ...rules.map(({ use }) => use)].some(
+    (use) => use !== 'keep' && makeQuantizer(use.method, filledSettings(use, settings)).usesImportance !== false,
+  );
 }
 
 export function methodText(method: MethodChoice): string {

@@ -1,16 +1,18 @@
 // What `lowbit quantize` says to people: remarks, the plan, and what was done.
 
+import { isAbsolute } from 'node:path';
+import { NATIVE_REMEDY } from '../backends.ts';
 import type { Context } from '../context.ts';
 import type { ImportanceReport } from '../importance.ts';
 import type { MethodChoice } from '../parse.ts';
 import { bitsFact, filesTable, loads, quoted, ratio } from '../plan-text.ts';
-import { type PresetName, presetText } from '../presets.ts';
+import { type PresetName, presetOf, presetText } from '../presets.ts';
 import type { ModelPlan, QuantizeModelReport } from '../quantize-model.ts';
 import type { Recipe } from '../recipe.ts';
 import type { BackendUse } from '../running-on.ts';
 import { pairs, plain } from '../table.ts';
 import { tagTable } from '../tags.ts';
-import { countText, durationText } from '../units.ts';
+import { bytesText, countText, durationText } from '../units.ts';
 
 /** Remarks on what was or will be made. */
 export function notePlan(plan: ModelPlan, context: Context): void {
@@ -53,6 +55,20 @@ function noteByName({ byName }: Pick<ModelPlan, 'byName'>, context: Context): vo
   if (byName === null) return;
   context.note(
     `model_type ${plain(byName)} is not known here: layers were found by the names and shapes of their tensors, and nothing of lowbit runs the result. --dry-run lists them, --skip and --rule choose.`,
+  );
+}
+
+/** Importance reads a model as a whole: one of the Hub, which would be quantized while it is fetched, has to be here for it. `source` is that of a plan. */
+export function noteFetch(source: string, bytes: number, context: Context): void {
+  if (isAbsolute(source)) return; // a folder, or in the cache
+  context.note(
+    `${plain(source)} is fetched into the cache first, ${bytesText(bytes)} of weights, for the model is read as a whole to find which channels matter. With --importance none it is quantized while it is fetched.`,
+  );
+}
+
+export function noteSlow(context: Context): void {
+  context.note(
+    `Least squares and random tokens take many times as long in TypeScript. ${NATIVE_REMEDY} -m hqq takes less time and loses more.`,
   );
 }
 
@@ -109,7 +125,8 @@ export function renderReport(
     ['bits per weight', bitsFact(summary)],
     ['weights', ratio(report.weightBytes)],
   ];
-  if (preset !== undefined && made !== undefined) facts.push(['preset', presetText(preset, made, report.importance?.from ?? 'none')]);
+  const named = preset ?? (recipe === undefined && made !== undefined ? presetOf(made) : undefined);
+  if (named !== undefined && made !== undefined) facts.push(['preset', presetText(named, made, report.importance?.from ?? 'none')]);
   if (recipe !== undefined) facts.push(['recipe', recipe]);
   if (summary.quantizedLinears > 0) {
     facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
@@ -117,7 +134,8 @@ export function renderReport(
     const left = report.linears.filter(({ nonFinite = 0 }) => nonFinite > 0);
     if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
   }
-  if (report.importance && report.importance.from !== 'none') facts.push(['importance', importanceText(report.importance)]);
+  if (report.importance && (report.importance.from !== 'none' || report.importance.why !== null))
+    facts.push(['importance', importanceText(report.importance)]);
   facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
   facts.push(['computed by', computedBy(backend, threads)]);
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
@@ -130,6 +148,7 @@ export function renderReport(
 }
 
 function importanceText({ from, tokens, estimated }: ImportanceReport): string {
+  if (from === 'none') return 'none: every channel counts alike';
   if (from === 'weights') return 'estimated from weights';
   const what = from === 'self' ? 'tokens that the model wrote' : from === 'text' ? 'tokens of the text' : 'random tokens';
   return `${countText(tokens)} ${what}${estimated.length > 0 ? `; ${estimated.length} layers estimated from weights` : ''}`;

@@ -43,8 +43,8 @@ import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts'
 import { emitShard } from './merge-shards.ts';
 import { chosenMethod } from './method-flags.ts';
 import { preparePush, pushedText, type QuantizePushFlags } from './quantize-push.ts';
-import { type FilledOptions, hasTarget, methodText, recipeMade, withRecipe } from './quantize-recipe.ts';
-import { noteImportance, notePlan, renderPlan, renderReport } from './quantize-report.ts';
+import { type FilledOptions, hasTarget, hasUseForImportance, methodText, recipeMade, withRecipe } from './quantize-recipe.ts';
+import { noteFetch, noteImportance, notePlan, noteSlow, renderPlan, renderReport } from './quantize-report.ts';
 
 export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'>, QuantizePushFlags {
   readonly out?: string;
@@ -83,26 +83,28 @@ const MOST_DEFAULT_THREADS = 8;
 
 /** Runs the command. */
 export async function quantizeCommand(dir: string, flags: QuantizeOptions, context: Context): Promise<void> {
-  const options = await withRecipe(flags);
+  const filled = await withRecipe(flags);
   const {
     dryRun = false,
     maxMemory,
     threads = Math.min(MOST_DEFAULT_THREADS, availableThreads()),
     resume = false,
     overwrite = false,
-  } = options;
-  if (options.out === undefined && options.push === undefined && !dryRun) {
+  } = filled;
+  if (filled.out === undefined && filled.push === undefined && !dryRun) {
     throw new UsageError(
       'quantize needs an output folder',
       'Name a new one with --out DIR, a repository with --push ORG/NAME, or pass --dry-run to see what would be written.',
     );
   }
-  checkShardFlags(options);
-  checkPluginFlags(options);
-  checkFlags({ ...options, method: flags.method });
-  checkBackendFlags({ backend: options.backend });
+  checkShardFlags(filled);
+  checkPluginFlags(filled);
+  checkFlags({ ...filled, method: flags.method });
+  checkBackendFlags({ backend: filled.backend });
+  const { settings, ofRules, quantizer, parts } = await chosenMethod(filled);
+  // Unasked, nothing is run for what has no use for it.
+  const options: FilledOptions = filled.isDefault && !hasUseForImportance(filled, settings) ? { ...filled, importance: 'none' } : filled;
   const uses = [...options.rules.map(({ use }) => use), ...(options.choices ?? []).map(parseUse)];
-  const { settings, ofRules, quantizer, parts } = await chosenMethod(options);
   const isUsed = typeof options.method === 'string' ? usesImportance(options) : quantizer().usesImportance !== false;
   if (options.importance !== 'none' && !isUsed && !uses.some((use) => use !== 'keep' && usesImportance(use))) {
     const from = typeof options.importance === 'string' ? options.importance : options.importance.file;
@@ -133,8 +135,13 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const given = makeRules(options.rules, ofRules);
   const from = isShared ? await sensitivityFrom(dir, options.sensitivity, signal) : {};
   // What cannot be quantized is refused before anything is measured.
+  let isIdle = false;
   if (isShared || (options.importance !== 'none' && !dryRun)) {
-    await planModel(dir, {
+    const {
+      summary,
+      source: place,
+      weightBytes,
+    } = await planModel(dir, {
       ...parts,
       quantizer: isShared ? 'keep' : quantizer(),
       rules: given,
@@ -142,10 +149,14 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       layout: isShared ? undefined : layout,
       signal,
     });
+    isIdle = options.isDefault && !isShared && summary.quantizedLinears === 0;
+    if (options.importance !== 'none' && !isIdle) noteFetch(place, weightBytes.before, context);
   }
   // A plan needs headers alone.
   await using place = dryRun && !isShared ? undefined : await openBackend(backendFlags(options), context);
   const runtime = place?.runtime;
+  if (options.isDefault && options.importance !== 'none' && place?.used().name === 'reference' && (options.backend ?? 'auto') === 'auto')
+    noteSlow(context);
   const quantizeWith = async (found: FoundImportance | undefined, keptIn?: string): Promise<void> => {
     const importance = found?.importance;
     const allocation =
@@ -228,9 +239,10 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   };
   // Awaited, each of them: the backend goes when this function returns.
   if (!place) return await quantizeWith(undefined);
-  const find = async (keepIn?: string) => findImportance(dir, source, { runtime, signal, onProgress: progress.report, keepIn });
+  const find = async (keepIn?: string) =>
+    findImportance(dir, isIdle ? 'none' : source, { runtime, signal, onProgress: progress.report, keepIn });
   // Workers of one model may write beside one another: none keeps what it found.
-  if (source === 'none' || out === undefined || dryRun || options.shard !== undefined) return await quantizeWith(await find());
+  if (source === 'none' || isIdle || out === undefined || dryRun || options.shard !== undefined) return await quantizeWith(await find());
   await keepingImportance(out, { resume, overwrite }, async (keepIn) => quantizeWith(await find(keepIn), keepIn));
 }
 
