@@ -39,8 +39,17 @@ if (noFakeDriver === undefined) {
       'hqq_proximal',
       'sum_columns',
     ];
-    const experts = ['codebook_experts', 'gemv_experts', 'int8_expert_product'];
-    const fused = ['gemv_added', 'gemv_gated', 'gemv_normed'];
+    const experts = [
+      'codebook_experts',
+      'gemv_experts',
+      'group_rows',
+      'int8_expert_product',
+      'int8_experts',
+      'int8_marks',
+      'mma_experts',
+      'wide_experts',
+    ];
+    const fused = ['gemv_added', 'gemv_gated', 'gemv_normed', 'table_added', 'table_gated', 'table_normed'];
     const others = [...quantizing, ...experts, ...fused, 'attend_tiles128', 'attend_tiles256', 'read_words'].sort();
     expect(names.filter((name) => !run.has(name)).sort()).toEqual(others);
   });

@@ -15,6 +15,16 @@ const HIGGS: Format = {
   ...{ kind: 'codebook', bits: 4, dim: 2, group: 64, table: 't', scale: 'f16', packing: 'u8' },
   rotate: { kind: 'hadamard', block: 64 },
 };
+/** Codes of so many bits for `dim` numbers each, rotated in runs of `block`. */
+const higgs = (bits: number, dim: 1 | 2, block: number, scale: 'f32' | 'f16' | 'bf16', group = 64): Format => ({
+  ...{ kind: 'codebook', bits: bits / dim, dim, group, table: 't', scale, packing: bits === 8 ? 'u8' : `row_bits${bits}` },
+  rotate: { kind: 'hadamard', block },
+});
+/** One format, but for the linear of that name. */
+const plain =
+  (name: string, format: Format) =>
+  (of: string): Format =>
+    of === name ? HQQ4 : format;
 const NF4: Format = { kind: 'codebook', bits: 4, dim: 1, group: 32, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' };
 
 interface Shape {
@@ -115,6 +125,13 @@ async function run(
 }
 
 const LAYER = ['gemv_normed', 'attend_few', 'gemv_added', 'gemv_gated', 'gemv_added'];
+const FLOATS = (kind: 'table' | 'wide'): readonly string[] => [
+  `${kind}_normed`,
+  'attend_few',
+  `${kind}_added`,
+  `${kind}_gated`,
+  `${kind}_added`,
+];
 const HEAD = ['normalize', 'select_rows', 'activation_planes'];
 const llama = (gemv: string): readonly string[] => ['look_up', ...LAYER, ...LAYER, ...HEAD, gemv];
 
@@ -180,13 +197,33 @@ describe('a step of few rows', () => {
     ],
     ['weights are of 3 bits', { format: (name) => (name === 'embed' ? HQQ4 : { ...HQQ4, levels: 8, packing: '3bit_32' }) }, LAYER],
     ['weights are of 8 bits', { format: (name) => (name === 'embed' ? HQQ4 : { ...HQQ4, levels: 256, packing: '8bit_u8' }) }, LAYER],
+    ['weights are in a rotated basis', { format: (name) => (name === 'embed' ? HQQ4 : HIGGS) }, FLOATS('table')],
+    ['pairs are of 3 bits, in runs of 32', { format: plain('embed', higgs(6, 2, 32, 'bf16', 32)) }, FLOATS('table')],
+    ['pairs are of 2 bits, in runs longer than rows', { format: plain('embed', higgs(4, 2, 1024, 'f16', 256)) }, FLOATS('table')],
+    ['single codes are of 4 bits', { format: plain('embed', higgs(4, 1, 16, 'f16', 32)) }, FLOATS('table')],
+    ['single codes are of 4 bits in f32', { format: plain('embed', higgs(4, 1, 64, 'f32')) }, FLOATS('table')],
+    ['single codes are of 3 bits', { format: plain('embed', higgs(3, 1, 256, 'f16', 128)) }, FLOATS('table')],
     [
-      'weights are in a rotated basis',
-      { format: (name) => (name === 'embed' ? HQQ4 : HIGGS) },
-      [
-        ...['normalize', 'hadamard', 'gemv_codebook', 'gemv_codebook', 'gemv_codebook', 'attend_few', 'hadamard', 'gemv_codebook', 'add'],
-        ...['normalize', 'hadamard', 'gemv_codebook', 'gemv_codebook', 'gate', 'hadamard', 'gemv_codebook', 'add'],
-      ],
+      'single codes are of 2 bits, and norms are layer norms',
+      { format: plain('embed', higgs(2, 1, 64, 'bf16')), norm: 'layer' },
+      FLOATS('table'),
+    ],
+    ['weights are dense', { format: plain('embed', { kind: 'dense', dtype: 'bf16' }) }, FLOATS('wide')],
+    ['groups are along columns', { format: plain('embed', { ...HQQ4, axis: 0 }) }, FLOATS('wide')],
+    [
+      'the MLP leaves floats to codes, and attention codes to tables',
+      { format: (name) => (name === 'q' || name === 'k' || name === 'v' || name === 'down' || name === 'embed' ? HQQ4 : HIGGS) },
+      ['gemv_normed', 'attend_few', 'table_added', 'table_gated', 'activation_planes', 'gemv_added'],
+    ],
+    [
+      'the MLP leaves codes to tables',
+      { format: (name) => (name === 'o' || name === 'down' ? HIGGS : HQQ4) },
+      ['gemv_normed', 'attend_few', 'table_added', 'gemv_gated', 'table_added'],
+    ],
+    [
+      'rotations differ',
+      { format: (name) => (name === 'embed' ? HQQ4 : name === 'v' ? higgs(8, 2, 32, 'f16', 32) : HIGGS) },
+      ['normalize', 'table_normed', 'hadamard', 'gemv_codebook', 'attend_few', 'table_added', 'table_gated', 'table_added'],
     ],
   ])('where %s: what fits, and the same bytes', async ([, shape, layer], context) => {
     here(context);

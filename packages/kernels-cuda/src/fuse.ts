@@ -5,14 +5,27 @@ import { type Op, type OpOf, opInputs, opResults, type Program, type TensorId } 
 import { hasGemv, planeOrder } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
 
-/** Inputs of a product whose activations fit a block's shared memory (gemv_normed). */
+/** Inputs of a product whose activations fit a block's shared memory: quantized (gemv_normed), and as floats beside two tables (table_gated). */
 const MOST_SHARED_INPUTS = 12288;
+const MOST_SHARED_FLOATS = 9728;
 /** Numbers that an attention's shared memory has room for. */
 const MOST_ATTEND_NUMBERS = 11000;
 const WEIGHTS = 3;
 const BLOCK = 32;
 
 export type Linear = OpOf<'linear'>;
+
+/** How a product of few rows reads x where it runs together with others: those alike share what is made of x. undefined: it runs by itself. */
+export function reading(layout: WeightLayout): string | undefined {
+  if (hasGemv(layout)) return `planes ${planeOrder(layout)}`;
+  return floatKernels(layout) && `${floatKernels(layout)} ${layout.run ?? 1} ${layout.features}`;
+}
+
+/** Which kernels of native/kernels/fused-floats.cuh take a weight. */
+export function floatKernels({ kind, quick, codebook, wide }: WeightLayout): 'table' | 'wide' | undefined {
+  if (kind === 'int8' || quick || !wide) return undefined;
+  return codebook ? 'table' : 'wide';
+}
 
 /** Up to three products of one x, which is normalised (`norm`) and quantized on the way in. */
 export interface NormedProducts {
@@ -55,12 +68,12 @@ export interface Fusion {
   readonly covered: ReadonlySet<Op>;
   /** Tensors that their producer leaves quantized, and no other way. */
   readonly planes: ReadonlySet<TensorId>;
-  /** Products that take planes from memory: they are not made on the way in. */
-  readonly readsPlanes: (linear: Linear) => boolean;
+  /** Products that take x from memory as they want it, quantized or rotated: it is not made on the way in. */
+  readonly readsPrepared: (linear: Linear) => boolean;
 }
 
 /** Nothing runs together: what the rest is compared with. */
-export const NO_FUSION: Fusion = { at: new Map(), covered: new Set(), planes: new Set(), readsPlanes: () => true };
+export const NO_FUSION: Fusion = { at: new Map(), covered: new Set(), planes: new Set(), readsPrepared: () => true };
 
 export function findFusion(program: Program, layouts: readonly WeightLayout[]): Fusion {
   return new Finder(program, layouts).find();
@@ -75,7 +88,7 @@ class Finder {
   readonly #at = new Map<Op, Fused>();
   readonly #covered = new Set<Op>();
   readonly #planes = new Set<TensorId>();
-  /** Linears whose activations are quantized on the way in. */
+  /** Linears whose activations are quantized or rotated on the way in. */
   readonly #inside = new Set<Linear>();
 
   constructor(program: Program, layouts: readonly WeightLayout[]) {
@@ -92,7 +105,9 @@ class Finder {
     const { ops } = this.#program;
     for (const op of ops) if (op.op === 'attend') this.#attention(op);
     const gates = ops.flatMap((op) => (op.op === 'gate' ? (this.#gated(op) ?? []) : []));
-    for (const { op } of gates) if (this.#quantizedFor(op.out, this.#width(op.out))) this.#planes.add(op.out);
+    for (const { op, gate } of gates) {
+      if (hasGemv(this.#layout(gate)) && this.#quantizedFor(op.out, this.#width(op.out))) this.#planes.add(op.out);
+    }
     for (const x of this.#readers.keys())
       this.#products(
         x,
@@ -100,7 +115,7 @@ class Finder {
       );
     for (const op of ops) if (op.op === 'add') this.#added(op);
     const inside = this.#inside;
-    return { at: this.#at, covered: this.#covered, planes: this.#planes, readsPlanes: (linear) => !inside.has(linear) };
+    return { at: this.#at, covered: this.#covered, planes: this.#planes, readsPrepared: (linear) => !inside.has(linear) };
   }
 
   #width(id: TensorId): number {
@@ -118,26 +133,29 @@ class Finder {
   }
 
   #quick(op: Op | undefined): op is Linear {
-    if (op?.op !== 'linear') return false;
-    const layout = this.#layout(op);
-    return hasGemv(layout) && layout.run === undefined;
+    return op?.op === 'linear' && reading(this.#layout(op)) !== undefined;
   }
 
-  /** Products that are all that reads a tensor, and take their activations in one order; undefined: something else does. */
+  #reading(linear: Linear): string | undefined {
+    return reading(this.#layout(linear));
+  }
+
+  /** Products that are all that reads a tensor, and read it alike; undefined: something else does. */
   #readingProducts(id: TensorId): readonly Linear[] | undefined {
     const linears = this.#alikeProducts(id);
     const all = linears.length > 0 && linears.length === this.#readers.get(id)!.length;
     return all && !this.#outputs.has(id) ? linears : undefined;
   }
 
-  /** Products that read a tensor, whatever else does, and take their activations in the order of the first. */
+  /** Products that read a tensor as the first does, whatever else reads it. */
   #alikeProducts(id: TensorId): readonly Linear[] {
     const linears = (this.#readers.get(id) ?? []).filter((op) => this.#quick(op)) as Linear[];
-    return linears.filter((linear) => planeOrder(this.#layout(linear)) === planeOrder(this.#layout(linears[0]!)));
+    return linears.filter((linear) => this.#reading(linear) === this.#reading(linears[0]!));
   }
 
   #quantizedFor(id: TensorId, part: number): boolean {
-    return part % BLOCK === 0 && this.#readingProducts(id) !== undefined;
+    const [reader] = this.#readingProducts(id) ?? [];
+    return reader !== undefined && hasGemv(this.#layout(reader)) && part % BLOCK === 0;
   }
 
   #cover(fused: Fused, where: Op, ops: readonly Op[]): void {
@@ -164,12 +182,15 @@ class Finder {
   #gated(op: OpOf<'gate'>): Omit<GatedProducts, 'kind' | 'norm'> | undefined {
     const [gate, up] = [this.#only(op.gate, 'linear'), this.#only(op.x, 'linear')];
     if (!this.#quick(gate) || !this.#quick(up) || gate.x !== up.x || this.#width(op.gate) !== this.#width(op.out)) return undefined;
-    return planeOrder(this.#layout(gate)) === planeOrder(this.#layout(up)) ? { x: gate.x, gate, up, op } : undefined;
+    return this.#reading(gate) === this.#reading(up) ? { x: gate.x, gate, up, op } : undefined;
   }
 
   /** Products of one x. */
   #products(x: TensorId, gates: readonly Omit<GatedProducts, 'kind' | 'norm'>[]): void {
-    if (this.#width(x) > MOST_SHARED_INPUTS || this.#planes.has(x)) return;
+    const [first] = this.#alikeProducts(x);
+    if (first === undefined || this.#planes.has(x)) return;
+    const layout = this.#layout(first);
+    if (layout.inp > (hasGemv(layout) ? MOST_SHARED_INPUTS : MOST_SHARED_FLOATS)) return;
     const all = this.#readingProducts(x);
     const maker = this.#makers.get(x);
     const norm = all && maker?.op === 'norm' && maker.groups === 1 ? maker : undefined;
@@ -195,6 +216,8 @@ class Finder {
 
   #added(op: OpOf<'add'>): void {
     const found = [op.b, op.a].map((id) => this.#only(id, 'linear')).find((linear) => this.#quick(linear) && !this.#covered.has(linear));
-    if (found && op.a !== op.b) this.#cover({ kind: 'added', linear: found, op }, op, [found, op]);
+    if (!found || op.a === op.b) return;
+    this.#cover({ kind: 'added', linear: found, op }, op, [found, op]);
+    if (!hasGemv(this.#layout(found))) this.#inside.add(found);
   }
 }

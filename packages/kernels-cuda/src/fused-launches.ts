@@ -1,6 +1,7 @@
-// Launches of what runs together where a step has few rows: kernels of native/kernels/fused.cuh and `attend_few`.
+// Launches of what runs together where a step has few rows: kernels of native/kernels/fused.cuh, of fused-floats.cuh, and `attend_few`.
 
 import type { Argument, Launch } from './binding.ts';
+import { floatKernels } from './fuse.ts';
 import { blocks, FEW_ROWS, float, int, planeOrder } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
 
@@ -10,6 +11,9 @@ export const ATTEND_PARTS = 16;
 const FEWEST = 16;
 const MOST = 64;
 const ENOUGH_BLOCKS = 264;
+/** Rows of weights to a warp, and inputs of a row in shared memory at once, as native/kernels/codebook.cuh and fused-floats.cuh. */
+const WARP_ROWS = 4;
+const CHUNK = 8192;
 
 /** Where a weight is, and how. */
 export interface PlacedWeight {
@@ -35,6 +39,12 @@ export function fewRows(domain: number, launch: Launch): Launch {
 const natural = (layout: WeightLayout): Argument => int(planeOrder(layout) === 'natural' ? 1 : 0);
 const sharedBytes = ({ inp }: WeightLayout): number => (inp / 32) * 120;
 
+/** How x comes into the basis of a weight: features, run and factor of native/kernels/fused-floats.cuh. */
+function turning({ features, run = 1 }: WeightLayout): readonly Argument[] {
+  return [int(features), int(run), float(1 / Math.sqrt(run))];
+}
+const floatBytes = (inputs: number): number => Math.ceil(inputs / 32) * 144;
+
 /** Of all rows of weights together; a multiple of `unit`. */
 function perBlock(rows: number, unit: number): number {
   return Math.min(MOST, Math.max(FEWEST, unit, Math.ceil(rows / ENOUGH_BLOCKS / unit) * unit));
@@ -47,18 +57,15 @@ export function normedLaunch(
   weights: readonly (PlacedWeight & { readonly out: Argument })[],
 ): Launch {
   const { layout } = weights[0]!;
-  const each = perBlock(
-    weights.reduce((sum, { layout: { out } }) => sum + out, 0),
-    FEWEST,
-  );
+  const floats = floatKernels(layout);
+  const rows = weights.reduce((sum, { layout: { out } }) => sum + out, 0);
+  const each = perBlock(rows, floats ? 32 : FEWEST);
   const count = weights.reduce((sum, { layout: { out } }) => sum + Math.ceil(out / each), 0);
   const three = <T>(list: readonly T[]): readonly (T | null)[] => [0, 1, 2].map((i) => list[i] ?? null);
+  const list = [int(each), ...three(weights.map(({ at }) => at)), ...three(weights.map(({ out }) => out))];
   return fewRows(domain, {
-    kernel: 'gemv_normed',
-    grid: [count, blocks({ domain }), 1],
-    block: 256,
-    shared: sharedBytes(layout),
-    arguments: [x, ...norm, natural(layout), int(each), ...three(weights.map(({ at }) => at)), ...three(weights.map(({ out }) => out))],
+    ...(floats ? floatsOf(`${floats}_normed`, count, domain, layout) : planesOf('gemv_normed', count, domain, layout)),
+    arguments: [x, ...norm, ...(floats ? turning(layout) : [natural(layout)]), ...list],
   });
 }
 
@@ -70,28 +77,61 @@ export function gatedLaunch(
   to: { readonly out: Argument } | (Planes & { readonly order: 'natural' | 'halves for few rows' }),
 ): Launch {
   const { layout } = gate;
-  const each = perBlock(layout.out, 'out' in to ? FEWEST : 32);
-  const target = 'out' in to ? [to.out, null, null, int(0)] : [null, to.planes, to.numbers, int(to.order === 'natural' ? 1 : 0)];
+  const floats = floatKernels(layout);
+  const each = perBlock(layout.out, 'out' in to && !floats ? FEWEST : 32);
+  const count = Math.ceil(layout.out / each);
+  const list = [int(each), gate.at, up.at, int(activation)];
+  const quantized = 'out' in to ? [null, null, int(0)] : [to.planes, to.numbers, int(to.order === 'natural' ? 1 : 0)];
+  const out = 'out' in to ? to.out : null;
   return fewRows(domain, {
-    kernel: 'gemv_gated',
-    grid: [Math.ceil(layout.out / each), blocks({ domain }), 1],
-    block: 256,
-    shared: sharedBytes(layout),
-    arguments: [x, ...norm, natural(layout), int(each), gate.at, up.at, int(activation), ...target],
+    ...(floats ? floatsOf(`${floats}_gated`, count, domain, layout) : planesOf('gemv_gated', count, domain, layout)),
+    arguments: floats ? [x, ...norm, ...turning(layout), ...list, out] : [x, ...norm, natural(layout), ...list, out, ...quantized],
   });
 }
 
-export function addedLaunch(
-  domain: number,
-  { layout, at }: PlacedWeight,
-  { planes, numbers }: Planes,
-  added: { readonly other: Argument; readonly factor: number; readonly productIsB: boolean; readonly out: Argument },
-): Launch {
-  const { other, factor, productIsB, out } = added;
+type Shape = Omit<Launch, 'arguments'>;
+
+function planesOf(kernel: string, count: number, domain: number, layout: WeightLayout): Shape {
+  return { kernel, grid: [count, blocks({ domain }), 1], block: 256, shared: sharedBytes(layout) };
+}
+
+function floatsOf(kernel: string, count: number, domain: number, { inp }: WeightLayout): Shape {
+  return { kernel, grid: [blocks({ domain }), count, 1], block: 256, shared: floatBytes(inp) };
+}
+
+/** What a product is added to, and what to do with both. */
+export interface Added {
+  readonly other: Argument;
+  readonly factor: number;
+  readonly productIsB: boolean;
+  readonly out: Argument;
+}
+
+const addedArguments = ({ other, factor, productIsB, out }: Added): readonly Argument[] => [
+  other,
+  float(factor),
+  int(productIsB ? 1 : 0),
+  out,
+];
+
+export function addedLaunch(domain: number, { layout, at }: PlacedWeight, { planes, numbers }: Planes, added: Added): Launch {
   return fewRows(domain, {
     kernel: 'gemv_added',
     grid: [Math.ceil(layout.out / 8), blocks({ domain }), 1],
     block: 128,
-    arguments: [at, planes, numbers, other, float(factor), int(productIsB ? 1 : 0), out],
+    arguments: [at, planes, numbers, ...addedArguments(added)],
+  });
+}
+
+/** As `addedLaunch`, of x as it is. */
+export function addedFloatsLaunch(domain: number, { layout, at }: PlacedWeight, x: Argument, added: Added): Launch {
+  // A block prepares x for all its warps; more blocks where there would be too few for a GPU.
+  const warps = Math.ceil(layout.out / (8 * WARP_ROWS)) >= ENOUGH_BLOCKS / 2 ? 8 : 4;
+  return fewRows(domain, {
+    kernel: `${floatKernels(layout)}_added`,
+    grid: [blocks({ domain }), Math.ceil(layout.out / (warps * WARP_ROWS)), 1],
+    block: 32 * warps,
+    shared: floatBytes(Math.min(layout.inp, CHUNK)),
+    arguments: [x, ...turning(layout), at, ...addedArguments(added)],
   });
 }

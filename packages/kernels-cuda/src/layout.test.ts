@@ -53,6 +53,10 @@ describe('layout', () => {
     expect(quick(affine(8, '3bit_32'))).toBe('affine');
     expect(quick(affine(2, '1bit_u8', { group: 32 }))).toBe('affine');
     expect(quick(affine(16, '4bit_u8'), 4096 + 32)).toBeUndefined();
+    // What is rotated is multiplied in floating point, whatever its scale: it runs together with what comes before it then.
+    const single = { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 't', scale: 'f32', packing: 'row_bits4' } as const;
+    expect(quick(single)).toBe('table');
+    expect(quick({ ...single, rotate: { kind: 'hadamard', block: 512 } })).toBeUndefined();
   });
 
   it('refuses what kernels do not count or hold', () => {

@@ -231,7 +231,7 @@ function codebookLayout(format: Codebook, shape: Matrix): WeightLayout {
   if (width > 8) throw unsupported(`codebooks with codes of ${width} bits are not multiplied here`, 'Use codes of up to 8 bits.');
   if (rotate && rotate.block > LONGEST_RUN) throw unsupported(`rotations in runs of ${rotate.block} do not fit a GPU's shared memory`);
   const round = productDtype(format);
-  const quick = width === 4 && dim === 1 && round === 'f32' && inp % group === 0 && group % QUICK_BLOCK === 0;
+  const quick = !rotate && width === 4 && dim === 1 && round === 'f32' && inp % group === 0 && group % QUICK_BLOCK === 0;
   return {
     ...PLAIN,
     ...codesOf(out, inp / dim, width),

@@ -1,25 +1,12 @@
-// Products of a program as launches: one by one, several together where rows are few, and those of experts.
+// Products of a program as launches: one by one, and several together where rows are few.
 
-import { type Activation, LowbitError, type OpOf } from '@lowbit/core';
+import type { Activation, OpOf } from '@lowbit/core';
 import type { Argument, Launch } from './binding.ts';
-import type { Fused, StepAttention } from './fuse.ts';
-import { addedLaunch, gatedLaunch, NO_NORM, normedLaunch, type PlacedWeight, type Planes } from './fused-launches.ts';
-import {
-  blocks,
-  DOMAIN,
-  hasGemv,
-  int,
-  int8Launches,
-  type Preparation,
-  planeOrder,
-  planesLaunch,
-  preparation,
-  productLaunches,
-  type RowCount,
-  type Scratch,
-} from './launches.ts';
+import { type Fused, floatKernels, type StepAttention } from './fuse.ts';
+import { addedFloatsLaunch, addedLaunch, gatedLaunch, NO_NORM, normedLaunch, type PlacedWeight, type Planes } from './fused-launches.ts';
+import { type Preparation, planeOrder, preparation, productLaunches, type RowCount, type Scratch } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
-import { type LoweredLinear, type LoweringContext, manyRows, remembered, tensor } from './lower-context.ts';
+import { type LoweringContext, manyRows, remembered, tensor } from './lower-context.ts';
 
 export const ACTIVATIONS: readonly Activation[] = [
   'silu',
@@ -67,10 +54,15 @@ export class ProductLowering {
       case 'added': {
         const { linear, op } = fused;
         const { layout, at } = this.#placed(linear);
-        const quantized = this.#preparation(linear.x, this.#context.rows(linear.x)).planes(tensor(linear.x), layout);
+        const domain = this.#context.domain(op.out);
         const productIsB = op.b === linear.out;
         const added = { other: tensor(productIsB ? op.a : op.b), factor: op.factor, productIsB, out: tensor(op.out) };
-        this.#context.launches.push(addedLaunch(this.#context.domain(op.out), { layout, at }, quantized, added));
+        if (floatKernels(layout)) {
+          this.#context.launches.push(addedFloatsLaunch(domain, { layout, at }, tensor(linear.x), added));
+          break;
+        }
+        const quantized = this.#preparation(linear.x, this.#context.rows(linear.x)).planes(tensor(linear.x), layout);
+        this.#context.launches.push(addedLaunch(domain, { layout, at }, quantized, added));
         break;
       }
     }
@@ -79,28 +71,36 @@ export class ProductLowering {
   /** Of tensor `id`: what is made of it once serves all products that read it in the same way. */
   #preparation(id: number, rows: RowCount): Preparation {
     const made = preparation(rows, tensor(id), this.#context.scratch(this.#context.domain(id)), this.#context.launches);
+    const { program, linears, fusion } = this.#context;
+    const layout = (weight: number): WeightLayout => linears[weight]!.layout;
+    // Where one product or another takes it as it is made.
+    const taken = (alike: (of: WeightLayout) => boolean): boolean =>
+      program.ops.some((op) => op.op === 'linear' && op.x === id && alike(layout(op.weight)) && fusion.readsPrepared(op));
+    const turned = ({ run, inp }: WeightLayout): boolean =>
+      taken((of) => of.run === run && of.inp === inp) ||
+      program.ops.some((op) => op.op === 'expertLinear' && op.x === id && layout(op.linears[0]!).run === run);
     return {
-      rotated: (layout) => remembered(this.#rotated, `${id} ${layout.run} ${layout.inp}`, () => made.rotated(layout)),
-      planes: (x, layout) =>
-        remembered(this.#planes, `${JSON.stringify(x)} ${planeOrder(layout)}`, () =>
-          this.#planesOf(id, planeOrder(layout), () => made.planes(x, layout)),
-        ),
+      rotated: (of) => remembered(this.#rotated, `${id} ${of.run} ${of.inp}`, () => this.#prepared(id, turned(of), () => made.rotated(of))),
+      planes: (x, of) => {
+        const order = planeOrder(of);
+        const make = (): Planes =>
+          this.#prepared(
+            id,
+            taken((other) => planeOrder(other) === order),
+            () => made.planes(x, of),
+          );
+        return remembered(this.#planes, `${JSON.stringify(x)} ${order}`, make);
+      },
     };
   }
 
-  /** Planes as launches that run where somebody takes them. */
-  #planesOf(id: number, order: ReturnType<typeof planeOrder>, make: () => Planes): Planes {
-    const from = this.#context.launches.length;
-    const planes = make();
-    const taken = this.#context.program.ops.some(
-      (op) =>
-        op.op === 'linear' &&
-        op.x === id &&
-        planeOrder(this.#context.linears[op.weight]!.layout) === order &&
-        this.#context.fusion.readsPlanes(op),
-    );
-    if (!taken) this.#context.launches.push(...manyRows(this.#context.launches.splice(from), this.#context.domain(id)));
-    return planes;
+  /** What is made of tensor `id`, as launches that run where somebody takes it. */
+  #prepared<T>(id: number, taken: boolean, make: () => T): T {
+    const { launches } = this.#context;
+    const from = launches.length;
+    const made = make();
+    if (!taken) launches.push(...manyRows(launches.splice(from), this.#context.domain(id)));
+    return made;
   }
 
   /** What a producer leaves quantized where rows are few is quantized by itself where there are more. */
@@ -146,61 +146,8 @@ export class ProductLowering {
     this.#context.launches.push(...(this.#context.fusion.covered.has(op) ? manyRows(launches, this.#context.domain(out)) : launches));
   }
 
-  experts({ x, ids, linears, out }: OpOf<'expertLinear'>, rows: RowCount, width: number): void {
-    const experts = linears.map((id) => this.#context.linears[id]!);
-    const [{ layout }] = experts as [LoweredLinear];
-    const alike = (other: WeightLayout): boolean =>
-      (other.kind === 'int8') === (layout.kind === 'int8') &&
-      other.run === layout.run &&
-      other.inp === layout.inp &&
-      other.threshold === layout.threshold;
-    if (!experts.every((expert) => alike(expert.layout))) {
-      throw new LowbitError('ERR_UNSUPPORTED_FORMAT', 'kernels-cuda: experts of one operation differ in rotation or outlier threshold', {
-        hint: 'Quantize all experts of a layer with one method.',
-        details: { linears },
-      });
-    }
-    for (const { buffer } of experts) this.#context.buffers.add(buffer); // the table below points to them: they must stay
-    const table = this.#context.buffer(`experts ${linears}`, () => {
-      const addresses = BigUint64Array.from(experts, ({ buffer }) => this.#context.settings.addressOf(buffer));
-      return new Uint8Array(addresses.buffer);
-    });
-    const topK = this.#context.program.tensors[ids]!.width;
-    const shared = this.#context.domain(x) === DOMAIN.tokens;
-    const grid = [Math.ceil(width / 4), blocks(rows), 1] as const;
-    const tail = [tensor(out), int(width), int(topK), int(shared ? 1 : 0)];
-    const head = [table, int(experts.length), tensor(ids)];
-    const scratch = this.#context.scratch(this.#context.domain(x));
-    const xRows = this.#context.rows(x);
-    if (layout.kind === 'int8') {
-      const made = int8Launches(layout, { rows: xRows, x: tensor(x) }, scratch, { shared: false });
-      const list = [...head, made.codes, made.scale, tensor(x), ...tail];
-      this.#context.launches.push(...made.launches, { kernel: 'int8_expert_product', grid, block: 128, arguments: list });
-      return;
-    }
-    const layouts = experts.map((expert) => expert.layout);
-    const from = this.#preparation(x, xRows).rotated(layout);
-    if (layouts.every((other) => hasGemv(other) && planeOrder(other) === planeOrder(layout))) {
-      const { planes, numbers } = this.#expertPlanes(from, x, layout);
-      const eight = [Math.ceil(width / 8), blocks(rows), 1] as const;
-      this.#context.launches.push({ kernel: 'gemv_experts', grid: eight, block: 128, arguments: [...head, planes, numbers, ...tail] });
-      return;
-    }
-    const codebooks = layouts.every(({ codebook }) => codebook);
-    const each = codebooks
-      ? { kernel: 'codebook_experts', grid: [Math.ceil(width / 16), blocks(rows), 1] as const }
-      : { kernel: 'expert_product', grid };
-    this.#context.launches.push({ ...each, block: 128, arguments: [...head, from, ...tail] });
-  }
-
-  /** Planes of x (`from`: in the basis of the weights) as products of few rows want them, whatever the rows: those of experts are of one row each. */
-  #expertPlanes(from: Argument, x: number, layout: WeightLayout): Planes {
-    const { inp } = layout;
-    return remembered(this.#planes, `experts ${JSON.stringify(from)} ${planeOrder(layout)}`, () => {
-      const scratch = this.#context.scratch(this.#context.domain(x));
-      const made = { planes: scratch.perRow((inp / 32) * 24), numbers: scratch.perRow((inp / 32) * 2) };
-      this.#context.launches.push(planesLaunch(this.#context.rows(x), from, layout, made, { natural: planeOrder(layout) === 'natural' }));
-      return made;
-    });
+  /** Tensor `id` in the basis of a weight. */
+  rotated(id: number, layout: WeightLayout): Argument {
+    return this.#preparation(id, this.#context.rows(id)).rotated(layout);
   }
 }

@@ -15,6 +15,7 @@ import {
   STEP,
   tensor,
 } from './lower-context.ts';
+import { ExpertLowering } from './lower-experts.ts';
 import { ACTIVATIONS, ProductLowering } from './lower-products.ts';
 import { placeLaunched } from './place.ts';
 
@@ -30,12 +31,14 @@ export function lowerProgram(program: Program, linears: readonly LoweredLinear[]
 class Lowering {
   readonly #context: LoweringContext;
   readonly #products: ProductLowering;
+  readonly #experts: ExpertLowering;
   readonly #named: NamedRows[] = [];
   #sections = 0;
 
   constructor(program: Program, linears: readonly LoweredLinear[], settings: LowerSettings) {
     this.#context = new LoweringContext(program, linears, settings);
     this.#products = new ProductLowering(this.#context);
+    this.#experts = new ExpertLowering(this.#context, this.#products);
   }
 
   finish(): LoweredProgram {
@@ -127,7 +130,7 @@ class Lowering {
         this.#route(op, rows);
         break;
       case 'expertLinear':
-        this.#products.experts(op, rows, width);
+        this.#experts.run(op, width);
         break;
       case 'combine':
         each('combine', tensor(op.x), tensor(op.weights), out, int(width), int(this.#context.program.tensors[op.weights]!.width));

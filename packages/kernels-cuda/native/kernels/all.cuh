@@ -5,6 +5,8 @@
 #include "attention.cuh"
 #include "codebook.cuh"
 #include "elementwise.cuh"
+#include "experts.cuh"
+#include "fused-floats.cuh"
 #include "fused.cuh"
 #include "gemv.cuh"
 #include "hadamard.cuh"

@@ -7,15 +7,23 @@ namespace lowbit {
 
 constexpr int kCodebookRows = 4;  // of the weight, to a warp
 
+/// Part of a row of x: blocks [begin, end) of 32 inputs, `stride` numbers from one to the next; `x` is where block `begin` is, a multiple of 32.
+struct Inputs {
+  const float* x;
+  int stride, begin, end;
+};
+
+__device__ __forceinline__ Inputs whole_row(const Weight& w, const float* x) { return {x, kBlock, 0, w.inp / kBlock}; }
+
 /**
- * Sums over a warp of four rows from `first` on times a row of x. kBits a code of kDim numbers; rows and groups are multiples of 32 inputs, which are kBits / kDim
- * whole words.
+ * Adds to sums of a lane those of four rows from `first` on times inputs. kBits a code of kDim numbers; rows and groups are multiples of 32 inputs, which are
+ * kBits / kDim whole words.
  */
 template <int kBits, int kDim>
-__device__ __forceinline__ void codebook_rows(const Weight& w, const float* table, int first, const float* x, float (&sums)[kCodebookRows]) {
+__device__ __forceinline__ void codebook_rows(const Weight& w, const float* table, int first, const Inputs& in, float (&sums)[kCodebookRows]) {
   constexpr int kWords = kBits / kDim;
-  const int lane = threadIdx.x % 32, blocks = w.inp / kBlock;
-  for (int block = lane; block < blocks; block += 32) {
+  const int lane = threadIdx.x % 32;
+  for (int block = in.begin + lane; block < in.end; block += 32) {
     uint32_t words[kCodebookRows][kWords + 1] = {};
     float scale[kCodebookRows];
     LOWBIT_UNROLL
@@ -37,7 +45,7 @@ __device__ __forceinline__ void codebook_rows(const Weight& w, const float* tabl
     LOWBIT_UNROLL
     for (int eighth = 0; eighth < kBlock / kWide; ++eighth) {
       float inputs[kWide];
-      load_eight(x + block * kBlock + eighth * kWide, inputs);
+      load_eight(in.x + (block - in.begin) * in.stride + eighth * kWide, inputs);
       LOWBIT_UNROLL
       for (int r = 0; r < kCodebookRows; ++r) {
         LOWBIT_UNROLL
@@ -50,27 +58,32 @@ __device__ __forceinline__ void codebook_rows(const Weight& w, const float* tabl
       }
     }
   }
-  LOWBIT_UNROLL
-  for (int r = 0; r < kCodebookRows; ++r) sums[r] = warp_sum(sums[r]);
 }
 
-__device__ __forceinline__ void codebook_dot(const Weight& w, const float* table, int first, const float* x, float (&sums)[kCodebookRows]) {
+__device__ __forceinline__ void add_codebook(const Weight& w, const float* table, int first, const Inputs& in, float (&sums)[kCodebookRows]) {
   switch (w.bits * 4 + w.dim) {
     case 8 * 4 + 2:
-      return codebook_rows<8, 2>(w, table, first, x, sums);
+      return codebook_rows<8, 2>(w, table, first, in, sums);
     case 6 * 4 + 2:
-      return codebook_rows<6, 2>(w, table, first, x, sums);
+      return codebook_rows<6, 2>(w, table, first, in, sums);
     case 4 * 4 + 2:
-      return codebook_rows<4, 2>(w, table, first, x, sums);
+      return codebook_rows<4, 2>(w, table, first, in, sums);
     case 4 * 4 + 1:
-      return codebook_rows<4, 1>(w, table, first, x, sums);
+      return codebook_rows<4, 1>(w, table, first, in, sums);
     case 3 * 4 + 1:
-      return codebook_rows<3, 1>(w, table, first, x, sums);
+      return codebook_rows<3, 1>(w, table, first, in, sums);
     case 2 * 4 + 1:
-      return codebook_rows<2, 1>(w, table, first, x, sums);
+      return codebook_rows<2, 1>(w, table, first, in, sums);
     default:  // 8 bits, one number: what src/layout.ts calls few is one of these
-      return codebook_rows<8, 1>(w, table, first, x, sums);
+      return codebook_rows<8, 1>(w, table, first, in, sums);
   }
+}
+
+/// Sums over a warp, the same in each lane.
+__device__ __forceinline__ void codebook_dot(const Weight& w, const float* table, int first, const float* x, float (&sums)[kCodebookRows]) {
+  add_codebook(w, table, first, whole_row(w, x), sums);
+  LOWBIT_UNROLL
+  for (int r = 0; r < kCodebookRows; ++r) sums[r] = warp_sum(sums[r]);
 }
 
 /// As `product`, of one or two rows. Grid: (ceil(out / 16), rows); block: 128.

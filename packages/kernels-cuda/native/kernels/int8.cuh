@@ -96,13 +96,37 @@ extern "C" __global__ void __launch_bounds__(128)
   if (threadIdx.x % 32 == 0) out[static_cast<long long>(r) * w.out + row] = with_bias(w, row, sum);
 }
 
-/// As `int8_product`, of any rows, on tensor cores. Grid: (ceil(out / 16), ceil(rows / 32)); block: 128.
-extern "C" __global__ void __launch_bounds__(128) mma_int8(const Weight* weight, const int8_t* codes, const float* scale, const float* x, const int* columns,
-                                                           float* out, int rows) {
-  LOWBIT_SHARED(int, partial, kWarps * kTileSums);
-  const Weight w = *weight;
+/// Which inputs of a row floating point multiplies: the `columns` of all rows, in their order.
+struct OutlierColumns {
+  const int* columns;
+  __device__ __forceinline__ float dot(const Weight& w, int row, const float* x, int) const {
+    float sum = 0;
+    for (int j = 0; columns != nullptr && j < columns[0]; ++j) sum = fmaf(x[columns[1 + j]], weight_at(w, row, columns[1 + j]), sum);
+    return sum;
+  }
+};
+/// Those of the row alone: bits of `marks`, of int8_marks.
+struct OutlierMarks {
+  const uint32_t* marks;
+  __device__ __forceinline__ float dot(const Weight& w, int row, const float* x, int token) const {
+    float sum = 0;
+    const int words = (w.inp + 31) / 32;
+    for (int i = 0; marks != nullptr && i < words; ++i) {
+      for (uint32_t left = marks[static_cast<long long>(token) * words + i]; left != 0; left &= left - 1) {
+        const int k = 32 * i + __popc((left & (~left + 1)) - 1);
+        sum = fmaf(x[k], weight_at(w, row, k), sum);
+      }
+    }
+    return sum;
+  }
+};
+
+/// As `int8_product`, of up to 32 of `rows` rows from `base` on, on tensor cores.
+template <class Rows, class Outliers>
+__device__ __forceinline__ void multiply_int8(const Weight& w, const int8_t* codes, const float* scale, const float* x, const Outliers& outliers, float* out,
+                                              int rows, int base, const Rows& map, int* partial) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quarter = lane % 4;
-  const int first = blockIdx.x * kTileRows, base = blockIdx.y * kTiles * 8, count = min(rows - base, kTiles * 8);
+  const int first = blockIdx.x * kTileRows, count = min(rows - base, kTiles * 8);
   const auto word = [&](Address from, long long row, int i) {
     return i < w.row_words ? reinterpret_cast<const uint32_t*>(from)[row * w.row_words + i] : 0;
   };
@@ -114,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(128) mma_int8(const Weight* weight,
     LOWBIT_UNROLL
     for (int tile = 0; tile < kTiles; ++tile) {
       if (tile * 8 >= count) continue;
-      const int token = base + min(tile * 8 + group, count - 1);
+      const int token = map.from(base + min(tile * 8 + group, count - 1));
       const Address from = reinterpret_cast<Address>(codes);
       const uint32_t theirs[2] = {word(from, token, i), word(from, token, i + 4)};
       multiply_tile<true>(sums[tile], mine, theirs);
@@ -127,15 +151,22 @@ extern "C" __global__ void __launch_bounds__(128) mma_int8(const Weight* weight,
   }
   __syncthreads();
   for (int at = threadIdx.x; at < kTileSums; at += blockDim.x) {
-    const int of = at % 32, i = at / 32 % 4, row = first + of / 4 + (i < 2 ? 0 : 8), token = base + at / 128 * 8 + 2 * (of % 4) + i % 2;
-    if (row >= w.out || token >= base + count) continue;
+    const int of = at % 32, i = at / 32 % 4, row = first + of / 4 + (i < 2 ? 0 : 8), token = at / 128 * 8 + 2 * (of % 4) + i % 2;
+    if (row >= w.out || token >= count) continue;
     int sum = 0;
     for (int other = 0; other < kWarps; ++other) sum += partial[other * kTileSums + at];
-    const float* mine = x + static_cast<long long>(token) * w.inp;
-    float wide = 0;
-    for (int j = 0; columns != nullptr && j < columns[0]; ++j) wide = fmaf(mine[columns[1 + j]], weight_at(w, row, columns[1 + j]), wide);
-    out[static_cast<long long>(token) * w.out + row] = with_bias(w, row, int8_scaled(w, row, sum, scale[token]) + wide);
+    const int from = map.from(base + token);
+    const float wide = outliers.dot(w, row, x + static_cast<long long>(from) * w.inp, from);
+    out[static_cast<long long>(map.to(base + token)) * w.out + row] = with_bias(w, row, int8_scaled(w, row, sum, scale[from]) + wide);
   }
+}
+
+/// Grid: (ceil(out / 16), ceil(rows / 32)); block: 128.
+extern "C" __global__ void __launch_bounds__(128) mma_int8(const Weight* weight, const int8_t* codes, const float* scale, const float* x, const int* columns,
+                                                           float* out, int rows) {
+  LOWBIT_SHARED(int, partial, kWarps * kTileSums);
+  const Weight w = *weight;
+  multiply_int8(w, codes, scale, x, OutlierColumns{columns}, out, rows, blockIdx.y * kTiles * 8, AllRows(), partial);
 }
 
 /// As `expert_product`, each row with outliers of its own. Grid: (ceil(out / 4), rows); block: 128.

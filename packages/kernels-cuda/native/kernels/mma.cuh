@@ -42,8 +42,16 @@ constexpr int kTileRows = 16;   // of the weight, to a block of threads
 constexpr int kTiles = 4;       // of 8 rows of x
 constexpr int kTileSums = kTiles * 32 * 4;
 
+/// Where row i of what is multiplied is in x (`from`), and in out (`to`).
+struct AllRows {
+  __device__ __forceinline__ int from(int i) const { return i; }
+  __device__ __forceinline__ int to(int i) const { return i; }
+};
+
 /// Adds the sums of four warps in their order; `partial` has room for those of all.
-__device__ __forceinline__ void store_tiles(const Weight& w, float* partial, const float (&sums)[kTiles][4], int first, int base, int count, float* out) {
+template <class Rows>
+__device__ __forceinline__ void store_tiles(const Weight& w, float* partial, const float (&sums)[kTiles][4], int first, int base, int count, const Rows& map,
+                                            float* out) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   LOWBIT_UNROLL
   for (int tile = 0; tile < kTiles; ++tile) {
@@ -55,20 +63,19 @@ __device__ __forceinline__ void store_tiles(const Weight& w, float* partial, con
     const int of = at % 32, i = at / 32 % 4, row = first + of / 4 + (i < 2 ? 0 : 8), token = at / 128 * 8 + 2 * (of % 4) + i % 2;
     float sum = 0;
     for (int other = 0; other < kWarps; ++other) sum += partial[other * kTileSums + at];
-    if (row < w.out && token < count) out[static_cast<long long>(base + token) * w.out + row] = with_bias(w, row, sum);
+    if (row < w.out && token < count) out[static_cast<long long>(map.to(base + token)) * w.out + row] = with_bias(w, row, sum);
   }
 }
 
 /**
  * As `product`, for codes whose groups are multiples of 32 inputs within rows; planes of x from `activation_planes`, natural. The inputs are shared
- * out among four warps, whose sums are added in their order.
- * Grid: (ceil(out / 16), ceil(rows / 32)); block: 128.
+ * out among four warps, whose sums are added in their order. Rows of x are up to 32 of `rows`, from `base` on.
  */
-template <bool kOfTable>
-__device__ __forceinline__ void multiply_tiles(const Weight& w, const uint32_t* planes, const BlockNumbers* numbers, float* out, int rows) {
-  LOWBIT_SHARED(float, partial, kWarps * kTileSums);
+template <bool kOfTable, class Rows>
+__device__ __forceinline__ void multiply_tiles(const Weight& w, const uint32_t* planes, const BlockNumbers* numbers, float* out, int rows, int base,
+                                               const Rows& map, float* partial) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quarter = lane % 4, blocks = w.inp / kBlock;
-  const int first = blockIdx.x * kTileRows, base = blockIdx.y * kTiles * 8, count = min(rows - base, kTiles * 8);
+  const int first = blockIdx.x * kTileRows, count = min(rows - base, kTiles * 8);
   QuickTable table = {};
   if (kOfTable) table = *reinterpret_cast<const QuickTable*>(w.quick);
   float sums[kTiles][4] = {};
@@ -97,7 +104,7 @@ __device__ __forceinline__ void multiply_tiles(const Weight& w, const uint32_t* 
     LOWBIT_UNROLL
     for (int tile = 0; tile < kTiles; ++tile) {
       if (tile * 8 >= count) continue;
-      const int token = base + min(tile * 8 + group, count - 1);
+      const int token = map.from(base + min(tile * 8 + group, count - 1));
       const uint32_t* from = planes + (static_cast<long long>(token) * blocks + block) * 3 * kPlaneWords + quarter;
       int upper[3][4] = {}, lower[2][4] = {};
       LOWBIT_UNROLL
@@ -108,7 +115,7 @@ __device__ __forceinline__ void multiply_tiles(const Weight& w, const uint32_t* 
       }
       LOWBIT_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const BlockNumbers x = numbers[static_cast<long long>(base + min(tile * 8 + 2 * quarter + i % 2, count - 1)) * blocks + block];
+        const BlockNumbers x = numbers[static_cast<long long>(map.from(base + min(tile * 8 + 2 * quarter + i % 2, count - 1))) * blocks + block];
         const float sum = fmaf(static_cast<float>(upper[0][i]), 65536.0f, fmaf(static_cast<float>(upper[1][i]), 256.0f, static_cast<float>(upper[2][i])));
         if (kOfTable) {
           const float rest = fmaf(static_cast<float>(lower[0][i]), 65536.0f, static_cast<float>(lower[1][i]) * 256.0f);
@@ -119,17 +126,20 @@ __device__ __forceinline__ void multiply_tiles(const Weight& w, const uint32_t* 
       }
     }
   }
-  store_tiles(w, partial, sums, first, base, count, out);
+  store_tiles(w, partial, sums, first, base, count, map, out);
 }
 
+/// Grid: (ceil(out / 16), ceil(rows / 32)); block: 128.
 extern "C" __global__ void __launch_bounds__(128)
     mma_affine(const Weight* weight, const uint32_t* planes, const BlockNumbers* numbers, float* out, int rows) {
-  multiply_tiles<false>(*weight, planes, numbers, out, rows);
+  LOWBIT_SHARED(float, partial, kWarps * kTileSums);
+  multiply_tiles<false>(*weight, planes, numbers, out, rows, blockIdx.y * kTiles * 8, AllRows(), partial);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
     mma_table4(const Weight* weight, const uint32_t* planes, const BlockNumbers* numbers, float* out, int rows) {
-  multiply_tiles<true>(*weight, planes, numbers, out, rows);
+  LOWBIT_SHARED(float, partial, kWarps * kTileSums);
+  multiply_tiles<true>(*weight, planes, numbers, out, rows, blockIdx.y * kTiles * 8, AllRows(), partial);
 }
 
 }  // namespace lowbit
