@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { fp4, int8, nf4 } from '@lowbit/bnb';
 import {
   createRuntime,
+  float32Tensor,
   type HostTensor,
+  type Importance,
   type QuantizeOptions,
   type Quantizer,
   quantize,
@@ -13,6 +15,7 @@ import {
   type WeightError,
   writeFloat32,
 } from '@lowbit/core';
+import { type HiggsOptions, higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
 import { cuda } from '@lowbit/kernels-cuda';
 import { seeded } from '@lowbit/testing';
@@ -26,6 +29,20 @@ type Stored = 'f32' | 'f16' | 'bf16';
 function weightOf(out: number, inp: number, dtype: Stored): HostTensor {
   const next = seeded(out * inp);
   const values = Float32Array.from({ length: out * inp }, (_, i) => (next() + next() + next() - 1.5) * (i % 331 === 0 ? 6 : 0.3));
+  return { dtype, shape: [out, inp], data: writeFloat32(dtype, values) };
+}
+
+/** Channels that differ by a factor of a hundred thousand. */
+function importanceOf(inp: number): Importance {
+  const next = seeded(inp);
+  const moments = Float32Array.from({ length: inp }, () => 10 ** (5 * next() - 3));
+  return { kind: 'diagonal', moments: float32Tensor([inp], moments), rows: 7 };
+}
+
+/** Mostly zeros, and some numbers that 16 bits hold as subnormals or lose: groups of zeros, and groups whose scale is 0. */
+function sparse(out: number, inp: number, dtype: Stored): HostTensor {
+  const next = seeded(out + inp);
+  const values = Float32Array.from({ length: out * inp }, (_, i) => (i % 700 < 90 ? (next() - 0.5) * 10 ** -(i % 46) : 0));
   return { dtype, shape: [out, inp], data: writeFloat32(dtype, values) };
 }
 
@@ -43,17 +60,25 @@ async function runtimeOf() {
   return runtime;
 }
 
-async function same(quantizer: Quantizer, weight: HostTensor): Promise<void> {
+async function same(
+  quantizer: Quantizer,
+  weight: HostTensor,
+  { metaDtype = 'f32', importance }: { readonly metaDtype?: Stored; readonly importance?: Importance | undefined } = {},
+): Promise<void> {
   const run = async (options: QuantizeOptions) => {
     let error: WeightError | undefined;
     const watched = {
       ...quantizer,
       quantize: async (...given: Parameters<Quantizer['quantize']>) => (error = await quantizer.quantize(...given)),
     };
-    return { ...(await quantize(weight, watched, { metaDtype: 'f32', ...options })), error };
+    return { ...(await quantize(weight, watched, { metaDtype, importance, ...options })), error };
   };
-  const expected = await run({});
+  const expected = await run({}).catch((error: Error) => error);
   await using runtime = await runtimeOf();
+  if (expected instanceof Error) {
+    expect(await run({ runtime }).catch((error: Error) => error)).toEqual(expected); // refused with the same words
+    return;
+  }
   const { parts, ...rest } = await run({ runtime });
   expect(rest).toEqual({ format: expected.format, shape: expected.shape, error: expected.error });
   expect(Object.keys(parts)).toEqual(Object.keys(expected.parts));
@@ -107,6 +132,88 @@ describe('quantizing with routines on the GPU', () => {
     }
   });
 
+  it.for([
+    ['4 bits', { bits: 4 }, [96, 192], 'f32', 'f32'],
+    ['8 bits of f16', { bits: 8 }, [37, 192], 'f16', 'f16'],
+    ['6 bits', { bits: 6, groupSize: 32 }, [20, 96], 'f32', 'bf16'],
+    ['5 bits, a group a row', { bits: 5, groupSize: null }, [9, 1001], 'f32', 'f16'],
+    ['3 bits of bf16', { bits: 3 }, [74, 128], 'bf16', 'f16'],
+    ['3 bits, axis 0', { bits: 3, axis: 0 }, [128, 66], 'f32', 'f16'],
+    ['2 bits in groups of 16', { bits: 2, groupSize: 16 }, [60, 80], 'f32', 'f16'],
+    ['4 bits, axis 0', { bits: 4, axis: 0 }, [192, 48], 'f32', 'bf16'],
+    ['one grid for all', { bits: 4, groupSize: null, axis: 0 }, [200, 8], 'bf16', 'f32'],
+    ['groups that are not rounded', { bits: 8, groupSize: 2048 }, [2, 2048], 'f32', 'f32'],
+    ['1.58 bits', { bits: 1.58, groupSize: 200 }, [64, 200], 'f32', 'f32'],
+    ['1 bit', { bits: 1, groupSize: 8 }, [40, 24], 'f32', 'f16'],
+    ['one alternation, several tiles', { bits: 2, axis: 0, solver: { name: 'least-squares', alternations: 1 } }, [64, 4200], 'bf16', 'f16'],
+  ] as const)('HQQ by least squares, %s', { timeout: 60_000 }, async ([, options, shape, dtype, metaDtype], context) => {
+    here(context);
+    const quantizer = hqq({ solver: 'least-squares', ...options } as never);
+    const weight = weightOf(shape[0], shape[1], dtype);
+    await same(quantizer, weight, { metaDtype });
+    await same(quantizer, weight, { metaDtype, importance: importanceOf(shape[1]) });
+    await same(quantizer, sparse(shape[0], shape[1], dtype), { metaDtype, importance: importanceOf(shape[1]) });
+  });
+
+  it.for([
+    ['axis 1', { bits: 3, axis: 1 }, [40, 192], 'f32'],
+    ['axis 0', { bits: 4, axis: 0 }, [128, 66], 'bf16'],
+  ] as const)('HQQ with a search of scales, %s', { timeout: 60_000 }, async ([, options, shape, dtype], context) => {
+    here(context);
+    const quantizer = hqq({ ...options, solver: { name: 'proximal-v2', scaleSearch: true } });
+    await same(quantizer, weightOf(shape[0], shape[1], dtype));
+    await same(quantizer, sparse(shape[0], shape[1], dtype));
+  });
+
+  it.for([
+    ['NF4', nf4({ scale: 'search' }), [96, 320], 'f32'],
+    ['NF4 of bf16, doubly quantized', nf4({ scale: 'search', doubleQuant: true }), [140, 300], 'bf16'],
+    ['FP4, a short last block of an odd length', fp4({ scale: 'search', blockSize: 128 }), [9, 101], 'f16'],
+    ['NF4, less than a block', nf4({ scale: 'search' }), [3, 5], 'f32'],
+  ] as const)('searched scales, %s', { timeout: 60_000 }, async ([, quantizer, shape, dtype], context) => {
+    here(context);
+    const weight = weightOf(shape[0], shape[1], dtype);
+    await same(quantizer, weight);
+    await same(quantizer, weight, { importance: importanceOf(shape[1]) });
+    await same(quantizer, sparse(shape[0], shape[1], dtype), { importance: importanceOf(shape[1]) });
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY, 3.4e38, -3e38]) {
+      const values = toFloat32(weight).slice();
+      values[values.length - 3] = value;
+      await same(quantizer, float32Tensor([...shape], values));
+    }
+  });
+
+  it.for([
+    ['4 bits', {}, [6, 1024], 'f32', 'f32'],
+    ['4 bits of bf16, rows that are filled up', { hadamardSize: 64, groupSize: 64 }, [17, 100], 'bf16', 'bf16'],
+    ['3 bits, f16', { bits: 3, hadamardSize: 128, groupSize: 64 }, [9, 256], 'f16', 'f16'],
+    ['2 bits of scalars', { bits: 2, p: 1, hadamardSize: 64, groupSize: 64 }, [12, 128], 'f32', 'bf16'],
+    ['3 bits of scalars, FLUTE', { bits: 3, p: 1, hadamardSize: 64, groupSize: 64 }, [512, 70], 'f32', 'f16'],
+    ['3 bits, two tiles of 64', { bits: 3, tile: 64, hadamardSize: 64, groupSize: 64 }, [2048, 64], 'bf16', 'f16'],
+    ['2 bits in FLUTE', { bits: 2, hadamardSize: 32, groupSize: 32 }, [256, 33], 'f32', 'f16'],
+    ['4 bits of scalars in FLUTE', { bits: 4, p: 1, hadamardSize: 32, groupSize: 32 }, [128, 64], 'f32', 'f16'],
+    ['the smallest blocks', { hadamardSize: 8, groupSize: 2 }, [130, 77], 'f16', 'f16'],
+    ['blocks of 8192', { hadamardSize: 8192, groupSize: 256 }, [2, 9000], 'bf16', 'f16'],
+  ] as const)('HIGGS, %s', { timeout: 60_000 }, async ([, options, shape, dtype, metaDtype], context) => {
+    here(context);
+    const quantizer = higgs(options as HiggsOptions);
+    const weight = weightOf(shape[0], shape[1], dtype);
+    await same(quantizer, weight, { metaDtype });
+    await same(quantizer, sparse(shape[0], shape[1], dtype), { metaDtype });
+    for (const value of [Number.NaN, Number.NEGATIVE_INFINITY, 3e38, 1e8]) {
+      const values = toFloat32(weight).slice();
+      values[values.length - 3] = value;
+      await same(quantizer, float32Tensor([...shape], values), { metaDtype });
+    }
+  });
+
+  it('HIGGS blocks that do not fit a GPU are refused by name', async (context) => {
+    here(context);
+    await using runtime = await runtimeOf();
+    const failing = quantize(weightOf(2, 20_000, 'f32'), higgs({ hadamardSize: 16_384 }), { runtime });
+    await expect(failing).rejects.toMatchObject({ code: 'ERR_LIMIT', details: { block: 16_384, limit: 8192 } });
+  });
+
   it('weights that are not finite are refused with the same words, or have the same bytes', { timeout: 60_000 }, async (context) => {
     here(context);
     for (const value of [Number.NaN, Number.NEGATIVE_INFINITY]) {
@@ -117,7 +224,7 @@ describe('quantizing with routines on the GPU', () => {
         for (const quantizer of [nf4({ allowNonFinite: true }), nf4({ allowNonFinite: true, doubleQuant: true })])
           await same(quantizer, weight);
         await using runtime = await runtimeOf();
-        for (const quantizer of [nf4(), hqq({ bits: 4 })]) {
+        for (const quantizer of [nf4(), hqq({ bits: 4 }), hqq({ bits: 4, solver: 'least-squares' })]) {
           const failure = async (options: QuantizeOptions) => quantize(weight, quantizer, options).catch((error: Error) => error);
           expect(await failure({ runtime })).toEqual(await failure({}));
           expect(await failure({ runtime })).toBeInstanceOf(Error);
@@ -136,14 +243,20 @@ describe('quantizing with routines on the GPU', () => {
     expect([...run].sort()).toEqual([
       '',
       'bnb_absmax',
+      'bnb_clipped',
       'bnb_four_bit',
       'bnb_int8',
       'bnb_nested',
+      'bnb_scale_search',
+      'flute_pack',
+      'higgs_code',
       'hqq_error_sums',
       'hqq_finish',
+      'hqq_least_squares',
       'hqq_min_max',
       'hqq_pack',
       'hqq_proximal',
+      'hqq_scale_search',
       'sum_columns',
     ]);
   });

@@ -6,8 +6,20 @@
 // what `NestedScales` are beside their arrays (a mean that is not finite is null), also the magnitudes of the magnitudes f32 [blocks / 256], the map f32 [256] and its bounds f32
 // [255] -> also codes of the magnitudes u8 [blocks] and the scales that a reader makes of them f32 [blocks]. What each computes is said at `blockAbsmax`,
 // `packBlocks` and `NestedScales`.
+// `bnb.scale-search`, weights, bounds and values, the importance of the channels f64 [channels] if there are any -> scales by search f32 [blocks], NaN or infinite where a
+// weight is. `bnb.searched`: as `bnb.four-bit` with such scales for magnitudes; importance comes before what nested scales are made of. `from` is the flat index of
+// the first weight.
 
-import { assertFinite, elements, type HostTensor, hostTensor, type QuantizeContext, type Routine, toFloat32 } from '@lowbit/core';
+import {
+  assertFinite,
+  elements,
+  type HostTensor,
+  hostTensor,
+  type JsonObject,
+  type QuantizeContext,
+  type Routine,
+  toFloat32,
+} from '@lowbit/core';
 import { blockAbsmax, packBlocks, type ShortBlock } from './blocks.ts';
 import { cellFinder } from './cells.ts';
 import type { Piece } from './chunks.ts';
@@ -75,8 +87,18 @@ function coderHere(cells: Cells, { size, shortBlock }: CoderSettings): BlockCode
   };
 }
 
-/** Scales by search: always here, no backend has it. */
-export function searchingCoder(cells: Cells, { size }: Pick<CoderSettings, 'size'>, channels: Float64Array | undefined): BlockCoder {
+/** The coder of a table's cells whose scales are searched, each weight counted by the importance of its channel, if that is known. */
+export function searchingCoder(
+  cells: Cells,
+  settings: Pick<CoderSettings, 'name' | 'size'>,
+  channels: Float64Array | undefined,
+  { routine }: Pick<QuantizeContext, 'routine'>,
+): BlockCoder {
+  const [search, code] = [routine?.('bnb.scale-search'), routine?.('bnb.searched')];
+  return search && code ? backedSearch(cells, settings, channels, { search, code }) : searchHere(cells, settings, channels);
+}
+
+function searchHere(cells: Cells, { size }: Pick<CoderSettings, 'size'>, channels: Float64Array | undefined): BlockCoder {
   const finder = cellFinder(cells);
   const scalesOf = ({ weights, from }: Piece): Float32Array => searchScales({ values: toFloat32(weights), size, from, channels }, finder);
   return {
@@ -97,36 +119,83 @@ export function searchingCoder(cells: Cells, { size }: Pick<CoderSettings, 'size
 }
 
 function backedCoder(
-  { cuts, codes, values }: Cells,
-  { name, size, shortBlock, nonFinite }: CoderSettings,
+  cells: Cells,
+  { nonFinite, ...settings }: CoderSettings,
   routines: { readonly absmax: Routine; readonly code: Routine },
 ): BlockCoder {
-  const tables = [hostTensor('f32', [15], Float32Array.from(cuts)), hostTensor('u8', [16], codes), floats(values)];
-  const settings = { size, shortBlock };
-  /** What was read as it is stored has not been looked at: a magnitude tells. */
-  const check = (absmax: Float32Array, { weights, from, count }: Piece): Float32Array => {
-    if (nonFinite === 'refuse' && !absmax.every(Number.isFinite)) assertFinite(name, toFloat32(weights), 0, count, from);
-    return absmax;
-  };
+  const { size, shortBlock } = settings;
+  const tables = [...tensorsOf(cells)];
+  const check = nonFinite === 'refuse' ? checked(settings) : (absmax: Float32Array): Float32Array => absmax;
   return {
     backed: true,
     async absmax(piece) {
-      const [absmax] = await routines.absmax([piece.weights], settings);
+      const [absmax] = await routines.absmax([piece.weights], { size, shortBlock });
       return check(toFloat32(absmax!), piece);
     },
     async code(piece, nested) {
-      const params = nested ? { ...settings, nested: nestedParams(nested, piece.from / size) } : settings;
-      const nestedTables = nested ? [nested.absmax, nested.map, nested.bounds].map(floats) : [];
-      const [packed, magnitudes, errors, codes, scale] = await routines.code([piece.weights, ...tables, ...nestedTables], params);
-      const absmax = check(toFloat32(magnitudes!), piece);
-      const scales = nested ? { scale: toFloat32(scale!), nestedCodes: codes!.data } : { scale: absmax };
-      return { packed: packed!.data, absmax, errors: elements({ dtype: 'f64', data: errors!.data }), ...scales };
+      const params = { size, shortBlock, ...nestedParams(nested, piece.from / size) };
+      return codedBy(routines.code, [piece.weights, ...tables, ...nestedTensors(nested)], params, (absmax) => check(absmax, piece));
     },
   };
 }
 
-function nestedParams({ blocks, offset }: NestedScales, first: number) {
-  return { first, blocks, offset: Number.isFinite(offset) ? offset : null };
+function backedSearch(
+  cells: Cells,
+  settings: Pick<CoderSettings, 'name' | 'size'>,
+  channels: Float64Array | undefined,
+  routines: { readonly search: Routine; readonly code: Routine },
+): BlockCoder {
+  const { size } = settings;
+  const [cuts, codes, values] = tensorsOf(cells);
+  const importance = channels ? [hostTensor('f64', [channels.length], channels)] : [];
+  const check = checked(settings);
+  const params = { size, channels: channels?.length ?? 0 };
+  return {
+    backed: true,
+    async absmax(piece) {
+      const [scales] = await routines.search([piece.weights, cuts, values, ...importance], { ...params, from: piece.from });
+      return check(toFloat32(scales!), piece);
+    },
+    async code(piece, nested) {
+      const inputs = [piece.weights, cuts, codes, values, ...importance, ...nestedTensors(nested)];
+      const given = { ...params, from: piece.from, ...nestedParams(nested, piece.from / size) };
+      return codedBy(routines.code, inputs, given, (scales) => check(scales, piece));
+    },
+  };
+}
+
+/** What was read as it is stored has not been looked at: a magnitude, or the scale made of it, tells. Throws ERR_NON_FINITE. */
+function checked({ name }: Pick<CoderSettings, 'name'>): (absmax: Float32Array, piece: Piece) => Float32Array {
+  return (absmax, { weights, from, count }) => {
+    if (!absmax.every(Number.isFinite)) assertFinite(name, toFloat32(weights), 0, count, from);
+    return absmax;
+  };
+}
+
+async function codedBy(
+  routine: Routine,
+  inputs: readonly HostTensor[],
+  params: JsonObject,
+  check: (absmax: Float32Array) => Float32Array,
+): Promise<CodedBlocks> {
+  const [packed, magnitudes, errors, nestedCodes, scale] = await routine(inputs, params);
+  const absmax = check(toFloat32(magnitudes!));
+  const scales = nestedCodes && scale ? { scale: toFloat32(scale), nestedCodes: nestedCodes.data } : { scale: absmax };
+  return { packed: packed!.data, absmax, errors: elements({ dtype: 'f64', data: errors!.data }), ...scales };
+}
+
+function tensorsOf({ cuts, codes, values }: Cells): readonly [cuts: HostTensor, codes: HostTensor, values: HostTensor] {
+  return [hostTensor('f32', [15], Float32Array.from(cuts)), hostTensor('u8', [16], codes), floats(values)];
+}
+
+function nestedTensors(nested: NestedScales | undefined): readonly HostTensor[] {
+  return nested ? [nested.absmax, nested.map, nested.bounds].map(floats) : [];
+}
+
+function nestedParams(nested: NestedScales | undefined, first: number): JsonObject {
+  if (!nested) return {};
+  const { blocks, offset } = nested;
+  return { nested: { first, blocks, offset: Number.isFinite(offset) ? offset : null } };
 }
 
 function floats(values: Float32Array): HostTensor {

@@ -52,7 +52,12 @@ function fourBit(s: FourBitSettings): Quantizer {
       const count = weight.shape[0] * weight.shape[1];
       const coder =
         scale === 'search'
-          ? searchingCoder(cells, { size }, context.importance && channelWeights(context.importance, weight.shape))
+          ? searchingCoder(
+              cells,
+              { name: weight.name, size },
+              context.importance && channelWeights(context.importance, weight.shape),
+              context,
+            )
           : blockCoder(cells, { name: weight.name, size, shortBlock, nonFinite }, context);
       const chunks = new Chunks(weight, { unit: size, bytesPerWeight: 5, nonFinite, backed: coder.backed }, context);
       const nested = s.doubleQuant ? await nestedScales(chunks, coder, count, size) : undefined;

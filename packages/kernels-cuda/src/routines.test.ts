@@ -1,5 +1,5 @@
 // What routines refuse: e2e/kernels-cuda-quantize.test.ts quantizes with them.
-import { float32Tensor, hostTensor } from '@lowbit/core';
+import { float32Tensor, type HostTensor, hostTensor } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
 import { needs } from '../../../fixtures/needs.ts';
@@ -81,6 +81,56 @@ describe('routines on the GPU', () => {
     await expect(
       routine('bnb.four-bit')([run, cells[0]!, hostTensor('u8', [16], new Uint8Array(16).fill(16)), cells[2]!], blocks),
     ).rejects.toMatchObject(bad);
+    const search = { size: 64, from: 64, channels: 0 };
+    const [cuts, codes, values] = cells as [HostTensor, HostTensor, HostTensor];
+    expect(await routine('bnb.scale-search')([run, cuts, values], search)).toHaveLength(1);
+    expect(await routine('bnb.searched')([run, cuts, codes, values, ...tables], { ...search, nested })).toHaveLength(5);
+    for (const change of [{ size: 63 }, { from: -1 }, { from: 2 ** 60 }, { channels: 3 }, { channels: -1 }]) {
+      await expect(
+        routine('bnb.scale-search')([run, cuts, values], { ...search, ...change }),
+        JSON.stringify(change),
+      ).rejects.toMatchObject(bad);
+    }
+
+    const fit = { levels: 16, alternations: 2, dtype: { scale: 'f16', zero: 'f16' } };
+    const channels = hostTensor('f64', [8], new Float64Array(8).fill(1));
+    const weighed = { axis: 1, size, columns: size, runs: [{ from: 0, to: groups }] };
+    const squares = routine('hqq.least-squares');
+    expect((await squares([weights, channels], { ...fit, tile: weighed })).map(({ shape }) => shape)).toEqual([[4], [4]]);
+    for (const change of [{ alternations: -1 }, { alternations: 1.5 }, { levels: 1 }, { dtype: { scale: 'f64', zero: 'f16' } }]) {
+      await expect(squares([weights], { ...fit, ...change }), JSON.stringify(change)).rejects.toMatchObject(bad);
+    }
+    for (const change of [{ size: 8 }, { runs: [] }, { runs: [{ from: 4, to: 0 }] }, { runs: [{ from: 0.5, to: 4.5 }] }, { columns: -1 }]) {
+      const tile = { ...weighed, ...change };
+      await expect(squares([weights, channels], { ...fit, tile }), JSON.stringify(change)).rejects.toMatchObject(bad);
+    }
+    await expect(squares([weights], { ...fit, tile: weighed })).rejects.toMatchObject(bad);
+    await expect(routine('hqq.scale-search')([weights, ones, ones], { levels: 16, range: Number.NaN })).rejects.toMatchObject(bad);
+    await expect(routine('hqq.scale-search')([weights, ones], { levels: 16, range: 1 })).rejects.toMatchObject(bad);
+
+    const points = [float32Tensor([2, 2], [0, 0, 1, 1]), float32Tensor([2], [0, 2]), float32Tensor([2, 2], [0, 0, 1, 1])];
+    const blocksOf99 = { block: 16, group: 8, dtype: 'f16', inp: 33, first: 0, blocks: 9 };
+    const higgs = routine('higgs.code');
+    expect((await higgs([run, ...points], blocksOf99)).map(({ shape }) => shape)).toEqual([[72], [18], [3]]);
+    for (const change of [
+      { block: 24 },
+      { group: 5 },
+      { blocks: 8 },
+      { inp: 0 },
+      { dtype: 'f64' },
+      { blocks: 2 ** 40 },
+      { block: Number.NaN },
+    ]) {
+      await expect(higgs([run, ...points], { ...blocksOf99, ...change }), JSON.stringify(change)).rejects.toMatchObject(bad);
+    }
+    await expect(higgs([run, points[0]!, points[1]!], blocksOf99)).rejects.toMatchObject(bad);
+    await expect(higgs([run, float32Tensor([1, 3], [0, 0, 0]), ...points.slice(1)], blocksOf99)).rejects.toMatchObject(bad);
+    await expect(higgs([run, ...points], { ...blocksOf99, unbiased: true })).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_FORMAT' });
+    const tileOf4 = hostTensor('u8', [128, 2], new Uint8Array(256));
+    expect((await routine('higgs.pack')([tileOf4], { packing: 'flute4_p2_t32' }))[0]!.data).toHaveLength(256);
+    for (const packing of ['flute4_p2_t64', 'u8']) {
+      await expect(routine('higgs.pack')([tileOf4], { packing }), packing).rejects.toMatchObject(bad);
+    }
     expect(backend.allocated()).toBe(0);
     await backend[Symbol.asyncDispose]();
     await expect(routine('bnb.absmax')([run], blocks)).rejects.toMatchObject({ code: 'ERR_DISPOSED' });

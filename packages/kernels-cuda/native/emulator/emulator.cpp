@@ -13,11 +13,17 @@ namespace emulator {
 thread_local Thread* self = nullptr;
 thread_local dim3 block_index, block_dim, grid_dim;
 
-/// Lanes that meet: values that have come, and those of the meeting before, which its lanes read as they go on.
-struct Warp {
+/// Lanes that meet.
+struct Meeting {
   uint32_t arrived = 0, mask = 0;
   int line = 0;
-  uint64_t meetings = 0;
+  uint64_t count = 0;
+};
+
+/// Values that have come, and those of the meeting before, which its lanes read as they go on. Lanes may meet in parts that have none in common, each by its
+/// lowest lane: what one part does says nothing of another.
+struct Warp {
+  Meeting meetings[kWarp];
   uint32_t coming[kWarp] = {}, met[kWarp] = {};
   uint32_t more_coming[kMostGathered][kWarp] = {}, more_met[kMostGathered][kWarp] = {};
   uint32_t alive = 0;
@@ -78,24 +84,28 @@ const uint32_t* meet(uint32_t mask, uint32_t value, int line, const uint32_t* mo
   // A mask of 32 lanes in a block of fewer threads is the custom: what is not there is not waited for.
   const unsigned rest = static_cast<unsigned>(me.block->threads.size()) - me.warp * kWarp;
   if (rest < kWarp) mask &= (1u << rest) - 1;
-  if (warp.arrived == 0) {
-    warp.mask = mask;
-    warp.line = line;
-  } else if (warp.mask != mask || warp.line != line) {
-    throw Fault("lanes of a warp meet at lines " + std::to_string(warp.line) + " and " + std::to_string(line) + ": " + where(me));
+  Meeting& meeting = warp.meetings[__builtin_ctz(mask)];
+  for (const Meeting& other : warp.meetings) {
+    if (other.arrived == 0 || (other.mask & mask) == 0 || (other.mask == mask && other.line == line)) continue;
+    throw Fault("lanes of a warp meet at lines " + std::to_string(other.line) + " and " + std::to_string(line) + ": " + where(me));
   }
+  meeting.mask = mask;
+  meeting.line = line;
   warp.coming[me.lane] = value;
   for (unsigned i = 0; i < count; ++i) warp.more_coming[i][me.lane] = more[i];
-  warp.arrived |= 1u << me.lane;
+  meeting.arrived |= 1u << me.lane;
   ++me.block->steps;
-  if (warp.arrived == mask) {
-    std::copy(warp.coming, warp.coming + kWarp, warp.met);
-    for (unsigned i = 0; i < count; ++i) std::copy(warp.more_coming[i], warp.more_coming[i] + kWarp, warp.more_met[i]);
-    warp.arrived = 0;
-    ++warp.meetings;
+  if (meeting.arrived == mask) {
+    for (unsigned lane = 0; lane < kWarp; ++lane) {
+      if (!(mask >> lane & 1)) continue;
+      warp.met[lane] = warp.coming[lane];
+      for (unsigned i = 0; i < count; ++i) warp.more_met[i][lane] = warp.more_coming[i][lane];
+    }
+    meeting.arrived = 0;
+    ++meeting.count;
     return warp.met;
   }
-  for (const uint64_t before = warp.meetings; warp.meetings == before;) pause();
+  for (const uint64_t before = meeting.count; meeting.count == before;) pause();
   ++me.block->steps;
   return warp.met;
 }

@@ -140,6 +140,17 @@ void test_faults() {
   CHECK(mentions(run<int>(two, out.data(), 1, 64), "meet at barriers"));
   const auto outside = [](void**) { __shfl_sync(0xfu, 1, 0); };
   CHECK(mentions(run<int>(outside, out.data(), 1, 32), "not in its own mask"));
+  // Parts of a warp meet by themselves, one oftener than another; not if they have lanes in common.
+  const auto parts = [](void** arguments) {
+    const unsigned mask = 0xffu << (threadIdx.x / 8 * 8);
+    int sum = static_cast<int>(threadIdx.x);
+    for (unsigned i = 0; i <= threadIdx.x / 8; ++i) sum += __shfl_xor_sync(mask, sum, 4);
+    ARGUMENT(int)[threadIdx.x] = sum;
+  };
+  CHECK(run<int>(parts, out.data(), 1, 32).empty());
+  for (int i = 0; i < 32; ++i) CHECK(out[static_cast<size_t>(i)] == (i + (i ^ 4)) << (i / 8));
+  const auto common = [](void**) { __shfl_sync(threadIdx.x < 8 ? 0xffffu : 0xffff00u, 1, 8); };
+  CHECK(mentions(run<int>(common, out.data(), 1, 24), "lanes of a warp meet"));
   const auto ended = [](void**) {
     if (threadIdx.x > 0) lowbit::warp_sum(1);
   };

@@ -1,0 +1,120 @@
+// What routines on the GPU share: tensors that are checked, and launches over memory that holds everything of a call.
+
+import { DTYPE_BYTES, type DType, type HostTensor, LowbitError } from '@lowbit/core';
+import type { Argument, BufferHandle, CudaBinding, DeviceHandle, Launch, StoredFloat } from './binding.ts';
+
+export interface RoutineHome {
+  readonly binding: CudaBinding;
+  readonly device: DeviceHandle;
+  /** Throws ERR_DISPOSED when the backend is gone. */
+  check(): void;
+}
+
+const FLOATS: Readonly<Record<StoredFloat, readonly [kind: number, bytes: number]>> = { f32: [0, 4], f16: [1, 2], bf16: [2, 2] };
+const THREADS = 128;
+/** Kernels count weights in 32 bits, by twos: the step past the last must fit, too. */
+export const MOST = 2 ** 31 - 2;
+
+/** A routine: outputs of inputs and parameters. */
+export type GpuRoutine = (home: RoutineHome, inputs: readonly HostTensor[], params: never) => Promise<readonly HostTensor[]>;
+
+/** Threads in blocks of so many. */
+export function threads(kernel: string, count: number, list: readonly Argument[], block = THREADS): Launch {
+  return { kernel, grid: [Math.ceil(count / block), 1, 1], block, arguments: list };
+}
+
+/**
+ * Runs launches over one buffer that holds everything: inputs in their order, then outputs of so many bytes (or with what is in them before), of which the first
+ * `wanted` come back.
+ */
+export async function onDevice(
+  { binding, device }: RoutineHome,
+  inputs: readonly Uint8Array[],
+  outputs: readonly (number | Uint8Array)[],
+  launches: (at: (index: number) => Argument) => readonly Launch[],
+  wanted = outputs.length,
+): Promise<readonly Uint8Array<ArrayBuffer>[]> {
+  const places: number[] = [];
+  let bytes = 0;
+  const all = [...inputs, ...outputs];
+  for (const one of all) {
+    places.push(bytes);
+    bytes += Math.ceil((typeof one === 'number' ? one : one.byteLength) / 16) * 16;
+  }
+  let buffer: BufferHandle | undefined;
+  try {
+    buffer = binding.createBuffer(device, bytes, false);
+    for (const [i, one] of all.entries()) {
+      if (typeof one !== 'number') await binding.uploadBuffer(buffer, places[i]!, plain(one));
+    }
+    for (const launch of launches((index) => ({ buffer: 0, offset: places[index]! }))) binding.launch(device, launch, [buffer]);
+    const results = outputs.slice(0, wanted).map((one) => new Uint8Array(typeof one === 'number' ? one : one.byteLength));
+    for (const [i, result] of results.entries()) await binding.readBuffer(buffer, places[inputs.length + i]!, result);
+    return results;
+  } finally {
+    if (buffer !== undefined) binding.freeBuffer(buffer);
+  }
+}
+
+/** Weights [groups, size]. Throws ERR_BAD_ARGUMENT. */
+export function tileOf(weights: HostTensor | undefined) {
+  const [groups = 0, size = 0, ...more] = weights?.shape ?? [];
+  if (more.length > 0 || !(size >= 1)) throw badWeights(weights, '[groups, size]');
+  return { ...weightsOf(weights, groups * size, '[groups, size]'), groups, size };
+}
+
+export function weightsOf(
+  weights: HostTensor | undefined,
+  count: number,
+  shape: string,
+): { readonly data: Uint8Array; readonly dtype: number } {
+  const [dtype, width] = FLOATS[weights?.dtype as StoredFloat] ?? [0, 0];
+  const fits = Number.isInteger(count) && count >= 1 && count <= MOST && weights?.data.byteLength === count * width;
+  if (!fits) throw badWeights(weights, shape);
+  return { data: weights!.data, dtype };
+}
+
+/** Bytes of so many numbers. Throws ERR_BAD_ARGUMENT. */
+export function part(tensor: HostTensor | undefined, dtype: 'f32' | 'f64' | 'u8', count: number): Uint8Array {
+  if (tensor?.dtype === dtype && tensor.data.byteLength === count * DTYPE_BYTES[dtype]) return tensor.data;
+  throw bad(`${tensor?.dtype} [${tensor?.shape.join(', ')}] where ${count} of ${dtype} belong`);
+}
+
+export function checkLevels(levels: number): void {
+  if (!Number.isInteger(levels) || levels < 2 || levels > 256) throw bad(`${levels} levels`);
+}
+
+/** Kernels know f32, f16 and bf16 by number. Throws ERR_BAD_ARGUMENT. */
+export function floatKind(dtype: unknown): number {
+  const known = FLOATS[dtype as StoredFloat];
+  if (!known) throw bad(`numbers of ${String(dtype)}`, 'Kernels write f32, f16 and bf16.');
+  return known[0];
+}
+
+/** Throws ERR_BAD_ARGUMENT unless all are whole numbers from 0 to what kernels count to. */
+export function checkCounts(counts: Readonly<Record<string, number>>): void {
+  for (const [name, count] of Object.entries(counts)) {
+    if (!Number.isInteger(count) || count < 0 || count > MOST) throw bad(`${name} of ${count}`);
+  }
+}
+
+export function tensorOf(dtype: DType, shape: readonly number[], data: Uint8Array<ArrayBuffer>): HostTensor {
+  return { dtype, shape, data };
+}
+
+export function bytesOf(values: Float64Array | Int32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
+
+/** Of any view, plain bytes. */
+export function plain(data: Uint8Array): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}
+
+export function bad(what: string, hint?: string): LowbitError {
+  return new LowbitError('ERR_BAD_ARGUMENT', `kernels-cuda: ${what}`, { hint });
+}
+
+export function badWeights(weights: HostTensor | undefined, shape: string): LowbitError {
+  return bad(`weights cannot be ${weights?.dtype} [${weights?.shape.join(', ')}]`, `Pass ${shape} in f32, f16 or bf16.`);
+}
