@@ -105,17 +105,19 @@ export class WebGpuBackend implements Backend {
     const machine = this.#machine;
     const { kvDtype } = this.#settings;
     return machine.run(async () => {
-      // Experts are moved side by side first. Linears are left as they are where that fails.
       using moves = new ExpertMoves(machine, own);
-      const weights = own.map(({ held }) => held);
-      const { made: lowered, settled } = machine.claim('experts of a layer', () =>
-        lowerProgram(program, weights, { kvDtype, banks: (ids) => moves.banks(ids.map((id) => own[id]!)) }),
-      );
-      await settled;
-      options.signal?.throwIfAborted();
-      this.#check();
+      for (const op of program.ops) {
+        const gathering = op.op === 'expertLinear' ? moves.gather(op.linears) : undefined;
+        if (gathering === undefined) continue;
+        await gathering.settled;
+        gathering.commit();
+        // Before the next ones: until the copy is done the old places are not free.
+        await machine.device.queue.onSubmittedWorkDone();
+        options.signal?.throwIfAborted();
+        this.#check();
+      }
+      const lowered = lowerProgram(program, moves.weights, { kvDtype, banks: (ids) => moves.banks(ids) });
       const { made: executable, settled: ready } = machine.claim('a program', () => {
-        moves.commit();
         const { owner, release } = this.#holdings;
         return new WebGpuExecutable(program, lowered, options, { owner, machine, kvDtype, release });
       });

@@ -59,6 +59,11 @@ export class WebGpuLinear implements QuantizedLinear {
     return this.#held;
   }
 
+  /** Undefined once it was disposed. */
+  get current(): HeldWeight | undefined {
+    return this.#held;
+  }
+
   /** Piece n lies elsewhere from now on, unless the linear was disposed. */
   move(n: number, place: Place): void {
     if (this.#held === undefined) return;

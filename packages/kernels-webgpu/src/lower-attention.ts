@@ -80,7 +80,9 @@ export function attend(site: AttentionSite, op: OpOf<'attend'>, ropes: Rotations
     launches.push({ kernel: tiledAttentionKernel(options), values, x: heads, y: 1, share });
   }
   const few = { domain, cache, ...(tile > 1 ? { most: MANY - 1 } : {}) };
-  if (cache === undefined) return [...launches, { kernel: attentionKernel(options), values, x: heads, y: 1, share: few }];
+  // A row sees no more of a long cache than its window.
+  const short = cache === undefined || (window > 0 && window < SPLIT.keys);
+  if (short) return [...launches, { kernel: attentionKernel(options), values, x: heads, y: 1, share: few }];
   // Of each row and head, parts: what is largest, the sum of the shares, and sums of values.
   const parts = site.scratch(DOMAIN.once, SPLIT.rows * heads * SPLIT.parts * (valueDim + 2));
   const where = { domain, least: 1, most: SPLIT.rows };

@@ -104,3 +104,23 @@ describe('measure', () => {
     expect(said.refused).toContain(`kernels-webgpu: ${what} takes `);
   });
 });
+
+it('while compiling, the experts of one operation are in memory twice, not those of all', LONG, async (context) => {
+  await using watched = await opened(context);
+  const { backend } = watched;
+  const { program, weights } = tinyDecoder(INT8, { experts: 5 });
+  const linears = await Promise.all(program.linears.map(({ use }, i) => backend.prepare(weights[i]!, { use })));
+  const held = backend.allocated();
+  watched.most = 0;
+  using executable = await backend.compile(program, linears, { contextLength: 8 });
+  const operations = program.ops.flatMap((op) => (op.op === 'expertLinear' ? [op.linears] : []));
+  const sizes = operations.map((ids) => ids.reduce((sum, id) => sum + linears[id]!.bytes, 0));
+  expect(sizes).toHaveLength(2);
+  // What lies between the experts of a buffer comes on top.
+  expect(watched.most - held).toBeGreaterThanOrEqual(Math.max(...sizes));
+  expect(watched.most - held).toBeLessThan(Math.max(...sizes) + 2048);
+  expect(watched.most - held).toBeLessThan(sizes[0]! + sizes[1]!);
+  executable[Symbol.dispose]();
+  for (const linear of linears) linear[Symbol.dispose]();
+  expect(backend.counts).toMatchObject({ buffers: 0, bytes: 0 });
+});

@@ -88,14 +88,15 @@ export function measureProgram(
   const { contextLength, sequences } = size;
   const maxSequences = Math.max(sequences, DEFAULT_MAX_SEQUENCES);
   let most = 0;
+  using moves = new ExpertMoves(machine, linears);
+  for (const op of program.ops) {
+    const gathering = op.op === 'expertLinear' ? moves.gather(op.linears) : undefined;
+    most = Math.max(most, counts.bytes); // until the experts of an operation have moved they are there twice
+    gathering?.commit();
+  }
   const { made: executable } = machine.claim(owner, () => {
-    using moves = new ExpertMoves(machine, linears);
-    const held = linears.map((linear) => linear.held);
-    const lowered = lowerProgram(program, held, { kvDtype, banks: (ids) => moves.banks(ids.map((id) => linears[id]!)) });
-    moves.commit();
-    const made = new WebGpuExecutable(program, lowered, { contextLength, maxSequences }, home);
-    most = counts.bytes; // until experts have moved they are there twice
-    return made;
+    const lowered = lowerProgram(program, moves.weights, { kvDtype, banks: (ids) => moves.banks(ids) });
+    return new WebGpuExecutable(program, lowered, { contextLength, maxSequences }, home);
   });
   const compiled = counts.bytes;
   const ids = Array.from({ length: sequences }, () => executable.open());
