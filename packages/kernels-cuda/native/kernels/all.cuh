@@ -7,6 +7,7 @@
 #include "elementwise.cuh"
 #include "experts.cuh"
 #include "fused-floats.cuh"
+#include "fused-int8.cuh"
 #include "fused.cuh"
 #include "gemv.cuh"
 #include "hadamard.cuh"
