@@ -128,6 +128,43 @@ async function attended(backend, { program, width }, keys, steps = 0) {
 }
 
 /**
+ * Experts of a prompt: two products of so many experts, two for each token, whose router comes with the step.
+ * @param {Format} format @param {number} experts @param {number} width
+ */
+function mixture(format, experts, width) {
+  const b = new ProgramBuilder({ layers: 1 });
+  /** @type {import('@lowbit/core').QuantizedTensor[]} */
+  const weights = [];
+  const list = (/** @type {readonly [number, number]} */ shape) =>
+    Array.from({ length: experts }, (_, i) => {
+      weights.push(sampleWeight(format, shape, weights.length + 1));
+      return b.addLinear(`${i}.${shape}`, shape, { use: 'linear' });
+    });
+  b.layer = 0;
+  const x = b.input('x', { width: width + experts });
+  const router = b.slice(x, { offset: width, width: experts });
+  const { ids, weights: shares } = b.route(router, { topK: 2, scoring: 'softmax', normalize: true });
+  const inner = b.activate(b.expertLinear(b.slice(x, { offset: 0, width }), ids, list([2 * width, width])), 'silu');
+  b.output('out', b.combine(b.expertLinear(inner, ids, list([width, 2 * width])), shares));
+  return { program: b.build(), weights };
+}
+
+/** @type {(backend: Backend, of: ReturnType<typeof mixture>, x: import('@lowbit/core').HostTensor) => Promise<Float32Array>} */
+async function mixed(backend, { program, weights }, x) {
+  const linears = [];
+  for (const [i, { use }] of program.linears.entries()) {
+    const one = weights[i];
+    if (one) linears.push(await backend.prepare(one, { use }));
+  }
+  const executable = await backend.compile(program, linears, { contextLength: 1024 });
+  const { out } = await executable.step([{ id: executable.open(), tokens: new Uint32Array(x.shape[0] ?? 0), inputs: { x } }]);
+  const rows = out ? toFloat32(out).slice() : new Float32Array();
+  executable[Symbol.dispose]();
+  for (const linear of linears) linear[Symbol.dispose]();
+  return rows;
+}
+
+/**
  * @param {Backend} backend
  * @param {{ readonly small: boolean, readonly formats: Readonly<Record<string, Format>> }} settings
  * @returns {Promise<readonly Check[]>}
@@ -138,9 +175,18 @@ export async function checks(backend, { small, formats }) {
   const reference = await referenceBackend().open();
   const shape = { width: 128, inner: 256, heads: 4, kvHeads: 2, head: 32, layers: 2, vocabulary: 64 };
   // On an emulator those that run together: the others take longer than they tell.
-  for (const [name, format] of Object.entries(formats).filter(([name]) => !small || name === 'hqq4' || name === 'nf4')) {
+  for (const [name, format] of Object.entries(formats).filter(([name]) => !small || ['hqq4', 'nf4', 'higgs4'].includes(name))) {
     const decoder = llamaShape(format, shape);
     found.push(close(`decoder, ${name}`, await logitsOf(backend, decoder), await logitsOf(reference, decoder), 1e-3));
+  }
+  for (const [name, format] of Object.entries(formats)) {
+    const [rows, experts, width] = small ? [5, 3, 64] : [301, 8, 512];
+    const moe = mixture(format, experts, width);
+    const x = seededTensor(17, [rows, width + experts], 1);
+    const [got, again, expected] = [await mixed(backend, moe, x), await mixed(backend, moe, x), await mixed(reference, moe, x)];
+    // Activations that the second product of int8 rounds are of 255 steps.
+    found.push(close(`experts, ${name}`, got, expected, name === 'int8' ? 1e-2 : 1e-4));
+    found.push(close(`experts, ${name}, again`, again, got, 0));
   }
   const of = attention(small ? 2 : 8, small ? 1 : 2, 64);
   for (const keys of small ? [140] : [100, 1000, 5000]) {

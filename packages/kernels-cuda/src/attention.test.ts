@@ -136,6 +136,22 @@ describe('attention of many rows on tensor cores', () => {
     }
   });
 
+  it('keys whose scores are minus infinity, a tile or a part of them, leave those after them as they are', {
+    timeout: 60_000,
+  }, async (context) => {
+    const values = rowsOf(SMALL, 3, 150);
+    for (let row = 0; row < 150; row++) {
+      // The first number of both queries, and of the key: for the last rows the first 128 scores are less than a float holds.
+      for (const head of [0, 40]) values[144 * row + head] = row < 128 ? 0 : 2 ** 100;
+      values[144 * row + 80] = row < 128 ? -(2 ** 100) : 0;
+    }
+    const [expected] = await expectedOf({}, [{ values, chunks: [150] }]);
+    for (const chunks of [[150], [134, 15, 1]]) {
+      const [got] = await emulated(context, (backend) => attended(backend, {}, [{ values, chunks }]));
+      close(`${chunks}`, got!, expected!, 5e-6);
+    }
+  });
+
   it('what is not finite in a value reaches the rows that see it, and no others', { timeout: 60_000 }, async (context) => {
     const values = rowsOf(SMALL, 8, 48);
     const [plain] = await emulated(context, (backend) => attended(backend, { window: 8 }, [{ values, chunks: [48] }]));

@@ -49,7 +49,18 @@ if (noFakeDriver === undefined) {
       'mma_experts',
       'wide_experts',
     ];
-    const fused = ['gemv_added', 'gemv_gated', 'gemv_normed', 'table_added', 'table_gated', 'table_normed'];
+    const fused = [
+      'gemv_added',
+      'gemv_gated',
+      'gemv_normed',
+      'int8_added',
+      'int8_few',
+      'int8_gated',
+      'int8_normed',
+      'table_added',
+      'table_gated',
+      'table_normed',
+    ];
     const others = [...quantizing, ...experts, ...fused, 'attend_tiles128', 'attend_tiles256', 'read_words'].sort();
     expect(names.filter((name) => !run.has(name)).sort()).toEqual(others);
   });

@@ -211,6 +211,16 @@ describe('a step of few rows', () => {
     ['weights are dense', { format: plain('embed', { kind: 'dense', dtype: 'bf16' }) }, FLOATS('wide')],
     ['groups are along columns', { format: plain('embed', { ...HQQ4, axis: 0 }) }, FLOATS('wide')],
     [
+      'weights are LLM.int8 with outliers',
+      { format: plain('embed', { kind: 'int8', threshold: 1.5 }) },
+      ['int8_few', 'int8_normed', 'attend_few', 'int8_few', 'int8_added', 'int8_few', 'int8_gated', 'int8_few', 'int8_added'],
+    ],
+    [
+      'weights are LLM.int8, and attention and MLP read one norm',
+      { format: plain('embed', { kind: 'int8', threshold: 0 }), norms: 'parallel', norm: 'layer' },
+      ['int8_few', 'int8_normed', 'attend_few', 'int8_gated', 'int8_few', 'int8_added', 'int8_few', 'int8_added'],
+    ],
+    [
       'the MLP leaves floats to codes, and attention codes to tables',
       { format: (name) => (name === 'q' || name === 'k' || name === 'v' || name === 'down' || name === 'embed' ? HQQ4 : HIGGS) },
       ['gemv_normed', 'attend_few', 'table_added', 'table_gated', 'activation_planes', 'gemv_added'],

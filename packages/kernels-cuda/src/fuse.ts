@@ -18,7 +18,14 @@ export type Linear = OpOf<'linear'>;
 /** How a product of few rows reads x where it runs together with others: those alike share what is made of x. undefined: it runs by itself. */
 export function reading(layout: WeightLayout): string | undefined {
   if (hasGemv(layout)) return `planes ${planeOrder(layout)}`;
+  if (layout.kind === 'int8') return `int8 ${layout.threshold}`;
   return floatKernels(layout) && `${floatKernels(layout)} ${layout.run ?? 1} ${layout.features}`;
+}
+
+/** Inputs of a row that a block of a product prepares for itself; int8 has it prepared. */
+function mostInputs(layout: WeightLayout): number {
+  if (layout.kind === 'int8') return Number.POSITIVE_INFINITY;
+  return hasGemv(layout) ? MOST_SHARED_INPUTS : MOST_SHARED_FLOATS;
 }
 
 /** Which kernels of native/kernels/fused-floats.cuh take a weight. */
@@ -190,7 +197,7 @@ class Finder {
     const [first] = this.#alikeProducts(x);
     if (first === undefined || this.#planes.has(x)) return;
     const layout = this.#layout(first);
-    if (layout.inp > (hasGemv(layout) ? MOST_SHARED_INPUTS : MOST_SHARED_FLOATS)) return;
+    if (layout.inp > mostInputs(layout)) return;
     const all = this.#readingProducts(x);
     const maker = this.#makers.get(x);
     const norm = all && maker?.op === 'norm' && maker.groups === 1 ? maker : undefined;

@@ -39,6 +39,11 @@ export function fewRows(domain: number, launch: Launch): Launch {
 const natural = (layout: WeightLayout): Argument => int(planeOrder(layout) === 'natural' ? 1 : 0);
 const sharedBytes = ({ inp }: WeightLayout): number => (inp / 32) * 120;
 
+/** Arguments of up to three weights. */
+export function three(list: readonly Argument[]): readonly Argument[] {
+  return [0, 1, 2].map((i) => list[i] ?? null);
+}
+
 /** How x comes into the basis of a weight: features, run and factor of native/kernels/fused-floats.cuh. */
 function turning({ features, run = 1 }: WeightLayout): readonly Argument[] {
   return [int(features), int(run), float(1 / Math.sqrt(run))];
@@ -61,7 +66,6 @@ export function normedLaunch(
   const rows = weights.reduce((sum, { layout: { out } }) => sum + out, 0);
   const each = perBlock(rows, floats ? 32 : FEWEST);
   const count = weights.reduce((sum, { layout: { out } }) => sum + Math.ceil(out / each), 0);
-  const three = <T>(list: readonly T[]): readonly (T | null)[] => [0, 1, 2].map((i) => list[i] ?? null);
   const list = [int(each), ...three(weights.map(({ at }) => at)), ...three(weights.map(({ out }) => out))];
   return fewRows(domain, {
     ...(floats ? floatsOf(`${floats}_normed`, count, domain, layout) : planesOf('gemv_normed', count, domain, layout)),
@@ -107,7 +111,7 @@ export interface Added {
   readonly out: Argument;
 }
 
-const addedArguments = ({ other, factor, productIsB, out }: Added): readonly Argument[] => [
+export const addedArguments = ({ other, factor, productIsB, out }: Added): readonly Argument[] => [
   other,
   float(factor),
   int(productIsB ? 1 : 0),

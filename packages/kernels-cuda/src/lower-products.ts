@@ -3,8 +3,9 @@
 import type { Activation, OpOf } from '@lowbit/core';
 import type { Argument, Launch } from './binding.ts';
 import { type Fused, floatKernels, type StepAttention } from './fuse.ts';
+import { type Int8Inputs, int8AddedLaunch, int8FewLaunch, int8GatedLaunch, int8NormedLaunch } from './fused-int8.ts';
 import { addedFloatsLaunch, addedLaunch, gatedLaunch, NO_NORM, normedLaunch, type PlacedWeight, type Planes } from './fused-launches.ts';
-import { type Preparation, planeOrder, preparation, productLaunches, type RowCount, type Scratch } from './launches.ts';
+import { DOMAIN, type Preparation, planeOrder, preparation, productLaunches, type RowCount, type Scratch } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
 import { type LoweringContext, manyRows, remembered, tensor } from './lower-context.ts';
 
@@ -26,6 +27,7 @@ export class ProductLowering {
   /** What was made of a tensor for products: several read the same. */
   readonly #rotated = new Map<string, Argument>();
   readonly #planes = new Map<string, Planes>();
+  readonly #int8 = new Map<string, Int8Inputs>();
 
   constructor(context: LoweringContext) {
     this.#context = context;
@@ -37,6 +39,10 @@ export class ProductLowering {
       case 'normed': {
         const { x, norm, linears } = fused;
         const weights = linears.map((linear) => ({ ...this.#placed(linear), out: tensor(linear.out) }));
+        if (weights[0]!.layout.kind === 'int8') {
+          this.#context.launches.push(int8NormedLaunch(this.#context.domain(x), this.#int8Inputs(x, norm, weights[0]!.layout), weights));
+          break;
+        }
         this.#context.launches.push(
           normedLaunch(this.#context.domain(x), tensor(x), norm ? this.#context.normArguments(norm) : NO_NORM, weights),
         );
@@ -45,6 +51,11 @@ export class ProductLowering {
       case 'gated': {
         const { x, norm, gate, up, op } = fused;
         const weights = { gate: this.#placed(gate), up: this.#placed(up), activation: ACTIVATIONS.indexOf(op.kind) };
+        if (weights.gate.layout.kind === 'int8') {
+          const inputs = this.#int8Inputs(x, norm, weights.gate.layout);
+          this.#context.launches.push(int8GatedLaunch(this.#context.domain(x), inputs, { ...weights, out: tensor(op.out) }));
+          break;
+        }
         const to = planes.has(op.out) ? this.planesFor(op.out) : { out: tensor(op.out) };
         this.#context.launches.push(
           gatedLaunch(this.#context.domain(x), tensor(x), norm ? this.#context.normArguments(norm) : NO_NORM, weights, to),
@@ -57,6 +68,11 @@ export class ProductLowering {
         const domain = this.#context.domain(op.out);
         const productIsB = op.b === linear.out;
         const added = { other: tensor(productIsB ? op.a : op.b), factor: op.factor, productIsB, out: tensor(op.out) };
+        if (layout.kind === 'int8') {
+          const inputs = this.#int8Inputs(linear.x, undefined, layout);
+          this.#context.launches.push(int8AddedLaunch(domain, inputs, { layout, at }, added));
+          break;
+        }
         if (floatKernels(layout)) {
           this.#context.launches.push(addedFloatsLaunch(domain, { layout, at }, tensor(linear.x), added));
           break;
@@ -66,6 +82,23 @@ export class ProductLowering {
         break;
       }
     }
+  }
+
+  /** Rows of x in 8 bits, normalised or not: made once for all products that run together. */
+  #int8Inputs(x: number, norm: OpOf<'norm'> | undefined, layout: WeightLayout): Int8Inputs {
+    return remembered(this.#int8, `${norm ? norm.out : x} ${layout.threshold}`, () => {
+      const domain = this.#context.domain(x);
+      const normed = norm ? this.#context.temporary(domain, layout.inp) : null;
+      const inputs = {
+        codes: this.#context.temporary(domain, layout.rowWords),
+        scale: this.#context.temporary(domain, 1),
+        x: normed ?? tensor(x),
+        columns: this.#context.temporary(DOMAIN.once, 1 + layout.inp),
+      };
+      const list = norm ? this.#context.normArguments(norm) : NO_NORM;
+      this.#context.launches.push(int8FewLaunch(domain, tensor(x), list, layout, normed, inputs));
+      return inputs;
+    });
   }
 
   /** Of tensor `id`: what is made of it once serves all products that read it in the same way. */

@@ -107,19 +107,40 @@ describe('fast products', () => {
     },
   );
 
-  it('give NaN for a row with NaN or infinity, and for that row alone', async (context) => {
+  it.for<readonly [string, Format, readonly number[]]>([
+    ['affine', affine, [2, 5]],
+    ['nf4', nf4, [2, 5]],
+    ['pairs of 4 bits, rotated', higgs(8, 2, 'f16'), [5]],
+    ['groups along columns', { ...affine, axis: 0, group: 16 }, [5]],
+    ['dense f32', { kind: 'dense', dtype: 'f32' }, [5]],
+    ['dense bf16', { kind: 'dense', dtype: 'bf16' }, [5]],
+  ])('%s: give NaN for a row with NaN or infinity, and for that row alone', async ([, format, counts], context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
     await using backend = await cuda({ driver: FAKE_DRIVER }).open();
-    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
-      for (const rows of [2, 5]) {
+    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+      for (const rows of counts) {
         const x = toFloat32(seededTensor(1, [rows, 128], 1)).slice();
-        const plain = await product(backend, affine, [9, 128], x);
+        const plain = await product(backend, format, [9, 128], x);
         x[3] = bad;
-        const got = await product(backend, affine, [9, 128], x);
+        const got = await product(backend, format, [9, 128], x);
         expect(got.subarray(0, 9).every(Number.isNaN)).toBe(true);
         expect(got.subarray(9)).toEqual(plain.subarray(9));
       }
     }
+  });
+
+  it.for<readonly [string, Format]>([
+    ['pairs of 4 bits, rotated', higgs(8, 2, 'f16')],
+    ['dense f32', { kind: 'dense', dtype: 'f32' }],
+  ])('%s: give what the reference does for one or two rows with infinity', async ([, format], context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+    pretend();
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    await using reference = await referenceBackend().open();
+    const x = toFloat32(seededTensor(1, [2, 128], 1)).slice();
+    x[3] = Number.POSITIVE_INFINITY;
+    const [got, expected] = [await product(backend, format, [9, 128], x), await product(reference, format, [9, 128], x)];
+    expect([...got.subarray(0, 9)]).toEqual([...expected.subarray(0, 9)]);
   });
 });

@@ -49,7 +49,7 @@ export const BNB_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
     const { data, dtype, groups: rows, size } = tileOf(weights);
     const [magnitudes, codes, errors] = await onDevice(home, [data], [4 * rows, rows * size, 24 * rows], (at) => {
       const list = [at(0), int(dtype), int(rows), int(size), int(few ? 1 : 0), int(narrow ? 1 : 0), at(1), at(2), at(3)];
-      return [threads('bnb_int8', rows, list, 32)];
+      return [{ kernel: 'bnb_int8', grid: [rows, 1, 1], block: 32, arguments: list }]; // a warp a row
     });
     return [tensorOf('f32', [rows], magnitudes!), tensorOf('u8', [rows, size], codes!), tensorOf('f64', [3, rows], errors!)];
   },

@@ -8,6 +8,7 @@
 #include "experts.cuh"
 #include "fused-floats.cuh"
 #include "fit.cuh"
+#include "fused-int8.cuh"
 #include "fused.cuh"
 #include "gemv.cuh"
 #include "hadamard.cuh"

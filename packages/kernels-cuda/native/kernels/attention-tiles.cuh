@@ -142,7 +142,7 @@ __device__ __forceinline__ void attend_rows(const Sight& sight, const Attention&
       for (int r = 0; r < 2; ++r) {
         larger[r] = quad_max(larger[r]);
         // Nothing seen yet: nothing to scale down.
-        const float shrink = larger[r] == least ? 1 : expf(largest[r] - larger[r]);
+        const float shrink = shrunk(largest[r], larger[r]);
         largest[r] = larger[r];
         total[r] *= shrink;
         LOWBIT_UNROLL
@@ -153,7 +153,7 @@ __device__ __forceinline__ void attend_rows(const Sight& sight, const Attention&
         LOWBIT_UNROLL
         for (int i = 0; i < 4; ++i) {
           const int r = i / 2, other = key + 8 * n + 2 * quarter + i % 2;
-          scores[n][i] = other >= seen[r].first && other < seen[r].end ? expf(scores[n][i] - larger[r]) : 0;
+          scores[n][i] = other >= seen[r].first && other < seen[r].end ? share_of(scores[n][i], larger[r]) : 0;
           total[r] += scores[n][i];
         }
       }

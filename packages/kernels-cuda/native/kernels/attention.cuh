@@ -84,6 +84,11 @@ struct Softmax {
   float largest, total;
 };
 
+/// What a score adds to a sum, and what becomes of the sums before, where the largest score so far is `largest`. Scores that are all minus infinity add
+/// nothing: the next may be larger.
+__device__ __forceinline__ float share_of(float score, float largest) { return largest == bits_to_float(0xff800000u) ? 0 : expf(score - largest); }
+__device__ __forceinline__ float shrunk(float before, float largest) { return before == largest ? 1 : expf(before - largest); }
+
 /**
  * Of keys [begin, end): 64 at a time, a warp a key for the scores, a thread a channel for the sums; what was summed before is scaled down when a larger score
  * comes (arXiv:1805.02867). Over a block of 128 threads; each reads the sums of its own channels alone.
@@ -114,9 +119,9 @@ __device__ __forceinline__ Softmax attend_part(const Sight& s, const Attention& 
     float larger = largest;
     for (int j = 0; j < here; ++j) larger = larger != larger || larger >= scores[j] ? larger : scores[j];
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) < here) scores[threadIdx.x] = expf(scores[threadIdx.x] - larger);
+    if (static_cast<int>(threadIdx.x) < here) scores[threadIdx.x] = share_of(scores[threadIdx.x], larger);
     __syncthreads();
-    const float shrink = expf(largest - larger);
+    const float shrink = shrunk(largest, larger);
     largest = larger;
     total *= shrink;
     for (int j = 0; j < here; ++j) total += scores[j];
@@ -137,8 +142,8 @@ __device__ __forceinline__ Softmax attend_part(const Sight& s, const Attention& 
 /// What a part adds to the parts before it: factors of the sums of both.
 __device__ __forceinline__ Softmax joined(Softmax before, Softmax part, float* old_factor, float* new_factor) {
   const float larger = before.largest != before.largest || before.largest >= part.largest ? before.largest : part.largest;
-  *old_factor = expf(before.largest - larger);
-  *new_factor = expf(part.largest - larger);
+  *old_factor = shrunk(before.largest, larger);
+  *new_factor = shrunk(part.largest, larger);
   return {larger, before.total * *old_factor + part.total * *new_factor};
 }
 

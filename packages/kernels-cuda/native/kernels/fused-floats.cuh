@@ -204,7 +204,7 @@ extern "C" __global__ void __launch_bounds__(256)
   floats_normed<true>(x, {kind, eps, norm_weight, weight_width, offset, norm_bias, bias_width}, {features, run, turn_factor}, per_block, first_weight,
                       second_weight, third_weight, first_out, second_out, third_out);
 }
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     wide_normed(const float* x, int kind, float eps, const float* norm_weight, int weight_width, float offset, const float* norm_bias, int bias_width,
                 int features, int run, float turn_factor, int per_block, const Weight* first_weight, const Weight* second_weight, const Weight* third_weight,
                 float* first_out, float* second_out, float* third_out) {
@@ -219,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(256)
   floats_gated<true>(x, {kind, eps, norm_weight, weight_width, offset, norm_bias, bias_width}, {features, run, turn_factor}, per_block, gate_weight, up_weight,
                      activation, out);
 }
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     wide_gated(const float* x, int kind, float eps, const float* norm_weight, int weight_width, float offset, const float* norm_bias, int bias_width,
                int features, int run, float turn_factor, int per_block, const Weight* gate_weight, const Weight* up_weight, int activation, float* out) {
   floats_gated<false>(x, {kind, eps, norm_weight, weight_width, offset, norm_bias, bias_width}, {features, run, turn_factor}, per_block, gate_weight, up_weight,

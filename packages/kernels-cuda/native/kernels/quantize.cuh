@@ -292,35 +292,73 @@ __device__ __forceinline__ double int8_error(float w, int code, double step) {
   return fabs(static_cast<double>(w) - static_cast<double>(static_cast<float>(code * step)));
 }
 
-/// Weights [begin, end) by the rule of the format.
-__device__ __forceinline__ void int8_by_rule(Address from, long long at, int begin, int end, int dtype, const RowScale& scale, int8_t* codes, RowError* lost) {
-  for (int i = begin; i < end; ++i) {
-    const float w = stored_float(from, at + i, dtype);
-    const int code = int8_code(w, scale.factor);
-    codes[at + i] = static_cast<int8_t>(code);
-    const double error = int8_error(w, code, scale.step);
-    lost->squares += error * error;
-    lost->squared_weights += static_cast<double>(w) * static_cast<double>(w);
-    if (error > lost->most) lost->most = error;
-  }
+constexpr int kInt8Span = 4096, kInt8One = 1 << 15;
+constexpr int kInt8Terms = kInt8Span / 4;
+
+/// Shared memory of the warp that has a row: what is summed in its order, and a number of each lane.
+struct RowScratch {
+  double* terms;  // kInt8Terms
+  double* lanes;  // 32
+};
+
+/// The largest over a warp, the same in each lane.
+__device__ __forceinline__ double row_most(double value, const RowScratch& scratch) {
+  scratch.lanes[threadIdx.x] = value;
+  __syncthreads();
+  for (int i = 0; i < 32; ++i) value = fmax(value, scratch.lanes[i]);
+  __syncthreads();
+  return value;
+}
+/// The sum over a warp of integers, exact in any order.
+__device__ __forceinline__ double row_sum(double value, const RowScratch& scratch) {
+  scratch.lanes[threadIdx.x] = value;
+  __syncthreads();
+  double sum = 0;
+  for (int i = 0; i < 32; ++i) sum += scratch.lanes[i];
+  __syncthreads();
+  return sum;
 }
 
-constexpr int kInt8Span = 4096, kInt8One = 1 << 15;
+/// Weights [begin, end) by the rule of the format; sums are in the order of the weights.
+__device__ __forceinline__ void int8_by_rule(Address from, long long at, int begin, int end, int dtype, const RowScale& scale, int8_t* codes,
+                                             const RowScratch& scratch, RowError* lost) {
+  constexpr int kAtOnce = kInt8Terms / 2;
+  double most = lost->most;
+  for (int base = begin; base < end; base += kAtOnce) {
+    const int count = min(kAtOnce, end - base);
+    for (int j = threadIdx.x; j < count; j += 32) {
+      const float w = stored_float(from, at + base + j, dtype);
+      const int code = int8_code(w, scale.factor);
+      codes[at + base + j] = static_cast<int8_t>(code);
+      const double error = int8_error(w, code, scale.step);
+      if (error > most) most = error;
+      scratch.terms[j] = error * error;
+      scratch.terms[kAtOnce + j] = static_cast<double>(w) * static_cast<double>(w);
+    }
+    __syncthreads();
+    for (int j = 0; j < count; ++j) {
+      lost->squares += scratch.terms[j];
+      lost->squared_weights += scratch.terms[kAtOnce + j];
+    }
+    __syncthreads();
+  }
+  lost->most = row_most(most, scratch);
+}
 
 /**
  * Up to 4,096 weights, a multiple of 4, in fixed point as packages/bnb/src/int8-row.ts; those near the middle of two codes by the rule. How many those were.
  * Sums of squared errors are of integers, exact in any order; those of squared weights have an order.
  */
-__device__ __forceinline__ int int8_span(Address from, long long at, int begin, int end, int dtype, const RowScale& row, double margin, int8_t* codes,
-                                         RowError* lost) {
+__device__ __forceinline__ double int8_span(Address from, long long at, int begin, int end, int dtype, const RowScale& row, double margin, int8_t* codes,
+                                            const RowScratch& scratch, RowError* lost) {
   const double scale = kInt8One / row.step, bound = (0.5 - margin) * kInt8One, bias = 256 * kInt8One + kInt8One / 2 + 0.5;
-  const int limit = static_cast<int>(floor(bound * bound));
-  int listed = 0;
-  double squares = 0, squared_weights = 0, most = lost->most;
-  for (int i = begin; i < end; i += 4) {
+  const int limit = static_cast<int>(floor(bound * bound)), fours = (end - begin) / 4;
+  double listed = 0, squares = 0, squared_weights = 0, most = lost->most;
+  for (int four = threadIdx.x; four < fours; four += 32) {
     double x[4];
     for (int j = 0; j < 4; ++j) {
-      const float w = stored_float(from, at + i + j, dtype);
+      const long long i = at + begin + 4 * four + j;
+      const float w = stored_float(from, i, dtype);
       x[j] = static_cast<double>(w) * scale;
       const int fixed = static_cast<int>(x[j] + bias), off = (fixed & (kInt8One - 1)) - kInt8One / 2;
       int code = fixed >> 15, square = off * off;
@@ -334,31 +372,36 @@ __device__ __forceinline__ int int8_span(Address from, long long at, int begin, 
       } else {
         squares += square;
       }
-      codes[at + i + j] = static_cast<int8_t>(code);
+      codes[i] = static_cast<int8_t>(code);
     }
-    squared_weights += x[0] * x[0] + x[1] * x[1] + (x[2] * x[2] + x[3] * x[3]);
+    scratch.terms[four] = x[0] * x[0] + x[1] * x[1] + (x[2] * x[2] + x[3] * x[3]);
   }
+  __syncthreads();
+  for (int four = 0; four < fours; ++four) squared_weights += scratch.terms[four];
   const double unit = row.step / kInt8One;
-  lost->squares += squares * unit * unit;
+  lost->squares += row_sum(squares, scratch) * unit * unit;
   lost->squared_weights += squared_weights * unit * unit;
-  lost->most = most;
-  return listed;
+  lost->most = row_most(most, scratch);
+  return row_sum(listed, scratch);
 }
 
 /**
  * Rows of LLM.int8: largest magnitudes (NaN where there is one), codes, and errors [3, rows]; codes and errors are 0 in a row whose magnitude float16 does not
- * have. `few`: the weight has so few elements that all go by the rule; `narrow`: numbers of 16 bits. Grid: ceil(rows / 32); block: 32.
+ * have. `few`: the weight has so few elements that all go by the rule; `narrow`: numbers of 16 bits. Grid: rows; block: 32.
  */
 extern "C" __global__ void bnb_int8(const unsigned char* weights, int dtype, int rows, int inp, int few, int narrow, float* magnitudes, int8_t* codes,
                                     double* errors) {
-  const int r = blockIdx.x * blockDim.x + threadIdx.x;
-  if (r >= rows) return;
+  LOWBIT_SHARED(double, terms, kInt8Terms);
+  LOWBIT_SHARED(double, lanes, 32);
+  const RowScratch scratch = {terms, lanes};
+  const int r = blockIdx.x;
   const Address from = reinterpret_cast<Address>(weights);
   const long long at = static_cast<long long>(r) * inp;
   uint32_t bits = 0;
-  for (int i = 0; i < inp; ++i) bits = max(bits, float_to_bits(stored_float(from, at + i, dtype)) & 0x7fffffffu);
+  for (int i = threadIdx.x; i < inp; i += 32) bits = max(bits, float_to_bits(stored_float(from, at + i, dtype)) & 0x7fffffffu);
+  for (int offset = 16; offset > 0; offset /= 2) bits = max(bits, __shfl_xor_sync(kAll, bits, offset));
   const float magnitude = bits_to_float(bits), largest = from_f16(to_f16(magnitude));
-  magnitudes[r] = magnitude != magnitude ? nan_value() : magnitude;
+  if (threadIdx.x == 0) magnitudes[r] = magnitude != magnitude ? nan_value() : magnitude;
   RowError lost = {0, 0, 0};
   if (largest <= 65504.0f) {
     const RowScale scale = {largest == 0 ? 0 : 1.0f / largest * 127.0f, static_cast<double>(largest) * static_cast<double>(1.0f / 127.0f)};
@@ -367,19 +410,21 @@ extern "C" __global__ void bnb_int8(const unsigned char* weights, int dtype, int
     const double unit = narrow != 0 ? 5.9604644775390625e-8 : static_cast<double>(bits_to_float(static_cast<uint32_t>(exponent - 10 + 127) << 23));
     const double margin = fmax(127 * unit / 2 / static_cast<double>(largest) + 0.000244140625, 0.00390625);
     if (few != 0 || !(margin < 0.5)) {
-      int8_by_rule(from, at, 0, inp, dtype, scale, codes, &lost);
+      int8_by_rule(from, at, 0, inp, dtype, scale, codes, scratch, &lost);
     } else {
       const int whole = inp - inp % 4;
-      int listed = 0;
-      for (int i = 0; i < whole; i += kInt8Span) listed += int8_span(from, at, i, min(i + kInt8Span, whole), dtype, scale, margin, codes, &lost);
+      double listed = 0;
+      for (int i = 0; i < whole; i += kInt8Span) listed += int8_span(from, at, i, min(i + kInt8Span, whole), dtype, scale, margin, codes, scratch, &lost);
       if (listed == 0) {
-        for (int i = 0; i < whole; ++i) lost.most = fmax(lost.most, int8_error(stored_float(from, at + i, dtype), codes[at + i], scale.step));
+        for (int i = threadIdx.x; i < whole; i += 32) lost.most = fmax(lost.most, int8_error(stored_float(from, at + i, dtype), codes[at + i], scale.step));
+        lost.most = row_most(lost.most, scratch);
       }
-      int8_by_rule(from, at, whole, inp, dtype, scale, codes, &lost);
+      int8_by_rule(from, at, whole, inp, dtype, scale, codes, scratch, &lost);
     }
   } else {
-    for (int i = 0; i < inp; ++i) codes[at + i] = 0;
+    for (int i = threadIdx.x; i < inp; i += 32) codes[at + i] = 0;
   }
+  if (threadIdx.x > 0) return;
   errors[r] = lost.squares;
   errors[rows + r] = lost.squared_weights;
   errors[2 * static_cast<long long>(rows) + r] = lost.most;
