@@ -13,6 +13,7 @@ import {
   type Preparation,
   planeOrder,
   planesLaunch,
+  planeWidths,
   preparation,
   productLaunches,
   type RowCount,
@@ -39,6 +40,7 @@ export class ProductLowering {
   /** What was made of a tensor for products: several read the same. */
   readonly #rotated = new Map<string, Argument>();
   readonly #planes = new Map<string, Planes>();
+  readonly #pairs = new Map<string, Planes>();
 
   constructor(context: LoweringContext) {
     this.#context = context;
@@ -85,6 +87,7 @@ export class ProductLowering {
         remembered(this.#planes, `${JSON.stringify(x)} ${planeOrder(layout)}`, () =>
           this.#planesOf(id, planeOrder(layout), () => made.planes(x, layout)),
         ),
+      pairs: (x, layout) => remembered(this.#pairs, JSON.stringify(x), () => made.pairs(x, layout)),
     };
   }
 
@@ -119,10 +122,11 @@ export class ProductLowering {
     const reader = this.#context.program.ops.find((op) => op.op === 'linear' && op.x === id) as OpOf<'linear'>;
     const order = planeOrder(this.#context.linears[reader.weight]!.layout);
     const { width } = this.#context.program.tensors[id]!;
-    const made = remembered(this.#planes, `${JSON.stringify(tensor(id))} ${order}`, () => ({
-      planes: this.#context.temporary(this.#context.domain(id), (width / 32) * 24),
-      numbers: this.#context.temporary(this.#context.domain(id), (width / 32) * 2),
-    }));
+    const made = remembered(this.#planes, `${JSON.stringify(tensor(id))} ${order}`, () => {
+      const { planes, numbers } = planeWidths(width);
+      const domain = this.#context.domain(id);
+      return { planes: this.#context.temporary(domain, planes), numbers: this.#context.temporary(domain, numbers) };
+    });
     return { ...made, order };
   }
 
