@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { cuda } from '@lowbit/kernels-cuda';
 import { backendCases, runCases, sampleWeight, seededTensor } from '@lowbit/testing';
 import { checks, llamaShape, moreTimes } from './gpu-checks.mjs';
+import { prompts, promptTable } from './gpu-prompts.mjs';
 
 const out = process.argv[2] ?? '.';
 const small = process.env.LOWBIT_GPU_SHAPES === 'small';
@@ -184,6 +185,8 @@ async function main() {
     decoders[name] = await decoding(backend, format);
   }
   const { attends, loads } = await moreTimes(backend, { small, formats: FORMATS });
+  console.log('prompts ...');
+  const long = await prompts(backend, { small, formats: FORMATS });
   await backend[Symbol.asyncDispose]();
 
   const result = {
@@ -198,6 +201,7 @@ async function main() {
     decoders,
     attends,
     loads,
+    prompts: long,
   };
   mkdirSync(out, { recursive: true });
   writeFileSync(join(out, 'gpu-check.json'), `${JSON.stringify(result, null, 2)}\n`);
@@ -223,6 +227,8 @@ async function main() {
     ...Object.entries(decoders).map(([name, { bytes, millisecondsPerToken: ms }]) => {
       return `| ${name} | ${(bytes / 1e6).toFixed(1)} | ${ms.toFixed(3)} | ${(bytes / (ms / 1e3) / bytesPerSecond).toFixed(2)} |`;
     }),
+    '',
+    ...promptTable(long),
     '',
     'One query with the heads of Llama 3.2 1B over a cache, microseconds of a step, launches and the way back counted in:',
     '',

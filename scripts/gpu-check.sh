@@ -6,7 +6,9 @@
 #
 # Where compute-sanitizer is installed, the conformance kit runs once more under each of its tools: OUT/sanitizer-TOOL.txt, and a line of each in gpu-check.md.
 #
-# Variables: LOWBIT_CUDA_DRIVER names another driver library, LOWBIT_SANITIZER another compute-sanitizer (off: none), LOWBIT_GPU_SHAPES=small tiny shapes (both are for trying this script without a GPU).
+# Where there is a Python with torch, products of 128 to 2,048 rows stand beside its own in bf16 (cuBLAS), and beside the rate of its largest.
+#
+# Variables: LOWBIT_PYTHON names a Python (off: none), LOWBIT_CUDA_DRIVER names another driver library, LOWBIT_SANITIZER another compute-sanitizer (off: none), LOWBIT_GPU_SHAPES=small tiny shapes (both are for trying this script without a GPU).
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 most_kilobytes=64000
@@ -26,7 +28,7 @@ if [ "${1:-}" = pack ]; then
   done
   mkdir -p "$out/node_modules/@lowbit/kernels-cuda/build/Release"
   cp "$addon" "$out/node_modules/@lowbit/kernels-cuda/build/Release/"
-  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-checks.mjs" "$out/"
+  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-checks.mjs" "$here/gpu-prompts.mjs" "$here/gpu-peak.py" "$out/"
   # Node is most of it: without its symbols, where there is something to take them out, and by gzip, which every system has that has a shell.
   cp "$(node -p process.execPath)" "$out/node"
   if command -v strip > /dev/null; then strip "$out/node"; fi

@@ -31,7 +31,14 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   // What compute-sanitizer would find cannot be known here, but how it is called and what becomes of its answers: this one has something against races.
   const sanitizer = join(dir, 'sanitizer');
   writeFileSync(sanitizer, '#!/bin/sh\necho "$LOWBIT_GPU_ONLY $@"\n[ "$2" != racecheck ] || exit 3\n', { mode: 0o755 });
-  const env = { PATH: '/usr/bin:/bin', LOWBIT_CUDA_DRIVER: FAKE_DRIVER, LOWBIT_GPU_SHAPES: 'small', LOWBIT_SANITIZER: sanitizer };
+  // Nor is there a torch: what stands in for it does 1 ms, or a tenth of the peak at 66 rows.
+  const python = join(dir, 'python');
+  const answer = JSON.stringify({ peak: (2 * 66 * 64 * 128) / 1e-4, milliseconds: { '66 x 64 x 128': 1 } });
+  writeFileSync(python, `#!/bin/sh\necho '${answer}'\n`, { mode: 0o755 });
+  const env = {
+    ...{ PATH: '/usr/bin:/bin', LOWBIT_CUDA_DRIVER: FAKE_DRIVER, LOWBIT_GPU_SHAPES: 'small' },
+    ...{ LOWBIT_SANITIZER: sanitizer, LOWBIT_PYTHON: python },
+  };
   const run = spawnSync('bash', [join(carried, 'gpu-check.sh'), join(dir, 'out')], { encoding: 'utf8', env, cwd: dir });
   expect(run.stderr).toBe('');
   expect(run.status).toBe(1);
@@ -47,6 +54,11 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   expect(Object.keys(found.decoders)).toEqual(['hqq4', 'hqq3', 'hqq8', 'higgs4', 'nf4', 'int8', 'bf16']);
   const text = readFileSync(join(dir, 'out', 'gpu-check.md'), 'utf8');
   expect(text).toMatch(/\| hqq4 \| 64 x 128 \| [\d.]+ \([\d.]+\) \| [\d.]+ \([\d.]+\) \|/);
+  expect(found.prompts.times).toHaveLength(7);
+  for (const { format, milliseconds } of found.prompts.times as { format: string; milliseconds: number }[]) {
+    const ratios = `(${(1 / milliseconds).toFixed(2)}, ${(0.1 / milliseconds).toFixed(2)})`;
+    expect(text).toMatch(new RegExp(`\\| ${format} \\| 64 x 128 \\| [\\d.]+ ${ratios.replace(/[().]/g, '\\$&')} \\|`));
+  }
   const verdicts = [...text.matchAll(/^compute-sanitizer (.*)$/gm)].map(([, verdict]) => verdict);
   expect(verdicts).toEqual([
     'memcheck: found nothing.',

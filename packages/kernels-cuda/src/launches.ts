@@ -1,25 +1,11 @@
 // Kernels as launches, for a single product and for a program's steps alike. Shapes of grids are what the comments of native/kernels ask for.
 
-import type { Argument, BufferHandle, Extent, Launch } from './binding.ts';
+import { blocks, DOMAIN, float, int, type RowCount, rowArgument, type Scratch } from './arguments.ts';
+import type { Argument, BufferHandle, Launch } from './binding.ts';
+import { gemmInt8Launch, gemmLaunches, hasGemm, MANY_ROWS, pairsLaunch, pairWidths } from './gemm.ts';
 import type { WeightLayout } from './layout.ts';
 
-/** In the order of `Rows` in native/kernels/step.cuh. */
-export const DOMAIN = { tokens: 0, outputs: 1, routed: 2, encoder: 3, once: 4 } as const;
-
-/** How many rows: a number, or those of a domain at each step. */
-export type RowCount = number | { readonly domain: number };
-
-export const int = (value: number): Argument => ({ int: value });
-export const float = (value: number): Argument => ({ float: value });
-
-/** ceil(rows * times / per). */
-export function blocks(rows: RowCount, { times = 1, per = 1 }: { readonly times?: number; readonly per?: number } = {}): Extent {
-  return typeof rows === 'number' ? Math.ceil((rows * times) / per) : { rows: rows.domain, times, per };
-}
-
-export function rowArgument(rows: RowCount): Argument {
-  return typeof rows === 'number' ? int(rows) : { rows: rows.domain };
-}
+export { blocks, DOMAIN, float, int, type RowCount, rowArgument, type Scratch };
 
 /** A kernel with a thread for each element of [rows, width]. */
 export function elementwise(kernel: string, rows: RowCount, width: number, list: readonly Argument[]): Launch {
@@ -43,17 +29,19 @@ export function hadamardLaunch(
   };
 }
 
-/** Where kernels put what they need between them. `perRow` numbers of 4 bytes a row, or so many in all. */
-export interface Scratch {
-  perRow(width: number): Argument;
-  once(width: number): Argument;
-}
-
 /** What a product reads beside the weight, as launches that make it; shared where several products read the same x. */
 export interface Preparation {
   /** x rotated into the basis of the weight. */
   rotated(layout: WeightLayout): Argument;
+  /** Of quick weights, for any rows. */
   planes(x: Argument, layout: WeightLayout): { readonly planes: Argument; readonly numbers: Argument };
+  /** Of others, for many rows alone. */
+  pairs(x: Argument, layout: WeightLayout): { readonly planes: Argument; readonly numbers: Argument };
+}
+
+/** Numbers of 4 bytes that planes take for a row: those of few rows and those of many are in one place. */
+export function planeWidths(inp: number): { readonly planes: number; readonly numbers: number } {
+  return { planes: Math.max((inp / 32) * 24, pairWidths(inp).planes), numbers: (inp / 32) * 2 };
 }
 
 /** Rows up to which a weight is multiplied without tensor cores. */
@@ -92,22 +80,39 @@ export function preparation(rows: RowCount, x: Argument, scratch: Scratch, launc
     },
     planes(from, layout) {
       const { inp } = layout;
-      const planes = scratch.perRow((inp / 32) * 24);
-      const numbers = scratch.perRow((inp / 32) * 2);
+      const widths = planeWidths(inp);
+      const planes = scratch.perRow(widths.planes);
+      const numbers = scratch.perRow(widths.numbers);
       const make = (natural: boolean): Launch => planesLaunch(rows, from, layout, { planes, numbers }, { natural });
-      if (planeOrder(layout) === 'natural') launches.push(make(true));
-      else launches.push(...byRows(rows, { few: make(false), many: make(true) }));
+      const many = [pairsLaunch(rows, from, inp, { planes, numbers })];
+      launches.push(...byRows(rows, { few: make(planeOrder(layout) === 'natural'), some: make(true), many }));
       return { planes, numbers };
+    },
+    pairs(from, { inp }) {
+      const widths = pairWidths(inp);
+      const made = { planes: scratch.perRow(widths.planes), numbers: scratch.perRow(widths.numbers) };
+      const many = [pairsLaunch(rows, from, inp, made)];
+      launches.push(...byRows(rows, { many }));
+      return made;
     },
   };
 }
 
-/** The launch for few rows or that for more: chosen now, or at each step. */
-function byRows(rows: RowCount, { few, many }: { readonly few: Launch; readonly many: Launch }): readonly Launch[] {
-  if (typeof rows === 'number') return [rows <= FEW_ROWS ? few : many];
+/** What runs for few rows, for more, and for many (none: as for more): chosen now, or at each step. */
+function byRows(
+  rows: RowCount,
+  { few, some, many }: { readonly few?: Launch; readonly some?: Launch; readonly many?: readonly Launch[] },
+): readonly Launch[] {
+  if (typeof rows === 'number') {
+    if (many && rows >= MANY_ROWS) return many;
+    const one = rows <= FEW_ROWS ? few : some;
+    return one ? [one] : [];
+  }
+  const from = (least: number, most?: number) => ({ rows: rows.domain, least, ...(most === undefined ? {} : { most }) });
   return [
-    { ...few, where: { rows: rows.domain, least: 1, most: FEW_ROWS } },
-    { ...many, where: { rows: rows.domain, least: FEW_ROWS + 1 } },
+    ...(few ? [{ ...few, where: from(1, FEW_ROWS) }] : []),
+    ...(some ? [{ ...some, where: from(FEW_ROWS + 1, many && MANY_ROWS - 1) }] : []),
+    ...(many ?? []).map((launch) => ({ ...launch, where: launch.where ?? from(MANY_ROWS) })),
   ];
 }
 
@@ -124,14 +129,17 @@ export function productLaunches(
     const list = [weight, made.codes, made.scale, x, made.columns, out];
     const few: Launch = { kernel: 'int8_product', grid: [Math.ceil(layout.out / 4), blocks(rows), 1], block: 128, arguments: list };
     const grid = [Math.ceil(layout.out / 16), blocks(rows, { per: 32 }), 1] as const;
-    const many: Launch = { kernel: 'mma_int8', grid, block: 128, arguments: [...list, rowArgument(rows)] };
-    return [...made.launches, ...byRows(rows, { few, many })];
+    const some: Launch = { kernel: 'mma_int8', grid, block: 128, arguments: [...list, rowArgument(rows)] };
+    return [...made.launches, ...byRows(rows, { few, some, many: [gemmInt8Launch(layout, rows, some.arguments)] })];
   }
   const from = prepare.rotated(layout);
   const { quick } = layout;
-  if (!quick) return floatLaunches(layout, weight, { rows, x: from, out });
+  if (!quick) {
+    const many = hasGemm(layout) ? gemmLaunches(layout, weight, { rows, out }, prepare.pairs(from, layout), scratch) : undefined;
+    return floatLaunches(layout, weight, { rows, x: from, out }, many);
+  }
   const { planes, numbers } = prepare.planes(from, layout);
-  const many: Launch = {
+  const some: Launch = {
     kernel: quick === 'table' ? 'mma_table4' : 'mma_affine',
     grid: [Math.ceil(layout.out / 16), blocks(rows, { per: 32 }), 1],
     block: 128,
@@ -143,7 +151,7 @@ export function productLaunches(
     block: 128,
     arguments: [weight, planes, numbers, out],
   };
-  return byRows(rows, { few, many });
+  return byRows(rows, { few, some, many: gemmLaunches(layout, weight, { rows, out }, { planes, numbers }, scratch) });
 }
 
 /** Products in floating point. */
@@ -151,6 +159,7 @@ function floatLaunches(
   layout: WeightLayout,
   weight: Argument,
   { rows, x, out }: { readonly rows: RowCount; readonly x: Argument; readonly out: Argument },
+  many: readonly Launch[] | undefined,
 ): readonly Launch[] {
   const launch = (kernel: string, perBlock: number, atOnce: number): Launch => ({
     kernel,
@@ -160,7 +169,8 @@ function floatLaunches(
   });
   if (!layout.wide) return [launch('product', 4, 8)];
   const codebook = { ...launch('gemv_codebook', 16, 1), arguments: [weight, x, out] };
-  return byRows(rows, { few: layout.codebook ? codebook : launch('wide_product', 4, 2), many: launch('mma_wide', 16, 32) });
+  const few = layout.codebook ? codebook : launch('wide_product', 4, 2);
+  return byRows(rows, { few, some: launch('mma_wide', 16, 32), ...(many ? { many } : {}) });
 }
 
 /** Rows of x in 8 bits. `shared`: the columns of outliers are those of all rows together, else of each row. */

@@ -5,7 +5,7 @@ import type { Argument, Launch } from './binding.ts';
 import { type Fused, floatKernels, type StepAttention } from './fuse.ts';
 import { type Int8Inputs, int8AddedLaunch, int8FewLaunch, int8GatedLaunch, int8NormedLaunch } from './fused-int8.ts';
 import { addedFloatsLaunch, addedLaunch, gatedLaunch, NO_NORM, normedLaunch, type PlacedWeight, type Planes } from './fused-launches.ts';
-import { DOMAIN, type Preparation, planeOrder, preparation, productLaunches, type RowCount, type Scratch } from './launches.ts';
+import { DOMAIN, type Preparation, planeOrder, planeWidths, preparation, productLaunches, type RowCount, type Scratch } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
 import { type LoweringContext, manyRows, remembered, tensor } from './lower-context.ts';
 
@@ -28,6 +28,7 @@ export class ProductLowering {
   readonly #rotated = new Map<string, Argument>();
   readonly #planes = new Map<string, Planes>();
   readonly #int8 = new Map<string, Int8Inputs>();
+  readonly #pairs = new Map<string, Planes>();
 
   constructor(context: LoweringContext) {
     this.#context = context;
@@ -124,6 +125,7 @@ export class ProductLowering {
           );
         return remembered(this.#planes, `${JSON.stringify(x)} ${order}`, make);
       },
+      pairs: (x, of) => remembered(this.#pairs, JSON.stringify(x), () => made.pairs(x, of)),
     };
   }
 
@@ -152,10 +154,11 @@ export class ProductLowering {
     const reader = this.#context.program.ops.find((op) => op.op === 'linear' && op.x === id) as OpOf<'linear'>;
     const order = planeOrder(this.#context.linears[reader.weight]!.layout);
     const { width } = this.#context.program.tensors[id]!;
-    const made = remembered(this.#planes, `${JSON.stringify(tensor(id))} ${order}`, () => ({
-      planes: this.#context.temporary(this.#context.domain(id), (width / 32) * 24),
-      numbers: this.#context.temporary(this.#context.domain(id), (width / 32) * 2),
-    }));
+    const made = remembered(this.#planes, `${JSON.stringify(tensor(id))} ${order}`, () => {
+      const { planes, numbers } = planeWidths(width);
+      const domain = this.#context.domain(id);
+      return { planes: this.#context.temporary(domain, planes), numbers: this.#context.temporary(domain, numbers) };
+    });
     return { ...made, order };
   }
 

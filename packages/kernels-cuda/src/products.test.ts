@@ -107,13 +107,88 @@ describe('fast products', () => {
     },
   );
 
+  it.for<readonly [string, Format, readonly [number, number], number?]>([
+    ['8 bits', { ...affine, levels: 256, packing: '8bit_u8' }, [136, 320]],
+    ['6 bits', { ...affine, levels: 64, packing: '8bit_u8' }, [24, 128]],
+    ['5 bits', { ...affine, levels: 32, packing: '8bit_u8' }, [24, 128]],
+    ['4 bits', affine, [200, 192]],
+    ['4 bits around zero', { ...affine, zero: 'none' }, [24, 128]],
+    ['4 bits, the inputs in two parts', affine, [40, 576]],
+    ['3 bits, groups of 128', { ...affine, levels: 8, group: 128, packing: '3bit_32' }, [70, 256]],
+    ['2 bits', { ...affine, levels: 4, packing: '2bit_u8' }, [24, 128]],
+    ['1 bit', { ...affine, levels: 2, packing: '1bit_u8' }, [24, 128]],
+    ['groups of 32', { ...affine, group: 32 }, [24, 96]],
+    ['nf4', nf4, [130, 128], 2e-5],
+    ['groups along columns', { ...affine, axis: 0 }, [64, 72]],
+    ['pairs of 4 bits, rotated', higgs(8, 2, 'f16'), [33, 192]],
+    ['pairs of 3 bits, rotated', higgs(6, 2, 'bf16'), [24, 128]],
+    ['pairs of 2 bits, rotated', higgs(4, 2, 'f32'), [24, 128]],
+    ['single codes of 4 bits, rotated', higgs(4, 1, 'f16'), [24, 128]],
+    ['single codes of 3 bits, rotated', higgs(3, 1, 'f16'), [24, 128]],
+    ['single codes of 2 bits, rotated', higgs(2, 1, 'f16'), [24, 128]],
+    ['single codes of 8 bits', { kind: 'codebook', bits: 8, dim: 1, group: 64, table: 't', scale: 'f32', packing: 'u8' }, [24, 128]],
+    ['dense f32', { kind: 'dense', dtype: 'f32' }, [24, 72]],
+    ['dense f16', { kind: 'dense', dtype: 'f16' }, [24, 96]],
+    ['dense bf16', { kind: 'dense', dtype: 'bf16' }, [135, 160]],
+    ['dense bf16, inputs that fill no run', { kind: 'dense', dtype: 'bf16' }, [24, 88]],
+  ])(
+    'in tiles, %s: near the reference, and the bytes of a row are the same whatever the rows beside it',
+    { timeout: 120_000 },
+    async ([, format, shape, tolerance = 2e-6], context) => {
+      needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+      pretend();
+      await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+      await using reference = await referenceBackend().open();
+      const [out, inp] = shape;
+      const next = seeded(5);
+      const x = toFloat32(seededTensor(5, [131, inp], 1)).map((value) => value * 10 ** Math.floor(3 * next() - 1));
+      const expected = await product(reference, format, shape, x);
+      const got = await product(backend, format, shape, x);
+      let worst = 0;
+      for (let row = 0; row < 131; row++) {
+        const mine = expected.subarray(out * row, out * (row + 1));
+        const largest = Math.max(...mine.map(Math.abs));
+        for (const [i, value] of mine.entries()) worst = Math.max(worst, Math.abs(got[out * row + i]! - value) / largest);
+      }
+      expect(worst).toBeLessThan(tolerance);
+      const part = await product(backend, format, shape, x.subarray(inp * 66));
+      expect(part).toEqual(got.subarray(out * 66));
+    },
+  );
+
+  it('LLM.int8 in tiles: the bytes of rows that run otherwise', { timeout: 60_000 }, async (context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+    pretend();
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    // Inputs that fill words of 16 bytes and that do not, two tiles of rows and one, and more outliers than are taken at once.
+    for (const [shape, outliers] of [
+      [[136, 288], 0],
+      [[40, 132], 3],
+      [[40, 160], 40],
+    ] as const) {
+      const [out, inp] = shape;
+      const x = toFloat32(seededTensor(3, [140, inp], 1)).map((value, i) => value * (i % inp < outliers ? 9 : 1));
+      // The columns of outliers are those of all rows together: each part has one in every column that any has one in.
+      for (const from of [0, 64, 128]) for (let k = 0; k < outliers; k++) x[from * inp + k] = 8;
+      const format: Format = { kind: 'int8', threshold: outliers === 0 ? 0 : 6 };
+      const got = await product(backend, format, shape, x);
+      for (const [from, to] of [
+        [0, 64],
+        [64, 128],
+        [128, 140],
+      ] as const) {
+        expect(await product(backend, format, shape, x.subarray(inp * from, inp * to))).toEqual(got.subarray(out * from, out * to));
+      }
+    }
+  });
+
   it.for<readonly [string, Format, readonly number[]]>([
-    ['affine', affine, [2, 5]],
-    ['nf4', nf4, [2, 5]],
-    ['pairs of 4 bits, rotated', higgs(8, 2, 'f16'), [5]],
-    ['groups along columns', { ...affine, axis: 0, group: 16 }, [5]],
-    ['dense f32', { kind: 'dense', dtype: 'f32' }, [5]],
-    ['dense bf16', { kind: 'dense', dtype: 'bf16' }, [5]],
+    ['affine', affine, [2, 5, 66]],
+    ['nf4', nf4, [2, 5, 66]],
+    ['pairs of 4 bits, rotated', higgs(8, 2, 'f16'), [5, 66]],
+    ['groups along columns', { ...affine, axis: 0, group: 16 }, [5, 66]],
+    ['dense f32', { kind: 'dense', dtype: 'f32' }, [5, 66]],
+    ['dense bf16', { kind: 'dense', dtype: 'bf16' }, [5, 66]],
   ])('%s: give NaN for a row with NaN or infinity, and for that row alone', async ([, format, counts], context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();

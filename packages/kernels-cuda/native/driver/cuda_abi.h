@@ -47,6 +47,8 @@ enum : int {
   CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
 };
 
+enum : int { CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8 };
+
 enum : unsigned { CU_STREAM_NON_BLOCKING = 1, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1, CU_EVENT_DISABLE_TIMING = 2 };
 // A macro in the original, too.
 #ifndef CU_MEMHOSTALLOC_DEVICEMAP
@@ -72,6 +74,7 @@ enum : unsigned { CU_STREAM_NON_BLOCKING = 1, CU_STREAM_CAPTURE_MODE_THREAD_LOCA
   X(cuModuleLoadData, "cuModuleLoadData", (CUmodule* module, const void* image))                                             \
   X(cuModuleUnload, "cuModuleUnload", (CUmodule module))                                                                     \
   X(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction* function, CUmodule module, const char* name))                   \
+  X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction function, int attribute, int value))                               \
   X(cuMemGetInfo, "cuMemGetInfo_v2", (size_t* free, size_t* total))                                                          \
   X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr* at, size_t bytes))                                                            \
   X(cuMemFree, "cuMemFree_v2", (CUdeviceptr at))                                                                             \

@@ -6,6 +6,8 @@ namespace lowbit {
 namespace {
 
 constexpr int kLeastCapability = 80;
+/// Bytes that a block can ask for on every GPU of that capability and later.
+constexpr int kMostShared = 99 << 10;
 
 struct Listed {
   const char* name;
@@ -105,6 +107,11 @@ Device::Device(const std::string& path, int ordinal) : driver_(load_driver(path)
       Function& function = functions_[listed.name];
       function.parameters = listed.parameters;
       driver_->check(driver_->cuModuleGetFunction(&function.handle, module_, listed.name), std::string("kernel ") + listed.name);
+      // What blocks have without asking is too little for tiles; more than a launch takes is not taken.
+      if (std::strncmp(listed.name, "gemm_", 5) == 0) {
+        driver_->check(driver_->cuFuncSetAttribute(function.handle, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, kMostShared),
+                       std::string("shared memory of kernel ") + listed.name);
+      }
     }
     driver_->check(driver_->cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING), "no stream can be made");
   } catch (...) {

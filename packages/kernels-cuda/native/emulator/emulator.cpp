@@ -35,7 +35,7 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<char> ended;
   std::vector<unsigned char> statics, dynamic;
-  size_t alive = 0, waiting = 0, dynamic_bytes = 0;
+  size_t alive = 0, waiting = 0, dynamic_from = 0, dynamic_bytes = 0;
   int line = 0;
   uint64_t barriers = 0, steps = 0;
   void (*kernel)(void**) = nullptr;
@@ -49,6 +49,7 @@ thread_local Block* running = nullptr;
 
 /// Bytes past shared memory that a kernel must leave alone.
 constexpr size_t kMargin = 256;
+constexpr size_t kDynamicAlign = 128;
 constexpr unsigned char kPoison = 0xff;  // four of them are a NaN
 
 std::string where(const Thread& thread) {
@@ -121,6 +122,8 @@ void run_block(Block& block, std::minstd_rand& random) {
   block.fault.clear();
   for (size_t i = 0; i < count; ++i) {
     block.threads[i].shared_used = 0;
+    block.threads[i].copies.clear();
+    block.threads[i].groups = 0;
     block.warps[i / kWarp].alive |= 1u << (i % kWarp);
     block.fibers.start(i, body);
   }
@@ -160,7 +163,7 @@ void run_block(Block& block, std::minstd_rand& random) {
   const auto untouched = [](const std::vector<unsigned char>& memory, size_t from) {
     return std::all_of(memory.begin() + static_cast<ptrdiff_t>(from), memory.end(), [](unsigned char byte) { return byte == kPoison; });
   };
-  if (!untouched(block.dynamic, block.dynamic_bytes)) throw Fault("a write past the shared memory that the launch asked for");
+  if (!untouched(block.dynamic, block.dynamic_from + block.dynamic_bytes)) throw Fault("a write past the shared memory that the launch asked for");
   if (!untouched(block.statics, kMostShared)) throw Fault("a write past the shared memory of a block");
 }
 
@@ -205,11 +208,11 @@ void* shared_array(size_t bytes) {
   Thread& me = *self;
   void* at = me.block->statics.data() + me.shared_used;
   me.shared_used += (bytes + 15) / 16 * 16;
-  if (me.shared_used + me.block->dynamic_bytes > kMostShared) throw Fault("more shared memory than a block has");
+  if (me.shared_used > kMostShared || me.shared_used + me.block->dynamic_bytes > kMostAsked) throw Fault("more shared memory than a block has");
   return at;
 }
 
-void* dynamic_shared() { return self->block->dynamic.data(); }
+void* dynamic_shared() { return self->block->dynamic.data() + self->block->dynamic_from; }
 
 void run(const Launch& launch, void (*kernel)(void**), void** arguments) {
   const size_t count = size_t{launch.block.x} * launch.block.y * launch.block.z;
@@ -217,18 +220,19 @@ void run(const Launch& launch, void (*kernel)(void**), void** arguments) {
   if (!dimension(launch.grid.x, 0x7fffffff) || !dimension(launch.grid.y, 65535) || !dimension(launch.grid.z, 65535))
     throw Fault("a grid of (" + std::to_string(launch.grid.x) + ", " + std::to_string(launch.grid.y) + ", " + std::to_string(launch.grid.z) + ")");
   if (count < 1 || count > kMostThreads) throw Fault(std::to_string(count) + " threads in a block");
-  if (launch.shared_bytes > kMostShared) throw Fault("more shared memory than a block has");
+  if (launch.shared_bytes > kMostAsked) throw Fault("more shared memory than a block has");
   static thread_local Block block;
   block.threads.resize(count);
   block.statics.resize(kMostShared + kMargin);
-  block.dynamic.resize(launch.shared_bytes + kMargin);
+  block.dynamic.resize(launch.shared_bytes + kMargin + kDynamicAlign);
+  block.dynamic_from = (kDynamicAlign - reinterpret_cast<uintptr_t>(block.dynamic.data()) % kDynamicAlign) % kDynamicAlign;
   block.dynamic_bytes = launch.shared_bytes;
   block.kernel = kernel;
   block.arguments = arguments;
   for (size_t i = 0; i < count; ++i) {
     const unsigned flat = static_cast<unsigned>(i);
     block.threads[i] = {{flat % launch.block.x, flat / launch.block.x % launch.block.y, flat / launch.block.x / launch.block.y},
-                        flat, flat % kWarp, flat / kWarp, 0, &block};
+                        flat, flat % kWarp, flat / kWarp, 0, &block, {}, 0};
   }
   block_dim = launch.block;
   grid_dim = launch.grid;

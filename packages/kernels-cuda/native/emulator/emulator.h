@@ -10,10 +10,11 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #define LOWBIT_EMULATOR 1
 
-#define __global__
+#define __global__ inline  // several files may have it
 #define __device__
 #define __host__
 #define __forceinline__ inline
@@ -34,6 +35,13 @@ constexpr unsigned kWarp = 32;
 
 struct Block;
 
+/// A copy into shared memory that was begun: of nothing, zeros.
+struct Copy {
+  void* to;
+  const void* from;
+  unsigned bytes, group;
+};
+
 /// A thread of the block that is running.
 struct Thread {
   dim3 index;
@@ -42,6 +50,8 @@ struct Thread {
   unsigned warp = 0;
   size_t shared_used = 0;  // by its static arrays so far
   Block* block = nullptr;
+  std::vector<Copy> copies = {};  // begun and not waited for
+  unsigned groups = 0;            // committed
 };
 
 extern thread_local Thread* self;
@@ -61,6 +71,30 @@ void* shared_array(size_t bytes);
 /// What the launch asked for.
 void* dynamic_shared();
 
+/// What every lane of a whole warp puts.
+void gather_addresses(const void* at, const void* (&all)[kWarp], int line);
+
+/// Begins a copy: what is there is lost at once, and what comes is there when it was waited for, as late as may be.
+void copy_async(void* to, const void* from, unsigned bytes);
+void commit_copies();
+/// Ends all groups but the last `later`.
+void wait_copies(unsigned later);
+
+/// mma.sync.m16n8k16 of halves, see kernels/tiles.cuh.
+void multiply_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, int line);
+
+/// What instructions that are counted did. Shared memory: in rounds, of 128 bytes from banks that differ; `least` is what as many bytes need.
+struct Counts {
+  uint64_t shared_rounds = 0, shared_least = 0;
+  uint64_t sectors = 0, bytes = 0;  // of 32 bytes each, from global memory; bytes that were asked for, each once
+  uint64_t products = 0;            // of tensor cores, by warps
+};
+/// Since it was last set; nothing is counted before it is asked for.
+Counts& counts();
+/// A whole warp at shared memory, `bytes` a lane; at global memory (nullptr: this lane is not).
+void count_shared(const void* at, unsigned bytes, int line);
+void count_global(const void* at, unsigned bytes, int line);
+
 /// What a launch takes.
 struct Launch {
   dim3 grid, block;
@@ -68,9 +102,10 @@ struct Launch {
   uint64_t seed = 0;
 };
 
-/// Most threads of a block and bytes of its shared memory, as of every GPU from sm_80 on without asking for more.
+/// Most threads of a block and bytes of its shared memory, as of every GPU from sm_80 on without asking for more; and with.
 constexpr unsigned kMostThreads = 1024;
 constexpr size_t kMostShared = 48 << 10;
+constexpr size_t kMostAsked = 99 << 10;
 
 /// Runs a kernel. Throws Fault.
 void run(const Launch& launch, void (*kernel)(void** arguments), void** arguments);

@@ -68,6 +68,7 @@ struct CUmod_st {
 };
 struct CUfunc_st {
   const fake::Kernel* kernel;
+  unsigned most_shared = emulator::kMostShared;  // bytes that a launch may ask for
 };
 
 namespace {
@@ -303,7 +304,16 @@ EXPORT CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const
   static std::map<std::string, CUfunc_st> functions;
   const fake::Kernel* kernel = module == nullptr ? nullptr : fake::kernel(name);
   if (kernel == nullptr) return CUDA_ERROR_NOT_FOUND;
-  *function = &functions.try_emplace(name, CUfunc_st{kernel}).first->second;
+  *function = &functions.try_emplace(name, CUfunc_st{kernel, emulator::kMostShared}).first->second;
+  return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value) {
+  BEGIN(begin("cuFuncSetAttribute"));
+  if (function == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value < 0 || static_cast<size_t>(value) > emulator::kMostAsked)
+    return CUDA_ERROR_INVALID_VALUE;
+  function->most_shared = static_cast<unsigned>(value);
   return CUDA_SUCCESS;
 }
 
@@ -485,7 +495,7 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned gr
   BEGIN(begin("cuLaunchKernel"));
   if (function == nullptr || parameters == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (grid_x == 0 || grid_y == 0 || grid_z == 0 || grid_y > 65535 || grid_z > 65535 || block_x == 0 || block_y == 0 || block_z == 0 ||
-      block_x * block_y * block_z > emulator::kMostThreads || shared_bytes > emulator::kMostShared)
+      block_x * block_y * block_z > emulator::kMostThreads || shared_bytes > function->most_shared)
     return CUDA_ERROR_INVALID_VALUE;
   Launch launch{function->kernel, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared_bytes, 0}, {}, {}};
   for (size_t i = 0; function->kernel->parameters[i] != 0; ++i) {

@@ -8,13 +8,15 @@
 #include <cstdlib>
 #include <cstring>
 #define LOWBIT_UNROLL
+#define LOWBIT_ROLLED
 #define LOWBIT_SHARED(type, name, count) type* name = static_cast<type*>(emulator::shared_array(sizeof(type) * (count)))
 #define LOWBIT_DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(emulator::dynamic_shared())
 #else
 #define LOWBIT_UNROLL _Pragma("unroll")
+#define LOWBIT_ROLLED _Pragma("unroll 1")
 #define LOWBIT_SHARED(type, name, count) __shared__ type name[count]
 #define LOWBIT_DYNAMIC_SHARED(type, name)                                \
-  extern __shared__ __align__(16) unsigned char lowbit_dynamic_shared[]; \
+  extern __shared__ __align__(128) unsigned char lowbit_dynamic_shared[]; \
   type* name = reinterpret_cast<type*>(lowbit_dynamic_shared)
 #endif
 
