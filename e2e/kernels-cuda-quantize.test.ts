@@ -207,6 +207,30 @@ describe('quantizing with routines on the GPU', () => {
     }
   });
 
+  it.for([0, 0b01010101, 0b1111111111])(
+    'several at once, their calls mixed, with streams %i early',
+    { timeout: 60_000 },
+    async (eager, context) => {
+      here(context);
+      pretend({ eager });
+      await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
+      await runtime.backend('cuda');
+      const work = [
+        [hqq({ bits: 4, axis: 0 }), weightOf(64, 4500, 'bf16')],
+        [nf4({ doubleQuant: true }), weightOf(1100, 260, 'f32')],
+        [hqq({ bits: 3 }), weightOf(74, 128, 'f16')],
+        [higgs({ hadamardSize: 64, groupSize: 64 }), weightOf(20, 96, 'f32')],
+        [int8(), weightOf(130, 131, 'f16')],
+      ] as const;
+      const found = await Promise.all(work.map(([quantizer, weight]) => quantize(weight, quantizer, { runtime })));
+      for (const [i, [quantizer, weight]] of work.entries()) {
+        for (const [name, part] of Object.entries((await quantize(weight, quantizer)).parts)) {
+          expect(Buffer.compare(found[i]!.parts[name]!.data, part.data), `${i} ${name}`).toBe(0);
+        }
+      }
+    },
+  );
+
   it('HIGGS blocks that do not fit a GPU are refused by name', async (context) => {
     here(context);
     await using runtime = await runtimeOf();

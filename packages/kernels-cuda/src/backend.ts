@@ -25,7 +25,7 @@ import {
   validateQuantized,
 } from '@lowbit/core';
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
-import { deviceError } from './errors.ts';
+import { deviceError, native } from './errors.ts';
 import { CudaExecutable } from './executable.ts';
 import { canOffload, planLayout, sections } from './layout.ts';
 import { CudaLinear, type LinearHome } from './linear.ts';
@@ -56,6 +56,7 @@ export class CudaBackend implements Backend {
   readonly #settings: CudaSettings;
   readonly #home: LinearHome;
   readonly #holdings: Holdings<CudaLinear, CudaExecutable, BufferHandle>;
+  #disposed = false;
 
   /** Takes over the device. */
   constructor(binding: CudaBinding, device: DeviceHandle, settings: CudaSettings) {
@@ -89,6 +90,7 @@ export class CudaBackend implements Backend {
     const { format, shape } = weight;
     const { codecs } = this.#settings;
     const layout = planLayout(format, shape, codecs);
+    native(() => this.#binding.trimLanes(this.#handle)); // routines' room, where there is any
     validateQuantized(weight, { codecs });
     checkLinearBias(bias, shape);
     const offload = offloadMeta && canOffload(layout);
@@ -150,12 +152,17 @@ export class CudaBackend implements Backend {
     return this.#holdings.read(tensor);
   }
 
+  /** Also what routines hold for the next call, until a weight wants the room. */
   allocated(): number {
-    return this.#holdings.allocated();
+    const held = this.#holdings.allocated();
+    return this.#disposed ? held : held + this.#binding.laneFacts(this.#handle).room;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#holdings.dispose()) this.#binding.closeDevice(this.#handle);
+    if (!this.#holdings.dispose()) return;
+    this.#disposed = true;
+    this.#binding.trimLanes(this.#handle);
+    this.#binding.closeDevice(this.#handle);
   }
 }
 

@@ -56,12 +56,36 @@ export interface Launch {
   readonly where?: { readonly rows: number; readonly least?: number; readonly most?: number };
 }
 
+/** A routine's work: room on the device, which launches name as buffer 0, what goes there before them and what comes back after. */
+export interface WorkSpec {
+  readonly bytes: number;
+  readonly uploads: readonly { readonly at: number; readonly from: Uint8Array }[];
+  readonly launches: readonly Launch[];
+  readonly downloads: readonly { readonly at: number; readonly to: Uint8Array }[];
+}
+
+/**
+ * Bytes of a weight that is kept on the host, brought to the device beside launches: there before the launch `ready`, and not before the launch `after` (-1: any) has read what
+ * was there. In a list neither goes back.
+ */
+export interface PrefetchSpec {
+  /** Indexes into the plan's buffers: one of the host, and one of the device. */
+  readonly from: number;
+  readonly to: number;
+  readonly fromOffset: number;
+  readonly toOffset: number;
+  readonly bytes: number;
+  readonly ready: number;
+  readonly after: number;
+}
+
 export interface PlanSpec {
   readonly buffers: readonly BufferHandle[];
   /** Numbers of 4 bytes per row of each domain. */
   readonly widths: readonly number[];
   readonly tensors: readonly { readonly rows: number; readonly width: number; readonly offset: number }[];
   readonly launches: readonly Launch[];
+  readonly prefetch?: readonly PrefetchSpec[] | undefined;
 }
 
 /** Rows of a tensor, or the `largest` numbers of each row: f32 [rows, largest], after them their places, i32 [rows, largest]. */
@@ -99,6 +123,12 @@ export interface CudaBinding {
   readBuffer(buffer: BufferHandle, at: number, out: Uint8Array): Promise<void>;
   /** Enqueues. Tensors, steps and rows are for plans. */
   launch(device: DeviceHandle, launch: Launch, buffers: readonly BufferHandle[]): void;
+  /** Off this thread, in a lane of its own: beside what other calls bring, compute and take back, and beside steps. Resolves when the results are there. */
+  runWork(device: DeviceHandle, work: WorkSpec): Promise<void>;
+  /** Bytes that lanes hold for work to come: room on the device, memory of the host that it reads by itself. */
+  laneFacts(device: DeviceHandle): { readonly room: number; readonly pinned: number };
+  /** Gives back what lanes at rest hold. */
+  trimLanes(device: DeviceHandle): void;
   /** Its buffers stay as long as it does. */
   createPlan(device: DeviceHandle, spec: PlanSpec): PlanHandle;
   /** Bytes that a step of a plan of these widths takes, which brings so many, and those that stay after it. */
@@ -113,7 +143,7 @@ export interface CudaBinding {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 3;
+export const BINDING_ABI = 4;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -131,6 +161,9 @@ export const BINDING_FUNCTIONS = [
   'copyBuffer',
   'readBuffer',
   'launch',
+  'runWork',
+  'laneFacts',
+  'trimLanes',
   'createPlan',
   'measurePlan',
   'runPlan',

@@ -1,7 +1,7 @@
 // What routines on the GPU share: tensors that are checked, and launches over memory that holds everything of a call.
 
 import { DTYPE_BYTES, type DType, type HostTensor, LowbitError } from '@lowbit/core';
-import type { Argument, BufferHandle, CudaBinding, DeviceHandle, Launch, StoredFloat } from './binding.ts';
+import type { Argument, CudaBinding, DeviceHandle, Launch, StoredFloat } from './binding.ts';
 
 export interface RoutineHome {
   readonly binding: CudaBinding;
@@ -24,8 +24,8 @@ export function threads(kernel: string, count: number, list: readonly Argument[]
 }
 
 /**
- * Runs launches over one buffer that holds everything: inputs in their order, then outputs of so many bytes (or with what is in them before), of which the first
- * `wanted` come back.
+ * Runs launches over room that holds everything: inputs in their order, then outputs of so many bytes, of which the first `wanted` come back. Calls that are under
+ * way at the same time overlap: while one is computed the next is brought.
  */
 export async function onDevice(
   { binding, device }: RoutineHome,
@@ -41,19 +41,14 @@ export async function onDevice(
     places.push(bytes);
     bytes += Math.ceil((typeof one === 'number' ? one : one.byteLength) / 16) * 16;
   }
-  let buffer: BufferHandle | undefined;
-  try {
-    buffer = binding.createBuffer(device, bytes, false);
-    for (const [i, one] of all.entries()) {
-      if (typeof one !== 'number') await binding.uploadBuffer(buffer, places[i]!, plain(one));
-    }
-    for (const launch of launches((index) => ({ buffer: 0, offset: places[index]! }))) binding.launch(device, launch, [buffer]);
-    const results = outputs.slice(0, wanted).map((one) => new Uint8Array(typeof one === 'number' ? one : one.byteLength));
-    for (const [i, result] of results.entries()) await binding.readBuffer(buffer, places[inputs.length + i]!, result);
-    return results;
-  } finally {
-    if (buffer !== undefined) binding.freeBuffer(buffer);
-  }
+  const results = outputs.slice(0, wanted).map((one) => new Uint8Array(typeof one === 'number' ? one : one.byteLength));
+  await binding.runWork(device, {
+    bytes,
+    uploads: all.flatMap((one, i) => (typeof one === 'number' ? [] : [{ at: places[i]!, from: plain(one) }])),
+    launches: launches((index) => ({ buffer: 0, offset: places[index]! })),
+    downloads: results.map((to, i) => ({ at: places[inputs.length + i]!, to })),
+  });
+  return results;
 }
 
 /** Weights [groups, size]. Throws ERR_BAD_ARGUMENT. */

@@ -131,6 +131,12 @@ describe('routines on the GPU', () => {
     for (const packing of ['flute4_p2_t64', 'u8']) {
       await expect(routine('higgs.pack')([tileOf4], { packing }), packing).rejects.toMatchObject(bad);
     }
+    expect(backend.allocated()).toBeGreaterThan(0);
+    expect(backend.allocated()).toBeLessThanOrEqual(3 << 20);
+    const dense = { format: { kind: 'dense', dtype: 'f32' }, shape: [4, 16], parts: { weight: weights } } as const;
+    const linear = await backend.prepare(dense);
+    expect(backend.allocated()).toBe(linear.bytes); // the routines' room has gone
+    linear[Symbol.dispose]();
     expect(backend.allocated()).toBe(0);
     await backend[Symbol.asyncDispose]();
     await expect(routine('bnb.absmax')([run], blocks)).rejects.toMatchObject({ code: 'ERR_DISPOSED' });

@@ -7,17 +7,37 @@ import { BNB_ROUTINES } from './routines-bnb.ts';
 import { HIGGS_ROUTINES } from './routines-higgs.ts';
 import { HQQ_ROUTINES } from './routines-hqq.ts';
 
+/**
+ * Calls under way at a time, one for each lane of native/driver/lanes.h: one that is brought, one that is computed, one that goes back. Each holds a thread that
+ * Node has for files, too, of which there are four; other calls wait here.
+ */
+export const AT_ONCE = 3;
+
 /** All routines of a backend. */
 export function gpuRoutines(home: RoutineHome): ReadonlyMap<string, Routine> {
+  const waiting: (() => void)[] = [];
+  let running = 0;
+  const turn = async (): Promise<void> => {
+    if (running === AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running++;
+  };
+  const done = (): void => {
+    const next = waiting.shift();
+    if (next) next();
+    else running--;
+  };
   const routine = (run: GpuRoutine): Routine => {
     return async (inputs, params) => {
-      home.check();
+      await turn();
       try {
+        home.check();
         const outputs = await run(home, inputs, params as never);
         home.check(); // a backend that was disposed meanwhile gives nothing any more
         return outputs;
       } catch (error) {
         throw deviceError(error);
+      } finally {
+        done();
       }
     };
   };

@@ -91,6 +91,7 @@ enum : unsigned { CU_STREAM_NON_BLOCKING = 1, CU_STREAM_CAPTURE_MODE_THREAD_LOCA
   X(cuEventDestroy, "cuEventDestroy_v2", (CUevent event))                                                                    \
   X(cuEventRecord, "cuEventRecord", (CUevent event, CUstream stream))                                                        \
   X(cuEventSynchronize, "cuEventSynchronize", (CUevent event))                                                               \
+  X(cuStreamWaitEvent, "cuStreamWaitEvent", (CUstream stream, CUevent event, unsigned flags))                                \
   X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream stream, unsigned mode))                                       \
   X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream stream, CUgraph* graph))                                             \
   X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags", (CUgraphExec* ready, CUgraph graph, unsigned long long flags)) \

@@ -114,7 +114,9 @@ Device::Device(const std::string& path, int ordinal) : driver_(load_driver(path)
       }
     }
     driver_->check(driver_->cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING), "no stream can be made");
+    driver_->check(driver_->cuStreamCreate(&copies_, CU_STREAM_NON_BLOCKING), "no stream can be made");
   } catch (...) {
+    if (stream_ != nullptr) driver_->cuStreamDestroy(stream_);
     driver_->cuModuleUnload(module_);
     throw;
   }
@@ -124,7 +126,10 @@ Device::Device(const std::string& path, int ordinal) : driver_(load_driver(path)
 Device::~Device() {
   driver_->cuCtxSetCurrent(context_);
   driver_->cuStreamSynchronize(stream_);
+  driver_->cuStreamSynchronize(copies_);
   staging_.free(*driver_);
+  lanes_.free(*driver_);
+  driver_->cuStreamDestroy(copies_);
   driver_->cuStreamDestroy(stream_);
   driver_->cuModuleUnload(module_);
   driver_->cuCtxSetCurrent(nullptr);

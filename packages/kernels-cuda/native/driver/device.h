@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "driver.h"
+#include "lanes.h"
 #include "staging.h"
 
 namespace lowbit {
@@ -49,6 +50,8 @@ class Device {
   const DeviceFacts& facts() const { return facts_; }
   const Driver& driver() const { return *driver_; }
   CUstream stream() const { return stream_; }
+  /// Of copies that run beside it: what needs them waits for their events.
+  CUstream copies() const { return copies_; }
   const Function& function(const std::string& name) const;
   /// Makes the context that of this thread.
   void enter() const;
@@ -61,6 +64,7 @@ class Device {
   /// Waits for everything enqueued before.
   void wait() const;
   Staging& staging() const { return staging_; }
+  Lanes& lanes() const { return lanes_; }
 
  private:
   std::shared_ptr<const Driver> driver_;
@@ -68,10 +72,11 @@ class Device {
   CUdevice device_ = 0;
   CUcontext context_ = nullptr;
   CUmodule module_ = nullptr;
-  CUstream stream_ = nullptr;
+  CUstream stream_ = nullptr, copies_ = nullptr;
   std::map<std::string, Function> functions_;
   mutable std::mutex queue_;
   mutable Staging staging_;
+  mutable Lanes lanes_;
 };
 
 /// Device memory, or host memory that kernels read over the bus; given back with its last owner.
@@ -85,6 +90,8 @@ class Buffer {
   CUdeviceptr at() const { return at_; }
   size_t bytes() const { return bytes_; }
   bool on_host() const { return host_ != nullptr; }
+  /// nullptr for memory of the device.
+  const void* host() const { return host_; }
   const std::shared_ptr<Device>& device() const { return device_; }
 
   /// Enqueues; memory of the host is written at once, before anything reads it. Throw DeviceError for what lies outside.

@@ -25,19 +25,19 @@ uint64_t bits_of(T value) {
   return bits;
 }
 
-void launch_values(const Device& device, const Function& function, const std::string& name, const std::array<unsigned, 3>& grid, unsigned block,
+void launch_values(const Device& device, CUstream stream, const Function& function, const std::string& name, const std::array<unsigned, 3>& grid, unsigned block,
                    unsigned shared_bytes, std::vector<uint64_t>& values) {
   std::vector<void*> pointers;
   for (uint64_t& value : values) pointers.push_back(&value);
-  device.driver().check(device.driver().cuLaunchKernel(function.handle, grid[0], grid[1], grid[2], block, 1, 1, shared_bytes, device.stream(),
+  device.driver().check(device.driver().cuLaunchKernel(function.handle, grid[0], grid[1], grid[2], block, 1, 1, shared_bytes, stream,
                                                        pointers.data(), nullptr),
                         "kernel " + name);
 }
 
 /// The launch with these addresses; false where there is nothing to do.
-template <class TensorAt>
-bool enqueue_one(const Device& device, const Launch& launch, const std::vector<std::shared_ptr<Buffer>>& buffers, const RowCounts& rows,
-                 CUdeviceptr step, TensorAt&& tensor_at) {
+template <class BufferAt, class TensorAt>
+bool enqueue_one(const Device& device, CUstream stream, const Launch& launch, BufferAt&& buffer_at, const RowCounts& rows, CUdeviceptr step,
+                 TensorAt&& tensor_at) {
   if (launch.domain >= 0) {
     const uint32_t count = rows[static_cast<size_t>(launch.domain)];
     if (count < launch.least || count > launch.most) return false;
@@ -53,7 +53,7 @@ bool enqueue_one(const Device& device, const Launch& launch, const std::vector<s
     switch (argument.kind) {
       case Argument::integer: values.push_back(bits_of(static_cast<int>(argument.number))); break;
       case Argument::real: values.push_back(bits_of(static_cast<float>(argument.number))); break;
-      case Argument::buffer: values.push_back(buffers[static_cast<size_t>(argument.index)]->at() + static_cast<uint64_t>(argument.number)); break;
+      case Argument::buffer: values.push_back(buffer_at(argument.index) + static_cast<uint64_t>(argument.number)); break;
       case Argument::tensor: values.push_back(tensor_at(argument.index)); break;
       case Argument::step: values.push_back(step); break;
       case Argument::rows: values.push_back(rows[static_cast<size_t>(argument.index)]); break;
@@ -61,7 +61,7 @@ bool enqueue_one(const Device& device, const Launch& launch, const std::vector<s
     }
   }
   const auto size = [&](int i) { return static_cast<unsigned>(grid[i]); };
-  launch_values(device, *launch.function, launch.name, {size(0), size(1), size(2)}, launch.block, launch.shared_bytes, values);
+  launch_values(device, stream, *launch.function, launch.name, {size(0), size(1), size(2)}, launch.block, launch.shared_bytes, values);
   return true;
 }
 
@@ -104,10 +104,74 @@ void check_arguments(const Launch& launch, size_t buffers, size_t tensors) {
 void launch_once(const Device& device, const Launch& launch, const std::vector<std::shared_ptr<Buffer>>& buffers, const RowCounts& rows) {
   device.enter();
   const std::lock_guard<std::mutex> lock(device.queue());
-  enqueue_one(device, launch, buffers, rows, 0, [](int) { return CUdeviceptr{0}; });
+  const auto buffer_at = [&](int index) { return buffers[static_cast<size_t>(index)]->at(); };
+  enqueue_one(device, device.stream(), launch, buffer_at, rows, 0, [](int) { return CUdeviceptr{0}; });
 }
 
-Plan::~Plan() { forget_graphs(); }
+void launch_in_room(const Device& device, CUstream stream, const Launch& launch, CUdeviceptr room) {
+  enqueue_one(device, stream, launch, [room](int) { return room; }, {}, 0, [](int) { return CUdeviceptr{0}; });
+}
+
+Plan::~Plan() {
+  forget_graphs();
+  if (begun_ == nullptr || !device_->try_enter()) return;
+  device_->driver().cuEventDestroy(begun_);
+  for (const auto& list : {brought_, freed_}) {
+    for (CUevent event : list) device_->driver().cuEventDestroy(event);
+  }
+}
+
+void Plan::prefetch(std::vector<Prefetch> list) {
+  if (list.empty()) return;
+  const auto bad = [](const char* why) { throw DeviceError("BAD_ARGUMENT", std::string("a weight that is brought: ") + why); };
+  const auto in = [&](int index) -> const Buffer& {
+    if (index < 0 || static_cast<size_t>(index) >= buffers.size()) bad("no such buffer");
+    return *buffers[static_cast<size_t>(index)];
+  };
+  const auto within = [](const Buffer& buffer, size_t at, size_t bytes) { return at <= buffer.bytes() && bytes <= buffer.bytes() - at; };
+  for (size_t k = 0; k < list.size(); ++k) {
+    const Prefetch& one = list[k];
+    if (!in(one.from).on_host() || in(one.to).on_host()) bad("it goes from the host to the device");
+    if (!within(in(one.from), one.from_offset, one.bytes) || !within(in(one.to), one.to_offset, one.bytes)) bad("bytes outside of a buffer");
+    if (one.ready >= launches.size() || one.after < -1 || one.after >= static_cast<int>(one.ready)) bad("a launch that cannot be");
+    // Copies run one after another: none may wait for a launch that waits for one behind it.
+    if (k > 0 && (one.ready < list[k - 1].ready || one.after < list[k - 1].after)) bad("it is out of order");
+  }
+  device_->enter();
+  const Driver& driver = device_->driver();
+  const auto make = [&](CUevent& event) { driver.check(driver.cuEventCreate(&event, CU_EVENT_DISABLE_TIMING), "no event can be made"); };
+  make(begun_);
+  for (size_t k = 0; k < list.size(); ++k) {
+    brought_.push_back(nullptr);
+    freed_.push_back(nullptr);
+    make(brought_.back());
+    make(freed_.back());
+  }
+  prefetches_ = std::move(list);
+}
+
+/// Before a launch: it waits for what it needs. After it: copies into what it was the last to read may begin.
+void Plan::enqueue_copies(size_t launch, bool before) const {
+  const Driver& driver = device_->driver();
+  const char* const what = "a weight that is brought";
+  for (size_t k = 0; k < prefetches_.size(); ++k) {
+    const Prefetch& one = prefetches_[k];
+    if (before && one.ready == launch) driver.check(driver.cuStreamWaitEvent(device_->stream(), brought_[k], 0), what);
+    if (before || one.after != static_cast<int>(launch)) continue;
+    driver.check(driver.cuEventRecord(freed_[k], device_->stream()), what);
+    driver.check(driver.cuStreamWaitEvent(device_->copies(), freed_[k], 0), what);
+    send(k);
+  }
+}
+
+void Plan::send(size_t k) const {
+  const Driver& driver = device_->driver();
+  const Prefetch& one = prefetches_[k];
+  const char* const from = static_cast<const char*>(buffers[static_cast<size_t>(one.from)]->host()) + one.from_offset;
+  const CUdeviceptr to = buffers[static_cast<size_t>(one.to)]->at() + one.to_offset;
+  driver.check(driver.cuMemcpyHtoDAsync(to, from, one.bytes, device_->copies()), "a weight that is brought");
+  driver.check(driver.cuEventRecord(brought_[k], device_->copies()), "a weight that is brought");
+}
 
 namespace {
 
@@ -165,8 +229,18 @@ void Plan::make_room(const RowCounts& rows, size_t step_bytes) {
 }
 
 void Plan::enqueue(const RowCounts& rows) const {
-  for (const Launch& launch : launches) {
-    enqueue_one(*device_, launch, buffers, rows, step_->at(), [&](int tensor) { return tensor_at(rows, tensor); });
+  const Driver& driver = device_->driver();
+  if (!prefetches_.empty()) {
+    // Not before what is enqueued already, which may read the same memory; and as a part of what is being recorded.
+    driver.check(driver.cuEventRecord(begun_, device_->stream()), "a weight that is brought");
+    driver.check(driver.cuStreamWaitEvent(device_->copies(), begun_, 0), "a weight that is brought");
+    for (size_t k = 0; k < prefetches_.size() && prefetches_[k].after < 0; ++k) send(k);
+  }
+  const auto buffer_at = [&](int index) { return buffers[static_cast<size_t>(index)]->at(); };
+  for (size_t i = 0; i < launches.size(); ++i) {
+    enqueue_copies(i, true);
+    enqueue_one(*device_, device_->stream(), launches[i], buffer_at, rows, step_->at(), [&](int tensor) { return tensor_at(rows, tensor); });
+    enqueue_copies(i, false);
   }
 }
 
@@ -183,9 +257,9 @@ CUdeviceptr Plan::enqueue_largest(const RowCounts& rows, const Read& read, CUdev
   const LargestShape shape = largest_shape(place.width, count, read.largest);
   const CUdeviceptr out = scratch + size_t{count} * shape.parts * read.largest * 8;
   std::vector<uint64_t> of_parts{tensor_at(rows, read.tensor), place.width, shape.part, read.largest, scratch};
-  launch_values(*device_, device_->function("largest_of_parts"), "largest_of_parts", {shape.parts, count, 1}, 256, 0, of_parts);
+  launch_values(*device_, device_->stream(), device_->function("largest_of_parts"), "largest_of_parts", {shape.parts, count, 1}, 256, 0, of_parts);
   std::vector<uint64_t> of_rows{scratch, shape.parts, shape.part, read.largest, out};
-  launch_values(*device_, device_->function("largest_of_rows"), "largest_of_rows", {count, 1, 1}, 256, 0, of_rows);
+  launch_values(*device_, device_->stream(), device_->function("largest_of_rows"), "largest_of_rows", {count, 1, 1}, 256, 0, of_rows);
   return out;
 }
 

@@ -42,6 +42,14 @@ struct TensorPlace {
   size_t width, offset;  // numbers of 4 bytes; tensor t of n rows begins at domain's start + offset * n
 };
 
+/// Bytes of a weight that is kept on the host, brought to the device beside the launches before those that need them.
+struct Prefetch {
+  int from, to;  // buffers: of the host, and of the device
+  size_t from_offset, to_offset, bytes;
+  size_t ready;  // the first launch that reads them
+  int after;     // the last launch that reads what they replace; -1: nothing
+};
+
 /// Rows of a tensor, or of each row the `largest` numbers: all values, after them all places.
 struct Read {
   int tensor;
@@ -68,6 +76,8 @@ class Plan {
   std::vector<TensorPlace> tensors;
   std::array<size_t, kDomains> widths{};
   std::vector<Launch> launches;
+  /// Throws DeviceError for copies whose order cannot be kept. Once, when buffers and launches are there.
+  void prefetch(std::vector<Prefetch> list);
 
   /// Runs a step and waits for its end. Throws DeviceError, also for a tensor read that is shorter than what is asked of it.
   void run(const RowCounts& rows, const void* step, size_t step_bytes, const std::vector<Read>& reads);
@@ -80,6 +90,8 @@ class Plan {
  private:
   CUdeviceptr tensor_at(const RowCounts& rows, int tensor) const;
   void enqueue(const RowCounts& rows) const;
+  void enqueue_copies(size_t launch, bool before) const;
+  void send(size_t k) const;
   void forget_graphs();
   void make_room(const RowCounts& rows, size_t step_bytes);
   CUdeviceptr enqueue_largest(const RowCounts& rows, const Read& read, CUdeviceptr scratch) const;
@@ -89,6 +101,9 @@ class Plan {
   std::map<RowCounts, uint32_t> seen_;
   std::map<RowCounts, CUgraphExec> graphs_;
   uint64_t replays_ = 0;
+  std::vector<Prefetch> prefetches_;
+  CUevent begun_ = nullptr;
+  std::vector<CUevent> brought_, freed_;  // of each copy: it is there; it may begin
 };
 
 /// How the largest numbers of rows are found: parts of a row that are looked at by themselves, and bytes of room for what is found on the way.
@@ -97,6 +112,9 @@ struct LargestShape {
   size_t bytes;
 };
 LargestShape largest_shape(size_t width, size_t rows, uint32_t count);
+
+/// Enqueues a launch whose only buffer is at `room`.
+void launch_in_room(const Device& device, CUstream stream, const Launch& launch, CUdeviceptr room);
 
 /// Enqueues one launch outside of a plan.
 void launch_once(const Device& device, const Launch& launch, const std::vector<std::shared_ptr<Buffer>>& buffers, const RowCounts& rows);

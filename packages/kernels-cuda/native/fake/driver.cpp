@@ -1,7 +1,7 @@
 // A libcuda for machines without a GPU: the functions of driver/cuda_abi.h, with kernels that run in the emulator. For tests: it is never loaded unless
 // its path is given.
 //
-// As on a GPU, what is enqueued runs later (here: when somebody waits for it), a fault shows then, and after one the context is of no use. Stricter than a
+// As on a GPU, what is enqueued runs later (streams.h says when), a fault shows then, and after one the context is of no use. Stricter than a
 // GPU: every address is checked, a context must be current, nothing but enqueueing may happen during a capture.
 #include <algorithm>
 #include <cstdio>
@@ -16,14 +16,16 @@
 #include "memory.h"
 #include "registry.h"
 #include "settings.h"
+#include "streams.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 
-using Work = std::function<CUresult()>;
+using fake::Item;
+using fake::Work;
 
-constexpr CUresult kCaptureUnsupported = 900, kIllegalState = 401;
+constexpr CUresult kCaptureUnsupported = 900, kUnjoined = 904, kIsolation = 905, kIllegalState = 401;
 
 struct Driver {
   std::recursive_mutex mutex;
@@ -34,6 +36,7 @@ struct Driver {
   int retained = 0;
   CUresult lost = CUDA_SUCCESS;  // what the context died of
   uint64_t launches = 0;
+  unsigned made_streams = 0;  // since the context was made
 };
 
 Driver& driver() {
@@ -47,21 +50,23 @@ const CUcontext kContext = reinterpret_cast<CUcontext>(uintptr_t{0xc0});
 }  // namespace
 
 struct CUstream_st {
-  std::vector<Work> queue;
-  bool capturing = false;
-  bool broken = false;
-  std::vector<Work> captured;
+  fake::Queue queue;
+  /// The stream whose recording this one is a part of, and which branch of it; nullptr: none.
+  CUstream recorded_by = nullptr;
+  size_t branch = 0;
+  bool broken = false;  // of its own recording
+  fake::Recording recording;
 };
-/// What it was last recorded after has run.
 struct CUevent_st {
-  CUstream stream = nullptr;
-  bool reached = true;
+  std::shared_ptr<fake::EventState> state = std::make_shared<fake::EventState>();
+  /// The stream whose recording has its last record; nullptr: it was recorded by nobody.
+  CUstream recorded_by = nullptr;
 };
 struct CUgraph_st {
-  std::vector<Work> work;
+  fake::Recording recording;
 };
 struct CUgraphExec_st {
-  std::vector<Work> work;
+  fake::Recording recording;
 };
 struct CUmod_st {
   int unused;
@@ -92,30 +97,46 @@ CUresult begin_unrecorded(const char* function) {
   const CUresult result = begin(function);
   if (result != CUDA_SUCCESS) return result;
   for (CUstream stream : streams) {
-    if (!stream->capturing) continue;
-    stream->broken = true;
+    if (stream->recorded_by == nullptr) continue;
+    stream->recorded_by->broken = true;
     return kCaptureUnsupported;
   }
   return CUDA_SUCCESS;
 }
 
-CUresult enqueue(CUstream stream, Work work) {
-  if (std::find(streams.begin(), streams.end(), stream) == streams.end()) return CUDA_ERROR_INVALID_HANDLE;
-  (stream->capturing ? stream->captured : stream->queue).push_back(std::move(work));
-  return CUDA_SUCCESS;
+bool is_stream(CUstream stream) { return std::find(streams.begin(), streams.end(), stream) != streams.end(); }
+
+fake::Queues queues() {
+  fake::Queues all;
+  for (CUstream stream : streams) all.push_back(&stream->queue);
+  return all;
 }
 
-/// Runs what a stream has before it.
-CUresult drain(CUstream stream) {
+/// What a context died of is what it answers from then on.
+CUresult lost(CUresult result) {
   Driver& d = driver();
-  std::vector<Work> queue;
-  queue.swap(stream->queue);
-  for (const Work& work : queue) {
-    if (d.lost != CUDA_SUCCESS) break;
-    d.lost = work();
+  if (d.lost == CUDA_SUCCESS) d.lost = result;
+  if (d.lost != CUDA_SUCCESS) {
+    for (CUstream stream : streams) stream->queue.items.clear();
   }
   return d.lost;
 }
+
+CUresult enqueue(CUstream stream, Item item) {
+  if (!is_stream(stream)) return CUDA_ERROR_INVALID_HANDLE;
+  if (stream->recorded_by != nullptr) {
+    stream->recorded_by->recording.branches[stream->branch].push_back(std::move(item));
+    return CUDA_SUCCESS;
+  }
+  stream->queue.items.push_back(std::move(item));
+  lost(fake::settle(queues()));  // a failure shows at the next call
+  return CUDA_SUCCESS;
+}
+
+CUresult enqueue(CUstream stream, Work work) { return enqueue(stream, Item{Item::work, std::move(work), nullptr, 0}); }
+
+/// Runs what a stream has before it.
+CUresult drain(CUstream stream) { return lost(fake::drain(stream->queue, queues())); }
 
 CUresult drain_all() {
   CUresult result = driver().lost;
@@ -167,6 +188,17 @@ CUresult run_kernel(Launch launch) {
   return CUDA_ERROR_LAUNCH_FAILED;
 }
 
+/// A line of the file that counts copies: which way, bytes, and the stream by its number.
+void log_copy(const char* way, size_t bytes, CUstream stream) {
+  const std::string& name = driver().settings.copies;
+  if (name.empty()) return;
+  if (FILE* file = std::fopen(name.c_str(), "a")) {
+    const auto found = std::find(streams.begin(), streams.end(), stream);
+    std::fprintf(file, "%s %zu %td\n", way, bytes, found - streams.begin());
+    std::fclose(file);
+  }
+}
+
 bool is_device(int ordinal) { return ordinal >= 0 && ordinal < driver().settings.devices; }
 
 }  // namespace
@@ -215,6 +247,8 @@ EXPORT CUresult cuGetErrorName(CUresult error, const char** name) {
                                                         {CUDA_ERROR_ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"},
                                                         {CUDA_ERROR_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED"},
                                                         {kCaptureUnsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"},
+                                                        {kUnjoined, "CUDA_ERROR_STREAM_CAPTURE_UNJOINED"},
+                                                        {kIsolation, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION"},
                                                         {CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"}};
   const auto found = names.find(error);
   *name = found == names.end() ? nullptr : found->second;
@@ -263,7 +297,10 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   BEGIN(begin("cuDevicePrimaryCtxRetain", false));
   if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
   Driver& d = driver();
-  if (d.retained++ == 0) d.memory = std::make_unique<fake::Memory>(d.settings.memory);
+  if (d.retained++ == 0) {
+    d.memory = std::make_unique<fake::Memory>(d.settings.memory);
+    d.made_streams = 0;
+  }
   *context = kContext;
   return CUDA_SUCCESS;
 }
@@ -358,6 +395,7 @@ EXPORT CUresult cuMemFreeHost(void* at) {
 
 EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) {
   BEGIN(begin("cuMemcpyHtoD"));
+  log_copy("up", bytes, stream);
   if (!driver().memory->holds(to, bytes)) return CUDA_ERROR_INVALID_VALUE;
   // Memory that is pinned is read when the copy runs, other memory has been read when the call returns.
   if (driver().memory->holds(reinterpret_cast<uintptr_t>(from), bytes)) {
@@ -376,6 +414,7 @@ EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t by
 
 EXPORT CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t bytes, CUstream stream) {
   BEGIN(begin("cuMemcpyDtoH"));
+  log_copy("down", bytes, stream);
   if (!driver().memory->holds(from, bytes)) return CUDA_ERROR_INVALID_VALUE;
   return enqueue(stream, [=]() -> CUresult {
     std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
@@ -395,22 +434,43 @@ EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t by
 EXPORT CUresult cuStreamCreate(CUstream* stream, unsigned) {
   BEGIN(begin("cuStreamCreate"));
   streams.push_back(*stream = new CUstream_st);
+  (*stream)->queue.eager = driver().settings.eager >> driver().made_streams++ % 64 & 1;
   return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuStreamDestroy_v2(CUstream stream) {
   LOCKED;
-  const auto found = std::find(streams.begin(), streams.end(), stream);
-  if (found == streams.end()) return CUDA_ERROR_INVALID_HANDLE;
+  if (!is_stream(stream)) return CUDA_ERROR_INVALID_HANDLE;
   const CUresult result = drain(stream);
-  streams.erase(found);
+  streams.erase(std::find(streams.begin(), streams.end(), stream));
   delete stream;
   return result;
 }
 
 EXPORT CUresult cuStreamSynchronize(CUstream stream) {
   BEGIN(begin_unrecorded("cuStreamSynchronize"));
-  return std::find(streams.begin(), streams.end(), stream) == streams.end() ? CUDA_ERROR_INVALID_HANDLE : drain(stream);
+  return is_stream(stream) ? drain(stream) : CUDA_ERROR_INVALID_HANDLE;
+}
+
+EXPORT CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
+  BEGIN(begin("cuStreamWaitEvent"));
+  if (!is_stream(stream) || event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (event->state->recorded == 0) return CUDA_SUCCESS;  // never recorded: no wait
+  if (event->recorded_by != nullptr) {
+    if (stream->recorded_by == nullptr) {
+      // It becomes a part of what is being recorded.
+      stream->recorded_by = event->recorded_by;
+      stream->branch = stream->recorded_by->recording.branches.size();
+      stream->recorded_by->recording.branches.emplace_back();
+      stream->recorded_by->recording.eager.push_back(stream->queue.eager);
+    } else if (stream->recorded_by != event->recorded_by) {
+      return kIsolation;
+    }
+  } else if (stream->recorded_by != nullptr) {
+    stream->recorded_by->broken = true;
+    return kIsolation;  // on what runs outside of the recording
+  }
+  return enqueue(stream, Item{Item::wait, nullptr, event->state, event->state->recorded});
 }
 
 EXPORT CUresult cuEventCreate(CUevent* event, unsigned) {
@@ -427,54 +487,66 @@ EXPORT CUresult cuEventDestroy_v2(CUevent event) {
 
 EXPORT CUresult cuEventRecord(CUevent event, CUstream stream) {
   BEGIN(begin("cuEventRecord"));
-  event->stream = stream;
-  event->reached = false;
-  return enqueue(stream, [event]() -> CUresult {
-    event->reached = true;
-    return CUDA_SUCCESS;
-  });
+  if (!is_stream(stream)) return CUDA_ERROR_INVALID_HANDLE;
+  // One that was recorded for a graph and is now used outside of it begins anew, and the other way round.
+  if (event->recorded_by != stream->recorded_by) event->state = std::make_shared<fake::EventState>();
+  event->recorded_by = stream->recorded_by;
+  return enqueue(stream, Item{Item::record, nullptr, event->state, ++event->state->recorded});
 }
 
 EXPORT CUresult cuEventSynchronize(CUevent event) {
   BEGIN(begin("cuEventSynchronize"));
-  return event->reached ? CUDA_SUCCESS : drain(event->stream);
+  if (event->recorded_by != nullptr) return kCaptureUnsupported;
+  const uint64_t wanted = event->state->recorded;
+  CUresult result = lost(fake::settle(queues()));
+  while (result == CUDA_SUCCESS && event->state->reached < wanted) {
+    for (CUstream stream : streams) {
+      const auto& items = stream->queue.items;
+      const auto mine = [&](const Item& item) { return item.kind == Item::record && item.event == event->state; };
+      if (std::none_of(items.begin(), items.end(), mine)) continue;
+      result = lost(fake::advance(stream->queue, queues()));
+      break;
+    }
+    if (result == CUDA_SUCCESS) result = lost(fake::settle(queues()));
+  }
+  return result;
 }
 
 EXPORT CUresult cuStreamBeginCapture_v2(CUstream stream, unsigned) {
   BEGIN(begin("cuStreamBeginCapture"));
-  if (stream->capturing) return kIllegalState;
-  stream->capturing = true;
+  if (stream->recorded_by != nullptr) return kIllegalState;
+  stream->recorded_by = stream;
+  stream->branch = 0;
   stream->broken = false;
-  stream->captured.clear();
+  stream->recording = {{{}}, {stream->queue.eager}};
   return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   LOCKED;
-  if (!stream->capturing) return kIllegalState;
-  stream->capturing = false;  // whatever else is wrong
+  if (stream->recorded_by != stream) return kIllegalState;
+  // Whatever else is wrong.
+  for (CUstream one : streams) {
+    if (one->recorded_by == stream) one->recorded_by = nullptr;
+  }
   *graph = nullptr;
   if (const CUresult begun = begin("cuStreamEndCapture"); begun != CUDA_SUCCESS) return begun;
   if (stream->broken) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-  *graph = new CUgraph_st{std::move(stream->captured)};
-  stream->captured.clear();
+  if (!fake::joined(stream->recording)) return kUnjoined;
+  *graph = new CUgraph_st{std::move(stream->recording)};
+  stream->recording = {};
   return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec* ready, CUgraph graph, unsigned long long) {
   BEGIN(begin("cuGraphInstantiate"));
-  *ready = new CUgraphExec_st{graph->work};
+  *ready = new CUgraphExec_st{graph->recording};
   return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuGraphLaunch(CUgraphExec ready, CUstream stream) {
   BEGIN(begin("cuGraphLaunch"));
-  return enqueue(stream, [work = ready->work]() -> CUresult {
-    for (const Work& one : work) {
-      if (const CUresult result = one(); result != CUDA_SUCCESS) return result;
-    }
-    return CUDA_SUCCESS;
-  });
+  return enqueue(stream, [recording = ready->recording]() -> CUresult { return fake::play(recording); });
 }
 
 EXPORT CUresult cuGraphExecDestroy(CUgraphExec ready) {

@@ -21,6 +21,8 @@ Settings read_settings() {
     if (name == "seed") settings.seed = number();
     if (name == "wild") settings.wild = value;
     if (name == "log") settings.log = value;
+    if (name == "copies") settings.copies = value;
+    if (name == "eager") settings.eager = number();
     if (name == "fail") {
       std::stringstream parts(value);
       std::string function, result, call;

@@ -24,6 +24,8 @@ struct Settings {
   std::vector<Failure> failures;  // fail=function/result/call
   std::string wild;               // a kernel that is given an address that is not there
   std::string log;                // a file that gets a line for each launch
+  std::string copies;             // and one for each copy between host and device that is enqueued
+  uint64_t eager = 0;             // bit i: the i-th stream runs as soon as it can, not when somebody waits
 };
 
 /// Of the environment as it is now. What cannot be read is as if it were not there.

@@ -127,9 +127,30 @@ Napi::Value read_buffer(const Napi::CallbackInfo& info) {
   });
 }
 
+/// laneFacts(device): { room, pinned } that lanes hold for work to come
+Napi::Value lane_facts(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    size_t room = 0, pinned = 0;
+    state(info.Env()).devices.shared(info[0])->lanes().held(room, pinned);
+    const Napi::Object facts = Napi::Object::New(info.Env());
+    facts.Set("room", static_cast<double>(room));
+    facts.Set("pinned", static_cast<double>(pinned));
+    return facts;
+  });
+}
+
+/// trimLanes(device): what lanes at rest hold is given back
+Napi::Value trim_lanes(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto device = state(info.Env()).devices.shared(info[0]);
+    device->lanes().trim(*device);
+    return info.Env().Undefined();
+  });
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 3));
+  exports.Set("abi", Napi::Number::New(env, 4));
   exports.Set("image", Napi::Function::New(env, image));
   exports.Set("probe", Napi::Function::New(env, probe));
   exports.Set("openDevice", Napi::Function::New(env, open_device));
@@ -143,6 +164,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("uploadBuffer", Napi::Function::New(env, upload_buffer));
   exports.Set("copyBuffer", Napi::Function::New(env, copy_buffer));
   exports.Set("readBuffer", Napi::Function::New(env, read_buffer));
+  exports.Set("laneFacts", Napi::Function::New(env, lane_facts));
+  exports.Set("trimLanes", Napi::Function::New(env, trim_lanes));
   add_plan_functions(env, exports);
   return exports;
 }

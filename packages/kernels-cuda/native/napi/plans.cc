@@ -103,6 +103,40 @@ Napi::Value launch(const Napi::CallbackInfo& info) {
   });
 }
 
+/// runWork(device, { bytes, uploads: [{ at, from }], launches, downloads: [{ at, to }] }): resolves when the results are there. Launches name the room as buffer 0.
+Napi::Value run_work(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto device = state(info.Env()).devices.shared(info[0]);
+    const Napi::Object spec = object_of(info[1]);
+    const auto work = std::make_shared<Work>();
+    work->bytes = size_of(spec.Get("bytes"));
+    std::vector<Napi::Value> kept;
+    const auto place = [&](const Napi::Value& value, const char* name, size_t& at, size_t& bytes) {
+      const Napi::Object from = object_of(value);
+      at = size_of(from.Get("at"));
+      uint8_t* const data = bytes_of(from.Get(name), bytes);
+      check(info.Env(), at <= work->bytes && bytes <= work->bytes - at, "bytes outside of the room");
+      kept.push_back(from.Get(name));
+      return data;
+    };
+    each(spec.Get("uploads"), [&](const Napi::Value& value) {
+      Work::Upload upload{};
+      upload.from = place(value, "from", upload.to, upload.bytes);
+      work->uploads.push_back(upload);
+    });
+    each(spec.Get("downloads"), [&](const Napi::Value& value) {
+      Work::Download download{};
+      download.to = place(value, "to", download.from, download.bytes);
+      work->downloads.push_back(download);
+    });
+    each(spec.Get("launches"), [&](const Napi::Value& value) {
+      work->launches.push_back(launch_of(*device, value));
+      check_arguments(work->launches.back(), 1, 0);
+    });
+    return Job::start(info.Env(), "lowbit work", kept, [device, work] { device->lanes().run(*device, *work); });
+  });
+}
+
 std::array<size_t, kDomains> widths_of(const Napi::Value& list) {
   std::array<size_t, kDomains> widths{};
   size_t domain = 0;
@@ -135,6 +169,18 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
       plan->launches.push_back(launch_of(*device, value));
       check_arguments(plan->launches.back(), plan->buffers.size(), plan->tensors.size());
     });
+    if (spec.Has("prefetch")) {
+      std::vector<Prefetch> list;
+      each(spec.Get("prefetch"), [&](const Napi::Value& value) {
+        const Napi::Object from = object_of(value);
+        const auto number = [&](const char* name) { return size_of(from.Get(name)); };
+        const double after = from.Get("after").ToNumber().DoubleValue();
+        check(info.Env(), after >= -1 && after <= 0x7fffffff, "no such launch");
+        list.push_back({small_of(from.Get("from")), small_of(from.Get("to")), number("fromOffset"), number("toOffset"), number("bytes"), number("ready"),
+                        static_cast<int>(after)});
+      });
+      plan->prefetch(std::move(list));
+    }
     return Napi::Number::New(info.Env(), all.plans.add(std::move(plan)));
   });
 }
@@ -199,6 +245,7 @@ Napi::Value free_plan(const Napi::CallbackInfo& info) {
 
 void add_plan_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("launch", Napi::Function::New(env, launch));
+  exports.Set("runWork", Napi::Function::New(env, run_work));
   exports.Set("createPlan", Napi::Function::New(env, create_plan));
   exports.Set("measurePlan", Napi::Function::New(env, measure_plan));
   exports.Set("runPlan", Napi::Function::New(env, run_plan));

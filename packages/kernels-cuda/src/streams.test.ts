@@ -1,0 +1,127 @@
+// What overlaps: calls of routines among themselves. Streams of the fake driver run early or late as the test says (native/fake/streams.h), so that a wait
+// that is missing shows as other bytes.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { float32Tensor, type HostTensor, writeFloat32 } from '@lowbit/core';
+import { seeded } from '@lowbit/testing';
+import { afterAll, describe, expect, it } from 'vitest';
+import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
+import { needs } from '../../../fixtures/needs.ts';
+import { cuda } from './cuda.ts';
+
+const here = (context: { skip(reason: string): void }): void =>
+  needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+const dir = mkdtempSync(join(tmpdir(), 'lowbit-cuda-streams-'));
+afterAll(() => rmSync(dir, { recursive: true }));
+
+/** Weights [groups, 64] that differ from call to call. */
+function weightsOf(seed: number, groups: number): HostTensor {
+  const next = seeded(seed);
+  return float32Tensor(
+    [groups, 64],
+    Float32Array.from({ length: 64 * groups }, () => next() - 0.5),
+  );
+}
+
+/** Scale and zero as packages/hqq/src/grid.ts has them. */
+function expected(weights: HostTensor): { readonly inverse: Float32Array; readonly zero: Float32Array } {
+  const values = new Float32Array(weights.data.buffer, weights.data.byteOffset, weights.data.byteLength / 4);
+  const groups = weights.shape[0]!;
+  const [inverse, zero] = [new Float32Array(groups), new Float32Array(groups)];
+  for (let g = 0; g < groups; g++) {
+    const group = values.subarray(64 * g, 64 * g + 64);
+    const [low, high] = [Math.min(...group), Math.max(...group)];
+    inverse[g] = Math.fround(Math.fround(1 / Math.fround(high - low)) * 15);
+    zero[g] = -low * inverse[g]!;
+  }
+  return { inverse, zero };
+}
+
+const rules = { levels: 16, roundZero: false, smallRange: true };
+
+describe('routines that are under way together', () => {
+  it.for([0, 1, 0b100, 0b1000, 0b10100, 0b11100, 0xffff])(
+    'each have their own results, also those of several slices, with streams %i early',
+    async (eager, context) => {
+      here(context);
+      pretend({ eager });
+      await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+      const minMax = backend.routines!.get('hqq.min-max')!;
+      // 5,000 groups are 1.2 slices.
+      const given = [40, 5000, 3, 5000, 77, 1, 9000, 12].map((groups, i) => weightsOf(i + 1, groups));
+      const results = await Promise.all(given.map((weights) => minMax([weights], rules)));
+      for (const [i, [inverse, zero]] of results.entries()) {
+        const want = expected(given[i]!);
+        expect(Buffer.compare(inverse!.data, writeFloat32('f32', want.inverse)), `${i}`).toBe(0);
+        expect(Buffer.compare(zero!.data, writeFloat32('f32', want.zero)), `${i}`).toBe(0);
+      }
+      // Three lanes at most, of what the largest calls take.
+      expect(backend.allocated()).toBeLessThanOrEqual(3 * (3 << 20));
+    },
+  );
+
+  it('are brought one beside the other: three streams, each up and down', async (context) => {
+    here(context);
+    const copies = join(dir, 'copies');
+    pretend({ copies });
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    const minMax = backend.routines!.get('hqq.min-max')!;
+    await Promise.all([1, 2, 3, 4, 5, 6].map((seed) => minMax([weightsOf(seed, 4096)], rules)));
+    const lines = readFileSync(copies, 'utf8').trim().split('\n');
+    const streams = new Set(lines.map((line) => line.split(' ')[2]));
+    expect(streams.size).toBeGreaterThan(1);
+    expect(streams.size).toBeLessThanOrEqual(3);
+    expect(lines.filter((line) => line.startsWith('up '))).toHaveLength(6);
+    expect(lines.filter((line) => line.startsWith('down '))).toHaveLength(12);
+  });
+
+  it.for([
+    ['cuMemcpyDtoH', 999, 2],
+    ['cuMemcpyHtoD', 999, 3],
+    ['cuLaunchKernel', 700, 2],
+    ['cuEventRecord', 999, 5],
+    ['cuStreamCreate', 2, 3],
+    ['cuMemAlloc', 2, 1],
+  ] as const)('give all back where %s fails, and the others go on', async ([name, result, call], context) => {
+    here(context);
+    pretend({ fail: `${name}/${result}/${call}` });
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    const minMax = backend.routines!.get('hqq.min-max')!;
+    const given = [1, 2, 3, 4].map((seed) => weightsOf(seed, 20));
+    const ends = await Promise.allSettled(given.map((weights) => minMax([weights], rules)));
+    expect(ends.filter(({ status }) => status === 'rejected')).toHaveLength(1);
+    for (const [i, end] of ends.entries()) {
+      if (end.status === 'rejected') expect(end.reason.code).toMatch(/^ERR_(DEVICE|LIMIT)$/);
+      else expect(Buffer.compare(end.value[0]!.data, writeFloat32('f32', expected(given[i]!).inverse))).toBe(0);
+    }
+    expect(await minMax([given[0]!], rules)).toHaveLength(2);
+    await backend[Symbol.asyncDispose]();
+    expect(backend.allocated()).toBe(0);
+  });
+
+  it('do without memory that the device reads by itself, where there is none', async (context) => {
+    here(context);
+    pretend({ fail: 'cuMemHostAlloc/2/1' });
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    const weights = weightsOf(7, 5000);
+    const [inverse] = await backend.routines!.get('hqq.min-max')!([weights], rules);
+    expect(Buffer.compare(inverse!.data, writeFloat32('f32', expected(weights).inverse))).toBe(0);
+  });
+
+  it('have no room when the device is full of idle room: that is given back first', async (context) => {
+    here(context);
+    pretend({ memory: 64 << 20 });
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    const hog = backend.alloc({ dtype: 'f32', shape: [15 << 20] }); // 4 MiB are left
+    const minMax = backend.routines!.get('hqq.min-max')!;
+    await Promise.all([1, 2, 3].map((seed) => minMax([weightsOf(seed, 20)], rules)));
+    expect(backend.allocated()).toBe(63 << 20);
+    // 2.9 MiB: more than is free beside the three.
+    expect(await minMax([weightsOf(4, 11_500)], rules)).toHaveLength(2);
+    expect(backend.allocated()).toBe(63 << 20); // of one lane
+    const [inverse] = await minMax([weightsOf(5, 20)], rules);
+    expect(Buffer.compare(inverse!.data, writeFloat32('f32', expected(weightsOf(5, 20)).inverse))).toBe(0);
+    backend.free(hog);
+  });
+});
