@@ -121,7 +121,7 @@ export function webgpu(options: WebGpuOptions = {}): BackendProvider {
       } catch (error) {
         if (machine.lost || used.length === 0) throw error;
         first ??= error;
-        await machine.device.queue.onSubmittedWorkDone();
+        await machine.device.queue.onSubmittedWorkDone().catch(() => {}); // lost: the next one says so
         continue;
       }
       if (first === undefined) return;
