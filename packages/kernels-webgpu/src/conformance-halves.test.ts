@@ -17,4 +17,5 @@ it('kernels for f16 are used', async (context) => {
   expect(backend.device.features).toContain('shader-f16');
 });
 
-if (real) webgpuConformance({ device: withHalvesAsFloats(real), features: ['shader-f16'] });
+// Of other weights the kernels are the core's.
+if (real) webgpuConformance({ device: withHalvesAsFloats(real), features: ['shader-f16'] }, /affine|dense f16|operations|lifetime/);

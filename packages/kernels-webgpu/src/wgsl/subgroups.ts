@@ -11,7 +11,7 @@ export const MEMBERS = `
   let width = subgroupAdd(1u);`;
 
 /** Of `size` numbers in `name`, one for a subgroup in the place of some member and `nothing` in the others, what they come to: the same for all. */
-export function folded(
+function folded(
   name: string,
   size: number,
   { fold, nothing }: { readonly fold: (a: string, b: string) => string; readonly nothing: string },
