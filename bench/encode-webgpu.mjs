@@ -1,8 +1,11 @@
-// Microseconds that the thread of JavaScript takes to write the commands of a token for the WebGPU backend, and what they are: node bench/encode-webgpu.mjs
+// What the thread of JavaScript takes to write the commands of a token for the WebGPU backend, and what they are: node bench/encode-webgpu.mjs
 // [folder of a model, default examples/tiny-llama] [tokens, default 64]. Needs the built packages and an adapter; software will do: what is timed is not the GPU.
+//
+// Processor time, not the clock: other work on the machine takes none of it. After each token as many empty dispatches as the token had are recorded and
+// submitted on the same device, each with its pipeline and bind group: the least that so many dispatches cost here. The ratio of the two stands on any machine.
 
 import { existsSync } from 'node:fs';
-import { cpus } from 'node:os';
+import { cpus, loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { createRuntime } from '../packages/core/dist/index.js';
 import { openCheckpoint } from '../packages/hub/dist/index.js';
@@ -16,12 +19,50 @@ if (process.env.VK_DRIVER_FILES === undefined && existsSync(driver)) {
   process.env.XDG_RUNTIME_DIR ??= '/tmp';
 }
 
-const steps = [];
-const provider = webgpu({
-  software: true,
-  selfTest: false,
-  dawn: ['disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension'],
+/** Milliseconds of processor time of this process; while a step is written its other threads wait. */
+const processor = () => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+};
+// The backend times itself with this.
+performance.now = processor;
+
+const dawn = await import(new URL('../packages/kernels-webgpu/node_modules/webgpu/index.js', import.meta.url).href);
+const gpu = dawn.create(['disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension']);
+const adapter = await gpu.requestAdapter();
+const features = ['subgroups', 'shader-f16'].filter((name) => adapter.features.has(name));
+const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits: { maxBufferSize, maxStorageBufferBindingSize } });
+
+const module = device.createShaderModule({
+  code: '@group(0) @binding(0) var<uniform> P: vec4<u32>;\n@compute @workgroup_size(64) fn main() { _ = P.x; }',
 });
+const empty = await device.createComputePipelineAsync({ layout: 'auto', compute: { module, entryPoint: 'main' } });
+const uniform = device.createBuffer({ size: 16, usage: 64 });
+const group = device.createBindGroup({
+  layout: empty.getBindGroupLayout(0),
+  entries: [{ binding: 0, resource: { buffer: uniform } }],
+});
+
+/** Microseconds for so many empty dispatches and their submit. */
+async function floor(count) {
+  const began = processor();
+  const encoder = device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  for (let i = 0; i < count; i++) {
+    pass.setPipeline(empty);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(1);
+  }
+  pass.end();
+  device.queue.submit([encoder.finish()]);
+  const us = (processor() - began) * 1000;
+  await device.queue.onSubmittedWorkDone();
+  return us;
+}
+
+const steps = [];
+const provider = webgpu({ device, selfTest: false });
 const watched = {
   ...provider,
   async open(options) {
@@ -32,7 +73,10 @@ const watched = {
       const step = executable.step.bind(executable);
       executable.step = async (batch, ...rest) => {
         const outputs = await step(batch, ...rest);
-        if (batch.length === 1 && batch[0].tokens.length === 1) steps.push({ ...executable.costs });
+        if (batch.length === 1 && batch[0].tokens.length === 1) {
+          const costs = { ...executable.costs };
+          steps.push({ ...costs, floor: await floor(costs.dispatches) });
+        }
         return outputs;
       };
       return executable;
@@ -51,11 +95,21 @@ try {
   await checkpoint[Symbol.asyncDispose]();
 }
 const backend = await runtime.backend('webgpu');
-const timed = steps.slice(8).sort((a, b) => a.encode - b.encode); // the first ones compile the JavaScript
-const at = (part) => timed[Math.floor(part * (timed.length - 1))];
-const { encode, dispatches, submits, read } = at(0.5);
-console.log(`${backend.device.label}; ${cpus()[0].model}; ${folder}: ${timed.length} tokens`);
+const timed = steps.slice(8); // the first ones compile the JavaScript
+const spread = (of) => {
+  const list = timed.map(of).sort((a, b) => a - b);
+  const [quarter, half, most] = [0.25, 0.5, 0.75].map((part) => list[Math.floor(part * (list.length - 1))]);
+  return { half, text: (digits) => `${half.toFixed(digits)} (quartiles ${quarter.toFixed(digits)} to ${most.toFixed(digits)})` };
+};
+const { dispatches, submits, read } = timed.at(-1);
+const encode = spread((step) => step.encode);
 console.log(
-  `encode and submit: ${encode.toFixed(0)} us a token (${at(0.1).encode.toFixed(0)} to ${at(0.9).encode.toFixed(0)}, tenth to ninetieth percentile), ${dispatches} dispatches, ${(encode / dispatches).toFixed(2)} us each, ${submits} submit, ${read} bytes back`,
+  `${backend.device.label} ${backend.device.features.join(' ')}; ${cpus()[0].model}, load ${loadavg()[0].toFixed(0)}; Node ${process.version}`,
+);
+console.log(`${folder}: ${timed.length} tokens, ${dispatches} dispatches, ${submits} submit, ${read} bytes back`);
+console.log(`encode and submit: ${encode.text(0)} us of processor time a token, ${(encode.half / dispatches).toFixed(2)} a dispatch`);
+console.log(
+  `as many empty dispatches: ${spread((step) => step.floor).text(0)} us; ratio of the same token ${spread((step) => step.encode / step.floor).text(2)}`,
 );
 await runtime[Symbol.asyncDispose]();
+device.destroy();

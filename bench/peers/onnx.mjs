@@ -1,4 +1,4 @@
-// Writes an ONNX model of `layers` MatMulNBits nodes [4096, 4096], 4 bits in blocks of 64 with zero points, one after another. Speed does not depend on the values.
+// Writes an ONNX model of `layers` MatMulNBits nodes [size, size], 4 bits in blocks of 64 with zero points, one after another. Speed does not depend on the values.
 
 import { writeFileSync } from 'node:fs';
 
@@ -20,8 +20,8 @@ const tensor = (name, dtype, dims, data) =>
   nested(5, Buffer.concat([...dims.map((dim) => number(1, dim)), number(2, dtype), string(8, name), nested(9, data)]));
 const [FLOAT, UINT8] = [1, 2];
 
-export function writeOnnx(path, { layers, accuracy }) {
-  const [size, block] = [4096, 64];
+export function writeOnnx(path, { layers, accuracy, size = 4096 }) {
+  const block = 64;
   const groups = size / block;
   const parts = [];
   let seed = 1;

@@ -1,7 +1,7 @@
 // Where WebGPU comes from: `navigator.gpu` where it is there (browsers, Deno, workers), else the package `webgpu` (Dawn) in Node and Bun.
 
 import { unavailable } from './errors.ts';
-import type { Gpu, GpuAdapter, GpuDevice } from './gpu.ts';
+import type { Gpu, GpuAdapter, GpuDevice, GpuFeature } from './gpu.ts';
 
 /** What the package `webgpu` gives. */
 interface Dawn {
@@ -120,12 +120,21 @@ export function checkLimits({ limits, info }: Pick<GpuAdapter, 'limits' | 'info'
   }
 }
 
-/** Rejects with ERR_BACKEND_UNAVAILABLE. */
-export async function requestDevice(adapter: GpuAdapter): Promise<GpuDevice> {
+/** Used where they are there, and nothing is missed where they are not. */
+export const FEATURES: readonly GpuFeature[] = ['subgroups', 'shader-f16'];
+
+/** Of `wanted`, those that an adapter or a device has. */
+export function featuresOf({ features }: Pick<GpuAdapter, 'features'>, wanted: readonly GpuFeature[]): GpuFeature[] {
+  return FEATURES.filter((name) => wanted.includes(name) && features.has(name));
+}
+
+/** With those of `features` that it has. Rejects with ERR_BACKEND_UNAVAILABLE. */
+export async function requestDevice(adapter: GpuAdapter, features: readonly GpuFeature[] = FEATURES): Promise<GpuDevice> {
   checkLimits(adapter);
   try {
     return await adapter.requestDevice({
       label: 'lowbit',
+      requiredFeatures: featuresOf(adapter, features),
       requiredLimits: Object.fromEntries(WANTED.map((name) => [name, adapter.limits[name]])),
     });
   } catch (error) {

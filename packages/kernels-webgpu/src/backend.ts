@@ -46,7 +46,6 @@ export interface WebGpuSettings {
 export class WebGpuBackend implements Backend {
   readonly spec = 1;
   readonly name: string;
-  readonly device: Backend['device'];
   readonly kvDtype: StoredFloat;
   readonly ops = OP_NAMES;
   readonly routines: ReadonlyMap<string, Routine>;
@@ -61,12 +60,16 @@ export class WebGpuBackend implements Backend {
     this.kvDtype = settings.kvDtype;
     this.#machine = machine;
     this.#settings = settings;
-    // WebGPU tells nobody how much memory there is.
-    this.device = { label: machine.label, memory: 0, features: settings.features };
     this.#holdings = new Holdings(this.name, deviceMemory(machine));
     const { owner, release } = this.#holdings;
     this.routines = gpuRoutines({ machine, check: () => this.#check() });
     this.#home = { owner, machine, release, floats: (tensor) => this.#holdings.floats(tensor) };
+  }
+
+  get device(): Backend['device'] {
+    const { label, features } = this.#machine;
+    // WebGPU tells nobody how much memory there is.
+    return { label, memory: 0, features: [...this.#settings.features, ...features] };
   }
 
   /** What its GPU did so far, for tests and benchmarks. */

@@ -2,8 +2,8 @@
 
 import { disposedError, isLowbitError, type LowbitError } from '@lowbit/core';
 import { deviceFault, deviceLost, outOfMemory, tooLarge } from './errors.ts';
-import { type GpuBuffer, type GpuDevice, type GpuError, type GpuOpaque, MAP_READ, STAGE_COMPUTE, USAGE } from './gpu.ts';
-import type { Kernel } from './wgsl/kernel.ts';
+import { type GpuBuffer, type GpuDevice, type GpuError, type GpuFeature, type GpuOpaque, MAP_READ, STAGE_COMPUTE, USAGE } from './gpu.ts';
+import { CORE, type Kernel, type Variant } from './wgsl/kernel.ts';
 
 /** What a machine has done so far, for tests and benchmarks. */
 export interface Counts {
@@ -48,7 +48,9 @@ export class Machine {
     this.#failure ??= deviceFault(this.label, error.message);
   };
   readonly #own: boolean;
+  #variant: Variant = CORE;
   #failure: Error | undefined;
+  #lost = false;
   #closed = false;
   /** Bytes of all buffers so far. */
   #taken = 0;
@@ -66,8 +68,26 @@ export class Machine {
     // What others do wrong with a device that is shared says nothing of this machine.
     if (own) device.addEventListener?.('uncapturederror', this.#onError);
     device.lost.then(({ reason, message }) => {
+      this.#lost = true;
       if (!this.#closed) this.#failure = deviceLost(this.label, reason, message);
     });
+  }
+
+  get lost(): boolean {
+    return this.#lost;
+  }
+
+  /** What kernels use beyond the core of WebGPU. */
+  get features(): readonly GpuFeature[] {
+    const { subgroups, f16 } = this.#variant;
+    return [...(subgroups ? ['subgroups' as const] : []), ...(f16 ? ['shader-f16' as const] : [])];
+  }
+
+  /** Kernels that are made from now on use these, which the device has; what it refused of others is forgotten. */
+  use(features: readonly GpuFeature[]): void {
+    this.#variant = { subgroups: features.includes('subgroups'), f16: features.includes('shader-f16') };
+    this.#pipelines.clear();
+    if (!this.#lost && !this.#closed) this.#failure = undefined;
   }
 
   /** Throws ERR_DEVICE once the device is lost, or has refused something; ERR_DISPOSED once the machine is closed. */
@@ -214,14 +234,14 @@ export class Machine {
     readonly layout: GpuOpaque;
     readonly compute: { module: GpuOpaque; entryPoint: string };
   } {
-    const { name, weights, cache, code } = kernel;
+    const { name, weights, cache } = kernel;
     const layout = remembered(this.#layouts, `${weights} ${cache}`, () =>
       this.device.createPipelineLayout({
         bindGroupLayouts: [this.groupLayout('step'), this.groupLayout('launch', weights), ...(cache ? [this.groupLayout('cache')] : [])],
       }),
     );
     this.counts.pipelines++;
-    const module = this.device.createShaderModule({ label: name, code });
+    const module = this.device.createShaderModule({ label: name, code: kernel.code(this.#variant) });
     return { label: name, layout, compute: { module, entryPoint: 'main' } };
   }
 

@@ -1,6 +1,7 @@
 // What goes wrong on a GPU, as LowbitErrors that name the adapter and the limit.
 
 import { isLowbitError, LowbitError } from '@lowbit/core';
+import type { GpuFeature } from './gpu.ts';
 
 /** Memory that a GPU does not have. */
 export function outOfMemory(adapter: string, what: string, bytes: number, cause?: unknown): LowbitError {
@@ -43,4 +44,27 @@ export function whyNot(error: unknown): { readonly reason: string; readonly hint
   const message = error instanceof Error ? error.message : String(error);
   const reason = message.replace(/^kernels-webgpu: /, '');
   return isLowbitError(error) && error.hint ? { reason, hint: error.hint } : { reason };
+}
+
+/** Features that the device has but that did not pass the self-test: the backend goes on without them. */
+export function refusedFeatures(adapter: string, features: readonly GpuFeature[], cause: unknown): LowbitError {
+  const list = features.join(' and ');
+  return new LowbitError('ERR_DEVICE', `kernels-webgpu: ${adapter} is used without ${list}: ${whyNot(cause).reason}`, {
+    hint: `Results are right, speed may be less. Update the driver or the browser, or pass webgpu({ features: [...] }) without ${list}.`,
+    details: { reason: 'FEATURE', adapter, features },
+    cause,
+  });
+}
+
+/** Makes a warning of the process, or of the console where there is none, of the first problem with each message. */
+export function warnOnce(): (problem: LowbitError) => void {
+  const told = new Set<string>();
+  return ({ code, message, hint }) => {
+    if (told.has(message)) return;
+    told.add(message);
+    const text = hint ? `${message}. ${hint}` : message;
+    const { process } = globalThis as { process?: { emitWarning?(text: string, options: { type: string; code: string }): void } };
+    if (process?.emitWarning) process.emitWarning(text, { type: 'LowbitWarning', code });
+    else console.warn(text);
+  };
 }

@@ -8,6 +8,9 @@ export interface GpuAdapterInfo {
   readonly isFallbackAdapter?: boolean;
 }
 
+/** What kernels use where an adapter has it. */
+export type GpuFeature = 'subgroups' | 'shader-f16';
+
 export interface GpuLimits {
   readonly maxBufferSize: number;
   readonly maxStorageBufferBindingSize: number;
@@ -31,7 +34,7 @@ export interface GpuAdapter {
   readonly limits: GpuLimits;
   requestDevice(descriptor: {
     readonly label?: string;
-    readonly requiredFeatures?: never[];
+    readonly requiredFeatures?: GpuFeature[];
     readonly requiredLimits?: Record<string, number>;
   }): Promise<GpuDevice>;
 }

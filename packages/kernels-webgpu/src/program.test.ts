@@ -1,5 +1,5 @@
 // Programs as launches: how many of them, what comes back, what is held; keys and values in 16 bits; memory that is missing.
-import { type Backend, type Executable, isLowbitError, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
+import { type Backend, type Executable, type Format, isLowbitError, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
 import { sampleWeight, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
@@ -22,11 +22,11 @@ async function compiled(backend: Backend, { program, weights }: TinyDecoder): Pr
 }
 
 /** As `tinyDecoder`, of so many Llama layers without experts. */
-function llamaOf(layers: number): TinyDecoder {
+function llamaOf(layers: number, format: Format = AFFINE): TinyDecoder {
   const b = new ProgramBuilder({ layers });
   const weights: TinyDecoder['weights'][number][] = [];
   const linear = (shape: readonly [number, number], use: 'linear' | 'both' = 'linear'): number => {
-    weights.push(sampleWeight(AFFINE, shape, 7 + weights.length));
+    weights.push(sampleWeight(format, shape, 7 + weights.length));
     return b.addLinear(`${weights.length}`, shape, { use });
   };
   const scale = b.addConstant(seededTensor(3, [64], 1));
@@ -70,6 +70,33 @@ describe('a step', () => {
     }
     // Embedding, select, norm with the head, and two to choose the best.
     expect(counts).toEqual([6 + 5, 12 + 5]);
+  });
+
+  const pairs = { kind: 'codebook', bits: 4, dim: 2, group: 32, table: 'sample', scale: 'f16', packing: 'u8' } as const;
+  it.for<readonly [string, Format, number]>([
+    ['affine', AFFINE, 6],
+    ['NF4', { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' }, 6],
+    ['f16', { kind: 'dense', dtype: 'f16' }, 6],
+    ['HIGGS', { ...pairs, rotate: { kind: 'hadamard', block: 32 } }, 18],
+    ['LLM.int8', { kind: 'int8', threshold: 6 }, 28],
+    ['LLM.int8 without outliers', { kind: 'int8', threshold: 0 }, 21],
+  ])('in %s takes so many dispatches a layer, whatever the features', LONG, async ([, format, dispatches], context) => {
+    needs(context, 'webgpu', missing === undefined, missing ?? '');
+    // Dawn's null backend computes nothing, and has all features.
+    for (const features of [[], ['subgroups', 'shader-f16']] as const) {
+      await using backend = (await webgpu({ dawn: ['backend=null'], software: true, selfTest: false, features }).open()) as WebGpuBackend;
+      expect(backend.device.features.filter((name) => name !== 'webgpu' && name !== 'software')).toEqual(features);
+      const counts: number[] = [];
+      for (const layers of [1, 2]) {
+        using executable = (await compiled(backend, llamaOf(layers, format))) as WebGpuExecutable;
+        const id = executable.open();
+        await executable.step([{ id, tokens: Uint32Array.of(1) }]);
+        await executable.step([{ id, tokens: Uint32Array.of(2) }], { largest: { logits: 1 } });
+        expect(executable.costs).toMatchObject({ submits: 1, read: 8 });
+        counts.push(executable.costs.dispatches);
+      }
+      expect(counts[1]! - counts[0]!).toBe(dispatches);
+    }
   });
 
   it('gives what the reference gives with one row, several and many, in every fused kernel', LONG, async (context) => {

@@ -1,5 +1,6 @@
 // A GPU or a driver that computes something else is found when a backend is opened: a decoder of one layer, in five kinds of weights, must give what the
-// reference gives. Two tokens: the second attends to the first.
+// reference gives. Two tokens, of which the second attends to the first; more of them in a tile, which other kernels multiply; and one whose largest logits
+// are chosen on the device.
 
 import {
   type Affine,
@@ -14,6 +15,7 @@ import {
   packing,
   type QuantizedTensor,
   referenceBackend,
+  type StepOptions,
   toFloat32,
   writeFloat32,
 } from '@lowbit/core';
@@ -138,10 +140,15 @@ async function logits(backend: Backend): Promise<Float32Array> {
   const linears = [];
   for (const [i, { use }] of program.linears.entries()) linears.push(await backend.prepare(weights[i]!, { use }));
   try {
-    using executable = await backend.compile(program, linears, { contextLength: 2, maxSequences: 1 });
+    using executable = await backend.compile(program, linears, { contextLength: 24, maxSequences: 1 });
     const id = executable.open();
     const all: number[] = [];
-    for (const token of [3, 14]) all.push(...toFloat32((await executable.step([{ id, tokens: Uint32Array.of(token) }])).logits!));
+    const step = async (tokens: Uint32Array, options?: StepOptions): Promise<void> => {
+      all.push(...toFloat32((await executable.step([{ id, tokens }], options)).logits!));
+    };
+    for (const token of [3, 14]) await step(Uint32Array.of(token));
+    await step(Uint32Array.from({ length: 20 }, (_, i) => (7 * i + 5) % VOCAB));
+    await step(Uint32Array.of(15), { largest: { logits: 3 } });
     return Float32Array.from(all);
   } finally {
     for (const one of linears) one[Symbol.dispose]();

@@ -1,6 +1,6 @@
 // The provider: what it refuses, what it says where there is no GPU, its self-test, and what happens when a device is lost.
-import { type Backend, isLowbitError } from '@lowbit/core';
-import { expect, it } from 'vitest';
+import { type Backend, isLowbitError, type LowbitError } from '@lowbit/core';
+import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
 import { tinyDecoder } from '../../../fixtures/tiny-decoder.ts';
 import { noWebGpu, TEST_OPTIONS } from '../../../fixtures/webgpu.ts';
@@ -25,6 +25,8 @@ it.for<readonly [string, WebGpuOptions]>([
   ['kvDtype', { kvDtype: 'f8' as 'f16' }],
   ['bindingLimit', { bindingLimit: 12 }],
   ['dawn', { dawn: 'backend=vulkan' as unknown as string[] }],
+  ['features', { features: ['timestamp-query'] as unknown as [] }],
+  ['onProblem', { onProblem: 1 as unknown as () => void }],
   ['name', { name: '' }],
   ['nothing', { nothing: 1 } as WebGpuOptions],
 ])('the option %s is checked', ([name, options]) => {
@@ -56,7 +58,7 @@ it('computes on the CPU only if told to', async (context) => {
   else expect(probe).toMatchObject({ ok: true });
 });
 
-it('passes its self-test, and finds a GPU that computes something else', { timeout: 60_000 }, async (context) => {
+it('passes its self-test, and finds a GPU that computes something else', { timeout: 180_000 }, async (context) => {
   needs(context, 'webgpu', missing === undefined, missing ?? '');
   await using backend = await webgpu({ ...TEST_OPTIONS, selfTest: true }).open();
   expect(backend.allocated()).toBe(0);
@@ -76,6 +78,59 @@ it('passes its self-test, and finds a GPU that computes something else', { timeo
     },
   });
   await expect(selfTest(off)).rejects.toMatchObject({ code: 'ERR_BACKEND_UNAVAILABLE', details: { reason: 'WRONG_NUMBERS' } });
+});
+
+/** A device that has `subgroups`, and does with the text of kernels that use them as it likes. */
+function spoiled(real: GpuDevice, spoil: (code: string) => string): GpuDevice {
+  return new Proxy(real, {
+    get(target, key) {
+      const value = Reflect.get(target, key);
+      if (key === 'createShaderModule') {
+        return ({ code, ...rest }: { readonly code: string }) =>
+          target.createShaderModule({ ...rest, code: code.includes('enable subgroups;') ? spoil(code) : code });
+      }
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+}
+
+describe('a feature of the GPU', () => {
+  it.for<readonly [string, (code: string) => string, RegExp]>([
+    [
+      'computes wrong numbers',
+      (code) => code.replaceAll('return subgroupAdd(value);', 'return subgroupAdd(value) * 1.05;'),
+      /wrong numbers/,
+    ],
+    ['does not compile', (code) => `${code}\nfn broken() -> u32 { return 1.5; }`, /subgroups: .+/],
+  ])('that %s is not used, and the backend says so', { timeout: 180_000 }, async ([, spoil, why], context) => {
+    needs(context, 'webgpu', missing === undefined, missing ?? '');
+    const real = await ownDevice();
+    needs(context, 'subgroups', real.features.has('subgroups'), 'the adapter has no subgroups');
+    const problems: LowbitError[] = [];
+    const provider = webgpu({
+      ...{ device: spoiled(real, spoil), features: ['subgroups'], software: true, selfTest: true },
+      onProblem: (problem) => problems.push(problem),
+    });
+    expect(await provider.probe()).toMatchObject({ ok: true, detail: expect.stringMatching(/uses subgroups$/) });
+    await using backend = await provider.open();
+    expect(backend.device.features).not.toContain('subgroups');
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toMatchObject({ code: 'ERR_DEVICE', details: { reason: 'FEATURE', features: ['subgroups'] } });
+    expect(problems[0]!.message).toMatch(why);
+    expect(problems[0]!.hint).toContain('without subgroups');
+    const probe = await provider.probe();
+    expect(probe).toMatchObject({ ok: true, detail: expect.stringMatching(/is used without subgroups/) });
+    expect(probe).toMatchObject({ detail: expect.not.stringContaining('uses subgroups') });
+    real.destroy();
+  });
+
+  it('can be left out', { timeout: 60_000 }, async (context) => {
+    needs(context, 'webgpu', missing === undefined, missing ?? '');
+    const without = webgpu({ ...TEST_OPTIONS, features: [] });
+    expect(await without.probe()).toMatchObject({ ok: true, detail: expect.not.stringMatching(/subgroups|shader-f16/) });
+    await using backend = await without.open();
+    expect(backend.device.features.filter((name) => name !== 'software')).toEqual(['webgpu']);
+  });
 });
 
 it('a lost device is an error that says so; another backend works', { timeout: 60_000 }, async (context) => {

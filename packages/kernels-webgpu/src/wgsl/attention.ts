@@ -86,8 +86,8 @@ export function attentionKernel(options: AttentionOptions): Kernel {
     fields,
     cache: true,
     size: SIZE,
-    declarations: `${cacheReader(cache)}
-${reductions(SIZE)}
+    declarations: (variant) => `${cacheReader(cache)}
+${reductions(SIZE, variant)}
 var<workgroup> query: array<f32, ${keyDim}>;
 var<workgroup> shares: array<f32, ${SIZE}>;`,
     body: `

@@ -1,7 +1,10 @@
 // out = x W^T for many rows of x: tiles of 32 rows of weights and 32 of x in workgroup memory, 16 results an invocation.
+//
+// With f16, what it holds exactly of a tile of weights lies there in half the bytes: weights that are f16, or codes, whose scales and zeros come in when a
+// chunk is summed. x is as large as it likes, so it and all sums stay f32.
 
 import { type FieldType, type Kernel, kernel } from './kernel.ts';
-import { kindName, tableCode, type WeightKind, weightCode, weightFields } from './weight.ts';
+import { exactInHalves, halvesCode, kindName, tableCode, type WeightKind, weightCode, weightFields } from './weight.ts';
 
 export const TILE = 32;
 const SIZE = 64;
@@ -19,11 +22,24 @@ export function gemmKernel(weight: WeightKind, { end }: { readonly end: 'store' 
     fields,
     weights: 1,
     size: SIZE,
-    declarations: `${weightCode(0, weight)}
-var<workgroup> wt: array<vec4<f32>, ${TILE * 8}>;
-var<workgroup> xt: array<vec4<f32>, ${TILE * 8}>;
-fn x_number(start: u32, k: u32) -> f32 { return ${load}; }`,
-    body: `
+    declarations: (variant) => {
+      const halves = variant.f16 && exactInHalves(weight);
+      return `${weightCode(0, weight, variant)}${halves ? halvesCode(0, weight) : ''}
+var<workgroup> wt: array<vec4<${halves ? 'f16' : 'f32'}>, ${TILE * 8}>;
+var<workgroup> xt: array<vec4<f32>, ${TILE * 8}>;${
+        halves && weight.kind === 'grouped'
+          ? `
+var<workgroup> grids: array<vec2<f32>, ${TILE}>;
+var<workgroup> x_sums: array<f32, ${TILE}>;`
+          : ''
+      }
+fn x_number(start: u32, k: u32) -> f32 { return ${load}; }`;
+    },
+    body: (variant) => {
+      const halves = variant.f16 && exactInHalves(weight);
+      const grids = halves && weight.kind === 'grouped';
+      const into = grids ? 'chunk' : 'sums';
+      return `
   let base = 0u;
   let count = rows_of(P.x);
   ${tableCode(0, weight, { size: SIZE })}
@@ -36,22 +52,35 @@ fn x_number(start: u32, k: u32) -> f32 { return ${load}; }`,
     let mine = lid % ${TILE}u;
     if (lid < ${TILE}u) {
       let row = min(wx * ${TILE}u + mine, P.w0_out - 1u);
-      var w = chunk_0(base, row, c);
+      var w = ${halves ? 'halves' : 'chunk'}_0(base, row, c);
       for (var j = 0u; j < 8u; j++) { wt[mine * 8u + j] = w[j]; }
+      ${grids ? 'grids[mine] = grid_0(base, row, c);' : ''}
     } else {
       let start = at(P.x) + min(wid.y * ${TILE}u + mine, count - 1u) * P.inp;
+      ${grids ? 'var total = vec4<f32>();' : ''}
       for (var j = 0u; j < 8u; j++) {
         let k = c * 32u + j * 4u;
         xt[mine * 8u + j] = vec4<f32>(x_number(start, k), x_number(start, k + 1u), x_number(start, k + 2u), x_number(start, k + 3u));
+        ${grids ? 'total += xt[mine * 8u + j];' : ''}
       }
+      ${grids ? 'x_sums[mine] = total.x + total.y + total.z + total.w;' : ''}
     }
     workgroupBarrier();
+    ${grids ? 'var chunk: array<vec4<f32>, 4>;' : ''}
     for (var j = 0u; j < 8u; j++) {
-      ${four.map((n) => `let a${n} = wt[(tx * 4u + ${n}u) * 8u + j];`).join(' ')}
+      ${four.map((n) => `let a${n} = ${halves ? `vec4<f32>(wt[(tx * 4u + ${n}u) * 8u + j])` : `wt[(tx * 4u + ${n}u) * 8u + j]`};`).join(' ')}
       for (var n = 0u; n < 4u; n++) {
         let b = xt[(ty * 4u + n) * 8u + j];
-        sums[n] += vec4<f32>(${four.map((m) => `dot(a${m}, b)`).join(', ')});
+        ${into}[n] += vec4<f32>(${four.map((m) => `dot(a${m}, b)`).join(', ')});
       }
+    }
+    ${
+      grids
+        ? `${four.map((m) => `let g${m} = grids[tx * 4u + ${m}u];`).join(' ')}
+    let scales = vec4<f32>(${four.map((m) => `g${m}.x`).join(', ')});
+    let zeros = vec4<f32>(${four.map((m) => `g${m}.y`).join(', ')});
+    for (var n = 0u; n < 4u; n++) { sums[n] += (chunk[n] - zeros * x_sums[ty * 4u + n]) * scales; }`
+        : ''
     }
   }
   for (var n = 0u; n < 4u; n++) {
@@ -64,6 +93,7 @@ fn x_number(start: u32, k: u32) -> f32 { return ${load}; }`,
         ${write}
       }
     }
-  }`,
+  }`;
+    },
   });
 }

@@ -2,6 +2,7 @@
 // Codes of activations are kept as whole numbers in f32; what floating point adds is the columns of outliers alone.
 
 import { type FieldType, type Kernel, kernel, reductions } from './kernel.ts';
+import { teams } from './subgroups.ts';
 import { signedBytes, type WeightKind, weightFields } from './weight.ts';
 
 const SIZE = 64;
@@ -30,7 +31,7 @@ export function int8RowsKernel({ outliers, shared }: { readonly outliers: boolea
     name: `int8 rows${outliers ? (shared ? ' shared' : ' own') : ''}`,
     fields: { x: 'u32', flags: 'u32', codes: 'u32', wide: 'u32', scale: 'u32', inp: 'u32', threshold: 'f32' },
     size: SIZE,
-    declarations: reductions(SIZE),
+    declarations: (variant) => reductions(SIZE, variant),
     body: `
   let row = wid.y;
   let start = at(P.x) + row * P.inp;
@@ -67,31 +68,10 @@ export function int8ProductKernel(weight: WeightKind, { outliers, experts }: Int
   if (experts) Object.assign(fields, { ids: 'u32', slots: 'u32', stride: 'u32', top_k: 'u32' });
   Object.assign(fields, weightFields(0), { out0: 'u32', out0_width: 'u32', out0_at: 'u32' });
   const row = experts ? 'select(wid.y, wid.y / P.top_k, P.top_k > 0u)' : 'wid.y';
-  return kernel({
-    name: `int8 product${outliers ? ' outliers' : ''}${experts ? ' experts' : ''}${weight.bias ? ' bias' : ''}`,
-    fields,
-    weights: 1,
-    size: SIZE,
-    declarations: `
-fn word_0(n: u32) -> u32 { return w0[n >> 2u][n & 3u]; }
-var<workgroup> exact: array<i32, ${SIZE}>;
-var<workgroup> inexact: array<f32, ${SIZE}>;`,
-    body: `
-  let lane = lid % ${lanes}u;
-  let row = wx * 4u + lid / ${lanes}u;
-  ${
-    experts
-      ? `let slot = constants[P.slots + u32(arena[at(P.ids) + wid.y])];
-  let base = u32(max(slot, 0.0)) * P.stride;`
-      : 'let base = 0u;'
-  }
-  let r = ${row};
-  let codes = at(P.codes) + r * P.inp;
-  let wide = at(P.wide) + r * P.inp;
-  var whole = 0;
+  const work = (first: string, next: string): string => `  var whole = 0;
   var rest = 0.0;
   if (row < P.w0_out) {
-    for (var n = lane; n < P.chunks * 8u; n += ${lanes}u) {
+    for (var n = ${first}; n < P.chunks * 8u; n += ${next}) {
       let bits = word_0(base + row * P.w0_row_words + n);
       let q = ${signedBytes('bits')};
       for (var j = 0u; j < 4u; j++) {
@@ -102,12 +82,58 @@ var<workgroup> inexact: array<f32, ${SIZE}>;`,
         }
       }
     }
-  }
+  }`;
+  const sideBySide = `${work('lane', `${lanes}u`)}
   exact[lid] = whole;
   inexact[lid] = rest;
+  workgroupBarrier();`;
+  const inTeams = `  let team = team_of(lid);
+  for (var turn = 0u; turn < 4u; turn++) {
+    let place = turn * team.teams + team.index;
+    let mine = team.index < team.teams && place < 4u;
+    let row = select(0xffffffffu, wx * 4u + place, mine);
+  ${work('team.rank * team.split + team.part', 'team.width * team.split')}
+    workgroupBarrier();
+    let together = subgroupAdd(whole);
+    let together_wide = subgroupAdd(rest);
+    if (mine && team.rank == 0u) {
+      exact[place * ${lanes}u + team.part] = together;
+      inexact[place * ${lanes}u + team.part] = together_wide;
+    }
+  }
   workgroupBarrier();
+  let row = wx * 4u + lid / ${lanes}u;`;
+  return kernel({
+    name: `int8 product${outliers ? ' outliers' : ''}${experts ? ' experts' : ''}${weight.bias ? ' bias' : ''}`,
+    fields,
+    weights: 1,
+    size: SIZE,
+    declarations: ({ subgroups }) => `
+fn word_0(n: u32) -> u32 { return w0[n >> 2u][n & 3u]; }
+${subgroups ? teams(SIZE, 4) : ''}
+var<workgroup> exact: array<i32, ${SIZE}>;
+var<workgroup> inexact: array<f32, ${SIZE}>;`,
+    body: ({ subgroups }) => `
+  let lane = lid % ${lanes}u;
+${subgroups ? '' : `  let row = wx * 4u + lid / ${lanes}u;`}
+  ${
+    experts
+      ? `let slot = constants[P.slots + u32(arena[at(P.ids) + wid.y])];
+  let base = u32(max(slot, 0.0)) * P.stride;`
+      : 'let base = 0u;'
+  }
+  let r = ${row};
+  let codes = at(P.codes) + r * P.inp;
+  let wide = at(P.wide) + r * P.inp;
+${subgroups ? inTeams : sideBySide}
   if (lane != 0u || row >= P.w0_out${experts ? ' || slot < 0.0' : ''}) { return; }
-  for (var l = 1u; l < ${lanes}u; l++) { whole += exact[lid + l]; rest += inexact[lid + l]; }
+  ${
+    subgroups
+      ? `var whole = 0;
+  var rest = 0.0;
+  for (var l = 0u; l < team.split; l++) { whole += exact[lid + l]; rest += inexact[lid + l]; }`
+      : `for (var l = 1u; l < ${lanes}u; l++) { whole += exact[lid + l]; rest += inexact[lid + l]; }`
+  }
   let scale = bitcast<f32>(word_0(base + P.w0_scale + row));
   var sum = f32(whole) * arena[at(P.scale) + r] * scale * (1.0 / 16129.0);
   ${outliers ? 'sum += rest * scale * 0.007874015748031496;' : ''}

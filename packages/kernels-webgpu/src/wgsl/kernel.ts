@@ -4,11 +4,23 @@
 //   group 1  P (what this launch works on), w0, w1, ... (weights, 16 bytes at a time)
 //   group 2  which (a share of the step, with a dynamic offset), kv (a cache, or results): only where `cache` is set
 //
+// What a device has beyond the core of WebGPU is a variant: launches do not depend on it, the text of a kernel may. Without any it is the core's.
+//
 // A tensor is named by one number: domain * 2^29 + its offset in numbers of a row. `at` finds its first number.
 
 import { FLOATS } from './floats.ts';
+import { subgroupReductions } from './subgroups.ts';
 
 export type FieldType = 'u32' | 'f32';
+
+/** What kernels may use beyond the core of WebGPU. */
+export interface Variant {
+  readonly subgroups: boolean;
+  readonly f16: boolean;
+}
+
+/** The core. */
+export const CORE: Variant = { subgroups: false, f16: false };
 
 export interface Kernel {
   readonly name: string;
@@ -17,7 +29,7 @@ export interface Kernel {
   /** How many weights are bound. */
   readonly weights: number;
   readonly cache: boolean;
-  readonly code: string;
+  code(variant?: Variant): string;
 }
 
 /** Places of what `step` begins with; sections are given as the word where they begin. `src/step-block.ts` writes it. */
@@ -51,15 +63,25 @@ interface KernelParts {
   readonly cache?: boolean;
   /** Workgroup size. */
   readonly size: number;
-  readonly declarations?: string;
+  readonly declarations?: Text;
   /** Body of `main`; `wid`, `lid` and `wx` (the workgroup along x, gone on along z) are there. */
-  readonly body: string;
+  readonly body: Text;
 }
+
+/** The same for all variants, or not. */
+type Text = string | ((variant: Variant) => string);
+
+/** Uniformity of subgroups is not proven by all that compile WGSL: what these kernels do together stands outside of branches. */
+const DIRECTIVES = { subgroups: 'enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n', f16: 'enable f16;\n' } as const;
 
 export function kernel({ name, fields, weights = 0, cache = false, size, declarations = '', body }: KernelParts): Kernel {
   const list = Object.entries(fields);
-  const code = `// ${name}
-struct Params {
+  const code = (variant: Variant = CORE): string => {
+    const own = [declarations, body].map((text) => (typeof text === 'string' ? text : text(variant)));
+    const uses = (word: RegExp): boolean => own.some((text) => word.test(text));
+    const directives = `${uses(/\bf16\b/) ? DIRECTIVES.f16 : ''}${uses(/\bsubgroup[A-Z]/) ? DIRECTIVES.subgroups : ''}`;
+    return `// ${name}
+${directives}struct Params {
 ${list.map(([field, type]) => `  ${field}: ${type},`).join('\n')}
 }
 @group(0) @binding(0) var<storage, read_write> arena: array<f32>;
@@ -71,18 +93,20 @@ ${cache ? '@group(2) @binding(0) var<uniform> which: vec4<u32>;\n@group(2) @bind
 fn rows_of(tensor: u32) -> u32 { return step[${STEP.rows}u + (tensor >> 29u)]; }
 fn at(tensor: u32) -> u32 { return step[${STEP.base}u + (tensor >> 29u)] + (tensor & 0x1fffffffu) * rows_of(tensor); }
 ${FLOATS}
-${declarations}
+${own[0]}
 @compute @workgroup_size(${size})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let wx = wid.x + wid.z * ${MOST_ALONG_X}u;
-${body}
+${own[1]}
 }
-`;
-  return { name, fields: list, weights, cache, code: code.replace(/\n{2,}/g, '\n') };
+`.replace(/\n(\s*\n)+/g, '\n');
+  };
+  return { name, fields: list, weights, cache, code };
 }
 
 /** Sum and largest of one number of each of `size` invocations, the same for all; in uniform control flow. */
-export function reductions(size: number): string {
+export function reductions(size: number, { subgroups }: Variant = CORE): string {
+  if (subgroups) return subgroupReductions(size);
   const fold = (join: string): string => `
   workgroupBarrier();
   reduced[lid] = value;

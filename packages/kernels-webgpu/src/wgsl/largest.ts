@@ -1,7 +1,8 @@
 // The largest numbers of rows, in two passes: of each stretch of a row, then of what those gave. Of equals the lower place comes first; of a row with NaN
 // the first of them is in front and the others are nowhere.
 
-import { type Kernel, kernel } from './kernel.ts';
+import { type Kernel, kernel, type Variant } from './kernel.ts';
+import { MEMBERS } from './subgroups.ts';
 
 const SIZE = 64;
 /** Numbers of a stretch. */
@@ -9,21 +10,8 @@ export const STRETCH = 2048;
 /** Most numbers of a row that are chosen here. */
 export const MOST_LARGEST = 256;
 
-/** Numbers as integers in the same order; 0 is nothing, and NaN is above all. -0 and 0 are equal. */
-const ORDER = `
-fn order_of(bits: u32) -> u32 {
-  if ((bits & 0x7fffffffu) > 0x7f800000u) { return 0xffffffffu; }
-  if ((bits & 0x7fffffffu) == 0u) { return 0x80000000u; }
-  return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
-}
-var<workgroup> best_order: array<u32, ${SIZE}>;
-var<workgroup> best_place: array<u32, ${SIZE}>;
-// Whether (order, place) comes after what was chosen last, and may be chosen at all.
-fn open(order: u32, place: u32, start: vec2<u32>, nth: u32) -> bool {
-  if (nth == 0u) { return true; }
-  if (order == 0xffffffffu) { return false; }
-  return order < start.x || (order == start.x && place > start.y);
-}
+/** Brings the largest (order, place) of all invocations to the front: of equal orders, the lowest place. */
+const FOLD = `
 fn fold(order: u32, place: u32, lid: u32) {
   best_order[lid] = order;
   best_place[lid] = place;
@@ -40,6 +28,50 @@ fn fold(order: u32, place: u32, lid: u32) {
   }
   workgroupBarrier();
 }`;
+
+const FOLD_SUBGROUPS = `
+fn fold(order: u32, place: u32, lid: u32) {
+  workgroupBarrier();${MEMBERS}
+  var most = subgroupMax(order);
+  var lowest = subgroupMin(select(0xffffffffu, place, order == most));
+  best_order[lid] = select(0u, most, rank == 0u);
+  best_place[lid] = select(0xffffffffu, lowest, rank == 0u);
+  workgroupBarrier();
+  var mine = 0u;
+  var there = 0xffffffffu;
+  for (var i = 0u; i < ${SIZE}u; i += width) {
+    let at = min(i + rank, ${SIZE - 1}u);
+    let other = best_order[at];
+    let lower = min(there, best_place[at]);
+    there = select(select(there, lower, other == mine), best_place[at], other > mine);
+    mine = max(mine, other);
+  }
+  most = subgroupMax(mine);
+  lowest = subgroupMin(select(0xffffffffu, there, mine == most));
+  workgroupBarrier();
+  if (lid == 0u) {
+    best_order[0] = most;
+    best_place[0] = lowest;
+  }
+  workgroupBarrier();
+}`;
+
+/** Numbers as integers in the same order; 0 is nothing, and NaN is above all. -0 and 0 are equal. */
+const ORDER = ({ subgroups }: Variant): string => `
+fn order_of(bits: u32) -> u32 {
+  if ((bits & 0x7fffffffu) > 0x7f800000u) { return 0xffffffffu; }
+  if ((bits & 0x7fffffffu) == 0u) { return 0x80000000u; }
+  return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
+}
+var<workgroup> best_order: array<u32, ${SIZE}>;
+var<workgroup> best_place: array<u32, ${SIZE}>;
+// Whether (order, place) comes after what was chosen last, and may be chosen at all.
+fn open(order: u32, place: u32, start: vec2<u32>, nth: u32) -> bool {
+  if (nth == 0u) { return true; }
+  if (order == 0xffffffffu) { return false; }
+  return order < start.x || (order == start.x && place > start.y);
+}
+${subgroups ? FOLD_SUBGROUPS : FOLD}`;
 
 /** Of each stretch of rows of x: kv gets [rows, stretches, count] pairs of bits and place (0xffffffff: nothing). Grid: (stretches, rows). */
 export function stretchKernel(): Kernel {

@@ -12,7 +12,7 @@ export function lookUpKernel(weight: WeightKind): Kernel {
     fields: { out: 'u32', inp: 'u32', chunks: 'u32', factor: 'f32', first_row: 'u32', ...weightFields(0) },
     weights: 1,
     size: SIZE,
-    declarations: weightCode(0, weight),
+    declarations: (variant) => weightCode(0, weight, variant),
     body: `
   ${tableCode(0, weight, { size: SIZE })}
   let c = wx * ${SIZE}u + lid;

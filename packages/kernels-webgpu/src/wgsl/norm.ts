@@ -28,7 +28,7 @@ export function normKernel({ kind, weight, bias, add = false }: NormOptions): Ke
     name: `norm ${kind}${weight ? ` weight ${weight}` : ''}${bias ? ` bias ${bias}` : ''}${add ? ' add' : ''}`,
     fields,
     size: SIZE,
-    declarations: reductions(SIZE),
+    declarations: (variant) => reductions(SIZE, variant),
     body: `
   let part = P.width / P.groups;
   let first = wx * part;

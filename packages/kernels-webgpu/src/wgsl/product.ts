@@ -1,9 +1,11 @@
 // out = x W^T for few rows of x. 16 invocations share a row of a weight, 4 rows of weights a workgroup; each weight is read once for `rows` rows of x.
+// Where there are subgroups, they share the rows instead (subgroups.ts).
 //
 // Options fuse what stands before and after: up to three weights of one x, a norm of x, a residual, a gated activation.
 
 import { ACTIVATED } from './floats.ts';
-import { type FieldType, type Kernel, kernel, reductions } from './kernel.ts';
+import { type FieldType, type Kernel, kernel, reductions, type Variant } from './kernel.ts';
+import { teams } from './subgroups.ts';
 import { kindName, tableCode, type WeightKind, weightCode, weightFields } from './weight.ts';
 
 export const PRODUCT = { size: 64, lanes: 16, rows: 4 } as const;
@@ -62,7 +64,7 @@ function normCode(norm: FusedNorm, n: number): string {
 
 export function productKernel(options: ProductOptions): Kernel {
   const { rows, weights, norm, end, experts = false } = options;
-  const { size, lanes } = PRODUCT;
+  const { size } = PRODUCT;
   const gated = typeof end !== 'string';
   const tail = weights.some((weight) => weight.tail);
   const fields: Record<string, FieldType> = { x: 'u32', inp: 'u32', chunks: 'u32' };
@@ -72,9 +74,32 @@ export function productKernel(options: ProductOptions): Kernel {
   for (const i of range(weights.length)) Object.assign(fields, weightFields(i));
   for (const i of range(gated ? 1 : weights.length))
     Object.assign(fields, { [`out${i}`]: 'u32', [`out${i}_width`]: 'u32', [`out${i}_at`]: 'u32' });
+  const partials = gated ? ['partial', 'partial_others'] : ['partial'];
+  return kernel({
+    name: `product x${rows}${experts ? ' experts' : ''}${norm ? ` ${norm.kind}` : ''} ${endName(end)}: ${weights.map(kindName).join(' | ')}`,
+    fields,
+    weights: weights.length,
+    size,
+    declarations: (variant) =>
+      [
+        ...weights.map((weight, i) => weightCode(i, weight, variant)),
+        xCode(tail, norm),
+        gated ? `fn activated(x: f32) -> f32 { return ${ACTIVATED[end.gate]}; }` : '',
+        norm ? reductions(size, variant) : '',
+        variant.subgroups ? teams(size, PRODUCT.rows) : '',
+        ...partials.map((name) => `var<workgroup> ${name}: array<f32, ${rows * size}>;`),
+      ].join('\n'),
+    body: (variant) => productBody(options, variant),
+  });
+}
+
+function productBody({ rows, weights, norm, end, experts = false }: ProductOptions, { subgroups }: Variant): string {
+  const { size, lanes } = PRODUCT;
+  const gated = typeof end !== 'string';
+  const [first, next] = subgroups ? ['team.rank * team.split + team.part', 'team.width * team.split'] : ['lane', `${lanes}u`];
   const quad = (n: number): string => `x_quad(x${n}, k${norm ? `, mean${n}, factor${n}` : ''})`;
   const accumulate = (i: number, into: string): string => `
-    for (var c = lane; c < P.chunks; c += ${lanes}u) {
+    for (var c = ${first}; c < P.chunks; c += ${next}) {
       var w = chunk_${i}(base, row - first, c);
       for (var j = 0u; j < 8u; j++) {
         let k = c * 32u + j * 4u;
@@ -96,15 +121,51 @@ ${range(rows)
   const both = `  if (row < P.w0_out) {
     let first = 0u;${accumulate(0, 'sums')}${accumulate(1, 'others')}
   }`;
-  const fold = (name: string): string =>
+  const work = gated ? both : parts.join('');
+  const sums = gated ? ['sums', 'others'] : ['sums'];
+  const partials = gated ? ['partial', 'partial_others'] : ['partial'];
+  const cleared = sums.map((name) => `  var ${name}: array<f32, ${rows}>;`).join('\n');
+  const sideBySide = (): string => `
+${cleared}
+${work}
+  workgroupBarrier();
+${partials
+  .map((to, i) =>
     range(rows)
-      .map((n) => `  ${name}[${n} * ${size} + lid] = ${name === 'partial' ? 'sums' : 'others'}[${n}];`)
-      .join('\n');
-  const folded = gated ? ['partial', 'partial_others'] : ['partial'];
-  const value = (name: string): string =>
-    range(lanes)
-      .map((l) => `${name}[start + ${l}u]`)
-      .join(' + ');
+      .map((n) => `  ${to}[${n} * ${size} + lid] = ${sums[i]}[${n}];`)
+      .join('\n'),
+  )
+  .join('\n')}
+  workgroupBarrier();`;
+  const inTeams = (): string => `
+  let team = team_of(lid);
+  for (var turn = 0u; turn < ${PRODUCT.rows}u; turn++) {
+    let place = turn * team.teams + team.index;
+    let mine = team.index < team.teams && place < ${PRODUCT.rows}u;
+    let row = select(0xffffffffu, wx * ${PRODUCT.rows}u + place, mine);
+${cleared}
+${work}
+    workgroupBarrier();
+${partials
+  .map((to, i) =>
+    range(rows)
+      .map(
+        (n) => `    let ${to}${n} = subgroupAdd(${sums[i]}[${n}]);
+    if (mine && team.rank == 0u) { ${to}[${n * size}u + place * ${lanes}u + team.part] = ${to}${n}; }`,
+      )
+      .join('\n'),
+  )
+  .join('\n')}
+  }
+  workgroupBarrier();
+  let row = wx * ${PRODUCT.rows}u + lid / ${lanes}u;`;
+  const total = (name: string, from: string): string =>
+    subgroups
+      ? `var ${name} = 0.0;
+    for (var p = 0u; p < team.split; p++) { ${name} += ${from}[start + p]; }`
+      : `let ${name} = ${range(lanes)
+          .map((l) => `${from}[start + ${l}u]`)
+          .join(' + ')};`;
   const store = (i: number, before: string, sum: string): string => {
     const to = `at(P.out${i}) + r * P.out${i}_width + P.out${i}_at + row - (${before})`;
     const biased = `${sum} + bias_${i}(base, row - (${before}))`;
@@ -125,14 +186,14 @@ ${range(rows)
     }`;
         })
         .join('');
-  const total = gated
+  const all = gated
     ? 'P.w0_out'
     : range(weights.length)
         .map((i) => `P.w${i}_out`)
         .join(' + ');
-  const body = `
+  return `
   let lane = lid % ${lanes}u;
-  let row = wx * ${PRODUCT.rows}u + lid / ${lanes}u;
+${subgroups ? '' : `  let row = wx * ${PRODUCT.rows}u + lid / ${lanes}u;`}
 ${
   experts
     ? `  let r0 = wid.y;
@@ -153,34 +214,15 @@ ${
         .join('')
     : ''
 }
-  var sums: array<f32, ${rows}>;
-${gated ? `  var others: array<f32, ${rows}>;` : ''}
-${gated ? both : parts.join('')}
-  workgroupBarrier();
-${folded.map(fold).join('\n')}
-  workgroupBarrier();
+${subgroups ? inTeams() : sideBySide()}
   // Invocation n of each row folds the sums of row n of x.
   for (var n = lane; n < ${rows}u; n += ${lanes}u) {
     let r = ${experts ? 'wid.y' : `wid.y * ${rows}u + n`};
-    if (row >= ${total} || r >= ${experts ? 'r + 1u' : 'count'}) { continue; }
+    if (row >= ${all} || r >= ${experts ? 'r + 1u' : 'count'}) { continue; }
     ${experts ? 'if (slot < 0.0) { continue; }' : ''}
     let start = n * ${size}u + lid / ${lanes}u * ${lanes}u;
-    let sum = ${value('partial')};
-    ${gated ? `let sum_others = ${value('partial_others')};` : ''}
+    ${total('sum', 'partial')}
+    ${gated ? total('sum_others', 'partial_others') : ''}
     ${stores}
   }`;
-  return kernel({
-    name: `product x${rows}${experts ? ' experts' : ''}${norm ? ` ${norm.kind}` : ''} ${endName(end)}: ${weights.map(kindName).join(' | ')}`,
-    fields,
-    weights: weights.length,
-    size,
-    declarations: [
-      ...weights.map((weight, i) => weightCode(i, weight)),
-      xCode(tail, norm),
-      gated ? `fn activated(x: f32) -> f32 { return ${ACTIVATED[end.gate]}; }` : '',
-      norm ? reductions(size) : '',
-      ...folded.map((name) => `var<workgroup> ${name}: array<f32, ${rows * size}>;`),
-    ].join('\n'),
-    body,
-  });
 }

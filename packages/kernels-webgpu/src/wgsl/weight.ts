@@ -4,7 +4,7 @@
 // with zeros to whole chunks. Scales, zeros, tables and biases come after them; `P` says at which word.
 
 import type { StoredFloat, WeightLayout } from '../layout.ts';
-import type { FieldType } from './kernel.ts';
+import type { FieldType, Variant } from './kernel.ts';
 
 /** What the WGSL of a weight depends on: layouts with equal ones share their kernels. */
 export interface WeightKind
@@ -47,15 +47,10 @@ function storedAt(i: number, name: string, dtype: StoredFloat): string {
 const quads = Array.from({ length: 8 }, (_, j) => j);
 
 /** `chunk_i(base, row, c)`: weights 32 c .. 32 c + 31 of row `row`; `base` is the word where the weight begins. */
-export function weightCode(i: number, weight: WeightKind): string {
+export function weightCode(i: number, weight: WeightKind, variant: Variant): string {
   const { bits, kind } = weight;
-  const words = bits;
-  const loads =
-    words % 4 === 0
-      ? Array.from({ length: words / 4 }, (_, n) => `let v${n} = w${i}[(start >> 2u) + ${n}u];`)
-      : Array.from({ length: words }, (_, n) => `let u${n} = word_${i}(start + ${n}u);`);
-  const u = (n: number): string => (words % 4 === 0 ? `v${n >> 2}.${'xyzw'[n & 3]}` : `u${n}`);
-  const body = { dense: denseQuads, int8: int8Quads, grouped: groupedQuads }[kind](i, weight, u);
+  const { loads, u } = chunkWords(i, bits);
+  const body = { dense: denseQuads, int8: int8Quads, grouped: groupedQuads }[kind](i, weight, u, variant);
   const masked = weight.tail && kind === 'grouped';
   const quad = (j: number): string => {
     const value = body.quads[j]!;
@@ -67,8 +62,8 @@ export function weightCode(i: number, weight: WeightKind): string {
 fn word_${i}(n: u32) -> u32 { return w${i}[n >> 2u][n & 3u]; }
 ${body.declarations}
 fn chunk_${i}(base: u32, row: u32, c: u32) -> array<vec4<f32>, 8> {
-  let start = base + row * P.w${i}_row_words + c * ${words}u;
-  ${loads.join('\n  ')}
+  let start = base + row * P.w${i}_row_words + c * ${bits}u;
+  ${loads}
   ${body.before}
   return array<vec4<f32>, 8>(
     ${quads.map(quad).join(',\n    ')});
@@ -76,12 +71,88 @@ fn chunk_${i}(base: u32, row: u32, c: u32) -> array<vec4<f32>, 8> {
 fn bias_${i}(base: u32, row: u32) -> f32 { return ${weight.bias ? `bitcast<f32>(word_${i}(base + P.w${i}_bias + row))` : '0.0'}; }`;
 }
 
+type Word = (n: number) => string;
+
+/** The words of a chunk that begins at `start`, and what they are called. */
+function chunkWords(i: number, words: number): { readonly loads: string; readonly u: Word } {
+  const loads =
+    words % 4 === 0
+      ? Array.from({ length: words / 4 }, (_, n) => `let v${n} = w${i}[(start >> 2u) + ${n}u];`)
+      : Array.from({ length: words }, (_, n) => `let u${n} = word_${i}(start + ${n}u);`);
+  return { loads: loads.join('\n  '), u: (n) => (words % 4 === 0 ? `v${n >> 2}.${'xyzw'[n & 3]}` : `u${n}`) };
+}
+
+/** Code k of a chunk, `width` bits each, as u32. */
+function codeAt(k: number, width: number, u: Word): string {
+  const [bit, mask] = [k * width, 2 ** width - 1];
+  const [word, shift] = [bit >> 5, bit & 31];
+  const low = shift === 0 ? u(word) : `(${u(word)} >> ${shift}u)`;
+  return shift + width <= 32 ? `(${low} & ${mask}u)` : `((${low} | (${u(word + 1)} << ${32 - shift}u)) & ${mask}u)`;
+}
+
+/**
+ * Codes as f16, which holds them exactly: two at a time are put under the exponent of 1024, of which an f16 has whole numbers alone. Conversions from u32 are
+ * slow on many GPUs, and there are half as many steps. Widths that do not part 16 bits are converted one by one.
+ */
+function halfCodes(i: number, width: number, u: Word): { readonly declarations: string; readonly before: string; quad(j: number): string } {
+  if (16 % width !== 0) {
+    const quad = (j: number): string => `vec4<f16>(vec4<u32>(${[0, 1, 2, 3].map((k) => codeAt(4 * j + k, width, u)).join(', ')}))`;
+    return { declarations: '', before: '', quad };
+  }
+  const [half, mask] = [16 / width, (2 ** width - 1) * 65537];
+  const pairs = Array.from({ length: width * half }, (_, n) => {
+    const [word, t] = [Math.floor(n / half), n % half];
+    return `let p${n} = pair_${i}(${t === 0 ? u(word) : `${u(word)} >> ${t * width}u`});`;
+  });
+  const one = (k: number): string => {
+    const [word, place] = [Math.floor(k / (2 * half)), k % (2 * half)];
+    return `p${word * half + (place % half)}.${place < half ? 'x' : 'y'}`;
+  };
+  return {
+    declarations: `fn pair_${i}(bits: u32) -> vec2<f16> { return bitcast<vec2<f16>>((bits & ${mask}u) | 0x64006400u) - vec2<f16>(1024.0h); }`,
+    before: pairs.join('\n  '),
+    quad: (j) => `vec4<f16>(${[0, 1, 2, 3].map((k) => one(4 * j + k)).join(', ')})`,
+  };
+}
+
+/** Whether an f16 holds the weights exactly: themselves, or whole numbers of one grid a chunk. */
+export function exactInHalves({ kind, stored, table, grouping }: WeightKind): boolean {
+  return kind === 'dense' ? stored === 'f16' : kind === 'grouped' && table === 0 && grouping === 'chunk';
+}
+
+/**
+ * `halves_i(base, row, c)`: what an f16 holds exactly of 32 weights; `grid_i(base, row, c)`: their scale and zero. Goes beside `weightCode`. Codes that fill a
+ * row up are 0, whatever their weights are.
+ */
+export function halvesCode(i: number, weight: WeightKind): string {
+  const { bits, kind, fixedZero } = weight;
+  const { loads, u } = chunkWords(i, bits);
+  const codes = halfCodes(i, bits, u);
+  const dense = kind === 'dense';
+  const quad = (j: number): string => (dense ? `bitcast<vec4<f16>>(vec2<u32>(${u(2 * j)}, ${u(2 * j + 1)}))` : codes.quad(j));
+  const zero = fixedZero > 0 ? `${fixedZero}.0` : `stored_${i}(base + P.w${i}_zero, g)`;
+  const grid = dense
+    ? ''
+    : `
+fn grid_${i}(base: u32, row: u32, c: u32) -> vec2<f32> {
+  let g = row * P.w${i}_per_row + (c * 32u) / P.w${i}_group;
+  return vec2<f32>(stored_${i}(base + P.w${i}_scale, g), ${zero});
+}`;
+  return `
+fn halves_${i}(base: u32, row: u32, c: u32) -> array<vec4<f16>, 8> {
+  let start = base + row * P.w${i}_row_words + c * ${bits}u;
+  ${loads}
+  ${dense ? '' : codes.before}
+  return array<vec4<f16>, 8>(
+    ${quads.map(quad).join(',\n    ')});
+}${grid}`;
+}
+
 interface Quads {
   readonly declarations: string;
   readonly before: string;
   readonly quads: readonly string[];
 }
-type Word = (n: number) => string;
 
 function denseQuads(_: number, { stored }: WeightKind, u: Word): Quads {
   const quad = {
@@ -109,22 +180,19 @@ function int8Quads(i: number, _: WeightKind, u: Word): Quads {
   };
 }
 
-function groupedQuads(i: number, weight: WeightKind, u: Word): Quads {
+function groupedQuads(i: number, weight: WeightKind, u: Word, { f16 }: Variant): Quads {
   const { bits, dim, grouping, meta, round, fixedZero, table } = weight;
-  const width = bits * dim;
-  const code = (k: number): string => {
-    const [bit, mask] = [k * width, 2 ** width - 1];
-    const [word, shift] = [bit >> 5, bit & 31];
-    const low = shift === 0 ? u(word) : `(${u(word)} >> ${shift}u)`;
-    return shift + width <= 32 ? `(${low} & ${mask}u)` : `((${low} | (${u(word + 1)} << ${32 - shift}u)) & ${mask}u)`;
-  };
+  const code = (k: number): string => codeAt(k, bits * dim, u);
+  const halves = f16 && table === 0 ? halfCodes(i, bits, u) : undefined;
   const rounded = round === 'f32' ? (value: string) => value : (value: string) => `round4_${i}(${value})`;
   const values = (j: number): string => {
+    if (halves) return `vec4<f32>(${halves.quad(j)})`;
     if (table === 0) return `vec4<f32>(vec4<u32>(${[0, 1, 2, 3].map((k) => code(4 * j + k)).join(', ')}))`;
     if (dim === 1) return `vec4<f32>(${[0, 1, 2, 3].map((k) => `table_${i}[${code(4 * j + k)}]`).join(', ')})`;
     return `pairs_${i}(${code(2 * j)}, ${code(2 * j + 1)})`;
   };
   const declarations = [storedAt(i, 'stored', meta)];
+  if (halves) declarations.push(halves.declarations);
   if (table > 0) declarations.push(`var<workgroup> table_${i}: array<f32, ${table}>;`);
   if (dim === 2) {
     declarations.push(
@@ -142,6 +210,7 @@ function groupedQuads(i: number, weight: WeightKind, u: Word): Quads {
   if (grouping === 'chunk') {
     const before = [`let g = row * P.w${i}_per_row + (c * 32u) / P.w${i}_group;`, `let s = ${scale('g')};`];
     if (table === 0) before.push(`let z = ${zero('g')};`);
+    if (halves) before.push(halves.before);
     return { declarations: declarations.join('\n'), before: before.join('\n  '), quads: quads.map((j) => scaled(values(j), 's', 'z')) };
   }
   if (grouping === 'quad') {
@@ -160,7 +229,7 @@ function groupedQuads(i: number, weight: WeightKind, u: Word): Quads {
   }
   return {
     declarations: declarations.join('\n'),
-    before: '',
+    before: halves?.before ?? '',
     quads: quads.map((j) => `quad_${i}(base, row, c * 32u + ${4 * j}u, ${values(j)})`),
   };
 }

@@ -1,8 +1,11 @@
-// The WGSL of some kernels as it is handed to a device, to be read in reviews: a fused product, attention in a window, keys into a cache.
+// The WGSL of some kernels as it is handed to a device, to be read in reviews: a fused product, attention in a window, keys into a cache; and what they, a
+// product of many rows and the choice of the largest numbers are on a device with more than the core of WebGPU.
 import { expect, it } from 'vitest';
 import { planLayout } from '../layout.ts';
 import { attentionKernel } from './attention.ts';
-import type { Kernel } from './kernel.ts';
+import { gemmKernel } from './gemm.ts';
+import { CORE, type Kernel, type Variant } from './kernel.ts';
+import { stretchKernel } from './largest.ts';
 import { productKernel } from './product.ts';
 import { appendKernel } from './rope.ts';
 import { kindOf } from './weight.ts';
@@ -11,13 +14,25 @@ const affine = { kind: 'affine', levels: 16, group: 64, axis: 1, scale: 'f16', z
 const limits = { binding: 2 ** 27, workgroup: 16384 };
 const weight = kindOf(planLayout(affine, [64, 128], [], limits), { bias: false });
 
-it.for<readonly [string, Kernel]>([
-  [
-    'gate-up',
-    productKernel({ rows: 1, weights: [weight, weight], norm: { kind: 'rms', weight: true, bias: false }, end: { gate: 'silu' } }),
-  ],
-  ['attention', attentionKernel({ keyDim: 64, valueDim: 64, cache: 'f16', causal: true, window: true, softcap: true, bias: 'none' })],
-  ['append', appendKernel({ dtype: 'f16', q: 'half', k: 'half' })],
-])('%s', async ([name, { code }]) => {
-  await expect(code).toMatchFileSnapshot(`./snapshots/${name}.wgsl`);
+const gateUp = productKernel({
+  rows: 1,
+  weights: [weight, weight],
+  norm: { kind: 'rms', weight: true, bias: false },
+  end: { gate: 'silu' },
+});
+const attention = attentionKernel({ keyDim: 64, valueDim: 64, cache: 'f16', causal: true, window: true, softcap: true, bias: 'none' });
+const subgroups = { subgroups: true, f16: false };
+const f16 = { subgroups: false, f16: true };
+
+it.for<readonly [string, Kernel, Variant]>([
+  ['gate-up', gateUp, CORE],
+  ['gate-up.subgroups', gateUp, subgroups],
+  ['gate-up.f16', gateUp, f16],
+  ['attention', attention, CORE],
+  ['attention.subgroups', attention, subgroups],
+  ['append', appendKernel({ dtype: 'f16', q: 'half', k: 'half' }), CORE],
+  ['gemm.f16', gemmKernel(weight, { end: 'store' }), f16],
+  ['largest.subgroups', stretchKernel(), subgroups],
+])('%s', async ([name, kernel, variant]) => {
+  await expect(kernel.code(variant)).toMatchFileSnapshot(`./snapshots/${name}.wgsl`);
 });

@@ -99,8 +99,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
       score = 0.0;
       for (var i = 0u; i < 64u; i++) { score += query[i] * stored(start, kv_head * 64u + i); }
       score = P.cap * tanh_of(score / P.cap);
-      
-      
     }
     let larger = max(largest, largest_of_all(score, lid));
     let shrink = exp(largest - larger);

@@ -169,7 +169,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   for (var n = lane; n < 1u; n += 16u) {
     let r = wid.y * 1u + n;
     if (row >= P.w0_out || r >= count) { continue; }
-    
     let start = n * 64u + lid / 16u * 16u;
     let sum = partial[start + 0u] + partial[start + 1u] + partial[start + 2u] + partial[start + 3u] + partial[start + 4u] + partial[start + 5u] + partial[start + 6u] + partial[start + 7u] + partial[start + 8u] + partial[start + 9u] + partial[start + 10u] + partial[start + 11u] + partial[start + 12u] + partial[start + 13u] + partial[start + 14u] + partial[start + 15u];
     let sum_others = partial_others[start + 0u] + partial_others[start + 1u] + partial_others[start + 2u] + partial_others[start + 3u] + partial_others[start + 4u] + partial_others[start + 5u] + partial_others[start + 6u] + partial_others[start + 7u] + partial_others[start + 8u] + partial_others[start + 9u] + partial_others[start + 10u] + partial_others[start + 11u] + partial_others[start + 12u] + partial_others[start + 13u] + partial_others[start + 14u] + partial_others[start + 15u];
