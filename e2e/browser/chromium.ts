@@ -24,8 +24,17 @@ export interface TestBrowser extends AsyncDisposable {
   readonly context: BrowserContext;
 }
 
+/** A GPU in software. The last as in fixtures/webgpu.ts. */
+export const SOFTWARE_GPU: readonly string[] = [
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--enable-features=Vulkan',
+  '--use-vulkan=swiftshader',
+  '--disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension',
+];
+
 /** A browser with a new profile on disk, which goes with it. */
-export async function launchBrowser(): Promise<TestBrowser> {
+export async function launchBrowser({ args = [] }: { readonly args?: readonly string[] } = {}): Promise<TestBrowser> {
   const profile = await mkdtemp(join(tmpdir(), 'lowbit-chromium-'));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: executablePath!,
@@ -37,6 +46,7 @@ export async function launchBrowser(): Promise<TestBrowser> {
       '--disable-background-networking',
       '--disable-component-update',
       '--disable-sync',
+      ...args,
     ],
   });
   return {

@@ -11,12 +11,14 @@ export interface CallOptions {
 export class CallError extends Error {
   readonly code: string;
   readonly hint: string | undefined;
+  readonly reason: string | undefined;
   readonly aborted: boolean;
 
-  constructor({ code, message, hint, aborted }: Failure) {
+  constructor({ code, message, hint, reason, aborted }: Failure) {
     super(message);
     this.code = code;
     this.hint = hint;
+    this.reason = reason;
     this.aborted = aborted;
   }
 }

@@ -4,10 +4,12 @@ import { connect } from './client.ts';
 import type { App } from './state.ts';
 import { createChat } from './views/chat.ts';
 import { createModelPicker } from './views/model.ts';
+import { showPlace } from './views/place.ts';
 import { createQuantize } from './views/quantize.ts';
 import { createSaved } from './views/saved.ts';
 
-const worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' });
+// Its name is the query of the page, which may say what models run on.
+const worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module', name: location.search });
 const app: App = {
   call: connect(worker),
   chosen: undefined,
@@ -22,4 +24,4 @@ const saved = createSaved(app);
 const quantize = createQuantize(app);
 const picker = createModelPicker(app);
 
-await Promise.all([picker.choose({ kind: 'example' }), saved.refresh()]);
+await Promise.all([picker.choose({ kind: 'example' }), saved.refresh(), showPlace(app.call)]);

@@ -120,8 +120,17 @@ export interface Closed {
   readonly after: number;
 }
 
+/** What models run on. */
+interface Place {
+  /** `text`: which GPU, or why none. Undefined where none was looked for. */
+  readonly gpu: { readonly ok: boolean; readonly text: string } | undefined;
+  /** Whether plain TypeScript may take its place. */
+  readonly plain: boolean;
+}
+
 /** Calls of the page: arguments and result. */
 export interface Calls {
+  place: [args: Record<never, never>, result: Place];
   open: [args: { readonly source: Source }, result: Opened];
   plan: [args: { readonly settings: Settings }, result: Plan];
   quantize: [args: { readonly settings: Settings; readonly name: string; readonly replace: boolean }, result: Quantized];
@@ -150,5 +159,7 @@ export interface Failure {
   readonly code: string;
   readonly message: string;
   readonly hint?: string | undefined;
+  /** `details.reason` of the error, which tells limits of memory from limits of length. */
+  readonly reason?: string | undefined;
   readonly aborted: boolean;
 }

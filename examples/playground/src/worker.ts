@@ -1,7 +1,7 @@
 // The worker: it alone reads weights, quantizes, and runs the model, so that the page stays responsive.
 
-import { isLowbitError } from '@lowbit/core';
-import type { Calls, Failure, FromWorker, Progress, ToWorker } from './protocol.ts';
+import type { Calls, FromWorker, Progress, ToWorker } from './protocol.ts';
+import { toFailure } from './worker/failure.ts';
 import { handlers } from './worker/handlers.ts';
 
 const running = new Map<number, AbortController>();
@@ -25,8 +25,3 @@ self.addEventListener('message', async ({ data }: MessageEvent<ToWorker>) => {
     running.delete(id);
   }
 });
-
-function toFailure(error: unknown, aborted: boolean): Failure {
-  if (isLowbitError(error)) return { code: error.code, message: error.message, hint: error.hint, aborted };
-  return { code: 'ERR_UNEXPECTED', message: error instanceof Error ? error.message : String(error), aborted };
-}

@@ -4,7 +4,7 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { isLowbitError, LowbitError } from '@lowbit/core';
-import { builtFor } from './built-for.node.ts';
+import { builtFor, cLibraryOf } from './built-for.node.ts';
 
 /** An addon as its package describes it. */
 export interface AddonSpec<Binding> {
@@ -82,7 +82,7 @@ export class Addon<Binding extends { readonly abi: number }> {
     }
     const lines = rungs.map(({ rung, tried, problem, remedy }) => `  ${rung}: ${tried}: ${problem}. ${remedy}`);
     throw new LowbitError('ERR_BACKEND_UNAVAILABLE', `the addon of ${this.#spec.package} could not be loaded:\n${lines.join('\n')}`, {
-      hint: 'Follow one of the remedies, or use another backend: referenceBackend() of @lowbit/core runs everywhere.',
+      hint: `${rungs.some(({ problem }) => problem.includes(OTHER_LIBRARY)) ? `Install ${platformPackage(this.#spec.package)} on the system that runs it. ` : ''}Follow one of the remedies, or use another backend: referenceBackend() of @lowbit/core runs everywhere.`,
       details: { rungs },
     });
   }
@@ -101,11 +101,14 @@ export class Addon<Binding extends { readonly abi: number }> {
 
   #attempt(way: Omit<Rung, 'problem'>, load: (id: string) => unknown): { readonly binding: Binding } | Rung {
     try {
+      // Before it is loaded: with another C library it may end the process.
+      const foreign = this.#foreignLibrary(way.tried);
+      if (foreign !== undefined) return { ...way, problem: foreign };
       const binding = load(way.tried);
       const problem = this.#flaw(binding);
       return problem === undefined ? { binding: binding as Binding } : { ...way, problem };
     } catch (error) {
-      return { ...way, problem: this.#foreign(way.tried) ?? messageOf(error) };
+      return { ...way, problem: this.#foreign(way.tried) ?? this.#sibling(way.tried) ?? messageOf(error) };
     }
   }
 
@@ -121,26 +124,58 @@ export class Addon<Binding extends { readonly abi: number }> {
   /** That a file is for another machine, if it is. */
   #foreign(id: string): string | undefined {
     const here = `${process.platform}-${process.arch}`;
-    let file = id;
-    try {
-      file = this.#require.resolve(id);
-    } catch {
-      // What is not there has another problem.
-    }
-    const other = builtFor(file);
+    const other = builtFor(this.#resolved(id) ?? id);
     return other === undefined || other === here ? undefined : `it is built for ${other}, and this is ${here}`;
+  }
+
+  /** That a file is for this machine with another C library, if it is. */
+  #foreignLibrary(id: string): string | undefined {
+    if (process.platform !== 'linux') return undefined;
+    const file = this.#resolved(id) ?? id;
+    const other = cLibraryOf(file);
+    if (other === undefined || other === libc() || builtFor(file) !== `linux-${process.arch}`) return undefined;
+    return `it is built for Linux with ${LIBC[other]}${OTHER_LIBRARY}${LIBC[libc()]}`;
+  }
+
+  /** Where the package of this platform is not installed, that the one for the other C library is: so in a node_modules that was copied. */
+  #sibling(id: string): string | undefined {
+    if (process.platform !== 'linux' || id !== platformPackage(this.#spec.package)) return undefined;
+    const other = libc() === 'musl' ? 'gnu' : 'musl';
+    const name = platformPackage(this.#spec.package, 'linux', process.arch, other);
+    if (this.#resolved(name) === undefined) return undefined;
+    return `it is not installed; ${name} is, for ${LIBC[other]}${OTHER_LIBRARY}${LIBC[libc()]}: node_modules was installed on another system`;
+  }
+
+  #resolved(id: string): string | undefined {
+    try {
+      return this.#require.resolve(id);
+    } catch {
+      return undefined; // what is not there has another problem
+    }
   }
 }
 
 /** Name of the package that brings the addon of `owner` to a platform: `@lowbit/kernels-cpu-linux-x64-gnu`. */
-export function platformPackage(owner: string, platform: string = process.platform, arch: string = process.arch): string {
-  const libc = platform === 'linux' ? (isMusl() ? '-musl' : '-gnu') : '';
-  return `${owner}-${platform}-${arch}${libc}`;
+export function platformPackage(
+  owner: string,
+  platform: string = process.platform,
+  arch: string = process.arch,
+  library: 'gnu' | 'musl' = libc(),
+): string {
+  return `${owner}-${platform}-${arch}${platform === 'linux' ? `-${library}` : ''}`;
 }
 
-function isMusl(): boolean {
-  const { header } = process.report.getReport() as { readonly header?: { readonly glibcVersionRuntime?: string } };
-  return header?.glibcVersionRuntime === undefined;
+const LIBC = { gnu: 'glibc', musl: 'musl' } as const;
+const OTHER_LIBRARY = ', and this Node.js is for ';
+let known: 'gnu' | 'musl' | undefined;
+
+/** The C library of this Node.js, where it is for Linux. A report takes milliseconds: one is enough. */
+function libc(): 'gnu' | 'musl' {
+  if (known === undefined) {
+    const { header } = process.report.getReport() as { readonly header?: { readonly glibcVersionRuntime?: string } };
+    known = header?.glibcVersionRuntime === undefined ? 'musl' : 'gnu';
+  }
+  return known;
 }
 
 function messageOf(error: unknown): string {

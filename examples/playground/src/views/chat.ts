@@ -25,6 +25,7 @@ export function createChat(app: App): { open(source: Source): Promise<void>; off
   let messages: Message[] = [];
   let running: AbortController | undefined;
   let loading: AbortController | undefined;
+  let source: Source | undefined; // of the model that is open
   showClosed('');
 
   function showClosed(said: string): void {
@@ -42,11 +43,23 @@ export function createChat(app: App): { open(source: Source): Promise<void>; off
     stats.textContent = said;
   }
 
+  /** What was said stays to be read. */
+  function showLost(): void {
+    const [again, said] = [source, [...transcript.childNodes]];
+    showClosed('');
+    transcript.replaceChildren(...said);
+    transcript.hidden = said.length === 0;
+    head.replaceChildren(
+      html('p', { class: 'hint' }, 'The model was closed.'),
+      again !== undefined && button('Open it again', {}, () => open(again)),
+    );
+  }
+
   function offer(): void {
     asItIs.disabled = app.chosen === undefined;
   }
 
-  async function open(source: Source): Promise<void> {
+  async function open(wanted: Source): Promise<void> {
     running?.abort();
     loading?.abort();
     loading = new AbortController();
@@ -64,7 +77,7 @@ export function createChat(app: App): { open(source: Source): Promise<void>; off
     try {
       model = await app.call(
         'load',
-        { source },
+        { source: wanted },
         {
           signal,
           onProgress(progress) {
@@ -72,6 +85,7 @@ export function createChat(app: App): { open(source: Source): Promise<void>; off
           },
         },
       );
+      source = wanted;
       showOpen(model);
     } catch (problem) {
       showClosed('');
@@ -167,8 +181,8 @@ export function createChat(app: App): { open(source: Source): Promise<void>; off
           prompt.value = typed;
         }
         // The worker has let go of a GPU that was lost, and of the model on it.
-        if (problem instanceof CallError && problem.code === 'ERR_DEVICE') showClosed('');
-        showError(error, problem instanceof CallError && problem.code === 'ERR_LIMIT' ? tooLong(problem, before > 0) : problem);
+        if (problem instanceof CallError && problem.code === 'ERR_DEVICE') showLost();
+        showError(error, isTooLong(problem) ? tooLong(problem, before > 0) : problem);
       }
     } finally {
       running = undefined;
@@ -218,6 +232,11 @@ export function createChat(app: App): { open(source: Source): Promise<void>; off
   function tooLong({ code, message }: CallError, earlier: boolean): CallError {
     const hint = earlier ? `Shorten it, or press ${reset.textContent}.` : 'Shorten it.';
     return new CallError({ code, message: `This is too long for the model: ${message}`, hint, aborted: false });
+  }
+
+  /** Memory is a limit, too, that no shorter text helps with. */
+  function isTooLong(problem: unknown): problem is CallError {
+    return problem instanceof CallError && problem.code === 'ERR_LIMIT' && problem.reason !== 'OUT_OF_MEMORY';
   }
 
   function sampling(): { readonly maxTokens: number; readonly temperature: number } {

@@ -3,7 +3,7 @@
 import { byteLength, createRuntime, elementCount, type Format, isLowbitError, LowbitError, type Runtime } from '@lowbit/core';
 import { planQuantization, quantizeCheckpoint, type StoredCheckpoint } from '@lowbit/hub';
 import { defaultAdapters, estimateMemory, type LanguageModel, loadModel, type PromptCache } from '@lowbit/models';
-import { backends } from '../backends.ts';
+import { RUN_ON, runOn } from '../backends.ts';
 import { makeQuantizer, type Settings } from '../methods.ts';
 import type { Calls, LayerError, Opened, Plan, PlanRow, Progress, Source } from '../protocol.ts';
 import { availableMemory } from './memory.ts';
@@ -23,12 +23,20 @@ let runtime: Promise<Runtime> | undefined;
 /** Of calls that choose a model, and of those that open or close one for texts. */
 const [choosing, opening] = [takeTurns(), takeTurns()];
 
+const backends = RUN_ON[runOn(self.name)];
+
 function getRuntime(): Promise<Runtime> {
   runtime ??= createRuntime({ backends: backends() });
   return runtime;
 }
 
 export const handlers: Handlers = {
+  async place() {
+    const [gpu, plain] = ['webgpu', 'reference'].map((name) => backends().find((backend) => backend.name === name));
+    const probe = await gpu?.probe();
+    return { gpu: probe && { ok: probe.ok, text: (probe.ok ? probe.detail : probe.reason) ?? '' }, plain: plain !== undefined };
+  },
+
   open({ source }, { signal }) {
     return choosing(async () => {
       // The one before is let go, also where this one turns out to be none.
@@ -41,56 +49,60 @@ export const handlers: Handlers = {
     }, signal);
   },
 
-  async plan({ settings }, { signal }) {
-    const checkpoint = needChosen();
-    const { plan, files, summary, loadsIn } = await planQuantization(checkpoint, options(settings));
-    const formats = new Map<string, Format | undefined>(plan.linears.map(({ site, format }) => [site.path, format]));
-    const { available, measured } = availableMemory();
-    const memory = await estimateMemory(checkpoint, {
-      runtime: await getRuntime(),
-      formatOf: (path) => formats.get(path),
-      available,
-      signal,
+  plan({ settings }, { signal }) {
+    return afresh(async () => {
+      const checkpoint = needChosen();
+      const { plan, files, summary, loadsIn } = await planQuantization(checkpoint, options(settings));
+      const formats = new Map<string, Format | undefined>(plan.linears.map(({ site, format }) => [site.path, format]));
+      const { available, measured } = availableMemory();
+      const memory = await estimateMemory(checkpoint, {
+        runtime: await getRuntime(),
+        formatOf: (path) => formats.get(path),
+        available,
+        signal,
+      });
+      const rows = planRows(checkpoint, plan.linears, plan.tensors);
+      return {
+        rows,
+        restBytes: summary.tensorBytes - rows.reduce((sum, row) => sum + row.after, 0),
+        quantized: summary.quantizedLinears,
+        linears: summary.linears,
+        bitsPerWeight: summary.bitsPerWeight,
+        before: checkpoint.source.files.reduce((sum, file) => sum + file.size, 0),
+        after: files.reduce((sum, { name, bytes }) => sum + (name.endsWith('.safetensors') ? bytes : 0), 0),
+        loadsIn,
+        memory: { ...memory, available, measured },
+      };
     });
-    const rows = planRows(checkpoint, plan.linears, plan.tensors);
-    return {
-      rows,
-      restBytes: summary.tensorBytes - rows.reduce((sum, row) => sum + row.after, 0),
-      quantized: summary.quantizedLinears,
-      linears: summary.linears,
-      bitsPerWeight: summary.bitsPerWeight,
-      before: checkpoint.source.files.reduce((sum, file) => sum + file.size, 0),
-      after: files.reduce((sum, { name, bytes }) => sum + (name.endsWith('.safetensors') ? bytes : 0), 0),
-      loadsIn,
-      memory: { ...memory, available, measured },
-    };
   },
 
-  async quantize({ settings, name, replace }, { signal, report }) {
-    const store = await openStore();
-    await store.persist();
-    const result = await quantizeCheckpoint(needChosen(), {
-      ...options(settings),
-      store,
-      out: name,
-      overwrite: replace,
-      resume: true,
-      runtime: await getRuntime(),
-      signal,
-      onProgress: ({ phase, done, total, item }) => report({ kind: 'progress', phase, done, total, item }),
+  quantize({ settings, name, replace }, { signal, report }) {
+    return afresh(async () => {
+      const store = await openStore();
+      await store.persist();
+      const result = await quantizeCheckpoint(needChosen(), {
+        ...options(settings),
+        store,
+        out: name,
+        overwrite: replace,
+        resume: true,
+        runtime: await getRuntime(),
+        signal,
+        onProgress: ({ phase, done, total, item }) => report({ kind: 'progress', phase, done, total, item }),
+      });
+      const sites = new Map(result.plan.linears.map(({ site }) => [site.path, site]));
+      return {
+        name,
+        ms: result.ms,
+        bytes: result.files.reduce((sum, { bytes }) => sum + bytes, 0),
+        error: Math.sqrt(result.weightError),
+        resumed: result.resumed,
+        linears: result.linears.map(({ path, squaredError, squaredWeight }): LayerError => {
+          const site = sites.get(path)!;
+          return { path, layer: layerOf(path), tag: site.tag, error: Math.sqrt(squaredError / squaredWeight) };
+        }),
+      };
     });
-    const sites = new Map(result.plan.linears.map(({ site }) => [site.path, site]));
-    return {
-      name,
-      ms: result.ms,
-      bytes: result.files.reduce((sum, { bytes }) => sum + bytes, 0),
-      error: Math.sqrt(result.weightError),
-      resumed: result.resumed,
-      linears: result.linears.map(({ path, squaredError, squaredWeight }): LayerError => {
-        const site = sites.get(path)!;
-        return { path, layer: layerOf(path), tag: site.tag, error: Math.sqrt(squaredError / squaredWeight) };
-      }),
-    };
   },
 
   async library() {
@@ -104,35 +116,37 @@ export const handlers: Handlers = {
   },
 
   load({ source }, context) {
-    return opening(() => load(source, context), context.signal);
+    return opening(() => afresh(() => load(source, context)), context.signal);
   },
 
-  async generate({ messages, maxTokens, temperature, seed }, { signal, report }) {
-    if (!open) throw new Error('no model is open');
-    const { model, cache: promptCache, chats } = open;
-    const stream = model.stream({
-      ...(chats ? { messages } : { prompt: messages.map(({ content }) => content).join('') }),
-      ...(temperature === 0 ? { temperature } : { temperature, topK: 40 }),
-      ...(seed === undefined ? {} : { seed }),
-      maxTokens,
-      promptCache,
-      signal,
-    });
-    for await (const { text, result } of afresh(stream)) {
-      if (text !== '') report({ kind: 'text', text });
-      if (!result) await messagesArrive();
-      else {
-        const { ids, finishReason, usage, timings } = result;
-        return {
-          ...{ ids, finishReason, seed: result.seed },
-          promptTokens: usage.promptTokens,
-          tokens: usage.completionTokens,
-          tokensPerSecond: timings.tokensPerSecond,
-          memory: model.memory(),
-        };
+  generate({ messages, maxTokens, temperature, seed }, { signal, report }) {
+    return afresh(async () => {
+      if (!open) throw new Error('no model is open');
+      const { model, cache: promptCache, chats } = open;
+      const stream = model.stream({
+        ...(chats ? { messages } : { prompt: messages.map(({ content }) => content).join('') }),
+        ...(temperature === 0 ? { temperature } : { temperature, topK: 40 }),
+        ...(seed === undefined ? {} : { seed }),
+        maxTokens,
+        promptCache,
+        signal,
+      });
+      for await (const { text, result } of stream) {
+        if (text !== '') report({ kind: 'text', text });
+        if (!result) await messagesArrive();
+        else {
+          const { ids, finishReason, usage, timings } = result;
+          return {
+            ...{ ids, finishReason, seed: result.seed },
+            promptTokens: usage.promptTokens,
+            tokens: usage.completionTokens,
+            tokensPerSecond: timings.tokensPerSecond,
+            memory: model.memory(),
+          };
+        }
       }
-    }
-    throw new Error('the text ended without a result');
+      throw new Error('the text ended without a result');
+    });
   },
 
   close(_, { signal }) {
@@ -140,18 +154,22 @@ export const handlers: Handlers = {
   },
 };
 
-/** What `steps` gives. A GPU that is lost in the middle is let go with what was on it: the next model is opened on another device. */
-async function* afresh<T>(steps: AsyncIterable<T>): AsyncGenerator<T> {
+/** What `work` gives. A GPU that is lost in the middle is let go with what was on it: the next call opens another, or what may take its place. */
+async function afresh<T>(work: () => Promise<T>): Promise<T> {
+  const used = runtime;
   try {
-    yield* steps;
+    return await work();
   } catch (error) {
     if (!isLowbitError(error, 'ERR_DEVICE')) throw error;
-    const lost = runtime;
-    open = undefined;
-    runtime = undefined;
-    await (await lost)?.[Symbol.asyncDispose]();
-    const hint = 'The model was closed. Open it again: it starts afresh, without the GPU if that is gone.';
-    throw new LowbitError('ERR_DEVICE', error.message, { hint, cause: error });
+    const lost = used ?? runtime;
+    if (lost !== undefined && lost === runtime) {
+      open = undefined;
+      runtime = undefined;
+      await (await lost)[Symbol.asyncDispose]();
+    }
+    const hint =
+      'What was on the GPU is gone, saved models and unfinished work are not. Try again: it starts afresh, without the GPU if that is gone.';
+    throw new LowbitError('ERR_DEVICE', error.message, { hint, cause: error, details: error.details });
   }
 }
 

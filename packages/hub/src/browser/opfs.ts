@@ -48,7 +48,11 @@ function opfsFolder(parent: PrivateDirectoryLike, folder: string): StorageFolder
 /** Whether files can be written at all: some browsers allow it in workers only. */
 export async function isWritable(directory: PrivateDirectoryLike): Promise<boolean> {
   const probe = '.probe';
-  const handle = await directory.getFileHandle(probe, { create: true });
+  const handle = await directory.getFileHandle(probe, { create: true }).catch((error: unknown) => {
+    // A full disk: what is saved must be found all the same, to be removed.
+    if ((error as { readonly name?: string }).name !== 'QuotaExceededError') throw error;
+  });
+  if (handle === undefined) return true;
   await ignoreMissing(directory.removeEntry(probe)); // another tab may have been quicker
   return handle.createSyncAccessHandle !== undefined || handle.createWritable !== undefined;
 }
