@@ -7,7 +7,7 @@ import { hqq } from '@lowbit/hqq';
 import { openCheckpoint, planQuantization } from '@lowbit/hub';
 import { llama } from '@lowbit/models';
 import { describe, expect, it } from 'vitest';
-import { docsPages, higgsGrids, qualityOurs, qualityPython, root, short, withTables } from './docs-tables.mjs';
+import { docsPages, higgsGrids, losses, options, qualityOurs, qualityPython, root, short, speeds, withTables } from './docs-tables.mjs';
 
 /** By the flags of `quantize`. */
 const QUANTIZERS = {
@@ -37,7 +37,15 @@ async function loadsIn() {
 
 describe('tables of docs/', async () => {
   const loads = await loadsIn();
-  const makers = { 'quality-ours': qualityOurs, 'quality-python': qualityPython, 'higgs-grids': higgsGrids, 'loads-in': () => loads };
+  const makers = {
+    losses,
+    options,
+    speeds,
+    'quality-ours': qualityOurs,
+    'quality-python': qualityPython,
+    'higgs-grids': higgsGrids,
+    'loads-in': () => loads,
+  };
   it.each(docsPages())('%s is current', (page) => {
     const text = readFileSync(join(root, page), 'utf8');
     const current = withTables(text, makers);
@@ -53,7 +61,7 @@ describe('tables of docs/', async () => {
   });
 
   it('are refused where nobody makes them', () => {
-    expect(() => withTables('<!-- table: speed -->\n<!-- end -->', makers)).toThrow(/there is no table speed/);
+    expect(() => withTables('<!-- table: size -->\n<!-- end -->', makers)).toThrow(/there is no table size/);
   });
 
   it('have numbers as people write them', () => {

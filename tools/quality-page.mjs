@@ -151,9 +151,15 @@ function allocatedOf(rows) {
 
 /** Text of the page. */
 export function page(results, golden, speeds = readSpeeds()) {
-  const models = [...new Set(results.map(({ model }) => model))];
-  const sections = models.map((model) => {
-    const all = results.filter((row) => row.model === model);
+  // Rows on more of a text first: what is measured on less is not compared with them.
+  const runs = [...new Map(results.map(({ model, windows }) => [`${model} ${windows}`, { model, windows }])).values()].sort(
+    (a, b) =>
+      results.findIndex(({ model }) => model === a.model) - results.findIndex(({ model }) => model === b.model) || b.windows - a.windows,
+  );
+  const sections = runs.map((run) => {
+    const { model } = run;
+    const all = results.filter((row) => row.model === model && row.windows === run.windows);
+    const isFirst = !runs.slice(0, runs.indexOf(run)).some((before) => before.model === model);
     const original = all.find(({ quantizer }) => quantizer === 'original');
     const rows = all.filter((row) => row !== original).sort((a, b) => a.bitsPerWeight - b.bitsPerWeight || a.kl - b.kl);
     const stored = golden.models[PYTHON[model]];
@@ -162,9 +168,9 @@ export function page(results, golden, speeds = readSpeeds()) {
       return bitsPerWeight === undefined || kl === 0 ? [] : [{ quantizer: method, bitsPerWeight, kl }];
     });
     const single = rows.filter(({ predicted }) => predicted === undefined);
-    const { windows, tokens, text, backend } = all[0];
+    const { windows, tokens, text, backend } = original ?? all[0];
     return [
-      `## ${model}`,
+      isFirst ? `## ${model}` : `### ${model}, on ${windows} of the windows`,
       '',
       `${tokens} tokens in ${windows} windows of ${text}, ${backend}.${original ? ` As stored: perplexity ${original.perplexity.toFixed(3)} ± ${sig(original.perplexityStderr, 2)}, ${(original.bytes / 1e6).toFixed(2)} MB.` : ''}`,
       'Bold: no other row has both fewer bits and less KL.',
