@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { readResults } from './quality-page.mjs';
+import { PRESETS, readResults } from './quality-page.mjs';
 import { readSpeeds, speedTable, speedText } from './speed-table.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
@@ -104,7 +104,7 @@ export function losses() {
   ];
   const lines = names.map((name) => {
     const rows = MODELS.map((model) => rowOf(model, name));
-    const words = /^[a-z]+\d$/.test(name) && name !== 'int8' ? `**\`${name}\`** (preset)` : inWords(name);
+    const words = PRESETS.includes(name) ? `**\`${name}\`** (preset)` : inWords(name);
     return [words, rows.find(Boolean).bitsPerWeight.toFixed(2), ...rows.map(lossOf)];
   });
   return table(['quantizer', 'bits per weight', ...MODELS], lines);

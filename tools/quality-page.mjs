@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const PAGE = `${root}docs/quality.md`;
 /** Of quality.json, by name of the model in the results. */
 const PYTHON = { 'tiny-llama': 'tiny', 'SmolLM2-135M-Instruct': 'smollm2' };
-const PRESETS = ['best4', 'small3', 'tiny2', 'python4'];
+export const PRESETS = ['best4', 'small3', 'tiny2', 'python4'];
 const CLASSES = [
   ['2 bits', 2, 2.6],
   ['3 bits', 3, 3.75],
@@ -106,15 +106,14 @@ function classesOf(rows, python) {
   return lines.length === 0 ? '' : [...head, ...lines].join('\n');
 }
 
-/** Bits that were shared out: what was predicted, what was measured, and what one method for all loses with as many bits or the next more. */
+/** Bits that were shared out: what was predicted, what was measured, and the least that one choice for all loses with as many bits or fewer. */
 function allocatedOf(rows) {
   const shared = rows.filter(({ predicted }) => predicted !== undefined);
   if (shared.length === 0) return [];
   const lines = shared.map((row) => {
     const [, target, methods] = row.quantizer.split(':');
-    const beside = rows.filter(({ predicted, bitsPerWeight }) => predicted === undefined && bitsPerWeight >= row.bitsPerWeight - 0.005);
-    const bits = Math.min(...beside.map(({ bitsPerWeight }) => bitsPerWeight));
-    const single = beside.filter(({ bitsPerWeight }) => bitsPerWeight < bits + 0.06).sort((a, b) => a.kl - b.kl)[0];
+    const beside = rows.filter(({ predicted, bitsPerWeight }) => predicted === undefined && bitsPerWeight <= row.bitsPerWeight + 0.005);
+    const single = beside.sort((a, b) => a.kl - b.kl)[0];
     const choices = Object.entries(row.choices)
       .sort(([, a], [, b]) => b - a)
       .map(([choice, share]) => `${choice} ${Math.round(100 * share)} %`);
@@ -135,7 +134,7 @@ function allocatedOf(rows) {
     'predicted KL',
     'measured KL',
     'predicted / measured',
-    'one choice for all',
+    'best of one choice for all, as many bits or fewer',
     'ratio',
     'weights by choice',
   ];
