@@ -6,7 +6,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { measured } from '../bench/keep.mjs';
-import { readResults } from './quality-page.mjs';
+import { PRESETS, readResults } from './quality-page.mjs';
+import { readSpeeds, speedTable, speedText } from './speed-table.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -65,6 +66,74 @@ export function qualityOurs(method) {
   const all = (/** @type {string} */ key) => [...new Set(rows.map((row) => row[key]).filter(Boolean))].join(', ');
   const about = `KL divergence to the model in 16 bits; \`bench/quality.mjs\` on ${all('model')}, ${all('windows')} windows, ${all('tokens')} tokens, commit ${all('commit')}, ${all('backend')}.`;
   return `${table(head, lines)}\n\n${about}`;
+}
+
+const MODELS = ['tiny-llama', 'SmolLM2-135M-Instruct'];
+
+/** The row of a quantizer on as much text as it was measured on. @type {(model: string, name: string) => any} */
+function rowOf(model, name) {
+  const rows = readResults().filter((row) => row.model === model && row.quantizer === name);
+  return rows.sort((a, b) => b.windows - a.windows)[0];
+}
+
+/** KL and its standard error; fewer windows than the model's others are told. @type {(row: any) => string} */
+function lossOf(row) {
+  if (!row) return 'not measured';
+  const most = Math.max(...readResults().flatMap(({ model, windows }) => (model === row.model ? [windows] : [])));
+  return `${short(row.kl)} ± ${short(row.klStderr, 2)}${row.windows < most ? ` (${row.windows} windows)` : ''}`;
+}
+
+/** What the usual quantizers and presets lose on both models. @type {() => string} */
+export function losses() {
+  const names = [
+    ...[
+      'hqq:b8:g64',
+      'int8',
+      'best4',
+      'hqq:b4:g64:ls',
+      'python4',
+      'hqq:b4:g64',
+      'nf4',
+      'nf4:dq',
+      'fp4',
+      'hqq:b4:g128',
+      'small3',
+      'hqq:b3:g64:ls',
+      'hqq:b3:g64',
+    ],
+    ...['tiny2', 'hqq:b2:g64:ls', 'hqq:b2:g64', 'hqq:b2:g16'],
+  ];
+  const lines = names.map((name) => {
+    const rows = MODELS.map((model) => rowOf(model, name));
+    const words = PRESETS.includes(name) ? `**\`${name}\`** (preset)` : inWords(name);
+    return [words, rows.find(Boolean).bitsPerWeight.toFixed(2), ...rows.map(lossOf)];
+  });
+  return table(['quantizer', 'bits per weight', ...MODELS], lines);
+}
+
+/** What options of our own gain in the same files, on tiny-llama. @type {() => string} */
+export function options() {
+  const names = [
+    'nf4:search',
+    'nf4:search:imp',
+    'fp4:search',
+    'fp4:search:imp',
+    'higgs:b2:h256:unbiased',
+    'higgs:b3:h256:unbiased',
+    'higgs:b4:h256:unbiased',
+  ];
+  const lines = names.map((name) => {
+    const own = rowOf('tiny-llama', name);
+    const plain = rowOf('tiny-llama', name.replace(/:(search|imp|unbiased)/g, ''));
+    return [inWords(name), own.bitsPerWeight.toFixed(2), short(plain.kl), short(own.kl), (own.kl / plain.kl).toFixed(2)];
+  });
+  return table(['quantizer', 'bits per weight', 'as Python has it', 'with the option', 'ratio'], lines);
+}
+
+/** What formats cost in speed. @type {() => string} */
+export function speeds() {
+  const rows = readSpeeds();
+  return `${speedText(rows)}\n\n${speedTable(rows)}`;
 }
 
 /** What the Python libraries lose, by fixtures/golden/quality.json. @type {(method: string) => string} */
@@ -143,25 +212,6 @@ export function sizes() {
     ['model', ...Object.keys(WIDTHS).map((name) => (name === '16 bits' ? name : `${name} (${Number((WIDTHS[name] ?? 0).toFixed(2))})`))],
     lines,
   );
-}
-
-/** What each quantizer loses on the models of bench/results, side by side. @type {() => string} */
-export function losses() {
-  /** @type {any[]} */
-  const rows = readResults().filter((row) => row.quantizer !== 'original');
-  const models = [...new Set(rows.map((row) => row.model))].sort().reverse();
-  const names = [...new Set(rows.map((row) => row.quantizer))];
-  const find = (/** @type {string} */ model, /** @type {string} */ name) =>
-    rows.find((row) => row.model === model && row.quantizer === name);
-  const lines = names
-    .map((name) => ({ name, bits: Math.min(...models.map((model) => find(model, name)?.bitsPerWeight ?? Number.POSITIVE_INFINITY)) }))
-    .sort((a, b) => b.bits - a.bits || a.name.localeCompare(b.name))
-    .map(({ name, bits }) => [
-      `\`${name}\``,
-      bits.toFixed(2),
-      ...models.map((model) => (find(model, name) ? short(find(model, name).kl) : 'not run')),
-    ]);
-  return table(['quantizer', 'bits per weight', ...models], lines);
 }
 
 const PLACE = /(<!-- table: ([a-z-]+)(?: ([a-z0-9-]+))? -->\n)([\s\S]*?)(<!-- end -->)/g;

@@ -13,11 +13,13 @@ import {
   higgsGrids,
   losses,
   measuredTable,
+  options,
   qualityOurs,
   qualityPython,
   root,
   short,
   sizes,
+  speeds,
   withTables,
 } from './docs-tables.mjs';
 
@@ -50,13 +52,15 @@ async function loadsIn() {
 describe('tables of docs/', async () => {
   const loads = await loadsIn();
   const makers = {
+    losses,
+    options,
+    speeds,
     'quality-ours': qualityOurs,
     'quality-python': qualityPython,
     'higgs-grids': higgsGrids,
     'loads-in': () => loads,
     measured: measuredTable,
     sizes,
-    losses,
   };
   it.each(docsPages())('%s is current', (page) => {
     const text = readFileSync(join(root, page), 'utf8');
@@ -102,7 +106,7 @@ describe('tables of docs/', async () => {
   });
 
   it('are refused where nobody makes them', () => {
-    expect(() => withTables('<!-- table: speed -->\n<!-- end -->', makers)).toThrow(/there is no table speed/);
+    expect(() => withTables('<!-- table: size -->\n<!-- end -->', makers)).toThrow(/there is no table size/);
   });
 
   it('have numbers as people write them', () => {

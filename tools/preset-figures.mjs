@@ -19,10 +19,15 @@ const BEFORE = {
 /** Bits and KL of a preset beside what it replaces, on each model where both were measured. Throws where nothing was. */
 export function figuresOf(preset, results) {
   const [before, called] = BEFORE[preset];
-  const find = (model, name) => results.find((row) => row.model === model && row.quantizer === name);
+  const find = (model, name) =>
+    results.filter((row) => row.model === model && row.quantizer === name).sort((a, b) => b.windows - a.windows);
   const measured = Object.entries(MODELS).flatMap(([model, name]) => {
-    const [own, theirs] = [find(model, preset), find(model, before)];
-    return own && theirs ? [{ name, own, ratio: own.kl / theirs.kl }] : [];
+    // On the same text, and as much of it as there is.
+    const pairs = find(model, preset).flatMap((own) => {
+      const theirs = find(model, before).find(({ windows }) => windows === own.windows);
+      return theirs ? [{ name, own, ratio: own.kl / theirs.kl }] : [];
+    });
+    return pairs.slice(0, 1);
   });
   if (measured.length === 0) throw new Error(`bench/results has no rows of ${preset} and ${before} on one model`);
   const [first, ...others] = measured.map(({ name, ratio }, i) => `${ratio.toFixed(2)}${i === 0 ? ` of ${called}` : ''} on ${name}`);

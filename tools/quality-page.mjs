@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const PAGE = `${root}docs/quality.md`;
 /** Of quality.json, by name of the model in the results. */
 const PYTHON = { 'tiny-llama': 'tiny', 'SmolLM2-135M-Instruct': 'smollm2' };
-const PRESETS = ['best4', 'small3', 'tiny2', 'python4'];
+export const PRESETS = ['best4', 'small3', 'tiny2', 'python4'];
 const CLASSES = [
   ['2 bits', 2, 2.6],
   ['3 bits', 3, 3.75],
@@ -106,15 +106,14 @@ function classesOf(rows, python) {
   return lines.length === 0 ? '' : [...head, ...lines].join('\n');
 }
 
-/** Bits that were shared out: what was predicted, what was measured, and what one method for all loses with as many bits or the next more. */
+/** Bits that were shared out: what was predicted, what was measured, and the least that one choice for all loses with as many bits or fewer. */
 function allocatedOf(rows) {
   const shared = rows.filter(({ predicted }) => predicted !== undefined);
   if (shared.length === 0) return [];
   const lines = shared.map((row) => {
     const [, target, methods] = row.quantizer.split(':');
-    const beside = rows.filter(({ predicted, bitsPerWeight }) => predicted === undefined && bitsPerWeight >= row.bitsPerWeight - 0.005);
-    const bits = Math.min(...beside.map(({ bitsPerWeight }) => bitsPerWeight));
-    const single = beside.filter(({ bitsPerWeight }) => bitsPerWeight < bits + 0.06).sort((a, b) => a.kl - b.kl)[0];
+    const beside = rows.filter(({ predicted, bitsPerWeight }) => predicted === undefined && bitsPerWeight <= row.bitsPerWeight + 0.005);
+    const single = beside.sort((a, b) => a.kl - b.kl)[0];
     const choices = Object.entries(row.choices)
       .sort(([, a], [, b]) => b - a)
       .map(([choice, share]) => `${choice} ${Math.round(100 * share)} %`);
@@ -135,7 +134,7 @@ function allocatedOf(rows) {
     'predicted KL',
     'measured KL',
     'predicted / measured',
-    'one choice for all',
+    'best of one choice for all, as many bits or fewer',
     'ratio',
     'weights by choice',
   ];
@@ -151,9 +150,15 @@ function allocatedOf(rows) {
 
 /** Text of the page. */
 export function page(results, golden, speeds = readSpeeds()) {
-  const models = [...new Set(results.map(({ model }) => model))];
-  const sections = models.map((model) => {
-    const all = results.filter((row) => row.model === model);
+  // Rows on more of a text first: what is measured on less is not compared with them.
+  const runs = [...new Map(results.map(({ model, windows }) => [`${model} ${windows}`, { model, windows }])).values()].sort(
+    (a, b) =>
+      results.findIndex(({ model }) => model === a.model) - results.findIndex(({ model }) => model === b.model) || b.windows - a.windows,
+  );
+  const sections = runs.map((run) => {
+    const { model } = run;
+    const all = results.filter((row) => row.model === model && row.windows === run.windows);
+    const isFirst = !runs.slice(0, runs.indexOf(run)).some((before) => before.model === model);
     const original = all.find(({ quantizer }) => quantizer === 'original');
     const rows = all.filter((row) => row !== original).sort((a, b) => a.bitsPerWeight - b.bitsPerWeight || a.kl - b.kl);
     const stored = golden.models[PYTHON[model]];
@@ -162,9 +167,9 @@ export function page(results, golden, speeds = readSpeeds()) {
       return bitsPerWeight === undefined || kl === 0 ? [] : [{ quantizer: method, bitsPerWeight, kl }];
     });
     const single = rows.filter(({ predicted }) => predicted === undefined);
-    const { windows, tokens, text, backend } = all[0];
+    const { windows, tokens, text, backend } = original ?? all[0];
     return [
-      `## ${model}`,
+      isFirst ? `## ${model}` : `### ${model}, on ${windows} of the windows`,
       '',
       `${tokens} tokens in ${windows} windows of ${text}, ${backend}.${original ? ` As stored: perplexity ${original.perplexity.toFixed(3)} ± ${sig(original.perplexityStderr, 2)}, ${(original.bytes / 1e6).toFixed(2)} MB.` : ''}`,
       'Bold: no other row has both fewer bits and less KL.',

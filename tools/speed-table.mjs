@@ -40,13 +40,17 @@ const told = ({ ratio, from, to }) => `${ratio.toFixed(2)} (${from.toFixed(2)}-$
 /** A row a format, two columns a backend. @param {readonly SpeedRow[]} rows */
 export function speedTable(rows) {
   const names = [...new Set(rows.map(({ quantizer }) => quantizer))];
-  const head = ['format', 'preset', ...BACKENDS.flatMap(([, title]) => [`${title}: decode step`, `prefill of ${rows[0]?.prompt ?? 128}`])];
+  const isMeasured = (/** @type {string | undefined} */ backend) => rows.some((row) => row.backend === backend);
+  const columns = BACKENDS.flatMap(([backend, title]) =>
+    isMeasured(backend) ? [`${title}: decode step`, `prefill of ${rows[0]?.prompt}`] : [`${title}`],
+  );
+  const head = ['format', 'preset', ...columns];
   const lines = names.map((quantizer) => [
     `\`${quantizer}\``,
     PRESETS_OF[quantizer] ? `\`${PRESETS_OF[quantizer]}\`` : '',
     ...BACKENDS.flatMap(([backend]) => {
       const row = rows.find((one) => one.backend === backend && one.quantizer === quantizer);
-      return row ? [told(row.decode), told(row.prefill)] : ['not measured', 'not measured'];
+      return row ? [told(row.decode), told(row.prefill)] : Array.from({ length: isMeasured(backend) ? 2 : 1 }, () => 'not measured');
     }),
   ]);
   return [head, head.map((_, i) => (i < 2 ? '---' : '---:')), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
