@@ -192,12 +192,14 @@ __device__ __forceinline__ void floats_added(const float* x, const Turning& turn
   }
 }
 
+// Two blocks to a multiprocessor are asked for where the assembler would take fewer registers than there is use for, and spill.
+
 /**
  * As `gemv_normed`, of codebooks (table_) and of what `wide_product` takes (wide_); rows of x have `features` numbers. Rows come first in the grid: blocks that
  * read the same weights for two rows run at the same time.
  * Grid: (rows, blocks of all weights); block: 256; dynamic shared memory: ceil(inp / 32) * 144 bytes; `per_block` is a multiple of 32.
  */
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     table_normed(const float* x, int kind, float eps, const float* norm_weight, int weight_width, float offset, const float* norm_bias, int bias_width,
                  int features, int run, float turn_factor, int per_block, const Weight* first_weight, const Weight* second_weight, const Weight* third_weight,
                  float* first_out, float* second_out, float* third_out) {
@@ -213,7 +215,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 }
 
 /// As `gemv_gated`, floats alone. Grid: (rows, ceil(out / per_block)); block, shared memory and `per_block` as above.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     table_gated(const float* x, int kind, float eps, const float* norm_weight, int weight_width, float offset, const float* norm_bias, int bias_width,
                 int features, int run, float turn_factor, int per_block, const Weight* gate_weight, const Weight* up_weight, int activation, float* out) {
   floats_gated<true>(x, {kind, eps, norm_weight, weight_width, offset, norm_bias, bias_width}, {features, run, turn_factor}, per_block, gate_weight, up_weight,
@@ -227,7 +229,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 }
 
 /// As `gemv_added`, of floats. Grid: (rows, ceil(out / (4 * warps))); block: 128 or 256; dynamic shared memory: ceil(min(inp, 8192) / 32) * 144 bytes.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     table_added(const float* x, int features, int run, float turn_factor, const Weight* weight, const float* other, float factor, int product_is_b, float* out) {
   floats_added<true>(x, {features, run, turn_factor}, weight, other, factor, product_is_b, out);
 }
