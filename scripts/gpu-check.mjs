@@ -7,6 +7,7 @@ import { cuda } from '@lowbit/kernels-cuda';
 import { backendCases, runCases, sampleWeight, seededTensor } from '@lowbit/testing';
 import { checks, llamaShape, moreTimes } from './gpu-checks.mjs';
 import { prompts, promptTable } from './gpu-prompts.mjs';
+import { quantizing } from './gpu-quantize.mjs';
 
 const out = process.argv[2] ?? '.';
 const small = process.env.LOWBIT_GPU_SHAPES === 'small';
@@ -187,6 +188,8 @@ async function main() {
   const { attends, loads } = await moreTimes(backend, { small, formats: FORMATS });
   console.log('prompts ...');
   const long = await prompts(backend, { small, formats: FORMATS });
+  console.log('quantizing ...');
+  const quantized = await quantizing(backend, { small });
   await backend[Symbol.asyncDispose]();
 
   const result = {
@@ -202,6 +205,7 @@ async function main() {
     attends,
     loads,
     prompts: long,
+    quantized,
   };
   mkdirSync(out, { recursive: true });
   writeFileSync(join(out, 'gpu-check.json'), `${JSON.stringify(result, null, 2)}\n`);
@@ -242,6 +246,14 @@ async function main() {
     '|---|---|---|---|',
     ...loads.map(({ format, bytes, milliseconds: ms }) => {
       return `| ${format} | ${(bytes / 1e6).toFixed(1)} | ${ms.toFixed(3)} | ${(bytes / 1e6 / ms).toFixed(1)} |`;
+    }),
+    '',
+    'Quantizing a stream of matrices of bf16, two at a time: over the longer of reading them once and bringing them there (Q1: 1.3, goal 1.1); and how much faster than the TypeScript on one thread a matrix is (Q2: 10, goal 30):',
+    '',
+    '| method | ms for 1e9 weights | over the floor | times the TypeScript |',
+    '|---|---|---|---|',
+    ...quantized.map(({ method, weights, milliseconds, overFloor, overReference }) => {
+      return `| ${method} | ${((1e9 * milliseconds) / weights).toFixed(0)} | ${overFloor.toFixed(2)} | ${overReference.toFixed(1)} |`;
     }),
     '',
     `Checks: ${checked.length - wrong.length} of ${checked.length} right.`,

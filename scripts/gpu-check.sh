@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the CUDA backend does on a real GPU: the conformance kit, then times of products and of a decoder's steps.
+# What the CUDA backend does on a real GPU: the conformance kit, then times of products, of a decoder's steps and of quantizing.
 #
 #   scripts/gpu-check.sh pack DIR    on a machine that has built everything (npx pnpm build, with nvcc): a folder to carry to one with a GPU, under 64 MB
 #   DIR/gpu-check.sh [OUT]           there, on x86-64 Linux with an NVIDIA driver and nothing else: writes OUT/gpu-check.json and OUT/gpu-check.md (default: .)
@@ -20,7 +20,7 @@ if [ "${1:-}" = pack ]; then
   [ -f "$addon" ] || { echo "gpu-check: the addon is not built: node packages/kernels-cuda/build-native.mjs" >&2; exit 1; }
   [ ! -e "$out" ] || { echo "gpu-check: $out exists; name a new folder" >&2; exit 1; }
   mkdir -p "$out/node_modules/@lowbit"
-  for name in core addon testing kernels-cuda; do
+  for name in core addon testing hqq bnb higgs kernels-cuda; do
     from="$root/packages/$name"
     [ -f "$from/dist/index.js" ] || { echo "gpu-check: packages/$name is not built: npx pnpm build" >&2; exit 1; }
     mkdir -p "$out/node_modules/@lowbit/$name"
@@ -28,7 +28,7 @@ if [ "${1:-}" = pack ]; then
   done
   mkdir -p "$out/node_modules/@lowbit/kernels-cuda/build/Release"
   cp "$addon" "$out/node_modules/@lowbit/kernels-cuda/build/Release/"
-  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-checks.mjs" "$here/gpu-prompts.mjs" "$here/gpu-peak.py" "$out/"
+  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-checks.mjs" "$here/gpu-prompts.mjs" "$here/gpu-quantize.mjs" "$here/gpu-peak.py" "$out/"
   # Node is most of it: without its symbols, where there is something to take them out, and by gzip, which every system has that has a shell.
   cp "$(node -p process.execPath)" "$out/node"
   if command -v strip > /dev/null; then strip "$out/node"; fi

@@ -49,6 +49,9 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   expect(found.checks.length).toBeGreaterThan(20);
   expect(found.checks.filter(({ ok }: { ok: boolean }) => !ok)).toEqual([]);
   expect([found.attends.length, found.loads.length]).toEqual([1, 7]);
+  expect(found.quantized.map(({ method }: { method: string }) => method)).toEqual([
+    ...['hqq4 g64', 'hqq4 g64, least squares', 'nf4', 'fp4, searched', 'higgs4'],
+  ]);
   expect(found.products).toHaveLength(7);
   expect(found.products[0].times.map(({ rows }: { rows: number }) => rows)).toEqual([1, 3]);
   expect(Object.keys(found.decoders)).toEqual(['hqq4', 'hqq3', 'hqq8', 'higgs4', 'nf4', 'int8', 'bf16']);

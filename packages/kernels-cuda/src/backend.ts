@@ -42,6 +42,8 @@ export interface CudaSettings {
   /** Whether operations of a program run together where they can; false is for tests. */
   readonly fuse: boolean;
   readonly codecs: readonly FormatCodec[];
+  /** Bytes of the device for weights, default all; those beyond stay on the host. */
+  readonly weightMemory?: number;
 }
 
 export class CudaBackend implements Backend {
@@ -57,6 +59,8 @@ export class CudaBackend implements Backend {
   readonly #home: LinearHome;
   readonly #holdings: Holdings<CudaLinear, CudaExecutable, BufferHandle>;
   #disposed = false;
+  /** Bytes of weights on the device, also of those on their way. */
+  #weightBytes = 0;
 
   /** Takes over the device. */
   constructor(binding: CudaBinding, device: DeviceHandle, settings: CudaSettings) {
@@ -68,7 +72,11 @@ export class CudaBackend implements Backend {
     const { name, total, capability, version } = binding.deviceFacts(device);
     this.device = { label: name, memory: total, features: [`sm_${capability}`, `cuda ${cudaVersion(version)}`] };
     this.#holdings = new Holdings(this.name, deviceMemory(binding, device));
-    const { owner, release } = this.#holdings;
+    const { owner, release: forget } = this.#holdings;
+    const release = (linear: CudaLinear): void => {
+      this.#weightBytes -= linear.bytes;
+      forget(linear);
+    };
     this.#home = { owner, binding, device, release, floats: (tensor) => this.#holdings.floats(tensor) };
     this.routines = gpuRoutines({ binding, device, check: () => this.#holdings.check() });
   }
@@ -93,25 +101,38 @@ export class CudaBackend implements Backend {
     native(() => this.#binding.trimLanes(this.#handle)); // routines' room, where there is any
     validateQuantized(weight, { codecs });
     checkLinearBias(bias, shape);
-    const offload = offloadMeta && canOffload(layout);
-    const bytes = sections(layout, { offload }).deviceBytes + (bias ? 4 * shape[0] : 0);
-    const held = await holdWeight(this.#home, weight, layout, { bias, codecs, offload, signal });
-    return this.#holdings.addLinear(new CudaLinear(held, { format, shape, bytes, bias: bias !== undefined }, this.#home));
+    const wanted = offloadMeta && canOffload(layout);
+    const needed = sections(layout, { offload: wanted }).deviceBytes + (bias ? 4 * shape[0] : 0);
+    const whole = this.#weightBytes + needed > (this.#settings.weightMemory ?? Number.POSITIVE_INFINITY);
+    const bytes = whole ? 0 : needed;
+    this.#weightBytes += bytes;
+    try {
+      const held = await holdWeight(this.#home, weight, layout, { bias, codecs, offload: wanted && !whole, whole, signal });
+      return this.#holdings.addLinear(new CudaLinear(held, { format, shape, bytes, bias: bias !== undefined }, this.#home));
+    } catch (error) {
+      this.#weightBytes -= bytes;
+      throw error;
+    }
   }
 
   async compile(program: Program, linears: readonly QuantizedLinear[], options: CompileOptions): Promise<Executable> {
     const owned = this.#holdings.linearsOf(program, linears, options).map(({ held }) => held);
     const constants: BufferHandle[] = [];
     let constantBytes = 0;
+    const room = (bytes: number): BufferHandle => {
+      const buffer = this.#binding.createBuffer(this.#handle, bytes, false);
+      constants.push(buffer);
+      constantBytes += bytes;
+      return buffer;
+    };
     try {
       const { spec, named } = lowerProgram(program, owned, {
         kvDtype: this.#settings.kvDtype,
         fuse: this.#settings.fuse,
         addressOf: (buffer) => this.#binding.bufferAddress(buffer),
+        room,
         constant: (bytes) => {
-          const buffer = this.#binding.createBuffer(this.#handle, bytes.byteLength, false);
-          constants.push(buffer);
-          constantBytes += bytes.byteLength;
+          const buffer = room(bytes.byteLength);
           this.#binding.writeBuffer(buffer, 0, bytes);
           return buffer;
         },
@@ -131,9 +152,16 @@ export class CudaBackend implements Backend {
   measure(program: Program, linears: readonly LinearRequest[], size: StepSize): StepBytes {
     this.#holdings.check();
     validateProgram(program);
-    const { kvDtype, fuse, codecs } = this.#settings;
-    const layouts = linears.map(({ format, shape }) => planLayout(format, shape, codecs));
-    return measureProgram(program, layouts, size, { binding: this.#binding, kvDtype, fuse });
+    const { kvDtype, fuse, codecs, weightMemory = Number.POSITIVE_INFINITY } = this.#settings;
+    let bytes = this.#weightBytes;
+    const weights = linears.map(({ format, shape, offloadMeta = false }) => {
+      const layout = planLayout(format, shape, codecs);
+      const { deviceBytes, hostBytes } = sections(layout, { offload: offloadMeta && canOffload(layout) });
+      const whole = bytes + deviceBytes > weightMemory;
+      if (!whole) bytes += deviceBytes;
+      return { layout, hostBytes: whole ? sections(layout, { offload: false }).deviceBytes : hostBytes };
+    });
+    return measureProgram(program, weights, size, { binding: this.#binding, kvDtype, fuse });
   }
 
   alloc(spec: TensorSpec): DeviceTensor {

@@ -13,6 +13,8 @@ export interface CudaOptions {
   readonly device?: number;
   /** In which dtype keys and values of sequences are kept; default `f32`. The others halve their memory and round each number. */
   readonly kvDtype?: StoredFloat;
+  /** Bytes of the GPU's memory for weights; default all. Weights beyond it stay in memory of the host, in the order in which they are loaded, and come ahead of their use in each step. */
+  readonly weightMemory?: number;
   /** Path of the driver's library. Default: LOWBIT_CUDA_DRIVER, else the system's. */
   readonly driver?: string;
   /** The addon, or a path to it, for bundlers and Electron. Default: see the README. */
@@ -42,10 +44,11 @@ function kernelsOf({ bytes, targets }: ImageFacts): string {
  * const runtime = await createRuntime({ backends: [cuda(), cpu()] });
  */
 export function cuda(options: CudaOptions = {}): BackendProvider {
-  checkOptionNames('cuda', options, ['device', 'kvDtype', 'driver', 'binding', 'codecs', 'name']);
-  const { device = 0, kvDtype = 'f32', driver, binding, codecs = [], name = 'cuda' } = options;
+  checkOptionNames('cuda', options, ['device', 'kvDtype', 'weightMemory', 'driver', 'binding', 'codecs', 'name']);
+  const { device = 0, kvDtype = 'f32', weightMemory = Number.POSITIVE_INFINITY, driver, binding, codecs = [], name = 'cuda' } = options;
   if (!Number.isInteger(device) || device < 0 || device > 1023) throw badOption('device', device, 'Pass a whole number from 0.');
   if (!['f32', 'f16', 'bf16'].includes(kvDtype)) throw badOption('kvDtype', kvDtype, 'Use f32, f16 or bf16.');
+  if (typeof weightMemory !== 'number' || !(weightMemory >= 0)) throw badOption('weightMemory', weightMemory, 'Pass a number of bytes.');
   if (driver !== undefined && (typeof driver !== 'string' || driver === '')) throw badOption('driver', driver, 'Pass a path.');
   if (typeof name !== 'string' || name === '') throw badOption('name', name, 'Pass a word.');
   if (!Array.isArray(codecs)) throw badOption('codecs', codecs, 'Pass a list of codecs.');
@@ -76,7 +79,7 @@ export function cuda(options: CudaOptions = {}): BackendProvider {
           found.closeDevice(handle);
           throw error;
         }
-        return new CudaBackend(found, handle, { name, kvDtype, fuse: true, codecs: [...codecs, ...(opened?.codecs ?? [])] });
+        return new CudaBackend(found, handle, { name, kvDtype, weightMemory, fuse: true, codecs: [...codecs, ...(opened?.codecs ?? [])] });
       } catch (error) {
         throw deviceError(error, { opening: true });
       }

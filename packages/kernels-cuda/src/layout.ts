@@ -20,7 +20,7 @@ const KINDS = { dense: 0, grouped: 1, int8: 2 } as const;
 const FLOATS: Readonly<Record<StoredFloat, number>> = { f32: 0, f16: 1, bf16: 2 };
 export const FLOAT_BYTES: Readonly<Record<StoredFloat, number>> = { f32: 4, f16: 2, bf16: 2 };
 
-const HEADER_BYTES = 128;
+export const HEADER_BYTES = 128;
 /** QuickTable of native/kernels/gemv.cuh, filled up. */
 const QUICK_BYTES = 48;
 /** Sections begin at multiples: kernels read 16 bytes at once. */

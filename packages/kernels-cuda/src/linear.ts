@@ -14,6 +14,7 @@ import type { Argument, BufferHandle, CudaBinding, DeviceHandle, Launch } from '
 import { native } from './errors.ts';
 import { BufferList, elementwise, hadamardLaunch, int, preparation, productLaunches, type Scratch } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
+import type { HostPart } from './prefetch.ts';
 
 /** What a linear needs of the backend that made it. */
 export interface LinearHome {
@@ -32,6 +33,8 @@ export interface HeldWeight {
   readonly buffer: BufferHandle;
   /** Scales, zeros and tables in memory of the host. */
   readonly host?: BufferHandle | undefined;
+  /** What of it is in memory of the host: those, or all of it. */
+  readonly hostPart?: HostPart | undefined;
 }
 
 /** Numbers of rows that are made at a time. */

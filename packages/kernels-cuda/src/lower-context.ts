@@ -6,11 +6,11 @@ import { type Fusion, findFusion, NO_FUSION } from './fuse.ts';
 import type { NormArguments } from './fused-launches.ts';
 import { BufferList, DOMAIN, FEW_ROWS, float, int, type RowCount, type Scratch } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
+import type { PrefetchedLinear } from './prefetch.ts';
 
 /** A prepared weight, as programs use it. */
-export interface LoweredLinear {
+export interface LoweredLinear extends PrefetchedLinear {
   readonly layout: WeightLayout;
-  readonly buffer: BufferHandle;
 }
 
 /** Operations whose rows come with each step, in order: their sections of the step block. `inject` has two: a map of tokens, and values. */
@@ -32,6 +32,8 @@ export interface LowerSettings {
   /** Whether operations run together where they can. */
   readonly fuse: boolean;
   constant(bytes: Uint8Array): BufferHandle;
+  /** So many bytes that the plan writes by itself. */
+  room(bytes: number): BufferHandle;
   addressOf(buffer: BufferHandle): bigint;
 }
 

@@ -18,6 +18,7 @@ import {
 import { ExpertLowering } from './lower-experts.ts';
 import { ACTIVATIONS, ProductLowering } from './lower-products.ts';
 import { placeLaunched } from './place.ts';
+import { prefetched } from './prefetch.ts';
 
 export type { LoweredLinear, LoweredProgram, LowerSettings, NamedRows } from './lower-context.ts';
 
@@ -42,9 +43,14 @@ class Lowering {
   }
 
   finish(): LoweredProgram {
-    const { launches, tensors, program, buffers } = this.#context;
+    const { launches, tensors, program, buffers, linears, settings } = this.#context;
     const placed = placeLaunched(tensors, launches, new Set(Object.values(program.outputs)));
-    return { spec: { buffers: buffers.handles, launches, ...placed }, named: this.#named };
+    const brought = prefetched(launches, buffers.handles, linears, {
+      slot: settings.room,
+      header: settings.constant,
+      addressOf: settings.addressOf,
+    });
+    return { spec: { ...brought, ...placed }, named: this.#named };
   }
 
   run(op: Op): void {

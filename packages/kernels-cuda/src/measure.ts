@@ -14,7 +14,7 @@ import {
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
 import { type CacheMemory, Caches } from './caches.ts';
 import { expertsOfRow, rowsOf } from './executable.ts';
-import type { WeightLayout } from './layout.ts';
+import { HEADER_BYTES, type WeightLayout } from './layout.ts';
 import { lowerProgram } from './lower.ts';
 import { stepBlock } from './step-block.ts';
 
@@ -47,19 +47,27 @@ interface MeasureSettings {
   readonly fuse: boolean;
 }
 
-/** Of texts that come to `contextLength` tokens in steps of that size. The program is valid, and the layouts are those of its linears. */
+/** Of texts that come to `contextLength` tokens in steps of that size. The program is valid, and its linears have those layouts, and so many bytes on the host. */
 export function measureProgram(
   program: Program,
-  layouts: readonly WeightLayout[],
+  linears: readonly { readonly layout: WeightLayout; readonly hostBytes: number }[],
   size: StepSize,
   { binding, kvDtype, fuse }: MeasureSettings,
 ): StepBytes {
   const memory = new Nowhere();
   const device = 0 as DeviceHandle; // never asked
-  const weights = layouts.map((layout) => ({ layout, buffer: memory.createBuffer(device, 0) }));
+  const weights = linears.map(({ layout, hostBytes }) => {
+    const buffer = memory.createBuffer(device, 0);
+    return {
+      layout,
+      buffer,
+      hostPart: hostBytes > 0 ? { buffer, bytes: hostBytes, header: () => new Uint8Array(HEADER_BYTES) } : undefined,
+    };
+  });
   const { spec, named } = lowerProgram(program, weights, {
     ...{ kvDtype, fuse },
     addressOf: () => memory.bufferAddress(),
+    room: (bytes) => memory.createBuffer(device, bytes),
     constant: ({ byteLength }) => memory.createBuffer(device, byteLength),
   });
   const constants = memory.bytes;

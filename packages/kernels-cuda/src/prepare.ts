@@ -17,6 +17,7 @@ import { int } from './launches.ts';
 import { FLOAT_BYTES, planLayout, quickTable, type Sections, sections, type WeightLayout, writeHeader } from './layout.ts';
 import type { HeldWeight } from './linear.ts';
 import { packedCodes } from './packed.ts';
+import type { HostPart } from './prefetch.ts';
 
 /** Bytes between looks at a signal. */
 const PIECE = 64 << 20;
@@ -28,6 +29,8 @@ interface HoldOptions {
   readonly bias?: HostTensor | undefined;
   readonly codecs: readonly FormatCodec[];
   readonly offload: boolean;
+  /** All of it in memory of the host. */
+  readonly whole?: boolean | undefined;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -47,17 +50,45 @@ export async function holdWeight(home: Home, weight: QuantizedTensor, layout: We
     return made;
   };
   try {
-    const buffer = take(places.deviceBytes + (options.bias ? 4 * layout.out : 0), 'device');
+    const bytes = places.deviceBytes + (options.bias ? 4 * layout.out : 0);
+    const buffer = take(bytes, options.whole ? 'host' : 'device');
     const host = options.offload ? take(places.hostBytes, 'host') : undefined;
     const at = { device: binding.bufferAddress(buffer), host: host === undefined ? undefined : binding.bufferAddress(host) };
     binding.writeBuffer(buffer, 0, writeHeader(layout, places, at, { bias: options.bias !== undefined }));
     if (options.bias) binding.writeBuffer(buffer, places.bias, bytesOf(toFloat32(options.bias)));
     await new Bringing(home, weight, layout, places, options, { buffer, meta: host ?? buffer }).run();
-    return { layout, buffer, host };
+    const onHost = host !== undefined || options.whole;
+    return {
+      layout,
+      buffer,
+      host,
+      hostPart: onHost ? hostPart(layout, places, { ...at, buffer, host, bytes, bias: options.bias !== undefined }) : undefined,
+    };
   } catch (error) {
     for (const one of taken) binding.freeBuffer(one);
     throw deviceError(error);
   }
+}
+
+/** What of a held weight is in memory of the host: scales, zeros and tables, or, where they are with the codes, all of it. */
+export function hostPart(
+  layout: WeightLayout,
+  places: Sections,
+  held: {
+    readonly device: bigint;
+    readonly buffer: BufferHandle;
+    readonly host: BufferHandle | undefined;
+    readonly bytes: number;
+    readonly bias: boolean;
+  },
+): HostPart {
+  const { bias, host } = held;
+  return {
+    buffer: host ?? held.buffer,
+    bytes: host === undefined ? held.bytes : places.hostBytes,
+    header: (at) =>
+      writeHeader(layout, places, host === undefined ? { device: at, host: undefined } : { device: held.device, host: at }, { bias }),
+  };
 }
 
 interface Targets {

@@ -1,14 +1,16 @@
-// What overlaps: calls of routines among themselves. Streams of the fake driver run early or late as the test says (native/fake/streams.h), so that a wait
+// What overlaps: calls of routines among themselves, and the coming of weights that are kept on the host with the launches of a step. Streams of the fake driver run early or late as the test says (native/fake/streams.h), so that a wait
 // that is missing shows as other bytes.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { float32Tensor, type HostTensor, writeFloat32 } from '@lowbit/core';
+import { type Backend, type Format, float32Tensor, type HostTensor, type QuantizedLinear, writeFloat32 } from '@lowbit/core';
 import { seeded } from '@lowbit/testing';
 import { afterAll, describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
 import { needs } from '../../../fixtures/needs.ts';
-import { cuda } from './cuda.ts';
+import { type TinyDecoder, tinyDecoder } from '../../../fixtures/tiny-decoder.ts';
+import { type CudaOptions, cuda } from './cuda.ts';
+import type { CudaExecutable } from './executable.ts';
 
 const here = (context: { skip(reason: string): void }): void =>
   needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
@@ -123,5 +125,129 @@ describe('routines that are under way together', () => {
     const [inverse] = await minMax([weightsOf(5, 20)], rules);
     expect(Buffer.compare(inverse!.data, writeFloat32('f32', expected(weightsOf(5, 20)).inverse))).toBe(0);
     backend.free(hog);
+  });
+});
+
+const HQQ4: Format = { kind: 'affine', levels: 16, group: 32, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' };
+const NF4: Format = { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' };
+const INT8: Format = { kind: 'int8', threshold: 6 };
+const DENSE: Format = { kind: 'dense', dtype: 'bf16' };
+
+interface Run {
+  readonly offloadMeta?: boolean;
+  readonly settings?: Parameters<typeof pretend>[0];
+  readonly options?: CudaOptions;
+}
+
+interface Ran {
+  readonly logits: Buffer;
+  readonly weights: number;
+  readonly replays: number;
+}
+
+/** A prompt, and tokens one at a time: as they come, and from a recording. */
+async function steps({ program, weights }: TinyDecoder, { offloadMeta = false, settings = {}, options = {} }: Run): Promise<Ran> {
+  pretend(settings);
+  await using backend: Backend = await cuda({ driver: FAKE_DRIVER, ...options }).open();
+  const linears: QuantizedLinear[] = [];
+  for (const [i, { use }] of program.linears.entries()) linears.push(await backend.prepare(weights[i]!, { use, offloadMeta }));
+  const held = backend.allocated();
+  using executable = await backend.compile(program, linears, { contextLength: 16 });
+  const id = executable.open();
+  const logits: Uint8Array[] = [];
+  for (const tokens of [[3, 1, 4], [1], [5], [9], [2]]) {
+    logits.push((await executable.step([{ id, tokens: Uint32Array.from(tokens) }])).logits!.data);
+  }
+  const { replays } = executable as CudaExecutable;
+  for (const linear of linears) linear[Symbol.dispose]();
+  return { logits: Buffer.concat(logits), weights: held, replays };
+}
+
+describe('weights that are kept on the host', () => {
+  it.for([
+    ['scales of HQQ', HQQ4, { offloadMeta: true }],
+    ['scales and table of NF4', NF4, { offloadMeta: true }],
+    ['all of HQQ', HQQ4, { options: { weightMemory: 0 } }],
+    ['all of LLM.int8', INT8, { options: { weightMemory: 0 } }],
+    ['all of a dense model', DENSE, { options: { weightMemory: 0 } }],
+    ['some of HQQ', HQQ4, { offloadMeta: true, options: { weightMemory: 12_000 } }],
+  ] as const)(
+    'give the same bytes whichever stream is ahead, recorded or not: %s',
+    { timeout: 60_000 },
+    async ([, format, run], context) => {
+      here(context);
+      const decoder = tinyDecoder(format);
+      const expected = await steps(decoder, {});
+      expect(expected.logits.some((byte) => byte !== 0)).toBe(true);
+      // Bit 0: launches run as soon as they can; bit 1: copies.
+      for (const eager of [0b00, 0b01, 0b10, 0b11]) {
+        const found = await steps(decoder, { ...run, settings: { eager } });
+        expect(Buffer.compare(found.logits, expected.logits), `eager ${eager}`).toBe(0);
+        expect(found.replays).toBe(expected.replays);
+        expect(found.replays).toBeGreaterThan(0);
+        expect(found.weights).toBeLessThan(expected.weights);
+      }
+    },
+  );
+
+  it('other bytes come of waits that are missing: the test above can fail', async (context) => {
+    here(context);
+    const decoder = tinyDecoder(HQQ4);
+    const expected = await steps(decoder, {});
+    for (const eager of [0b01, 0b10]) {
+      const found = await steps(decoder, { offloadMeta: true, settings: { eager, deaf: 1 } });
+      expect(Buffer.compare(found.logits, expected.logits), `eager ${eager}`).not.toBe(0);
+    }
+  });
+
+  it('come once a step each, on a stream of their own, but for a table of embeddings', async (context) => {
+    here(context);
+    const copies = join(dir, 'step-copies');
+    const decoder = tinyDecoder(HQQ4);
+    pretend({ copies });
+    await using backend = await cuda({ driver: FAKE_DRIVER }).open();
+    const linears: QuantizedLinear[] = [];
+    for (const [i, { use }] of decoder.program.linears.entries())
+      linears.push(await backend.prepare(decoder.weights[i]!, { use, offloadMeta: true }));
+    using executable = await backend.compile(decoder.program, linears, { contextLength: 16 });
+    const id = executable.open();
+    const before = readFileSync(copies, 'utf8').length;
+    await executable.step([{ id, tokens: Uint32Array.of(1, 2, 3) }]);
+    const lines = readFileSync(copies, 'utf8').slice(before).trim().split('\n');
+    // f16 scales and zeros of groups of 32, each filled up to 16 bytes: q, k, v, o; gate, up, down. In the order in which they are needed.
+    const small = (2 * 2 * 64 * 64) / 32;
+    expect(lines.filter((line) => line.endsWith(' 1'))).toEqual([...Array(4).fill(`up ${small} 1`), ...Array(3).fill(`up ${2 * small} 1`)]);
+  });
+
+  it('take two slots of the largest that is needed at once, which `measure` knows', async (context) => {
+    here(context);
+    const { program, weights } = tinyDecoder(HQQ4);
+    const requests = program.linears.map(({ shape, use }, i) => ({ format: weights[i]!.format, shape, use }));
+    const size = { contextLength: 16, sequences: 1, tokens: 3, outputs: 1, encoder: 0 };
+    for (const [offloadMeta, options] of [
+      [true, {}],
+      [false, { weightMemory: 0 }],
+      [true, { weightMemory: 12_000 }],
+    ] as const) {
+      pretend();
+      await using backend = await cuda({ driver: FAKE_DRIVER, ...options }).open();
+      const said = backend.measure!(
+        program,
+        requests.map((request) => ({ ...request, offloadMeta })),
+        size,
+      );
+      const linears: QuantizedLinear[] = [];
+      for (const [i, { use }] of program.linears.entries()) linears.push(await backend.prepare(weights[i]!, { use, offloadMeta }));
+      const held = backend.allocated();
+      using _executable = await backend.compile(program, linears, { contextLength: 16 });
+      expect(backend.allocated() - held).toBe(said.constants);
+      for (const linear of linears) linear[Symbol.dispose]();
+    }
+  });
+
+  it('are refused a limit that is no number', () => {
+    for (const weightMemory of [-1, Number.NaN, '6GB' as never]) {
+      expect(() => cuda({ weightMemory })).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }));
+    }
   });
 });

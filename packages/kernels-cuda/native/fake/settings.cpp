@@ -22,6 +22,7 @@ Settings read_settings() {
     if (name == "wild") settings.wild = value;
     if (name == "log") settings.log = value;
     if (name == "copies") settings.copies = value;
+    if (name == "deaf") settings.deaf = number() != 0;
     if (name == "eager") settings.eager = number();
     if (name == "fail") {
       std::stringstream parts(value);

@@ -25,6 +25,7 @@ struct Settings {
   std::string wild;               // a kernel that is given an address that is not there
   std::string log;                // a file that gets a line for each launch
   std::string copies;             // and one for each copy between host and device that is enqueued
+  bool deaf = false;              // streams do not wait for events: what a wait that was forgotten does
   uint64_t eager = 0;             // bit i: the i-th stream runs as soon as it can, not when somebody waits
 };
 
