@@ -66,7 +66,7 @@ fn x_number(start: u32, k: u32) -> f32 { return ${load}; }`;
       ${grids ? 'x_sums[mine] = total.x + total.y + total.z + total.w;' : ''}
     }
     workgroupBarrier();
-    ${grids ? 'var chunk: array<vec4<f32>, 4>;' : ''}
+    ${grids ? 'var chunk = array<vec4<f32>, 4>();' : ''}
     for (var j = 0u; j < 8u; j++) {
       ${four.map((n) => `let a${n} = ${halves ? `vec4<f32>(wt[(tx * 4u + ${n}u) * 8u + j])` : `wt[(tx * 4u + ${n}u) * 8u + j]`};`).join(' ')}
       for (var n = 0u; n < 4u; n++) {

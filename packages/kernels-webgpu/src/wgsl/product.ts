@@ -124,9 +124,11 @@ ${range(rows)
   const work = gated ? both : parts.join('');
   const sums = gated ? ['sums', 'others'] : ['sums'];
   const partials = gated ? ['partial', 'partial_others'] : ['partial'];
-  const cleared = sums.map((name) => `  var ${name}: array<f32, ${rows}>;`).join('\n');
+  const declared = sums.map((name) => `  var ${name}: array<f32, ${rows}>;`).join('\n');
+  // In a loop 0 is written out: without it SwiftShader goes on with the sums of the turn before.
+  const cleared = sums.map((name) => `    var ${name} = array<f32, ${rows}>();`).join('\n');
   const sideBySide = (): string => `
-${cleared}
+${declared}
 ${work}
   workgroupBarrier();
 ${partials

@@ -170,8 +170,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let place = turn * team.teams + team.index;
     let mine = team.index < team.teams && place < 4u;
     let row = select(0xffffffffu, wx * 4u + place, mine);
-  var sums: array<f32, 1>;
-  var others: array<f32, 1>;
+    var sums = array<f32, 1>();
+    var others = array<f32, 1>();
   if (row < P.w0_out) {
     let first = 0u;
     for (var c = team.rank * team.split + team.part; c < P.chunks; c += team.width * team.split) {

@@ -153,7 +153,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
       x_sums[mine] = total.x + total.y + total.z + total.w;
     }
     workgroupBarrier();
-    var chunk: array<vec4<f32>, 4>;
+    var chunk = array<vec4<f32>, 4>();
     for (var j = 0u; j < 8u; j++) {
       let a0 = vec4<f32>(wt[(tx * 4u + 0u) * 8u + j]); let a1 = vec4<f32>(wt[(tx * 4u + 1u) * 8u + j]); let a2 = vec4<f32>(wt[(tx * 4u + 2u) * 8u + j]); let a3 = vec4<f32>(wt[(tx * 4u + 3u) * 8u + j]);
       for (var n = 0u; n < 4u; n++) {
