@@ -42,9 +42,9 @@ export function hasGemm({ kind, wide }: WeightLayout): boolean {
 }
 
 /** Which kernel unpacks a weight: in whole numbers where it can, in one half for each number where that holds it, else in two. */
-function kernelOf({ kind, quick, group, inp, stored, table, round }: WeightLayout): string {
+function kernelOf({ kind, quick, group, inp, stored, codebook, round }: WeightLayout): string {
   if (quick && group % DEPTH === 0) return quick === 'table' ? 'gemm_table' : 'gemm_affine';
-  const short = kind === 'dense' ? stored !== 'f32' : table > 0 && round !== 'f32' && group % RUN === 0;
+  const short = kind === 'dense' ? stored !== 'f32' : codebook && round !== 'f32' && group % RUN === 0;
   return short && inp % RUN === 0 ? 'gemm_half' : 'gemm_float';
 }
 

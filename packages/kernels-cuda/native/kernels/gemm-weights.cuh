@@ -191,7 +191,7 @@ struct HalfWeights {
   __device__ __forceinline__ void decode(const Weight& w, float (&values)[kMine]) const {
     LOWBIT_UNROLL
     for (int i = 0; i < kMine / kDim / 4; ++i) {
-      const uint32_t codes = bytes_of<kBits * kDim>(words, i);
+      const uint32_t codes = bytes_of<kBits>(words, i);
       LOWBIT_UNROLL
       for (int j = 0; j < 4; ++j) {
         const int code = codes >> (8 * j) & 0xff;
@@ -208,15 +208,17 @@ struct HalfWeights {
         const uint16_t bits = static_cast<uint16_t>(words[i / 2] >> (16 * (i % 2)));
         values[i] = w.stored == kF16 ? from_f16(bits) : from_bf16(bits);
       }
-    } else if (w.dim == 2) {
-      switch (w.bits) {
-        case 8: decode<4, 2>(w, values); break;
-        case 6: decode<3, 2>(w, values); break;
-        case 4: decode<2, 2>(w, values); break;
-        default: decode<1, 2>(w, values); break;
-      }
     } else {
-      with_bits(w.bits, [&](auto bits) { decode<decltype(bits)::value, 1>(w, values); });
+      // Those of CODEBOOKS in src/layout.ts.
+      switch (w.bits * 10 + w.dim) {
+        case 82: decode<8, 2>(w, values); break;
+        case 62: decode<6, 2>(w, values); break;
+        case 42: decode<4, 2>(w, values); break;
+        case 81: decode<8, 1>(w, values); break;
+        case 41: decode<4, 1>(w, values); break;
+        case 31: decode<3, 1>(w, values); break;
+        default: decode<2, 1>(w, values); break;
+      }
     }
     float largest = 0, times, back;
     LOWBIT_UNROLL

@@ -127,8 +127,8 @@ __device__ __forceinline__ void store_sums(const Weight& w, const WarpSums& sums
  * the inputs and without bias, for `gemm_join`. Grid: (ceil(out / 128), ceil(rows / 128), parts); block: 256; dynamic shared memory: kGemmShared.
  */
 template <class Weights>
-__device__ __forceinline__ void gemm(const Weight& w, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows, bool exact) {
-  LOWBIT_DYNAMIC_SHARED(unsigned char, shared);
+__device__ __forceinline__ void gemm(unsigned char* shared, const Weight& w, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows,
+                                     bool exact) {
   const Shared x_tiles = shared_at(shared), w_tiles = x_tiles + 2 * kPairTiles;
   float* const of_rows = reinterpret_cast<float*>(shared + 2 * kPairTiles + 2 * kTileBytes);
   // Tables are where zeros would be: no weight has both.
@@ -168,30 +168,32 @@ __device__ __forceinline__ void gemm(const Weight& w, const uint32_t* planes, co
                            at.numbers + (Weights::kHasZero ? 2 : 1) * row, of_tokens, exact, sums);
   };
 
-  copy(from);
   if (from < to) weights.load(w, mine, from);
-  if (!Weights::kTwoPlanes && from < to) {
-    weights.store(w, mine, place(from), from);
-    if (from + 1 < to) weights.load(w, mine, from + 1);
-  }
-  for (int tile = from; tile < to; ++tile) {
-    wait_copies<0>();
-    // The tile has come, and nobody multiplies the one before any more.
-    __syncthreads();
-    copy(tile + 1);
-    if constexpr (Weights::kTwoPlanes) {
+  if constexpr (Weights::kTwoPlanes) {
+    copy(from);
+    for (int tile = from; tile < to; ++tile) {
+      wait_copies<0>();
+      // The tile of x has come, and nobody multiplies the one before any more.
+      __syncthreads();
+      copy(tile + 1);
       weights.store(w, mine, place(tile), tile);
       if (tile + 1 < to) weights.load(w, mine, tile + 1);
       __syncthreads();
       multiply(tile);
-    } else {
+    }
+  } else {
+    // Before the first tile there is one that is only brought.
+    for (int tile = from - 1; tile < to; ++tile) {
+      wait_copies<0>();
+      __syncthreads();
+      copy(tile + 1);
       LOWBIT_ROLLED
       for (int turn = 0; turn < 2; ++turn) {
         // Warps 0 .. 3 and 4 .. 7 are of the same four schedulers.
         if (turn == warp / 4) {
           if (tile + 1 < to) weights.store(w, mine, place(tile + 1), tile + 1);
           if (tile + 2 < to) weights.load(w, mine, tile + 2);
-        } else {
+        } else if (tile >= from) {
           multiply(tile);
         }
       }
@@ -205,23 +207,27 @@ __device__ __forceinline__ void gemm(const Weight& w, const uint32_t* planes, co
 
 extern "C" __global__ void __launch_bounds__(kGemmThreads, 1)
     gemm_affine(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows) {
-  gemm<AffineWeights>(*weight, planes, numbers, out, rows, false);
+  LOWBIT_DYNAMIC_SHARED(unsigned char, shared);
+  gemm<AffineWeights>(shared, *weight, planes, numbers, out, rows, false);
 }
 
 extern "C" __global__ void __launch_bounds__(kGemmThreads, 1)
     gemm_table(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows) {
-  gemm<TableWeights>(*weight, planes, numbers, out, rows, false);
+  LOWBIT_DYNAMIC_SHARED(unsigned char, shared);
+  gemm<TableWeights>(shared, *weight, planes, numbers, out, rows, false);
 }
 
 extern "C" __global__ void __launch_bounds__(kGemmThreads, 1)
     gemm_half(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows) {
-  gemm<HalfWeights>(*weight, planes, numbers, out, rows, false);
+  LOWBIT_DYNAMIC_SHARED(unsigned char, shared);
+  gemm<HalfWeights>(shared, *weight, planes, numbers, out, rows, false);
 }
 
 extern "C" __global__ void __launch_bounds__(kGemmThreads, 1)
     gemm_float(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows) {
   const bool exact = weight->kind == kDense ? weight->stored != kF32 : weight->table != 0 && weight->round != kF32;
-  gemm<FloatWeights>(*weight, planes, numbers, out, rows, exact);
+  LOWBIT_DYNAMIC_SHARED(unsigned char, shared);
+  gemm<FloatWeights>(shared, *weight, planes, numbers, out, rows, exact);
 }
 
 /// The parts [parts][rows, out] of a product, in their order, and bias: out [rows, out]. Grid: (ceil(out / 256), rows); block: 256.
