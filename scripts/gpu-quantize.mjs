@@ -46,9 +46,9 @@ function weightOf(shape, seed) {
  */
 export async function quantizing(backend, { small }) {
   const runtime = { routine: (/** @type {string} */ name) => backend.routines?.get(name) };
-  const rounds = small ? 2 : 9;
-  const stream = Array.from({ length: small ? 2 : 8 }, (_, i) => weightOf(small ? [64, 512] : [4096, 4096], i + 1));
-  const one = weightOf(small ? [64, 512] : [1024, 4096], 99);
+  const rounds = small ? 1 : 9;
+  const stream = Array.from({ length: small ? 2 : 8 }, (_, i) => weightOf(small ? [64, 128] : [4096, 4096], i + 1));
+  const one = weightOf(small ? [64, 128] : [1024, 4096], 99);
   const copy = new Uint8Array(stream[0]?.data.length ?? 0);
   const found = [];
   for (const [method, make] of Object.entries(METHODS)) {
