@@ -39,16 +39,7 @@ if (noFakeDriver === undefined) {
       'hqq_proximal',
       'sum_columns',
     ];
-    const experts = [
-      'codebook_experts',
-      'gemv_experts',
-      'group_rows',
-      'int8_expert_product',
-      'int8_experts',
-      'int8_marks',
-      'mma_experts',
-      'wide_experts',
-    ];
+    const experts = ['codebook_experts', 'gemv_experts', 'int8_expert_product', 'int8_experts', 'int8_marks', 'mma_experts'];
     const fused = [
       'gemv_added',
       'gemv_gated',
