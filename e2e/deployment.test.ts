@@ -33,13 +33,9 @@ describe('offline', () => {
     needsUnshare(context);
     expect(words.slice(0, 2)).toEqual(['npx', 'lowbit']);
     const { HF_HUB_OFFLINE: _, LOWBIT_CACHE: __, ...outside } = process.env;
-    const { stdout } = await shell(
-      'exec "$@"',
-      [process.execPath, main, ...words.slice(2), '--backend', 'reference', '--temp', '0'],
-      {
-        env: { ...outside, HOME: dir, ...env },
-      },
-    );
+    const { stdout } = await shell('exec "$@"', [process.execPath, main, ...words.slice(2), '--backend', 'reference', '--temp', '0'], {
+      env: { ...outside, HOME: dir, ...env },
+    });
     expect(stdout).toMatch(/\w{2}/);
     expect(readdirSync(dir).filter((name) => name.startsWith('.'))).toEqual([]); // nothing cached
   });
