@@ -2,7 +2,8 @@
 // Makes the package that brings an addon to one platform, from what was built here: a folder to `npm publish`, or to install from. A release runs it on each
 // platform, publishes what it makes, and then the package that the addon belongs to with them as optionalDependencies: docs/decisions/015.
 //
-// Used by packages/*/pack-platform.mjs: node pack-platform.mjs --out DIR (a new folder). Needs the addon (build-native.mjs) and the package's own build (dist).
+// Used by packages/*/pack-platform.mjs: node pack-platform.mjs --out DIR (a new folder) [--target linux-x64-musl, for what build-native.mjs built for there: this
+// runs in a Node.js of that platform, since what is made is loaded]. Needs the addon (build-native.mjs) and the package's own build (dist).
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -41,8 +42,8 @@ export async function packPlatform({ home: url, file, mostBytes, describe, tryIt
     return 1;
   };
   const home = fileURLToPath(url);
-  const addon = join(home, 'build', 'Release', file);
-  const { values } = parseArgs({ options: { out: { type: 'string' } } });
+  const { values } = parseArgs({ options: { out: { type: 'string' }, target: { type: 'string' } } });
+  const addon = join(home, 'build', values.target ?? '', 'Release', file);
   if (!values.out) return fail('name a new folder: node pack-platform.mjs --out DIR');
   const out = resolve(values.out);
   if (existsSync(out) && readdirSync(out).length > 0) return fail(`${values.out} is not empty; name a new folder`);
@@ -58,6 +59,8 @@ export async function packPlatform({ home: url, file, mostBytes, describe, tryIt
   }
   const { name: owner, version, license, engines } = JSON.parse(readFileSync(join(home, 'package.json'), 'utf8'));
   const name = (await import(new URL('dist/index.js', url).href)).platformPackage();
+  if (values.target && name !== `${owner}-${values.target}`)
+    return fail(`this Node.js takes ${name}; pack ${values.target} in one of its own`);
   const { libc, needs } = library(addon, name);
   const manifest = {
     ...{ name, version, description: `The addon of ${owner} for ${process.platform}-${process.arch}`, license },

@@ -12,5 +12,8 @@ export interface AddonBuild {
   readonly prepare?: () => void;
 }
 
-/** Builds the addon of a package unless it is up to date: what the process should exit with. */
+/**
+ * Builds the addon of a package unless it is up to date: what the process should exit with. With `--target linux-x64-musl` (or `linux-arm64-musl`) among the
+ * arguments of the process it is built for there, in `build/linux-x64-musl/Release`, by Zig's compiler (LOWBIT_ZIG, else `zig`).
+ */
 export function buildAddon(addon: AddonBuild): number;

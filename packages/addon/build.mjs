@@ -8,6 +8,7 @@ import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 /** @type {(dir: string) => string[]} */
 const filesBelow = (dir) =>
@@ -19,12 +20,24 @@ const filesBelow = (dir) =>
 /** @type {(command: string, ...args: string[]) => boolean} */
 const works = (command, ...args) => spawnSync(command, args, { stdio: 'ignore' }).status === 0;
 
-/** What the machine lacks, as text; undefined if nothing. */
-function missing() {
+/**
+ * Other platforms that are built for here: `node build-native.mjs --target linux-x64-musl`, into `build/linux-x64-musl`.
+ * @type {Readonly<Record<string, { arch: string, processor: string }>>}
+ */
+const TARGETS = {
+  'linux-x64-musl': { arch: 'x64', processor: 'x86_64' },
+  'linux-arm64-musl': { arch: 'arm64', processor: 'aarch64' },
+};
+const zig = process.env.LOWBIT_ZIG || 'zig';
+const toolchain = fileURLToPath(new URL('toolchains/musl.cmake', import.meta.url));
+
+/** @type {(target: string | undefined) => string | undefined} what the machine lacks, as text; undefined if nothing */
+function missing(target) {
   const lacks = [];
+  if (target !== undefined && !works(zig, 'version')) lacks.push('zig (pip install ziglang; LOWBIT_ZIG=path/to/zig names it)');
   if (!works('cmake', '--version')) lacks.push('cmake');
   if (process.platform !== 'win32') {
-    if (!['c++', 'g++', 'clang++', process.env.CXX ?? ''].some((name) => name !== '' && works(name, '--version')))
+    if (target === undefined && !['c++', 'g++', 'clang++', process.env.CXX ?? ''].some((name) => name !== '' && works(name, '--version')))
       lacks.push('a C++ compiler');
     if (!works('make', '--version') && !works('ninja', '--version')) lacks.push('make or ninja');
   }
@@ -53,12 +66,22 @@ function fingerprint(home, sources, facts) {
 export function buildAddon({ home: url, file, sources = [], facts = '', prepare }) {
   const home = fileURLToPath(url);
   const name = basename(home);
-  const addon = join(home, 'build', 'Release', file);
-  const stamp = join(home, 'build', 'stamp');
-  const wanted = fingerprint(home, sources, facts);
+  const { target } = parseArgs({ options: { target: { type: 'string' } } }).values;
+  if (target !== undefined && TARGETS[target] === undefined) {
+    console.error(`${name}: --target ${target} is not known: ${Object.keys(TARGETS).join(' or ')}.`);
+    return 2;
+  }
+  const out = join(home, 'build', target ?? '');
+  const addon = join(out, 'Release', file);
+  const stamp = join(out, 'stamp');
+  const wanted = fingerprint(home, sources, `${facts}${target ?? ''}`);
   if (existsSync(addon) && existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return 0;
   const required = (process.env.LOWBIT_REQUIRE ?? '').split(',').includes(name);
-  const lacks = missing();
+  const lacks = missing(target);
+  if (target !== undefined && lacks !== undefined) {
+    console.error(`${name}: cannot be built for ${target}, this machine has no ${lacks}.`);
+    return 1;
+  }
   if (lacks !== undefined) {
     console.warn(`${name}: NOT BUILT, this machine has no ${lacks}. Its tests are skipped; everything else works without it.`);
     console.warn(`${name}: to build it, install cmake, make and g++ 12 or clang 15 or later, and build again.`);
@@ -72,7 +95,10 @@ export function buildAddon({ home: url, file, sources = [], facts = '', prepare 
   }
   prepare?.();
   const args = [bin, 'compile', '--directory', home, '--log-level', 'warn', '--parallel', String(availableParallelism())];
-  const { status } = spawnSync(process.execPath, args, { stdio: 'inherit', cwd: home });
+  const cross = target === undefined ? undefined : TARGETS[target];
+  if (cross) args.push('--out', out, '--arch', cross.arch, `--CDCMAKE_TOOLCHAIN_FILE=${toolchain}`);
+  const env = { ...process.env, ...(cross && { LOWBIT_ZIG: zig, LOWBIT_MUSL_PROCESSOR: cross.processor }) };
+  const { status } = spawnSync(process.execPath, args, { stdio: 'inherit', cwd: home, env });
   if (status !== 0 || !existsSync(addon)) {
     console.error(`${name}: the build failed, see above. Remove the folder build in ${name} to start afresh.`);
     return 1;

@@ -14,6 +14,21 @@
 namespace lowbit {
 namespace {
 
+#if defined(LOWBIT_AMX) && defined(__clang__)
+/// What __builtin_cpu_supports says elsewhere: by the runtime that Zig links, no processor has any feature.
+bool has(Isa isa) {
+  unsigned a = 0, b = 0, c1 = 0, d = 0, b7 = 0, c7 = 0;
+  constexpr unsigned kFma = 1u << 12, kSaved = 1u << 27, kF16c = 1u << 29, kAvx2 = 1u << 5;
+  constexpr unsigned kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30, kVl = 1u << 31, kVbmi = 1u << 1, kVnni = 1u << 11;
+  if (__get_cpuid(1, &a, &b, &c1, &d) == 0 || (c1 & kSaved) == 0 || __get_cpuid_count(7, 0, &a, &b7, &c7, &d) == 0) return false;
+  unsigned saved = 0, high = 0;
+  __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+  const auto all = [](unsigned found, unsigned wanted) { return (found & wanted) == wanted; };
+  if (isa == Isa::avx2) return all(saved, 0x6) && all(c1, kFma | kF16c) && all(b7, kAvx2);
+  return all(saved, 0xe6) && all(b7, kF | kDq | kBw | kVl) && all(c7, kVbmi | kVnni);
+}
+#endif
+
 #ifdef LOWBIT_AMX
 /// Whether the processor has AMX for bytes and the system lets this process use its registers: they are given on request.
 bool amx_granted() {
@@ -70,7 +85,12 @@ const Kernels* usable_kernels(Isa isa) {
   switch (isa) {
     case Isa::scalar:
       return scalar_kernels();
-#if defined(__x86_64__)
+#if defined(LOWBIT_AMX) && defined(__clang__)
+    case Isa::avx2:
+      return has(isa) ? avx2_kernels() : nullptr;
+    case Isa::avx512:
+      return has(isa) ? avx512_kernels() : nullptr;
+#elif defined(__x86_64__)
     // __builtin_cpu_supports also asks whether the operating system saves the registers.
     case Isa::avx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") ? avx2_kernels() : nullptr;
