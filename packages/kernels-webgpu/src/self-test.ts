@@ -10,13 +10,13 @@ import {
   hostTensor,
   type Matrix,
   NF4_TABLE,
-  ProgramBuilder,
   packing,
   type QuantizedTensor,
   referenceBackend,
   toFloat32,
   writeFloat32,
 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { unavailable } from './errors.ts';
 
 const WIDTH = 64;
