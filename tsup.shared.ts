@@ -27,7 +27,10 @@ export function entries(manifest: Manifest): Record<string, string> {
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 /** Packages that are not published are compiled into those that import them: scripts as any devDependency is, declarations by these paths. */
-const UNPUBLISHED = { '@lowbit/layouts': ['packages/layouts/src/index.ts'] };
+const UNPUBLISHED = {
+  '@lowbit/layouts': ['packages/layouts/src/index.ts'],
+  '@lowbit/program': ['packages/program/src/index.ts'],
+};
 
 /** The tsup configuration of a package; `extra` names further entries (workers) that are not exported. */
 export function library(extra: readonly string[] = []): ReturnType<typeof defineConfig> {

@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { bitsAndBytesConfig, type RulesOptions } from '@lowbit/bnb';
-import { createRuntime, type DeviceMap, formatPlacement, type LoadOptions, type Runtime, referenceBackend, toFloat32 } from '@lowbit/core';
+import { createRuntime, type DeviceMap, type Runtime, referenceBackend, toFloat32 } from '@lowbit/core';
 import { type FolderCheckpoint, openCheckpoint, quantizeCheckpoint } from '@lowbit/hub';
-import { llama, loadModel } from '@lowbit/models';
+import { formatPlacement, type LoadOptions, llama, loadModel } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 const TINY = fileURLToPath(new URL('../examples/tiny-llama', import.meta.url));

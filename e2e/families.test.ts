@@ -1,6 +1,7 @@
 // The operations of programs, proven on models of transformers: one small program a family, written by hand, against what Python computed.
 
-import { createRuntime, float32Tensor, type LoadedProgram, type Program, type Runtime, referenceBackend, toFloat32 } from '@lowbit/core';
+import { createRuntime, float32Tensor, type Program, type Runtime, referenceBackend, toFloat32 } from '@lowbit/core';
+import type { LoadedProgram } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bloom } from './families/bloom.ts';
 import { type ClipVisionConfig, clipVision, patchRows } from './families/clip.ts';

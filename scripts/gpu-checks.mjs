@@ -1,7 +1,8 @@
 // @ts-check
 // What the conformance kit does not run on a GPU: operations that run together in a step of few rows, attention that is split among blocks, numbers chosen on
 // the GPU, weights as they are stored. Beside them the times of attention over long caches and of loading.
-import { largestOfRows, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
+import { largestOfRows, referenceBackend, toFloat32 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/models';
 import { formatSamples, sampleWeight, seededTensor } from '@lowbit/testing';
 
 /** @typedef {{ readonly name: string, readonly ok: boolean, readonly detail: string }} Check */

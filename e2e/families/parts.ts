@@ -1,15 +1,7 @@
 // What the programs of the families are made of. Shapes and biases come from the tensors of the checkpoint, names from the family.
 
-import {
-  type Activation,
-  type ConstantId,
-  float32Tensor,
-  type HostTensor,
-  type LinearId,
-  ProgramBuilder,
-  type TensorId,
-  toFloat32,
-} from '@lowbit/core';
+import { type Activation, type ConstantId, float32Tensor, type HostTensor, type LinearId, type TensorId, toFloat32 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/models';
 
 export type Tensors = ReadonlyMap<string, HostTensor>;
 

@@ -1,6 +1,7 @@
 // Runs a family's program against its golden folder.
 
-import { elements, type HostTensor, type LoadedProgram, type Program, type Runtime, type StepSequence, toFloat32 } from '@lowbit/core';
+import { elements, type HostTensor, type Program, type Runtime, type StepSequence, toFloat32 } from '@lowbit/core';
+import { type LoadedProgram, loadProgram } from '@lowbit/models';
 import { goldenJson, goldenTensors } from '../../fixtures/golden.ts';
 import type { Tensors } from './parts.ts';
 
@@ -45,7 +46,7 @@ export function load(runtime: Runtime, program: Program, tensors: Tensors): Prom
     const { dtype, data } = tensors.get(`${path}.weight`)!;
     return { weight: { format: { kind: 'dense' as const, dtype }, shape, parts: { weight: { dtype, shape, data } } } };
   };
-  return runtime.load(program, async (use) => weightOf(use), { contextLength: 80 });
+  return loadProgram(runtime, program, async (use) => weightOf(use), { contextLength: 80 });
 }
 
 export const every = (tokens: Uint32Array): Uint32Array => tokens.map((_, i) => i);

@@ -216,7 +216,7 @@ function checkUseOfImportance({ quantizer = hqq(), rules = [] }: PlanModelOption
 
 /** A runtime that only has routines runs no model: then there is one for that. */
 function importanceOptions({ runtime, backends, onNote, adapters, signal, onProgress }: QuantizeModelOptions): FindImportanceOptions {
-  return { runtime: runtime && 'load' in runtime ? runtime : undefined, backends, onNote, adapters, signal, onProgress };
+  return { runtime: runtime && 'select' in runtime ? runtime : undefined, backends, onNote, adapters, signal, onProgress };
 }
 
 function planOptions(

@@ -7,9 +7,9 @@ import {
   createRuntime,
   type FormatCodec,
   formatLabel,
-  type LoadedProgram,
   type Runtime,
 } from '@lowbit/core';
+import { type LoadedProgram, loadProgram, type ProgramRuntime } from '@lowbit/models';
 import { findBackends } from './backends.ts';
 
 /** The backend that something ran on. */
@@ -44,7 +44,7 @@ interface RuntimeInUse extends AsyncDisposable {
 /** The caller's runtime, or one of our own, which is disposed with the result. */
 export async function runtimeOf({ runtime, backends, onNote }: RunsOn, codecs: readonly FormatCodec[] = []): Promise<RuntimeInUse> {
   if (runtime) {
-    checkRuntime(runtime, ['load', 'select', 'backend']);
+    checkRuntime(runtime, ['select', 'backend']);
     return { runtime, [Symbol.asyncDispose]: async () => {} };
   }
   const own = await createRuntime({ backends: backends ?? (await findBackends()), codecs });
@@ -59,7 +59,7 @@ export async function runtimeOf({ runtime, backends, onNote }: RunsOn, codecs: r
 }
 
 /** The same runtime, which calls `onUse` after each program it has loaded. */
-export function watchRuntime(runtime: Runtime, onUse: (use: BackendUse) => void): Runtime {
+export function watchRuntime(runtime: Runtime, onUse: (use: BackendUse) => void): Runtime & Required<ProgramRuntime> {
   return {
     codecs: runtime.codecs,
     allowDequant: runtime.allowDequant,
@@ -70,7 +70,7 @@ export function watchRuntime(runtime: Runtime, onUse: (use: BackendUse) => void)
     linear: (weight, options) => runtime.linear(weight, options),
     routine: (name) => runtime.routine(name),
     async load(program, loadWeight, options) {
-      const loaded = await runtime.load(program, loadWeight, options);
+      const loaded = await loadProgram(runtime, program, loadWeight, options);
       try {
         onUse(await useOf(runtime, loaded));
       } catch (error) {

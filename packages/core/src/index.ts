@@ -27,6 +27,7 @@ export {
   rotatedBasis,
   storedColumns,
 } from './codecs/index.ts';
+export { disposeAll } from './dispose.ts';
 export { disposedError } from './disposed.ts';
 export {
   byteLength,
@@ -65,9 +66,7 @@ export {
   type TileRun,
 } from './pack/index.ts';
 export { type PatchOptions, patchLinears } from './patch.ts';
-export { ProgramBuilder } from './program/builder.ts';
-export { cutProgram, type ProgramPiece } from './program/cut.ts';
-export { opConstants, opInputs, opLinears, opResults } from './program/infer.ts';
+export { inferResult, opConstants, opInputs, opLinears, opResults } from './program/infer.ts';
 export { type Largest, largestOfRows } from './program/largest.ts';
 export { type OutputRequest, outputRequests, outputsOf } from './program/outputs.ts';
 export { validateProgram } from './program/validate.ts';

@@ -46,7 +46,7 @@ export function matrixShape(name: string, shape: readonly number[]): Matrix {
   });
 }
 
-export function nonFinite(name: string, value: number, index: number): LowbitError {
+function nonFinite(name: string, value: number, index: number): LowbitError {
   return new LowbitError('ERR_NON_FINITE', `${name}: element ${index} is ${value}`, {
     hint: 'The tensor is damaged or overflowed its dtype. Take another copy of the checkpoint.',
     details: { tensor: name, index },

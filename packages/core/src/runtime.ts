@@ -5,23 +5,23 @@ import { disposedError } from './disposed.ts';
 import { linearBackend } from './linear-module.ts';
 import { checkOptionNames } from './option-names.ts';
 import { answerOf, type BackendReport, type Explanation, fits, formatExplanation, missingOps } from './runtime/explain.ts';
-import { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram } from './runtime/load.ts';
 import type { Backend, BackendProvider, LinearRequest, PrepareOptions, Probe, QuantizedLinear } from './spec/backend.ts';
 import { LowbitError } from './spec/errors.ts';
 import type { FormatCodec, QuantizedTensor } from './spec/format.ts';
 import type { Program } from './spec/program.ts';
 import type { Routine } from './spec/quantizer.ts';
 
+export { type DeviceMap, devicePlaces } from './runtime/device-map.ts';
 export {
+  answerOf,
   type BackendReport,
   type Explanation,
   formatExplanation,
   formatLabel,
-  formatPlacement,
   type LinearAnswer,
+  missingOps,
+  refusal,
 } from './runtime/explain.ts';
-export type { LoadedProgram, LoadOptions, LoadWeight, Placed } from './runtime/load.ts';
-export { type DeviceMap, devicePlaces } from './runtime/placement.ts';
 
 /** Of `createRuntime`. */
 export interface RuntimeOptions {
@@ -60,8 +60,6 @@ export interface Runtime extends AsyncDisposable {
   linear(weight: QuantizedTensor, options?: PrepareOptions & { readonly backend?: string | undefined }): Promise<QuantizedLinear>;
   /** A backend's version of a quantizer's routine, from the backends that are open. */
   routine(name: string): Routine | undefined;
-  /** Loads a program's weights one by one and compiles it. See `LoadOptions`. An abort or error releases everything. */
-  load(program: Program, loadWeight: LoadWeight, options: LoadOptions): Promise<LoadedProgram>;
 }
 
 interface Candidate {
@@ -218,11 +216,6 @@ class BackendRuntime implements Runtime {
       if (found) return found;
     }
     return undefined;
-  }
-
-  load(program: Program, loadWeight: LoadWeight, options: LoadOptions): Promise<LoadedProgram> {
-    this.#check();
-    return loadProgram(this, program, loadWeight, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

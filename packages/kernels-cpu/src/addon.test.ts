@@ -1,5 +1,5 @@
 // The addon as it was built, beside the types that are written by hand.
-import { ProgramBuilder } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
 import { BINDING_ABI, BINDING_FUNCTIONS, type CpuBinding, type NativeStep, type WeightSpec } from './binding.ts';

@@ -1,5 +1,5 @@
 // What `measure` refuses before native code plans with it: e2e/estimate.test.ts compares what it says with what steps take.
-import { ProgramBuilder } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';
 import { cpu } from './cpu.ts';

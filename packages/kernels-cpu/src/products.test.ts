@@ -6,7 +6,6 @@ import {
   type Format,
   hostTensor,
   type Matrix,
-  ProgramBuilder,
   productDtype,
   type QuantizedTensor,
   referenceBackend,
@@ -14,6 +13,7 @@ import {
   writeFloat32,
 } from '@lowbit/core';
 import { higgsGrid } from '@lowbit/layouts';
+import { ProgramBuilder } from '@lowbit/program';
 import { formatSamples, sampleWeight, seededTensor } from '@lowbit/testing';
 import { afterAll, describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';

@@ -1,5 +1,6 @@
 // Attention over more keys than a block of threads takes at once, and of more rows than one: the conformance kit's sequences are shorter.
-import { type Backend, type OpOf, ProgramBuilder, referenceBackend, toFloat32, writeFloat32 } from '@lowbit/core';
+import { type Backend, type OpOf, referenceBackend, toFloat32, writeFloat32 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';

@@ -2,7 +2,8 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Format, type Program, ProgramBuilder, type QuantizedTensor, referenceBackend, toFloat32 } from '@lowbit/core';
+import { type Format, type Program, type QuantizedTensor, referenceBackend, toFloat32 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { sampleWeight, seededTensor } from '@lowbit/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';

@@ -1,5 +1,6 @@
 // The largest numbers of rows by a kernel: values and places to the bit, NaN and ties among them; what comes back is that and no more.
-import { largestOfRows, ProgramBuilder } from '@lowbit/core';
+import { largestOfRows } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
 import { needs } from '../../../fixtures/needs.ts';

@@ -1,5 +1,6 @@
 // Norms of rows that take more than one warp: the conformance kit's are narrower.
-import { type Backend, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
+import { type Backend, referenceBackend, toFloat32 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';

@@ -1,5 +1,6 @@
 // Attention over many keys and of many rows against the reference: tiles of rows, keys in parts; windows, softcaps and biases of positions.
-import { type Backend, type Executable, type OpOf, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
+import { type Backend, type Executable, type OpOf, referenceBackend, toFloat32 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { sampleWeight, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';

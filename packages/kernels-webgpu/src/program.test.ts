@@ -1,5 +1,6 @@
 // Programs as launches: how many of them, what comes back, what is held; keys and values in 16 bits; memory that is missing.
-import { type Backend, type Executable, type Format, isLowbitError, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
+import { type Backend, type Executable, type Format, isLowbitError, referenceBackend, toFloat32 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { sampleWeight, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../../../fixtures/needs.ts';

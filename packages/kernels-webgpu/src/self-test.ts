@@ -11,7 +11,6 @@ import {
   hostTensor,
   type Matrix,
   NF4_TABLE,
-  ProgramBuilder,
   packing,
   type QuantizedTensor,
   referenceBackend,
@@ -19,6 +18,7 @@ import {
   toFloat32,
   writeFloat32,
 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { unavailable } from './errors.ts';
 
 const WIDTH = 64;

@@ -8,7 +8,7 @@ interface Source {
 }
 
 test('the grids are those of the checked-in source, each a new array', () => {
-  const source = JSON.parse(readFileSync(new URL('../../../../tools/higgs-grids.json', import.meta.url), 'utf8')) as Source;
+  const source = JSON.parse(readFileSync(new URL('../../../tools/higgs-grids.json', import.meta.url), 'utf8')) as Source;
   expect(source.grids).toHaveLength(6);
   for (const { bits, p, points } of source.grids) {
     const grid = higgsGrid(p, 2 ** (bits * p));

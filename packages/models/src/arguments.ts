@@ -17,7 +17,7 @@ export function checkCheckpoint(call: string, value: unknown): void {
 /** Throws ERR_BAD_ARGUMENT unless `value` is a runtime that loads programs. */
 export function checkLoadingRuntime(call: string, value: unknown): void {
   if (value !== undefined) {
-    checkRuntime(value, ['load', 'backend']);
+    checkRuntime(value, ['select', 'backend']);
     return;
   }
   throw new LowbitError('ERR_BAD_ARGUMENT', `${call} needs the option runtime`, {

@@ -1,5 +1,17 @@
 // The public names of @lowbit/models.
 
+export {
+  cutProgram,
+  formatPlacement,
+  type LoadedProgram,
+  type LoadOptions,
+  type LoadWeight,
+  loadProgram,
+  type Placed,
+  ProgramBuilder,
+  type ProgramPiece,
+  type ProgramRuntime,
+} from '@lowbit/program';
 export { bloom } from './adapters/bloom.ts';
 export { byName } from './adapters/by-name.ts';
 export { clip, clipVision } from './adapters/clip.ts';

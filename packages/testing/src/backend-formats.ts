@@ -8,10 +8,10 @@ import {
   hostTensor,
   type LinearRequest,
   type Matrix,
-  ProgramBuilder,
   type QuantizedTensor,
   toFloat32,
 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import type { SuiteContext } from './backend.ts';
 import { checkClose } from './compare.ts';
 import { formatSamples, sampleWeight } from './formats.ts';

@@ -2,7 +2,6 @@
 
 import {
   type Backend,
-  cutProgram,
   type Executable,
   elements,
   type HostTensor,
@@ -13,6 +12,7 @@ import {
   type StepSequence,
   toFloat32,
 } from '@lowbit/core';
+import { cutProgram } from '@lowbit/program';
 import type { SuiteContext } from './backend.ts';
 import { checkClose } from './compare.ts';
 import { type Case, check, checkThrows } from './kit.ts';

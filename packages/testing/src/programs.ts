@@ -1,14 +1,7 @@
 // Small programs that use each operation in each of its ways, with seeded weights and sequences.
 
-import {
-  type Activation,
-  type ConstantId,
-  type LinearUse,
-  type Matrix,
-  ProgramBuilder,
-  type QuantizedTensor,
-  type Shape,
-} from '@lowbit/core';
+import type { Activation, ConstantId, LinearUse, Matrix, QuantizedTensor, Shape } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import type { Tolerances } from './compare.ts';
 import type { Script, TestProgram } from './play.ts';
 import { seeded, seededTensor } from './random.ts';

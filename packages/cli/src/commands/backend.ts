@@ -2,6 +2,7 @@
 
 import { createRuntime, isLowbitError, LowbitError, type Runtime } from '@lowbit/core';
 import { type HqqBits, hqq } from '@lowbit/hqq';
+import type { ProgramRuntime } from '@lowbit/models';
 import { type BackendSettings, findBackends } from '../backends.ts';
 import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
@@ -30,7 +31,7 @@ export function headOf({
 }
 
 export interface OpenBackend extends AsyncDisposable {
-  readonly runtime: Runtime;
+  readonly runtime: Runtime & ProgramRuntime;
   /** For opening folders of methods that plug-ins bring. */
   readonly plugins: PluginParts;
   /** The backend of the last model that was loaded; before that the first that is available. */

@@ -1,10 +1,10 @@
 // Rotations and attention against formulas written from their definitions: one query, one head, one key at a time.
 
+import { ProgramBuilder } from '@lowbit/program';
 import { seededFloats, seededTensor } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { toFloat32 } from '../dtype.ts';
-import { ProgramBuilder } from '../program/builder.ts';
 import type { Attend, Rope } from '../spec/program.ts';
 import type { HostTensor } from '../spec/tensor.ts';
 import { float32Tensor } from '../tensor.ts';

@@ -1,7 +1,7 @@
+import { ProgramBuilder } from '@lowbit/program';
 import { decoderCase, prepareWeights, sampleWeight, seededTensor } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { ProgramBuilder } from '../program/builder.ts';
 import type { SequenceId } from '../spec/backend.ts';
 import { isLowbitError } from '../spec/errors.ts';
 import { referenceBackend } from './index.ts';

@@ -1,9 +1,9 @@
 // Every operation against a formula written here from its definition, on numbers small enough to follow.
 
+import { ProgramBuilder } from '@lowbit/program';
 import { seededFloats, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { toFloat32 } from '../dtype.ts';
-import { ProgramBuilder } from '../program/builder.ts';
 import type { StepSequence } from '../spec/backend.ts';
 import type { Activation } from '../spec/program.ts';
 import type { HostTensor } from '../spec/tensor.ts';

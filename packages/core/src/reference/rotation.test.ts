@@ -1,8 +1,8 @@
+import { ProgramBuilder } from '@lowbit/program';
 import { sampleWeight, seededTensor } from '@lowbit/testing';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import * as hadamard from '../codecs/hadamard.ts';
 import { toFloat32 } from '../dtype.ts';
-import { ProgramBuilder } from '../program/builder.ts';
 import { dequantize } from '../quantized.ts';
 import type { Codebook } from '../spec/format.ts';
 import { referenceBackend } from './index.ts';

@@ -1,6 +1,7 @@
 // From a decoder's description to the program of one step.
 
-import { type HostTensor, type LinearId, LowbitError, type Program, ProgramBuilder, type TensorId } from '@lowbit/core';
+import { type HostTensor, type LinearId, LowbitError, type Program, type TensorId } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { attention } from './attention.ts';
 import { mlp } from './mlp.ts';
 import { type Parts, partsOf } from './parts.ts';

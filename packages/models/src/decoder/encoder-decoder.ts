@@ -8,10 +8,10 @@ import {
   linearTag,
   type PositionBias,
   type Program,
-  ProgramBuilder,
   type Shape,
   type TensorId,
 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { mlp } from './mlp.ts';
 import { mlpLinears, type Needed, tensorList } from './modules.ts';
 import { type Parts, partsOf } from './parts.ts';

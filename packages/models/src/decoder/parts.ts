@@ -1,6 +1,7 @@
 // What the modules of a decoder are built with: a program under way, and the constants of the checkpoint.
 
-import type { ConstantId, HostTensor, LinearId, ProgramBuilder, TensorId } from '@lowbit/core';
+import type { ConstantId, HostTensor, LinearId, TensorId } from '@lowbit/core';
+import type { ProgramBuilder } from '@lowbit/program';
 import type { LinearSpec, NormSpec } from './spec.ts';
 
 export interface Parts {

@@ -1,6 +1,7 @@
 // Whoever aborts an evaluation waits for the step that runs, and for no other: steps are counted as the runtime does them.
 
-import { type Checkpoint, createRuntime, type LoadedProgram, type Runtime, referenceBackend } from '@lowbit/core';
+import { type Checkpoint, createRuntime, type Runtime, referenceBackend } from '@lowbit/core';
+import { type LoadedProgram, loadProgram, type ProgramRuntime } from '@lowbit/program';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as golden from '../../../../fixtures/golden.ts';
 import { loadModel } from '../model/load-model.ts';
@@ -38,7 +39,7 @@ function aborting(): { readonly runtime: Runtime; readonly signal: AbortSignal; 
         };
       },
     });
-  const load: Runtime['load'] = async (...args) => counted(await runtime.load(...args));
+  const load: NonNullable<ProgramRuntime['load']> = async (...args) => counted(await loadProgram(runtime, ...args));
   const own = {
     load,
     backend: runtime.backend.bind(runtime),

@@ -1,4 +1,5 @@
-import { type Backend, createRuntime, elements, type Program, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
+import { type Backend, createRuntime, elements, type Program, referenceBackend, toFloat32 } from '@lowbit/core';
+import { loadProgram, ProgramBuilder } from '@lowbit/program';
 import { decoderCase, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { collectImportance } from './collect-importance.ts';
@@ -17,7 +18,7 @@ async function wholeInputs(program: Program): Promise<Map<string, number[][]>> {
     if (op.op === 'expertLinear') outputs[`t${op.ids}`] = op.ids;
   }
   await using runtime = await createRuntime({ backends: [referenceBackend()] });
-  await using loaded = await runtime.load({ ...program, outputs }, loadWeight, { contextLength: 16 });
+  await using loaded = await loadProgram(runtime, { ...program, outputs }, loadWeight, { contextLength: 16 });
   const rows = new Map<string, number[][]>();
   for (const tokens of samples) {
     const got = await loaded.step([{ id: loaded.open(), tokens, wanted: Uint32Array.from(tokens.keys()) }]);

@@ -1,15 +1,7 @@
 // Second moments of the inputs of a model's linears, from sample tokens: what an error in a weight costs at the layer's output.
 
-import {
-  type CallOptions,
-  elements,
-  hostTensor,
-  type Importance,
-  type LoadWeight,
-  LowbitError,
-  type Program,
-  type Runtime,
-} from '@lowbit/core';
+import { type CallOptions, elements, hostTensor, type Importance, LowbitError, type Program } from '@lowbit/core';
+import type { LoadWeight, ProgramRuntime } from '@lowbit/program';
 import { type StreamState, streamInputs } from './stream-inputs.ts';
 
 /** What a pass has found so far, and what it needs to go on. */
@@ -26,7 +18,7 @@ export interface ImportanceKeeper {
 }
 
 export interface ImportanceOptions extends CallOptions {
-  readonly runtime: Pick<Runtime, 'load'>;
+  readonly runtime: ProgramRuntime;
   readonly loadWeight: LoadWeight;
   /** Samples: token ids, each a sequence of its own from position 0. */
   readonly ids: readonly Uint32Array[];
@@ -64,7 +56,7 @@ function finish(path: string, { sums, rows, width }: Sums, kind: Importance['kin
 /**
  * Mean second moments of the inputs of every linear, by module path: over all tokens of all samples, for an expert over the rows routed to it
  * (experts that got none are absent). Weights come from `loadWeight` once per layer that uses them, and only one layer's are on the backend. Sums are f64.
- * Throws ERR_BAD_ARGUMENT without samples, ERR_NON_FINITE (moments that are no numbers), and what `Runtime.load` throws; nothing stays on the backend.
+ * Throws ERR_BAD_ARGUMENT without samples, ERR_NON_FINITE (moments that are no numbers), and what `loadProgram` throws; nothing stays on the backend.
  *
  * @example
  * const importance = await collectImportance(program, { runtime, loadWeight, ids: samples, kind: 'diagonal' });

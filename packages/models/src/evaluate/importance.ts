@@ -1,13 +1,14 @@
 // What an error in each linear of a checkpoint costs, measured by running sample tokens through it layer by layer.
 
-import type { CallOptions, Checkpoint, Importance, ModelAdapter, Runtime } from '@lowbit/core';
+import type { CallOptions, Checkpoint, Importance, ModelAdapter } from '@lowbit/core';
+import type { ProgramRuntime } from '@lowbit/program';
 import { checkCheckpoint, checkLoadingRuntime, checkSampleIds } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import { collectImportance, type ImportanceKeeper } from './collect-importance.ts';
 import { openProgram } from './open-program.ts';
 
 export interface CheckpointImportanceOptions extends CallOptions {
-  readonly runtime: Pick<Runtime, 'load'>;
+  readonly runtime: ProgramRuntime;
   /** Sample texts as token ids, each from position 0. A thousand uniformly random ids serve nearly as well as text. */
   readonly ids: readonly ArrayLike<number>[];
   /** Second moments per input channel (default), or the whole matrix. */

@@ -12,15 +12,13 @@ import {
   type Format,
   float32Tensor,
   hostTensor,
-  type LoadedProgram,
   LowbitError,
   type Matrix,
   type ModelAdapter,
-  ProgramBuilder,
   type QuantizedTensor,
-  type Runtime,
   toFloat32,
 } from '@lowbit/core';
+import { type LoadedProgram, loadProgram, ProgramBuilder, type ProgramRuntime } from '@lowbit/program';
 import { checkCheckpoint, checkLoadingRuntime, checkSampleIds } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import type { ReadWeight } from '../model/stored.ts';
@@ -28,7 +26,7 @@ import { openProgram } from './open-program.ts';
 import { type InputRows, streamInputs } from './stream-inputs.ts';
 
 export interface LinearErrorsOptions extends CallOptions {
-  readonly runtime: Pick<Runtime, 'load'>;
+  readonly runtime: ProgramRuntime;
   /** Sample texts as token ids, each from position 0. */
   readonly ids: readonly ArrayLike<number>[];
   /** Architectures beyond the built-in ones; they are asked first. */
@@ -180,7 +178,7 @@ async function addOutputs(
   sums: Sums,
   { stored: { shape }, weight, error }: Pair,
   inputs: readonly InputRows[],
-  runtime: Pick<Runtime, 'load'>,
+  runtime: ProgramRuntime,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const longest = Math.max(...inputs.map(({ rows, width }) => rows.length / width));
@@ -220,7 +218,7 @@ function products(
   weight: Float32Array,
   error: Float32Array,
   rows: number,
-  runtime: Pick<Runtime, 'load'>,
+  runtime: ProgramRuntime,
   signal: AbortSignal | undefined,
 ): Promise<LoadedProgram> {
   const builder = new ProgramBuilder({ layers: 0 });
@@ -229,7 +227,8 @@ function products(
   for (const path of paths) builder.output(path, builder.linear(x, builder.addLinear(path, shape)));
   const format = { kind: 'dense', dtype: 'f32' } as const;
   const matrices = [weight, error];
-  return runtime.load(
+  return loadProgram(
+    runtime,
     builder.build(),
     async (_, index) => ({ weight: { format, shape, parts: { weight: float32Tensor(shape, matrices[index]!) } } }),
     { contextLength: rows, maxSequences: 1, signal },

@@ -5,15 +5,8 @@
 // the unchanged residual stream, so nothing in front of it is computed again; every weight is read once; and only one layer's weights are on the backend
 // at a time. What is held is the residual stream of every variant: tokens x hidden floats each.
 
-import {
-  type CallOptions,
-  type Checkpoint,
-  cutProgram,
-  LowbitError,
-  type ModelAdapter,
-  type ModelDescription,
-  type Runtime,
-} from '@lowbit/core';
+import { type CallOptions, type Checkpoint, LowbitError, type ModelAdapter, type ModelDescription } from '@lowbit/core';
+import { cutProgram, loadProgram, type ProgramRuntime } from '@lowbit/program';
 import { fitSensitivity, type SensitivityPoint } from '../allocation/index.ts';
 import { checkCheckpoint, checkLoadingRuntime, checkSampleIds } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
@@ -24,7 +17,7 @@ import { Carrier, STEP_SEQUENCES, type Variant } from './variants.ts';
 export type SensitivityMetric = 'kl' | 'perplexity';
 
 export interface MeasureSensitivitiesOptions extends CallOptions {
-  readonly runtime: Pick<Runtime, 'load' | 'backend'>;
+  readonly runtime: ProgramRuntime;
   /** Sample texts as token ids, each from position 0. Uniformly random ids (`randomTokens`) do for `kl`. */
   readonly ids: readonly ArrayLike<number>[];
   readonly metric?: SensitivityMetric;
@@ -109,7 +102,7 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
   });
   for (const [at, piece] of pieces.entries()) {
     signal?.throwIfAborted();
-    await using loaded = await runtime.load(piece.program, async (use) => ({ weight: await model.readWeight(use, signal) }), {
+    await using loaded = await loadProgram(runtime, piece.program, async (use) => ({ weight: await model.readWeight(use, signal) }), {
       contextLength: Math.max(...samples.map(({ length }) => length)),
       maxSequences: STEP_SEQUENCES,
       signal,

@@ -5,19 +5,16 @@
 
 import {
   type CallOptions,
-  cutProgram,
   elements,
   type HostTensor,
-  type LoadWeight,
   LowbitError,
   type Op,
   opInputs,
   opResults,
   type Program,
-  type ProgramPiece,
-  type Runtime,
   type TensorId,
 } from '@lowbit/core';
+import { cutProgram, type LoadWeight, loadProgram, type ProgramPiece, type ProgramRuntime } from '@lowbit/program';
 
 /** Rows that some linears get: those of one sample. */
 export interface InputRows {
@@ -39,7 +36,7 @@ export interface StreamState {
 }
 
 export interface StreamInputsOptions extends CallOptions {
-  readonly runtime: Pick<Runtime, 'load'>;
+  readonly runtime: ProgramRuntime;
   readonly loadWeight: LoadWeight;
   /** Samples: token ids, each a sequence of its own from position 0. */
   readonly ids: readonly Uint32Array[];
@@ -119,7 +116,7 @@ function grouped(taps: readonly Tap[]): readonly { readonly tap: Tap; readonly p
 
 /**
  * Runs samples through a program and hands out the inputs of its linears. Weights come from `loadWeight` once per layer that uses them.
- * Throws ERR_BAD_ARGUMENT without samples, and what `Runtime.load` and `onRows` throw; nothing stays on the backend.
+ * Throws ERR_BAD_ARGUMENT without samples, and what `loadProgram` and `onRows` throw; nothing stays on the backend.
  */
 export async function streamInputs(program: Program, options: StreamInputsOptions): Promise<void> {
   const { ids, signal, onProgress, phase } = options;
@@ -176,7 +173,7 @@ async function runPiece(
   const groups = grouped(taps);
   const contextLength = Math.max(...ids.map(({ length }) => length));
   const load: LoadWeight = (_, index) => loadWeight(program.linears[piece.linears[index]!]!, piece.linears[index]!);
-  await using loaded = await runtime.load(piece.program, load, { contextLength, maxSequences: 1, signal });
+  await using loaded = await loadProgram(runtime, piece.program, load, { contextLength, maxSequences: 1, signal });
   for (const [sample, tokens] of ids.entries()) {
     const id = loaded.open();
     const inputs = Object.fromEntries(piece.takes.map((name) => [name, carried[sample]!.get(name)!]));

@@ -1,15 +1,7 @@
 // The variants of a model on their way through its pieces.
 
-import {
-  type Backend,
-  breather,
-  type CallOptions,
-  elements,
-  type HostTensor,
-  type LoadedProgram,
-  LowbitError,
-  type ProgramPiece,
-} from '@lowbit/core';
+import { type Backend, breather, type CallOptions, elements, type HostTensor, LowbitError } from '@lowbit/core';
+import type { LoadedProgram, ProgramPiece } from '@lowbit/program';
 import { negativeLogLikelihood, rowDivergence } from './log-softmax.ts';
 import { withNoise } from './noise.ts';
 import type { SensitivityMetric } from './sensitivity.ts';

@@ -1,4 +1,5 @@
-import { createRuntime, elements, type Importance, ProgramBuilder, referenceBackend, toFloat32 } from '@lowbit/core';
+import { createRuntime, elements, type Importance, referenceBackend, toFloat32 } from '@lowbit/core';
+import { loadProgram, ProgramBuilder } from '@lowbit/program';
 import { decoderCase, seededFloats, seededTensor } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import * as golden from '../../../../fixtures/golden.ts';
@@ -57,7 +58,7 @@ describe('weightImportance', () => {
     const found = values((await estimate(program, async (use) => load(use))).get('down')!);
     await using runtime = await createRuntime({ backends: [referenceBackend()] });
     const count = 4096;
-    await using loaded = await runtime.load(program, async (use) => ({ weight: load(use) }), { contextLength: count });
+    await using loaded = await loadProgram(runtime, program, async (use) => ({ weight: load(use) }), { contextLength: count });
     // Sums of uniform numbers: near enough to a normal distribution.
     const uniform = seededFloats(5, 6 * count * width);
     const rows = Float32Array.from({ length: count * width }, (_, i) =>

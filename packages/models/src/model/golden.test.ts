@@ -1,6 +1,7 @@
 // Every decoder that transformers ran for us, on the reference backend. On kernels-cpu: e2e/models-cpu.test.ts.
 
 import { adapterFor, createRuntime, type HostTensor, type Runtime, referenceBackend, toFloat32 } from '@lowbit/core';
+import { loadProgram } from '@lowbit/program';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as golden from '../../../../fixtures/golden.ts';
 import { defaultAdapters } from '../adapters/index.ts';
@@ -148,7 +149,8 @@ describe.each(cases)('$name', ({ folder, contents }) => {
       entries: logical.entries,
       read: async (name) => contents.tensors.get(name)!,
     });
-    return runtime.load(
+    return loadProgram(
+      runtime,
       program,
       async (use) => ({
         weight: await read(use),

@@ -10,11 +10,11 @@ import {
   type LinearSite,
   LowbitError,
   type ModelDescription,
-  type Placed,
   type Program,
   type QuantizedLinear,
   type StepOutputs,
 } from '@lowbit/core';
+import type { Placed } from '@lowbit/program';
 import type { ImageInput } from '../images/image.ts';
 import type { GenerationDefaults } from '../sampling/settings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';

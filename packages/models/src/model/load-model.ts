@@ -8,8 +8,6 @@ import {
   DEFAULT_MAX_SEQUENCES,
   isLowbitError,
   type JsonObject,
-  type LoadedProgram,
-  type LoadOptions,
   LowbitError,
   type ModelAdapter,
   type ModelDescription,
@@ -17,6 +15,7 @@ import {
   type Quantizer,
   type Runtime,
 } from '@lowbit/core';
+import type { LoadedProgram, LoadOptions } from '@lowbit/program';
 import { defaultAdapters } from '../adapters/index.ts';
 import { checkCheckpoint, checkLoadingRuntime } from '../arguments.ts';
 import { readPreparation } from '../images/preparation.ts';
@@ -46,7 +45,7 @@ export interface LoadModelOptions extends CallOptions {
    * model it is half of what a token reads. A tied table gives embeddings rounded alike. Default: as stored.
    */
   readonly head?: Quantizer;
-  /** Which backend runs which layers; see `Runtime.load`. */
+  /** Which backend runs which layers; see `LoadOptions`. */
   readonly cut?: LoadOptions['cut'];
   /** Backends by module, tag or pattern, or `auto`; see `LoadOptions` of core. */
   readonly deviceMap?: LoadOptions['deviceMap'];

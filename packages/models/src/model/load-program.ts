@@ -1,17 +1,9 @@
 // The weights of a program, from a checkpoint to the runtime.
 
-import type {
-  CallOptions,
-  Checkpoint,
-  LoadedProgram,
-  LoadOptions,
-  LoadWeight,
-  LowbitError,
-  Program,
-  Quantizer,
-  Runtime,
-} from '@lowbit/core';
+import type { CallOptions, Checkpoint, LowbitError, Program, Quantizer, Runtime } from '@lowbit/core';
 import { isLowbitError } from '@lowbit/core';
+import type { LoadedProgram, LoadOptions, LoadWeight } from '@lowbit/program';
+import { loadProgram as loadOnto } from '@lowbit/program';
 import { checkHead, headFormat, outputLinear, quantizedOrigin, quantizeHead } from './output-layer.ts';
 import { castDense, type LogicalModel, storedFormats, weightReader } from './stored.ts';
 
@@ -20,11 +12,11 @@ export interface LoadProgramOptions extends CallOptions {
   readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
   /** Quantizes the output layer. */
   readonly head?: Quantizer | undefined;
-  /** Of core's `Runtime.load`. */
+  /** Of `loadProgram` of packages/program. */
   readonly load: Pick<LoadOptions, 'contextLength' | 'cut' | 'deviceMap' | 'maxMemory' | 'maxSequences' | 'offloadMeta'>;
 }
 
-/** Loads one program of a model. Throws what `Runtime.load` and the checkpoint throw. */
+/** Loads one program of a model. Throws what loading a program and the checkpoint throw. */
 export function loadProgram(
   checkpoint: Checkpoint,
   logical: LogicalModel,
@@ -40,7 +32,7 @@ export function loadProgram(
     if (index !== output?.index) return { weight: castDense(weight, dtype) };
     return { weight: await quantizeHead(weight, output.quantizer, { runtime, signal, onProgress }) };
   };
-  return runtime.load(program, loadWeight, {
+  return loadOnto(runtime, program, loadWeight, {
     ...load,
     formats,
     // What a backend would keep of a weight that is not quantized is a copy of it.

@@ -1,14 +1,7 @@
 // A loaded program shared by several callers: what they ask is done one after another, since a program runs one step at a time.
 
-import {
-  elements,
-  type LoadedProgram,
-  LowbitError,
-  type SequenceId,
-  type StepOptions,
-  type StepOutputs,
-  type StepSequence,
-} from '@lowbit/core';
+import { elements, LowbitError, type SequenceId, type StepOptions, type StepOutputs, type StepSequence } from '@lowbit/core';
+import type { LoadedProgram } from '@lowbit/program';
 import { serial } from './serial.ts';
 import { rowsWithin, type TextRows } from './sight.ts';
 

@@ -1,6 +1,7 @@
 // From a tower's description to the program of one image: patches as input rows, with a row of zeros before them where there is a class token.
 
-import { float32Tensor, type HostTensor, type ImageDescription, LowbitError, ProgramBuilder, type TensorId, toFloat32 } from '@lowbit/core';
+import { float32Tensor, type HostTensor, type ImageDescription, LowbitError, type TensorId, toFloat32 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { decoderLayer } from '../decoder/build.ts';
 import { mlp } from '../decoder/mlp.ts';
 import { type Parts, partsOf } from '../decoder/parts.ts';

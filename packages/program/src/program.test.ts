@@ -1,11 +1,9 @@
+import type { Op, OpOf, Program, Rope } from '@lowbit/core';
+import { float32Tensor, LowbitError, validateProgram } from '@lowbit/core';
 import { decoderCase, programCases } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
-import { LowbitError } from '../spec/errors.ts';
-import type { Attend, Op, Program, Rope } from '../spec/program.ts';
-import { float32Tensor } from '../tensor.ts';
 import { ProgramBuilder } from './builder.ts';
 import { cutProgram } from './cut.ts';
-import { validateProgram } from './validate.ts';
 
 function caught(body: () => unknown): LowbitError {
   try {
@@ -60,7 +58,7 @@ describe('validateProgram', () => {
     ['groups below one', /groups -1 is no whole number from 1/, (p) => change(p, 'norm', () => ({ groups: -1 }))],
     ['no groups', /groups 0 is no/, (p) => change(p, 'norm', () => ({ groups: 0 }))],
     ['half a group', /groups 0.5 is no/, (p) => change(p, 'norm', () => ({ groups: 0.5 }))],
-    ['negative heads', /heads -4 is no/, (p) => change(p, 'attend', (op: Attend) => ({ heads: -op.heads, keyDim: -op.keyDim }))],
+    ['negative heads', /heads -4 is no/, (p) => change(p, 'attend', (op: OpOf<'attend'>) => ({ heads: -op.heads, keyDim: -op.keyDim }))],
     ['broken key heads', /kvHeads 1.5 is no/, (p) => change(p, 'attend', () => ({ kvHeads: 1.5 }))],
     ['no values', /valueDim 0 is no/, (p) => change(p, 'attend', () => ({ valueDim: 0 }))],
     ['keys without values', /go together/, (p) => change(p, 'attend', () => ({ v: undefined }))],

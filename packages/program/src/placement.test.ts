@@ -1,19 +1,26 @@
+import type { Format } from '@lowbit/core';
+import {
+  createRuntime,
+  devicePlaces,
+  glob,
+  isLowbitError,
+  type LowbitError,
+  linearTag,
+  type Runtime,
+  referenceBackend,
+} from '@lowbit/core';
 import { decoderCase, play, together } from '@lowbit/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { glob } from '../glob.ts';
-import { ProgramBuilder } from '../program/builder.ts';
-import { referenceBackend } from '../reference/index.ts';
-import { linearTag } from '../rules.ts';
-import { createRuntime, devicePlaces, formatPlacement, type LoadedProgram, type LoadOptions, type Runtime } from '../runtime.ts';
-import { isLowbitError, type LowbitError } from '../spec/errors.ts';
-import type { Format } from '../spec/format.ts';
+import { ProgramBuilder } from './builder.ts';
+import { formatPlacement } from './format-placement.ts';
+import { type LoadedProgram, type LoadOptions, loadProgram } from './load.ts';
 
 const one = decoderCase();
 const { program } = one.test;
 const formats: Format[] = program.linears.map(({ path }) => one.test.weights.get(path)!.format);
 const load = (runtime: Runtime, options: Partial<LoadOptions> = {}): Promise<LoadedProgram> =>
-  runtime.load(program, async ({ path }) => ({ weight: one.test.weights.get(path)! }), { contextLength: 64, ...options });
+  loadProgram(runtime, program, async ({ path }) => ({ weight: one.test.weights.get(path)! }), { contextLength: 64, ...options });
 const two = (): Promise<Runtime> => createRuntime({ backends: [referenceBackend({ name: 'a' }), referenceBackend({ name: 'b' })] });
 const run = (loaded: LoadedProgram) => play(loaded as never, program, one.scripts, together(one.scripts));
 
@@ -87,7 +94,9 @@ describe('a device map', () => {
     b.output('out', b.combine(b.expertLinear(x, ids, experts), weights));
     await using runtime = await two();
     const never = () => Promise.reject(new Error('no weight is read'));
-    const error = await caught(() => runtime.load(b.build(), never, { contextLength: 8, deviceMap: { '': 'a', 'experts.2': 'b' } }));
+    const error = await caught(() =>
+      loadProgram(runtime, b.build(), never, { contextLength: 8, deviceMap: { '': 'a', 'experts.2': 'b' } }),
+    );
     expect(error).toMatchObject({ code: 'ERR_BAD_ARGUMENT', details: { layer: 0 } });
   });
 });

@@ -1,26 +1,27 @@
 // Loads a program onto one backend, or onto several across a cut, and runs it there.
 
-import { cutProgram, type PlacedPiece, type ProgramPiece } from '../program/cut.ts';
-import { validateProgram } from '../program/validate.ts';
-import { isPlainRecord } from '../record.ts';
-import type { Runtime } from '../runtime.ts';
 import type {
   Backend,
+  CallOptions,
   CompileOptions,
+  DeviceMap,
+  Format,
+  HostTensor,
   LinearRequest,
+  LinearUse,
+  Program,
   QuantizedLinear,
+  QuantizedTensor,
+  Runtime,
   SequenceId,
   StepOptions,
   StepOutputs,
   StepSequence,
   WeightOrigin,
-} from '../spec/backend.ts';
-import { isLowbitError, LowbitError } from '../spec/errors.ts';
-import type { Format, QuantizedTensor } from '../spec/format.ts';
-import type { LinearUse, Program } from '../spec/program.ts';
-import type { CallOptions, HostTensor } from '../spec/tensor.ts';
-import { answerOf, missingOps, refusal } from './explain.ts';
-import { cutByDeviceMap, cutByRoom, type DeviceMap, type Room } from './placement.ts';
+} from '@lowbit/core';
+import { answerOf, isLowbitError, isPlainRecord, LowbitError, missingOps, refusal, validateProgram } from '@lowbit/core';
+import { cutProgram, type PlacedPiece, type ProgramPiece } from './cut.ts';
+import { cutByDeviceMap, cutByRoom, type Room } from './placement.ts';
 import { type Place, SplitProgram } from './split.ts';
 
 /** Reads weight `index` of the program. Without `bias` the constant that the program names is taken. */
@@ -48,6 +49,11 @@ export interface LoadOptions extends CallOptions, CompileOptions {
   readonly origins?: readonly (WeightOrigin | undefined)[] | undefined;
   /** Keep scales, zeros and tables of all weights in host memory; see `LinearRequest`. Default false. */
   readonly offloadMeta?: boolean | undefined;
+}
+
+/** What programs are loaded on: a runtime, or what is around one and loads in a way of its own, to tell what became of each, say. */
+export interface ProgramRuntime extends Pick<Runtime, 'allowDequant' | 'backend' | 'backends' | 'select'> {
+  load?(program: Program, loadWeight: LoadWeight, options: LoadOptions): Promise<LoadedProgram>;
 }
 
 /** What one piece of a loaded program holds. */
@@ -86,13 +92,18 @@ export interface LoadedProgram extends AsyncDisposable {
   replace(index: number, linear: QuantizedLinear): Promise<QuantizedLinear>;
 }
 
-/** Implements `Runtime.load`. */
+/**
+ * Prepares the weights of a program one by one on the backends of a runtime and compiles it there. An abort or error releases everything.
+ * @throws ERR_BAD_ARGUMENT (a program that breaks its rules, options that contradict each other), ERR_LIMIT (`auto` finds no room), ERR_TENSOR_MISMATCH, and
+ * what `Runtime.select` and backends throw
+ */
 export async function loadProgram(
-  runtime: Runtime,
+  runtime: ProgramRuntime,
   program: Program,
   loadWeight: LoadWeight,
   options: LoadOptions,
 ): Promise<LoadedProgram> {
+  if (runtime.load) return runtime.load(program, loadWeight, options);
   validateProgram(program);
   const placed = await cutPieces(runtime, program, options);
   if (placed) {
@@ -119,7 +130,11 @@ export async function loadProgram(
 }
 
 /** The pieces of a program that is to run in several places; undefined for one that is not. */
-async function cutPieces(runtime: Runtime, program: Program, options: LoadOptions): Promise<readonly PlacedPiece<string>[] | undefined> {
+async function cutPieces(
+  runtime: ProgramRuntime,
+  program: Program,
+  options: LoadOptions,
+): Promise<readonly PlacedPiece<string>[] | undefined> {
   const { cut, deviceMap, maxMemory, formats, offloadMeta = false } = options;
   if (cut && deviceMap) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'cut and deviceMap both say where layers run', { hint: 'Pass one of them.' });
@@ -209,13 +224,13 @@ function useOn(backend: Backend, index: number, places: readonly Place[]): Linea
   return uses.size > 1 ? 'both' : [...uses][0];
 }
 
-function checkSupport(backend: Backend, path: string, request: LinearRequest, { allowDequant }: Runtime): void {
+function checkSupport(backend: Backend, path: string, request: LinearRequest, { allowDequant }: Pick<Runtime, 'allowDequant'>): void {
   const reason = refusal(answerOf(backend, request, { allowDequant }));
   if (reason !== undefined) throw new Unsupported(path, backend.name, request, reason);
 }
 
 /** Of a cut, before anything is read: operations, and formats as far as they are known. */
-function checkFormats(places: readonly Place[], { formats, offloadMeta = false }: LoadOptions, runtime: Runtime): void {
+function checkFormats(places: readonly Place[], { formats, offloadMeta = false }: LoadOptions, runtime: ProgramRuntime): void {
   for (const { piece, backend } of places) {
     const missing = missingOps(backend, piece.program);
     if (missing.length > 0) {
@@ -238,7 +253,7 @@ async function loadPlaces(
   places: readonly Place[],
   loadWeight: LoadWeight,
   options: LoadOptions,
-  runtime: Runtime,
+  runtime: ProgramRuntime,
 ): Promise<LoadedProgram> {
   const { signal, onProgress, offloadMeta = false, formats, origins } = options;
   const backends = [...new Set(places.map(({ backend }) => backend))];

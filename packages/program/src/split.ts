@@ -1,23 +1,23 @@
 // A loaded program: the pieces of a cut, each on its backend, run as one.
 
-import { SequenceTable } from '../backend/sequences.ts';
-import { disposeAll } from '../dispose.ts';
-import { disposedError } from '../disposed.ts';
-import type { ProgramPiece } from '../program/cut.ts';
-import { type OutputRequest, outputRequests } from '../program/outputs.ts';
+import type { HostTensor, Program } from '@lowbit/core';
 import {
   type Backend,
   DEFAULT_MAX_SEQUENCES,
+  disposeAll,
+  disposedError,
   type Executable,
+  LowbitError,
+  type OutputRequest,
+  outputRequests,
   type QuantizedLinear,
   type SequenceId,
+  SequenceTable,
   type StepOptions,
   type StepOutputs,
   type StepSequence,
-} from '../spec/backend.ts';
-import { LowbitError } from '../spec/errors.ts';
-import type { Program } from '../spec/program.ts';
-import type { HostTensor } from '../spec/tensor.ts';
+} from '@lowbit/core';
+import type { ProgramPiece } from './cut.ts';
 import type { LoadedProgram, LoadOptions, Placed } from './load.ts';
 import { checkNames, type PieceRun, pieceBatch, rowsOf, type StepNames, sortOutputs, stepNames } from './pieces.ts';
 

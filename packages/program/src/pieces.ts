@@ -1,11 +1,8 @@
 // Runs the pieces of a cut program as one: sequences open in all of them, and the rows between pieces travel as host tensors.
 
-import { DTYPE_BYTES } from '../dtype.ts';
-import type { ProgramPiece } from '../program/cut.ts';
-import type { Executable, SequenceId, StepOutputs, StepSequence } from '../spec/backend.ts';
-import { LowbitError } from '../spec/errors.ts';
-import type { RowDomain } from '../spec/program.ts';
-import type { HostTensor } from '../spec/tensor.ts';
+import type { Executable, HostTensor, RowDomain, SequenceId, StepOutputs, StepSequence } from '@lowbit/core';
+import { DTYPE_BYTES, LowbitError } from '@lowbit/core';
+import type { ProgramPiece } from './cut.ts';
 
 /** A piece and where it runs. */
 export interface PieceRun {

@@ -1,9 +1,7 @@
 // Cuts a program at layer boundaries into programs that run one after another, on one backend or on several.
 
-import { LowbitError } from '../spec/errors.ts';
-import type { Input, LinearUse, Op, Program, ProgramTensor, TensorId } from '../spec/program.ts';
-import { opInputs, opLinears, opResults } from './infer.ts';
-import { validateProgram } from './validate.ts';
+import type { LinearUse, Op, OpOf, Program, ProgramTensor, TensorId } from '@lowbit/core';
+import { LowbitError, opInputs, opLinears, opResults, validateProgram } from '@lowbit/core';
 
 /** A piece of a cut program: a whole program of its own, and where its parts come from. */
 export interface ProgramPiece {
@@ -206,7 +204,7 @@ function makePiece(program: Program, { ops, ...place }: Group, readLater: Readon
 
   const made = new Set(ops.flatMap(opResults));
   const foreign = [...new Set(ops.flatMap(opInputs))].filter((id) => !made.has(id));
-  const taken = foreign.map((id): Input => {
+  const taken = foreign.map((id): OpOf<'input'> => {
     const { dtype, rows } = program.tensors[id]!;
     if (dtype !== 'f32' || rows === 'routed') {
       throw new LowbitError(

@@ -1,11 +1,10 @@
 // Weights that a backend has kept come back without being read.
 
+import type { Backend, BackendProvider, PrepareOptions, QuantizedTensor, RecallRequest } from '@lowbit/core';
+import { createRuntime, referenceBackend } from '@lowbit/core';
 import { decoderCase, play, together } from '@lowbit/testing';
 import { expect, it } from 'vitest';
-import { referenceBackend } from '../reference/index.ts';
-import { createRuntime } from '../runtime.ts';
-import type { Backend, BackendProvider, PrepareOptions, RecallRequest } from '../spec/backend.ts';
-import type { QuantizedTensor } from '../spec/format.ts';
+import { loadProgram } from './load.ts';
 
 interface Keeper extends BackendProvider {
   readonly kept: Map<string, QuantizedTensor>;
@@ -59,7 +58,7 @@ async function load(provider: BackendProvider, options: object = {}) {
     read.push(path);
     return { weight: test.weights.get(path)! };
   };
-  await using loaded = await runtime.load(test.program, loadWeight, { contextLength: 64, formats, origins, ...options });
+  await using loaded = await loadProgram(runtime, test.program, loadWeight, { contextLength: 64, formats, origins, ...options });
   return { read, outputs: await play(loaded as never, test.program, scripts, together(scripts)) };
 }
 
@@ -98,7 +97,7 @@ it('gives back what came when the rest fails', async () => {
   await load(provider);
   provider.kept.delete([...provider.kept.keys()].at(-1)!);
   await using runtime = await createRuntime({ backends: [provider] });
-  const failing = runtime.load(test.program, () => Promise.reject(new Error('no disk')), { contextLength: 64, formats, origins });
+  const failing = loadProgram(runtime, test.program, () => Promise.reject(new Error('no disk')), { contextLength: 64, formats, origins });
   await expect(failing).rejects.toThrow('no disk');
   expect(provider.opened!.allocated()).toBe(0);
 });

@@ -1,21 +1,8 @@
 // Which backend runs what: a device map by module, tag or pattern, or as many layers on each backend as fit its memory.
 
-import { byteLength } from '../dtype.ts';
-import { glob, isLiteral } from '../glob.ts';
-import { cutByPlace, type PlacedPiece } from '../program/cut.ts';
-import { opInputs, opLinears, opResults } from '../program/infer.ts';
-import { linearTag } from '../rules.ts';
-import type { Backend } from '../spec/backend.ts';
-import { LowbitError } from '../spec/errors.ts';
-import type { Format } from '../spec/format.ts';
-import type { Op, Program } from '../spec/program.ts';
-import { answerOf, refusal } from './explain.ts';
-
-/**
- * Backends by name for the linears that a key names: a module path with all below it (`model.layers.3`, `lm_head`, '' for everything), a tag
- * (`mlp.down_proj`) or a glob of either. The last key that matches wins. Operations without a weight run where the next weight of their layer is.
- */
-export type DeviceMap = Readonly<Record<string, string>>;
+import type { Backend, Format, Op, Program } from '@lowbit/core';
+import { answerOf, byteLength, type DeviceMap, devicePlaces, LowbitError, opInputs, opLinears, opResults, refusal } from '@lowbit/core';
+import { cutByPlace, type PlacedPiece } from './cut.ts';
 
 /** Cuts a program by a device map. Throws ERR_BAD_ARGUMENT for linears without an entry, and for a map that parts what cannot be parted. */
 export function cutByDeviceMap(program: Program, map: DeviceMap): readonly PlacedPiece<string>[] {
@@ -30,26 +17,6 @@ export function cutByDeviceMap(program: Program, map: DeviceMap): readonly Place
     });
   });
   return cutByPlace(program, (_, index) => places[index]!);
-}
-
-/** The backend that a map gives to the linear at a path. The function that it makes throws ERR_BAD_ARGUMENT for a path without an entry. */
-export function devicePlaces(map: DeviceMap): (path: string) => string {
-  const keys = Object.keys(map);
-  const backends = Object.values(map);
-  const orders = new Map(keys.map((key, order) => [key, order]));
-  const patterns = keys.flatMap((key, order) => (isLiteral(key) ? [] : [{ matches: glob(key), order }]));
-  return (path) => {
-    const tag = linearTag(path);
-    let last = Math.max(orders.get('') ?? -1, orders.get(tag) ?? -1);
-    for (let end = path.length; end > 0; end = path.lastIndexOf('.', end - 1)) last = Math.max(last, orders.get(path.slice(0, end)) ?? -1);
-    const pattern = patterns.findLast(({ matches }) => matches(path) || matches(tag));
-    last = Math.max(last, pattern?.order ?? -1);
-    if (last >= 0) return backends[last]!;
-    throw new LowbitError('ERR_BAD_ARGUMENT', `the device map has no entry for ${path}`, {
-      hint: "Name it, a module above it or its tag; the key '' stands for everything.",
-      details: { path, keys },
-    });
-  };
 }
 
 /**

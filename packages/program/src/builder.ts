@@ -1,26 +1,22 @@
 // Writes programs: each method adds one operation, works out the width and domain of its result, and returns the result's id.
 
-import { isLowbitError, LowbitError } from '../spec/errors.ts';
 import type {
   Activation,
-  Attend,
   CacheUse,
   ConstantId,
+  HostTensor,
   LinearId,
   LinearUse,
-  Norm,
+  Matrix,
   Op,
+  OpOf,
   Program,
   ProgramTensor,
   Rope,
-  RopeOp,
-  Route,
   RowDomain,
   TensorId,
-} from '../spec/program.ts';
-import type { HostTensor, Matrix } from '../spec/tensor.ts';
-import { inferResult } from './infer.ts';
-import { validateProgram } from './validate.ts';
+} from '@lowbit/core';
+import { inferResult, isLowbitError, LowbitError, validateProgram } from '@lowbit/core';
 
 /** Fields an operation's caller gives: all but its name, place and operands. */
 type Settings<T, Given extends string> = Omit<T, 'op' | 'layer' | 'out' | Given>;
@@ -104,7 +100,7 @@ export class ProgramBuilder {
 
   norm(
     x: TensorId,
-    options: Pick<Norm, 'kind' | 'eps'> & {
+    options: Pick<OpOf<'norm'>, 'kind' | 'eps'> & {
       readonly groups?: number;
       readonly weight?: ConstantId | undefined;
       readonly weightOffset?: 0 | 1;
@@ -118,15 +114,15 @@ export class ProgramBuilder {
     return this.#push({ op: 'linear', x, weight });
   }
 
-  rope(x: TensorId, options: Settings<RopeOp, 'x'>): TensorId {
+  rope(x: TensorId, options: Settings<OpOf<'rope'>, 'x'>): TensorId {
     return this.#push({ op: 'rope', x, ...options });
   }
 
   /** `valueDim` defaults to `keyDim`, `kvHeads` to `heads`, `causal` to true. */
   attend(
     q: TensorId,
-    options: Pick<Attend, 'heads' | 'keyDim' | 'scale'> & {
-      readonly [K in keyof Omit<Settings<Attend, 'q'>, 'heads' | 'keyDim' | 'scale'>]?: Attend[K] | undefined;
+    options: Pick<OpOf<'attend'>, 'heads' | 'keyDim' | 'scale'> & {
+      readonly [K in keyof Omit<Settings<OpOf<'attend'>, 'q'>, 'heads' | 'keyDim' | 'scale'>]?: OpOf<'attend'>[K] | undefined;
     },
   ): TensorId {
     return this.#push({ op: 'attend', q, kvHeads: options.heads, valueDim: options.keyDim, causal: true, ...defined(options) });
@@ -170,7 +166,7 @@ export class ProgramBuilder {
 
   route(
     x: TensorId,
-    options: Settings<Route, 'x' | 'weights' | 'scale'> & { readonly scale?: number },
+    options: Settings<OpOf<'route'>, 'x' | 'weights' | 'scale'> & { readonly scale?: number },
   ): { readonly ids: TensorId; readonly weights: TensorId } {
     const weights = this.#tensors.push({ rows: 'tokens', width: options.topK, dtype: 'f32' }) - 1;
     return { ids: this.#push({ op: 'route', x, weights, scale: 1, ...options }), weights };
