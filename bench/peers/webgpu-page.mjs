@@ -1,8 +1,8 @@
 // In a page: products of 4-bit weights by onnxruntime-web and by lowbit, each on a device of its own of the same adapter. Each run takes x from the host, and
 // gives the last product back to it.
 
-import { ProgramBuilder } from '../../packages/core/dist/index.js';
 import { webgpu } from '../../packages/kernels-webgpu/dist/index.js';
+import { ProgramBuilder } from '../../packages/models/dist/index.js';
 
 const numbers = (count) => Float32Array.from({ length: count }, (_, i) => Math.sin(i));
 

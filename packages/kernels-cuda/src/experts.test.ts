@@ -2,7 +2,8 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Backend, type Format, ProgramBuilder, type QuantizedTensor, referenceBackend, toFloat32 } from '@lowbit/core';
+import { type Backend, type Format, type QuantizedTensor, referenceBackend, toFloat32 } from '@lowbit/core';
+import { ProgramBuilder } from '@lowbit/program';
 import { sampleWeight, seededTensor } from '@lowbit/testing';
 import { afterAll, describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';

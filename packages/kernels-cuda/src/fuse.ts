@@ -16,7 +16,7 @@ const BLOCK = 32;
 export type Linear = OpOf<'linear'>;
 
 /** How a product of few rows reads x where it runs together with others: those alike share what is made of x. undefined: it runs by itself. */
-export function reading(layout: WeightLayout): string | undefined {
+function reading(layout: WeightLayout): string | undefined {
   if (hasGemv(layout)) return `planes ${planeOrder(layout)}`;
   if (layout.kind === 'int8') return `int8 ${layout.threshold}`;
   return floatKernels(layout) && `${floatKernels(layout)} ${layout.run ?? 1} ${layout.features}`;

@@ -8,7 +8,13 @@ import { planLayout } from './layout.ts';
 
 const affine = { kind: 'affine', levels: 16, group: 64, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' } as const;
 const higgs = {
-  ...{ kind: 'codebook', bits: 4, dim: 2, group: 64, table: 't', scale: 'f16', packing: 'u8' },
+  kind: 'codebook',
+  bits: 4,
+  dim: 2,
+  group: 64,
+  table: 't',
+  scale: 'f16',
+  packing: 'u8',
   rotate: { kind: 'hadamard', block: 64 },
 } as const;
 const at: Argument = { buffer: 0 };
@@ -36,7 +42,11 @@ describe('products of many rows', () => {
     [{ kind: 'int8', threshold: 6 }, [128, 100], 'gemm_int8'],
   ])('%o [%o] are by %s', ([format, shape, kernel]) => {
     expect(lowered(format, shape, MANY_ROWS).at(-1)).toMatchObject({ kernel });
-    expect(lowered(format, shape, MANY_ROWS - 1).at(-1)?.kernel.startsWith('gemm_')).toBe(false);
+    expect(
+      lowered(format, shape, MANY_ROWS - 1)
+        .at(-1)
+        ?.kernel.startsWith('gemm_'),
+    ).toBe(false);
   });
 
   it('choose at each step what they would choose for its rows', () => {
@@ -47,7 +57,9 @@ describe('products of many rows', () => {
       ] as const) {
         const launches = lowered(format, shape, { domain: 0 });
         for (const rows of [1, FEW_ROWS, 3, 64, 65, 128, 129, 256, 257, 512, 513, 5000]) {
-          const now = launches.filter(({ where }) => where === undefined || (rows >= (where.least ?? 0) && rows <= (where.most ?? Infinity)));
+          const now = launches.filter(
+            ({ where }) => where === undefined || (rows >= (where.least ?? 0) && rows <= (where.most ?? Infinity)),
+          );
           expect(now.map(({ kernel }) => kernel)).toEqual(lowered(format, shape, rows).map(({ kernel }) => kernel));
         }
       }
@@ -60,7 +72,7 @@ describe('products of many rows', () => {
         const shares = sharesOf({ out, inp });
         expect(shares[0]!.least).toBe(MANY_ROWS);
         expect(shares.at(-1)).not.toHaveProperty('most');
-        for (const [i, { least, most, parts }] of shares.entries()) {
+        for (const [i, { least, parts }] of shares.entries()) {
           if (i > 0) expect(least).toBe(shares[i - 1]!.most! + 1);
           expect(parts).toBeGreaterThanOrEqual(1);
           // Each has four tiles of 64 inputs and more; together no more than a large GPU runs at once.
@@ -71,7 +83,13 @@ describe('products of many rows', () => {
         const layout = planLayout({ kind: 'dense', dtype: 'bf16' }, [out, inp], []);
         expect(hasGemm(layout)).toBe(true);
         let once = 0;
-        const scratch = { perRow: () => at, once: (width: number): Argument => ((once = width), at) };
+        const scratch = {
+          perRow: () => at,
+          once(width: number): Argument {
+            once = width;
+            return at;
+          },
+        };
         gemmLaunches(layout, at, { rows: { domain: 0 }, out: at }, { planes: at, numbers: at }, scratch);
         expect(4 * once).toBeLessThanOrEqual(132 * 128 * 128 * 4);
       }

@@ -5,7 +5,16 @@ import type { Argument, Launch } from './binding.ts';
 import { type Fused, floatKernels, type StepAttention } from './fuse.ts';
 import { type Int8Inputs, int8AddedLaunch, int8FewLaunch, int8GatedLaunch, int8NormedLaunch } from './fused-int8.ts';
 import { addedFloatsLaunch, addedLaunch, gatedLaunch, NO_NORM, normedLaunch, type PlacedWeight, type Planes } from './fused-launches.ts';
-import { DOMAIN, type Preparation, planeOrder, planeWidths, preparation, productLaunches, type RowCount, type Scratch } from './launches.ts';
+import {
+  DOMAIN,
+  type Preparation,
+  planeOrder,
+  planeWidths,
+  preparation,
+  productLaunches,
+  type RowCount,
+  type Scratch,
+} from './launches.ts';
 import type { WeightLayout } from './layout.ts';
 import { type LoweringContext, manyRows, remembered, tensor } from './lower-context.ts';
 

@@ -71,7 +71,7 @@ export async function holdWeight(home: Home, weight: QuantizedTensor, layout: We
 }
 
 /** What of a held weight is in memory of the host: scales, zeros and tables, or, where they are with the codes, all of it. */
-export function hostPart(
+function hostPart(
   layout: WeightLayout,
   places: Sections,
   held: {

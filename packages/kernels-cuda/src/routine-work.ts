@@ -102,7 +102,7 @@ export function bytesOf(values: Float64Array | Int32Array): Uint8Array {
 }
 
 /** Of any view, plain bytes. */
-export function plain(data: Uint8Array): Uint8Array {
+function plain(data: Uint8Array): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 

@@ -11,7 +11,7 @@ import { HQQ_ROUTINES } from './routines-hqq.ts';
  * Calls under way at a time, one for each lane of native/driver/lanes.h: one that is brought, one that is computed, one that goes back. Each holds a thread that
  * Node has for files, too, of which there are four; other calls wait here.
  */
-export const AT_ONCE = 3;
+const AT_ONCE = 3;
 
 /** All routines of a backend. */
 export function gpuRoutines(home: RoutineHome): ReadonlyMap<string, Routine> {

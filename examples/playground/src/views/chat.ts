@@ -51,7 +51,7 @@ export function createChat(app: App): { open(source: Source): Promise<void>; off
     transcript.hidden = said.length === 0;
     head.replaceChildren(
       html('p', { class: 'hint' }, 'The model was closed.'),
-      again !== undefined && button('Open it again', {}, () => open(again)),
+      ...(again === undefined ? [] : [button('Open it again', {}, () => open(again))]),
     );
   }
 

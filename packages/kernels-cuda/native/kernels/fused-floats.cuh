@@ -17,7 +17,7 @@ struct Turning {
 constexpr int kTurned = 16;                 // numbers of a lane: a warp turns 512, the usual run
 constexpr int kPiece = 32 * kTurned;
 constexpr int kApart = 36;                  // from a block of 32 numbers to the next in shared memory: eight lanes that read 16 bytes each meet all banks
-constexpr int kChunk = 8192;                // inputs that are in shared memory at once, if not the whole row: a multiple of every run and of what a warp reads
+constexpr int kPieceInputs = 8192;                // inputs that are in shared memory at once, if not the whole row: a multiple of every run and of what a warp reads
 
 /// Number i of a row in shared memory.
 __device__ __forceinline__ int spot(int i) { return i / kBlock * kApart + i % kBlock; }
@@ -176,8 +176,8 @@ __device__ __forceinline__ void floats_added(const float* x, const Turning& turn
   const int first = static_cast<int>(blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32) * kCodebookRows;
   load_table(w, table);
   float sums[kCodebookRows] = {};
-  for (int begin = 0; begin < w.inp; begin += kChunk) {
-    const int count = min(kChunk, w.inp - begin);
+  for (int begin = 0; begin < w.inp; begin += kPieceInputs) {
+    const int count = min(kPieceInputs, w.inp - begin);
     if (begin > 0) __syncthreads();
     turned_row(from, {0, 1}, {}, turning, begin, count, row);
     add_floats<kCodebook>(w, table, first, row, begin, count, sums);
