@@ -26,6 +26,8 @@ function aliases(): { find: RegExp; replacement: string }[] {
   return list;
 }
 
+/** What takes seconds a file: every format, every bit pattern, every number of threads. */
+const THOROUGH = ['packages/*/src/**/*.thorough.test.ts'];
 const GPU = ['packages/kernels-cuda/src/**/*.test.ts', 'packages/kernels-webgpu/src/**/*.test.ts'];
 
 const config: ReturnType<typeof defineConfig> = defineConfig({
@@ -43,9 +45,14 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
         test: {
           name: 'unit',
           include: ['packages/*/src/**/*.test.ts', 'tools/**/*.test.mjs', 'fuzz/*.test.ts'],
-          exclude: [...GPU, '**/node_modules/**'],
+          exclude: [...GPU, ...THOROUGH, '**/node_modules/**'],
           testTimeout: 20_000,
         },
+      },
+      {
+        extends: true,
+        // As long as all other unit tests together: for `npm test`, not for every change.
+        test: { name: 'thorough', include: THOROUGH, exclude: [...GPU, '**/node_modules/**'], testTimeout: 20_000 },
       },
       {
         extends: true,

@@ -1,5 +1,5 @@
 // The families of decoders with the packages around them: every golden model from its files on the native backend, and models that are quantized, saved,
-// loaded and run. What the reference backend makes of the golden models: packages/models/src/model/golden.test.ts.
+// loaded and run. What the reference backend makes of the golden models: packages/models/src/model/golden.thorough.test.ts.
 
 import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
