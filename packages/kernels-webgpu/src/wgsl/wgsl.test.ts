@@ -3,11 +3,11 @@
 import { expect, it } from 'vitest';
 import { planLayout } from '../layout.ts';
 import { attentionKernel } from './attention.ts';
-import { exactKernel } from './exact.ts';
 import { gemmKernel } from './gemm.ts';
 import { CORE, type Kernel, type Variant } from './kernel.ts';
 import { stretchKernel } from './largest.ts';
 import { productKernel } from './product.ts';
+import { exactKernel } from './quantize.ts';
 import { appendKernel } from './rope.ts';
 import { kindOf } from './weight.ts';
 
