@@ -15,5 +15,6 @@ it('no feature is used', async (context) => {
 });
 
 // Of weights a format for each kernel: what else tells formats apart does not depend on features.
-const GROUPS = /^(operations|lifetime)$|: (affine 4 bits|affine 3 bits, axis 0|codebook 4 bits, a short last block|codebook of pairs, rotated|int8|dense f16)$/;
+const GROUPS =
+  /^(operations|lifetime)$|: (affine 4 bits|affine 3 bits, axis 0|codebook 4 bits, a short last block|codebook of pairs, rotated|int8|dense f16)$/;
 if (missing === undefined) webgpuConformance({ features: [] }, GROUPS);
