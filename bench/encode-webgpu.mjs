@@ -66,7 +66,7 @@ async function floor(count) {
 }
 
 const steps = [];
-const provider = webgpu({ device, selfTest: false });
+const provider = webgpu({ device, features, selfTest: false });
 const watched = {
   ...provider,
   async open(options) {

@@ -99,7 +99,7 @@ try {
   await page.goto(`http://127.0.0.1:${server.address().port}/`);
   await page.waitForFunction('typeof contestant === "function"');
   const sides = [
-    ['lowbit', 'lowbit', { size, layers }],
+    ['lowbit', 'lowbit', { size, layers, features: ['subgroups', 'shader-f16'] }],
     ['lowbit, core alone', 'lowbit', { size, layers, features: [] }],
     ['onnxruntime-web', 'onnxruntime', { size, model: '/0.onnx' }],
     ['onnxruntime-web, accuracy_level 4', 'onnxruntime', { size, model: '/4.onnx' }],

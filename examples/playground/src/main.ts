@@ -18,10 +18,11 @@ const app: App = {
   offer: () => chat.offer(),
   refresh: () => saved.refresh(),
   replan: () => quantize.replan(),
+  place: () => showPlace(app.call),
 };
 const chat = createChat(app);
 const saved = createSaved(app);
 const quantize = createQuantize(app);
 const picker = createModelPicker(app);
 
-await Promise.all([picker.choose({ kind: 'example' }), saved.refresh(), showPlace(app.call)]);
+await Promise.all([picker.choose({ kind: 'example' }), saved.refresh(), app.place()]);

@@ -16,4 +16,6 @@ export interface App {
   offer(): void;
   /** Plans again, for another model or other settings. */
   replan(): Promise<void>;
+  /** Says again what models run on. */
+  place(): Promise<void>;
 }

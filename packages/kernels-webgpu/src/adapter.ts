@@ -123,9 +123,14 @@ export function checkLimits({ limits, info }: Pick<GpuAdapter, 'limits' | 'info'
 /** Used where they are there, and nothing is missed where they are not. */
 export const FEATURES: readonly GpuFeature[] = ['subgroups', 'shader-f16'];
 
-/** Of `wanted`, those that an adapter or a device has. */
-export function featuresOf({ features }: Pick<GpuAdapter, 'features'>, wanted: readonly GpuFeature[]): GpuFeature[] {
-  return FEATURES.filter((name) => wanted.includes(name) && features.has(name));
+/** Subgroups that are all smaller cost more than they save: products of one row took 1.5 times as long in those of 4 (docs/benchmarks.md). */
+const LEAST_SUBGROUP = 8;
+
+/** Of `wanted`, those that an adapter or a device has; where nothing is said, those that pay on it. */
+export function featuresOf({ features, info }: Pick<GpuAdapter, 'features' | 'info'>, wanted?: readonly GpuFeature[]): GpuFeature[] {
+  const small = (info?.subgroupMaxSize ?? LEAST_SUBGROUP) < LEAST_SUBGROUP;
+  const those = wanted ?? FEATURES.filter((name) => !(name === 'subgroups' && small));
+  return FEATURES.filter((name) => those.includes(name) && features.has(name));
 }
 
 /** With those of `features` that it has. Rejects with ERR_BACKEND_UNAVAILABLE. */

@@ -6,6 +6,8 @@ export interface GpuAdapterInfo {
   readonly device?: string;
   readonly description?: string;
   readonly isFallbackAdapter?: boolean;
+  /** How many invocations the largest of its subgroups has. Not all browsers say. */
+  readonly subgroupMaxSize?: number;
 }
 
 /** What kernels use where an adapter has it. */

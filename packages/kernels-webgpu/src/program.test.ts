@@ -122,6 +122,26 @@ describe('a step', () => {
     for (const [i, value] of expected.entries()) expect(Math.abs(got[i]! - value)).toBeLessThanOrEqual(2e-4 * largest);
   });
 
+  it('gives the same bytes for the same inputs, however often, on one device', LONG, async (context) => {
+    needs(context, 'webgpu', missing === undefined, missing ?? '');
+    await using backend = await webgpu(TEST_OPTIONS).open();
+    const decoder = llamaOf(1);
+    const runs: Uint8Array[][] = [];
+    for (let run = 0; run < 3; run++) {
+      using executable = await compiled(backend, decoder);
+      const id = executable.open();
+      const all: Uint8Array[] = [];
+      for (const count of [1, 5, 20, 1]) {
+        const tokens = Uint32Array.from({ length: count }, (_, i) => (i * 7 + count) % 32);
+        const { logits } = await executable.step([{ id, tokens, wanted: Uint32Array.from(tokens.keys()) }]);
+        all.push(logits!.data.slice());
+      }
+      runs.push(all);
+    }
+    expect(runs[1]).toEqual(runs[0]);
+    expect(runs[2]).toEqual(runs[0]);
+  });
+
   it.for(['f16', 'bf16'] as const)('keeps keys and values in %s: half the memory, nearly the numbers', LONG, async (kvDtype, context) => {
     needs(context, 'webgpu', missing === undefined, missing ?? '');
     await using reference = await referenceBackend().open();

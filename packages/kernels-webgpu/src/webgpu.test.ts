@@ -6,7 +6,7 @@ import { tinyDecoder } from '../../../fixtures/tiny-decoder.ts';
 import { noWebGpu, TEST_OPTIONS } from '../../../fixtures/webgpu.ts';
 import { findAdapter, findGpu, requestDevice } from './adapter.ts';
 import type { WebGpuBackend } from './backend.ts';
-import type { GpuAdapter, GpuDevice } from './gpu.ts';
+import type { GpuAdapter, GpuAdapterInfo, GpuDevice } from './gpu.ts';
 import { selfTest } from './self-test.ts';
 import { type WebGpuOptions, webgpu } from './webgpu.ts';
 
@@ -26,6 +26,8 @@ it.for<readonly [string, WebGpuOptions]>([
   ['bindingLimit', { bindingLimit: 12 }],
   ['dawn', { dawn: 'backend=vulkan' as unknown as string[] }],
   ['features', { features: ['timestamp-query'] as unknown as [] }],
+  ['features', { features: 'subgroups' as unknown as [] }],
+  ['features', { features: null as unknown as [] }],
   ['onProblem', { onProblem: 1 as unknown as () => void }],
   ['name', { name: '' }],
   ['nothing', { nothing: 1 } as WebGpuOptions],
@@ -122,6 +124,33 @@ describe('a feature of the GPU', () => {
     expect(probe).toMatchObject({ ok: true, detail: expect.stringMatching(/is used without subgroups/) });
     expect(probe).toMatchObject({ detail: expect.not.stringContaining('uses subgroups') });
     real.destroy();
+  });
+
+  it.for<readonly [string, Partial<GpuAdapterInfo>, WebGpuOptions, RegExp]>([
+    ['all of 4 are not used', { subgroupMaxSize: 4 }, {}, /; uses shader-f16$/],
+    ['all of 4 are used where the caller names them', { subgroupMaxSize: 4 }, { features: ['subgroups'] }, /; uses subgroups$/],
+    ['of up to 8 are used', { subgroupMaxSize: 8 }, {}, /; uses subgroups and shader-f16$/],
+    ['of a size that the adapter does not say are used', {}, {}, /; uses subgroups and shader-f16$/],
+  ])('subgroups: %s', async ([, info, options, uses]) => {
+    const limits = { maxBufferSize: 2 ** 28, maxStorageBufferBindingSize: 2 ** 27, maxStorageBuffersPerShaderStage: 8 };
+    const adapter: GpuAdapter = {
+      info: { description: 'a GPU', ...info },
+      features: new Set(['subgroups', 'shader-f16']),
+      limits: { ...limits, maxComputeWorkgroupStorageSize: 16384, maxComputeInvocationsPerWorkgroup: 256 },
+      requestDevice: () => Promise.reject(new Error('never asked')),
+    };
+    expect(await webgpu({ adapter, ...options }).probe()).toMatchObject({ ok: true, detail: expect.stringMatching(uses) });
+  });
+
+  it('that does not pay on the adapter is not used, unless the caller names it', { timeout: 60_000 }, async (context) => {
+    needs(context, 'webgpu', missing === undefined, missing ?? '');
+    const { features, ...rest } = TEST_OPTIONS;
+    const { info, features: has } = await findAdapter(await findGpu(TEST_OPTIONS.dawn), { software: true });
+    const pays = has.has('subgroups') && (info?.subgroupMaxSize ?? 8) >= 8;
+    await using chosen = await webgpu(rest).open();
+    expect(chosen.device.features.includes('subgroups')).toBe(pays);
+    await using named = await webgpu({ ...rest, features: features! }).open();
+    expect(named.device.features.includes('subgroups')).toBe(has.has('subgroups'));
   });
 
   it('can be left out', { timeout: 60_000 }, async (context) => {

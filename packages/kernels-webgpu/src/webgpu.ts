@@ -25,7 +25,10 @@ export interface WebGpuOptions {
   readonly kvDtype?: StoredFloat;
   /** Bytes of a weight that are bound at once; default what the device allows. Larger weights lie in several buffers. */
   readonly bindingLimit?: number;
-  /** Which features of a GPU are used where it has them; default both. Leave out what its driver gets wrong; a `device` of yours must have been asked for them. */
+  /**
+   * Which features of a GPU are used where it has them. Default both, but no subgroups where all have fewer than 8 members. Leave out what its driver gets
+   * wrong; a `device` of yours must have been asked for them.
+   */
   readonly features?: readonly GpuFeature[];
   /**
    * Run a small model when the backend is opened, and refuse a GPU that computes something else. A feature with which it does is not used: `onProblem` and
@@ -65,7 +68,7 @@ function isObject(value: unknown, method: string): boolean {
 export function webgpu(options: WebGpuOptions = {}): BackendProvider {
   checkOptionNames('webgpu', options, OPTIONS);
   const { device, adapter, powerPreference, software = false, kvDtype = 'f32', bindingLimit, codecs = [], name = 'webgpu' } = options;
-  const { selfTest: tested = true, dawn = [], features = FEATURES, onProblem = warnOnce() } = options;
+  const { selfTest: tested = true, dawn = [], features, onProblem = warnOnce() } = options;
   if (device !== undefined && !isObject(device, 'createBuffer')) throw badOption('device', device, 'Pass a GPUDevice.');
   if (adapter !== undefined && !isObject(adapter, 'requestDevice')) throw badOption('adapter', adapter, 'Pass a GPUAdapter.');
   if (powerPreference !== undefined && powerPreference !== 'low-power' && powerPreference !== 'high-performance') {
@@ -79,7 +82,7 @@ export function webgpu(options: WebGpuOptions = {}): BackendProvider {
   if (bindingLimit !== undefined && !(Number.isSafeInteger(bindingLimit) && bindingLimit >= 4096)) {
     throw badOption('bindingLimit', bindingLimit, 'Pass a whole number of bytes from 4096.');
   }
-  if (!Array.isArray(features) || !features.every((one) => FEATURES.includes(one))) {
+  if (features !== undefined && !(Array.isArray(features) && features.every((one) => FEATURES.includes(one)))) {
     throw badOption('features', features, `Pass a list of ${FEATURES.join(' and ')}, or [].`);
   }
   if (typeof onProblem !== 'function') throw badOption('onProblem', onProblem, 'Pass a function.');
@@ -98,7 +101,7 @@ export function webgpu(options: WebGpuOptions = {}): BackendProvider {
     const machine = new Machine(gpu, labelOf(described), { binding: bindingLimit, own: device === undefined });
     const settings = { name, kvDtype, codecs: [...codecs, ...more] };
     const backend = new WebGpuBackend(machine, { ...settings, features: ['webgpu', ...(isSoftware(described) ? ['software'] : [])] });
-    const has = featuresOf(gpu, features);
+    const has = featuresOf({ features: gpu.features, ...described }, features);
     try {
       if (tested) await useWhatPasses(backend, machine, has);
       else machine.use(has);
@@ -148,7 +151,7 @@ export function webgpu(options: WebGpuOptions = {}): BackendProvider {
         const slow = isSoftware(described) ? ', computes on the CPU' : '';
         const problem = refused.get(label);
         const without = (problem?.details?.features ?? []) as readonly GpuFeature[];
-        const uses = featuresOf(found, features).filter((one) => !without.includes(one));
+        const uses = featuresOf({ features: found.features, ...described }, features).filter((one) => !without.includes(one));
         const parts = [
           `binds ${Math.round(bytes / MIB)} MiB at once${slow}`,
           ...(uses.length > 0 ? [`uses ${uses.join(' and ')}`] : []),

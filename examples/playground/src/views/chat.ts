@@ -53,6 +53,7 @@ export function createChat(app: App): { open(source: Source): Promise<void>; off
       html('p', { class: 'hint' }, 'The model was closed.'),
       ...(again === undefined ? [] : [button('Open it again', {}, () => open(again))]),
     );
+    void app.place();
   }
 
   function offer(): void {
@@ -87,6 +88,7 @@ export function createChat(app: App): { open(source: Source): Promise<void>; off
       );
       source = wanted;
       showOpen(model);
+      void app.place(); // a GPU may have gone, or come back
     } catch (problem) {
       showClosed('');
       if (!(problem instanceof CallError && problem.aborted)) showError(error, problem);

@@ -78,8 +78,10 @@ export function kernel({ name, fields, weights = 0, cache = false, size, declara
   const list = Object.entries(fields);
   const code = (variant: Variant = CORE): string => {
     const own = [declarations, body].map((text) => (typeof text === 'string' ? text : text(variant)));
-    const uses = (word: RegExp): boolean => own.some((text) => word.test(text));
-    const directives = `${uses(/\bf16\b/) ? DIRECTIVES.f16 : ''}${uses(/\bsubgroup[A-Z]/) ? DIRECTIVES.subgroups : ''}`;
+    // A comment may name what its code does without.
+    const uses = (word: RegExp): boolean => own.some((text) => word.test(text.replace(/\/\/.*/g, '')));
+    const f16 = variant.f16 && uses(/\bf16\b/);
+    const directives = `${f16 ? DIRECTIVES.f16 : ''}${variant.subgroups && uses(/\bsubgroup[A-Z]/) ? DIRECTIVES.subgroups : ''}`;
     return `// ${name}
 ${directives}struct Params {
 ${list.map(([field, type]) => `  ${field}: ${type},`).join('\n')}

@@ -7,6 +7,7 @@ import { gemmKernel } from './gemm.ts';
 import { CORE, type Kernel, type Variant } from './kernel.ts';
 import { stretchKernel } from './largest.ts';
 import { productKernel } from './product.ts';
+import { exactKernel } from './quantize.ts';
 import { appendKernel } from './rope.ts';
 import { kindOf } from './weight.ts';
 
@@ -35,4 +36,12 @@ it.for<readonly [string, Kernel, Variant]>([
   ['largest.subgroups', stretchKernel(), subgroups],
 ])('%s', async ([name, kernel, variant]) => {
   await expect(kernel.code(variant)).toMatchFileSnapshot(`./snapshots/${name}.wgsl`);
+});
+
+it('a feature is asked for where code uses it, not where a comment names it', () => {
+  const exact = exactKernel('exact', [], '', 'let half = to_f16(0u);');
+  expect(exact.code()).toContain('// Rounded to f16');
+  for (const variant of [CORE, subgroups, f16]) expect(exact.code(variant)).not.toMatch(/^enable /m);
+  expect(gateUp.code(f16)).toMatch(/^enable f16;/m);
+  expect(gateUp.code(CORE)).not.toMatch(/^enable /m);
 });
