@@ -1,5 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { devNull, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { checkWritable, readTextFile } from './files.ts';
@@ -15,6 +15,19 @@ it('a file to write later needs its folder now, and is none itself', async () =>
     message: expect.stringMatching(/^--save: cannot write .*there is no folder .*nodir$/),
   });
   await expect(checkWritable(dir, '--save')).rejects.toMatchObject({ code: 'ERR_IO' });
+});
+
+it('a file that is there is replaced where that is asked for alone; what is no file has nothing to lose', async () => {
+  const file = join(dir, 'there.json');
+  writeFileSync(file, 'kept');
+  await expect(checkWritable(file, '--save')).rejects.toMatchObject({
+    code: 'ERR_OUTPUT_EXISTS',
+    message: `--save: ${file} exists`,
+    hint: expect.stringContaining('--overwrite'),
+  });
+  await checkWritable(file, '--save', { replace: true });
+  await checkWritable(devNull, '--save');
+  expect(readFileSync(file, 'utf8')).toBe('kept');
 });
 
 it('whatever the system says of a file that cannot be read is an error of ours', async () => {

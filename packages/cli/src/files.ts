@@ -65,8 +65,11 @@ export async function readJsonFile(path: string, flag: string): Promise<unknown>
   }
 }
 
-/** Looks whether a file can be written later, before the work that it is to keep. Throws ERR_NOT_FOUND (no such folder), ERR_IO (it is a folder). */
-export async function checkWritable(path: string | undefined, flag: string): Promise<void> {
+/**
+ * Looks whether a file can be written later, before the work that it is to keep. Throws ERR_NOT_FOUND (no such folder), ERR_IO (it is a folder),
+ * ERR_OUTPUT_EXISTS (it is there, and not to be replaced).
+ */
+export async function checkWritable(path: string | undefined, flag: string, { replace = false } = {}): Promise<void> {
   if (path === undefined) return;
   const details = { flag, path };
   const folder = await stat(dirname(path)).catch(() => undefined);
@@ -77,8 +80,14 @@ export async function checkWritable(path: string | undefined, flag: string): Pro
     });
   }
   const there = await stat(path).catch(() => undefined);
-  if (!there?.isDirectory()) return;
-  throw new LowbitError('ERR_IO', `${flag}: cannot write ${path}: it is a folder`, { hint: 'Name a file in it.', details });
+  if (there?.isDirectory())
+    throw new LowbitError('ERR_IO', `${flag}: cannot write ${path}: it is a folder`, { hint: 'Name a file in it.', details });
+  // A terminal or /dev/null is there, too, and loses nothing.
+  if (!there?.isFile() || replace) return;
+  throw new LowbitError('ERR_OUTPUT_EXISTS', `${flag}: ${path} exists`, {
+    hint: 'Name another file, or pass --overwrite to replace it.',
+    details,
+  });
 }
 
 /** Writes a file named after a flag; one that is there is replaced. Throws ERR_NOT_FOUND, ERR_IO. */

@@ -15,7 +15,10 @@ import { countText } from './units.ts';
 const TINY = fileURLToPath(new URL('../../../examples/tiny-llama', import.meta.url));
 
 /** What a command emits under --json. */
-async function emitted(...args: string[]): Promise<ModelPlan> {
+const emitted = (...args: string[]): Promise<ModelPlan> => emittedIn({}, ...args);
+
+/** The same, in a context of which something is looked at. */
+async function emittedIn(looked: Partial<Context>, ...args: string[]): Promise<ModelPlan> {
   const values: unknown[] = [];
   const context: Partial<Context> = {
     json: true,
@@ -24,6 +27,7 @@ async function emitted(...args: string[]): Promise<ModelPlan> {
     note: () => {},
     bold: (text) => text,
     emit: async (value) => void values.push(value),
+    ...looked,
   };
   await createProgram(() => context as Context).parseAsync([...args, '--json'], { from: 'user' });
   expect(values).toHaveLength(1);
@@ -267,4 +271,47 @@ it('says that a plan with nothing to quantize is a copy', async () => {
   };
   await createProgram(() => context as Context).parseAsync(['quantize', TINY, '--dry-run', '--skip', '**'], { from: 'user' });
   expect(notes).toEqual([expect.stringContaining('plain copy')]);
+});
+
+it('replaces no file that a flag names, unless it is told to', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const file = join(dir, 'there.json');
+  const there = expect.objectContaining({ code: 'ERR_OUTPUT_EXISTS', hint: expect.stringContaining('--overwrite') });
+  const plan = ['quantize', TINY, '--dry-run', '-m', 'nf4', '--save-recipe', file];
+  writeFileSync(file, 'kept');
+  await expect(emitted(...plan)).rejects.toThrow(there);
+  const target = ['--target-bits', '3', '--save-sensitivity', file];
+  await expect(emitted('quantize', TINY, '--dry-run', '-m', 'hqq', ...target)).rejects.toThrow(there);
+  await expect(emitted('sensitivity', TINY, '--save', file)).rejects.toThrow(there);
+  const ids = join(dir, 'ids.json');
+  writeFileSync(ids, '[1, 2, 3]');
+  for (const command of ['compare', 'report']) await expect(emitted(command, TINY, TINY, '--ids', ids, '-o', file)).rejects.toThrow(there);
+  expect(readFileSync(file, 'utf8')).toBe('kept');
+  await emitted(...plan, '--overwrite');
+  expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ kind: 'lowbit recipe', method: 'nf4' });
+});
+
+it('says that a target of files needs no quantizing', async () => {
+  const noted = async (size: string): Promise<string> => {
+    const notes: string[] = [];
+    const few = ['--skip', 'model.layers.{1,2,3,4,5}.**', '--skip', 'mlp.*', '--importance', 'none', '--sensitivity-tokens', '2'];
+    const note = (text: string): void => void notes.push(text);
+    await emittedIn({ note }, 'quantize', TINY, '--dry-run', ...few, '--target-size', size);
+    return notes.join('\n');
+  };
+  expect(await noted('1GB')).toContain('which --target-size 1,000,000,000 holds: nothing has to be quantized');
+  expect(await noted('11.24MB')).not.toContain('nothing has to be quantized');
+});
+
+it('runs nothing where rules leave no layer to what looks at importance', { timeout: 120_000 }, async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const few = ['--skip', 'model.layers.{1,2,3,4,5}.**', '--skip', 'mlp.*'];
+  const made = async (name: string, rule: string): Promise<unknown> => {
+    const report = await emitted('quantize', TINY, '-o', join(dir, name), '--rule', rule, ...few);
+    return (report as QuantizeModelReport).importance;
+  };
+  expect(await made('all', '**=nf4')).toEqual({ from: 'none', tokens: 0, estimated: [], why: null });
+  expect(await made('some', '*.v_proj=nf4')).toMatchObject({ from: 'random-tokens', tokens: 1024 });
 });

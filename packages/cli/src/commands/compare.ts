@@ -23,6 +23,7 @@ export interface CompareOptions extends CommonOptions, BackendFlags {
   readonly stride?: number;
   readonly layers?: boolean;
   readonly out?: string;
+  readonly overwrite?: boolean;
 }
 
 /** Size of one of the two folders. */
@@ -61,7 +62,7 @@ const SAMPLE = 256;
 export async function compareCommand(path: string, reference: string, options: CompareOptions, context: Context): Promise<void> {
   // Read first: a wrong file should not cost loading models.
   const file = await readCompared('compare', options);
-  await checkWritable(options.out, '--out');
+  await checkWritable(options.out, '--out', { replace: options.overwrite });
   await using place = await openBackend(options, context);
   const report = await compareReport(path, reference, file, options, place, context);
   context.progress.clear();

@@ -165,6 +165,14 @@ export async function baseFacts(
   };
 }
 
+/** JSON in an item of a list, a field a line: fields of thousands of layers stay on one. */
+export function blockText(block: unknown): string {
+  const fields = Object.entries(block as object).map(([name, value]) => `  ${JSON.stringify(name)}: ${JSON.stringify(value)}`);
+  return ['```json', '{', ...fields.map((field, i) => (i < fields.length - 1 ? `${field},` : field)), '}', '```']
+    .map((line) => `  ${line}`)
+    .join('\n');
+}
+
 /** How a folder was made, as far as it tells. */
 export async function ofFolder(folder: string, plugins: Partial<PluginParts>, signal: AbortSignal) {
   await using checkpoint = await openCheckpoint(folder, { signal, ...plugins });
@@ -172,7 +180,7 @@ export async function ofFolder(folder: string, plugins: Partial<PluginParts>, si
   const block = checkpoint.config.quantization_config;
   const recipe = [
     `${checkpoint.quantized.size} linear layers in the layout \`${layout}\``,
-    ...(block === undefined ? [] : [`\`quantization_config\` of config.json: \`${JSON.stringify(block)}\``]),
+    ...(block === undefined ? [] : [`\`quantization_config\` of config.json:\n\n${blockText(block)}`]),
   ];
   return { layout, recipe, cached: await snapshotOf(folder) };
 }

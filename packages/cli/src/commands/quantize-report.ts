@@ -66,6 +66,14 @@ export function noteFetch(source: string, bytes: number, context: Context): void
   );
 }
 
+/** A target of files may hold the model as it is: `bytes` of weights, before. */
+export function noteFitting(targetSize: number | undefined, bytes: number, context: Context): void {
+  if (targetSize === undefined || targetSize < bytes) return;
+  context.note(
+    `The weights take ${countText(bytes)} bytes as they are, which --target-size ${countText(targetSize)} holds: nothing has to be quantized for it.`,
+  );
+}
+
 export function noteSlow(context: Context): void {
   context.note(
     `Least squares and random tokens take many times as long in TypeScript. ${NATIVE_REMEDY} -m hqq takes less time and loses more.`,

@@ -30,7 +30,7 @@ export async function reportCommand(path: string, reference: string, options: Re
   if (resolve(out) === resolve(path)) throw new UsageError('--out is the model folder', 'Name a file, such as report.html.');
   // Read first: a wrong file should not cost the work before.
   const file = await readCompared('report', options);
-  await checkWritable(out, '--out');
+  await checkWritable(out, '--out', { replace: options.overwrite });
   const points = frontier === undefined ? [] : readFrontier(await readTextFile(frontier, '--frontier'), `--frontier: ${frontier}`);
   const sensitivities = sensitivity === undefined ? [] : await savedOf(sensitivity);
   const own = recipe === undefined ? null : await recipeShown(recipe);

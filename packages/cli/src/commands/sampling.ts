@@ -2,6 +2,7 @@
 
 import type { GenerateOptions, GenerateResult, LanguageModel } from '@lowbit/models';
 import type { CommonOptions, Context } from '../context.ts';
+import { isBrokenPipe, OutputError } from '../errors.ts';
 import type { BackendUse } from '../running-on.ts';
 import { plain } from '../table.ts';
 
@@ -40,10 +41,19 @@ export function samplingOf({
 export async function stream(model: LanguageModel, options: GenerateOptions, context: Context): Promise<GenerateResult | undefined> {
   const onProgress = context.progress.report;
   let last: GenerateResult | undefined;
-  for await (const { text, result } of model.stream({ ...options, onProgress })) {
-    last = result;
-    // Also an empty write gives the event loop a turn, so that Ctrl-C is seen between tokens.
-    await context.print(context.json ? '' : printable(text));
+  let isOpen = false; // a line of text
+  try {
+    for await (const { text, result } of model.stream({ ...options, onProgress })) {
+      last = result;
+      // Also an empty write gives the event loop a turn, so that Ctrl-C is seen between tokens.
+      await context.print(context.json ? '' : printable(text));
+      if (text !== '' && !context.json) isOpen = !text.endsWith('\n');
+    }
+  } catch (error) {
+    // What is said of it begins a line of its own; of an answer that was stopped in a chat, the chat sees to that.
+    const isStopped = options.signal?.aborted === true && !context.signal.aborted;
+    if (isOpen && !isStopped && !isBrokenPipe(error) && !(error instanceof OutputError)) await context.print('\n');
+    throw error;
   }
   if (!context.json) await context.print('\n');
   return last;

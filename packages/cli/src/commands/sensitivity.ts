@@ -19,6 +19,7 @@ export interface SensitivityOptions extends CommonOptions, BackendFlags {
   readonly on?: string;
   readonly tokens?: number;
   readonly save?: string;
+  readonly overwrite?: boolean;
 }
 
 /** What `lowbit sensitivity --json` prints. */
@@ -30,7 +31,7 @@ export interface SensitivityReport extends TestedSensitivities {
 /** Runs the command. */
 export async function sensitivityCommand(path: string, options: SensitivityOptions, context: Context): Promise<void> {
   checkBackendFlags(options);
-  await checkWritable(options.save, '--save');
+  await checkWritable(options.save, '--save', { replace: options.overwrite });
   const { signal, progress, bold } = context;
   const started = performance.now();
   const from = await sensitivityFrom(path, options.on, signal, '--on');
