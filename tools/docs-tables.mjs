@@ -106,10 +106,11 @@ export function losses() {
     ],
     ...['tiny2', 'hqq:b2:g64:ls', 'hqq:b2:g64', 'hqq:b2:g16'],
   ];
-  const lines = names.map((name) => {
+  const lines = names.flatMap((name) => {
     const rows = MODELS.map((model) => rowOf(model, name));
+    if (!rows.some(Boolean)) return [];
     const words = PRESETS.includes(name) ? `**\`${name}\`** (preset)` : inWords(name);
-    return [words, rows.find(Boolean).bitsPerWeight.toFixed(2), ...rows.map(lossOf)];
+    return [[words, rows.find(Boolean).bitsPerWeight.toFixed(2), ...rows.map(lossOf)]];
   });
   return table(['quantizer', 'bits per weight', ...MODELS], lines);
 }
