@@ -40,6 +40,7 @@ import {
   sensitivityFrom,
 } from './allocation.ts';
 import { type BackendFlags, checkBackendFlags, openBackend } from './backend.ts';
+import { linearsAtOnce } from './linears-at-once.ts';
 import { emitShard } from './merge-shards.ts';
 import { chosenMethod } from './method-flags.ts';
 import { preparePush, pushedText, type QuantizePushFlags } from './quantize-push.ts';
@@ -192,8 +193,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
       runtime: countedRoutines(place.runtime, routines),
       importance: importance ?? ('none' as const),
       out,
-      maxMemory,
-      concurrency: linearsAtOnce(place.used().name, maxMemory),
+      ...linearsAtOnce(place.used().name, maxMemory),
       threads,
       overwrite,
       allowNonFinite: options.allowNonFinite,
@@ -290,15 +290,6 @@ function checkShardFlags({ shard, dryRun, targetBits, targetSize, measure, push 
 function backendFlags({ backend = 'auto', threads }: FilledOptions): BackendFlags {
   return { backend, ...(backend === 'auto' || backend === 'cpu' ? { threads } : {}) };
 }
-
-/** A device of its own has the next linear while one comes to its end; processors are busy with one. Each needs memory of its own. */
-function linearsAtOnce(backend: string, maxMemory: number | undefined): number {
-  const own = backend !== 'cpu' && backend !== 'reference';
-  return own && (maxMemory === undefined || maxMemory >= 2 * LEAST_OF_ONE) ? 2 : 1;
-}
-
-/** Bytes that the pipeline wants for each linear at a time. */
-const LEAST_OF_ONE = 32 << 20;
 
 /** A backend's routines, with the names of those that are asked for and found. */
 function countedRoutines(runtime: Pick<Runtime, 'routine'>, names: Set<string>): Pick<Runtime, 'routine'> {

@@ -199,7 +199,8 @@ void Lanes::trim(const Device& device) {
   const std::lock_guard<std::mutex> mine(mutex_);
   for (Lane& lane : lanes_) {
     if (lane.busy || !lane.made) continue;
-    device.enter();
+    // Of a device that was lost nothing can be given back.
+    if (!device.try_enter()) return;
     const std::lock_guard<std::mutex> lock(device.queue());
     drop(device.driver(), lane);
   }
