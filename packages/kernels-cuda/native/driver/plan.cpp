@@ -289,6 +289,7 @@ void Plan::run(const RowCounts& rows, const void* step, size_t step_bytes, const
     device_->wait();
   } catch (...) {
     // What was enqueued before it failed writes the caller's arrays, and slots that the next step may bring weights into by another stream.
+    const std::lock_guard<std::mutex> lock(device_->queue());
     device_->driver().cuStreamSynchronize(device_->copies());
     device_->driver().cuStreamSynchronize(device_->stream());
     throw;
