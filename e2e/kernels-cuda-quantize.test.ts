@@ -2,6 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { fp4, int8, nf4 } from '@lowbit/bnb';
 import {
   createRuntime,
@@ -22,6 +23,7 @@ import { seeded } from '@lowbit/testing';
 import { afterAll, describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../fixtures/fake-cuda.ts';
 import { needs } from '../fixtures/needs.ts';
+import { digests, ensureBuilt, lowbitJson, TINY } from './cli-process.ts';
 
 type Stored = 'f32' | 'f16' | 'bf16';
 
@@ -255,6 +257,32 @@ describe('quantizing with routines on the GPU', () => {
         }
       }
     }
+  });
+
+  it('by the command, two linears at a time: the files of the reference, also after a stop', { timeout: 180_000 }, async (context) => {
+    here(context);
+    ensureBuilt();
+    const on = (backend: string, out: string, ...more: string[]): string[] => [
+      ...['quantize', TINY, '-o', join(dir, out), '-m', 'hqq', '--skip', 'model.layers.{1,2,3,4,5}.**', '--backend', backend, ...more],
+    ];
+    const env = { LOWBIT_CUDA_DRIVER: FAKE_DRIVER, LOWBIT_FAKE_CUDA: '' };
+    const cwd = fileURLToPath(new URL('..', import.meta.url));
+    const { code, stderr, json } = await lowbitJson<{ backend: { name: string; routines: string[] }; linears: { path: string }[] }>(
+      on('@lowbit/kernels-cuda', 'gpu'),
+      { env, cwd },
+    );
+    expect([code, stderr]).toEqual([0, '']);
+    expect(json.backend).toMatchObject({ name: 'cuda', routines: expect.arrayContaining(['hqq.min-max', 'hqq.proximal-steps']) });
+    const plain = await lowbitJson<{ linears: { path: string }[] }>(on('reference', 'plain', '--threads', '1'));
+    expect(json.linears.map(({ path }) => path)).toEqual(plain.json.linears.map(({ path }) => path));
+    expect(digests(join(dir, 'gpu'))).toEqual(digests(join(dir, 'plain')));
+    // A failure of the device in the middle, with another linear under way: its work is kept, and what goes on from it has the same bytes.
+    const failing = { ...env, LOWBIT_FAKE_CUDA: 'fail=cuLaunchKernel/700/40' };
+    const stopped = await lowbitJson(on('@lowbit/kernels-cuda', 'again', '--resume'), { env: failing, cwd });
+    expect(stopped.json.error).toMatchObject({ code: 'ERR_DEVICE' });
+    const resumed = await lowbitJson<{ resumed: number }>(on('@lowbit/kernels-cuda', 'again', '--resume'), { env, cwd });
+    expect(resumed.json.resumed).toBeGreaterThan(0);
+    expect(digests(join(dir, 'again'))).toEqual(digests(join(dir, 'plain')));
   });
 
   it('has been done by the kernels', (context) => {

@@ -13,7 +13,9 @@ import { llama, loadModel } from '@lowbit/models';
 import { findBackends } from 'lowbit';
 import { afterAll, describe, expect, it, vi } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../fixtures/fake-cuda.ts';
+import { goldenPath } from '../fixtures/golden.ts';
 import { needs } from '../fixtures/needs.ts';
+import { difference, Golden, TOLERANCE } from './families/run.ts';
 
 const folder = fileURLToPath(new URL('../examples/tiny-llama', import.meta.url));
 const out = mkdtempSync(join(tmpdir(), 'lowbit-kernels-cuda-'));
@@ -27,6 +29,25 @@ async function greedy(path: string, backend: BackendProvider): Promise<readonly 
   const { ids } = await model.generate({ prompt: 'It was a fine morning, and', maxTokens: 6, temperature: 0 });
   return ids;
 }
+
+/** Logits of every position and greedy tokens as transformers has them; the last a mixture whose prompt takes its experts row by row, and in chunks, together. */
+describe('golden models on the CUDA backend', () => {
+  it.for(['llama-gqa', 'gemma2', 'mixtral-published'])('%s', async (name, context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+    pretend();
+    const golden = new Golden(name);
+    const prompt = [...golden.ids('input_ids')];
+    const want = [...golden.ids('generated')];
+    await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
+    await using checkpoint = await openCheckpoint(goldenPath(`models/${name}`));
+    for (const options of [{}, { prefillChunk: 7 }]) {
+      await using model = await loadModel(checkpoint, { runtime, ...options });
+      expect(difference(await model.logits(prompt), golden.get('logits'))).toBeLessThanOrEqual(TOLERANCE);
+      const { ids } = await model.generate({ ids: prompt, maxTokens: want.length, temperature: 0, ignoreEos: true });
+      expect(ids).toEqual(want);
+    }
+  });
+});
 
 describe('tiny-llama on the CUDA backend generates what the reference generates', () => {
   it.for<readonly [string, (() => Quantizer) | undefined]>([

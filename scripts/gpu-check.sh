@@ -20,12 +20,15 @@ if [ "${1:-}" = pack ]; then
   [ -f "$addon" ] || { echo "gpu-check: the addon is not built: node packages/kernels-cuda/build-native.mjs" >&2; exit 1; }
   [ ! -e "$out" ] || { echo "gpu-check: $out exists; name a new folder" >&2; exit 1; }
   mkdir -p "$out/node_modules/@lowbit"
-  for name in core addon testing hqq bnb higgs kernels-cuda; do
+  for name in core addon testing models hqq bnb higgs kernels-cuda; do
     from="$root/packages/$name"
     [ -f "$from/dist/index.js" ] || { echo "gpu-check: packages/$name is not built: npx pnpm build" >&2; exit 1; }
     mkdir -p "$out/node_modules/@lowbit/$name"
     cp -R "$from/package.json" "$from/dist" "$out/node_modules/@lowbit/$name/"
   done
+  # What builds programs comes with models, which needs these.
+  mkdir -p "$out/node_modules/@huggingface"
+  cp -RL "$root/packages/models/node_modules/@huggingface/jinja" "$root/packages/models/node_modules/@huggingface/tokenizers" "$out/node_modules/@huggingface/"
   mkdir -p "$out/node_modules/@lowbit/kernels-cuda/build/Release"
   cp "$addon" "$out/node_modules/@lowbit/kernels-cuda/build/Release/"
   cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-checks.mjs" "$here/gpu-prompts.mjs" "$here/gpu-quantize.mjs" "$here/gpu-peak.py" "$out/"

@@ -76,6 +76,8 @@ export interface PrefetchSpec {
   readonly toOffset: number;
   readonly bytes: number;
   readonly ready: number;
+  /** The last launch that reads it: a step in which none from `ready` to this runs does without. */
+  readonly last: number;
   readonly after: number;
 }
 

@@ -29,14 +29,20 @@ if (noFakeDriver === undefined) {
     // e2e/kernels-cuda-quantize.test.ts.
     const quantizing = [
       'bnb_absmax',
+      'bnb_clipped',
       'bnb_four_bit',
       'bnb_int8',
       'bnb_nested',
+      'bnb_scale_search',
+      'flute_pack',
+      'higgs_code',
       'hqq_error_sums',
       'hqq_finish',
+      'hqq_least_squares',
       'hqq_min_max',
       'hqq_pack',
       'hqq_proximal',
+      'hqq_scale_search',
       'sum_columns',
     ];
     const experts = ['codebook_experts', 'gemv_experts', 'int8_expert_product', 'int8_experts', 'int8_marks', 'mma_experts'];

@@ -56,14 +56,14 @@ export function prefetched(
   const places = slots.map(add);
   const headers = new Map<number, number>();
   const prefetch: PrefetchSpec[] = [];
-  for (const [i, { linears: members, first }] of turns.entries()) {
+  for (const [i, { linears: members, first, last }] of turns.entries()) {
     let at = 0;
     for (const { buffer, hostPart } of members) {
       const header = room.header(hostPart!.header(room.addressOf(slots[i % 2]!) + BigInt(at)));
       headers.set(buffers.indexOf(buffer), add(header));
       prefetch.push({
         ...{ from: add(hostPart!.buffer), to: places[i % 2]!, fromOffset: 0, toOffset: at, bytes: hostPart!.bytes },
-        ...{ ready: first, after: i < 2 ? -1 : turns[i - 2]!.last },
+        ...{ ready: first, last, after: i < 2 ? -1 : turns[i - 2]!.last },
       });
       at += aligned(hostPart!.bytes);
     }

@@ -553,5 +553,8 @@ describe('weights that are stored as [in, out]', () => {
       code: 'ERR_LIMIT',
       hint: expect.stringContaining(String(4 * 4 * 2048 * 1280)),
     });
+    // What one has room for is not refused because two were asked for.
+    const { linears } = await executePlan(plan, source, sink, { maxMemory: 64 << 20, concurrency: 2 });
+    expect(linears.map(({ path }) => path)).toContain('model.layers.0.a');
   });
 });

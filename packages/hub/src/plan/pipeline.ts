@@ -40,7 +40,7 @@ import { recodedBytes, recodeLinear } from './recode.ts';
 export interface ExecuteOptions extends CallOptions {
   /** Bytes of weights and results in flight; default 192 MiB. Each unit in flight needs 32 MiB. */
   readonly maxMemory?: number | undefined;
-  /** Units in flight at a time, which share the budget; default 1. */
+  /** Units in flight at a time, which share the budget; default 1. Fewer where a weight that is turned needs more of it. */
   readonly concurrency?: number | undefined;
   /** Threads to use where methods can, or those of `createWorkers`; default 1, the one that calls. The bytes are the same. */
   readonly threads?: number | Workers | undefined;
@@ -72,6 +72,8 @@ export interface ExecuteReport {
 export const DEFAULT_MAX_MEMORY = 192 << 20;
 const MIN_MEMORY = 32 << 20;
 const COPY_CHUNK = 8 << 20;
+/** Bytes of the budget to a byte of a weight that is turned: it and a copy are half of it. */
+const TURNING = 4;
 
 interface Unit {
   readonly name: string;
@@ -116,7 +118,8 @@ async function executeUnits(
   options: UnitOptions,
   workers: Workers | undefined,
 ): Promise<ExecuteReport> {
-  const { maxMemory, concurrency, signal, onProgress } = options;
+  const { maxMemory, signal, onProgress } = options;
+  const concurrency = Math.max(1, Math.min(options.concurrency, Math.floor(maxMemory / turnedBytes(plan, source))));
   const started = performance.now();
   const budget = Math.floor(maxMemory / concurrency);
   const reports = new Map<string, LinearReport>();
@@ -173,6 +176,12 @@ async function executeUnits(
     copied: units.length - plan.linears.filter((linear) => linear.format).length,
     resumed,
   };
+}
+
+/** What the largest weight that is turned in memory needs; 0 where none is. */
+function turnedBytes(plan: CheckpointPlan, source: TensorSource): number {
+  const turned = plan.linears.filter(({ site, format }) => format && site.transposed && plan.work.get(site.path)?.kind === 'quantize');
+  return Math.max(0, ...turned.map(({ site }) => TURNING * byteLength(source.entries.get(siteTensor(site).name)!)));
 }
 
 function planUnits(
@@ -322,12 +331,12 @@ async function transposedReader(
   signal: AbortSignal | undefined,
 ): Promise<{ readonly reader: WeightReader; readonly bytes: number }> {
   const bytes = byteLength(source.entries.get(name)!);
-  if (4 * bytes > budget) {
+  if (TURNING * bytes > budget) {
     throw new LowbitError(
       'ERR_LIMIT',
       `${name} is stored as [in, out]; turning its ${bytes} bytes takes more than half of the ${budget} allowed`,
       {
-        hint: `Allow at least ${4 * bytes} bytes (maxMemory, for each linear at a time), or keep this layer with a rule.`,
+        hint: `Allow at least ${TURNING * bytes} bytes (maxMemory, for each linear at a time), or keep this layer with a rule.`,
         details: { tensor: name, bytes, budget },
       },
     );

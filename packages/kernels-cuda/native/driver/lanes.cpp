@@ -149,11 +149,11 @@ void Lanes::run(const Device& device, const Work& work) {
     }
     driver.check(driver.cuEventSynchronize(lane.slices[0].done), "what was enqueued failed");
   } catch (...) {
+    const std::lock_guard<std::mutex> mine(mutex_);
+    const std::lock_guard<std::mutex> lock(device.queue());  // not while another thread records
     // Nobody may read or write the caller's arrays any more, whatever failed.
     if (lane.stream != nullptr) driver.cuStreamSynchronize(lane.stream);
     for (Slice& slice : lane.slices) slice.to = nullptr;
-    const std::lock_guard<std::mutex> mine(mutex_);
-    const std::lock_guard<std::mutex> lock(device.queue());
     drop(driver, lane);
     lane.busy = false;
     freed_.notify_one();
@@ -199,7 +199,8 @@ void Lanes::trim(const Device& device) {
   const std::lock_guard<std::mutex> mine(mutex_);
   for (Lane& lane : lanes_) {
     if (lane.busy || !lane.made) continue;
-    device.enter();
+    // Of a device that was lost nothing can be given back.
+    if (!device.try_enter()) return;
     const std::lock_guard<std::mutex> lock(device.queue());
     drop(device.driver(), lane);
   }

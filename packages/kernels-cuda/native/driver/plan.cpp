@@ -18,6 +18,14 @@ uint64_t extent(const Extent& one, const RowCounts& rows) {
   return (uint64_t{rows[static_cast<size_t>(one.domain)]} * one.times + one.per - 1) / one.per;
 }
 
+bool runs_for(const Launch& launch, const RowCounts& rows) {
+  if (launch.domain >= 0) {
+    const uint32_t count = rows[static_cast<size_t>(launch.domain)];
+    if (count < launch.least || count > launch.most) return false;
+  }
+  return std::all_of(std::begin(launch.grid), std::end(launch.grid), [&](const Extent& one) { return extent(one, rows) > 0; });
+}
+
 template <class T>
 uint64_t bits_of(T value) {
   uint64_t bits = 0;
@@ -38,14 +46,10 @@ void launch_values(const Device& device, CUstream stream, const Function& functi
 template <class BufferAt, class TensorAt>
 bool enqueue_one(const Device& device, CUstream stream, const Launch& launch, BufferAt&& buffer_at, const RowCounts& rows, CUdeviceptr step,
                  TensorAt&& tensor_at) {
-  if (launch.domain >= 0) {
-    const uint32_t count = rows[static_cast<size_t>(launch.domain)];
-    if (count < launch.least || count > launch.most) return false;
-  }
+  if (!runs_for(launch, rows)) return false;
   uint64_t grid[3];
   for (int i = 0; i < 3; ++i) {
     grid[i] = extent(launch.grid[i], rows);
-    if (grid[i] == 0) return false;
     if (grid[i] > (i == 0 ? 0x7fffffffu : 65535u)) throw DeviceError("BAD_ARGUMENT", "kernel " + launch.name + ": too many rows at once");
   }
   std::vector<uint64_t> values;
@@ -133,7 +137,7 @@ void Plan::prefetch(std::vector<Prefetch> list) {
     const Prefetch& one = list[k];
     if (!in(one.from).on_host() || in(one.to).on_host()) bad("it goes from the host to the device");
     if (!within(in(one.from), one.from_offset, one.bytes) || !within(in(one.to), one.to_offset, one.bytes)) bad("bytes outside of a buffer");
-    if (one.ready >= launches.size() || one.after < -1 || one.after >= static_cast<int>(one.ready)) bad("a launch that cannot be");
+    if (one.ready > one.last || one.last >= launches.size() || one.after < -1 || one.after >= static_cast<int>(one.ready)) bad("a launch that cannot be");
     // Copies run one after another: none may wait for a launch that waits for one behind it.
     if (k > 0 && (one.ready < list[k - 1].ready || one.after < list[k - 1].after)) bad("it is out of order");
   }
@@ -150,11 +154,22 @@ void Plan::prefetch(std::vector<Prefetch> list) {
   prefetches_ = std::move(list);
 }
 
+/// Of each weight that is brought, whether anything of the step reads it: a step that asks for no outputs has no use for the largest.
+std::vector<bool> Plan::wanted(const RowCounts& rows) const {
+  std::vector<bool> all;
+  for (const Prefetch& one : prefetches_) {
+    const auto from = launches.begin() + static_cast<std::ptrdiff_t>(one.ready), to = launches.begin() + static_cast<std::ptrdiff_t>(one.last) + 1;
+    all.push_back(std::any_of(from, to, [&](const Launch& launch) { return runs_for(launch, rows); }));
+  }
+  return all;
+}
+
 /// Before a launch: it waits for what it needs. After it: copies into what it was the last to read may begin.
-void Plan::enqueue_copies(size_t launch, bool before) const {
+void Plan::enqueue_copies(size_t launch, bool before, const std::vector<bool>& wanted) const {
   const Driver& driver = device_->driver();
   const char* const what = "a weight that is brought";
   for (size_t k = 0; k < prefetches_.size(); ++k) {
+    if (!wanted[k]) continue;
     const Prefetch& one = prefetches_[k];
     if (before && one.ready == launch) driver.check(driver.cuStreamWaitEvent(device_->stream(), brought_[k], 0), what);
     if (before || one.after != static_cast<int>(launch)) continue;
@@ -230,17 +245,21 @@ void Plan::make_room(const RowCounts& rows, size_t step_bytes) {
 
 void Plan::enqueue(const RowCounts& rows) const {
   const Driver& driver = device_->driver();
-  if (!prefetches_.empty()) {
+  const std::vector<bool> wanted = this->wanted(rows);
+  // A stream that brings nothing is left out of what is recorded: nobody would wait for it.
+  if (std::find(wanted.begin(), wanted.end(), true) != wanted.end()) {
     // Not before what is enqueued already, which may read the same memory; and as a part of what is being recorded.
     driver.check(driver.cuEventRecord(begun_, device_->stream()), "a weight that is brought");
     driver.check(driver.cuStreamWaitEvent(device_->copies(), begun_, 0), "a weight that is brought");
-    for (size_t k = 0; k < prefetches_.size() && prefetches_[k].after < 0; ++k) send(k);
+    for (size_t k = 0; k < prefetches_.size() && prefetches_[k].after < 0; ++k) {
+      if (wanted[k]) send(k);
+    }
   }
   const auto buffer_at = [&](int index) { return buffers[static_cast<size_t>(index)]->at(); };
   for (size_t i = 0; i < launches.size(); ++i) {
-    enqueue_copies(i, true);
+    enqueue_copies(i, true, wanted);
     enqueue_one(*device_, device_->stream(), launches[i], buffer_at, rows, step_->at(), [&](int tensor) { return tensor_at(rows, tensor); });
-    enqueue_copies(i, false);
+    enqueue_copies(i, false, wanted);
   }
 }
 
@@ -264,8 +283,21 @@ CUdeviceptr Plan::enqueue_largest(const RowCounts& rows, const Read& read, CUdev
 }
 
 void Plan::run(const RowCounts& rows, const void* step, size_t step_bytes, const std::vector<Read>& reads) {
-  const Driver& driver = device_->driver();
   device_->enter();
+  try {
+    enqueue_step(rows, step, step_bytes, reads);
+    device_->wait();
+  } catch (...) {
+    // What was enqueued before it failed writes the caller's arrays, and slots that the next step may bring weights into by another stream.
+    const std::lock_guard<std::mutex> lock(device_->queue());
+    device_->driver().cuStreamSynchronize(device_->copies());
+    device_->driver().cuStreamSynchronize(device_->stream());
+    throw;
+  }
+}
+
+void Plan::enqueue_step(const RowCounts& rows, const void* step, size_t step_bytes, const std::vector<Read>& reads) {
+  const Driver& driver = device_->driver();
   make_room(rows, step_bytes);
   const auto rows_of = [&](const Read& read) { return rows[static_cast<size_t>(tensors[static_cast<size_t>(read.tensor)].domain)]; };
   size_t chosen = 0;
@@ -280,49 +312,46 @@ void Plan::run(const RowCounts& rows, const void* step, size_t step_bytes, const
     chosen_ = std::make_unique<Buffer>(device_, chosen);
   }
   step_->write(0, step, step_bytes);
-  {
-    const std::lock_guard<std::mutex> lock(device_->queue());
-    CUgraphExec graph = nullptr;
-    if (const auto known = graphs_.find(rows); known != graphs_.end()) graph = known->second;
-    // What comes a second time is worth a recording: decoding does, a prompt of some length does not. Full lists begin anew.
-    if (seen_.size() >= kMostSeen) seen_.clear();
-    if (graph == nullptr && ++seen_[rows] >= 2) {
-      if (graphs_.size() >= kMostGraphs) forget_graphs();
-      driver.check(driver.cuStreamBeginCapture(device_->stream(), CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "a step cannot be recorded");
-      CUgraph recorded = nullptr;
-      try {
-        enqueue(rows);
-      } catch (...) {
-        driver.cuStreamEndCapture(device_->stream(), &recorded);
-        if (recorded != nullptr) driver.cuGraphDestroy(recorded);
-        throw;
-      }
-      driver.check(driver.cuStreamEndCapture(device_->stream(), &recorded), "a step cannot be recorded");
-      const CUresult made = driver.cuGraphInstantiateWithFlags(&graph, recorded, 0);
-      driver.cuGraphDestroy(recorded);
-      driver.check(made, "a recorded step cannot be made ready");
-      graphs_[rows] = graph;
-    }
-    if (graph != nullptr) {
-      driver.check(driver.cuGraphLaunch(graph, device_->stream()), "a recorded step");
-      ++replays_;
-    } else {
+  const std::lock_guard<std::mutex> lock(device_->queue());
+  CUgraphExec graph = nullptr;
+  if (const auto known = graphs_.find(rows); known != graphs_.end()) graph = known->second;
+  // What comes a second time is worth a recording: decoding does, a prompt of some length does not. Full lists begin anew.
+  if (seen_.size() >= kMostSeen) seen_.clear();
+  if (graph == nullptr && ++seen_[rows] >= 2) {
+    if (graphs_.size() >= kMostGraphs) forget_graphs();
+    driver.check(driver.cuStreamBeginCapture(device_->stream(), CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "a step cannot be recorded");
+    CUgraph recorded = nullptr;
+    try {
       enqueue(rows);
+    } catch (...) {
+      driver.cuStreamEndCapture(device_->stream(), &recorded);
+      if (recorded != nullptr) driver.cuGraphDestroy(recorded);
+      throw;
     }
-    CUdeviceptr scratch = chosen_ ? chosen_->at() : 0;
-    for (const Read& read : reads) {
-      if (read.bytes == 0) continue;
-      CUdeviceptr from = 0;
-      if (read.largest > 0) {
-        from = enqueue_largest(rows, read, scratch);
-        scratch += largest_shape(tensors[static_cast<size_t>(read.tensor)].width, rows_of(read), read.largest).bytes;
-      } else {
-        from = tensor_at(rows, read.tensor);
-      }
-      driver.check(driver.cuMemcpyDtoHAsync(read.to, from, read.bytes, device_->stream()), "a copy from the device");
-    }
+    driver.check(driver.cuStreamEndCapture(device_->stream(), &recorded), "a step cannot be recorded");
+    const CUresult made = driver.cuGraphInstantiateWithFlags(&graph, recorded, 0);
+    driver.cuGraphDestroy(recorded);
+    driver.check(made, "a recorded step cannot be made ready");
+    graphs_[rows] = graph;
   }
-  device_->wait();
+  if (graph != nullptr) {
+    driver.check(driver.cuGraphLaunch(graph, device_->stream()), "a recorded step");
+    ++replays_;
+  } else {
+    enqueue(rows);
+  }
+  CUdeviceptr scratch = chosen_ ? chosen_->at() : 0;
+  for (const Read& read : reads) {
+    if (read.bytes == 0) continue;
+    CUdeviceptr from = 0;
+    if (read.largest > 0) {
+      from = enqueue_largest(rows, read, scratch);
+      scratch += largest_shape(tensors[static_cast<size_t>(read.tensor)].width, rows_of(read), read.largest).bytes;
+    } else {
+      from = tensor_at(rows, read.tensor);
+    }
+    driver.check(driver.cuMemcpyDtoHAsync(read.to, from, read.bytes, device_->stream()), "a copy from the device");
+  }
 }
 
 }  // namespace lowbit

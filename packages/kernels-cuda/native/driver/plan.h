@@ -47,6 +47,7 @@ struct Prefetch {
   int from, to;  // buffers: of the host, and of the device
   size_t from_offset, to_offset, bytes;
   size_t ready;  // the first launch that reads them
+  size_t last;   // and the last: a step in which none of them runs does without
   int after;     // the last launch that reads what they replace; -1: nothing
 };
 
@@ -90,7 +91,9 @@ class Plan {
  private:
   CUdeviceptr tensor_at(const RowCounts& rows, int tensor) const;
   void enqueue(const RowCounts& rows) const;
-  void enqueue_copies(size_t launch, bool before) const;
+  void enqueue_step(const RowCounts& rows, const void* step, size_t step_bytes, const std::vector<Read>& reads);
+  std::vector<bool> wanted(const RowCounts& rows) const;
+  void enqueue_copies(size_t launch, bool before, const std::vector<bool>& wanted) const;
   void send(size_t k) const;
   void forget_graphs();
   void make_room(const RowCounts& rows, size_t step_bytes);

@@ -176,7 +176,7 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
         const auto number = [&](const char* name) { return size_of(from.Get(name)); };
         const double after = from.Get("after").ToNumber().DoubleValue();
         check(info.Env(), after >= -1 && after <= 0x7fffffff, "no such launch");
-        list.push_back({small_of(from.Get("from")), small_of(from.Get("to")), number("fromOffset"), number("toOffset"), number("bytes"), number("ready"),
+        list.push_back({small_of(from.Get("from")), small_of(from.Get("to")), number("fromOffset"), number("toOffset"), number("bytes"), number("ready"), number("last"),
                         static_cast<int>(after)});
       });
       plan->prefetch(std::move(list));

@@ -87,6 +87,35 @@ emulator::Counts counted(Problem& p) {
   return emulator::counts();
 }
 
+/// LLM.int8 without outliers, of the same sizes.
+emulator::Counts counted_int8() {
+  Problem p(lowbit::kInt8, 8, 1, false, 0);
+  const lowbit::Weight* weight = &p.weight;
+  p.weight.row_words = kInp / 4;
+  // `planes` are codes here, and `numbers` a scale for each row.
+  for (int i = 0; i < kRows * kInp / 4; ++i) p.planes[i] = p.codes[i] * 0x9e3779b9u;
+  float* scale = reinterpret_cast<float*>(p.numbers);
+  for (int i = 0; i < kRows; ++i) scale[i] = 0.25f + static_cast<float>(i) / kRows;
+  const int* columns = nullptr;
+  int rows = kRows;
+  void* arguments[] = {&weight, &p.planes, &scale, &p.x, &columns, &p.out, &rows};
+  emulator::counts() = {};
+  const std::string fault = run({{kOut / 128, kRows / 128, 1}, {256, 1, 1}, lowbit::kGemmShared, 1}, [](void** a) {
+    lowbit::gemm_int8(*static_cast<lowbit::Weight**>(a[0]), *static_cast<int8_t**>(a[1]), *static_cast<float**>(a[2]), *static_cast<float**>(a[3]),
+                      *static_cast<int**>(a[4]), *static_cast<float**>(a[5]), *static_cast<int*>(a[6]));
+  }, arguments);
+  CHECK(fault.empty());
+  const int8_t *x = reinterpret_cast<const int8_t*>(p.planes), *w = reinterpret_cast<const int8_t*>(p.codes);
+  for (int m = 3; m < kRows; m += 101) {
+    for (int n = 1; n < kOut; n += 37) {
+      int sum = 0;
+      for (int k = 0; k < kInp; ++k) sum += x[m * kInp + k] * w[n * kInp + k];
+      CHECK(p.out[m * kOut + n] == static_cast<float>(sum) * scale[m] * p.scale[n] * (1.0f / 16129.0f));
+    }
+  }
+  return emulator::counts();
+}
+
 constexpr uint64_t kTiles = uint64_t{kOut / 128} * (kRows / 128) * (kInp / 64);
 
 /// Of one tile: products of tensor cores, bytes of the weight and of x from global memory, and rounds of shared memory.
@@ -116,4 +145,22 @@ void test_gemm() {
   Problem pairs(lowbit::kGrouped, 8, 2, true, lowbit::kF16), dense(lowbit::kDense, 8, 1, false, 0);
   expect("pairs of 4 bits", counted<lowbit::gemm_half>(pairs), products, 128 * 32, x_rounds + plane_rounds + 6 * loads);
   expect("dense f16", counted<lowbit::gemm_half>(dense), products, 128 * 128, x_rounds + plane_rounds + 6 * loads);
+  // Two planes of the weight: three products, and two loads more. Weights of f32 are read by functions that count nothing.
+  Problem nf4(lowbit::kGrouped, 4, 1, true, 0), wide(lowbit::kDense, 8, 1, false, 0);
+  lowbit::QuickTable quick = {};
+  quick.step = 1.0f / 16384;
+  for (int i = 0; i < 16; ++i) {
+    // 256 high + low, in bytes with signs.
+    const int number = static_cast<int>(nf4.table[i] * 16384), low = static_cast<int8_t>(number & 0xff), high = (number - low) / 256;
+    quick.high[i / 4] |= static_cast<uint32_t>(high & 0xff) << 8 * (i % 4);
+    quick.low[i / 4] |= static_cast<uint32_t>(low & 0xff) << 8 * (i % 4);
+  }
+  nf4.weight.quick = reinterpret_cast<uintptr_t>(&quick);
+  expect("NF4", counted<lowbit::gemm_table>(nf4), products / 2 * 3, 128 * 32, x_rounds + 2 * plane_rounds + 8 * loads);
+  wide.weight.stored = lowbit::kF32;
+  expect("dense f32", counted<lowbit::gemm_float>(wide), products / 2 * 3, 0, x_rounds + 2 * plane_rounds + 8 * loads);
+  const emulator::Counts int8 = counted_int8();
+  CHECK(int8.shared_rounds == int8.shared_least);
+  // One tile of 128 inputs: codes of both, and six times four matrices for each of four steps of a warp.
+  CHECK(int8.shared_least == 2 * plane_rounds + 8 * 4 * 6 * 4);
 }
