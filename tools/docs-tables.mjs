@@ -39,7 +39,6 @@ const OF_METHOD = {
 /** A quantizer of bench/quality.mjs, in words. @type {(name: string) => string} */
 function inWords(name) {
   const [method = '', ...settings] = name.split(':');
-  if (method === 'target') return `\`--target-bits ${settings[0]}\`, ${settings[1]?.replaceAll('+', ', ')}, shared out`;
   const bits = settings.find((word) => /^b\d/.test(word))?.slice(1);
   const group = settings.find((word) => /^g\d/.test(word))?.slice(1) ?? (/^(nf4|fp4)$/.test(method) ? '64' : undefined);
   const words = [bits && `${bits} bits`, group && `groups of ${group}`];
@@ -90,7 +89,6 @@ export function losses() {
     ...[
       'hqq:b8:g64',
       'int8',
-      'target:4.5:hqq',
       'best4',
       'hqq:b4:g64:ls',
       'python4',
@@ -99,18 +97,16 @@ export function losses() {
       'nf4:dq',
       'fp4',
       'hqq:b4:g128',
-      'target:3.7:hqq',
       'small3',
       'hqq:b3:g64:ls',
       'hqq:b3:g64',
     ],
     ...['tiny2', 'hqq:b2:g64:ls', 'hqq:b2:g64', 'hqq:b2:g16'],
   ];
-  const lines = names.flatMap((name) => {
+  const lines = names.map((name) => {
     const rows = MODELS.map((model) => rowOf(model, name));
-    if (!rows.some(Boolean)) return [];
     const words = PRESETS.includes(name) ? `**\`${name}\`** (preset)` : inWords(name);
-    return [[words, rows.find(Boolean).bitsPerWeight.toFixed(2), ...rows.map(lossOf)]];
+    return [words, rows.find(Boolean).bitsPerWeight.toFixed(2), ...rows.map(lossOf)];
   });
   return table(['quantizer', 'bits per weight', ...MODELS], lines);
 }

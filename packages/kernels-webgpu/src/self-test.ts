@@ -1,5 +1,5 @@
 // A GPU or a driver that computes something else is found when a backend is opened: a decoder of one layer, in five kinds of weights, must give what the
-// reference gives. Two tokens, of which the second attends to the first; more of them in a tile, which other kernels multiply; and one whose largest logits
+// reference gives. Two tokens, of which the second attends to the first; on a GPU more of them in a tile, which other kernels multiply; and one whose largest logits
 // are chosen on the device.
 
 import {
@@ -111,7 +111,7 @@ function sample(format: Format, shape: Matrix, seed: number): QuantizedTensor {
   }
 }
 
-async function logits(backend: Backend): Promise<Float32Array> {
+async function logits(backend: Backend, { tiles }: { readonly tiles: boolean }): Promise<Float32Array> {
   const b = new ProgramBuilder({ layers: 1 });
   const weights: QuantizedTensor[] = [];
   const linear = (format: Format, shape: Matrix, use: 'linear' | 'both' = 'linear'): number => {
@@ -147,7 +147,7 @@ async function logits(backend: Backend): Promise<Float32Array> {
       all.push(...toFloat32((await executable.step([{ id, tokens }], options)).logits!));
     };
     for (const token of [3, 14]) await step(Uint32Array.of(token));
-    await step(Uint32Array.from({ length: 20 }, (_, i) => (7 * i + 5) % VOCAB));
+    if (tiles) await step(Uint32Array.from({ length: 20 }, (_, i) => (7 * i + 5) % VOCAB));
     await step(Uint32Array.of(15), { largest: { logits: 3 } });
     return Float32Array.from(all);
   } finally {
@@ -158,9 +158,11 @@ async function logits(backend: Backend): Promise<Float32Array> {
 /** Rejects with ERR_BACKEND_UNAVAILABLE (`details.reason` WRONG_NUMBERS) where the numbers are not those of the reference. */
 export async function selfTest(backend: Backend): Promise<void> {
   const reference = await referenceBackend().open();
-  const expected = await logits(reference);
+  // Software adapters compile the workgroup memory of tiles for many seconds, and no driver of a GPU is in them that could get it wrong.
+  const kinds = { tiles: !backend.device.features.includes('software') };
+  const expected = await logits(reference, kinds);
   await reference[Symbol.asyncDispose]();
-  const got = await logits(backend);
+  const got = await logits(backend, kinds);
   const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   const worst = expected.reduce(
     (most, value, i) => Math.max(most, Math.abs(value - got[i]!) || (Number.isNaN(got[i]!) ? Number.POSITIVE_INFINITY : 0)),
