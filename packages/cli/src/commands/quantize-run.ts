@@ -33,7 +33,7 @@ export interface QuantizeWork {
   /** None for a plan that needs headers alone. */
   readonly place: OpenBackend | undefined;
   /** Where an interrupted run keeps importance. */
-  readonly keptIn?: string;
+  readonly keptIn?: string | undefined;
 }
 
 /** Does it; `found` is undefined where nothing is run. */

@@ -1,6 +1,6 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it. Here what has to be known before; the work is in `quantize-run.ts`.
 
-import { availableThreads } from '@lowbit/core';
+import { availableThreads, type Rule } from '@lowbit/core';
 import { checkOutputFree } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
 import { checkWritable } from '../files.ts';
@@ -98,7 +98,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   let isIdle = false;
   if (isShared || (options.importance !== 'none' && !dryRun)) {
     const { dtype, layout } = options;
-    const what: PlanModelOptions = { ...chosen.parts, quantizer: isShared ? 'keep' : chosen.quantizer(), rules: given, dtype, signal };
+    const what: AskedPlan = { ...chosen.parts, quantizer: isShared ? 'keep' : chosen.quantizer(), rules: given, dtype, signal };
     const plan = await planModel(dir, isShared ? what : { ...what, layout });
     isIdle = options.isDefault && !isShared && !(await isWeighed(dir, what));
     noteFitting(options.targetSize, plan.weightBytes.before, context);
@@ -121,10 +121,13 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   );
 }
 
+/** What the flags ask of a plan. */
+type AskedPlan = PlanModelOptions & { readonly quantizer: Rule['use']; readonly rules: readonly Rule[] };
+
 /** Whether rules leave any layer to what looks at importance. */
-async function isWeighed(dir: string, what: PlanModelOptions): Promise<boolean> {
-  const weighed = (use: PlanModelOptions['quantizer']) => (typeof use === 'object' && use.usesImportance === false ? 'keep' : use);
-  const rules = (what.rules ?? []).map((rule) => ({ ...rule, use: weighed(rule.use)! }));
+async function isWeighed(dir: string, what: AskedPlan): Promise<boolean> {
+  const weighed = (use: Rule['use']): Rule['use'] => (use !== 'keep' && use.usesImportance === false ? 'keep' : use);
+  const rules = what.rules.map((rule) => ({ ...rule, use: weighed(rule.use) }));
   const { summary } = await planModel(dir, { ...what, quantizer: weighed(what.quantizer), rules });
   return summary.quantizedLinears > 0;
 }
