@@ -111,8 +111,11 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const work: QuantizeWork = { dir, options, chosen, given, from, threads, pushing, out, text, place };
   // Awaited, each of them: the backend goes when this function returns.
   if (!place) return await quantizeWith(work, undefined, context);
-  const find = async (keepIn?: string) =>
-    findImportance(dir, isIdle ? 'none' : source, { runtime: place.runtime, signal, onProgress: progress.report, keepIn });
+  const find = async (keepIn?: string) => {
+    const started = performance.now();
+    const how = { runtime: place.runtime, signal, onProgress: progress.report, keepIn };
+    return { ...(await findImportance(dir, isIdle ? 'none' : source, how)), ms: performance.now() - started };
+  };
   // Workers of one model may write beside one another: none keeps what it found.
   if (source === 'none' || isIdle || out === undefined || dryRun || options.shard !== undefined)
     return await quantizeWith(work, await find(), context);
