@@ -118,13 +118,15 @@ interface ReportSettings {
   readonly recipe?: string;
   readonly made: Recipe | undefined;
   readonly threads: number;
+  /** What finding importance took, beside `ms` of the report. */
+  readonly findingMs: number;
   readonly backend: BackendUse & { readonly routines: readonly string[] };
 }
 
 /** What was done, for people. */
 export function renderReport(
   report: QuantizeModelReport,
-  { out, method, kept, preset, recipe, made, threads, backend }: ReportSettings,
+  { out, method, kept, preset, recipe, made, threads, findingMs, backend }: ReportSettings,
   { bold }: Context,
 ): string {
   const { summary, weightError } = report;
@@ -144,7 +146,11 @@ export function renderReport(
   }
   if (report.importance && (report.importance.from !== 'none' || report.importance.why !== null))
     facts.push(['importance', importanceText(report.importance)]);
-  facts.push(['time', `${durationText(report.ms)}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`]);
+  const finding = report.importance !== null && report.importance.from !== 'none' ? `, and ${durationText(findingMs)} for importance` : '';
+  facts.push([
+    'time',
+    `${durationText(report.ms)}${finding}${report.resumed > 0 ? `; ${report.resumed} units were done by an earlier run` : ''}`,
+  ]);
   facts.push(['computed by', computedBy(backend, threads)]);
   const hasTokenizer = report.files.some(({ name }) => name === 'tokenizer.json');
   // A model with NaN in it gives NaN.

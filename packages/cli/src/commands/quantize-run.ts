@@ -33,11 +33,15 @@ export interface QuantizeWork {
   /** None for a plan that needs headers alone. */
   readonly place: OpenBackend | undefined;
   /** Where an interrupted run keeps importance. */
-  readonly keptIn?: string;
+  readonly keptIn?: string | undefined;
 }
 
 /** Does it; `found` is undefined where nothing is run. */
-export async function quantizeWith(work: QuantizeWork, found: FoundImportance | undefined, context: Context): Promise<void> {
+export async function quantizeWith(
+  work: QuantizeWork,
+  found: (FoundImportance & { readonly ms: number }) | undefined,
+  context: Context,
+): Promise<void> {
   const { dir, options, chosen, given, from, threads, pushing, out, place } = work;
   const { dryRun = false, overwrite = false, maxMemory, method, dtype, layout } = options;
   const { settings, quantizer, parts } = chosen;
@@ -122,7 +126,7 @@ export async function quantizeWith(work: QuantizeWork, found: FoundImportance | 
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
   const rendered = renderReport(
     { ...report, importance: told },
-    { ...options, made: recipe, out, kept: options.out !== undefined, threads, backend },
+    { ...options, made: recipe, findingMs: found!.ms, out, kept: options.out !== undefined, threads, backend },
     context,
   );
   await context.print(`${above}${below}${rendered}\n${pushed ? `\n${pushedText(pushed, options.out, context)}\n` : ''}`);

@@ -1,6 +1,6 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it. Here what has to be known before; the work is in `quantize-run.ts`.
 
-import { availableThreads } from '@lowbit/core';
+import { availableThreads, type Rule } from '@lowbit/core';
 import { checkOutputFree } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
 import { checkWritable } from '../files.ts';
@@ -98,7 +98,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   let isIdle = false;
   if (isShared || (options.importance !== 'none' && !dryRun)) {
     const { dtype, layout } = options;
-    const what: PlanModelOptions = { ...chosen.parts, quantizer: isShared ? 'keep' : chosen.quantizer(), rules: given, dtype, signal };
+    const what: AskedPlan = { ...chosen.parts, quantizer: isShared ? 'keep' : chosen.quantizer(), rules: given, dtype, signal };
     const plan = await planModel(dir, isShared ? what : { ...what, layout });
     isIdle = options.isDefault && !isShared && !(await isWeighed(dir, what));
     noteFitting(options.targetSize, plan.weightBytes.before, context);
@@ -111,8 +111,11 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const work: QuantizeWork = { dir, options, chosen, given, from, threads, pushing, out, text, place };
   // Awaited, each of them: the backend goes when this function returns.
   if (!place) return await quantizeWith(work, undefined, context);
-  const find = async (keepIn?: string) =>
-    findImportance(dir, isIdle ? 'none' : source, { runtime: place.runtime, signal, onProgress: progress.report, keepIn });
+  const find = async (keepIn?: string) => {
+    const started = performance.now();
+    const how = { runtime: place.runtime, signal, onProgress: progress.report, keepIn };
+    return { ...(await findImportance(dir, isIdle ? 'none' : source, how)), ms: performance.now() - started };
+  };
   // Workers of one model may write beside one another: none keeps what it found.
   if (source === 'none' || isIdle || out === undefined || dryRun || options.shard !== undefined)
     return await quantizeWith(work, await find(), context);
@@ -121,10 +124,13 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   );
 }
 
+/** What the flags ask of a plan. */
+type AskedPlan = PlanModelOptions & { readonly quantizer: Rule['use']; readonly rules: readonly Rule[] };
+
 /** Whether rules leave any layer to what looks at importance. */
-async function isWeighed(dir: string, what: PlanModelOptions): Promise<boolean> {
-  const weighed = (use: PlanModelOptions['quantizer']) => (typeof use === 'object' && use.usesImportance === false ? 'keep' : use);
-  const rules = (what.rules ?? []).map((rule) => ({ ...rule, use: weighed(rule.use)! }));
+async function isWeighed(dir: string, what: AskedPlan): Promise<boolean> {
+  const weighed = (use: Rule['use']): Rule['use'] => (use !== 'keep' && use.usesImportance === false ? 'keep' : use);
+  const rules = what.rules.map((rule) => ({ ...rule, use: weighed(rule.use) }));
   const { summary } = await planModel(dir, { ...what, quantizer: weighed(what.quantizer), rules });
   return summary.quantizedLinears > 0;
 }
