@@ -85,8 +85,7 @@ export async function quantizeWith(
     runtime: countedRoutines(place.runtime, routines),
     importance: importance ?? ('none' as const),
     out,
-    maxMemory,
-    concurrency: linearsAtOnce(place.used().name, maxMemory),
+    ...linearsAtOnce(place.used().name, maxMemory),
     threads,
     overwrite,
     allowNonFinite: options.allowNonFinite,
@@ -131,15 +130,6 @@ export async function quantizeWith(
   );
   await context.print(`${above}${below}${rendered}\n${pushed ? `\n${pushedText(pushed, options.out, context)}\n` : ''}`);
 }
-
-/** A device of its own has the next linear while one comes to its end; processors are busy with one. Each needs memory of its own. */
-function linearsAtOnce(backend: string, maxMemory: number | undefined): number {
-  const own = backend !== 'cpu' && backend !== 'reference';
-  return own && (maxMemory === undefined || maxMemory >= 2 * LEAST_OF_ONE) ? 2 : 1;
-}
-
-/** Bytes that the pipeline wants for each linear at a time. */
-const LEAST_OF_ONE = 32 << 20;
 
 /** A backend's routines, with the names of those that are asked for and found. */
 function countedRoutines(runtime: Pick<Runtime, 'routine'>, names: Set<string>): Pick<Runtime, 'routine'> {
