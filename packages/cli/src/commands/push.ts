@@ -166,7 +166,7 @@ export async function baseFacts(
 }
 
 /** JSON in an item of a list, a field a line: fields of thousands of layers stay on one. */
-export function blockText(block: unknown): string {
+function blockText(block: unknown): string {
   const fields = Object.entries(block as object).map(([name, value]) => `  ${JSON.stringify(name)}: ${JSON.stringify(value)}`);
   return ['```json', '{', ...fields.map((field, i) => (i < fields.length - 1 ? `${field},` : field)), '}', '```']
     .map((line) => `  ${line}`)

@@ -11,6 +11,7 @@ import { writeRecipe } from '../recipe.ts';
 import type { TextFile } from '../texts.ts';
 import { allocate, allocationJson, renderAllocation, renderMeasured, type SensitivityFrom } from './allocation.ts';
 import type { OpenBackend } from './backend.ts';
+import { linearsAtOnce } from './linears-at-once.ts';
 import { emitShard } from './merge-shards.ts';
 import type { ChosenMethod } from './method-flags.ts';
 import { pushedText, type QuantizePush } from './quantize-push.ts';
