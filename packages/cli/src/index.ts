@@ -91,5 +91,6 @@ export type { FrontierPoint, QualityReport, Sample } from './report/data.ts';
 export { reportHtml } from './report/page.ts';
 export { type QualityRow, qualityTable } from './report/quality-table.ts';
 export type { BackendUse, RunsOn } from './running-on.ts';
-export { SENSITIVITY_TOKENS, type SensitivityOptions, type TestedOn, type TestedSensitivities } from './sensitivity.ts';
+export type { SensitivityOptions, TestedOn, TestedSensitivities } from './sensitivity.ts';
+export { SENSITIVITY_TOKENS } from './sensitivity-tokens.ts';
 export type { TagRow } from './tags.ts';

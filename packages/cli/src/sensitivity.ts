@@ -11,9 +11,8 @@ import {
 } from '@lowbit/models';
 import { generatedTokens } from './generated-tokens.ts';
 import { type RunsOn, runtimeOf } from './running-on.ts';
+import { SENSITIVITY_TOKENS } from './sensitivity-tokens.ts';
 
-/** Tokens that sensitivities are measured on unasked. */
-export const SENSITIVITY_TOKENS = 128;
 /** Most tokens of one sample; a model that was made for fewer gets as many. */
 const SAMPLE = 128;
 

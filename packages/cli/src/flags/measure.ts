@@ -5,7 +5,7 @@ import type { CompareOptions } from '../commands/compare.ts';
 import type { PerplexityOptions } from '../commands/perplexity.ts';
 import type { ReportOptions } from '../commands/report.ts';
 import type { SensitivityOptions } from '../commands/sensitivity.ts';
-import { SENSITIVITY_TOKENS } from '../sensitivity.ts';
+import { SENSITIVITY_TOKENS } from '../sensitivity-tokens.ts';
 import { computing, list, number, path, type Start, verb } from './common.ts';
 
 export function addPerplexity(program: Command, start: Start): void {

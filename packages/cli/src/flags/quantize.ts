@@ -27,7 +27,7 @@ import {
   SOLVERS,
 } from '../parse.ts';
 import { PRESET, PRESETS } from '../presets.ts';
-import { SENSITIVITY_TOKENS } from '../sensitivity.ts';
+import { SENSITIVITY_TOKENS } from '../sensitivity-tokens.ts';
 import { arg, BACKEND_HELP, number, path, type Start, verb } from './common.ts';
 
 export function addQuantize(program: Command, start: Start): void {
