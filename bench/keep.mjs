@@ -2,6 +2,7 @@
 // Keeps a table of numbers that a script of this folder printed, for the pages of docs/ (a place is <!-- table: measured NAME -->; `node tools/docs-tables.mjs` fills it):
 //   node bench/cold-start.mjs | node bench/keep.mjs cold-start
 // Takes the first Markdown table of what comes in, or lines of JSON, one a row: their keys become the head.
+import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
@@ -50,4 +51,5 @@ if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) 
   const name = process.argv[2] ?? '';
   if (!/^[a-z0-9-]+$/.test(name)) throw new Error('usage: node bench/SCRIPT.mjs | node bench/keep.mjs NAME');
   writeFileSync(STORE, `${JSON.stringify({ ...measured(), [name]: tableOf(readFileSync(0, 'utf8')) }, null, 1)}\n`);
+  spawnSync('npx', ['biome', 'format', '--write', STORE], { stdio: 'inherit' });
 }
