@@ -27,7 +27,7 @@ export function entries(manifest: Manifest): Record<string, string> {
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 /** Packages that are not published are compiled into those that import them: scripts as any devDependency is, declarations by these paths. */
-const UNPUBLISHED = {
+export const UNPUBLISHED = {
   '@lowbit/layouts': ['packages/layouts/src/index.ts'],
   '@lowbit/program': ['packages/program/src/index.ts'],
 };

@@ -19,7 +19,7 @@ const kit = '@lowbit/testing';
 /** What packages of one kind share, beside core: a library may depend on them, they on core alone. */
 const foundations = new Set(['@lowbit/addon']);
 /** Not published: compiled into the libraries that import them, which name them in devDependencies. They depend on core alone, too. */
-const compiledIn = new Set(['@lowbit/layouts', '@lowbit/program']);
+export const compiledIn = new Set(['@lowbit/layouts', '@lowbit/program']);
 const maxLines = 700;
 /** Directories under packages/ that put the libraries together, and may therefore use all of them. */
 const assemblies = new Set(['cli', 'server']);

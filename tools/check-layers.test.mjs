@@ -1,11 +1,12 @@
 // @ts-check
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { checkLayers, importsOf, positionalSwitches } from './check-layers.mjs';
+import { UNPUBLISHED } from '../tsup.shared.ts';
+import { checkLayers, compiledIn, importsOf, positionalSwitches } from './check-layers.mjs';
 
 let root = '';
 beforeEach(() => {
@@ -150,4 +151,12 @@ describe('switches by their place', () => {
     put('packages/hqq/src/a.ts', 'export function f(b: boolean) {}');
     expect(found()).toEqual(['switch packages/hqq/src/a.ts:1']);
   });
+});
+
+it('packages that are not published are those that the build compiles in', () => {
+  const packages = new URL('../packages/', import.meta.url);
+  const manifests = readdirSync(packages).map((name) => JSON.parse(readFileSync(new URL(`${name}/package.json`, packages), 'utf8')));
+  const unpublished = manifests.filter((manifest) => manifest.private).map(({ name }) => name);
+  expect([...compiledIn].sort()).toEqual(unpublished.sort());
+  expect(Object.keys(UNPUBLISHED).sort()).toEqual(unpublished);
 });
