@@ -1,32 +1,15 @@
 // Bits where they matter: which choice for which linear of a model folder, within an average number of bits, as rules for `quantizeModel`.
 
-import {
-  adapterFor,
-  type CheckpointLayout,
-  checkOptionNames,
-  codecFor,
-  createWorkers,
-  DTYPE_BYTES,
-  elementCount,
-  FLOAT_DTYPES,
-  type Importance,
-  isLowbitError,
-  isQuantizer,
-  type LinearSite,
-  LowbitError,
-  type Quantizer,
-  type Rule,
-  resolveRules,
-  siteTensor,
-} from '@lowbit/core';
-import { type FolderCheckpoint, keptByDefault, linearBytes, planQuantization } from '@lowbit/hub';
-import { defaultAdapters, readSite, type SensitivityMetric } from '@lowbit/models';
+import { checkOptionNames, createWorkers, elementCount, type Importance, type LinearSite, LowbitError, type Rule } from '@lowbit/core';
+import type { FolderCheckpoint } from '@lowbit/hub';
+import { readSite, type SensitivityMetric } from '@lowbit/models';
 import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/models/allocation';
-import { bitsWithin, checkTarget, type Fitting, leastOf, plannedSize, type Usable } from './allocate-size.ts';
+import { checkTarget, type Fitting, type Usable } from './allocate-size.ts';
+import { DEFAULT_CHOICES, planAllocation } from './allocation-plan.ts';
 import { choiceError } from './choice-error.ts';
-import { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
+import type { ModelChoice } from './choices.ts';
 import { openModelFolder } from './open.ts';
-import { type QuantizeModelOptions, sizeOf } from './quantize-model.ts';
+import type { QuantizeModelOptions } from './quantize-model.ts';
 import { type SensitivityOptions, sensitivitiesOf, type TestedSensitivities } from './sensitivity.ts';
 
 /** What gets one choice. */
@@ -136,35 +119,15 @@ type Layer = AllocationLayer & { readonly choices: readonly Choice[]; readonly s
  */
 export async function allocateModel(path: string, options: AllocateModelOptions): Promise<ModelAllocation> {
   checkOptionNames('allocateModel', options, OPTIONS);
-  const { choices = makeChoices(defaultChoices('hqq')), rules = [], signal } = options;
-  const targetSize = sizeOf(options.targetSize);
-  if ((options.targetBits === undefined) === (targetSize === undefined)) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', 'give either targetBits or targetSize', {
-      hint: "Pass { targetBits: 3.5 } or { targetSize: '4GB' }.",
-    });
-  }
-  const quantizer = checkChoices(choices);
+  const { choices = DEFAULT_CHOICES, rules = [], signal } = options;
   await using checkpoint = await openModelFolder(path, { signal, onProgress: options.onProgress });
-  const free = freeSites(checkpoint, quantizer, options);
-  const holding = free.map((site) => ({ site, choices: holdingChoices(site, choices, options) }));
-  const layout = await layoutOfMixture(checkpoint, holding, quantizer, options);
-  const usable = holding.map(({ site, choices: own }) => ({
-    site,
-    choices: own.map((choice) => ({ choice, bits: bitsOf(site, choice, layout, checkpoint, options) })),
-  }));
-  const { adapters = [], dtype, layouts, codecs } = options;
-  const planned = { quantizer, rules, adapters: [...adapters, ...defaultAdapters], dtype, layout: options.layout, codecs };
-  const bytesOf = (chosen: readonly Rule[]) => plannedSize(checkpoint, { ...planned, ...(layouts ? { layouts } : {}) }, chosen);
-  const least = leastOf(usable);
-  const bits = targetSize === undefined ? undefined : bitsWithin(targetSize, { bits: least.bits, bytes: await bytesOf(least.rules) });
-  const targetBits = bits === undefined ? options.targetBits! : bits / least.weights;
-  checkTarget(least, targetBits);
+  const { usable, least, targetBits, targetSize, bytesOf } = await planAllocation(checkpoint, options);
 
   const sensitivities =
     options.sensitivities ??
     (await sensitivitiesOf(
       checkpoint,
-      free.map((site) => site.path),
+      usable.map(({ site }) => site.path),
       options,
     ));
   const layers = await layersOf(checkpoint, usable, sensitivities, options);
@@ -195,105 +158,6 @@ export async function allocateModel(path: string, options: AllocateModelOptions)
     uniform: uniform(layers, choices),
     sensitivities,
   };
-}
-
-/** Throws ERR_BAD_ARGUMENT unless there are choices of different names, a quantizer among them; gives the first such. */
-function checkChoices(choices: readonly ModelChoice[]): Quantizer {
-  const bad = (problem: string): LowbitError =>
-    new LowbitError('ERR_BAD_ARGUMENT', `the choices ${problem}`, {
-      hint: "A choice is { name: '4 bits', use: hqq({ bits: 4 }) }.",
-      details: { choices: choices.map((choice) => choice?.name) },
-    });
-  if (!Array.isArray(choices)) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', 'choices are no list', { hint: "A choice is { name: '4 bits', use: hqq({ bits: 4 }) }." });
-  }
-  const isWrong = (choice: ModelChoice): boolean => typeof choice?.name !== 'string' || !(choice.use === 'keep' || isQuantizer(choice.use));
-  if (choices.some(isWrong)) throw bad(`hold one without a name or a use, ${String(JSON.stringify(choices.find(isWrong))).slice(0, 80)}`);
-  if (new Set(choices.map(({ name }) => name)).size !== choices.length) throw bad('have a name twice');
-  const quantizer = choices.find(({ use }) => use !== 'keep')?.use;
-  if (quantizer === undefined || quantizer === 'keep') throw bad('hold no quantizer');
-  return quantizer;
-}
-
-/** The linears that no rule matches, but for those that are kept by default: the head, routers. */
-function freeSites(
-  checkpoint: FolderCheckpoint,
-  quantizer: Quantizer,
-  { rules = [], adapters = [] }: AllocateModelOptions,
-): readonly LinearSite[] {
-  const sites = adapterFor(checkpoint.config, [...adapters, ...defaultAdapters]).linears(checkpoint.config, checkpoint.source.entries);
-  const mark: Quantizer = { ...quantizer }; // an object that no rule can name
-  const treatments = resolveRules(sites, rules, mark);
-  const free = sites.filter((site) => treatments.get(site) === mark && !keptByDefault(site));
-  if (free.length > 0) return free;
-  throw new LowbitError('ERR_BAD_ARGUMENT', 'rules match every linear layer: there is nothing to allocate bits to', {
-    hint: 'Leave some to the allocation, or leave the target out.',
-  });
-}
-
-/** The choices that can hold a linear. */
-function holdingChoices(
-  { shape }: LinearSite,
-  choices: readonly ModelChoice[],
-  { dtype = 'f16', codecs }: AllocateModelOptions,
-): readonly ModelChoice[] {
-  let reason: unknown;
-  const found = choices.filter(({ use }) => {
-    if (use === 'keep') return true;
-    try {
-      const format = use.format(shape, dtype);
-      codecFor(format, codecs).parts(format, shape); // a packing may refuse what the quantizer does not
-      return true;
-    } catch (error) {
-      if (!isLowbitError(error, 'ERR_UNSUPPORTED_FORMAT')) throw error;
-      reason = error;
-      return false;
-    }
-  });
-  if (found.length === 0) throw reason;
-  return found;
-}
-
-/** Bits of the whole weight in the files of the layout; of one that is kept those of its dtype. */
-function bitsOf(
-  site: LinearSite,
-  { use }: ModelChoice,
-  layout: CheckpointLayout | undefined,
-  checkpoint: FolderCheckpoint,
-  { dtype, codecs }: AllocateModelOptions,
-): number {
-  const source = checkpoint.source.entries.get(siteTensor(site).name)?.dtype ?? 'f32';
-  if (use === 'keep') return 8 * elementCount(site.shape) * DTYPE_BYTES[dtype ?? source];
-  const computeDtype = dtype ?? 'f16';
-  const weightDtype = dtype ?? (FLOAT_DTYPES.has(source) ? source : computeDtype);
-  const linear = { site, use, format: use.format(site.shape, computeDtype) };
-  return 8 * linearBytes(linear, layout!, { computeDtype, weightDtype, ...(codecs ? { codecs } : {}) });
-}
-
-/**
- * Plans a model with all choices in it, so that what cannot be stored together is refused before anything is measured, and gives the layout that stores it:
- * there is one unless no linear can be quantized.
- */
-async function layoutOfMixture(
-  checkpoint: FolderCheckpoint,
-  holding: readonly { readonly site: LinearSite; readonly choices: readonly ModelChoice[] }[],
-  quantizer: Quantizer,
-  { rules = [], adapters = [], dtype, layout, layouts, codecs }: AllocateModelOptions,
-): Promise<CheckpointLayout | undefined> {
-  const mixed = holding.map(({ site, choices }, i): Rule => {
-    const quantizers = choices.filter(({ use }) => use !== 'keep');
-    return { match: site.path, use: quantizers.length > 0 ? quantizers[i % quantizers.length]!.use : 'keep' };
-  });
-  const { plan } = await planQuantization(checkpoint, {
-    quantizer,
-    rules: [...rules, ...mixed],
-    adapters: [...adapters, ...defaultAdapters],
-    dtype,
-    layout,
-    ...(layouts ? { layouts } : {}),
-    codecs,
-  });
-  return plan.layout;
 }
 
 async function layersOf(

@@ -11,6 +11,7 @@ export function total(plan: ModelPlan): number {
 
 /** What a weight takes: one that is quantized, and on average over everything that is stored. */
 export function bitsFact({ bitsPerWeight, bitsPerParameter, quantizedWeights }: ModelPlan['summary']): string {
+  if (quantizedWeights === 0) return `${bitsText(bitsPerParameter)} over everything`;
   return `${bitsText(bitsPerWeight)} over ${countText(quantizedWeights)} quantized weights, scales included; ${bitsText(bitsPerParameter)} over everything`;
 }
 

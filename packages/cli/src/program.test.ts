@@ -10,6 +10,7 @@ import type { Context } from './context.ts';
 import { LAYOUTS } from './parse.ts';
 import { createProgram } from './program.ts';
 import { type ModelPlan, type QuantizeModelReport, quantizeModel } from './quantize-model.ts';
+import type { Recipe } from './recipe.ts';
 import { countText } from './units.ts';
 
 const TINY = fileURLToPath(new URL('../../../examples/tiny-llama', import.meta.url));
@@ -314,4 +315,35 @@ it('runs nothing where rules leave no layer to what looks at importance', { time
   };
   expect(await made('all', '**=nf4')).toEqual({ from: 'none', tokens: 0, estimated: [], why: null });
   expect(await made('some', '*.v_proj=nf4')).toMatchObject({ from: 'random-tokens', tokens: 1024 });
+});
+
+/** What a plan remarks, and the recipe of it. */
+async function planned(...args: string[]): Promise<{ readonly notes: string; readonly recipe: Recipe }> {
+  const notes: string[] = [];
+  const note = (text: string): void => void notes.push(text);
+  const { recipe } = (await emittedIn({ note }, 'quantize', TINY, '--dry-run', ...args)) as ModelPlan & { readonly recipe: Recipe };
+  return { notes: notes.join('\n'), recipe };
+}
+
+it('tells of a flag that rules leave without effect', async () => {
+  expect((await planned('-b', '3', '--rule', '**=nf4')).notes).toContain('--bits has no effect: rules name what every layer gets');
+  for (const rules of [['**=hqq'], ['mlp.*=nf4']].map((uses) => uses.flatMap((use) => ['--rule', use])))
+    expect((await planned('-b', '3', ...rules)).notes).not.toContain('no effect');
+  expect((await planned('--rule', '**=nf4')).notes).not.toContain('no effect');
+});
+
+it('saves a recipe of what is done: no importance where rules leave no layer to it', async () => {
+  expect((await planned('--rule', '**=nf4')).recipe).toMatchObject({ importance: 'none' });
+  expect((await planned('--rule', 'mlp.*=nf4')).recipe).toMatchObject({ importance: 'random-tokens' });
+});
+
+it('refuses a target that cannot be met before it looks for importance', async () => {
+  const phases = new Set<string>();
+  const progress = { report: ({ phase }: { readonly phase: string }) => void phases.add(phase), clear: () => {} };
+  const small = emittedIn({ progress }, 'quantize', TINY, '--dry-run', '--target-size', '1MB');
+  await expect(small).rejects.toThrow(
+    expect.objectContaining({ code: 'ERR_LIMIT', message: expect.stringContaining('1000000 bytes are fewer') }),
+  );
+  await expect(small).rejects.toThrow(expect.objectContaining({ hint: expect.stringContaining('--choices') }));
+  expect(phases).not.toContain('importance');
 });

@@ -3,6 +3,7 @@
 import type { Importance } from '@lowbit/core';
 import { loadTokenizer } from '@lowbit/models';
 import { type AllocateModelOptions, type AllocatePer, allocateModel, type ModelAllocation } from '../allocate-model.ts';
+import { checkAllocation } from '../allocation-plan.ts';
 import { choicesAcross, defaultChoices, makeChoices } from '../choices.ts';
 import type { Context } from '../context.ts';
 import { tokensFlag, UsageError, withHint } from '../errors.ts';
@@ -76,7 +77,7 @@ export function checkFlags(
 interface AllocationSettings extends Pick<AllocateModelOptions, 'rules' | 'dtype' | 'layout' | 'threads' | 'runtime'> {
   readonly method: MethodName;
   readonly settings: MethodSettings;
-  readonly importance: ReadonlyMap<string, Importance> | undefined;
+  readonly importance?: ReadonlyMap<string, Importance> | undefined;
   /** What `sensitivityFrom` gave. */
   readonly from: SensitivityFrom;
 }
@@ -86,31 +87,39 @@ export function choiceNames({ choices, methods }: AllocationFlags, method: Metho
   return choices ?? (methods ? choicesAcross(methods, settings) : defaultChoices(method, settings));
 }
 
+/** Refuses a target that cannot be met, and choices that cannot be stored together, before anything is measured. Throws what `checkAllocation` throws. */
+export async function checkTargetOf(dir: string, flags: AllocationFlags, settings: AllocationSettings, context: Context): Promise<void> {
+  await inFlags(() => checkAllocation(dir, askedOf(flags, settings, context)));
+}
+
 /** Runs the allocation that the flags ask for. */
 export async function allocate(
   dir: string,
   flags: AllocationFlags,
-  { method, settings, from, ...rest }: AllocationSettings,
-  { signal, progress }: Context,
+  settings: AllocationSettings,
+  context: Context,
 ): Promise<ModelAllocation> {
-  const { targetBits, targetSize, per, sensitivityTokens: tokens, saveSensitivity } = flags;
-  const asked: AllocateModelOptions = {
-    ...rest,
-    targetBits,
-    targetSize,
-    choices: makeChoices(choiceNames(flags, method, settings), settings),
-    per,
-    tokens,
-    ...from,
-    signal,
-    onProgress: progress.report,
-  };
-  const allocation = await withHint(
-    () => allocateModel(dir, asked),
-    (hint) => tokensFlag('--sensitivity-tokens')(hint).replace('add smaller choices', 'name smaller ones with --choices'),
-  );
+  const allocation = await inFlags(() => allocateModel(dir, askedOf(flags, settings, context)));
+  const { saveSensitivity } = flags;
   if (saveSensitivity !== undefined) await writeTextFile(saveSensitivity, savedText(allocation.sensitivities), '--save-sensitivity');
   return allocation;
+}
+
+function askedOf(
+  flags: AllocationFlags,
+  { method, settings, from, ...rest }: AllocationSettings,
+  { signal, progress }: Context,
+): AllocateModelOptions {
+  const { targetBits, targetSize, per, sensitivityTokens: tokens } = flags;
+  const choices = makeChoices(choiceNames(flags, method, settings), settings);
+  return { ...rest, targetBits, targetSize, choices, per, tokens, ...from, signal, onProgress: progress.report };
+}
+
+/** Names flags where functions name options. */
+function inFlags<T>(work: () => Promise<T>): Promise<T> {
+  return withHint(work, (hint) =>
+    tokensFlag('--sensitivity-tokens')(hint).replace('add smaller choices', 'name smaller ones with --choices'),
+  );
 }
 
 const RANDOM = 'random';

@@ -36,7 +36,7 @@ export async function chosenMethod(options: FilledOptions): Promise<ChosenMethod
 }
 
 /** Flags by the settings that they are for. */
-const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
+export const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   bits: '--bits',
   group: '--group',
   axis: '--axis',
@@ -53,7 +53,7 @@ const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
 };
 
 /** The settings that were given, for whatever method. */
-function givenSettings(flags: MethodSettings): MethodSettings {
+export function givenSettings(flags: MethodSettings): MethodSettings {
   const names = Object.keys(FLAGS) as (keyof MethodSettings)[];
   return Object.fromEntries(names.flatMap((name) => (flags[name] === undefined ? [] : [[name, flags[name]]])));
 }

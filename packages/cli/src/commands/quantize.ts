@@ -1,6 +1,6 @@
 // `lowbit quantize`: a model folder into a smaller one, or with --dry-run the plan of it. Here what has to be known before; the work is in `quantize-run.ts`.
 
-import { availableThreads, type Rule } from '@lowbit/core';
+import { availableThreads } from '@lowbit/core';
 import { checkOutputFree } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
 import { checkWritable } from '../files.ts';
@@ -22,16 +22,16 @@ import {
   type Solver,
 } from '../parse.ts';
 import type { PresetName } from '../presets.ts';
-import { type PlanModelOptions, planModel } from '../quantize-model.ts';
 import { importanceSource } from '../recipe.ts';
 import { readTexts } from '../texts.ts';
 import { type AllocationFlags, sensitivityFrom } from './allocation.ts';
 import { type BackendFlags, openBackend } from './backend.ts';
 import { chosenMethod } from './method-flags.ts';
+import { lookBefore } from './quantize-before.ts';
 import { checkTogether, checkUses } from './quantize-checks.ts';
 import { preparePush, type QuantizePushFlags } from './quantize-push.ts';
 import { type FilledOptions, hasTarget, hasUseForImportance, withRecipe } from './quantize-recipe.ts';
-import { noteFetch, noteFitting, noteSlow } from './quantize-report.ts';
+import { noteSlow } from './quantize-report.ts';
 import { type QuantizeWork, quantizeWith } from './quantize-run.ts';
 
 export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<BackendFlags, 'backend'>, QuantizePushFlags {
@@ -94,21 +94,24 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const { signal, progress } = context;
   const given = makeRules(options.rules, chosen.ofRules);
   const from = isShared ? await sensitivityFrom(dir, options.sensitivity, signal) : {};
-  // What cannot be quantized is refused before anything is measured.
-  let isIdle = false;
-  if (isShared || (options.importance !== 'none' && !dryRun)) {
-    const { dtype, layout } = options;
-    const what: AskedPlan = { ...chosen.parts, quantizer: isShared ? 'keep' : chosen.quantizer(), rules: given, dtype, signal };
-    const plan = await planModel(dir, isShared ? what : { ...what, layout });
-    isIdle = options.isDefault && !isShared && !(await isWeighed(dir, what));
-    noteFitting(options.targetSize, plan.weightBytes.before, context);
-    if (options.importance !== 'none' && !isIdle) noteFetch(plan.source, plan.weightBytes.before, context);
-  }
+  // What cannot be quantized, and targets that cannot be met, are refused before anything is measured.
+  const { isIdle } = await lookBefore({ dir, options, chosen, given, from }, flags, context);
   // A plan needs headers alone.
   await using place = dryRun && !isShared ? undefined : await openBackend(backendFlags(options), context);
   const isOwn = (options.backend ?? 'auto') === 'auto';
   if (options.isDefault && options.importance !== 'none' && !isIdle && place?.used().name === 'reference' && isOwn) noteSlow(context);
-  const work: QuantizeWork = { dir, options, chosen, given, from, threads, pushing, out, text, place };
+  const work: QuantizeWork = {
+    dir,
+    options: isIdle ? { ...options, importance: 'none' } : options,
+    chosen,
+    given,
+    from,
+    threads,
+    pushing,
+    out,
+    text,
+    place,
+  };
   // Awaited, each of them: the backend goes when this function returns.
   if (!place) return await quantizeWith(work, undefined, context);
   const find = async (keepIn?: string) => {
@@ -122,17 +125,6 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   await keepingImportance(out, { resume, overwrite }, async (keepIn) =>
     quantizeWith({ ...work, keptIn: keepIn }, await find(keepIn), context),
   );
-}
-
-/** What the flags ask of a plan. */
-type AskedPlan = PlanModelOptions & { readonly quantizer: Rule['use']; readonly rules: readonly Rule[] };
-
-/** Whether rules leave any layer to what looks at importance. */
-async function isWeighed(dir: string, what: AskedPlan): Promise<boolean> {
-  const weighed = (use: Rule['use']): Rule['use'] => (use !== 'keep' && use.usesImportance === false ? 'keep' : use);
-  const rules = what.rules.map((rule) => ({ ...rule, use: weighed(rule.use) }));
-  const { summary } = await planModel(dir, { ...what, quantizer: weighed(what.quantizer), rules });
-  return summary.quantizedLinears > 0;
 }
 
 /** Threads are those of workers, too: backends that have no such setting are not bothered with it. */
