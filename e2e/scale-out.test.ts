@@ -375,6 +375,14 @@ describe('refused', () => {
           await writeFile(join(folder, 'shard.json'), JSON.stringify(manifest));
         },
       ],
+      [
+        'that no shard reports',
+        async (folder) => {
+          const manifest = JSON.parse(await readFile(join(folder, 'shard.json'), 'utf8'));
+          manifest.linears.pop();
+          await writeFile(join(folder, 'shard.json'), JSON.stringify(manifest));
+        },
+      ],
       ['tensors; it has', (folder) => cp(join(kept, '00001-of-00002', 'model.safetensors'), join(folder, 'model.safetensors'))],
       [
         'is another tensor there',

@@ -249,10 +249,7 @@ async function otherSizes(folder: string, names: readonly string[]): Promise<rea
 
 function reportOf(out: string, { shards, model }: ShardSet, files: readonly PlannedFile[], others: readonly PlannedFile[]): Merged {
   const found = new Map(shards.flatMap((shard) => shard.linears.map((linear) => [linear.path, linear])));
-  const linears = model.linears.flatMap((path): LinearReport[] => {
-    const linear = found.get(path);
-    return linear === undefined ? [] : [{ ...linear, resumed: false }];
-  });
+  const linears = model.linears.map((path): LinearReport => ({ ...found.get(path)!, resumed: false }));
   return { out, shards: shards.length, files: [...files, ...others], linears, weightError: weightErrorOf(linears), loadsIn: model.loadsIn };
 }
 

@@ -122,6 +122,9 @@ function checkTable(shards: readonly FoundShard[], model: ModelTable): void {
   }
   for (const name of specs.keys())
     if (!seen.has(name)) throw damaged(shards[0]!, `has a tensor ${JSON.stringify(name)} that is in no shard`);
+  const reported = new Set(shards.flatMap(({ linears }) => linears.map(({ path }) => path)));
+  const unreported = model.linears.find((path) => !reported.has(path));
+  if (unreported !== undefined) throw damaged(shards[0]!, `has a linear ${JSON.stringify(unreported)} that no shard reports`);
   const placed = model.files.flat();
   if (placed.length !== model.tensors.length || new Set(placed).size !== placed.length)
     throw damaged(shards[0]!, 'gives tensors to no file, or to two');
