@@ -46,6 +46,7 @@ export async function findMethod(name: string, options: { readonly from?: string
   if (typeof own !== 'string' || own === '' || typeof quantizer !== 'function' || !Array.isArray(layouts) || !Array.isArray(codecs))
     throw refuse('exports something that is no method', EXPORT);
   for (const layout of layouts as readonly unknown[]) checkSpec(layout, 'layout', name);
+  if (!(codecs as readonly unknown[]).every(isCodec)) throw refuse('has codecs that are none', 'A codec has a kind, and the functions parts, unpackRows, numbers and dequantize.');
   const plugin = found as unknown as MethodPlugin;
   // Named one by one: those of an instance of a class lie on its prototype.
   return {
@@ -63,6 +64,13 @@ export async function findPlugins(names: readonly string[] = [], options: { read
   const plugins: MethodPlugin[] = [];
   for (const name of names) plugins.push(await findMethod(name, options));
   return { layouts: plugins.flatMap(({ layouts }) => layouts), codecs: plugins.flatMap(({ codecs = [] }) => codecs) };
+}
+
+function isCodec(value: unknown): boolean {
+  const codec = (typeof value === 'object' && value !== null ? value : {}) as Partial<Record<string, unknown>>;
+  return (
+    typeof codec.kind === 'string' && ['parts', 'unpackRows', 'numbers', 'dequantize'].every((name) => typeof codec[name] === 'function')
+  );
 }
 
 function checkSpec(value: unknown, what: string, name: string): void {

@@ -187,12 +187,14 @@ export function renderAllocation(allocation: ModelAllocation, { bold }: Pick<Con
     sorted.map((row) => [plain(row.tag), row.choice, String(row.count), bitsText(row.bits / row.weights), small(row.loss)]),
   );
   const others = uniform.map(({ choice, bitsPerWeight, loss: own }) => `${choice} ${small(own)} at ${bitsText(bitsPerWeight)}`);
+  // A size may hold more than any choice takes: then bits of a weight say nothing.
+  const holds = targetBits < 32 ? `${targetBits.toFixed(4)} bits a weight over ${countText(weights)} weights` : 'more than the model takes';
   const facts: [string, string][] = [
     [
       'target',
       targetSize === null
         ? `${targetBits} bits a weight over ${countText(weights)} weights, scales included; embeddings and lm_head not counted`
-        : `${countText(targetSize)} bytes: ${targetBits.toFixed(4)} bits a weight over ${countText(weights)} weights, beside all that is not chosen for`,
+        : `${countText(targetSize)} bytes: ${holds}, beside all that is not chosen for`,
     ],
     ['reached', allocation.bitsPerWeight.toFixed(4)],
     [
