@@ -46,7 +46,8 @@ export async function findMethod(name: string, options: { readonly from?: string
   if (typeof own !== 'string' || own === '' || typeof quantizer !== 'function' || !Array.isArray(layouts) || !Array.isArray(codecs))
     throw refuse('exports something that is no method', EXPORT);
   for (const layout of layouts as readonly unknown[]) checkSpec(layout, 'layout', name);
-  if (!(codecs as readonly unknown[]).every(isCodec)) throw refuse('has codecs that are none', 'A codec has a kind, and the functions parts, unpackRows, numbers and dequantize.');
+  if (!(codecs as readonly unknown[]).every(isCodec))
+    throw refuse('has codecs that are none', 'A codec has a kind, and the functions parts, unpackRows, numbers and dequantize.');
   const plugin = found as unknown as MethodPlugin;
   // Named one by one: those of an instance of a class lie on its prototype.
   return {
