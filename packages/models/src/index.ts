@@ -59,9 +59,10 @@ export { type ResizeFilter, type ResizeWindow, resize as resizeImage } from './i
 export type { BatchEvent, BatchRequest } from './model/batch.ts';
 export { contextLengthOf, vocabularyOf } from './model/context-length.ts';
 export { type EstimateOptions, estimateMemory, type MemoryEstimate, type Verdict } from './model/estimate.ts';
+export type { ForwardOptions, LogitRows } from './model/forward.ts';
 export type { FinishReason, GenerateOptions, GenerateResult, TokenEvent } from './model/generate-options.ts';
 export { type ImageTower, type LoadImageTowerOptions, loadImageTower } from './model/image-tower.ts';
-export type { BatchOptions, ForwardOptions, LanguageModel, LogitRows, ModelMemory } from './model/language-model.ts';
+export type { BatchOptions, LanguageModel, ModelMemory } from './model/language-model.ts';
 export { type LoadModelOptions, loadModel } from './model/load-model.ts';
 export type { PromptCache } from './model/prompt-cache.ts';
 export type { PromptLookup } from './model/prompt-lookup.ts';

@@ -2,7 +2,7 @@
 
 import { breather, type CallOptions, LowbitError } from '@lowbit/core';
 import { checkIds, checkScorer } from '../arguments.ts';
-import type { LogitRows } from '../model/language-model.ts';
+import type { LogitRows } from '../model/forward.ts';
 import { negativeLogLikelihood } from './log-softmax.ts';
 import { evaluationWindows, type WindowOptions } from './windows.ts';
 

@@ -9,40 +9,22 @@ import {
   type LinearHost,
   type LinearSite,
   LowbitError,
-  type ModelDescription,
-  type Program,
   type QuantizedLinear,
-  type StepOutputs,
 } from '@lowbit/core';
 import type { Placed } from '@lowbit/program';
-import type { ImageInput } from '../images/image.ts';
-import type { GenerationDefaults } from '../sampling/settings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type BatchEvent, type BatchRequest, generateBatch } from './batch.ts';
 import type { GenerationHost } from './continuation.ts';
-import { decoderInputs, encodePrompt, type LoadedEncoder } from './encoder.ts';
+import { encodePrompt } from './encoder.ts';
+import { type ForwardOptions, forwardText, type LogitRows, logitRowsOf } from './forward.ts';
 import { generateTokens } from './generate.ts';
 import type { GenerateOptions, GenerateResult, TokenEvent } from './generate-options.ts';
 import { tokenIds } from './ids.ts';
+import type { LanguageModelParts } from './parts.ts';
+import { type Place, placesOf } from './places.ts';
 import { PromptCache } from './prompt-cache.ts';
-import { outputValues, type Runner } from './runner.ts';
-import { type LoadedTower, placeImages, prepareImages, rowsOfImage, type TextRows, textRows } from './sight.ts';
-
-/** Logits of some consecutive positions of a text: f32 [rows, vocab], row i for the token after position + i. */
-export interface LogitRows {
-  readonly position: number;
-  readonly rows: number;
-  readonly logits: Float32Array;
-}
-
-/** How a text is run. */
-export interface ForwardOptions {
-  /** Of encoder-decoder models: the prompt that the encoder reads. The text itself is the decoder's then, and begins with its start token. */
-  readonly encoderIds?: ArrayLike<number> | undefined;
-  /** Of models that look at images: one for each placeholder of the text, or for as many of them as an image has rows. */
-  readonly images?: readonly ImageInput[] | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
+import type { Runner } from './runner.ts';
+import { rowsOfImage } from './sight.ts';
 
 /** Device bytes. */
 export interface ModelMemory {
@@ -51,37 +33,12 @@ export interface ModelMemory {
   readonly kvCache: number;
 }
 
-/** What `loadModel` hands over. */
-export interface LanguageModelParts {
-  readonly label: string;
-  readonly config: JsonObject;
-  readonly description: ModelDescription;
-  readonly sites: readonly LinearSite[];
-  readonly runner: Runner;
-  /** Of encoder-decoder models; `runner` is then the decoder's. */
-  readonly encoder?: LoadedEncoder | undefined;
-  /** Of models that look at images. */
-  readonly tower?: LoadedTower | undefined;
-  readonly contextLength: number;
-  readonly prefillChunk: number;
-  readonly maxSequences: number;
-  readonly defaults: GenerationDefaults;
-  /** The tokenizer, or why there is none. */
-  readonly tokenizer: Tokenizer | LowbitError;
-  /** Disposed with the model. */
-  readonly ownRuntime: AsyncDisposable | undefined;
-}
-
 export interface BatchOptions extends CallOptions {
   /** Most texts at a time. */
   readonly atOnce?: number;
 }
 
 const BATCH_OPTIONS = Object.keys({ atOnce: true, signal: true, onProgress: true } satisfies Record<keyof BatchOptions, true>);
-
-/** Bytes of logits handed out at once, and bytes of everything that `forward` may return. */
-const ROWS_BYTES = 128 * 2 ** 20;
-const FORWARD_BYTES = 2 ** 31;
 
 /** What a model was made of, for measurements in this package. Throws ERR_BAD_ARGUMENT for what is no model of this package. */
 export let partsOf: (model: LanguageModel) => LanguageModelParts;
@@ -160,39 +117,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
 
   /** All outputs of the program for every token of a text: `logits`, and what was observed at loading. f32 [tokens, width] each. */
   async forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Promise<Readonly<Record<string, HostTensor>>> {
-    const { runner, prefillChunk: chunk, description } = this.#parts;
-    const { tokens, images } = await this.#read(ids, options);
-    const { outputs, tensors } = description.program;
-    const widths = Object.entries(outputs).map(([name, id]) => [name, tensors[id]!.width] as const);
-    const bytes = widths.reduce((sum, [, width]) => sum + 4 * tokens.length * width, 0);
-    if (bytes > FORWARD_BYTES) {
-      throw new LowbitError('ERR_LIMIT', `the outputs of ${tokens.length} tokens take ${bytes} bytes, more than ${FORWARD_BYTES}`, {
-        hint: 'Use logitRows, which hands them out in chunks, or perplexity.',
-        details: { bytes, limit: FORWARD_BYTES },
-      });
-    }
-    const values = new Map(widths.map(([name, width]) => [name, new Float32Array(tokens.length * width)]));
-    const inputs = await this.#inputs(options);
-    const sequence = await runner.open();
-    try {
-      for await (const { from, outputs: part } of runner.feed(sequence, tokens, {
-        wanted: [0, tokens.length],
-        chunk,
-        signal: options.signal,
-        inputs,
-        images,
-      })) {
-        for (const [name, width] of widths) values.get(name)!.set(outputValues(part, name), from * width);
-      }
-    } finally {
-      await runner.close(sequence);
-    }
-    const tensor = (name: string, width: number): HostTensor => ({
-      dtype: 'f32',
-      shape: [tokens.length, width],
-      data: new Uint8Array(values.get(name)!.buffer),
-    });
-    return Object.fromEntries(widths.map(([name, width]) => [name, tensor(name, width)]));
+    return forwardText(this.#parts, ids, options);
   }
 
   /**
@@ -211,29 +136,11 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   }
 
   /** Logits of positions [from, to) of a text (default all), in chunks of bounded size. */
-  async *logitRows(
+  logitRows(
     ids: ArrayLike<number>,
     options: ForwardOptions & { readonly from?: number; readonly to?: number } = {},
   ): AsyncGenerator<LogitRows, void, undefined> {
-    const { runner, prefillChunk } = this.#parts;
-    const { tokens, images } = await this.#read(ids, options);
-    const { from = 0, to = tokens.length, signal } = options;
-    if (!Number.isInteger(from) || !Number.isInteger(to) || from < 0 || from >= to || to > tokens.length) {
-      throw new LowbitError('ERR_BAD_ARGUMENT', `positions ${from} to ${to} of ${tokens.length} tokens`, {
-        hint: 'from and to are whole numbers with 0 <= from < to <= tokens.',
-        details: { from, to },
-      });
-    }
-    const chunk = Math.max(1, Math.min(prefillChunk, Math.floor(ROWS_BYTES / (4 * this.vocab))));
-    const inputs = await this.#inputs(options);
-    const sequence = await runner.open();
-    try {
-      for await (const part of runner.feed(sequence, tokens, { wanted: [from, to], chunk, signal, inputs, images })) {
-        if (part.to > part.from) yield { position: part.from, rows: part.to - part.from, logits: outputValues(part.outputs, 'logits') };
-      }
-    } finally {
-      await runner.close(sequence);
-    }
+    return logitRowsOf(this.#parts, ids, options);
   }
 
   /** Continues a prompt or answers a conversation. Several calls may run at once; their steps take turns (see `generateBatch`). */
@@ -356,40 +263,6 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     return [...(tower ? [tower.runner] : []), ...(encoder ? [encoder.runner] : []), runner];
   }
 
-  /** The tokens of a text with its images in place. */
-  async #read(
-    ids: ArrayLike<number>,
-    { images = [], signal }: ForwardOptions,
-  ): Promise<{ tokens: Uint32Array; images: TextRows | undefined }> {
-    const { tower } = this.#parts;
-    const placed = placeImages(ids, images.length, { tower, contextLength: this.contextLength });
-    const tokens = tokenIds(placed.ids, this);
-    if (!tower || images.length === 0) return { tokens, images: undefined };
-    const pixels = await prepareImages(tower, images, signal);
-    const rows = rowsOfImage(tower.description);
-    return {
-      tokens,
-      images: await textRows(
-        tower,
-        pixels.map((each, i) => ({ at: placed.starts[i]!, rows, pixels: each })),
-        { signal },
-      ),
-    };
-  }
-
-  /** What the first step of a text takes of an encoder. Throws ERR_BAD_ARGUMENT for a prompt without an encoder, or an encoder without a prompt. */
-  async #inputs({ encoderIds, signal }: ForwardOptions): Promise<StepOutputs | undefined> {
-    const { encoder, label } = this.#parts;
-    if ((encoder === undefined) !== (encoderIds === undefined)) {
-      throw encoder
-        ? new LowbitError('ERR_BAD_ARGUMENT', `${label} has an encoder, and there are no encoderIds`, {
-            hint: `Pass the prompt as encoderIds; ids are the decoder's, beginning with token ${encoder.description.start}.`,
-          })
-        : new LowbitError('ERR_BAD_ARGUMENT', `${label} has no encoder to read encoderIds`, { hint: 'Leave them out.' });
-    }
-    return encoder && encoderIds ? decoderInputs(encoder, tokenIds(encoderIds, this), { signal }) : undefined;
-  }
-
   /** Where a site is: whose program, and its index there. */
   #linear(path: string): Place {
     const { sites, label } = this.#parts;
@@ -399,23 +272,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
   }
 
   #placeOf(path: string): Place | undefined {
-    this.#places ??= this.#placesByPath();
+    this.#places ??= placesOf(this.#parts);
     return this.#places.get(path);
   }
-
-  #placesByPath(): ReadonlyMap<string, Place> {
-    const { encoder, tower, runner, description } = this.#parts;
-    const all = [
-      { runner, program: description.program },
-      ...(encoder ? [{ runner: encoder.runner, program: encoder.description.program }] : []),
-      ...(tower ? [{ runner: tower.runner, program: tower.description.program }] : []),
-    ];
-    return new Map(all.flatMap((part) => part.program.linears.map(({ path }, index) => [path, { ...part, index }] as const)));
-  }
-}
-
-interface Place {
-  readonly runner: Runner;
-  readonly program: Program;
-  readonly index: number;
 }
