@@ -13,21 +13,13 @@
 #include "packed.h"
 #include "packing.h"
 #include "repack.h"
+#include "testing.h"
 
 using namespace lowbit;
 
 namespace {
 
-int failures = 0;
-
-void expect(bool condition, const char* what, long a = 0, long b = 0) {
-  if (condition) return;
-  std::fprintf(stderr, "FAILED: %s (%ld, %ld)\n", what, a, b);
-  ++failures;
-}
-
-uint32_t seed = 7;
-uint32_t next() { return (seed = seed * 1664525u + 1013904223u) >> 8; }
+uint32_t draw() { return next() >> 8; }
 
 uint64_t sum_of(const char* text) { return checksum(reinterpret_cast<const uint8_t*>(text), std::strlen(text)); }
 
@@ -98,7 +90,7 @@ void test_repack() {
     w.groups = (c.out * c.inp + 6) / 7;
     expect(plan_layout(w) == Status::ok, "layout", static_cast<long>(i));
     std::vector<uint8_t> codes(c.out * c.inp);
-    for (uint8_t& code : codes) code = static_cast<uint8_t>(next() & ((1u << c.bits) - 1));
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(draw() & ((1u << c.bits) - 1));
     std::vector<uint8_t> expected(w.data_bytes, 0);
     expect(put_codes(w, expected.data(), 0, w.out, codes.data()) == Status::ok, "put_codes", static_cast<long>(i));
     std::vector<uint8_t> scale, zero;
@@ -107,7 +99,7 @@ void test_repack() {
       numbers.repeat = w.blocks % 2 == 0 ? 2 : 1;
       const size_t groups = w.out * (w.blocks / numbers.repeat);
       for (size_t g = 0; g < groups; ++g) {
-        for (const uint16_t half : {to_f16(static_cast<float>(next() % 100)), to_f16(static_cast<float>(next() % 16))}) {
+        for (const uint16_t half : {to_f16(static_cast<float>(draw() % 100)), to_f16(static_cast<float>(draw() % 16))}) {
           std::vector<uint8_t>& list = scale.size() <= zero.size() ? scale : zero;
           list.push_back(static_cast<uint8_t>(half));
           list.push_back(static_cast<uint8_t>(half >> 8));
@@ -158,7 +150,7 @@ void test_files() {
   std::vector<std::vector<uint8_t>> contents;
   for (const size_t bytes : {size_t{64}, size_t{3} << 20, size_t{1000}, (size_t{1} << 20) + 5}) {
     std::vector<uint8_t> data(bytes);
-    for (uint8_t& byte : data) byte = static_cast<uint8_t>(next());
+    for (uint8_t& byte : data) byte = static_cast<uint8_t>(draw());
     PackedRead read;
     read.path = base + "/" + std::to_string(bytes);
     read.key.fill(static_cast<uint8_t>(bytes));
@@ -215,9 +207,9 @@ void test_files() {
 
 }  // namespace
 
-int test_packing() {
+void test_packing() {
+  seed = 7;
   test_checksum();
   test_repack();
   test_files();
-  return failures;
 }

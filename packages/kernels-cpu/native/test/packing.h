@@ -1,4 +1,3 @@
 #pragma once
 
-/// Number of failures.
-int test_packing();
+void test_packing();

@@ -10,21 +10,12 @@
 
 #include "pool.h"
 #include "select.h"
+#include "testing.h"
 
 using namespace lowbit;
 
-/// Each gives the number of failures.
-int test_quantizers();
-int test_higgs();
-
-/// In this file.
-static int failures = 0;
-
-static inline void expect(bool condition, const char* what, long a = 0, long b = 0) {
-  if (condition) return;
-  std::fprintf(stderr, "FAILED: %s (%ld, %ld)\n", what, a, b);
-  ++failures;
-}
+void test_quantizers();
+void test_higgs();
 
 /// Memory of exactly so many bytes, and no float lies where a float may.
 struct OddBytes {

@@ -256,13 +256,12 @@ void test_power() {
 
 }  // namespace
 
-int test_quantizers() {
+void test_quantizers() {
   test_hqq();
   test_least_squares();
   test_bnb();
   test_nested();
   test_int8();
-  failures += test_higgs();
+  test_higgs();
   test_power();
-  return failures;
 }

@@ -1,4 +1,15 @@
-// Codebooks, rotations and products that share them. Included by test.cpp after its helpers.
+// Codebooks, rotations and products that share them.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "memory.h"
+#include "product.h"
+#include "products.h"
+#include "rotation.h"
+#include "testing.h"
+
+using namespace lowbit;
 
 /// Codebooks of numbers and of pairs, rotated and not, with rounded products and without, of numbers that are f16 and of others.
 void test_codebooks() {

@@ -1,4 +1,17 @@
-// Included by test.cpp.
+// Products at the edges of what they take.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "memory.h"
+#include "product.h"
+#include "products.h"
+#include "rotation.h"
+#include "testing.h"
+
+using namespace lowbit;
+
+namespace {
 
 /// A weight of tiles, 37 rows of 3 blocks: of random codes, or of the largest one alone.
 struct EdgeWeight {
@@ -49,6 +62,8 @@ void each_product(const Weight& w, size_t rows, const std::vector<float>& x, F&&
     }
   }
 }
+
+}  // namespace
 
 /// Rows that are nothing, tiny, huge, not finite, or have one number far above its neighbours: each is what it is by itself, whatever the rows beside it,
 /// and the same on every instruction set; NaN and infinity make their own row NaN and no other.
