@@ -27,6 +27,7 @@ import {
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
 import { deviceError, native } from './errors.ts';
 import { CudaExecutable } from './executable.ts';
+import { HeldWeights } from './held.ts';
 import { canOffload, planLayout, sections } from './layout.ts';
 import { CudaLinear, type LinearHome } from './linear.ts';
 import { lowerProgram } from './lower.ts';
@@ -58,6 +59,8 @@ export class CudaBackend implements Backend {
   readonly #settings: CudaSettings;
   readonly #home: LinearHome;
   readonly #holdings: Holdings<CudaLinear, CudaExecutable, BufferHandle>;
+  /** Of layers that are quantized. */
+  readonly #held: HeldWeights;
   #disposed = false;
   /** Bytes of weights on the device, also of those on their way. */
   #weightBytes = 0;
@@ -78,7 +81,8 @@ export class CudaBackend implements Backend {
       forget(linear);
     };
     this.#home = { owner, binding, device, release, floats: (tensor) => this.#holdings.floats(tensor) };
-    this.routines = gpuRoutines({ binding, device, check: () => this.#holdings.check() });
+    this.#held = new HeldWeights(binding, device);
+    this.routines = gpuRoutines({ binding, device, held: this.#held, check: () => this.#holdings.check() });
   }
 
   supports({ format, shape, offloadMeta = false }: LinearRequest): Support {
@@ -98,7 +102,8 @@ export class CudaBackend implements Backend {
     const { format, shape } = weight;
     const { codecs } = this.#settings;
     const layout = planLayout(format, shape, codecs);
-    native(() => this.#binding.trimLanes(this.#handle)); // routines' room, where there is any
+    this.#held.trim(); // routines' room, where there is any
+    native(() => this.#binding.trimLanes(this.#handle));
     validateQuantized(weight, { codecs });
     checkLinearBias(bias, shape);
     const wanted = offloadMeta && canOffload(layout);
@@ -183,12 +188,13 @@ export class CudaBackend implements Backend {
   /** Also what routines hold for the next call, until a weight wants the room. */
   allocated(): number {
     const held = this.#holdings.allocated();
-    return this.#disposed ? held : held + this.#binding.laneFacts(this.#handle).room;
+    return this.#disposed ? held : held + this.#held.bytes + this.#binding.laneFacts(this.#handle).room;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#holdings.dispose()) return;
     this.#disposed = true;
+    this.#held[Symbol.dispose]();
     this.#binding.trimLanes(this.#handle);
     this.#binding.closeDevice(this.#handle);
   }
