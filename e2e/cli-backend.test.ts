@@ -140,18 +140,23 @@ describe('without the native backend', () => {
 /** A module of a third party. */
 const mine = (): string => `import { referenceBackend } from ${JSON.stringify(core)};
 export default (settings) => referenceBackend({ name: 'mine-' + (settings.threads ?? 'any') });`;
-/** One that takes dense weights alone. */
-const picky = (): string => `import { referenceBackend } from ${JSON.stringify(core)};
-const plain = referenceBackend({ name: 'picky' });
+/** One whose answer to what it supports is another. */
+const answering = (name: string, supports: string): string => `import { referenceBackend } from ${JSON.stringify(core)};
+const plain = referenceBackend({ name: '${name}' });
 export const backend = { ...plain, async open(options) {
   const opened = await plain.open(options);
-  const supports = (request) => request.format.kind === 'dense' ? opened.supports(request) : { level: 'none', reason: 'dense weights alone' };
+  const supports = (request) => ${supports};
   return new Proxy(opened, { get(target, key) {
     if (key === 'supports') return supports;
     const value = Reflect.get(target, key);
     return typeof value === 'function' ? value.bind(target) : value;
   } });
 } };`;
+/** One that takes dense weights alone. */
+const picky = (): string =>
+  answering('picky', "request.format.kind === 'dense' ? opened.supports(request) : { level: 'none', reason: 'dense weights alone' }");
+/** One that holds scales with their codes. */
+const together = (): string => answering('together', 'opened.supports({ ...request, offloadMeta: false })');
 
 describe('backends of third parties', () => {
   it('are taken from a path or a package of the folder that the command runs in', async () => {
@@ -184,9 +189,30 @@ describe('backends of third parties', () => {
     expect((await lowbitJson<Generated>(generate(TINY, '--backend', at('picky.mjs')))).json.backend.name).toBe('picky');
   });
 
+  it('that cannot keep scales on the host say so before a weight is read', async () => {
+    writeFileSync(at('together.mjs'), together());
+    const { code, json } = await lowbitJson(generate(at('q4'), '--backend', at('together.mjs'), '--offload-meta'));
+    expect(json.error).toMatchObject({
+      code: 'ERR_BAD_ARGUMENT',
+      message: '--offload-meta: the backend together keeps scales and zeros with their codes',
+      hint: expect.stringContaining('kernels-cuda'),
+    });
+    expect(code).toBe(1);
+    const sized = await lowbitJson(generate(at('q4'), '--backend', at('together.mjs'), '--weight-memory', '1MB'));
+    expect(sized.json.error).toMatchObject({ code: 'ERR_BAD_ARGUMENT', message: expect.stringContaining('takes no setting') });
+  });
+
   const wrong: [string, string[], RegExp][] = [
     ['threads of the reference', ['--backend', 'reference', '--threads', '2'], /--threads is not for --backend reference/],
     ['a precision of the reference', ['--backend', 'reference', '--precision', 'fast'], /--precision is not for --backend reference/],
+    ['memory of a GPU that is not there', ['--weight-memory', '6GB'], /--weight-memory is not for --backend auto/],
+    ['memory of a GPU for cpu', ['--backend', 'cpu', '--weight-memory', '6GB'], /--weight-memory is not for --backend cpu/],
+    [
+      'scales on the host that is the device',
+      ['--backend', 'reference', '--offload-meta'],
+      /--offload-meta is not for --backend reference/,
+    ],
+    ['no size', ['--weight-memory', 'much'], /--weight-memory <size>' argument 'much'/],
     ['instructions without cpu', ['--isa', 'scalar'], /--isa needs --backend cpu/],
     ['another precision', ['--precision', 'low'], /--precision <how>' argument 'low'.*exact, fast/],
     ['no threads', ['--threads', '0'], /--threads <n>' argument '0'.*from 1 to 1024/],

@@ -15,6 +15,7 @@ import { afterAll, describe, expect, it, vi } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../fixtures/fake-cuda.ts';
 import { goldenPath } from '../fixtures/golden.ts';
 import { needs } from '../fixtures/needs.ts';
+import { ensureBuilt, lowbitJson } from './cli-process.ts';
 import { difference, Golden, TOLERANCE } from './families/run.ts';
 
 const folder = fileURLToPath(new URL('../examples/tiny-llama', import.meta.url));
@@ -66,6 +67,28 @@ describe('tiny-llama on the CUDA backend generates what the reference generates'
       await quantizeCheckpoint(source, { out: path, quantizer: quantizer(), adapters: [llama] });
     }
     expect(await greedy(path, cuda({ driver: FAKE_DRIVER }))).toEqual(await greedy(path, referenceBackend()));
+  });
+
+  it('also by the command, with weights and scales kept on the host, and refused what it has not', {
+    timeout: 300_000,
+  }, async (context) => {
+    needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+    ensureBuilt();
+    const path = join(out, 'by the command');
+    await using source = await openCheckpoint(folder);
+    await quantizeCheckpoint(source, { out: path, quantizer: hqq(), adapters: [llama] });
+    const where = { cwd: fileURLToPath(new URL('..', import.meta.url)), env: { LOWBIT_CUDA_DRIVER: FAKE_DRIVER, LOWBIT_FAKE_CUDA: '' } };
+    const run = (...flags: string[]) =>
+      lowbitJson<{ readonly ids: readonly number[]; readonly backend: { readonly device: string } }>(
+        ['generate', path, '-p', 'It was', '--max-tokens', '3', '--temp', '0', '--backend', '@lowbit/kernels-cuda', ...flags],
+        where,
+      );
+    const { json: plain } = await run();
+    expect(plain.backend.device).toBe('emulated GPU 0');
+    for (const flags of [['--weight-memory', '1MB'], ['--offload-meta'], ['--precision', 'fast']])
+      expect((await run(...flags)).json.ids).toEqual(plain.ids);
+    const refused = await lowbitJson(['generate', path, '-p', 'x', '--backend', '@lowbit/kernels-cuda', '--threads', '2'], where);
+    expect(refused.json.error).toMatchObject({ code: 'ERR_BAD_ARGUMENT', message: expect.stringContaining('threads') });
   });
 
   it('is found by the command under the name of its package', async (context) => {

@@ -57,10 +57,10 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   expect(Object.keys(found.decoders)).toEqual(['hqq4', 'hqq3', 'hqq8', 'higgs4', 'nf4', 'int8', 'bf16']);
   const text = readFileSync(join(dir, 'out', 'gpu-check.md'), 'utf8');
   expect(text).toMatch(/\| hqq4 \| 64 x 128 \| [\d.]+ \([\d.]+\) \| [\d.]+ \([\d.]+\) \|/);
-  expect(found.prompts.times).toHaveLength(7);
-  for (const { format, milliseconds } of found.prompts.times as { format: string; milliseconds: number }[]) {
+  expect(found.prompts.times).toHaveLength(2 * 7);
+  for (const { format, precision, milliseconds } of found.prompts.times as { format: string; precision: string; milliseconds: number }[]) {
     const ratios = `(${(1 / milliseconds).toFixed(2)}, ${(0.1 / milliseconds).toFixed(2)})`;
-    expect(text).toMatch(new RegExp(`\\| ${format} \\| 64 x 128 \\| [\\d.]+ ${ratios.replace(/[().]/g, '\\$&')} \\|`));
+    expect(text).toMatch(new RegExp(`\\| ${format} \\| ${precision} \\| 64 x 128 \\| [\\d.]+ ${ratios.replace(/[().]/g, '\\$&')} \\|`));
   }
   const verdicts = [...text.matchAll(/^compute-sanitizer (.*)$/gm)].map(([, verdict]) => verdict);
   expect(verdicts).toEqual([

@@ -6,7 +6,7 @@ import { sampleWeight, seededTensor } from '@lowbit/testing';
 
 /** @typedef {import('@lowbit/core').Backend} Backend */
 /** @typedef {{ readonly peak: number, readonly milliseconds: Readonly<Record<string, number>> }} Library */
-/** @typedef {{ readonly format: string, readonly rows: number, readonly shape: readonly [number, number], readonly milliseconds: number }} Time */
+/** @typedef {{ readonly format: string, readonly precision: 'exact' | 'fast', readonly rows: number, readonly shape: readonly [number, number], readonly milliseconds: number }} Time */
 
 /** @type {(rows: number, shape: readonly [number, number]) => string} */
 const key = (rows, [out, inp]) => `${rows} x ${out} x ${inp}`;
@@ -28,10 +28,20 @@ function library(rows, shapes) {
 }
 
 /**
- * @param {Backend} backend
+ * @param {{ readonly exact: Backend, readonly fast: Backend }} backends by their precision
  * @param {{ readonly small: boolean, readonly formats: Readonly<Record<string, import('@lowbit/core').Format>> }} settings
  */
-export async function prompts(backend, { small, formats }) {
+export async function prompts(backends, settings) {
+  const { rows, shapes } = sizes(settings.small);
+  /** @type {Time[]} */
+  const times = [];
+  for (const precision of /** @type {const} */ (['exact', 'fast']))
+    times.push(...(await timesOf(backends[precision], precision, settings)));
+  return { library: library(rows, shapes), times };
+}
+
+/** @param {boolean} small */
+function sizes(small) {
   const rows = small ? [66] : [128, 256, 512, 1024, 2048];
   /** @type {readonly (readonly [number, number])[]} */
   const shapes = small
@@ -42,7 +52,15 @@ export async function prompts(backend, { small, formats }) {
         [4096, 14336],
         [1536, 576],
       ];
-  const found = library(rows, shapes);
+  return { rows, shapes };
+}
+
+/**
+ * @param {Backend} backend @param {'exact' | 'fast'} precision
+ * @param {{ readonly small: boolean, readonly formats: Readonly<Record<string, import('@lowbit/core').Format>> }} settings
+ */
+async function timesOf(backend, precision, { small, formats }) {
+  const { rows, shapes } = sizes(small);
   /** @type {Time[]} */
   const times = [];
   for (const [format, one] of Object.entries(formats)) {
@@ -66,19 +84,21 @@ export async function prompts(backend, { small, formats }) {
           await backend.read(b);
           taken.push((performance.now() - start) / linears.length);
         }
-        times.push({ format, rows: count, shape, milliseconds: median(taken.slice(1)) });
+        times.push({ format, precision, rows: count, shape, milliseconds: median(taken.slice(1)) });
         for (const tensor of [x, y, a, b]) backend.free(tensor);
       }
       for (const linear of linears) linear[Symbol.dispose]();
     }
   }
-  return { library: found, times };
+  return times;
 }
 
 /** @param {Awaited<ReturnType<typeof prompts>>} found */
 export function promptTable({ library: beside, times }) {
   const rows = [...new Set(times.map((one) => one.rows))];
-  const lines = new Map(times.map(({ format, shape }) => [`| ${format} | ${shape.join(' x ')} |`, { format, shape }]));
+  const lines = new Map(
+    times.map(({ format, precision, shape }) => [`| ${format} | ${precision} | ${shape.join(' x ')} |`, { format, precision, shape }]),
+  );
   /** @type {(one: Time) => string} */
   const cell = ({ rows: count, shape, milliseconds }) => {
     const rate = (2 * count * shape[0] * shape[1]) / (milliseconds / 1e3);
@@ -93,10 +113,10 @@ export function promptTable({ library: beside, times }) {
   return [
     `Prompts: TFLOP/s of a product by rows of x. ${what}`,
     '',
-    `| format | shape | ${rows.join(' | ')} |`,
-    `|---|---|${rows.map(() => '---').join('|')}|`,
-    ...[...lines].map(([head, { format, shape }]) => {
-      const mine = times.filter((one) => one.format === format && one.shape === shape);
+    `| format | precision | shape | ${rows.join(' | ')} |`,
+    `|---|---|---|${rows.map(() => '---').join('|')}|`,
+    ...[...lines].map(([head, { format, precision, shape }]) => {
+      const mine = times.filter((one) => one.format === format && one.precision === precision && key(0, one.shape) === key(0, shape));
       return `${head} ${mine.map(cell).join(' | ')} |`;
     }),
   ];

@@ -61,6 +61,7 @@ describe('findBackends', () => {
     expect(await named(pathToFileURL(join(dir, 'common.cjs')).href)).toBe('common');
     expect(await named('./factory.mjs')).toBe('factory {}');
     expect(await named('./factory.mjs', { threads: 3 })).toBe('factory {"threads":3}');
+    expect(await named('./factory.mjs', { weightMemory: 6e9 })).toBe('factory {"weightMemory":6000000000}');
   });
 
   it('takes packages by name, from where the user stands', async () => {
@@ -72,6 +73,7 @@ describe('findBackends', () => {
 
   const failing: [string, BackendSettings, string, RegExp, RegExp][] = [
     ['reference', { threads: 2 }, 'ERR_BAD_ARGUMENT', /no setting threads/, /one thread/],
+    ['cpu', { weightMemory: 6e9 }, 'ERR_BAD_ARGUMENT', /no option weightMemory/, /isa/],
     ['cpu', { threads: 0 }, 'ERR_BAD_ARGUMENT', /threads cannot be 0/, /whole number/],
     ['gpu', {}, 'ERR_NOT_FOUND', /no backend 'gpu'/, /auto, cpu, reference, a path such as/],
     ['webgpu', {}, 'ERR_NOT_FOUND', /no backend 'webgpu'/, /--backend @lowbit\/kernels-webgpu/],

@@ -10,7 +10,10 @@ export const NATIVE_REMEDY =
   'Native code runs models many times as fast: install @lowbit/kernels-cpu with a package for this platform, or build it in a clone.';
 
 /** Settings of backends that have them: the native one, and modules that export a function. */
-export type BackendSettings = Pick<CpuOptions, 'threads' | 'precision' | 'isa'>;
+export interface BackendSettings extends Pick<CpuOptions, 'threads' | 'precision' | 'isa'> {
+  /** Bytes of the device's memory for weights: of backends that have memory of their own. */
+  readonly weightMemory?: number;
+}
 
 export interface FindBackendsOptions extends BackendSettings {
   /** Folder that paths and names of packages are looked up from; default the current one. */

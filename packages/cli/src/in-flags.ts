@@ -20,6 +20,7 @@ const WORDS: readonly (readonly [RegExp, string])[] = [
   [/\ballowNonFinite\b/g, '--allow-non-finite'],
   [/\bshardSize\b/g, '--shard-size'],
   [/\bmaxMemory\b/g, '--max-memory'],
+  [/\bweightMemory\b/g, '--weight-memory'],
   [/(?<!-)\bisa cannot be\b/g, '--isa cannot be'],
   [/^contextLength (\d+) is more than/, 'a context of $1 tokens is more than'],
   [/\bor use another backend: cpu\(\) of @lowbit\/kernels-cpu\./, 'or use --backend cpu.'],

@@ -52,7 +52,7 @@ export async function finishTile(
   const [scale, zero] = stored;
   const numbers = grid.codes === 'solved' ? [scale.values, zero.values, grid.inverse, grid.zero] : [scale.values, zero.values];
   const inputs = [weights, ...numbers.map((values) => hostTensor('f32', [tile.groups], values))];
-  const [packed, sums] = await layer.call('hqq.finish', inputs, { levels, tile: { ...packedTile(t, tile) } }, tile.groups * t.size);
+  const [packed, sums] = await layer.call('hqq.finish', tile, inputs, { levels, tile: { ...packedTile(t, tile) } }, tile.groups * t.size);
 
   const words = packed!.data;
   // A tile of all columns is one range on either axis; written row by row, one grid for a whole weight would be a call per byte.

@@ -31,8 +31,7 @@ export function hqq(options: HqqOptions = {}): Quantizer {
     async quantize(weight, format, out, context) {
       const affine = format as Affine;
       const { scale, zero } = affine;
-      const layer = openLayer(weight, affine, context, context.routine?.(startsWithRange(s) ? 'hqq.min-max' : 'hqq.least-squares'));
-      using _ = layer.store;
+      await using layer = await openLayer(weight, affine, context, startsWithRange(s) ? 'hqq.min-max' : 'hqq.least-squares');
       const { tiling: t } = layer;
       const { signal, importance } = context;
       const solving: SolveContext = {

@@ -2,42 +2,73 @@
 //
 // Everything that takes time is a routine of one tile, and results are put together in tile order: what runs where changes no byte. decisions/010.
 
-import type { Affine, HostTensor, QuantizeContext, Routine, WeightReader } from '@lowbit/core';
+import { type Affine, elements, type HostTensor, type QuantizeContext, type Routine, type WeightReader } from '@lowbit/core';
 import { callHere, type RoutineName, type TileParams } from './routines.ts';
 import { TileStore } from './store.ts';
 import { type Tile, type Tiling, tiling } from './tiles.ts';
 
-export interface Layer {
+export interface Layer extends AsyncDisposable {
   readonly store: TileStore;
   readonly tiling: Tiling;
   readonly levels: number;
   /** True for a routine that a backend runs. */
   backed(name: RoutineName): boolean;
-  /** Runs a routine on one tile: a backend's if it has one; else `weights`, how many there are to look at, decides whether another thread is worth the way. */
-  call(name: RoutineName, inputs: readonly HostTensor[], params: TileParams, weights: number): Promise<readonly HostTensor[]>;
+  /** The weights of a tile, valid until the store releases it; without bytes where a backend holds them from the call before. */
+  load(index: number): Promise<HostTensor>;
+  /** Runs a routine on a tile: a backend's if it has one; else `weights`, how many there are to look at, decides whether another thread is worth the way. */
+  call(name: RoutineName, tile: Tile, inputs: readonly HostTensor[], params: TileParams, weights: number): Promise<readonly HostTensor[]>;
 }
 
 /** Weights that a call must be for to go to another thread: about a tenth of a millisecond of work. */
 const WORTH_A_THREAD = 1 << 15;
 
-/** `backend`: its version of `hqq.min-max`, if the solver begins with that. */
-export function openLayer(
+/** `begins`: the routine that sees tiles first. Dispose the layer when nothing works on it any more. */
+export async function openLayer(
   weight: WeightReader,
   format: Affine,
   context: Pick<QuantizeContext, 'budget' | 'workers' | 'routine'>,
-  backend?: Routine,
-): Layer {
+  begins: RoutineName,
+): Promise<Layer> {
   const t = tiling(format, weight.shape);
   const workers = t.tiles.length > 1 ? context.workers : undefined; // of a single tile there is nothing to share out
-  const backed = (name: RoutineName): boolean => context.routine?.(name) !== undefined;
+  const holder = context.routine?.('hqq.held');
+  const store = new TileStore(weight, t, { budget: context.budget, workers, backend: holder ?? context.routine?.(begins) });
+  const { dtype } = store;
+  const [number] = (await holder?.([], { hold: { dtype, groups: t.groups, size: t.size } })) ?? [];
+  const held = number && elements({ dtype: 'f64', data: number.data })[0]!;
+  const brought = new Set<Tile>();
+  const known = ({ shape }: Pick<HostTensor, 'shape'>): HostTensor => ({ dtype, shape, data: new Uint8Array(0) });
+  /** A backend's version of a routine, for a tile. */
+  const faster = (name: RoutineName, tile: Tile): Routine | undefined => {
+    if (held === undefined) return context.routine?.(name);
+    return async ([weights, ...more], params) => {
+      const outputs = await holder!([brought.has(tile) ? known(weights!) : weights!, ...more], {
+        held,
+        first: tile.first,
+        routine: name,
+        params,
+      });
+      brought.add(tile);
+      return outputs;
+    };
+  };
   return {
-    store: new TileStore(weight, t, { budget: context.budget, workers, backend }),
+    store,
     tiling: t,
     levels: format.levels,
-    backed,
-    async call(name, inputs, params, weights) {
-      const faster = context.routine?.(name);
-      if (faster) return faster(inputs, params);
+    backed: (name) => held !== undefined || context.routine?.(name) !== undefined,
+    async load(index) {
+      const tile = t.tiles[index]!;
+      return brought.has(tile) ? known({ shape: [tile.groups, t.size] }) : store.load(index);
+    },
+    async [Symbol.asyncDispose]() {
+      store[Symbol.dispose]();
+      // A backend that is gone has given all back.
+      if (held !== undefined) await holder!([], { release: held }).catch(() => {});
+    },
+    async call(name, tile, inputs, params, weights) {
+      const backends = faster(name, tile);
+      if (backends) return backends(inputs, params);
       if (workers && weights >= WORTH_A_THREAD) return workers.routine(name)(inputs, params);
       return callHere(name, inputs, params);
     },
@@ -49,7 +80,7 @@ export function openLayer(
  * Throws the signal's reason if it fired.
  */
 export async function eachTile<T>(
-  { store, tiling: { tiles } }: Layer,
+  { load, store, tiling: { tiles } }: Layer,
   signal: QuantizeContext['signal'],
   visit: (weights: HostTensor, tile: Tile, index: number) => Promise<T>,
   wanted: (index: number) => boolean = () => true,
@@ -61,7 +92,7 @@ export async function eachTile<T>(
       const index = next++;
       try {
         signal?.throwIfAborted();
-        if (wanted(index)) results[index] = await visit(await store.load(index), tiles[index]!, index);
+        if (wanted(index)) results[index] = await visit(await load(index), tiles[index]!, index);
         store.release(index);
       } catch (error) {
         next = tiles.length;

@@ -2,6 +2,11 @@
 // beside what they belong to; here are their names, and the way from tensors to arrays.
 //
 // Weights come as [groups, size] in f32, f16 or bf16. What else comes in and goes out is said at each.
+//
+// A backend to which the way is long may have `hqq.held`, through which the weights of a layer go once:
+//   { hold: { dtype, groups, size } } -> a number f64 [1] for all tiles together, or nothing where there is no room: then the routines below are called
+//   { held, first, routine, params } -> as that routine; `held` is the number, `first` the tile's first group. After its first call weights come without bytes
+//   { release: held }, when nothing else is under way any more
 
 import { elements, type HostTensor, hostTensor, type JsonObject, LowbitError, type Routine, readFloat32, toFloat32 } from '@lowbit/core';
 import { finishBlock } from './finish-block.ts';

@@ -81,7 +81,7 @@ describe('hqq 0.1.8', () => {
     const s = settings({ ...optionsOf(c), release: '0.1.8' });
     const format = quantizer.format(c.shape, 'f32');
     if (format.kind !== 'affine' || s.solver.name !== 'hqq') throw new Error('unexpected');
-    const layer = openLayer(memoryReader('w', c.get('weight')), format, { budget: Number.POSITIVE_INFINITY });
+    await using layer = await openLayer(memoryReader('w', c.get('weight')), format, { budget: Number.POSITIVE_INFINITY }, 'hqq.min-max');
     const { errors } = await solveHqq(s, s.solver, layer, {});
     expect(errors.length).toBe(c.solver_steps);
   });

@@ -52,7 +52,8 @@ export class TileStore {
   readonly atOnce: number;
   readonly #weight: WeightReader;
   readonly #tiling: Tiling;
-  readonly #dtype: DType;
+  /** Of tiles. */
+  readonly dtype: DType;
   readonly #kept: boolean;
   readonly #stored: boolean;
   readonly #bandTiles: number;
@@ -74,8 +75,8 @@ export class TileStore {
     // One tile's work is not counted when it is decided what to keep: small budgets are for small weights.
     const narrow = dtype === 'f16' || dtype === 'bf16';
     this.#stored = backend !== undefined && weight.readStored !== undefined && (narrow || dtype === 'f32');
-    this.#dtype = narrow && (this.#stored || (4 * weights > budget && 2 * weights <= budget)) ? dtype : 'f32';
-    const keeping = DTYPE_BYTES[this.#dtype] * weights;
+    this.dtype = narrow && (this.#stored || (4 * weights > budget && 2 * weights <= budget)) ? dtype : 'f32';
+    const keeping = DTYPE_BYTES[this.dtype] * weights;
     this.#kept = keeping <= budget;
     const room = this.#kept ? budget - keeping : budget / 2;
     this.atOnce = Math.max(
@@ -132,7 +133,7 @@ export class TileStore {
 
   async #read(band: Band): Promise<readonly HostTensor[]> {
     const { size } = this.#tiling;
-    const dtype = this.#dtype;
+    const dtype = this.dtype;
     const width = DTYPE_BYTES[dtype];
     // Spare memory must do for any band: no tile has more groups than the first.
     const groups = this.#kept

@@ -27,6 +27,8 @@ import {
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
 import { deviceError, native } from './errors.ts';
 import { CudaExecutable } from './executable.ts';
+import type { PlaneCount } from './gemm.ts';
+import { HeldWeights } from './held.ts';
 import { canOffload, planLayout, sections } from './layout.ts';
 import { CudaLinear, type LinearHome } from './linear.ts';
 import { lowerProgram } from './lower.ts';
@@ -39,6 +41,8 @@ import { gpuRoutines } from './routines.ts';
 export interface CudaSettings {
   readonly name: string;
   readonly kvDtype: StoredFloat;
+  /** `fast`: activations of prompts in one plane. */
+  readonly precision: 'exact' | 'fast';
   /** Whether operations of a program run together where they can; false is for tests. */
   readonly fuse: boolean;
   readonly codecs: readonly FormatCodec[];
@@ -57,7 +61,10 @@ export class CudaBackend implements Backend {
   readonly #handle: DeviceHandle;
   readonly #settings: CudaSettings;
   readonly #home: LinearHome;
+  readonly #planes: PlaneCount;
   readonly #holdings: Holdings<CudaLinear, CudaExecutable, BufferHandle>;
+  /** Of layers that are quantized. */
+  readonly #held: HeldWeights;
   #disposed = false;
   /** Bytes of weights on the device, also of those on their way. */
   #weightBytes = 0;
@@ -70,15 +77,17 @@ export class CudaBackend implements Backend {
     this.#handle = device;
     this.#settings = settings;
     const { name, total, capability, version } = binding.deviceFacts(device);
-    this.device = { label: name, memory: total, features: [`sm_${capability}`, `cuda ${cudaVersion(version)}`] };
+    this.device = { label: name, memory: total, features: [`sm_${capability}`, `cuda ${cudaVersion(version)}`, settings.precision] };
     this.#holdings = new Holdings(this.name, deviceMemory(binding, device));
     const { owner, release: forget } = this.#holdings;
     const release = (linear: CudaLinear): void => {
       this.#weightBytes -= linear.bytes;
       forget(linear);
     };
-    this.#home = { owner, binding, device, release, floats: (tensor) => this.#holdings.floats(tensor) };
-    this.routines = gpuRoutines({ binding, device, check: () => this.#holdings.check() });
+    this.#planes = settings.precision === 'exact' ? 2 : 1;
+    this.#home = { owner, binding, device, planes: this.#planes, release, floats: (tensor) => this.#holdings.floats(tensor) };
+    this.#held = new HeldWeights(binding, device);
+    this.routines = gpuRoutines({ binding, device, held: this.#held, check: () => this.#holdings.check() });
   }
 
   supports({ format, shape, offloadMeta = false }: LinearRequest): Support {
@@ -98,7 +107,8 @@ export class CudaBackend implements Backend {
     const { format, shape } = weight;
     const { codecs } = this.#settings;
     const layout = planLayout(format, shape, codecs);
-    native(() => this.#binding.trimLanes(this.#handle)); // routines' room, where there is any
+    this.#held.trim(); // routines' room, where there is any
+    native(() => this.#binding.trimLanes(this.#handle));
     validateQuantized(weight, { codecs });
     checkLinearBias(bias, shape);
     const wanted = offloadMeta && canOffload(layout);
@@ -129,6 +139,7 @@ export class CudaBackend implements Backend {
       const { spec, named } = lowerProgram(program, owned, {
         kvDtype: this.#settings.kvDtype,
         fuse: this.#settings.fuse,
+        planes: this.#planes,
         addressOf: (buffer) => this.#binding.bufferAddress(buffer),
         room,
         constant: (bytes) => {
@@ -161,7 +172,7 @@ export class CudaBackend implements Backend {
       if (!whole) bytes += deviceBytes;
       return { layout, hostBytes: whole ? sections(layout, { offload: false }).deviceBytes : hostBytes };
     });
-    return measureProgram(program, weights, size, { binding: this.#binding, kvDtype, fuse });
+    return measureProgram(program, weights, size, { binding: this.#binding, kvDtype, fuse, planes: this.#planes });
   }
 
   alloc(spec: TensorSpec): DeviceTensor {
@@ -183,12 +194,13 @@ export class CudaBackend implements Backend {
   /** Also what routines hold for the next call, until a weight wants the room. */
   allocated(): number {
     const held = this.#holdings.allocated();
-    return this.#disposed ? held : held + this.#binding.laneFacts(this.#handle).room;
+    return this.#disposed ? held : held + this.#held.bytes + this.#binding.laneFacts(this.#handle).room;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#holdings.dispose()) return;
     this.#disposed = true;
+    this.#held[Symbol.dispose]();
     this.#binding.trimLanes(this.#handle);
     this.#binding.closeDevice(this.#handle);
   }

@@ -59,7 +59,10 @@ export interface Launch {
 /** A routine's work: room on the device, which launches name as buffer 0, what goes there before them and what comes back after. */
 export interface WorkSpec {
   readonly bytes: number;
-  readonly uploads: readonly { readonly at: number; readonly from: Uint8Array }[];
+  /** Memory of the device that outlasts the work: buffer 1 of its launches. */
+  readonly beside?: BufferHandle;
+  /** To the work's own room, or to `beside`. */
+  readonly uploads: readonly { readonly at: number; readonly from: Uint8Array; readonly beside?: true }[];
   readonly launches: readonly Launch[];
   readonly downloads: readonly { readonly at: number; readonly to: Uint8Array }[];
 }
@@ -145,7 +148,7 @@ export interface CudaBinding {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 4;
+export const BINDING_ABI = 5;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [

@@ -36,7 +36,6 @@ if (noFakeDriver === undefined) {
       'bnb_scale_search',
       'flute_pack',
       'higgs_code',
-      'hqq_error_sums',
       'hqq_finish',
       'hqq_least_squares',
       'hqq_min_max',

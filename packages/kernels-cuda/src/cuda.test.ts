@@ -13,6 +13,7 @@ describe('cuda', () => {
       { device: -1 },
       { device: 0.5 },
       { kvDtype: 'f8' },
+      { precision: 'f16' },
       { driver: '' },
       { name: '' },
       { codecs: 1 },
@@ -139,6 +140,8 @@ describe('a machine that lacks something', () => {
     expect(probe).toMatchObject({ ok: true });
     expect(probe.ok && probe.detail).toMatch(/^emulated GPU 0: sm_86, driver of CUDA 13\.1, 8\.0 of 8\.0 GiB free, /);
     await using backend = await cuda({ driver: FAKE_DRIVER }).open();
-    expect(backend.device).toEqual({ label: 'emulated GPU 0', memory: 8 * 2 ** 30, features: ['sm_86', 'cuda 13.1'] });
+    expect(backend.device).toEqual({ label: 'emulated GPU 0', memory: 8 * 2 ** 30, features: ['sm_86', 'cuda 13.1', 'exact'] });
+    await using fast = await cuda({ driver: FAKE_DRIVER, precision: 'fast' }).open();
+    expect(fast.device.features).toContain('fast');
   });
 });

@@ -11,6 +11,11 @@ import { addon, namedDriver } from './load.node.ts';
 export interface CudaOptions {
   /** Which GPU, as the driver counts them (CUDA_VISIBLE_DEVICES); default 0. */
   readonly device?: number;
+  /**
+   * `fast`: steps of 65 rows and more (prompts) multiply activations of 12 bits, off by 2^-12 of the largest of each 64 at most, with half of the products; `exact`,
+   * the default, those of 23 bits. Fewer rows (text that is generated) are the same either way, and so is LLM.int8.
+   */
+  readonly precision?: 'exact' | 'fast';
   /** In which dtype keys and values of sequences are kept; default `f32`. The others halve their memory and round each number. */
   readonly kvDtype?: StoredFloat;
   /** Bytes of the GPU's memory for weights; default all. Weights beyond it stay in memory of the host, in the order in which they are loaded, and come ahead of their use in each step. */
@@ -44,9 +49,19 @@ function kernelsOf({ bytes, targets }: ImageFacts): string {
  * const runtime = await createRuntime({ backends: [cuda(), cpu()] });
  */
 export function cuda(options: CudaOptions = {}): BackendProvider {
-  checkOptionNames('cuda', options, ['device', 'kvDtype', 'weightMemory', 'driver', 'binding', 'codecs', 'name']);
-  const { device = 0, kvDtype = 'f32', weightMemory = Number.POSITIVE_INFINITY, driver, binding, codecs = [], name = 'cuda' } = options;
+  checkOptionNames('cuda', options, ['device', 'precision', 'kvDtype', 'weightMemory', 'driver', 'binding', 'codecs', 'name']);
+  const {
+    device = 0,
+    precision = 'exact',
+    kvDtype = 'f32',
+    weightMemory = Number.POSITIVE_INFINITY,
+    driver,
+    binding,
+    codecs = [],
+    name = 'cuda',
+  } = options;
   if (!Number.isInteger(device) || device < 0 || device > 1023) throw badOption('device', device, 'Pass a whole number from 0.');
+  if (precision !== 'exact' && precision !== 'fast') throw badOption('precision', precision, 'Use exact or fast.');
   if (!['f32', 'f16', 'bf16'].includes(kvDtype)) throw badOption('kvDtype', kvDtype, 'Use f32, f16 or bf16.');
   if (typeof weightMemory !== 'number' || !(weightMemory >= 0)) throw badOption('weightMemory', weightMemory, 'Pass a number of bytes.');
   if (driver !== undefined && (typeof driver !== 'string' || driver === '')) throw badOption('driver', driver, 'Pass a path.');
@@ -79,7 +94,14 @@ export function cuda(options: CudaOptions = {}): BackendProvider {
           found.closeDevice(handle);
           throw error;
         }
-        return new CudaBackend(found, handle, { name, kvDtype, weightMemory, fuse: true, codecs: [...codecs, ...(opened?.codecs ?? [])] });
+        return new CudaBackend(found, handle, {
+          name,
+          precision,
+          kvDtype,
+          weightMemory,
+          fuse: true,
+          codecs: [...codecs, ...(opened?.codecs ?? [])],
+        });
       } catch (error) {
         throw deviceError(error, { opening: true });
       }

@@ -105,7 +105,14 @@ async function run(
   pretend({ log });
   const native = addon.load();
   const device = await native.openDevice(FAKE_DRIVER, 0);
-  await using backend = new CudaBackend(native, device, { name: 'cuda', kvDtype: 'f32', fuse: true, codecs: [], ...settings });
+  await using backend = new CudaBackend(native, device, {
+    name: 'cuda',
+    precision: 'exact',
+    kvDtype: 'f32',
+    fuse: true,
+    codecs: [],
+    ...settings,
+  });
   const linears = [];
   for (const [i, { use }] of program.linears.entries()) linears.push(await backend.prepare(weights[i]!, { use }));
   using executable = await backend.compile(program, linears, { contextLength: 64 });
@@ -287,7 +294,7 @@ describe('a step of few rows', () => {
       pretend({ log });
       const native = addon.load();
       const device = await native.openDevice(FAKE_DRIVER, 0);
-      await using backend = new CudaBackend(native, device, { name: 'cuda', kvDtype: 'f32', fuse, codecs: [] });
+      await using backend = new CudaBackend(native, device, { name: 'cuda', precision: 'exact', kvDtype: 'f32', fuse, codecs: [] });
       using linear = await backend.prepare(sampleWeight(format, [out, inp], 5));
       using executable = await backend.compile(program, [linear], { contextLength: 16 });
       const inputs = { x: seededTensor(6, [2, inp + out], 1) };

@@ -23,7 +23,7 @@ function lowered(format: Format, shape: readonly [number, number], rows: number 
   const scratch = { perRow: () => at, once: () => at };
   const before: Launch[] = [];
   const layout = planLayout(format, shape, []);
-  const launches = productLaunches(layout, at, { rows, x: at, out: at }, preparation(rows, at, scratch, before), scratch);
+  const launches = productLaunches(layout, at, { rows, x: at, out: at }, preparation(rows, at, 2, scratch, before), scratch);
   return [...before, ...launches];
 }
 
@@ -90,7 +90,7 @@ describe('products of many rows', () => {
             return at;
           },
         };
-        gemmLaunches(layout, at, { rows: { domain: 0 }, out: at }, { planes: at, numbers: at }, scratch);
+        gemmLaunches(layout, at, { rows: { domain: 0 }, out: at }, { planes: at, numbers: at }, 2, scratch);
         expect(4 * once).toBeLessThanOrEqual(132 * 128 * 128 * 4);
       }
     }

@@ -19,6 +19,9 @@ const ENOUGH_BLOCKS = 132;
 /** Tiles of inputs that a block has at least. */
 const FEWEST_TILES = 4;
 
+/** Planes of whole numbers that activations are cut into: two hold 23 bits of the largest of each 64, one 12. */
+export type PlaneCount = 1 | 2;
+
 /** Activations as the tiles want them, see native/kernels/gemm-planes.cuh. */
 export interface Pairs {
   readonly planes: Argument;
@@ -26,14 +29,14 @@ export interface Pairs {
 }
 
 /** Numbers of 4 bytes that these take for a row. */
-export function pairWidths(inp: number): { readonly planes: number; readonly numbers: number } {
+export function pairWidths(inp: number, count: PlaneCount): { readonly planes: number; readonly numbers: number } {
   const tiles = Math.ceil(inp / DEPTH);
-  return { planes: tiles * DEPTH, numbers: 2 * tiles };
+  return { planes: (tiles * DEPTH * count) / 2, numbers: 2 * tiles };
 }
 
-export function pairsLaunch(rows: RowCount, x: Argument, inp: number, { planes, numbers }: Pairs): Launch {
+export function pairsLaunch(rows: RowCount, x: Argument, inp: number, count: PlaneCount, { planes, numbers }: Pairs): Launch {
   const grid = [Math.ceil(Math.ceil(inp / DEPTH) / 4), blocks(rows), 1] as const;
-  return { kernel: 'gemm_planes', grid, block: 128, arguments: [x, int(inp), planes, numbers] };
+  return { kernel: 'gemm_planes', grid, block: 128, arguments: [x, int(inp), int(count), planes, numbers] };
 }
 
 /** Whether rows of x are taken as pairs of planes; else many rows are multiplied as few are. */
@@ -77,6 +80,7 @@ export function gemmLaunches(
   weight: Argument,
   { rows, out }: { readonly rows: RowCount; readonly out: Argument },
   { planes, numbers }: Pairs,
+  count: PlaneCount,
   scratch: Scratch,
 ): readonly Launch[] {
   const shares = sharesOf(layout).filter(({ least, most = Infinity }) => typeof rows !== 'number' || (rows >= least && rows <= most));
@@ -89,7 +93,7 @@ export function gemmLaunches(
       grid: [Math.ceil(layout.out / SIDE), blocks(rows, { per: SIDE }), parts],
       block: THREADS,
       shared: SHARED,
-      arguments: [weight, planes, numbers, parts > 1 ? partial : out, rowArgument(rows)],
+      arguments: [weight, planes, numbers, parts > 1 ? partial : out, rowArgument(rows), int(count)],
       ...where,
     };
     if (parts === 1) return [product];

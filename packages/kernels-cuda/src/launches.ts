@@ -2,7 +2,7 @@
 
 import { blocks, DOMAIN, float, int, type RowCount, rowArgument, type Scratch } from './arguments.ts';
 import type { Argument, BufferHandle, Launch } from './binding.ts';
-import { gemmInt8Launch, gemmLaunches, hasGemm, MANY_ROWS, pairsLaunch, pairWidths } from './gemm.ts';
+import { gemmInt8Launch, gemmLaunches, hasGemm, MANY_ROWS, type PlaneCount, pairsLaunch, pairWidths } from './gemm.ts';
 import type { WeightLayout } from './layout.ts';
 
 export { blocks, DOMAIN, float, int, type RowCount, rowArgument, type Scratch };
@@ -31,6 +31,8 @@ export function hadamardLaunch(
 
 /** What a product reads beside the weight, as launches that make it; shared where several products read the same x. */
 export interface Preparation {
+  /** Planes of many rows. */
+  readonly count: PlaneCount;
   /** x rotated into the basis of the weight. */
   rotated(layout: WeightLayout): Argument;
   /** Of quick weights, for any rows. */
@@ -40,8 +42,8 @@ export interface Preparation {
 }
 
 /** Numbers of 4 bytes that planes take for a row: those of few rows and those of many are in one place. */
-export function planeWidths(inp: number): { readonly planes: number; readonly numbers: number } {
-  return { planes: Math.max((inp / 32) * 24, pairWidths(inp).planes), numbers: (inp / 32) * 2 };
+export function planeWidths(inp: number, count: PlaneCount): { readonly planes: number; readonly numbers: number } {
+  return { planes: Math.max((inp / 32) * 24, pairWidths(inp, count).planes), numbers: (inp / 32) * 2 };
 }
 
 /** Rows up to which a weight is multiplied without tensor cores. */
@@ -69,8 +71,9 @@ export function planesLaunch(
 }
 
 /** A preparation that makes everything anew, its launches into `launches`. */
-export function preparation(rows: RowCount, x: Argument, scratch: Scratch, launches: Launch[]): Preparation {
+export function preparation(rows: RowCount, x: Argument, count: PlaneCount, scratch: Scratch, launches: Launch[]): Preparation {
   return {
+    count,
     rotated(layout) {
       if (layout.run === undefined) return x;
       const { run, features, inp: columns } = layout;
@@ -80,18 +83,18 @@ export function preparation(rows: RowCount, x: Argument, scratch: Scratch, launc
     },
     planes(from, layout) {
       const { inp } = layout;
-      const widths = planeWidths(inp);
+      const widths = planeWidths(inp, count);
       const planes = scratch.perRow(widths.planes);
       const numbers = scratch.perRow(widths.numbers);
       const make = (natural: boolean): Launch => planesLaunch(rows, from, layout, { planes, numbers }, { natural });
-      const many = [pairsLaunch(rows, from, inp, { planes, numbers })];
+      const many = [pairsLaunch(rows, from, inp, count, { planes, numbers })];
       launches.push(...byRows(rows, { few: make(planeOrder(layout) === 'natural'), some: make(true), many }));
       return { planes, numbers };
     },
     pairs(from, { inp }) {
-      const widths = pairWidths(inp);
+      const widths = pairWidths(inp, count);
       const made = { planes: scratch.perRow(widths.planes), numbers: scratch.perRow(widths.numbers) };
-      const many = [pairsLaunch(rows, from, inp, made)];
+      const many = [pairsLaunch(rows, from, inp, count, made)];
       launches.push(...byRows(rows, { many }));
       return made;
     },
@@ -135,7 +138,9 @@ export function productLaunches(
   const from = prepare.rotated(layout);
   const { quick } = layout;
   if (!quick) {
-    const many = hasGemm(layout) ? gemmLaunches(layout, weight, { rows, out }, prepare.pairs(from, layout), scratch) : undefined;
+    const many = hasGemm(layout)
+      ? gemmLaunches(layout, weight, { rows, out }, prepare.pairs(from, layout), prepare.count, scratch)
+      : undefined;
     return floatLaunches(layout, weight, { rows, x: from, out }, many);
   }
   const { planes, numbers } = prepare.planes(from, layout);
@@ -151,7 +156,7 @@ export function productLaunches(
     block: 128,
     arguments: [weight, planes, numbers, out],
   };
-  return byRows(rows, { few, some, many: gemmLaunches(layout, weight, { rows, out }, { planes, numbers }, scratch) });
+  return byRows(rows, { few, some, many: gemmLaunches(layout, weight, { rows, out }, { planes, numbers }, prepare.count, scratch) });
 }
 
 /** Products in floating point. */

@@ -12,6 +12,7 @@ import {
 } from '@lowbit/core';
 import type { Argument, BufferHandle, CudaBinding, DeviceHandle, Launch } from './binding.ts';
 import { native } from './errors.ts';
+import type { PlaneCount } from './gemm.ts';
 import { BufferList, elementwise, hadamardLaunch, int, preparation, productLaunches, type Scratch } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
 import type { HostPart } from './prefetch.ts';
@@ -21,6 +22,8 @@ export interface LinearHome {
   readonly owner: string;
   readonly binding: CudaBinding;
   readonly device: DeviceHandle;
+  /** Of activations in products of many rows. */
+  readonly planes: PlaneCount;
   /** Buffer of an f32 slot. Throws ERR_DISPOSED or ERR_BAD_ARGUMENT. */
   floats(tensor: DeviceTensor): BufferHandle;
   /** Called once, when the linear is disposed. */
@@ -80,7 +83,7 @@ export class CudaLinear implements QuantizedLinear {
     if (rows === 0) return;
     this.#run((buffers, scratch, launches) => {
       const operands = { rows, x: buffers.add(from), out: buffers.add(to) };
-      const prepare = preparation(rows, operands.x, scratch(rows), launches);
+      const prepare = preparation(rows, operands.x, this.#home.planes, scratch(rows), launches);
       launches.push(...productLaunches(layout, buffers.add(buffer), operands, prepare, scratch(rows)));
     });
   }

@@ -4,6 +4,7 @@ import { type ArenaTensor, type OpOf, type Program, type RowDomain, toFloat32 } 
 import type { Argument, BufferHandle, Launch, PlanSpec, StoredFloat } from './binding.ts';
 import { type Fusion, findFusion, NO_FUSION } from './fuse.ts';
 import type { NormArguments } from './fused-launches.ts';
+import type { PlaneCount } from './gemm.ts';
 import { BufferList, DOMAIN, FEW_ROWS, float, int, type RowCount, type Scratch } from './launches.ts';
 import type { WeightLayout } from './layout.ts';
 import type { PrefetchedLinear } from './prefetch.ts';
@@ -31,6 +32,8 @@ export interface LowerSettings {
   readonly kvDtype: StoredFloat;
   /** Whether operations run together where they can. */
   readonly fuse: boolean;
+  /** Of activations in products of many rows. */
+  readonly planes: PlaneCount;
   constant(bytes: Uint8Array): BufferHandle;
   /** So many bytes that the plan writes by itself. */
   room(bytes: number): BufferHandle;

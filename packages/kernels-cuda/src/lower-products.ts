@@ -113,7 +113,13 @@ export class ProductLowering {
 
   /** Of tensor `id`: what is made of it once serves all products that read it in the same way. */
   #preparation(id: number, rows: RowCount): Preparation {
-    const made = preparation(rows, tensor(id), this.#context.scratch(this.#context.domain(id)), this.#context.launches);
+    const made = preparation(
+      rows,
+      tensor(id),
+      this.#context.settings.planes,
+      this.#context.scratch(this.#context.domain(id)),
+      this.#context.launches,
+    );
     const { program, linears, fusion } = this.#context;
     const layout = (weight: number): WeightLayout => linears[weight]!.layout;
     // Where one product or another takes it as it is made.
@@ -123,6 +129,7 @@ export class ProductLowering {
       taken((of) => of.run === run && of.inp === inp) ||
       program.ops.some((op) => op.op === 'expertLinear' && op.x === id && layout(op.linears[0]!).run === run);
     return {
+      count: made.count,
       rotated: (of) => remembered(this.#rotated, `${id} ${of.run} ${of.inp}`, () => this.#prepared(id, turned(of), () => made.rotated(of))),
       planes: (x, of) => {
         const order = planeOrder(of);
@@ -154,7 +161,7 @@ export class ProductLowering {
     const [launches, { planes, numbers }] = [[] as Launch[], this.planesFor(id)];
     let at = 0;
     const scratch: Scratch = { ...this.#context.scratch(this.#context.domain(id)), perRow: () => [planes, numbers][at++]! };
-    preparation(this.#context.rows(id), tensor(id), scratch, launches).planes(tensor(id), layout);
+    preparation(this.#context.rows(id), tensor(id), this.#context.settings.planes, scratch, launches).planes(tensor(id), layout);
     this.#context.launches.push(...manyRows(launches, this.#context.domain(id)));
   }
 
@@ -164,7 +171,7 @@ export class ProductLowering {
     const order = planeOrder(this.#context.linears[reader.weight]!.layout);
     const { width } = this.#context.program.tensors[id]!;
     const made = remembered(this.#planes, `${JSON.stringify(tensor(id))} ${order}`, () => {
-      const { planes, numbers } = planeWidths(width);
+      const { planes, numbers } = planeWidths(width, this.#context.settings.planes);
       const domain = this.#context.domain(id);
       return { planes: this.#context.temporary(domain, planes), numbers: this.#context.temporary(domain, numbers) };
     });

@@ -14,6 +14,7 @@ import {
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
 import { type CacheMemory, Caches } from './caches.ts';
 import { expertsOfRow, rowsOf } from './executable.ts';
+import type { PlaneCount } from './gemm.ts';
 import { HEADER_BYTES, type WeightLayout } from './layout.ts';
 import { lowerProgram } from './lower.ts';
 import { stepBlock } from './step-block.ts';
@@ -45,6 +46,7 @@ interface MeasureSettings {
   readonly binding: Pick<CudaBinding, 'measurePlan'>;
   readonly kvDtype: StoredFloat;
   readonly fuse: boolean;
+  readonly planes: PlaneCount;
 }
 
 /** Of texts that come to `contextLength` tokens in steps of that size. The program is valid, and its linears have those layouts, and so many bytes on the host. */
@@ -52,7 +54,7 @@ export function measureProgram(
   program: Program,
   linears: readonly { readonly layout: WeightLayout; readonly hostBytes: number }[],
   size: StepSize,
-  { binding, kvDtype, fuse }: MeasureSettings,
+  { binding, kvDtype, fuse, planes }: MeasureSettings,
 ): StepBytes {
   const memory = new Nowhere();
   const device = 0 as DeviceHandle; // never asked
@@ -65,7 +67,7 @@ export function measureProgram(
     };
   });
   const { spec, named } = lowerProgram(program, weights, {
-    ...{ kvDtype, fuse },
+    ...{ kvDtype, fuse, planes },
     addressOf: () => memory.bufferAddress(),
     room: (bytes) => memory.createBuffer(device, bytes),
     constant: ({ byteLength }) => memory.createBuffer(device, byteLength),

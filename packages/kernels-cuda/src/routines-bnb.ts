@@ -46,7 +46,7 @@ export const BNB_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
     return [tensorOf('f32', [run.blocks], absmax!)];
   },
   'bnb.int8': async (home, [weights], { few, narrow }: RowParams) => {
-    const { data, dtype, groups: rows, size } = tileOf(weights);
+    const { data, dtype, groups: rows, size } = tileOf(home, weights);
     const [magnitudes, codes, errors] = await onDevice(home, [data], [4 * rows, rows * size, 24 * rows], (at) => {
       const list = [at(0), int(dtype), int(rows), int(size), int(few ? 1 : 0), int(narrow ? 1 : 0), at(1), at(2), at(3)];
       return [{ kernel: 'bnb_int8', grid: [rows, 1, 1], block: 32, arguments: list }]; // a warp a row

@@ -3,7 +3,19 @@
 import { isTilePacking, LowbitError, packing, toFloat32 } from '@lowbit/core';
 import type { StoredFloat } from './binding.ts';
 import { float, int } from './launches.ts';
-import { bad, checkCounts, floatKind, type GpuRoutine, MOST, onDevice, part, tensorOf, threads, weightsOf } from './routine-work.ts';
+import {
+  bad,
+  checkCounts,
+  floatKind,
+  type GpuRoutine,
+  MOST,
+  onDevice,
+  part,
+  sumColumns,
+  tensorOf,
+  threads,
+  weightsOf,
+} from './routine-work.ts';
 
 /** `BlockRun` of packages/higgs/src/code-blocks.ts. */
 interface BlockRun {
@@ -50,7 +62,7 @@ export const HIGGS_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
             shared: 4 * block,
             arguments: [at(0), int(dtype), ...cut, at(1), at(2), at(3), ...made],
           },
-          { kernel: 'hqq_error_sums', grid: [1, 1, 1], block: 32, arguments: [at(7), int(blocks), at(6)] },
+          sumColumns(at(7), blocks, 3, 2, at(6)),
         ];
       },
       3,

@@ -2,6 +2,7 @@
 
 import { DTYPE_BYTES, type HostTensor, isLanePacking, LowbitError, packing } from '@lowbit/core';
 import type { Argument, StoredFloat } from './binding.ts';
+import type { LayerSize } from './held.ts';
 import { float, int } from './launches.ts';
 import {
   bad,
@@ -13,6 +14,7 @@ import {
   MOST,
   onDevice,
   part,
+  sumColumns,
   tensorOf,
   threads,
   tileOf,
@@ -53,41 +55,55 @@ interface PackedTile {
   readonly laneGroups: readonly number[];
 }
 
+/** Groups of a block of threads, where a group is a thread's. */
+const GROUPS = 32;
 /** Lanes that work on one group. */
 const TEAM = 8;
 /** Of the search of scales. */
 const CANDIDATES = 129;
 
-export const HQQ_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
+interface HeldParams {
+  readonly hold?: LayerSize;
+  readonly release?: number;
+  readonly held: number;
+  readonly first: number;
+  readonly routine: string;
+  readonly params: unknown;
+}
+
+const TILE_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
   'hqq.min-max': async (home, [weights], { levels, roundZero, smallRange }: HqqParams) => {
-    const { data, dtype, groups, size } = tileOf(weights);
+    const { data, dtype, groups, size } = tileOf(home, weights);
     checkLevels(levels);
     const list = (at: (index: number) => Argument): readonly Argument[] => [
       ...[at(0), int(dtype), int(groups), int(size), int(levels), int(roundZero ? 1 : 0), int(smallRange ? 1 : 0)],
       ...[at(1), at(2)],
     ];
-    const found = await onDevice(home, [data], [4 * groups, 4 * groups], (at) => [threads('hqq_min_max', groups, list(at))]);
+    const found = await onDevice(home, [data], [4 * groups, 4 * groups], (at) => [threads('hqq_min_max', groups, list(at), GROUPS)]);
     return found.map((values) => tensorOf('f32', [groups], values));
   },
   'hqq.proximal-steps': async (home, [weights, inverse, zero, settled], { levels, norm, betas, lastBeta }: HqqParams) => {
-    const { data, dtype, groups, size } = tileOf(weights);
+    const { data, dtype, groups, size } = tileOf(home, weights);
     checkLevels(levels);
     const steps = betas.length;
     const settings = Float64Array.of(norm, lastBeta, ...betas);
     if (!settings.every(Number.isFinite) || 3 * steps * groups > MOST) throw bad(`steps of p ${norm} and beta ${betas.join(', ')}`);
     const grid = [bytesOf(settings), part(inverse, 'f32', groups), part(zero, 'f32', groups)];
-    const outputs = [4 * steps * groups, part(settled, 'u8', groups), 24 * steps * groups, 24 * steps];
-    const [zeros, newSettled, , sums] = await onDevice(home, [data, ...grid], outputs, (at) => [
-      threads('hqq_proximal', groups, [
-        ...[at(0), int(dtype), int(groups), int(size), int(levels), int(steps)],
-        ...[1, 2, 3, 4, 5, 6].map(at),
-      ]),
-      threads('sum_columns', 3 * steps, [at(6), int(groups), int(3 * steps), at(7)], 32),
-    ]);
+    const outputs = [4 * steps * groups, part(settled, 'u8', groups), 24 * steps, 24 * steps * groups];
+    const launches = (at: (index: number) => Argument) => [
+      threads(
+        'hqq_proximal',
+        groups,
+        [at(0), int(dtype), int(groups), int(size), int(levels), int(steps), ...[1, 2, 3, 4, 5, 7].map(at)],
+        GROUPS,
+      ),
+      sumColumns(at(7), groups, 3 * steps, 3 * steps, at(6)),
+    ];
+    const [zeros, newSettled, sums] = await onDevice(home, [data, ...grid], outputs, launches, 3);
     return [tensorOf('f32', [steps, groups], zeros!), tensorOf('u8', [groups], newSettled!), tensorOf('f64', [steps, 3], sums!)];
   },
   'hqq.scale-search': async (home, [weights, inverse, zero], { levels, range }: { readonly levels: number; readonly range: number }) => {
-    const { data, dtype, groups, size } = tileOf(weights);
+    const { data, dtype, groups, size } = tileOf(home, weights);
     checkLevels(levels);
     const spacing = Math.fround((2 * range) / (CANDIDATES - 1));
     if (!Number.isFinite(spacing)) throw bad(`a range of ${range}`);
@@ -99,7 +115,7 @@ export const HQQ_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
     return [tensorOf('f32', [groups], found!)];
   },
   'hqq.least-squares': async (home, [weights, channels], { levels, alternations, dtype: stored, tile }: FitParams) => {
-    const { data, dtype, groups, size } = tileOf(weights);
+    const { data, dtype, groups, size } = tileOf(home, weights);
     checkLevels(levels);
     checkCounts({ alternations });
     const weighed = tile && weighing(tile, channels, groups, size);
@@ -114,7 +130,7 @@ export const HQQ_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
     return [tensorOf('f32', [groups], scale!), tensorOf('f32', [groups], zero!)];
   },
   'hqq.finish': async (home, [weights, ...grid], { levels, tile: given }: HqqParams) => {
-    const { data, dtype, groups, size } = tileOf(weights);
+    const { data, dtype, groups, size } = tileOf(home, weights);
     checkLevels(levels);
     if (grid.length !== 2 && grid.length !== 4) throw bad(`a grid of ${grid.length} parts`);
     const { bits, lanes, wordBytes, words, starts } = wordsOf(given, groups, size);
@@ -132,14 +148,33 @@ export const HQQ_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
         const head = [at(0), int(dtype), int(groups), int(size), int(levels), at(1), at(2), ...solved, codes, errors];
         const order = [int(axis), int(size), int(wordRows), int(extent), int(lanes), int(bits), int(wordBytes)];
         return [
-          threads('hqq_finish', groups, head),
+          threads('hqq_finish', groups, head, GROUPS),
           threads('hqq_pack', words, [codes, ...order, at(first - 1), int(words), wordsAt], 256),
-          { kernel: 'hqq_error_sums', grid: [1, 1, 1], block: 32, arguments: [errors, int(groups), sumsAt] },
+          sumColumns(errors, groups, 3, 2, sumsAt),
         ];
       },
       2,
     );
     return [tensorOf('u8', [packed!.byteLength], packed!), tensorOf('f64', [3], sums!)];
+  },
+};
+
+export const HQQ_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
+  ...TILE_ROUTINES,
+  'hqq.held': async (home, inputs, { hold, release, held, first, routine: name, params }: HeldParams) => {
+    if (hold) {
+      const layer = home.held.open(hold);
+      return layer === undefined ? [] : [tensorOf('f64', [1], new Uint8Array(Float64Array.of(layer).buffer))];
+    }
+    if (release !== undefined) {
+      home.held.close(release);
+      return [];
+    }
+    if (!Object.hasOwn(TILE_ROUTINES, name)) throw bad(`there is no routine ${name} of tiles`);
+    const { tile, brought } = home.held.tile(held, first, inputs[0]);
+    const outputs = await TILE_ROUTINES[name]!({ ...home, tile }, inputs, params as never);
+    brought();
+    return outputs;
   },
 };
 

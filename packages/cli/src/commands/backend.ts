@@ -1,6 +1,6 @@
 // Flags that say where a model runs, and the runtime that follows from them.
 
-import { createRuntime, isLowbitError, LowbitError, type Runtime } from '@lowbit/core';
+import { type Backend, createRuntime, isLowbitError, LowbitError, type Runtime } from '@lowbit/core';
 import { type HqqBits, hqq } from '@lowbit/hqq';
 import type { ProgramRuntime } from '@lowbit/models';
 import { type BackendSettings, findBackends } from '../backends.ts';
@@ -16,6 +16,8 @@ export interface BackendFlags {
   readonly threads?: number | undefined;
   readonly precision?: 'exact' | 'fast' | undefined;
   readonly isa?: string | undefined;
+  readonly weightMemory?: number | undefined;
+  readonly offloadMeta?: boolean | undefined;
   readonly headBits?: HqqBits | undefined;
   readonly allowNonFinite?: boolean | undefined;
   /** Modules of methods. */
@@ -30,6 +32,13 @@ export function headOf({
   return { ...(headBits === undefined ? {} : { head: hqq({ bits: headBits }) }), ...(allowNonFinite ? { allowNonFinite } : {}) };
 }
 
+/** The same of commands that load one model and run it: also what of it stays on the host. */
+export function loadingOf(
+  flags: Pick<BackendFlags, 'headBits' | 'allowNonFinite' | 'offloadMeta'>,
+): Pick<LoadModelOptions, 'head' | 'allowNonFinite' | 'offloadMeta'> {
+  return { ...headOf(flags), ...(flags.offloadMeta ? { offloadMeta: true } : {}) };
+}
+
 export interface OpenBackend extends AsyncDisposable {
   readonly runtime: Runtime & ProgramRuntime;
   /** For opening folders of methods that plug-ins bring. */
@@ -38,8 +47,17 @@ export interface OpenBackend extends AsyncDisposable {
   used(): BackendUse;
 }
 
-/** Throws a UsageError for settings of the native backend without it. */
-export function checkBackendFlags({ backend = 'auto', threads, precision, isa }: BackendFlags): void {
+/** Backends whose memory is the host's. */
+const OF_THE_HOST: readonly string[] = ['auto', 'cpu', 'reference'];
+
+/** Throws a UsageError for settings of the native backend without it, and for those of a GPU where there is none. */
+export function checkBackendFlags({ backend = 'auto', threads, precision, isa, weightMemory, offloadMeta }: BackendFlags): void {
+  if (OF_THE_HOST.includes(backend) && (weightMemory !== undefined || offloadMeta)) {
+    throw new UsageError(
+      `${weightMemory === undefined ? '--offload-meta' : '--weight-memory'} is not for --backend ${backend}`,
+      'What runs there reads weights where they are, in memory of the host. Leave the flag out, or choose a backend with memory of its own: --backend @lowbit/kernels-cuda.',
+    );
+  }
   if (backend === 'reference') {
     const given = threads !== undefined ? '--threads' : precision !== undefined ? '--precision' : isa === undefined ? undefined : '--isa';
     if (given) {
@@ -59,9 +77,9 @@ export function checkBackendFlags({ backend = 'auto', threads, precision, isa }:
  * Throws ERR_BACKEND_UNAVAILABLE where none can be had, and what `findBackends` throws.
  */
 export async function openBackend(flags: BackendFlags, context: Pick<Context, 'note'>): Promise<OpenBackend> {
-  const { backend: choice = 'auto', threads, precision, isa } = flags;
+  const { backend: choice = 'auto', threads, precision, isa, weightMemory } = flags;
   const onProblem = ({ message }: LowbitError): void => context.note(`${message}. LOWBIT_CACHE names another folder, or is off.`);
-  const settings = { threads, precision, isa } as BackendSettings; // an isa that there is not is refused there
+  const settings = { threads, precision, isa, weightMemory } as BackendSettings; // an isa that there is not is refused there
   const backends = await findBackends(choice, { ...settings, onProblem }).catch((error: unknown) => {
     // Of the native backend only the flags can be wrong.
     if (choice !== 'cpu' || !isLowbitError(error, 'ERR_BAD_ARGUMENT')) throw error;
@@ -79,7 +97,9 @@ export async function openBackend(flags: BackendFlags, context: Pick<Context, 'n
     said = note;
   };
   try {
-    tell(await useOf(runtime));
+    const first = await useOf(runtime);
+    if (flags.offloadMeta) checkOffloads(await runtime.backend(first.name));
+    tell(first);
   } catch (error) {
     await runtime[Symbol.asyncDispose]();
     throw error;
@@ -91,6 +111,20 @@ export async function openBackend(flags: BackendFlags, context: Pick<Context, 'n
     used: () => last,
     [Symbol.asyncDispose]: () => runtime[Symbol.asyncDispose](),
   };
+}
+
+/** Throws ERR_BAD_ARGUMENT for a backend that holds scales and zeros of a weight with its codes. */
+function checkOffloads(backend: Pick<Backend, 'name' | 'supports'>): void {
+  const format = hqq().format([64, 64], 'f16');
+  const bytes = (offloadMeta: boolean): number => {
+    const support = backend.supports({ format, shape: [64, 64], use: 'linear', offloadMeta });
+    return support.level === 'none' ? 0 : support.bytes;
+  };
+  if (bytes(true) < bytes(false)) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `--offload-meta: the backend ${backend.name} keeps scales and zeros with their codes`, {
+    hint: 'Leave the flag out, or choose a backend that keeps them on the host: --backend @lowbit/kernels-cuda.',
+    details: { backend: backend.name },
+  });
 }
 
 /** Hints of the library speak of functions; here it is a flag that helps. */

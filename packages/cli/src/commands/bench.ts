@@ -12,7 +12,7 @@ import type { BenchFormat } from '../parse.ts';
 import type { BackendUse } from '../running-on.ts';
 import { plain } from '../table.ts';
 import { version } from '../version.ts';
-import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
+import { type BackendFlags, checkBackendFlags, loadingOf, openBackend } from './backend.ts';
 import { type BenchRow, type BenchSubject, benchRow, csvHead, csvRow, markdownHead, markdownRow } from './bench-rows.ts';
 import { inspect } from './inspect.ts';
 
@@ -43,7 +43,7 @@ export async function benchCommand(path: string, flags: BenchFlags, context: Con
   for (const count of threads.length > 0 ? threads : [undefined]) {
     await using place = await openBackend({ ...flags, threads: count }, context);
     await using model = await loadModel(path, {
-      ...headOf(flags),
+      ...loadingOf(flags),
       ...place.plugins,
       runtime: place.runtime,
       prefillChunk: flags.batchSize,
@@ -117,7 +117,7 @@ async function aboutModel(path: string, options: OpenOptions): Promise<About> {
 /** What runs it. A backend that was given no threads and is not ours does not tell how many it has. */
 function computer(
   { name, device, why }: BackendUse,
-  { backend = 'auto', precision = 'exact' }: BenchFlags,
+  { backend = 'auto', precision }: BenchFlags,
   threads: number | undefined,
 ): Pick<BenchSubject, 'backends' | 'device' | 'backend_why' | 'n_threads' | 'precision'> {
   const reference = name === 'reference';
@@ -127,7 +127,7 @@ function computer(
     device,
     backend_why: why,
     n_threads: reference ? 1 : (threads ?? (native ? availableThreads() : null)),
-    precision: native ? precision : null,
+    precision: reference ? null : (precision ?? (native ? 'exact' : null)),
   };
 }
 

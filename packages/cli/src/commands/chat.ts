@@ -17,7 +17,7 @@ import { Interrupted } from '../errors.ts';
 import { readBytes, readJsonFile, readTextFile } from '../files.ts';
 import { loadModel } from '../load-model.ts';
 import type { BackendUse } from '../running-on.ts';
-import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
+import { type BackendFlags, checkBackendFlags, loadingOf, openBackend } from './backend.ts';
 import { keepingTo, noteCutOff, schemaOf } from './json-schema.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
@@ -67,7 +67,7 @@ export async function chatCommand(path: string, options: ChatOptions, context: C
   const schema = await schemaOf(options.jsonSchema);
   await using place = await openBackend(options, context);
   const model = await loadModel(path, {
-    ...headOf(options),
+    ...loadingOf(options),
     ...place.plugins,
     runtime: place.runtime,
     signal,

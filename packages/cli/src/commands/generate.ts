@@ -6,7 +6,7 @@ import { CutOffError, UsageError } from '../errors.ts';
 import { readBytes, readStdin } from '../files.ts';
 import { loadModel } from '../load-model.ts';
 import { plain } from '../table.ts';
-import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
+import { type BackendFlags, checkBackendFlags, loadingOf, openBackend } from './backend.ts';
 import { keepingTo, schemaOf } from './json-schema.ts';
 import { type SamplingOptions, samplingOf, statistics, stream } from './sampling.ts';
 
@@ -27,7 +27,7 @@ export async function generateCommand(path: string, options: GenerateOptions, co
   const images = await Promise.all((options.image ?? []).map((file) => readBytes(file, '--image')));
   await using place = await openBackend(options, context);
   const model = await loadModel(path, {
-    ...headOf(options),
+    ...loadingOf(options),
     ...place.plugins,
     firstPrompt: prompt,
     runtime: place.runtime,

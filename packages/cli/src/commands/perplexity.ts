@@ -13,7 +13,7 @@ import type { BackendUse } from '../running-on.ts';
 import { pairs } from '../table.ts';
 import { encodeText, usualWindows } from '../texts.ts';
 import { countText, durationText } from '../units.ts';
-import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './backend.ts';
+import { type BackendFlags, checkBackendFlags, loadingOf, openBackend } from './backend.ts';
 
 export interface PerplexityOptions extends CommonOptions, BackendFlags {
   readonly data?: string;
@@ -55,7 +55,7 @@ export async function perplexityCommand(path: string, options: PerplexityOptions
   await using place = await openBackend(options, context);
   const { signal, progress, note } = context;
   const model = await loadModel(path, {
-    ...headOf(options),
+    ...loadingOf(options),
     ...place.plugins,
     runtime: place.runtime,
     signal,

@@ -3,14 +3,16 @@
 import type { Command } from 'commander';
 import type { BenchFlags } from '../commands/bench.ts';
 import { BENCH_FORMATS, parseChoice, parseCounts, parsePair } from '../parse.ts';
-import { arg, computing, number, path, type Start, verb } from './common.ts';
+import { arg, computing, number, offloading, path, type Start, verb } from './common.ts';
 
 export function addBench(program: Command, start: Start): void {
   const counts = (text: string, before: readonly number[] | undefined): readonly number[] => [
     ...(before ?? []),
     ...arg((list: string) => parseCounts(list, { min: 0 }))(text),
   ];
-  computing(verb(program, 'bench', 'time reading prompts and writing tokens, as llama-bench does', 'short for --output json'), '<list>')
+  offloading(
+    computing(verb(program, 'bench', 'time reading prompts and writing tokens, as llama-bench does', 'short for --output json'), '<list>'),
+  )
     .argument('<model>', 'model folder, quantized or not, FILE.gguf, or ORG/NAME[@REVISION][/FILE.gguf] of the Hub', path)
     .option('-p, --n-prompt <list>', 'tokens of a prompt to read; of several each is a test, 0 is none (default: 512)', counts)
     .option('-n, --n-gen <list>', 'tokens to write one by one; of several each is a test, 0 is none (default: 128)', counts)

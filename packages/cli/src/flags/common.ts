@@ -3,7 +3,7 @@
 import { isLowbitError } from '@lowbit/core';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { CommonOptions, Context } from '../context.ts';
-import { type NumberBounds, parseChoice, parseCounts, parseNumber, parsePath } from '../parse.ts';
+import { type NumberBounds, parseChoice, parseCounts, parseNumber, parsePath, parseSize } from '../parse.ts';
 
 /** Makes the context of the verb that was chosen. */
 export type Start = (options: CommonOptions) => Context;
@@ -28,7 +28,7 @@ export function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): 
     )
     .option(
       '--precision <how>',
-      'activations of the native backend: exact (default), or fast, in 16 bits',
+      'activations of the native backend: exact (default), or fast, in 16 bits; of CUDA those of prompts, in 12',
       arg((text) => parseChoice(text, ['exact', 'fast'] as const)),
     )
     .option('--isa <name>', 'with --backend cpu: instructions to use, such as avx2 or scalar (default: the best there are)')
@@ -38,6 +38,23 @@ export function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): 
       'hold an output layer that is not quantized in so many bits (hqq: 8 loses hardly anything, 4 is smaller): less to read for each token',
       arg((text) => Number(parseChoice(text, ['8', '6', '5', '4', '3', '2', '1'] as const))),
     );
+}
+
+/** What decides how much of a model a backend with memory of its own holds. */
+export function weightMemory(command: Command): Command {
+  return command.option(
+    '--weight-memory <size>',
+    'with --backend @lowbit/kernels-cuda: memory of the GPU for weights, such as 6GB; those beyond it stay on the host and come as they are used (default: all)',
+    arg(parseSize),
+  );
+}
+
+/** The same, and what of each weight. */
+export function offloading(command: Command): Command {
+  return weightMemory(command).option(
+    '--offload-meta',
+    'with --backend @lowbit/kernels-cuda: keep scales, zeros and tables of quantized weights on the host',
+  );
 }
 
 /** What may read folders of methods that lowbit does not know. */

@@ -3,10 +3,10 @@
 import type { Command } from 'commander';
 import type { ChatOptions } from '../commands/chat.ts';
 import type { GenerateOptions } from '../commands/generate.ts';
-import { computing, number, path, type Start, verb } from './common.ts';
+import { computing, number, offloading, path, type Start, verb } from './common.ts';
 
 export function addGenerate(program: Command, start: Start): void {
-  computing(sampling(verb(program, 'generate', 'continue a text')))
+  offloading(computing(sampling(verb(program, 'generate', 'continue a text'))))
     .argument('<model>', 'model folder, quantized or not, FILE.gguf, or ORG/NAME[@REVISION][/FILE.gguf] of the Hub', path)
     .requiredOption('-p, --prompt <text>', 'text to continue; - reads it from stdin')
     .option(
@@ -26,16 +26,8 @@ export function addGenerate(program: Command, start: Start): void {
 }
 
 export function addChat(program: Command, start: Start): void {
-  computing(
-    sampling(
-      verb(
-        program,
-        'chat',
-        'talk with a model; without a terminal, one answer per line of stdin',
-        'JSON Lines on stdout: one value per answer; no progress',
-      ),
-    ),
-  )
+  const described = 'talk with a model; without a terminal, one answer per line of stdin';
+  offloading(computing(sampling(verb(program, 'chat', described, 'JSON Lines on stdout: one value per answer; no progress'))))
     .argument('<model>', 'model folder with a chat template, FILE.gguf, or ORG/NAME[@REVISION][/FILE.gguf] of the Hub', path)
     .option('--system <text>', 'system message')
     .option('--template <name>', "chat template of the model by its name, or a file with one (default: the model's own)", path)

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { EstimateFlags } from '../commands/estimate.ts';
 import type { InspectOptions } from '../commands/inspect.ts';
 import { METHODS, parseBits, parseChoice, parseDimension, parseGroup, parseHadamardSize } from '../parse.ts';
-import { arg, computing, number, path, plugins, type Start, verb } from './common.ts';
+import { arg, computing, number, path, plugins, type Start, verb, weightMemory } from './common.ts';
 
 export function addInspect(program: Command, start: Start): void {
   plugins(verb(program, 'inspect', 'show what is in a model folder, without reading weights'))
@@ -19,7 +19,7 @@ export function addInspect(program: Command, start: Start): void {
 }
 
 export function addEstimate(program: Command, start: Start): void {
-  computing(verb(program, 'estimate', 'tell how much memory a model takes, before it is quantized or loaded'))
+  weightMemory(computing(verb(program, 'estimate', 'tell how much memory a model takes, before it is quantized or loaded')))
     .argument('<model>', 'model folder, or ORG/NAME[@REVISION] of the Hub, which is not downloaded', path)
     .option(
       '-m, --method <name>',

@@ -6,10 +6,10 @@ import type { PerplexityOptions } from '../commands/perplexity.ts';
 import type { ReportOptions } from '../commands/report.ts';
 import type { SensitivityOptions } from '../commands/sensitivity.ts';
 import { SENSITIVITY_TOKENS } from '../sensitivity-tokens.ts';
-import { computing, list, number, path, type Start, verb } from './common.ts';
+import { computing, list, number, offloading, path, type Start, verb } from './common.ts';
 
 export function addPerplexity(program: Command, start: Start): void {
-  computing(verb(program, 'perplexity', 'measure how well a model predicts a text'))
+  offloading(computing(verb(program, 'perplexity', 'measure how well a model predicts a text')))
     .argument('<model>', 'model folder, quantized or not, FILE.gguf, or ORG/NAME[@REVISION][/FILE.gguf] of the Hub', path)
     .option('--data <file>', 'text file', path)
     .option('--ids <file>', 'JSON file of token ids: one list, or a list of lists that are scored on their own', path)

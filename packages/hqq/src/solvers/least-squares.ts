@@ -44,7 +44,7 @@ export function leastSquares({ alternations }: Extract<SolverSettings, { name: '
       const channels = weighted && [hostTensor('f64', [weighted.length], weighted)];
       return async (weights, tile) => {
         const params = channels ? { ...fit, tile: weighedTile(tiling, tile) } : fit;
-        const outputs = await layer.call('hqq.least-squares', [weights, ...(channels ?? [])], params, tile.groups * tiling.size);
+        const outputs = await layer.call('hqq.least-squares', tile, [weights, ...(channels ?? [])], params, tile.groups * tiling.size);
         const [scale, zero] = outputs.map(toFloat32) as [Float32Array, Float32Array];
         if (layer.backed('hqq.least-squares') && scale.some(Number.isNaN)) await layer.store.refuse(tile);
         return { codes: 'stored', scale, zero };

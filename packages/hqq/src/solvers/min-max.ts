@@ -18,7 +18,7 @@ export function minMax(s: Settings): GroupSolver {
 
 async function tileGrid(s: Settings, layer: Layer, weights: HostTensor, tile: Tile) {
   const work = tile.groups * layer.tiling.size;
-  const outputs = await layer.call('hqq.min-max', [weights], minMaxRules(s, layer.levels), work);
+  const outputs = await layer.call('hqq.min-max', tile, [weights], minMaxRules(s, layer.levels), work);
   const [inverse, zero] = outputs.map(toFloat32) as [Float32Array, Float32Array];
   if (layer.backed('hqq.min-max') && inverse.some(Number.isNaN)) await layer.store.refuse(tile);
   return { codes: 'solved' as const, inverse, zero };

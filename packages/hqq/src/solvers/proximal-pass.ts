@@ -40,7 +40,7 @@ export function proximalPasses(layer: Layer, grid: SolvedGrid, steps: Steps, con
       hostTensor('u8', [tile.groups], ofTile(settled, tile)),
     ];
     const params = { levels: layer.levels, norm: steps.norm, betas: betas.slice(taken, taken + atOnce), lastBeta };
-    const [zeros, newSettled, sums] = await layer.call('hqq.proximal-steps', inputs, params, left[index]! * size);
+    const [zeros, newSettled, sums] = await layer.call('hqq.proximal-steps', tile, inputs, params, left[index]! * size);
     ofTile(settled, tile).set(newSettled!.data);
     return { zeros: toFloat32(zeros!), sums: elements({ dtype: 'f64', data: sums!.data }) };
   };

@@ -21,7 +21,7 @@ export async function searchScales(
   await eachTile(layer, signal, async (weights, tile) => {
     const tensors = [grid.inverse, grid.zero].map((values) => hostTensor('f32', [tile.groups], ofTile(values, tile)));
     const work = CANDIDATES * tile.groups * tiling.size;
-    const [found] = await layer.call('hqq.scale-search', [weights, ...tensors], { levels, range }, work);
+    const [found] = await layer.call('hqq.scale-search', tile, [weights, ...tensors], { levels, range }, work);
     ofTile(grid.inverse, tile).set(toFloat32(found!));
   });
 }

@@ -96,7 +96,7 @@ Lanes::Slice& Lanes::slice(const Driver& driver, Lane& lane) {
   return slice;
 }
 
-void Lanes::up(const Device& device, Lane& lane, const Work::Upload& upload) {
+void Lanes::up(const Device& device, Lane& lane, const Work::Upload& upload, CUdeviceptr to) {
   const Driver& driver = device.driver();
   const char* from = static_cast<const char*>(upload.from);
   for (size_t done = 0; done < upload.bytes; done += kSlice) {
@@ -105,7 +105,7 @@ void Lanes::up(const Device& device, Lane& lane, const Work::Upload& upload) {
     if (slice != nullptr) std::memcpy(slice->at, from + done, count);
     const std::lock_guard<std::mutex> lock(device.queue());
     const void* source = slice != nullptr ? slice->at : from + done;
-    driver.check(driver.cuMemcpyHtoDAsync(lane.room + upload.to + done, source, count, lane.stream), "a copy to the device");
+    driver.check(driver.cuMemcpyHtoDAsync(to + upload.to + done, source, count, lane.stream), "a copy to the device");
     if (slice != nullptr) driver.check(driver.cuEventRecord(slice->done, lane.stream), "a copy to the device");
   }
 }
@@ -133,10 +133,11 @@ void Lanes::run(const Device& device, const Work& work) {
   try {
     make(device, lane);
     make_room(device, lane, work.bytes);
-    for (const Work::Upload& upload : work.uploads) up(device, lane, upload);
+    const CUdeviceptr beside = work.beside ? work.beside->at() : 0;
+    for (const Work::Upload& upload : work.uploads) up(device, lane, upload, upload.beside ? beside : lane.room);
     {
       const std::lock_guard<std::mutex> lock(device.queue());
-      for (const Launch& launch : work.launches) launch_in_room(device, lane.stream, launch, lane.room);
+      for (const Launch& launch : work.launches) launch_in_room(device, lane.stream, launch, lane.room, beside);
     }
     for (const Work::Download& download : work.downloads) down(device, lane, download);
     if (lane.pinned) {

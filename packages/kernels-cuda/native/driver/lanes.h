@@ -5,6 +5,7 @@
 #include <array>
 #include <condition_variable>
 #include <cstddef>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -12,15 +13,17 @@
 
 namespace lowbit {
 
+class Buffer;
 class Device;
 struct Launch;
 
-/// One piece of work. Launches name its room as buffer 0.
+/// One piece of work. Launches name its room as buffer 0, and memory that outlasts it, where there is any, as buffer 1.
 struct Work {
   struct Upload {
     size_t to;
     const void* from;
     size_t bytes;
+    bool beside;  // to the memory that outlasts the work
   };
   struct Download {
     size_t from;
@@ -28,6 +31,7 @@ struct Work {
     size_t bytes;
   };
   size_t bytes = 0;
+  std::shared_ptr<Buffer> beside;
   std::vector<Upload> uploads;
   std::vector<Launch> launches;
   std::vector<Download> downloads;
@@ -66,7 +70,7 @@ class Lanes {
   void give(Lane& lane);
   void make(const Device& device, Lane& lane);
   void make_room(const Device& device, Lane& lane, size_t bytes);
-  void up(const Device& device, Lane& lane, const Work::Upload& upload);
+  void up(const Device& device, Lane& lane, const Work::Upload& upload, CUdeviceptr to);
   void down(const Device& device, Lane& lane, const Work::Download& download);
   /// The next slice, when what it held has gone where it belongs.
   Slice& slice(const Driver& driver, Lane& lane);

@@ -112,8 +112,8 @@ void launch_once(const Device& device, const Launch& launch, const std::vector<s
   enqueue_one(device, device.stream(), launch, buffer_at, rows, 0, [](int) { return CUdeviceptr{0}; });
 }
 
-void launch_in_room(const Device& device, CUstream stream, const Launch& launch, CUdeviceptr room) {
-  enqueue_one(device, stream, launch, [room](int) { return room; }, {}, 0, [](int) { return CUdeviceptr{0}; });
+void launch_in_room(const Device& device, CUstream stream, const Launch& launch, CUdeviceptr room, CUdeviceptr beside) {
+  enqueue_one(device, stream, launch, [=](int buffer) { return buffer == 0 ? room : beside; }, {}, 0, [](int) { return CUdeviceptr{0}; });
 }
 
 Plan::~Plan() {

@@ -117,7 +117,7 @@ struct LargestShape {
 LargestShape largest_shape(size_t width, size_t rows, uint32_t count);
 
 /// Enqueues a launch whose only buffer is at `room`.
-void launch_in_room(const Device& device, CUstream stream, const Launch& launch, CUdeviceptr room);
+void launch_in_room(const Device& device, CUstream stream, const Launch& launch, CUdeviceptr room, CUdeviceptr beside);
 
 /// Enqueues one launch outside of a plan.
 void launch_once(const Device& device, const Launch& launch, const std::vector<std::shared_ptr<Buffer>>& buffers, const RowCounts& rows);

@@ -90,7 +90,7 @@ struct WeightTiles {
  */
 struct AffineWeights {
   static constexpr bool kTwoPlanes = false, kHasZero = true;
-  static constexpr int kSums = 2;
+  static constexpr int kSecondDigits = 0;
   uint32_t words[8];
   float number;
 
@@ -119,9 +119,9 @@ struct AffineWeights {
 /// Codes of 4 bits for the numbers of a table as whole numbers of two bytes, groups of a multiple of 64 inputs. Sums are exact, as above.
 struct TableWeights {
   static constexpr bool kTwoPlanes = true, kHasZero = false;
-  static constexpr int kSums = 3;
+  static constexpr int kSecondDigits = 8;  // of the second plane
   uint32_t words[4];
-  float number;
+  float number = 0;
   QuickTable table;
 
   __device__ __forceinline__ void begin(const Weight& w, const WeightTiles&) { table = *reinterpret_cast<const QuickTable*>(w.quick); }
@@ -162,7 +162,7 @@ __device__ __forceinline__ float more(float largest, float value) {
 /// Numbers that have no more than 11 digits: dense ones of 16 bits, and those of tables that are rounded to 16. Rows and groups of a multiple of 32 inputs.
 struct HalfWeights {
   static constexpr bool kTwoPlanes = false, kHasZero = false;
-  static constexpr int kSums = 2;
+  static constexpr int kSecondDigits = 0;
   uint32_t words[16];
   float number;
   const float* table;
@@ -238,7 +238,7 @@ struct HalfWeights {
 /// Any numbers of rows and groups of a multiple of 8 inputs, as two halves: 2^-22 of a number is left out. Read where they are needed, twice.
 struct FloatWeights {
   static constexpr bool kTwoPlanes = true, kHasZero = false;
-  static constexpr int kSums = 2;
+  static constexpr int kSecondDigits = kLowDigits;
   const float* table;
 
   __device__ __forceinline__ void begin(const Weight& w, const WeightTiles& to) {

@@ -19,35 +19,46 @@ constexpr int kWarpTokens = 32, kWarpRows = 64;
 constexpr int kLefts = kWarpTokens / 16, kRights = kWarpRows / 8, kRightsAtOnce = kRights / 2;
 typedef float WarpSums[kLefts][kRights][4];
 
-/// Both halves of rows of x at a tile of inputs; past the last row zeros.
+/// All planes of rows of x at a tile of inputs; past the last row zeros.
+template <int kPlanes>
 __device__ __forceinline__ void copy_activations(Shared to, const Word4* planes, int tiles, int tile, int base, int rows) {
-  const int thread = threadIdx.x, chunk = thread % 16, row = thread / 16;
+  constexpr int kChunks = kPlanes * kPlaneBytes / kChunk, kRowsAtOnce = kGemmThreads / kChunks;
+  const int thread = threadIdx.x, chunk = thread % kChunks, row = thread / kChunks;
   const Shared first = to + chunk / 8 * kTileBytes + tile_offset(row, chunk % 8);
   LOWBIT_UNROLL
-  for (int i = 0; i < kTileSide / 16; ++i) {
-    const bool there = base + row + 16 * i < rows;
+  for (int i = 0; i < kTileSide / kRowsAtOnce; ++i) {
+    const bool there = base + row + kRowsAtOnce * i < rows;
     // Counted in chunks: 32 bits do.
-    copy_chunk(first + 16 * i * kTileRow, planes + ((there ? base + row + 16 * i : 0) * tiles + tile) * (kPairBytes / kChunk) + chunk, there);
+    copy_chunk(first + kRowsAtOnce * i * kTileRow, planes + ((there ? base + row + kRowsAtOnce * i : 0) * tiles + tile) * kChunks + chunk, there);
   }
 }
+
+/// How sums of halves stand to one another: the first of upper halves; where x has two planes one of its lower ones; where the weight has two, another, unless that
+/// is as fine.
+template <class Weights, int kPlanes>
+struct Sums {
+  static constexpr bool kSecond = Weights::kTwoPlanes && (kPlanes == 1 || Weights::kSecondDigits != kLowDigits);
+  static constexpr int kCount = kPlanes + (kSecond ? 1 : 0);
+};
 
 /**
  * out += x W^T over a tile of inputs; x and w as `left_of` and `right_of` give them, `of_rows` from the warp's first row on. Sums of the upper halves are one, those of the lower halves another, 2^11 finer; of a table's second bytes a third. They
  * are joined, times the scales, in the order in which the numbers stand: by operations that round once.
  */
-template <class Weights>
+template <class Weights, int kPlanes>
 __device__ __forceinline__ void multiply_pair(Shared x, Shared w, const float* of_rows, const PairNumbers (&of_tokens)[kLefts][2], bool exact, WarpSums& out) {
   const int quarter = threadIdx.x % 4;
   LOWBIT_UNROLL
   for (int first = 0; first < kRights; first += kRightsAtOnce) {
-    float sums[Weights::kSums][kLefts][kRightsAtOnce][4] = {};
+    constexpr int kSums = Sums<Weights, kPlanes>::kCount;
+    float sums[kSums][kLefts][kRightsAtOnce][4] = {};
     LOWBIT_ROLLED
     for (int step = 0; step < kDepth / 16; ++step) {
       uint32_t high[kLefts][4], low[kLefts][4];
       LOWBIT_UNROLL
       for (int i = 0; i < kLefts; ++i) {
         load_matrices(high[i], at_step(x, step) + 16 * i * kTileRow);
-        load_matrices(low[i], at_step(x, step) + kTileBytes + 16 * i * kTileRow);
+        if (kPlanes == 2) load_matrices(low[i], at_step(x, step) + kTileBytes + 16 * i * kTileRow);
       }
       LOWBIT_UNROLL
       for (int pair = 0; pair < kRightsAtOnce / 2; ++pair) {
@@ -58,7 +69,7 @@ __device__ __forceinline__ void multiply_pair(Shared x, Shared w, const float* o
           LOWBIT_UNROLL
           for (int i = 0; i < kLefts; ++i) {
             multiply_f16(sums[0][i][2 * pair + j], high[i], upper[2 * j], upper[2 * j + 1]);
-            multiply_f16(sums[1][i][2 * pair + j], low[i], upper[2 * j], upper[2 * j + 1]);
+            if (kPlanes == 2) multiply_f16(sums[kPlanes - 1][i][2 * pair + j], low[i], upper[2 * j], upper[2 * j + 1]);
           }
         }
         if (!Weights::kTwoPlanes || exact) continue;
@@ -67,7 +78,7 @@ __device__ __forceinline__ void multiply_pair(Shared x, Shared w, const float* o
         LOWBIT_UNROLL
         for (int j = 0; j < 2; ++j) {
           LOWBIT_UNROLL
-          for (int i = 0; i < kLefts; ++i) multiply_f16(sums[Weights::kSums - 1][i][2 * pair + j], high[i], lower[2 * j], lower[2 * j + 1]);
+          for (int i = 0; i < kLefts; ++i) multiply_f16(sums[kSums - 1][i][2 * pair + j], high[i], lower[2 * j], lower[2 * j + 1]);
         }
       }
     }
@@ -86,8 +97,9 @@ __device__ __forceinline__ void multiply_pair(Shared x, Shared w, const float* o
         LOWBIT_UNROLL
         for (int e = 0; e < 4; ++e) {
           const PairNumbers& numbers = of_tokens[i][e / 2];
-          float sum = fmaf(sums[1][i][j][e], kLowUnit, sums[0][i][j][e]);
-          if (Weights::kSums == 3) sum = fmaf(sums[Weights::kSums - 1][i][j][e], 1.0f / 256, sum);
+          float sum = sums[0][i][j][e];
+          if (kPlanes == 2) sum = fmaf(sums[kPlanes - 1][i][j][e], kLowUnit, sum);
+          if (Sums<Weights, kPlanes>::kSecond) sum = fmaf(sums[kSums - 1][i][j][e], 1.0f / (1 << Weights::kSecondDigits), sum);
           const float times = Weights::kHasZero ? fmaf(sum, numbers.scale, -zero[e % 2] * numbers.sum) : sum * numbers.scale;
           out[i][first + j][e] = fmaf(times, scale[e % 2], out[i][first + j][e]);
         }
@@ -123,12 +135,12 @@ __device__ __forceinline__ void store_sums(const Weight& w, const WarpSums& sums
 }
 
 /**
- * out [rows, out] = x W^T + bias, planes and numbers of x from `gemm_planes`; with more than one block in direction z, `out` is [z][rows, out], each of a part of
+ * out [rows, out] = x W^T + bias, `count` planes and numbers of x from `gemm_planes`; with more than one block in direction z, `out` is [z][rows, out], each of a part of
  * the inputs and without bias, for `gemm_join`. Grid: (ceil(out / 128), ceil(rows / 128), parts); block: 256; dynamic shared memory: kGemmShared.
  */
 template <class Weights>
 __device__ __forceinline__ void gemm(unsigned char* shared, const Weight& w, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows,
-                                     bool exact) {
+                                     int count, bool exact) {
   const Shared x_tiles = shared_at(shared), w_tiles = x_tiles + 2 * kPairTiles;
   float* const of_rows = reinterpret_cast<float*>(shared + 2 * kPairTiles + 2 * kTileBytes);
   // Tables are where zeros would be: no weight has both.
@@ -147,7 +159,10 @@ __device__ __forceinline__ void gemm(unsigned char* shared, const Weight& w, con
     return {w_tiles + i * kTileBytes, of_rows + i * kNumbers, table};
   };
   const auto copy = [&](int tile) {
-    if (tile < to) copy_activations(x_tiles + (tile - from) % 2 * kPairTiles, reinterpret_cast<const Word4*>(planes), tiles, tile, base, rows);
+    const Shared at = x_tiles + (tile - from) % 2 * kPairTiles;
+    const Word4* const of = reinterpret_cast<const Word4*>(planes);
+    if (tile < to && count == 2) copy_activations<2>(at, of, tiles, tile, base, rows);
+    else if (tile < to) copy_activations<1>(at, of, tiles, tile, base, rows);
     commit_copies();
   };
 
@@ -164,8 +179,10 @@ __device__ __forceinline__ void gemm(unsigned char* shared, const Weight& w, con
       of_tokens[i / 2][i % 2] = *of;
     }
     const WeightTiles at = place(tile);
-    multiply_pair<Weights>(left_of(x_tiles + (tile - from) % 2 * kPairTiles, token), right_of(at.tiles, row),
-                           at.numbers + (Weights::kHasZero ? 2 : 1) * row, of_tokens, exact, sums);
+    const Shared left = left_of(x_tiles + (tile - from) % 2 * kPairTiles, token), right = right_of(at.tiles, row);
+    const float* of_rows = at.numbers + (Weights::kHasZero ? 2 : 1) * row;
+    if (count == 2) multiply_pair<Weights, 2>(left, right, of_rows, of_tokens, exact, sums);
+    else multiply_pair<Weights, 1>(left, right, of_rows, of_tokens, exact, sums);
   };
 
   if (from < to) weights.load(w, mine, from);
@@ -206,28 +223,28 @@ __device__ __forceinline__ void gemm(unsigned char* shared, const Weight& w, con
 }
 
 extern "C" __global__ void __launch_bounds__(kGemmThreads, 1)
-    gemm_affine(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows) {
+    gemm_affine(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows, int count) {
   LOWBIT_DYNAMIC_SHARED(unsigned char, shared);
-  gemm<AffineWeights>(shared, *weight, planes, numbers, out, rows, false);
+  gemm<AffineWeights>(shared, *weight, planes, numbers, out, rows, count, false);
 }
 
 extern "C" __global__ void __launch_bounds__(kGemmThreads, 1)
-    gemm_table(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows) {
+    gemm_table(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows, int count) {
   LOWBIT_DYNAMIC_SHARED(unsigned char, shared);
-  gemm<TableWeights>(shared, *weight, planes, numbers, out, rows, false);
+  gemm<TableWeights>(shared, *weight, planes, numbers, out, rows, count, false);
 }
 
 extern "C" __global__ void __launch_bounds__(kGemmThreads, 1)
-    gemm_half(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows) {
+    gemm_half(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows, int count) {
   LOWBIT_DYNAMIC_SHARED(unsigned char, shared);
-  gemm<HalfWeights>(shared, *weight, planes, numbers, out, rows, false);
+  gemm<HalfWeights>(shared, *weight, planes, numbers, out, rows, count, false);
 }
 
 extern "C" __global__ void __launch_bounds__(kGemmThreads, 1)
-    gemm_float(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows) {
+    gemm_float(const Weight* weight, const uint32_t* planes, const PairNumbers* numbers, float* out, int rows, int count) {
   const bool exact = weight->kind == kDense ? weight->stored != kF32 : weight->table != 0 && weight->round != kF32;
   LOWBIT_DYNAMIC_SHARED(unsigned char, shared);
-  gemm<FloatWeights>(shared, *weight, planes, numbers, out, rows, exact);
+  gemm<FloatWeights>(shared, *weight, planes, numbers, out, rows, count, exact);
 }
 
 /// The parts [parts][rows, out] of a product, in their order, and bias: out [rows, out]. Grid: (ceil(out / 256), rows); block: 256.

@@ -150,7 +150,7 @@ Napi::Value trim_lanes(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 4));
+  exports.Set("abi", Napi::Number::New(env, 5));
   exports.Set("image", Napi::Function::New(env, image));
   exports.Set("probe", Napi::Function::New(env, probe));
   exports.Set("openDevice", Napi::Function::New(env, open_device));

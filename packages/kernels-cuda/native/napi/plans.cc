@@ -103,7 +103,8 @@ Napi::Value launch(const Napi::CallbackInfo& info) {
   });
 }
 
-/// runWork(device, { bytes, uploads: [{ at, from }], launches, downloads: [{ at, to }] }): resolves when the results are there. Launches name the room as buffer 0.
+/// runWork(device, { bytes, beside, uploads: [{ at, from, beside }], launches, downloads: [{ at, to }] }): resolves when the results are there. Launches name the
+/// room as buffer 0, the buffer `beside` as buffer 1.
 Napi::Value run_work(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const auto device = state(info.Env()).devices.shared(info[0]);
@@ -111,27 +112,32 @@ Napi::Value run_work(const Napi::CallbackInfo& info) {
     const auto work = std::make_shared<Work>();
     work->bytes = size_of(spec.Get("bytes"));
     std::vector<Napi::Value> kept;
-    const auto place = [&](const Napi::Value& value, const char* name, size_t& at, size_t& bytes) {
+    if (spec.Has("beside")) {
+      work->beside = state(info.Env()).buffers.shared(spec.Get("beside"));
+      check(info.Env(), !work->beside->on_host(), "memory of the host outlasts no work");
+    }
+    const auto place = [&](const Napi::Value& value, const char* name, size_t room, size_t& at, size_t& bytes) {
       const Napi::Object from = object_of(value);
       at = size_of(from.Get("at"));
       uint8_t* const data = bytes_of(from.Get(name), bytes);
-      check(info.Env(), at <= work->bytes && bytes <= work->bytes - at, "bytes outside of the room");
+      check(info.Env(), at <= room && bytes <= room - at, "bytes outside of the room");
       kept.push_back(from.Get(name));
       return data;
     };
     each(spec.Get("uploads"), [&](const Napi::Value& value) {
       Work::Upload upload{};
-      upload.from = place(value, "from", upload.to, upload.bytes);
+      upload.beside = work->beside && object_of(value).Has("beside");
+      upload.from = place(value, "from", upload.beside ? work->beside->bytes() : work->bytes, upload.to, upload.bytes);
       work->uploads.push_back(upload);
     });
     each(spec.Get("downloads"), [&](const Napi::Value& value) {
       Work::Download download{};
-      download.to = place(value, "to", download.from, download.bytes);
+      download.to = place(value, "to", work->bytes, download.from, download.bytes);
       work->downloads.push_back(download);
     });
     each(spec.Get("launches"), [&](const Napi::Value& value) {
       work->launches.push_back(launch_of(*device, value));
-      check_arguments(work->launches.back(), 1, 0);
+      check_arguments(work->launches.back(), work->beside ? 2 : 1, 0);
     });
     return Job::start(info.Env(), "lowbit work", kept, [device, work] { device->lanes().run(*device, *work); });
   });

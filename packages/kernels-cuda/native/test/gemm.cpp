@@ -54,34 +54,38 @@ std::string run(const emulator::Launch& launch, void (*kernel)(void**), void** a
   }
 }
 
-typedef void Gemm(const lowbit::Weight*, const uint32_t*, const lowbit::PairNumbers*, float*, int);
+typedef void Gemm(const lowbit::Weight*, const uint32_t*, const lowbit::PairNumbers*, float*, int, int);
 
-/// Counts of the tiles of a product, by a kernel.
+/// Counts of the tiles of a product, by a kernel, with so many planes of x.
 template <Gemm* kernel>
-emulator::Counts counted(Problem& p) {
+emulator::Counts counted(Problem& p, int planes = 2) {
   const lowbit::Weight* weight = &p.weight;
   int inp = kInp, rows = kRows;
-  void* of_planes[] = {&p.x, &inp, &p.planes, &p.numbers};
+  void* of_planes[] = {&p.x, &inp, &planes, &p.planes, &p.numbers};
   CHECK(run({{(kInp / 64 + 3) / 4, kRows, 1}, {128, 1, 1}, 0, 1}, [](void** a) {
-    lowbit::gemm_planes(*static_cast<float**>(a[0]), *static_cast<int*>(a[1]), *static_cast<uint32_t**>(a[2]), *static_cast<lowbit::PairNumbers**>(a[3]));
+    lowbit::gemm_planes(*static_cast<float**>(a[0]), *static_cast<int*>(a[1]), *static_cast<int*>(a[2]), *static_cast<uint32_t**>(a[3]),
+                        *static_cast<lowbit::PairNumbers**>(a[4]));
   }, of_planes).empty());
-  void* arguments[] = {&weight, &p.planes, &p.numbers, &p.out, &rows};
+  void* arguments[] = {&weight, &p.planes, &p.numbers, &p.out, &rows, &planes};
   emulator::counts() = {};
   const std::string fault = run({{kOut / 128, kRows / 128, 1}, {256, 1, 1}, lowbit::kGemmShared, 1}, [](void** a) {
-    kernel(*static_cast<lowbit::Weight**>(a[0]), *static_cast<uint32_t**>(a[1]), *static_cast<lowbit::PairNumbers**>(a[2]), *static_cast<float**>(a[3]), *static_cast<int*>(a[4]));
+    kernel(*static_cast<lowbit::Weight**>(a[0]), *static_cast<uint32_t**>(a[1]), *static_cast<lowbit::PairNumbers**>(a[2]), *static_cast<float**>(a[3]), *static_cast<int*>(a[4]),
+           *static_cast<int*>(a[5]));
   }, arguments);
   CHECK(fault.empty());
   if (!fault.empty()) std::fprintf(stderr, "%s\n", fault.c_str());
   // Against plain sums, of some results.
   for (int m = 3; m < kRows; m += 101) {
     for (int n = 1; n < kOut; n += 37) {
-      double sum = 0, size = 0;
+      double sum = 0, size = 0, coarse = 0;
       for (int k = 0; k < kInp; ++k) {
+        // In one plane a number is off by half of a step of the largest of its 64, which is below 1.
+        coarse += std::fabs(lowbit::weight_at(p.weight, n, k)) / 4094;
         const double term = static_cast<double>(p.x[m * kInp + k]) * static_cast<double>(lowbit::weight_at(p.weight, n, k));
         sum += term;
         size += std::fabs(term);
       }
-      CHECK(std::fabs(p.out[m * kOut + n] - sum) < 1e-6 * size);
+      CHECK(std::fabs(p.out[m * kOut + n] - sum) < 1e-6 * size + (planes == 1 ? coarse : 0));
     }
   }
   return emulator::counts();
@@ -119,8 +123,8 @@ emulator::Counts counted_int8() {
 constexpr uint64_t kTiles = uint64_t{kOut / 128} * (kRows / 128) * (kInp / 64);
 
 /// Of one tile: products of tensor cores, bytes of the weight and of x from global memory, and rounds of shared memory.
-void expect(const char* name, const emulator::Counts& counts, uint64_t products, uint64_t weight_bytes, uint64_t rounds) {
-  const uint64_t x_bytes = 128 * 256, numbers = 4 * 2 * 4 * 8 * 8;  // eight rows of x for each of four loads of eight warps
+void expect(const char* name, const emulator::Counts& counts, uint64_t products, uint64_t weight_bytes, uint64_t rounds, uint64_t planes = 2) {
+  const uint64_t x_bytes = 128 * 128 * planes, numbers = 4 * 2 * 4 * 8 * 8;  // eight rows of x for each of four loads of eight warps
   const int before = failures;
   CHECK(counts.products == kTiles * products);
   CHECK(counts.bytes == kTiles * (weight_bytes + x_bytes + numbers));
@@ -159,6 +163,13 @@ void test_gemm() {
   expect("NF4", counted<lowbit::gemm_table>(nf4), products / 2 * 3, 128 * 32, x_rounds + 2 * plane_rounds + 8 * loads);
   wide.weight.stored = lowbit::kF32;
   expect("dense f32", counted<lowbit::gemm_float>(wide), products / 2 * 3, 0, x_rounds + 2 * plane_rounds + 8 * loads);
+  // One plane of x: half of the products (of two planes of the weight: two of three), of its bytes, and of their rounds; two loads less.
+  expect("4 bits, one plane", counted<lowbit::gemm_affine>(four, 1), products / 2, 128 * 32, x_rounds / 2 + plane_rounds + 4 * loads, 1);
+  expect("8 bits, one plane", counted<lowbit::gemm_affine>(eight, 1), products / 2, 128 * 64, x_rounds / 2 + plane_rounds + 4 * loads, 1);
+  expect("pairs of 4 bits, one plane", counted<lowbit::gemm_half>(pairs, 1), products / 2, 128 * 32, x_rounds / 2 + plane_rounds + 4 * loads, 1);
+  expect("dense f16, one plane", counted<lowbit::gemm_half>(dense, 1), products / 2, 128 * 128, x_rounds / 2 + plane_rounds + 4 * loads, 1);
+  expect("NF4, one plane", counted<lowbit::gemm_table>(nf4, 1), products, 128 * 32, x_rounds / 2 + 2 * plane_rounds + 6 * loads, 1);
+  expect("dense f32, one plane", counted<lowbit::gemm_float>(wide, 1), products, 0, x_rounds / 2 + 2 * plane_rounds + 6 * loads, 1);
   const emulator::Counts int8 = counted_int8();
   CHECK(int8.shared_rounds == int8.shared_least);
   // One tile of 128 inputs: codes of both, and six times four matrices for each of four steps of a warp.

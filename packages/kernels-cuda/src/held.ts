@@ -1,0 +1,134 @@
+// Weights that stay on the GPU between the routines of one layer: each tile is brought once, whatever comes of it afterwards.
+
+import type { HostTensor } from '@lowbit/core';
+import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
+import { bad, checkCounts, STORED_BYTES } from './routine-work.ts';
+
+/** All tiles of a layer together, as packages/hqq/src/routines.ts says it. */
+export interface LayerSize {
+  readonly dtype: StoredFloat;
+  readonly groups: number;
+  readonly size: number;
+}
+
+/** Where a tile is, or will be when `bytes` have been brought. */
+export interface HeldTile {
+  readonly buffer: BufferHandle;
+  readonly at: number;
+  readonly bytes?: Uint8Array;
+}
+
+interface Room {
+  readonly buffer: BufferHandle;
+  readonly bytes: number;
+}
+
+interface HeldLayer extends LayerSize {
+  readonly room: Room;
+  /** Groups of the tiles that are there, by their first. */
+  readonly brought: Map<number, number>;
+}
+
+/** Rooms that are kept for layers to come: two linears are quantized at a time. Taking and giving back memory waits for the whole device. */
+const SPARE = 2;
+const SPARE_BYTES = 256 << 20;
+
+export class HeldWeights {
+  readonly #binding: CudaBinding;
+  readonly #device: DeviceHandle;
+  readonly #layers = new Map<number, HeldLayer>();
+  readonly #spare: Room[] = [];
+  #last = 0;
+  #bytes = 0;
+
+  constructor(binding: CudaBinding, device: DeviceHandle) {
+    this.#binding = binding;
+    this.#device = device;
+  }
+
+  /** Bytes of the device, with those for layers to come. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Room for a layer: its number. undefined where the device has none. Throws ERR_BAD_ARGUMENT, and what the addon throws. */
+  open({ dtype, groups, size }: LayerSize): number | undefined {
+    const width = STORED_BYTES[dtype];
+    checkCounts({ groups, size });
+    if (width === undefined || groups * size < 1) throw bad(`weights cannot be ${dtype} [${groups}, ${size}]`);
+    const room = this.#take(groups * size * width);
+    if (!room) return undefined;
+    this.#layers.set(++this.#last, { dtype, groups, size, room, brought: new Map() });
+    return this.#last;
+  }
+
+  /** A tile [groups, size] that begins with the group `first`, and what to call when it has been brought. Throws ERR_BAD_ARGUMENT for one that cannot be there. */
+  tile(layer: number, first: number, weights: HostTensor | undefined): { readonly tile: HeldTile; brought(): void } {
+    const held = this.#layers.get(layer);
+    checkCounts({ first });
+    if (!held || !weights) throw bad(`no layer ${layer} is held`);
+    const [groups = 0, size = 0] = weights.shape;
+    checkCounts({ groups, size });
+    if (weights.dtype !== held.dtype || size !== held.size || first + groups > held.groups) {
+      throw bad(`${weights.dtype} [${groups}, ${size}] from group ${first} of ${held.dtype} [${held.groups}, ${held.size}]`);
+    }
+    const bytes = groups * size * STORED_BYTES[held.dtype];
+    const comes = weights.data.byteLength > 0;
+    if (comes ? weights.data.byteLength !== bytes : held.brought.get(first) !== groups) {
+      throw bad(
+        `${weights.data.byteLength} bytes for ${groups} groups of ${size} from group ${first}`,
+        'Bring a tile with its first call.',
+      );
+    }
+    const tile = { buffer: held.room.buffer, at: first * size * STORED_BYTES[held.dtype], ...(comes ? { bytes: weights.data } : {}) };
+    return { tile, brought: () => held.brought.set(first, groups) };
+  }
+
+  /** Nothing of the layer is under way any more. */
+  close(layer: number): void {
+    const held = this.#layers.get(layer);
+    if (!held) return;
+    this.#layers.delete(layer);
+    if (this.#spare.length < SPARE && held.room.bytes <= SPARE_BYTES) this.#spare.push(held.room);
+    else this.#give(held.room);
+  }
+
+  /** Gives back what is kept for layers to come. */
+  trim(): void {
+    for (const room of this.#spare.splice(0)) this.#give(room);
+  }
+
+  [Symbol.dispose](): void {
+    for (const layer of [...this.#layers.keys()]) this.close(layer);
+    this.trim();
+  }
+
+  /** The smallest spare room that does, or a new one. */
+  #take(bytes: number): Room | undefined {
+    const fits = this.#spare.filter((room) => room.bytes >= bytes).sort((a, b) => a.bytes - b.bytes)[0];
+    if (fits) {
+      this.#spare.splice(this.#spare.indexOf(fits), 1);
+      return fits;
+    }
+    const room = this.#make(bytes);
+    if (room || this.#spare.length === 0) return room;
+    this.trim();
+    return this.#make(bytes);
+  }
+
+  #make(bytes: number): Room | undefined {
+    try {
+      const buffer = this.#binding.createBuffer(this.#device, bytes, false);
+      this.#bytes += bytes;
+      return { buffer, bytes };
+    } catch (error) {
+      if ((error as { readonly code?: unknown }).code === 'OUT_OF_MEMORY') return undefined;
+      throw error;
+    }
+  }
+
+  #give({ buffer, bytes }: Room): void {
+    this.#binding.freeBuffer(buffer);
+    this.#bytes -= bytes;
+  }
+}
