@@ -3,6 +3,7 @@
 
 import { type OpOf, opInputs, type Program, type TensorId } from '@lowbit/core';
 import type { HeldWeight } from './launches.ts';
+import { formOf, stageOf } from './staged.ts';
 
 export type Work =
   | { readonly kind: 'op'; readonly op: Program['ops'][number] }
@@ -23,7 +24,7 @@ const MOST_WEIGHTS = 3;
 
 /** Whether the kernels for few rows take it beside others. */
 function fusable({ layout, pieces }: HeldWeight): boolean {
-  return layout.kind !== 'int8' && layout.run === undefined && pieces.length === 1;
+  return pieces.length === 1 && (formOf(layout) === 'plain' || stageOf(layout) !== undefined);
 }
 
 export function fuse(program: Program, weights: readonly HeldWeight[]): readonly Work[] {
@@ -89,7 +90,7 @@ class Fusing {
     const norm = this.#normOf(x, free);
     for (let from = 0; from < free.length; ) {
       const pair = this.#gated(free, from);
-      const group = pair?.linears ?? free.slice(from, from + MOST_WEIGHTS);
+      const group = pair?.linears ?? this.#alike(free, from);
       from += group.length;
       const add = group.length === 1 ? this.#added(group[0]!) : undefined;
       const whole = group.length === free.length ? norm : undefined;
@@ -98,6 +99,17 @@ class Fusing {
       // Where the first of them was; with a residual, where that is added: it may have come since.
       this.#work.set(add ?? group.reduce((a, b) => (this.#program.ops.indexOf(a) < this.#program.ops.indexOf(b) ? a : b)), work);
     }
+  }
+
+  /** As many from `from` on as one launch multiplies by. */
+  #alike(linears: readonly OpOf<'linear'>[], from: number): readonly OpOf<'linear'>[] {
+    const form = this.#formOf(linears[from]!);
+    const end = linears.findIndex((op, i) => i > from && this.#formOf(op) !== form);
+    return linears.slice(from, Math.min(from + MOST_WEIGHTS, end < 0 ? linears.length : end));
+  }
+
+  #formOf({ weight }: OpOf<'linear'>): string {
+    return formOf(this.#weights[weight]!.layout);
   }
 
   /** The norm that makes x, if it is for these products alone. */
@@ -114,7 +126,7 @@ class Fusing {
     from: number,
   ): { readonly gate: OpOf<'gate'>; readonly linears: readonly OpOf<'linear'>[] } | undefined {
     const [a, b] = linears.slice(from, from + 2);
-    if (!a || !b) return undefined;
+    if (!a || !b || this.#formOf(a) !== this.#formOf(b)) return undefined;
     const gate = this.#only(a.out);
     if (gate?.op !== 'gate' || this.#only(b.out) !== gate) return undefined;
     if (this.#program.tensors[a.out]!.width !== this.#program.tensors[b.out]!.width) return undefined;

@@ -66,7 +66,7 @@ export type Scratch = (domain: number, width: number) => TensorRef;
 export const FEW = { one: 1, several: 16, together: 4 } as const;
 
 /** Fields of weight i. */
-function weightValues(i: number, { layout }: HeldWeight, piece: WeightPiece): Record<string, number> {
+export function weightValues(i: number, { layout }: HeldWeight, piece: WeightPiece): Record<string, number> {
   const { rowWords, group, groups, inp, grouping } = layout;
   const fields = {
     out: piece.to - piece.from,
@@ -84,8 +84,8 @@ function weightValues(i: number, { layout }: HeldWeight, piece: WeightPiece): Re
   return Object.fromEntries(Object.entries(fields).map(([name, value]) => [`w${i}_${name}`, value]));
 }
 
-const chunks = (inp: number): number => Math.ceil(inp / 32);
-const rowsOf = (domain: number, per = 1): Extent => ({ rows: domain, per });
+export const chunks = (inp: number): number => Math.ceil(inp / 32);
+export const rowsOf = (domain: number, per = 1): Extent => ({ rows: domain, per });
 
 export interface Operand {
   readonly ref: TensorRef;
@@ -102,8 +102,8 @@ export interface ProductParts {
   readonly add?: { readonly residual: TensorRef; readonly residual_factor: number; readonly factor: number };
 }
 
-/** Launches for 1 row and for several; weights are of one piece each and have no run of their own. */
-export function fewRows(parts: ProductParts): readonly Launch[] {
+/** Launches for 1 row and for several, or for several alone; weights are of one piece each, and take x as it is. */
+export function fewRows(parts: ProductParts, { least = 1 }: { readonly least?: number } = {}): readonly Launch[] {
   const { x, weights, outs, norm, gate, add } = parts;
   const { inp } = weights[0]!.layout;
   const values: Record<string, Value> = { x: x.ref, inp, chunks: chunks(inp), ...norm?.values, ...add };
@@ -120,10 +120,8 @@ export function fewRows(parts: ProductParts): readonly Launch[] {
     x: Math.ceil(rows / PRODUCT.rows),
     y: rowsOf(x.domain, at),
   });
-  return [
-    { ...launch(1), where: { domain: x.domain, least: 1, most: FEW.one } },
-    { ...launch(FEW.together), where: { domain: x.domain, least: FEW.one + 1, most: FEW.several } },
-  ];
+  const several = { ...launch(FEW.together), where: { domain: x.domain, least: FEW.one + 1, most: FEW.several } };
+  return least > FEW.one ? [several] : [{ ...launch(1), where: { domain: x.domain, least: 1, most: FEW.one } }, several];
 }
 
 /** For more rows than that: one weight at a time. */
@@ -186,7 +184,7 @@ export function plainProduct(weight: HeldWeight, x: Operand, out: TensorRef, scr
   return [...few, ...manyRows(weight, x, { ref: out, width: layout.out })];
 }
 
-interface Int8X {
+export interface Int8X {
   readonly codes: TensorRef;
   readonly wide: TensorRef;
   readonly scale: TensorRef;
@@ -194,7 +192,7 @@ interface Int8X {
 }
 
 /** Rows of x in 8 bits. `shared`: the columns of outliers are those of all rows together, else of each row. */
-function int8Rows({ inp, threshold }: WeightLayout, x: Operand, scratch: Scratch, { shared }: { readonly shared: boolean }): Int8X {
+export function int8Rows({ inp, threshold }: WeightLayout, x: Operand, scratch: Scratch, { shared }: { readonly shared: boolean }): Int8X {
   const outliers = threshold > 0;
   const flags = outliers && shared ? scratch(DOMAIN.once, inp) : x.ref;
   const codes = scratch(x.domain, inp);
@@ -209,7 +207,7 @@ function int8Rows({ inp, threshold }: WeightLayout, x: Operand, scratch: Scratch
   return { codes, wide, scale, launches };
 }
 
-function int8Product(
+export function int8Product(
   weight: HeldWeight,
   { codes, wide, scale }: Int8X,
   x: Operand,

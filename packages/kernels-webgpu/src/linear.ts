@@ -13,9 +13,10 @@ import {
 } from '@lowbit/core';
 import type { Machine } from './device.ts';
 import type { GpuBuffer } from './gpu.ts';
-import { DOMAIN, type HeldWeight, type Launch, lookUp, plainProduct, rotated, type Scratch, type TensorRef } from './launches.ts';
+import { DOMAIN, FEW, type HeldWeight, type Launch, lookUp, plainProduct, rotated, type Scratch, type TensorRef } from './launches.ts';
 import { type TensorMemory, whole } from './memory.ts';
 import { LaunchPlan, MOST_ROWS } from './plan.ts';
+import { fromRows, stagedPieces, stageOf } from './staged.ts';
 import { plainBlock } from './step-block.ts';
 import type { Place } from './storage.ts';
 
@@ -89,8 +90,11 @@ export class WebGpuLinear implements QuantizedLinear {
     const before = whole(from);
     const { settled } = machine.claim('a product', () => {
       using run = new Run(machine, inp, count, (scratch, source, target) => {
-        const turned = rotated(weight.layout, { ref: source, domain: DOMAIN.tokens }, scratch);
-        return [...turned.launches, ...plainProduct(weight, turned.x, target, scratch)];
+        const x = { ref: source, domain: DOMAIN.tokens };
+        const turned = rotated(weight.layout, x, scratch);
+        const made = [...turned.launches, ...plainProduct(weight, turned.x, target, scratch)];
+        if (!stageOf(weight.layout)) return made;
+        return [...stagedPieces(weight, x, { ref: target, width: count }), ...fromRows(DOMAIN.tokens, FEW.one + 1, made)];
       });
       run.submit(rows, new Uint32Array(0), { from: from.buffer, to: to.buffer });
     });

@@ -10,6 +10,8 @@ import {
   FEW,
   fewRows,
   type HeldWeight,
+  int8Product,
+  int8Rows,
   type Launch,
   lookUp,
   manyRows,
@@ -23,6 +25,7 @@ import {
 import type { StoredFloat } from './layout.ts';
 import { type AttentionSite, append, attend, rotate } from './lower-attention.ts';
 import { ProgramData } from './program-data.ts';
+import { fromRows, stagedLaunch, stagedPieces, stageOf } from './staged.ts';
 import type { StepShape } from './step-block.ts';
 import { normKernel } from './wgsl/norm.ts';
 import { routeKernel } from './wgsl/route.ts';
@@ -149,10 +152,10 @@ class Lowering {
         push(ROWS.activate(op.kind), { x: tensor(op.x) });
         break;
       case 'gate':
-        push(ROWS.gate(op.kind, { broadcast: this.#width(op.gate) === 1 && width > 1 }), { gate: tensor(op.gate), x: tensor(op.x) });
+        this.#launches.push(this.#gate(op));
         break;
       case 'add':
-        push(ROWS.add(), { a: tensor(op.a), b: tensor(op.b), factor: op.factor });
+        this.#launches.push(this.#add(op));
         break;
       case 'scale':
         push(ROWS.scale(), { x: tensor(op.x), factor: op.factor });
@@ -202,48 +205,71 @@ class Lowering {
     this.#launches.push({ kernel, values, x: groups, y: { rows: this.#domain(x), per: 1 }, ...(where ? { where } : {}) });
   }
 
-  /** x in the basis of a weight. */
-  #turned(x: TensorId, { layout }: HeldWeight): Operand {
+  /** x in the basis of a weight, in steps of at least so many rows. */
+  #turned(x: TensorId, { layout }: HeldWeight, least: number): Operand {
     if (layout.run === undefined) return this.#operand(x);
-    const key = `${x} ${layout.run} ${layout.inp}`;
+    const key = `${x} ${layout.run} ${layout.inp} ${least}`;
     const known = this.#rotated.get(key);
     if (known) return known;
     const made = rotated(layout, this.#operand(x), this.#scratch);
-    this.#launches.push(...made.launches);
+    this.#launches.push(...fromRows(this.#domain(x), least, made.launches));
     this.#rotated.set(key, made.x);
     return made.x;
   }
 
   #linear({ x, weight, out }: OpOf<'linear'>): void {
     const held = this.#weights[weight]!;
-    this.#launches.push(...plainProduct(held, this.#turned(x, held), tensor(out), this.#scratch));
+    const staged = stageOf(held.layout) !== undefined;
+    if (staged) this.#launches.push(...stagedPieces(held, this.#operand(x), { ref: tensor(out), width: this.#width(out) }));
+    this.#several(held, x, tensor(out), staged ? FEW.one + 1 : 0);
+  }
+
+  /** A product by itself, in steps of at least so many rows. */
+  #several(held: HeldWeight, x: TensorId, out: TensorRef, least: number): void {
+    const made = plainProduct(held, this.#turned(x, held, least), out, this.#scratch);
+    this.#launches.push(...fromRows(this.#domain(x), least, made));
   }
 
   #products({ x, norm, linears, gate, add }: Extract<Work, { kind: 'products' }>): void {
     const weights = linears.map(({ weight }) => this.#weights[weight]!);
+    const { layout } = weights[0]!;
     const result = gate?.out ?? add?.out;
     const outOf = (id: TensorId): { readonly ref: TensorRef; readonly width: number } => ({ ref: tensor(id), width: this.#width(id) });
     const outs = result === undefined ? linears.map(({ out }) => outOf(out)) : [outOf(result)];
     const residual = add && this.#residual(add, linears[0]!.out);
-    const many = { domain: this.#domain(x), least: FEW.several + 1 };
-    this.#launches.push(
-      ...fewRows({
-        x: this.#operand(norm?.x ?? x),
-        weights,
-        outs,
-        ...(norm ? { norm: this.#fusedNorm(norm) } : {}),
-        ...(gate ? { gate: gate.kind } : {}),
-        ...(residual ? { add: residual } : {}),
-      }),
-    );
-    if (norm) this.#norm(norm, undefined, many);
-    for (const [i, linear] of linears.entries()) {
-      this.#launches.push(...manyRows(weights[i]!, this.#operand(x), outOf(add?.out ?? linear.out), residual));
+    const ends = { ...(gate ? { gate: gate.kind } : {}), ...(residual ? { add: residual } : {}) };
+    const fused = { x: this.#operand(norm?.x ?? x), weights, outs, ...(norm ? { norm: this.#fusedNorm(norm) } : {}), ...ends };
+    const domain = this.#domain(x);
+    const staged = stageOf(layout) !== undefined;
+    this.#launches.push(...(staged ? [stagedLaunch(fused, { most: FEW.one })] : fewRows(fused)));
+    const alone = { domain, least: (staged ? FEW.one : FEW.several) + 1 };
+    if (norm) this.#norm(norm, undefined, alone);
+    if (layout.kind === 'int8') {
+      const made = int8Rows(layout, this.#operand(x), this.#scratch, { shared: true });
+      const products = linears.map(({ out }, i) =>
+        int8Product(weights[i]!, made, this.#operand(x), { ...weights[i]!.pieces[0]!, out: tensor(out) }),
+      );
+      this.#launches.push(...fromRows(domain, alone.least, [...made.launches, ...products]));
+    } else {
+      const from = staged ? this.#turned(x, weights[0]!, alone.least) : this.#operand(x);
+      if (staged) this.#launches.push(...fewRows({ x: from, weights, outs, ...ends }, { least: alone.least }));
+      for (const [i, linear] of linears.entries()) {
+        this.#launches.push(...manyRows(weights[i]!, from, outOf(add?.out ?? linear.out), residual));
+      }
     }
-    if (!gate) return;
-    const kernel = ROWS.gate(gate.kind, { broadcast: false });
-    const values = { out: tensor(gate.out), gate: tensor(gate.gate), x: tensor(gate.x) };
-    this.#launches.push({ ...each(kernel, many.domain, this.#width(gate.out), values), where: many });
+    const apart = layout.kind === 'int8' ? alone.least : FEW.several + 1;
+    if (gate) this.#launches.push(...fromRows(domain, apart, [this.#gate(gate)]));
+    if (add && layout.kind === 'int8') this.#launches.push(...fromRows(domain, apart, [this.#add(add)]));
+  }
+
+  #gate({ kind, gate, x, out }: OpOf<'gate'>): Launch {
+    const width = this.#width(out);
+    const kernel = ROWS.gate(kind, { broadcast: this.#width(gate) === 1 && width > 1 });
+    return each(kernel, this.#domain(out), width, { out: tensor(out), gate: tensor(gate), x: tensor(x) });
+  }
+
+  #add({ a, b, factor, out }: OpOf<'add'>): Launch {
+    return each(ROWS.add(), this.#domain(out), this.#width(out), { out: tensor(out), a: tensor(a), b: tensor(b), factor });
   }
 
   #fusedNorm({ kind, eps, weight, weightOffset, bias }: OpOf<'norm'>): NonNullable<ProductParts['norm']> {

@@ -13,6 +13,7 @@ import { mergeKernel, stretchKernel } from './largest.ts';
 import { lookUpKernel } from './look-up.ts';
 import { normKernel } from './norm.ts';
 import { productKernel } from './product.ts';
+import { STAGED, type Stage, stagedKernel } from './staged-product.ts';
 import { kindOf, type WeightKind } from './weight.ts';
 
 const affine = (levels: number, packing: string, group: number | null, axis: 0 | 1 = 1): Format =>
@@ -25,6 +26,10 @@ const FORMATS: Readonly<Record<string, Format>> = {
   'affine 3': affine(8, '3bit_32', 64),
   'affine 2': affine(4, '2bit_u8', 64),
   'affine 1': affine(2, '1bit_u8', 64),
+  higgs: {
+    ...{ kind: 'codebook', bits: 4, dim: 2, group: 16, table: 'sample', scale: 'f16', packing: 'u8' },
+    rotate: { kind: 'hadamard', block: 16 },
+  } as Format,
   nf4: { kind: 'codebook', bits: 4, dim: 1, group: 64, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' },
   int8: { kind: 'int8', threshold: 6 },
   f32: { kind: 'dense', dtype: 'f32' },
@@ -43,9 +48,11 @@ function* kernelsOf(weight: WeightKind): Generator<Kernel> {
     for (const outliers of [false, true]) {
       yield int8RowsKernel({ outliers, shared: outliers });
       for (const experts of [false, true]) yield int8ProductKernel(weight, { outliers, experts });
+      yield* stagedKernels({ kind: 'int8', outliers }, weight);
     }
     return;
   }
+  if (weight.table > 0) for (const run of [4, 512, STAGED.piece]) yield* stagedKernels({ kind: 'rotate', run }, weight);
   for (const end of ['store', 'add'] as const) {
     yield gemmKernel(weight, { end });
     for (const rows of [1, 4]) yield productKernel({ rows, weights: [weight], end });
@@ -54,6 +61,14 @@ function* kernelsOf(weight: WeightKind): Generator<Kernel> {
   yield productKernel({ rows: 1, weights: [weight], end: 'store', experts: true });
   yield productKernel({ rows: 4, weights: [weight, weight], norm: { kind: 'layer', weight: true, bias: true }, end: { gate: 'silu' } });
   yield productKernel({ rows: 1, weights: [weight, weight, weight], norm: { kind: 'rms', weight: true, bias: false }, end: 'store' });
+}
+
+function* stagedKernels(stage: Stage, weight: WeightKind): Generator<Kernel> {
+  const norm = { kind: 'layer', weight: true, bias: true } as const;
+  yield stagedKernel({ stage, weights: [weight, weight, weight], norm: { ...norm, kind: 'rms' }, end: 'store' });
+  yield stagedKernel({ stage, weights: [weight, weight], norm, end: { gate: 'silu' } });
+  yield stagedKernel({ stage, weights: [weight], end: 'add' });
+  yield stagedKernel({ stage, weights: [weight], end: 'store', experts: true });
 }
 
 function* others(): Generator<Kernel> {

@@ -48,6 +48,39 @@ const quads = Array.from({ length: 8 }, (_, j) => j);
 
 /** `chunk_i(base, row, c)`: weights 32 c .. 32 c + 31 of row `row`; `base` is the word where the weight begins. */
 export function weightCode(i: number, weight: WeightKind, variant: Variant): string {
+  const { declarations, loads, quads: all } = chunkParts(i, weight, variant);
+  return `${declarations}
+fn chunk_${i}(base: u32, row: u32, c: u32) -> array<vec4<f32>, 8> {
+  ${loads}
+  return array<vec4<f32>, 8>(
+    ${all.join(',\n    ')});
+}${biasCode(i, weight)}`;
+}
+
+/**
+ * In place of `weightCode`, `dots_i(base, row, c, at)`: the sum of those 32 weights times 32 numbers, 4 at a time in the array `x` from `at` on. No weight is kept:
+ * arrays that are indexed by variables lie in memory.
+ */
+export function dotsCode(i: number, weight: WeightKind, variant: Variant, x: string): string {
+  const { declarations, loads, quads: all } = chunkParts(i, weight, variant);
+  return `${declarations}
+fn dots_${i}(base: u32, row: u32, c: u32, at: u32) -> f32 {
+  ${loads}
+  return ${all.map((quad, j) => `dot(${quad}, ${x}[at + ${j}u])`).join('\n    + ')};
+}${biasCode(i, weight)}`;
+}
+
+function biasCode(i: number, { bias }: WeightKind): string {
+  return `
+fn bias_${i}(base: u32, row: u32) -> f32 { return ${bias ? `bitcast<f32>(word_${i}(base + P.w${i}_bias + row))` : '0.0'}; }`;
+}
+
+/** The weights of a chunk, four at a time, in terms of `base`, `row` and `c`; and what stands before them. */
+function chunkParts(
+  i: number,
+  weight: WeightKind,
+  variant: Variant,
+): { readonly declarations: string; readonly loads: string; readonly quads: readonly string[] } {
   const { bits, kind } = weight;
   const { loads, u } = chunkWords(i, bits);
   const body = { dense: denseQuads, int8: int8Quads, grouped: groupedQuads }[kind](i, weight, u, variant);
@@ -58,17 +91,15 @@ export function weightCode(i: number, weight: WeightKind, variant: Variant): str
       ? `select(vec4<f32>(), ${value}, c * 32u + vec4<u32>(${[0, 1, 2, 3].map((k) => `${4 * j + k}u`)}) < vec4<u32>(P.inp))`
       : value;
   };
-  return `
+  return {
+    declarations: `
 fn word_${i}(n: u32) -> u32 { return w${i}[n >> 2u][n & 3u]; }
-${body.declarations}
-fn chunk_${i}(base: u32, row: u32, c: u32) -> array<vec4<f32>, 8> {
-  let start = base + row * P.w${i}_row_words + c * ${bits}u;
+${body.declarations}`,
+    loads: `let start = base + row * P.w${i}_row_words + c * ${bits}u;
   ${loads}
-  ${body.before}
-  return array<vec4<f32>, 8>(
-    ${quads.map(quad).join(',\n    ')});
-}
-fn bias_${i}(base: u32, row: u32) -> f32 { return ${weight.bias ? `bitcast<f32>(word_${i}(base + P.w${i}_bias + row))` : '0.0'}; }`;
+  ${body.before}`,
+    quads: quads.map(quad),
+  };
 }
 
 type Word = (n: number) => string;
@@ -199,11 +230,7 @@ function groupedQuads(i: number, weight: WeightKind, u: Word, { f16 }: Variant):
       `fn pairs_${i}(a: u32, b: u32) -> vec4<f32> { return vec4<f32>(table_${i}[2u * a], table_${i}[2u * a + 1u], table_${i}[2u * b], table_${i}[2u * b + 1u]); }`,
     );
   }
-  if (round !== 'f32') {
-    declarations.push(
-      `fn round4_${i}(v: vec4<f32>) -> vec4<f32> { return vec4<f32>(round_${round}(v.x), round_${round}(v.y), round_${round}(v.z), round_${round}(v.w)); }`,
-    );
-  }
+  if (round !== 'f32') declarations.push(roundedQuad(i, round));
   const scale = (g: string): string => `stored_${i}(base + P.w${i}_scale, ${g})`;
   const zero = (g: string): string => (fixedZero > 0 ? `${fixedZero}.0` : `stored_${i}(base + P.w${i}_zero, ${g})`);
   const scaled = (value: string, s: string, z: string): string => (table > 0 ? rounded(`${value} * ${s}`) : `(${value} - ${z}) * ${s}`);
@@ -232,6 +259,21 @@ function groupedQuads(i: number, weight: WeightKind, u: Word, { f16 }: Variant):
     before: halves?.before ?? '',
     quads: quads.map((j) => `quad_${i}(base, row, c * 32u + ${4 * j}u, ${values(j)})`),
   };
+}
+
+/** `round4_i`: four numbers rounded as `round_f16` and `round_bf16` of floats.ts do it, without branches: there is one for each number of a chunk. */
+function roundedQuad(i: number, dtype: 'f16' | 'bf16'): string {
+  if (dtype === 'bf16') {
+    return `fn round4_${i}(v: vec4<f32>) -> vec4<f32> { return vec4<f32>(round_bf16(v.x), round_bf16(v.y), round_bf16(v.z), round_bf16(v.w)); }`;
+  }
+  return `fn round4_${i}(v: vec4<f32>) -> vec4<f32> {
+  let size = abs(v);
+  let bits = bitcast<vec4<u32>>(v);
+  let whole = bitcast<vec4<f32>>((bits + 0xfffu + ((bits >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u));
+  let small = round(v * 16777216.0) * 5.9604644775390625e-8;
+  let large = select(v, bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | vec4<u32>(0x7f800000u)), size >= vec4<f32>(65520.0));
+  return select(large, select(whole, small, size < vec4<f32>(6.103515625e-5)), size < vec4<f32>(65520.0));
+}`;
 }
 
 /** Brings the table of weight i into workgroup memory; in uniform control flow, before the first chunk. */

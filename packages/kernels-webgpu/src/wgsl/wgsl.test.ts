@@ -1,4 +1,4 @@
-// The WGSL of some kernels as it is handed to a device, to be read in reviews: a fused product, attention in a window, keys into a cache; and what they, a
+// The WGSL of some kernels as it is handed to a device, to be read in reviews: a fused product, products of a row that is rotated or rounded on the way in, attention in a window, keys into a cache; and what they, a
 // product of many rows and the choice of the largest numbers are on a device with more than the core of WebGPU.
 import { expect, it } from 'vitest';
 import { planLayout } from '../layout.ts';
@@ -9,6 +9,7 @@ import { stretchKernel } from './largest.ts';
 import { productKernel } from './product.ts';
 import { exactKernel } from './quantize.ts';
 import { appendKernel } from './rope.ts';
+import { stagedKernel } from './staged-product.ts';
 import { kindOf } from './weight.ts';
 
 const affine = { kind: 'affine', levels: 16, group: 64, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' } as const;
@@ -21,6 +22,12 @@ const gateUp = productKernel({
   norm: { kind: 'rms', weight: true, bias: false },
   end: { gate: 'silu' },
 });
+const rotating = { kind: 'codebook', bits: 4, dim: 2, group: 256, table: 'sample', scale: 'f16', packing: 'u8' } as const;
+const pairs = kindOf(planLayout({ ...rotating, rotate: { kind: 'hadamard', block: 512 } }, [64, 512], [], limits), { bias: false });
+const rms = { kind: 'rms', weight: true, bias: false } as const;
+const rotated = stagedKernel({ stage: { kind: 'rotate', run: 512 }, weights: [pairs, pairs, pairs], norm: rms, end: 'store' });
+const bytes = kindOf(planLayout({ kind: 'int8', threshold: 6 }, [64, 128], [], limits), { bias: true });
+const int8 = stagedKernel({ stage: { kind: 'int8', outliers: true }, weights: [bytes], end: 'add' });
 const attention = attentionKernel({ keyDim: 64, valueDim: 64, cache: 'f16', causal: true, window: true, softcap: true, bias: 'none' });
 const subgroups = { subgroups: true, f16: false };
 const f16 = { subgroups: false, f16: true };
@@ -31,6 +38,8 @@ it.for<readonly [string, Kernel, Variant]>([
   ['gate-up.f16', gateUp, f16],
   ['attention', attention, CORE],
   ['attention.subgroups', attention, subgroups],
+  ['rotated', rotated, CORE],
+  ['int8', int8, CORE],
   ['append', appendKernel({ dtype: 'f16', q: 'half', k: 'half' }), CORE],
   ['gemm.f16', gemmKernel(weight, { end: 'store' }), f16],
   ['largest.subgroups', stretchKernel(), subgroups],
