@@ -2,10 +2,10 @@
 // with their keys in parts where there are few rows and many keys.
 
 import { type ArenaTensor, type OpOf, type PositionBias, type Program, relativeBiasTable, type TensorId, toFloat32 } from '@lowbit/core';
-import { DOMAIN, each, type Launch, type Scratch, type TensorRef } from './launches.ts';
+import { DOMAIN, each, type Launch, type Scratch, type ShareUse, type TensorRef } from './launches.ts';
 import type { StoredFloat } from './layout.ts';
 import type { ProgramData } from './program-data.ts';
-import { attentionKernel, mergeKernel, SPLIT } from './wgsl/attention.ts';
+import { type AttentionOptions, attentionKernel, mergeKernel, ownWords, SPLIT } from './wgsl/attention.ts';
 import { rowsOfTile, tiledAttentionKernel } from './wgsl/attention-tile.ts';
 import { appendKernel, ropeKernel } from './wgsl/rope.ts';
 
@@ -38,11 +38,12 @@ export function rotate(site: AttentionSite, op: OpOf<'rope'>): Launch {
   return each(ropeKernel(op.style), domainOf(site, op.out), widthOf(site, op.out), values);
 }
 
-/** Rows into a cache, keys rotated on the way; queries beside them. */
+/** Rows into a cache, keys rotated on the way; queries beside them. Of shares with `least` rows and more. */
 export function append(
   site: AttentionSite,
   { k, v, cache }: { readonly k: TensorId; readonly v: TensorId; readonly cache: number },
   { q: qRope, k: kRope }: Rotations = {},
+  least = 1,
 ): Launch {
   const pairs = (width: number): number => Math.ceil(width / 2);
   const [kWidth, vWidth] = [widthOf(site, k), widthOf(site, v)];
@@ -56,7 +57,7 @@ export function append(
     },
     x: Math.ceil((pairs(qWidth) + pairs(kWidth) + pairs(vWidth)) / 64),
     y: 1,
-    share: { domain: domainOf(site, k), cache },
+    share: { domain: domainOf(site, k), cache, least },
   };
 }
 
@@ -74,23 +75,40 @@ export function attend(site: AttentionSite, op: OpOf<'attend'>, ropes: Rotations
   const domain = domainOf(site, q);
   const tile = rowsOfTile(options);
   const launches: Launch[] = [];
-  if (cache !== undefined && k !== undefined && v !== undefined) launches.push(append(site, { k, v, cache }, ropes));
+  /** The new row of a share that has one. */
+  const fresh = k !== undefined && v !== undefined && domainOf(site, k) === domain && cache !== undefined && ownWords(options);
+  const least = fresh ? 2 : 1;
+  if (cache !== undefined && k !== undefined && v !== undefined) launches.push(append(site, { k, v, cache }, ropes, least));
   if (tile > 1) {
     const share = { domain, cache, least: MANY, per: tile };
     launches.push({ kernel: tiledAttentionKernel(options), values, x: heads, y: 1, share });
   }
-  const few = { domain, cache, ...(tile > 1 ? { most: MANY - 1 } : {}) };
+  const row = (share: Partial<ShareUse>, own: AttentionOptions, given: Launch['values']): readonly Launch[] =>
+    rowLaunches(site, { domain, cache, ...share }, own, { ...values, ...given });
+  launches.push(...row({ least, ...(tile > 1 ? { most: MANY - 1 } : {}) }, options, {}));
+  if (!fresh) return launches;
+  const { q: qRope, k: kRope } = ropes;
+  const turned = { ...(qRope ? ropeValues(site, 'q', qRope) : {}), ...(kRope ? ropeValues(site, 'k', kRope) : {}) };
+  const given = { ...turned, q: tensor(qRope?.x ?? q), k: tensor(kRope?.x ?? k), v: tensor(v) };
+  return [...launches, ...row({ most: 1 }, { ...options, fresh: { q: qRope?.style, k: kRope?.style } }, given)];
+}
+
+/** Rows of shares that are not taken in tiles; `window` and `heads` are in `values`. */
+function rowLaunches(site: AttentionSite, share: ShareUse, options: AttentionOptions, values: Launch['values']): readonly Launch[] {
+  const { valueDim } = options;
+  const { domain, cache } = share;
+  const [window, heads] = [values.window as number, values.heads as number];
   // A row sees no more of a long cache than its window.
   const short = cache === undefined || (window > 0 && window < SPLIT.keys);
-  if (short) return [...launches, { kernel: attentionKernel(options), values, x: heads, y: 1, share: few }];
+  const plain = { kernel: attentionKernel(options), values, x: heads, y: 1 };
+  if (short) return [{ ...plain, share }];
   // Of each row and head, parts: what is largest, the sum of the shares, and sums of values.
   const parts = site.scratch(DOMAIN.once, SPLIT.rows * heads * SPLIT.parts * (valueDim + 2));
   const where = { domain, least: 1, most: SPLIT.rows };
-  const long = { ...few, keys: { least: SPLIT.keys } };
+  const long = { ...share, keys: { least: SPLIT.keys } };
   return [
-    ...launches,
-    { kernel: attentionKernel(options), values, x: heads, y: 1, share: { ...few, keys: { most: SPLIT.keys - 1 } }, where },
-    { kernel: attentionKernel(options), values, x: heads, y: 1, share: few, where: { domain, least: SPLIT.rows + 1 } },
+    { ...plain, share: { ...share, keys: { most: SPLIT.keys - 1 } }, where },
+    { ...plain, share, where: { domain, least: SPLIT.rows + 1 } },
     {
       kernel: attentionKernel({ ...options, split: true }),
       values: { ...values, parts },
@@ -99,7 +117,7 @@ export function attend(site: AttentionSite, op: OpOf<'attend'>, ropes: Rotations
       share: long,
       where,
     },
-    { kernel: mergeKernel(valueDim), values: { out: tensor(out), heads, parts }, x: heads, y: 1, share: long, where },
+    { kernel: mergeKernel(valueDim), values: { out: values.out!, heads, parts }, x: heads, y: 1, share: long, where },
   ];
 }
 

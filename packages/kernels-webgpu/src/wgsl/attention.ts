@@ -5,6 +5,7 @@
 
 import type { StoredFloat } from '../layout.ts';
 import { CACHE_WORDS, type FieldType, type Kernel, kernel, reductions, SHARE_WORDS, STEP } from './kernel.ts';
+import { type RopeStyle, ropeFields, turned } from './rope.ts';
 
 const SIZE = 64;
 /** Up to so many rows of a step, from so many keys on, keys are shared out in so many parts (of whole tiles: fewer where there are few keys). */
@@ -21,6 +22,11 @@ export interface AttentionOptions {
   readonly bias: 'none' | 'alibi' | 'relative';
   /** Parts of the keys, to be merged; default false. */
   readonly split?: boolean;
+  /**
+   * Of the one row of a share: its key and value come from the arena and go into the cache on the way, keys and queries rotated. A workgroup makes those of its
+   * head for itself and does not read them from the cache, where the first head of those that share them writes them. Default: they are in the cache.
+   */
+  readonly fresh?: { readonly q?: RopeStyle | undefined; readonly k?: RopeStyle | undefined } | undefined;
 }
 
 /** `name(from, i)`: number i of what begins at word `from`. */
@@ -74,22 +80,64 @@ export function attentionName({ keyDim, valueDim, cache, causal, window, softcap
   return `${keyDim} ${valueDim} ${cache}${causal ? ' causal' : ''}${window ? ' window' : ''}${softcap ? ' softcap' : ''} bias ${bias}`;
 }
 
+/** A new key and value in workgroup memory as a cache keeps them, and into it. */
+function freshCode({ keyDim, valueDim, cache }: AttentionOptions): string {
+  const kept = cache === 'f16' || cache === 'bf16' ? `round_${cache}` : '';
+  const make = (name: string, dim: number, value: string): string => `
+  for (var i = lid; i < ${dim}u; i += ${SIZE}u) { fresh_${name}[i] = ${kept}(${value}); }`;
+  const pair = cache === 'bf16' ? 'bf16_bits(a) | (bf16_bits(b) << 16u)' : 'pack2x16float(vec2<f32>(a, b))';
+  const store = (name: string, dim: number, to: string): string =>
+    cache === 'f32'
+      ? `
+    for (var i = lid; i < ${dim}u; i += ${SIZE}u) { kv[${to} + kv_head * ${dim}u + i] = bitcast<u32>(fresh_${name}[i]); }`
+      : `
+    for (var i = lid; i < ${dim / 2}u; i += ${SIZE}u) {
+      let a = fresh_${name}[2u * i];
+      let b = fresh_${name}[2u * i + 1u];
+      kv[${to} + kv_head * ${dim / 2}u + i] = ${pair};
+    }`;
+  return `
+  let fresh = step[view + 1u];${make('k', keyDim, `turned_k(at(P.k) + row * P.kv_heads * ${keyDim}u, row, kv_head * ${keyDim}u + i)`)}${make('v', valueDim, `arena[at(P.v) + (row * P.kv_heads + kv_head) * ${valueDim}u + i]`)}
+  workgroupBarrier();
+  if (writes && (head == 0u || (head - 1u) * P.kv_heads / P.heads != kv_head)) {${store('k', keyDim, 'fresh * k_words')}${store('v', valueDim, 'values + fresh * v_words')}
+  }`;
+}
+
+/** Whether a head has words of a cache for itself. */
+export function ownWords({ keyDim, valueDim, cache }: Pick<AttentionOptions, 'keyDim' | 'valueDim' | 'cache'>): boolean {
+  return cache === 'f32' || (keyDim % 2 === 0 && valueDim % 2 === 0);
+}
+
 export function attentionKernel(options: AttentionOptions): Kernel {
-  const { keyDim, valueDim, cache, causal, window, softcap, bias, split = false } = options;
+  const { keyDim, valueDim, cache, causal, window, softcap, bias, split = false, fresh } = options;
   const parts = SPLIT.parts;
   const fields = attentionFields(options);
   if (split) fields.parts = 'u32';
+  if (fresh) Object.assign(fields, { k: 'u32', v: 'u32', ...(fresh.q ? ropeFields('q') : {}), ...(fresh.k ? ropeFields('k') : {}) });
+  const query = fresh
+    ? `turned_q(at(P.q) + row * P.heads * ${keyDim}u, row, head * ${keyDim}u + i)`
+    : `arena[at(P.q) + (row * P.heads + head) * ${keyDim}u + i]`;
+  /** The new key is the last one. */
+  const old = fresh ? 'min(here, fresh - min(fresh, tile))' : 'here';
   const channels = Math.ceil(valueDim / SIZE);
   const channel = (body: (n: number) => string): string => Array.from({ length: channels }, (_, n) => body(n)).join('\n');
   return kernel({
-    name: `attention${split ? ' split' : ''} ${attentionName(options)}`,
+    name: `attention${split ? ' split' : ''}${fresh ? ` fresh ${fresh.q ?? 'as it is'} ${fresh.k ?? 'as it is'}` : ''} ${attentionName(options)}`,
     fields,
     cache: true,
     size: SIZE,
     declarations: (variant) => `${cacheReader(cache)}
 ${reductions(SIZE, variant)}
 var<workgroup> query: array<f32, ${keyDim}>;
-var<workgroup> shares: array<f32, ${SIZE}>;`,
+var<workgroup> shares: array<f32, ${SIZE}>;${
+      fresh
+        ? `
+var<workgroup> fresh_k: array<f32, ${keyDim}>;
+var<workgroup> fresh_v: array<f32, ${valueDim}>;
+${turned('q', fresh.q)}
+${turned('k', fresh.k)}`
+        : ''
+    }`,
     body: `
   let head = ${split ? `wx / ${parts}u` : 'wid.x'};${keyPlaces(options)}
   let row = step[share + domain] + wid.y;
@@ -106,7 +154,7 @@ var<workgroup> shares: array<f32, ${SIZE}>;`,
   let end = min(last, begin + stretch);`
       : ''
   }
-  for (var i = lid; i < ${keyDim}u; i += ${SIZE}u) { query[i] = arena[at(P.q) + (row * P.heads + head) * ${keyDim}u + i] * P.scale; }
+  for (var i = lid; i < ${keyDim}u; i += ${SIZE}u) { query[i] = ${query} * P.scale; }${fresh ? `\n  let writes = ${split ? 'part == 0u' : 'true'};${freshCode(options)}` : ''}
 ${channel((n) => `  var sum${n} = 0.0;`)}
   var largest = -3.0e38;
   var total = 0.0;
@@ -117,7 +165,7 @@ ${channel((n) => `  var sum${n} = 0.0;`)}
     if (j < end) {
       let start = keys + j * k_words;
       score = 0.0;
-      for (var i = 0u; i < ${keyDim}u; i++) { score += query[i] * stored(start, kv_head * ${keyDim}u + i); }
+      ${fresh ? `if (j == fresh) { for (var i = 0u; i < ${keyDim}u; i++) { score += query[i] * fresh_k[i]; } }\n      else { ` : ''}for (var i = 0u; i < ${keyDim}u; i++) { score += query[i] * stored(start, kv_head * ${keyDim}u + i); }${fresh ? ' }' : ''}
       ${softcap ? 'score = P.cap * tanh_of(score / P.cap);' : ''}
       ${bias === 'alibi' ? 'score += constants[P.bias + head] * f32(i32(j) - i32(mine));' : ''}
       ${bias === 'relative' ? 'score += constants[P.bias + u32(clamp(i32(j) - i32(mine), -i32(P.reach), i32(P.reach)) + i32(P.reach)) * P.heads + head];' : ''}
@@ -128,11 +176,13 @@ ${channel((n) => `  var sum${n} = 0.0;`)}
     let mine_share = select(0.0, exp(score - larger), j < end);
     shares[lid] = mine_share;
     total = total * shrink + sum_of_all(mine_share, lid);
-    let here = min(${SIZE}u, end - tile);
+    let here = min(${SIZE}u, end - tile);${fresh ? `\n    let old = ${old};` : ''}
 ${channel(
   (n) => `    if (lid + ${n * SIZE}u < ${valueDim}u) {
       sum${n} *= shrink;
-      for (var t = 0u; t < here; t++) { sum${n} += shares[t] * stored(values + (tile + t) * v_words, kv_head * ${valueDim}u + lid + ${n * SIZE}u); }
+      for (var t = 0u; t < ${fresh ? 'old' : 'here'}; t++) { sum${n} += shares[t] * stored(values + (tile + t) * v_words, kv_head * ${valueDim}u + lid + ${n * SIZE}u); }${
+        fresh ? `\n      if (old < here) { sum${n} += shares[old] * fresh_v[lid + ${n * SIZE}u]; }` : ''
+      }
     }`,
 )}
     workgroupBarrier();

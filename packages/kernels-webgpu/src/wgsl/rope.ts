@@ -7,7 +7,7 @@ export type RopeStyle = 'half' | 'interleaved';
 const SIZE = 64;
 
 /** `turned_name(from, row, i)`: number i of a row whose numbers begin at `from`. */
-function turned(name: string, style: RopeStyle | undefined): string {
+export function turned(name: string, style: RopeStyle | undefined): string {
   if (style === undefined) return `fn turned_${name}(start: u32, row: u32, i: u32) -> f32 { return arena[start + i]; }`;
   const pair = style === 'half' ? ['(d % half)', 'd >= half', 'half'] : ['(d >> 1u)', '(d & 1u) == 1u', '1u'];
   return `fn turned_${name}(start: u32, row: u32, i: u32) -> f32 {
@@ -24,7 +24,7 @@ function turned(name: string, style: RopeStyle | undefined): string {
 }`;
 }
 
-const ropeFields = (name: string): Record<string, FieldType> => ({
+export const ropeFields = (name: string): Record<string, FieldType> => ({
   [`${name}_part`]: 'u32',
   [`${name}_dim`]: 'u32',
   [`${name}_angles`]: 'u32',

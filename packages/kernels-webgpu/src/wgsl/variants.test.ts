@@ -73,7 +73,11 @@ function* stagedKernels(stage: Stage, weight: WeightKind): Generator<Kernel> {
 
 function* others(): Generator<Kernel> {
   const plain = { keyDim: 64, valueDim: 80, cache: 'f16', causal: true, window: true, softcap: true, bias: 'none' } as const;
-  for (const split of [false, true]) yield attentionKernel({ ...plain, split });
+  for (const split of [false, true]) {
+    yield attentionKernel({ ...plain, split });
+    for (const cache of ['f32', 'f16', 'bf16'] as const)
+      yield attentionKernel({ ...plain, cache, split, fresh: { q: 'half', k: 'interleaved' } });
+  }
   yield normKernel({ kind: 'layer', weight: 'row', bias: 'row', add: true });
   yield stretchKernel();
   yield mergeKernel();

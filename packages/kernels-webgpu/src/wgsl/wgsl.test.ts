@@ -29,6 +29,10 @@ const rotated = stagedKernel({ stage: { kind: 'rotate', run: 512 }, weights: [pa
 const bytes = kindOf(planLayout({ kind: 'int8', threshold: 6 }, [64, 128], [], limits), { bias: true });
 const int8 = stagedKernel({ stage: { kind: 'int8', outliers: true }, weights: [bytes], end: 'add' });
 const attention = attentionKernel({ keyDim: 64, valueDim: 64, cache: 'f16', causal: true, window: true, softcap: true, bias: 'none' });
+const fresh = attentionKernel({
+  ...{ keyDim: 64, valueDim: 64, cache: 'f16', causal: true, window: false, softcap: false, bias: 'none' },
+  fresh: { q: 'half', k: 'half' },
+});
 const subgroups = { subgroups: true, f16: false };
 const f16 = { subgroups: false, f16: true };
 
@@ -38,6 +42,7 @@ it.for<readonly [string, Kernel, Variant]>([
   ['gate-up.f16', gateUp, f16],
   ['attention', attention, CORE],
   ['attention.subgroups', attention, subgroups],
+  ['attention.fresh', fresh, CORE],
   ['rotated', rotated, CORE],
   ['int8', int8, CORE],
   ['append', appendKernel({ dtype: 'f16', q: 'half', k: 'half' }), CORE],
