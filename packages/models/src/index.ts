@@ -39,6 +39,7 @@ export type * from './decoder/spec.ts';
 export { type BenchOptions, type BenchResult, benchModel } from './evaluate/bench.ts';
 export { collectImportance, type ImportanceKeeper, type ImportanceOptions, type ImportanceState } from './evaluate/collect-importance.ts';
 export { type CheckpointImportanceOptions, checkpointImportance } from './evaluate/importance.ts';
+export { type FeedbackOptions, withFeedback } from './feedback/with-feedback.ts';
 export { type Divergence, klDivergence, type Texts } from './evaluate/kl-divergence.ts';
 export { type LinearError, type LinearErrorsOptions, linearErrors } from './evaluate/linear-errors.ts';
 export { type Perplexity, type PerplexityOptions, perplexity, type Scorer, summarize } from './evaluate/perplexity.ts';
