@@ -41,6 +41,7 @@ export { collectImportance, type ImportanceKeeper, type ImportanceOptions, type 
 export { type CheckpointImportanceOptions, checkpointImportance } from './evaluate/importance.ts';
 export { type FeedbackOptions, withFeedback } from './feedback/with-feedback.ts';
 export { type Divergence, klDivergence, type Texts } from './evaluate/kl-divergence.ts';
+export { type LayerImportance, type LayerImportanceOptions, layerImportance } from './evaluate/layer-importance.ts';
 export { type LinearError, type LinearErrorsOptions, linearErrors } from './evaluate/linear-errors.ts';
 export { type Perplexity, type PerplexityOptions, perplexity, type Scorer, summarize } from './evaluate/perplexity.ts';
 export { randomTokens } from './evaluate/random-tokens.ts';

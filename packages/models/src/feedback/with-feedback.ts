@@ -29,7 +29,7 @@ import { type FeedbackRoutines, feedbackRoutines } from './routines.ts';
 
 /** Of `withFeedback`. */
 export interface FeedbackOptions {
-  /** How much of the second moments between different channels is believed, above 0 to 1; default 0.9. */
+  /** How much of the second moments between different channels is believed, above 0 to 1; default 0.75. */
   readonly trust?: number | undefined;
 }
 
@@ -54,7 +54,7 @@ const BLOCK_WEIGHTS = 1 << 21;
  * await quantizeCheckpoint(checkpoint, { out, adapters: [llama], quantizer: withFeedback(hqq({ bits: 3, solver: 'least-squares' })), importance });
  */
 export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}): Quantizer {
-  const { trust = 0.9 } = options;
+  const { trust = 0.75 } = options;
   if (!isQuantizer(quantizer) || quantizer.usesImportance === false) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'withFeedback needs a quantizer that looks at importance', {
       hint: "Pass hqq({ solver: 'least-squares' }).",
@@ -75,7 +75,7 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
   return {
     ...quantizer,
     identity: JSON.stringify(['feedback', ALGORITHM_VERSION, trust, quantizer.identity]),
-    usesImportance: true,
+    usesImportance: 'matrix',
     format(shape, metaDtype) {
       const format = quantizer.format(shape, metaDtype);
       checkGrid(format, shape);
