@@ -94,7 +94,9 @@ describe('routines of feedback', () => {
     await expect(call('feedback.targets', [square, square], { from: 0, size: 4 })).rejects.toThrow(bad);
     const numbers = float32Tensor([8], new Float32Array(8).fill(1));
     const inputs = [matrix(8, 4, new Float32Array(32)), square, numbers, numbers, square];
-    expect(elements({ dtype: 'f32', data: (await call('feedback.codes', inputs, { from: 0, size: 4, levels: 4 }))[1]!.data }).length).toBe(32);
+    expect(elements({ dtype: 'f32', data: (await call('feedback.codes', inputs, { from: 0, size: 4, levels: 4 }))[1]!.data }).length).toBe(
+      32,
+    );
     for (const levels of [1, 257]) await expect(call('feedback.codes', inputs, { from: 0, size: 4, levels })).rejects.toThrow(bad);
     await expect(call('feedback.codes', inputs.slice(0, 4), { from: 0, size: 4, levels: 4 })).rejects.toThrow(bad);
   });

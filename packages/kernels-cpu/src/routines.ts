@@ -42,5 +42,7 @@ export function nativeRoutines(home: RoutineHome): ReadonlyMap<string, Routine> 
       }
     };
   };
-  return new Map(Object.entries({ ...hqqRoutines, ...bnbRoutines, ...feedbackRoutines, ...higgsRoutines }).map(([name, run]) => [name, routine(run)]));
+  return new Map(
+    Object.entries({ ...hqqRoutines, ...bnbRoutines, ...feedbackRoutines, ...higgsRoutines }).map(([name, run]) => [name, routine(run)]),
+  );
 }

@@ -12,6 +12,8 @@ export interface LateImportance {
   of(path: string): Promise<Importance | undefined>;
 }
 
-export function isLate(importance: Importance | LateImportance | ReadonlyMap<string, Importance> | undefined): importance is LateImportance {
+export function isLate(
+  importance: Importance | LateImportance | ReadonlyMap<string, Importance> | undefined,
+): importance is LateImportance {
   return typeof (importance as Partial<LateImportance> | undefined)?.of === 'function';
 }

@@ -31,10 +31,7 @@ export interface LayerImportance extends AsyncDisposable {
  * await using importance = await layerImportance(checkpoint, { runtime, ids, kind: 'matrix', identity: 'my samples' });
  * await quantizeCheckpoint(checkpoint, { out, adapters: [llama], quantizer: withFeedback(hqq({ bits: 3, solver: 'least-squares' })), importance });
  */
-export async function layerImportance(
-  checkpoint: Checkpoint,
-  options: LayerImportanceOptions,
-): Promise<LayerImportance> {
+export async function layerImportance(checkpoint: Checkpoint, options: LayerImportanceOptions): Promise<LayerImportance> {
   checkCheckpoint('layerImportance', checkpoint);
   checkLoadingRuntime('layerImportance', options?.runtime);
   checkSampleIds('layerImportance', options.ids);

@@ -1,15 +1,6 @@
 // Codes that make up for one another's errors: that each is the best there is, what is gained at the outputs, and what is refused.
 
-import {
-  codecFor,
-  dequantize,
-  elements,
-  float32Tensor,
-  type Importance,
-  type Matrix,
-  quantize,
-  toFloat32,
-} from '@lowbit/core';
+import { codecFor, dequantize, elements, float32Tensor, type Importance, type Matrix, quantize, toFloat32 } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import { seededFloats } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
@@ -123,7 +114,12 @@ describe('withFeedback', () => {
   function outputError(numbers: Float32Array): number {
     const original = toFloat32(weight);
     let total = 0;
-    for (let r = 0; r < out; r++) total += cost(numbers.subarray(r * inp, (r + 1) * inp).map((value, i) => value - original[r * inp + i]!), matrix, inp);
+    for (let r = 0; r < out; r++)
+      total += cost(
+        numbers.subarray(r * inp, (r + 1) * inp).map((value, i) => value - original[r * inp + i]!),
+        matrix,
+        inp,
+      );
     return total;
   }
 
@@ -151,8 +147,14 @@ describe('withFeedback', () => {
     const numbers = toFloat32(dequantize(await quantize(weight, watched, { importance, metaDtype: 'bf16' })));
     const original = toFloat32(weight);
     const errors = [...numbers].map((value, i) => value - original[i]!);
-    expect(reports[0]!.squaredError).toBeCloseTo(errors.reduce((sum, e) => sum + e * e, 0), 5);
-    expect(reports[0]!.squaredWeight).toBeCloseTo(original.reduce((sum, w) => sum + w * w, 0), 5);
+    expect(reports[0]!.squaredError).toBeCloseTo(
+      errors.reduce((sum, e) => sum + e * e, 0),
+      5,
+    );
+    expect(reports[0]!.squaredWeight).toBeCloseTo(
+      original.reduce((sum, w) => sum + w * w, 0),
+      5,
+    );
     expect(reports[0]!.maxAbs).toBeCloseTo(Math.max(...errors.map(Math.abs)), 6);
   });
 
@@ -167,7 +169,9 @@ describe('withFeedback', () => {
   });
 
   it('has another identity than its quantizer, by how much is believed', () => {
-    const names = [base(4), withFeedback(base(4)), withFeedback(base(4), { trust: 0.5 }), withFeedback(base(3))].map(({ identity }) => identity);
+    const names = [base(4), withFeedback(base(4)), withFeedback(base(4), { trust: 0.5 }), withFeedback(base(3))].map(
+      ({ identity }) => identity,
+    );
     expect(new Set(names).size).toBe(4);
     expect(withFeedback(base(4), { trust: 0.75 }).identity).toBe(names[1]);
   });
@@ -186,13 +190,16 @@ describe('withFeedback', () => {
   });
 
   it('refuses options, quantizers and formats that it has no use for', async () => {
-    for (const trust of [0, 1.1, -1, Number.NaN, '0.5' as unknown as number]) expect(() => withFeedback(base(4), { trust }), String(trust)).toThrow(bad);
+    for (const trust of [0, 1.1, -1, Number.NaN, '0.5' as unknown as number])
+      expect(() => withFeedback(base(4), { trust }), String(trust)).toThrow(bad);
     expect(() => withFeedback(hqq())).toThrow(bad);
     expect(() => withFeedback(undefined as never)).toThrow(bad);
     const unsupported = expect.objectContaining({ code: 'ERR_UNSUPPORTED_FORMAT' });
     const solver = 'least-squares';
     for (const options of [{ axis: 0 }, { groupSize: 96 }, { quantScale: true, groupSize: 16 }, { quantZero: true }] as const) {
-      await expect(quantize(weight, withFeedback(hqq({ solver, ...options })), { importance }), JSON.stringify(options)).rejects.toThrow(unsupported);
+      await expect(quantize(weight, withFeedback(hqq({ solver, ...options })), { importance }), JSON.stringify(options)).rejects.toThrow(
+        unsupported,
+      );
     }
     const { codes } = (await quantize(weight, withFeedback(hqq({ solver, groupSize: null })), { importance })).parts;
     expect(elements(codes as { dtype: 'u8'; data: Uint8Array }).length).toBe((out * inp) / 2);

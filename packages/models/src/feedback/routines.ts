@@ -52,7 +52,9 @@ export function feedbackRoutines(routine: QuantizeContext['routine']): FeedbackR
           return { coupling: coupling!, cost: elements({ dtype: 'f64', data: cost!.data }) };
         }
       : HERE.factor,
-    targets: aiming ? async ({ weights, errors, coupling }, { from, size }) => (await aiming([weights, errors, coupling], { from, size }))[0]! : HERE.targets,
+    targets: aiming
+      ? async ({ weights, errors, coupling }, { from, size }) => (await aiming([weights, errors, coupling], { from, size }))[0]!
+      : HERE.targets,
     codes: rounding
       ? async ({ weights, coupling }, { targets, scale, zero }, { from, size, levels }) => {
           const numbers = [scale, zero].map((values) => hostTensor('f32', [values.length], values));

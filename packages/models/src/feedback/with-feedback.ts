@@ -4,7 +4,6 @@ import {
   type Affine,
   codecFor,
   type DType,
-  elements,
   type Format,
   float32Tensor,
   type HostTensor,
@@ -95,21 +94,36 @@ interface Factors {
   readonly cost: Float64Array;
 }
 
-async function factored(importance: Importance | undefined, shape: Matrix, trust: number, routines: FeedbackRoutines): Promise<Factors | undefined> {
+async function factored(
+  importance: Importance | undefined,
+  shape: Matrix,
+  trust: number,
+  routines: FeedbackRoutines,
+): Promise<Factors | undefined> {
   const matrix = trusted(importance, shape, trust);
   if (matrix === undefined) return undefined;
   const { coupling, cost } = await routines.factor(matrix);
   const wrong = cost.findIndex((value) => !(value > 0 && value < Number.POSITIVE_INFINITY));
   if (wrong < 0) return { coupling, cost };
-  throw new LowbitError('ERR_BAD_ARGUMENT', `the importance of input ${wrong} is not that of samples: its moments with others are larger than its own`, {
-    hint: 'Give what collectImportance made for this linear.',
-    details: { kind: importance?.kind, input: wrong, value: cost[wrong] },
-  });
+  throw new LowbitError(
+    'ERR_BAD_ARGUMENT',
+    `the importance of input ${wrong} is not that of samples: its moments with others are larger than its own`,
+    {
+      hint: 'Give what collectImportance made for this linear.',
+      details: { kind: importance?.kind, input: wrong, value: cost[wrong] },
+    },
+  );
 }
 
 /** Throws ERR_UNSUPPORTED_FORMAT unless groups are runs of a row, with numbers of their own that are stored as they are. */
 function checkGrid(format: Format, [out, inp]: Matrix): PlainGrid {
-  if (format.kind === 'affine' && format.axis === 1 && typeof format.scale === 'string' && typeof format.zero === 'string' && format.zero !== 'none') {
+  if (
+    format.kind === 'affine' &&
+    format.axis === 1 &&
+    typeof format.scale === 'string' &&
+    typeof format.zero === 'string' &&
+    format.zero !== 'none'
+  ) {
     if (inp % (format.group ?? inp) === 0) return format as PlainGrid;
   }
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `feedback takes grids in groups that divide a row of a [${out}, ${inp}] weight`, {
@@ -171,7 +185,7 @@ async function fitted(
   quantizer: Quantizer,
   name: string,
   targets: HostTensor,
-  { scale, zero }: PlainGrid,
+  { scale }: PlainGrid,
   cost: Float64Array,
   { budget, signal, routine, workers }: QuantizeContext,
 ): Promise<readonly [scale: Float32Array, zero: Float32Array]> {
