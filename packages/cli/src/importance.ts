@@ -134,7 +134,7 @@ export async function importanceOf(
 }
 
 /** What decides the numbers of a pass, as a digest. Files are known by sizes and times, as by the journal of an output. */
-async function passOf(
+export async function passOf(
   { source: { files } }: StoredCheckpoint,
   source: ImportanceSource,
   { tokens = IMPORTANCE_TOKENS, seed = 1, runtime }: FindImportanceOptions & { readonly runtime: NonNullable<RunsOn['runtime']> },
@@ -145,7 +145,7 @@ async function passOf(
     .digest('hex');
 }
 
-function nameOf(source: ImportanceSource): ImportanceReport['from'] {
+export function nameOf(source: ImportanceSource): ImportanceReport['from'] {
   if (typeof source === 'object' && source !== null && ('text' in source || 'ids' in source)) return 'text';
   if (source === 'random-tokens' || source === 'self' || source === 'weights' || source === 'none') return source;
   throw new LowbitError('ERR_BAD_ARGUMENT', `importance cannot be ${JSON.stringify(source)}`, {
@@ -178,7 +178,7 @@ async function filled(
 }
 
 /** Samples of token ids, `tokens` altogether. */
-async function samplesOf(
+export async function samplesOf(
   checkpoint: StoredCheckpoint,
   source: ImportanceSource,
   options: FindImportanceOptions & { readonly runtime: NonNullable<RunsOn['runtime']> },

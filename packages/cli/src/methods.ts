@@ -4,18 +4,21 @@ import { fp4, int8, type Nf4Options, nf4 } from '@lowbit/bnb';
 import { LowbitError, type Quantizer, type Rule } from '@lowbit/core';
 import { type HiggsBits, type HiggsOptions, higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
+import { withFeedback } from '@lowbit/models';
 import { type Group, type MethodName, type MethodSettings, type RuleText, type RuleUse, type ScaleKind, SETTINGS } from './parse.ts';
 
 const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quantizer>> = {
-  hqq: ({ bits, group, axis, solver, quantScale, quantZero }) =>
-    hqq({
+  hqq: ({ bits, group, axis, solver, feedback, quantScale, quantZero }) => {
+    const plain = hqq({
       ...(bits === undefined ? {} : { bits }),
       ...(group === undefined ? {} : { groupSize: group === 'none' ? null : group }),
       ...(axis === undefined ? {} : { axis }),
       ...(solver === undefined ? {} : { solver }),
       ...(quantScale === undefined ? {} : { quantScale }),
       ...(quantZero === undefined ? {} : { quantZero: quantZero === 'layer' || quantZero }),
-    }),
+    });
+    return feedback === undefined ? plain : withFeedback(plain, { trust: feedback });
+  },
   nf4: (settings) => nf4(fourBit('nf4', settings)),
   fp4: (settings) => fp4(fourBit('fp4', settings)),
   int8: ({ threshold, allowNonFinite = false }) => int8({ allowNonFinite, ...(threshold === undefined ? {} : { threshold }) }),

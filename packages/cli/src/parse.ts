@@ -10,7 +10,7 @@ export type MethodName = (typeof METHODS)[number];
 
 /** Settings that each method has. Of `group`, only hqq has `none`. */
 export const SETTINGS: Readonly<Record<MethodName, readonly (keyof MethodSettings)[]>> = {
-  hqq: ['bits', 'group', 'axis', 'solver', 'quantScale', 'quantZero'],
+  hqq: ['bits', 'group', 'axis', 'solver', 'feedback', 'quantScale', 'quantZero'],
   nf4: ['group', 'doubleQuant', 'scale', 'computeDtype', 'allowNonFinite'],
   fp4: ['group', 'doubleQuant', 'scale', 'computeDtype', 'allowNonFinite'],
   int8: ['threshold', 'allowNonFinite'],
@@ -78,6 +78,8 @@ export interface MethodSettings {
   readonly group?: Group | undefined;
   readonly axis?: 0 | 1 | undefined;
   readonly solver?: Solver | undefined;
+  /** How much of the second moments between channels is believed; absent: none, every weight takes the code nearest to it. */
+  readonly feedback?: number | undefined;
   readonly quantScale?: boolean | undefined;
   readonly quantZero?: QuantZero | undefined;
   readonly doubleQuant?: boolean | undefined;
@@ -233,6 +235,13 @@ export function parseAxis(text: string): 0 | 1 {
 export function parseGlob(text: string): string {
   glob(text);
   return text;
+}
+
+/** How much feedback believes. Throws ERR_BAD_ARGUMENT. */
+export function parseFeedback(text: string): number {
+  const share = parseNumber(text, { min: 0, max: 1 });
+  if (share === 0) throw bad(text, 'a number above 0 and at most 1, such as 0.75');
+  return share;
 }
 
 /** An outlier threshold of int8; 0 turns outliers off. Throws ERR_BAD_ARGUMENT. */

@@ -18,6 +18,7 @@ import {
   type CheckpointPlan,
   checkOutputFree,
   type FolderCheckpoint,
+  type LateImportance,
   type LinearReport,
   lateTensors,
   type PlannedFile,
@@ -38,6 +39,7 @@ import { byName, defaultAdapters } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
 import { type FindImportanceOptions, type ImportanceReport, type ImportanceSource, importanceOf } from './importance.ts';
 import { type KeepingOptions, keepingImportance } from './kept-importance.ts';
+import { layeredImportance } from './layered-importance.ts';
 import { openModel, openModelFolder, placeOf } from './open.ts';
 import { parseSize } from './parse.ts';
 import type { RunsOn } from './running-on.ts';
@@ -60,7 +62,7 @@ export interface QuantizeModelOptions
    * What tells methods that can use it (`solver: 'least-squares'`, `scale: 'search'`) which input channels matter: a source, for which the model is run once, layer by layer, or what
    * `findImportance` found before. Default `none`, unlike that of the command.
    */
-  readonly importance?: ImportanceSource | ReadonlyMap<string, Importance> | undefined;
+  readonly importance?: ImportanceSource | ReadonlyMap<string, Importance> | LateImportance | undefined;
   /** Brings routines of methods, and if it is a whole runtime runs the model for `importance`. */
   readonly runtime?: Runtime | Pick<Runtime, 'routine'> | undefined;
   /** Bound for weights and results in flight, as a number of bytes or as text such as `512MiB`; default 192 MiB. */
@@ -176,7 +178,8 @@ async function withSettings<T>(
   ) => Promise<T>,
 ): Promise<T> {
   const { maxMemory, shardSize: _, importance: source, backends, onNote, ...rest } = checkedOptions(call, options);
-  const runs = source !== undefined && source !== 'none' && !(source instanceof Map);
+  const given = source instanceof Map || isLate(source) ? source : undefined;
+  const runs = source !== undefined && source !== 'none' && given === undefined;
   if (runs) checkUseOfImportance(rest);
   const checkpoint = runs ? await openModelFolder(path, options) : await openModel(path, options);
   try {
@@ -190,13 +193,22 @@ async function withSettings<T>(
       );
       await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint));
     }
-    const given = source instanceof Map ? { importance: source as ReadonlyMap<string, Importance>, report: null } : undefined;
-    const found = async (keepIn?: string): Promise<T> => {
-      const { importance, report } =
-        given ??
-        (await importanceOf(checkpoint, (source as ImportanceSource | undefined) ?? 'none', { ...importanceOptions(options), keepIn }));
+    const withImportance = (importance: PlanModelOptions['importance'], report: ImportanceReport | null): Promise<T> => {
       const settings = { ...rest, ...planOptions({ ...rest, shardSize: options.shardSize }, checkpoint), importance };
       return work(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) }, report);
+    };
+    if (runs && treatmentsOf(rest).some((use) => isQuantizer(use) && use.usesImportance === 'matrix')) {
+      if (!keeping) throw noShares();
+      await using layers = await layeredImportance(checkpoint as FolderCheckpoint, source as ImportanceSource, importanceOptions(options));
+      return await withImportance(layers.importance, layers.report);
+    }
+    const found = async (keepIn?: string): Promise<T> => {
+      if (given) return await withImportance(given as PlanModelOptions['importance'], null);
+      const { importance, report } = await importanceOf(checkpoint, (source as ImportanceSource | undefined) ?? 'none', {
+        ...importanceOptions(options),
+        keepIn,
+      });
+      return await withImportance(importance, report);
     };
     return await (runs && keeping ? keepingImportance(options.out, keeping, found) : found());
   } finally {
@@ -204,10 +216,25 @@ async function withSettings<T>(
   }
 }
 
+/** What becomes of linears; anything, of options that nobody has checked yet. */
+function treatmentsOf({ quantizer = hqq(), rules = [] }: PlanModelOptions): readonly unknown[] {
+  return [quantizer, ...(Array.isArray(rules) ? rules.map((rule: Rule | undefined) => rule?.use) : [])];
+}
+
+function isLate(source: QuantizeModelOptions['importance']): source is LateImportance {
+  return typeof source === 'object' && 'of' in source && 'begin' in source;
+}
+
+function noShares(): LowbitError {
+  return new LowbitError('ERR_BAD_ARGUMENT', 'feedback quantizes one layer after another, and shares do layers apart', {
+    hint: 'Use quantizeModel, or a quantizer without feedback.',
+    details: { option: 'quantizer' },
+  });
+}
+
 /** Throws ERR_BAD_ARGUMENT where no quantizer would look at what the model is run for. */
-function checkUseOfImportance({ quantizer = hqq(), rules = [] }: PlanModelOptions): void {
-  const treatments: readonly unknown[] = [quantizer, ...(Array.isArray(rules) ? rules.map((rule: Rule | undefined) => rule?.use) : [])];
-  if (treatments.some((use) => isQuantizer(use) && use.usesImportance !== false)) return;
+function checkUseOfImportance(options: PlanModelOptions): void {
+  if (treatmentsOf(options).some((use) => isQuantizer(use) && use.usesImportance !== false)) return;
   throw new LowbitError('ERR_BAD_ARGUMENT', 'importance is asked for, and no quantizer of these uses any', {
     hint: "Pass hqq({ solver: 'least-squares' }), or nf4 or fp4 with { scale: 'search' }, or leave importance out.",
     details: { option: 'importance' },

@@ -28,6 +28,7 @@ export { type OpenTorchOptions, openTorchFile } from './pickle/source.node.ts';
 export type { TorchFile, TorchSource } from './pickle/source.ts';
 export { PICKLE_LIMITS, type PickleLimits, unpickle } from './pickle/unpickle.ts';
 export type { PickleDict, PickleKey, PickleValue, TorchDType, TorchStorage, TorchTensor } from './pickle/values.ts';
+export type { LateImportance } from './plan/late-importance.ts';
 export { type MemorySink, memorySink } from './plan/memory-sink.ts';
 export { DEFAULT_MAX_MEMORY, type ExecuteOptions, type ExecuteReport, executePlan, type LinearReport } from './plan/pipeline.ts';
 export { keptByDefault, type PlanOptions, type PlanSummary, planCheckpoint, summarizePlan } from './plan/plan.ts';

@@ -210,6 +210,30 @@ export interface CpuBinding extends CpuAddon {
     machine: Machine,
     ...rest: [...TileArguments, levels: number, grid: readonly Float32Array[], packing: TilePacking, words: Uint8Array, sums: Float64Array]
   ): Promise<void>;
+  /** Writes coupling [n, n] and cost [n]. */
+  feedbackFactor(machine: Machine, matrix: Float32Array, n: number, coupling: Float32Array, cost: Float64Array): Promise<void>;
+  /** Of channels [from, from + size) of rows of a weight; writes targets [rows, size]. */
+  feedbackTargets(
+    machine: Machine,
+    ...rest: [...ChannelArguments, weights: Float32Array, errors: Float32Array, coupling: Float32Array, targets: Float32Array]
+  ): Promise<void>;
+  /** Writes codes and errors [rows, size]. */
+  feedbackCodes(
+    machine: Machine,
+    ...rest: [
+      ...ChannelArguments,
+      levels: number,
+      targets: Float32Array,
+      weights: Float32Array,
+      scale: Float32Array,
+      zero: Float32Array,
+      coupling: Float32Array,
+      codes: Uint8Array,
+      errors: Float32Array,
+    ]
+  ): Promise<void>;
+  /** Writes sums [width, width]. */
+  momentsSquares(machine: Machine, x: Float32Array, rows: number, width: number, sums: Float64Array): Promise<void>;
   /** Writes absmax [blocks]. */
   bnbAbsmax(machine: Machine, ...rest: [...RunArguments, absmax: Float32Array]): Promise<void>;
   /** Writes absmax [blocks], packed [ceil(count / 2)] and errors [3, blocks]; where scales are nested, these too. */
@@ -282,6 +306,8 @@ export interface NestedArguments {
 
 /** Weights of a tile [groups, size], as bytes. */
 export type TileArguments = [weights: Uint8Array, dtype: StoredFloat, groups: number, size: number];
+/** Channels [from, from + size) of rows of a weight. */
+export type ChannelArguments = [rows: number, channels: number, from: number, size: number];
 
 /** Where the codes of a tile go: see native/dispatch/routines-hqq.h. */
 export interface TilePacking {
@@ -295,7 +321,7 @@ export interface TilePacking {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 5;
+export const BINDING_ABI = 6;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -328,6 +354,10 @@ export const BINDING_FUNCTIONS = [
   'hqqProximalSteps',
   'hqqLeastSquares',
   'hqqFinish',
+  'feedbackFactor',
+  'feedbackTargets',
+  'feedbackCodes',
+  'momentsSquares',
   'bnbAbsmax',
   'bnbFourBit',
   'bnbInt8',

@@ -5,6 +5,7 @@ import type { Routine } from '@lowbit/core';
 import { nativeError } from './prepare.ts';
 import type { NativeRoutine, RoutineHome } from './routine-inputs.ts';
 import { bnbRoutines } from './routines-bnb.ts';
+import { feedbackRoutines } from './routines-feedback.ts';
 import { higgsRoutines } from './routines-higgs.ts';
 import { hqqRoutines } from './routines-hqq.ts';
 
@@ -41,5 +42,7 @@ export function nativeRoutines(home: RoutineHome): ReadonlyMap<string, Routine> 
       }
     };
   };
-  return new Map(Object.entries({ ...hqqRoutines, ...bnbRoutines, ...higgsRoutines }).map(([name, run]) => [name, routine(run)]));
+  return new Map(
+    Object.entries({ ...hqqRoutines, ...bnbRoutines, ...feedbackRoutines, ...higgsRoutines }).map(([name, run]) => [name, routine(run)]),
+  );
 }

@@ -12,6 +12,7 @@ import type {
   Program,
   QuantizedLinear,
   QuantizedTensor,
+  Routine,
   Runtime,
   SequenceId,
   StepOptions,
@@ -54,6 +55,8 @@ export interface LoadOptions extends CallOptions, CompileOptions {
 /** What programs are loaded on: a runtime, or what is around one and loads in a way of its own, to tell what became of each, say. */
 export interface ProgramRuntime extends Pick<Runtime, 'allowDequant' | 'backend' | 'backends' | 'select'> {
   load?(program: Program, loadWeight: LoadWeight, options: LoadOptions): Promise<LoadedProgram>;
+  /** A backend's version of a named routine, if it has one. */
+  routine?(name: string): Routine | undefined;
 }
 
 /** What one piece of a loaded program holds. */

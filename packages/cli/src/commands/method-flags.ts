@@ -41,6 +41,7 @@ export const FLAGS: Readonly<Record<keyof MethodSettings, string>> = {
   group: '--group',
   axis: '--axis',
   solver: '--solver',
+  feedback: '--feedback',
   quantScale: '--quant-scale',
   quantZero: '--quant-zero',
   doubleQuant: '--double-quant',

@@ -18,6 +18,7 @@ export function checkTogether(filled: FilledOptions, flags: QuantizeOptions): vo
   }
   checkShardFlags(filled);
   checkPluginFlags(filled);
+  checkFeedbackFlags(filled);
   checkFlags({ ...filled, method: flags.method });
   checkBackendFlags({ backend: filled.backend });
 }
@@ -55,6 +56,27 @@ function checkPluginFlags(options: FilledOptions): void {
   }
   if (saveRecipe !== undefined) {
     throw new UsageError(`--save-recipe has no place for ${module}`, 'A recipe names methods of lowbit alone: leave it out.');
+  }
+}
+
+/** Feedback runs the model while it is quantized. Throws a UsageError. */
+function checkFeedbackFlags(options: FilledOptions): void {
+  const { feedback, importance, shard } = options;
+  if (feedback === undefined) return;
+  if (importance === 'none' || importance === 'weights') {
+    throw new UsageError(
+      `--feedback needs samples, and --importance ${importance} has none`,
+      'Pass --importance self, or a text file like what the model will read.',
+    );
+  }
+  if (hasTarget(options)) {
+    throw new UsageError(
+      '--feedback does not go with --target-bits and --target-size',
+      'Share out bits with --dry-run --save-recipe FILE first, add "feedback" and "importance" to the file, and pass it as --recipe.',
+    );
+  }
+  if (shard !== undefined) {
+    throw new UsageError('--feedback quantizes one layer after another, and --shard does layers apart', 'Leave one of the two out.');
   }
 }
 

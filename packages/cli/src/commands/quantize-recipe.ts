@@ -34,8 +34,9 @@ export async function withRecipe(flags: QuantizeOptions): Promise<FilledOptions>
     // -m hqq is what Python writes.
     if (method !== undefined) return { ...flags, method, importance: flags.importance ?? 'none', isDefault: false };
     const solver = flags.solver ?? DEFAULT.solver!;
-    const isDefault = solver === DEFAULT.solver && flags.importance === undefined;
-    const importance = flags.importance ?? (isDefault ? DEFAULT.importance! : 'none');
+    const isUnsaid = solver === DEFAULT.solver && flags.importance === undefined;
+    const isDefault = isUnsaid && flags.feedback === undefined;
+    const importance = flags.importance ?? (isDefault ? DEFAULT.importance! : isUnsaid ? 'self' : 'none');
     return { ...flags, method: DEFAULT.method, solver, importance, isDefault };
   }
   if (method !== undefined && method !== recipe.method) {

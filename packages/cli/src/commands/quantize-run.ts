@@ -2,6 +2,7 @@
 
 import { rm } from 'node:fs/promises';
 import type { Rule, Runtime } from '@lowbit/core';
+import type { LateImportance } from '@lowbit/hub';
 import type { Context } from '../context.ts';
 import type { FoundImportance } from '../importance.ts';
 import { measureLoss } from '../measure.ts';
@@ -37,12 +38,14 @@ export interface QuantizeWork {
   readonly keptIn?: string | undefined;
 }
 
+/** Importance, found before or while the model is quantized, and the milliseconds that it took before. */
+export interface Found extends Pick<FoundImportance, 'report'> {
+  readonly importance: FoundImportance['importance'] | LateImportance;
+  readonly ms: number;
+}
+
 /** Does it; `found` is undefined where nothing is run. */
-export async function quantizeWith(
-  work: QuantizeWork,
-  found: (FoundImportance & { readonly ms: number }) | undefined,
-  context: Context,
-): Promise<void> {
+export async function quantizeWith(work: QuantizeWork, found: Found | undefined, context: Context): Promise<void> {
   const { dir, options, chosen, given, from, threads, pushing, out, place } = work;
   const { dryRun = false, overwrite = false, maxMemory, method, dtype, layout } = options;
   const { settings, quantizer, parts } = chosen;
@@ -51,9 +54,20 @@ export async function quantizeWith(
   const allocation =
     hasTarget(options) && typeof method === 'string'
       ? await allocate(
+          // never with feedback: checkFeedbackFlags
           dir,
           options,
-          { method, settings, from, rules: given, dtype, layout, threads, runtime: place?.runtime, importance },
+          {
+            method,
+            settings,
+            from,
+            rules: given,
+            dtype,
+            layout,
+            threads,
+            runtime: place?.runtime,
+            importance: importance as FoundImportance['importance'],
+          },
           context,
         )
       : undefined;

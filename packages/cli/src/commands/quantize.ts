@@ -6,7 +6,9 @@ import type { CommonOptions, Context } from '../context.ts';
 import { checkWritable } from '../files.ts';
 import { findImportance } from '../importance.ts';
 import { keepingImportance } from '../kept-importance.ts';
+import { layeredImportance } from '../layered-importance.ts';
 import { makeRules } from '../methods.ts';
+import { openModelFolder } from '../open.ts';
 import {
   type Bits,
   type Dimension,
@@ -41,6 +43,7 @@ export interface QuantizeOptions extends CommonOptions, AllocationFlags, Pick<Ba
   readonly group?: Group;
   readonly axis?: 0 | 1;
   readonly solver?: Solver;
+  readonly feedback?: number;
   readonly doubleQuant?: boolean;
   readonly scale?: ScaleKind;
   readonly threshold?: number;
@@ -119,6 +122,12 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     const how = { runtime: place.runtime, signal, onProgress: progress.report, keepIn };
     return { ...(await findImportance(dir, isIdle ? 'none' : source, how)), ms: performance.now() - started };
   };
+  if (options.feedback !== undefined && source !== 'none' && out !== undefined && !dryRun) {
+    const started = performance.now();
+    await using checkpoint = await openModelFolder(dir, { signal });
+    await using layers = await layeredImportance(checkpoint, source, { runtime: place.runtime, signal, onProgress: progress.report });
+    return await quantizeWith(work, { ...layers, ms: performance.now() - started }, context);
+  }
   // Workers of one model may write beside one another: none keeps what it found.
   if (source === 'none' || isIdle || out === undefined || dryRun || options.shard !== undefined)
     return await quantizeWith(work, await find(), context);

@@ -11,6 +11,7 @@ import {
   parseBits,
   parseChoice,
   parseDimension,
+  parseFeedback,
   parseGlob,
   parseGroup,
   parseHadamardSize,
@@ -79,6 +80,11 @@ export function addQuantize(program: Command, start: Start): void {
       '--solver <name>',
       `hqq: what finds the scales, ${SOLVERS.join(' or ')}; least-squares (default without -m) has smaller errors in the same files`,
       arg((text) => parseChoice(text, SOLVERS)),
+    )
+    .option(
+      '--feedback <x>',
+      'hqq with --solver least-squares: choose codes so that later channels make up for the errors of earlier ones, and believe this much of what goes together in the samples, such as 0.75; takes --importance self (then the default) or a text, and more time',
+      arg(parseFeedback),
     )
     .option(
       '--importance <from>',

@@ -80,8 +80,8 @@ export interface Quantizer {
   readonly config: JsonObject;
   /** Changes whenever the bytes could: every setting, and a version of the algorithm. An interrupted run is resumed only with an equal one. */
   readonly identity: string;
-  /** False: it looks at no importance, so that collecting any for it would be in vain. Absent: it may. */
-  readonly usesImportance?: boolean | undefined;
+  /** False: it looks at no importance, so that collecting any for it would be in vain. `matrix`: it needs that kind. Absent: it may use either. */
+  readonly usesImportance?: boolean | 'matrix' | undefined;
   /** A module that calls `serveRoutines`, so that this method can use all cores. Absent: it runs on the thread that calls. */
   readonly worker?: URL | undefined;
   /**

@@ -34,6 +34,7 @@ import {
   type Workers,
   withWorkers,
 } from '@lowbit/core';
+import { isLate, type LateImportance } from './late-importance.ts';
 import type { CheckpointPlan, LinearWork, PlannedTensor, TensorOrigin } from './plan-tensors.ts';
 import { recodedBytes, recodeLinear } from './recode.ts';
 
@@ -163,6 +164,7 @@ async function executeUnits(
       }
     }
   };
+  for (const [late, paths] of latePaths(plan, waiting)) late.begin(paths);
   const outcomes = await Promise.allSettled(Array.from({ length: Math.min(concurrency, waiting.length) }, lane));
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 
@@ -176,6 +178,16 @@ async function executeUnits(
     copied: units.length - plan.linears.filter((linear) => linear.format).length,
     resumed,
   };
+}
+
+/** Linears among the units that are to be done whose importance is found meanwhile. */
+function latePaths({ work }: CheckpointPlan, units: readonly Unit[]): ReadonlyMap<LateImportance, readonly string[]> {
+  const paths = new Map<LateImportance, string[]>();
+  for (const { name } of units) {
+    const of = work.get(name);
+    if (of?.kind === 'quantize' && isLate(of.importance)) paths.set(of.importance, [...(paths.get(of.importance) ?? []), name]);
+  }
+  return paths;
 }
 
 /** What the largest weight that is turned in memory needs; 0 where none is. */
@@ -284,13 +296,14 @@ async function quantizeLinear(
 ): Promise<WeightError> {
   const { shape, transposed } = site;
   const { name, from: first } = siteTensor(site);
+  const moments = isLate(importance) ? await importance.of(site.path) : importance;
   const held = transposed ? await transposedReader(source, name, budget, signal) : undefined;
   const reader = held?.reader ?? sourceReader(source, name, shape, { signal, first });
   return quantizer.quantize(reader, format, writer, {
     budget: budget - (held?.bytes ?? 0),
     signal,
     routine: runtime && ((name) => runtime.routine(name)),
-    importance,
+    importance: moments,
     workers: poolFor(quantizer, workers),
     onWeights: (count) => advance(count * DTYPE_BYTES[reader.dtype]),
   });

@@ -20,6 +20,7 @@ import type {
   TensorSpec,
 } from '@lowbit/core';
 import { byteLength, codecFor, FLOAT_DTYPES, LowbitError, siteTensor } from '@lowbit/core';
+import { isLate, type LateImportance } from './late-importance.ts';
 
 /** Where the bytes of one output tensor come from. */
 export type TensorOrigin =
@@ -45,7 +46,7 @@ export interface PlannedTensor {
 
 /** How the parts of one linear come about. */
 export type LinearWork =
-  | { readonly kind: 'quantize'; readonly quantizer: Quantizer; readonly importance?: Importance | undefined }
+  | { readonly kind: 'quantize'; readonly quantizer: Quantizer; readonly importance?: Importance | LateImportance | undefined }
   /** Its codes, scales and table are taken over from the source. */
   | { readonly kind: 'recode'; readonly stored: StoredLinear };
 
@@ -228,7 +229,8 @@ export function planFingerprint(entries: Entries, plan: Omit<CheckpointPlan, 'fi
 
 function workText({ use, format }: QuantizedSite, work: LinearWork): readonly unknown[] {
   if (work.kind === 'recode') return [`recode ${use.method}`, format, work.stored];
-  return [work.quantizer.identity, format, work.importance ? checksum(work.importance) : null];
+  const { importance } = work;
+  return [work.quantizer.identity, format, importance ? (isLate(importance) ? `late ${importance.identity}` : checksum(importance)) : null];
 }
 
 /** Goes up when the pipeline would make other bytes of the same plan: older unfinished work is then not resumed. */

@@ -25,6 +25,7 @@ import {
   resolveRules,
   siteTensor,
 } from '@lowbit/core';
+import { isLate, type LateImportance } from './late-importance.ts';
 import { type CheckpointPlan, chooseLayout, type LinearWork, planFingerprint, planTensors } from './plan-tensors.ts';
 import { plannedBytes } from './stored-bytes.ts';
 
@@ -41,8 +42,8 @@ export interface PlanOptions {
   /** Dtype of everything that is not quantized, and of scales and zeros. Default: tensors as in the source, scales and zeros f16. */
   readonly dtype?: 'f32' | 'f16' | 'bf16' | undefined;
   readonly codecs?: readonly FormatCodec[] | undefined;
-  /** What an error in each linear costs, by path, for quantizers that can use it. From `collectImportance` of models. */
-  readonly importance?: ReadonlyMap<string, Importance> | undefined;
+  /** What an error in each linear costs, by path, for quantizers that can use it. From `checkpointImportance` of models, or from its `layerImportance` while it is quantized. */
+  readonly importance?: ReadonlyMap<string, Importance> | LateImportance | undefined;
 }
 
 const TORCH_DTYPE: Readonly<Record<string, string>> = { f32: 'float32', f16: 'float16', bf16: 'bfloat16' };
@@ -86,7 +87,7 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
     const { name } = siteTensor(linear.site);
     byWeight.set(name, [...(byWeight.get(name) ?? []), linear]);
     if (linear.use === 'keep' || treatment === 'keep') continue;
-    work.set(path, { kind: 'quantize', quantizer: treatment, importance: importance?.get(path) });
+    work.set(path, { kind: 'quantize', quantizer: treatment, importance: isLate(importance) ? importance : importance?.get(path) });
   }
   const owners = (name: string): readonly PlannedLinear[] => byWeight.get(name) ?? [];
   const tensors = planTensors(entries, { owners, layout, computeDtype: metaDtype, dtype, codecs });

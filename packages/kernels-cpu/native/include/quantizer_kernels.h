@@ -79,6 +79,36 @@ struct CellCall {
   float extent;
 };
 
+/// Rows that make_up takes at a time; where there are fewer the last is repeated.
+constexpr int kFeedbackRows = 8;
+
+/// A group of channels of some rows, and the errors of all channels before it.
+struct MakeUpCall {
+  const float* errors[kFeedbackRows];  // [from]
+  float* targets[kFeedbackRows];       // [size]
+  const float* coupling;               // element i of channel j is at [j * pitch + i]
+  size_t pitch;
+  size_t from;
+  size_t size;
+};
+
+/// A group of channels of one row on its grid.
+struct RoundCall {
+  float* targets;         // [size], used up
+  const float* weights;   // [size]
+  const float* coupling;  // as in MakeUpCall, from the group's first channel on
+  size_t pitch;
+  size_t size;
+  float scale;
+  float zero;
+  double top;
+  uint8_t* codes;  // [size]
+  float* errors;   // [size]
+};
+
+/// Channels on either side of a square of products.
+constexpr int kSquareSide = 16;
+
 struct QuantizerKernels {
   /// Smallest and largest of every group [groups, size]: of zeros of both signs the first one, NaN where a number is NaN or infinite.
   void (*min_max)(const float* w, size_t groups, size_t size, float* low, float* high);
@@ -102,6 +132,11 @@ struct QuantizerKernels {
   void (*number_cells)(const CellCall& call, uint32_t* cells);
   /// Of kGroupLanes rows of `size` numbers: sums of the squares of w - v * factor, and the largest of these differences.
   void (*distances)(const float* const* w, const float* const* v, size_t size, double factor, double* squared_error, double* largest);
+  /// kernels/feedback.h says what these do.
+  void (*make_up)(const MakeUpCall& call);
+  void (*round_in_order)(const RoundCall& call);
+  void (*take_products)(double* row, const double* shares, const double* columns, size_t pitch, size_t count, size_t from, size_t to);
+  void (*add_products)(const double* a, const double* b, size_t rows, double* sums);
 };
 
 }  // namespace lowbit

@@ -129,6 +129,7 @@ void assign_lanes(const AssignCall& call) {
 void assign_codes(const AssignCall& call) { call.inverse != nullptr ? assign_lanes<true>(call) : assign_lanes<false>(call); }
 
 #include "blocks.h"
+#include "feedback.h"
 #include "fit.h"
 #include "int8_rows.h"
 #include "rotated.h"
@@ -148,5 +149,9 @@ constexpr QuantizerKernels quantizer_kernels() {
   k.scale_and_rotate = scale_and_rotate;
   k.number_cells = number_cells;
   k.distances = distances;
+  k.make_up = make_up;
+  k.round_in_order = round_in_order;
+  k.take_products = take_products;
+  k.add_products = add_products;
   return k;
 }

@@ -283,7 +283,7 @@ Napi::Value fill_rows(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 5));
+  exports.Set("abi", Napi::Number::New(env, 6));
   exports.Set("isas", Napi::Function::New(env, isas));
   exports.Set("openMachine", Napi::Function::New(env, open_machine));
   exports.Set("closeMachine", Napi::Function::New(env, close_machine));
@@ -297,6 +297,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add_program_functions(env, exports);
   add_packing_functions(env, exports);
   add_hqq_functions(env, exports);
+  add_feedback_functions(env, exports);
   add_bnb_functions(env, exports);
   add_higgs_functions(env, exports);
   return exports;

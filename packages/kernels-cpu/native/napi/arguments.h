@@ -75,6 +75,7 @@ Napi::Value guarded(Napi::Env env, F&& body) {
 void add_program_functions(Napi::Env env, Napi::Object exports);
 /// Routines of quantizers: routines-*.cc.
 void add_hqq_functions(Napi::Env env, Napi::Object exports);
+void add_feedback_functions(Napi::Env env, Napi::Object exports);
 void add_bnb_functions(Napi::Env env, Napi::Object exports);
 void add_higgs_functions(Napi::Env env, Napi::Object exports);
 

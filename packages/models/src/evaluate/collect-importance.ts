@@ -2,6 +2,7 @@
 
 import { type CallOptions, elements, hostTensor, type Importance, LowbitError, type Program } from '@lowbit/core';
 import type { LoadWeight, ProgramRuntime } from '@lowbit/program';
+import { squares } from './squares.ts';
 import { type StreamState, streamInputs } from './stream-inputs.ts';
 
 /** What a pass has found so far, and what it needs to go on. */
@@ -32,12 +33,34 @@ interface Sums {
   readonly width: number;
   readonly sums: Float64Array;
   rows: number;
+  /** Of a matrix: rows that are not in the sums yet. */
+  readonly waiting: Float32Array[];
 }
 
-function addRows(into: Sums, rows: Float32Array, kind: Importance['kind']): void {
+/** Numbers that wait until their products are summed, about: fewer calls, each of which gives a matrix. */
+const WAITING = 1 << 20;
+
+type Squares = (rows: Float32Array, width: number) => Promise<Float64Array>;
+
+async function addRows(into: Sums, rows: Float32Array, kind: Importance['kind'], products: Squares): Promise<void> {
   into.rows += rows.length / into.width;
-  if (kind === 'matrix') addSquares(rows, into.width, into.sums);
-  else for (let i = 0; i < rows.length; i++) into.sums[i % into.width]! += rows[i]! * rows[i]!;
+  if (kind === 'diagonal') for (let i = 0; i < rows.length; i++) into.sums[i % into.width]! += rows[i]! * rows[i]!;
+  else if (rows.length > 0) {
+    into.waiting.push(rows.slice()); // a view of what the next sample writes to
+    if (into.waiting.reduce((sum, { length }) => sum + length, 0) >= WAITING) await addWaiting(into, products);
+  }
+}
+
+async function addWaiting({ waiting, width, sums }: Sums, products: Squares): Promise<void> {
+  if (waiting.length === 0) return;
+  const all = new Float32Array(waiting.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const rows of waiting.splice(0)) {
+    all.set(rows, at);
+    at += rows.length;
+  }
+  const found = await products(all, width);
+  for (let i = 0; i < sums.length; i++) sums[i]! += found[i]!;
 }
 
 /** Throws ERR_NON_FINITE where a moment is NaN, or beyond what a float holds. */
@@ -53,6 +76,45 @@ function finish(path: string, { sums, rows, width }: Sums, kind: Importance['kin
   return { kind, moments: hostTensor('f32', kind === 'matrix' ? [width, width] : [width], moments), rows };
 }
 
+/** What `eachLayerImportance` hands over: by path what the linears of a layer get, undefined for an expert that got no row. */
+export type LayerMoments = ReadonlyMap<string, Importance | undefined>;
+
+/** Runs the samples and hands over the moments of one layer after another; waits for each to be taken. Nothing of a layer is kept. Throws as `collectImportance`. */
+export async function eachLayerImportance(
+  program: Program,
+  { kind, runtime, ...rest }: Omit<ImportanceOptions, 'keeper'> & { readonly from?: StreamState | undefined },
+  take: (moments: LayerMoments, state: StreamState) => Promise<void>,
+): Promise<void> {
+  const sums = new Map<string, Sums & { readonly paths: readonly string[] }>();
+  const products: Squares = async (rows, width) => {
+    const routine = runtime.routine?.('moments.squares'); // of a backend that is open by now
+    if (!routine) return squares(rows, width);
+    const [found] = await routine([hostTensor('f32', [rows.length / width, width], rows)], {});
+    return elements({ dtype: 'f64', data: found!.data });
+  };
+  await streamInputs(program, {
+    ...rest,
+    runtime,
+    phase: 'importance',
+    async onRows({ paths, key, rows, width }) {
+      const size = kind === 'matrix' ? width * width : width;
+      const into = sums.get(key) ?? { paths, width, sums: new Float64Array(size), rows: 0, waiting: [] };
+      sums.set(key, into);
+      await addRows(into, rows, kind, products);
+    },
+    async onLayer(state) {
+      const moments = new Map<string, Importance | undefined>();
+      for (const [key, { paths, ...of }] of sums) {
+        await addWaiting(of, products);
+        const result = of.rows === 0 ? undefined : finish(paths[0]!, of, kind);
+        for (const path of paths) moments.set(path, result);
+        sums.delete(key);
+      }
+      await take(moments, state);
+    },
+  });
+}
+
 /**
  * Mean second moments of the inputs of every linear, by module path: over all tokens of all samples, for an expert over the rows routed to it
  * (experts that got none are absent). Weights come from `loadWeight` once per layer that uses them, and only one layer's are on the backend. Sums are f64.
@@ -63,31 +125,15 @@ function finish(path: string, { sums, rows, width }: Sums, kind: Importance['kin
  * await quantize(weight, higgs({ bits: 4 }), { importance: importance.get('model.layers.0.mlp.down_proj') });
  */
 export async function collectImportance(program: Program, options: ImportanceOptions): Promise<Map<string, Importance>> {
-  const { kind, keeper, ...rest } = options ?? {};
+  const { keeper, ...rest } = options ?? {};
   const before = await keeper?.load();
   const found = new Map<string, Importance>(before?.found);
-  const sums = new Map<string, Sums & { readonly paths: readonly string[] }>();
-  await streamInputs(program, {
-    ...rest,
-    phase: 'importance',
-    from: before,
-    onRows({ paths, key, rows, width }) {
-      const into = sums.get(key) ?? { paths, width, sums: new Float64Array(kind === 'matrix' ? width * width : width), rows: 0 };
-      sums.set(key, into);
-      addRows(into, rows, kind);
-    },
-    async onLayer(state) {
-      for (const { paths, ...of } of sums.values()) {
-        if (of.rows === 0) continue;
-        const result = finish(paths[0]!, of, kind);
-        for (const path of paths) {
-          const earlier = found.get(path);
-          found.set(path, earlier ? merge(earlier, result) : result);
-        }
-      }
-      sums.clear();
-      await keeper?.save({ ...state, found });
-    },
+  await eachLayerImportance(program, { ...rest, from: before }, async (moments, state) => {
+    for (const [path, result] of moments) {
+      const earlier = found.get(path);
+      if (result) found.set(path, earlier ? merge(earlier, result) : result);
+    }
+    await keeper?.save({ ...state, found });
   });
   return found;
 }
@@ -98,30 +144,4 @@ function merge(a: Importance, b: Importance): Importance {
   const other = elements({ dtype: 'f32', data: b.moments.data });
   const moments = elements({ dtype: 'f32', data: a.moments.data }).map((moment, i) => (moment * a.rows + other[i]! * b.rows) / rows);
   return { kind: a.kind, moments: hostTensor('f32', a.moments.shape, moments), rows };
-}
-
-/** Adds X^T X to the symmetric `sums` [width, width] for X [rows, width]. Each call's products are summed over its rows in order first. */
-function addSquares(x: Float32Array, width: number, sums: Float64Array): void {
-  const rows = x.length / width;
-  // Columns of X as rows, filled up so that four go at once: their additions hide one another's latency.
-  const columns = new Float64Array((width + 3) * rows);
-  for (let row = 0; row < rows; row++) for (let i = 0; i < width; i++) columns[i * rows + row] = x[row * width + i]!;
-  const four = new Float64Array(4);
-  for (let a = 0; a < width; a++) {
-    for (let from = a; from < width; from += 4) {
-      let [s0, s1, s2, s3] = [0, 0, 0, 0];
-      for (let row = 0, at = from * rows; row < rows; row++, at++) {
-        const value = columns[a * rows + row]!;
-        s0 += value * columns[at]!;
-        s1 += value * columns[at + rows]!;
-        s2 += value * columns[at + 2 * rows]!;
-        s3 += value * columns[at + 3 * rows]!;
-      }
-      four.set([s0, s1, s2, s3]);
-      for (let b = from; b < Math.min(from + 4, width); b++) {
-        sums[a * width + b]! += four[b - from]!;
-        if (a !== b) sums[b * width + a]! += four[b - from]!;
-      }
-    }
-  }
 }

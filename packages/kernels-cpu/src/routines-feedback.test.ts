@@ -1,0 +1,103 @@
+// The native routines of feedback and of second moments: the bytes of the TypeScript, on every instruction set and any number of threads; and what they refuse.
+
+import { elements, float32Tensor, type HostTensor, toFloat32 } from '@lowbit/core';
+import { seededFloats } from '@lowbit/testing';
+import { describe, expect, it } from 'vitest';
+import { needs } from '../../../fixtures/needs.ts';
+import { squares } from '../../models/src/evaluate/squares.ts';
+import { factor } from '../../models/src/feedback/factor.ts';
+import { codesOf, targetsOf } from '../../models/src/feedback/steps.ts';
+import { cpu } from './cpu.ts';
+import { addon } from './load.node.ts';
+
+let reason = '';
+let sets: readonly string[] = [];
+try {
+  sets = addon.load().isas();
+} catch (error) {
+  reason = (error as Error).message;
+}
+
+const matrix = (rows: number, columns: number, values: Float32Array): HostTensor => float32Tensor([rows, columns], values);
+
+/** -1 where there is none. */
+function firstDifference(found: ArrayLike<number>, expected: ArrayLike<number>): number {
+  if (found.length !== expected.length) return Math.min(found.length, expected.length);
+  for (let i = 0; i < expected.length; i++) if (!Object.is(found[i], expected[i])) return i;
+  return -1;
+}
+
+describe('routines of feedback', () => {
+  it('give the bytes of the TypeScript', async (context) => {
+    needs(context, 'kernels-cpu', reason === '', reason);
+    // Widths around those of vectors, of the strips of squares and of the panels of the factor.
+    for (const [n, size] of [
+      [1, 1],
+      [21, 7],
+      [96, 48],
+      [131, 131],
+    ] as const) {
+      const samples = seededFloats(n, 300 * n, 1);
+      const sums = squares(samples, n);
+      const values = Float32Array.from(sums, (sum, i) => sum / 300 + (i % (n + 1) === 0 ? 0.01 : 0));
+      const { coupling, cost } = factor(values, n);
+      const rows = 19;
+      const weights = seededFloats(n + 1, rows * n, 0.05);
+      const [scale, zero] = [new Float32Array(rows).fill(0.02), new Float32Array(rows).fill(3.25)];
+      for (const isa of sets) {
+        for (const threads of [1, 3]) {
+          await using backend = await cpu({ isa: isa as never, threads }).open();
+          const call = (name: string, inputs: readonly HostTensor[], params = {}) => backend.routines!.get(name)!(inputs, params);
+          const what = `${n} channels, ${isa}, ${threads} threads`;
+          const [total] = await call('moments.squares', [matrix(300, n, samples)]);
+          expect(firstDifference(elements({ dtype: 'f64', data: total!.data }), sums), what).toBe(-1);
+          const found = await call('feedback.factor', [matrix(n, n, values)]);
+          expect(firstDifference(toFloat32(found[0]!), coupling), what).toBe(-1);
+          expect(firstDifference(elements({ dtype: 'f64', data: found[1]!.data }), cost), what).toBe(-1);
+          const errors = new Float32Array(rows * n);
+          for (let from = 0; from + size <= n; from += size) {
+            const group = { from, size };
+            const targets = targetsOf(weights, errors, coupling, rows, group);
+            const inputs = [matrix(rows, n, weights), matrix(rows, n, errors), found[0]!];
+            const [aims] = await call('feedback.targets', inputs, group);
+            expect(firstDifference(toFloat32(aims!), targets), what).toBe(-1);
+            const expected = codesOf(targets, weights, scale, zero, coupling, group, 8);
+            const grid = [scale, zero].map((numbers) => float32Tensor([rows], numbers));
+            const [codes, off] = await call('feedback.codes', [aims!, inputs[0]!, ...grid, found[0]!], { ...group, levels: 8 });
+            expect(firstDifference(codes!.data, expected.codes), what).toBe(-1);
+            expect(firstDifference(toFloat32(off!), expected.errors), what).toBe(-1);
+            for (let r = 0; r < rows; r++) errors.set(expected.errors.subarray(r * size, (r + 1) * size), r * n + from);
+          }
+        }
+      }
+    }
+  });
+
+  it('refuse what does not fit', async (context) => {
+    needs(context, 'kernels-cpu', reason === '', reason);
+    await using backend = await cpu({ threads: 1 }).open();
+    const bad = expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' });
+    const call = (name: string, inputs: readonly HostTensor[], params = {}) => backend.routines!.get(name)!(inputs, params);
+    const square = matrix(8, 8, new Float32Array(64).fill(1));
+    await expect(call('feedback.factor', [])).rejects.toThrow(bad);
+    await expect(call('feedback.factor', [matrix(8, 9, new Float32Array(72))])).rejects.toThrow(bad);
+    await expect(call('moments.squares', [{ ...square, shape: [9, 8] }])).rejects.toThrow(bad);
+    for (const group of [
+      { from: 4, size: 5 },
+      { from: 9, size: 0 },
+      { from: -1, size: 4 },
+      { from: 0, size: 0 },
+      { from: 2 ** 40, size: 4 },
+    ]) {
+      await expect(call('feedback.targets', [square, square, square], group), JSON.stringify(group)).rejects.toThrow(bad);
+    }
+    await expect(call('feedback.targets', [square, square], { from: 0, size: 4 })).rejects.toThrow(bad);
+    const numbers = float32Tensor([8], new Float32Array(8).fill(1));
+    const inputs = [matrix(8, 4, new Float32Array(32)), square, numbers, numbers, square];
+    expect(elements({ dtype: 'f32', data: (await call('feedback.codes', inputs, { from: 0, size: 4, levels: 4 }))[1]!.data }).length).toBe(
+      32,
+    );
+    for (const levels of [1, 257]) await expect(call('feedback.codes', inputs, { from: 0, size: 4, levels })).rejects.toThrow(bad);
+    await expect(call('feedback.codes', inputs.slice(0, 4), { from: 0, size: 4, levels: 4 })).rejects.toThrow(bad);
+  });
+});

@@ -1,0 +1,66 @@
+// The routines of feedback: a backend's where there is one. Their bytes are the same.
+
+import { elements, float32Tensor, type HostTensor, hostTensor, type QuantizeContext, toFloat32 } from '@lowbit/core';
+import { factor } from './factor.ts';
+import { type ChannelGroup, codesOf, targetsOf } from './steps.ts';
+
+/** Some rows of a weight, f32 [rows, in]; what they are off by so far, f32 [rows, in]; the coupling of `factor`, f32 [in, in]. */
+export interface RowBlock {
+  readonly weights: HostTensor;
+  readonly errors: HostTensor;
+  readonly coupling: HostTensor;
+}
+
+export interface FeedbackRoutines {
+  /** Of a symmetric f32 [in, in]. */
+  factor(matrix: HostTensor): Promise<{ readonly coupling: HostTensor; readonly cost: Float64Array }>;
+  /** f32 [rows, size]. */
+  targets(block: RowBlock, group: ChannelGroup): Promise<HostTensor>;
+  codes(
+    block: RowBlock,
+    grid: { readonly targets: HostTensor; readonly scale: Float32Array; readonly zero: Float32Array },
+    group: ChannelGroup & { readonly levels: number },
+  ): Promise<{ readonly codes: Uint8Array; readonly errors: Float32Array }>;
+}
+
+const HERE: FeedbackRoutines = {
+  async factor(matrix) {
+    const { coupling, cost } = factor(toFloat32(matrix), matrix.shape[1]!);
+    return { coupling: hostTensor('f32', matrix.shape, coupling), cost };
+  },
+  async targets({ weights, errors, coupling }, group) {
+    const rows = weights.shape[0]!;
+    return float32Tensor([rows, group.size], targetsOf(toFloat32(weights), toFloat32(errors), toFloat32(coupling), rows, group));
+  },
+  async codes({ weights, coupling }, { targets, scale, zero }, { levels, ...group }) {
+    return codesOf(toFloat32(targets), toFloat32(weights), scale, zero, toFloat32(coupling), group, levels);
+  },
+};
+
+/**
+ * The routines of a backend, by what it has:
+ * - `feedback.factor`: matrix f32 [in, in] -> coupling f32 [in, in], cost f64 [in]
+ * - `feedback.targets` { from, size }: weights, errors, coupling -> targets f32 [rows, size]
+ * - `feedback.codes` { from, size, levels }: targets, weights, scale f32 [rows], zero f32 [rows], coupling -> codes u8 [rows, size], errors f32 [rows, size]
+ */
+export function feedbackRoutines(routine: QuantizeContext['routine']): FeedbackRoutines {
+  const [factoring, aiming, rounding] = (['factor', 'targets', 'codes'] as const).map((name) => routine?.(`feedback.${name}`));
+  return {
+    factor: factoring
+      ? async (matrix) => {
+          const [coupling, cost] = await factoring([matrix], {});
+          return { coupling: coupling!, cost: elements({ dtype: 'f64', data: cost!.data }) };
+        }
+      : HERE.factor,
+    targets: aiming
+      ? async ({ weights, errors, coupling }, { from, size }) => (await aiming([weights, errors, coupling], { from, size }))[0]!
+      : HERE.targets,
+    codes: rounding
+      ? async ({ weights, coupling }, { targets, scale, zero }, { from, size, levels }) => {
+          const numbers = [scale, zero].map((values) => hostTensor('f32', [values.length], values));
+          const [codes, errors] = await rounding([targets, weights, ...numbers, coupling], { from, size, levels });
+          return { codes: codes!.data, errors: toFloat32(errors!) };
+        }
+      : HERE.codes,
+  };
+}

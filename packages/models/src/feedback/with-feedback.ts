@@ -1,0 +1,198 @@
+// A quantizer whose channels make up for one another's errors.
+
+import {
+  type Affine,
+  codecFor,
+  type DType,
+  type Format,
+  float32Tensor,
+  type HostTensor,
+  hostTensor,
+  type Importance,
+  isQuantizer,
+  LowbitError,
+  type Matrix,
+  memoryReader,
+  memoryWriter,
+  type PartWriter,
+  packing,
+  type QuantizeContext,
+  type Quantizer,
+  toFloat32,
+  type WeightError,
+  type WeightReader,
+  writeFloat32,
+} from '@lowbit/core';
+import { trusted } from './factor.ts';
+import { type FeedbackRoutines, feedbackRoutines } from './routines.ts';
+
+/** Of `withFeedback`. */
+export interface FeedbackOptions {
+  /** How much of the second moments between different channels is believed, above 0 to 1; default 0.75. */
+  readonly trust?: number | undefined;
+}
+
+/** Goes up when the same settings would give other bytes. */
+const ALGORITHM_VERSION = 1;
+
+/** Weights that are gone through together, about: they, what they are off by and their codes take 9 bytes each. */
+const BLOCK_WEIGHTS = 1 << 21;
+
+/**
+ * The same format, with codes chosen one input channel after another so that later ones make up for the errors of earlier ones at the layer's output. Every group's grid is
+ * what `quantizer` fits to what the group should then come to. Files are the quantizer's: any reader loads them.
+ *
+ * Needs importance of kind `matrix`, from `checkpointImportance(checkpoint, { kind: 'matrix' })`, of what the model itself writes or of texts like those it will read: that of random tokens
+ * is of things that do not go together in text. Holds, beside the weight's budget, 16 bytes for every pair of input channels and one for every weight.
+ *
+ * @throws ERR_BAD_ARGUMENT for options or a quantizer that cannot be used: one that looks at no importance. The quantizer itself throws ERR_UNSUPPORTED_FORMAT for formats other
+ * than plain grids in groups along rows, and ERR_BAD_ARGUMENT without the matrix
+ *
+ * @example
+ * const importance = await checkpointImportance(checkpoint, { runtime, ids, kind: 'matrix' });
+ * await quantizeCheckpoint(checkpoint, { out, adapters: [llama], quantizer: withFeedback(hqq({ bits: 3, solver: 'least-squares' })), importance });
+ */
+export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}): Quantizer {
+  const { trust = 0.75 } = options;
+  if (!isQuantizer(quantizer) || quantizer.usesImportance === false) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'withFeedback needs a quantizer that looks at importance', {
+      hint: "Pass hqq({ solver: 'least-squares' }).",
+    });
+  }
+  if (!(typeof trust === 'number' && trust > 0 && trust <= 1)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `withFeedback: trust cannot be ${trust}`, {
+      hint: 'Use a number above 0 and at most 1.',
+      details: { option: 'trust', value: trust },
+    });
+  }
+  // Of the importance at hand: linears that read the same inputs come one after another.
+  let last: { readonly of: Importance; readonly factors: Promise<Factors | undefined> } | undefined;
+  const factorsOf = (importance: Importance | undefined, shape: Matrix, routines: FeedbackRoutines): Promise<Factors | undefined> => {
+    if (last === undefined || last.of !== importance) last = { of: importance!, factors: factored(importance, shape, trust, routines) };
+    return last.factors;
+  };
+  return {
+    ...quantizer,
+    identity: JSON.stringify(['feedback', ALGORITHM_VERSION, trust, quantizer.identity]),
+    usesImportance: 'matrix',
+    format(shape, metaDtype) {
+      const format = quantizer.format(shape, metaDtype);
+      checkGrid(format, shape);
+      return format;
+    },
+    async quantize(weight, format, out, context) {
+      const routines = feedbackRoutines(context.routine);
+      const factors = await factorsOf(context.importance, weight.shape, routines);
+      if (factors === undefined) return quantizer.quantize(weight, format, out, { ...context, importance: undefined });
+      return roundInOrder(quantizer, weight, checkGrid(format, weight.shape), out, context, { ...factors, routines });
+    },
+  };
+}
+
+interface Factors {
+  readonly coupling: HostTensor;
+  readonly cost: Float64Array;
+}
+
+async function factored(
+  importance: Importance | undefined,
+  shape: Matrix,
+  trust: number,
+  routines: FeedbackRoutines,
+): Promise<Factors | undefined> {
+  const matrix = trusted(importance, shape, trust);
+  if (matrix === undefined) return undefined;
+  const { coupling, cost } = await routines.factor(matrix);
+  const wrong = cost.findIndex((value) => !(value > 0 && value < Number.POSITIVE_INFINITY));
+  if (wrong < 0) return { coupling, cost };
+  throw new LowbitError(
+    'ERR_BAD_ARGUMENT',
+    `the importance of input ${wrong} is not that of samples: its moments with others are larger than its own`,
+    {
+      hint: 'Give what collectImportance made for this linear.',
+      details: { kind: importance?.kind, input: wrong, value: cost[wrong] },
+    },
+  );
+}
+
+/** Throws ERR_UNSUPPORTED_FORMAT unless groups are runs of a row, with numbers of their own that are stored as they are. */
+function checkGrid(format: Format, [out, inp]: Matrix): PlainGrid {
+  if (
+    format.kind === 'affine' &&
+    format.axis === 1 &&
+    typeof format.scale === 'string' &&
+    typeof format.zero === 'string' &&
+    format.zero !== 'none'
+  ) {
+    if (inp % (format.group ?? inp) === 0) return format as PlainGrid;
+  }
+  throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `feedback takes grids in groups that divide a row of a [${out}, ${inp}] weight`, {
+    hint: 'Use axis 1 and a group size that divides in_features, with scales and zeros stored as they are; or keep this layer out with a rule.',
+    details: { shape: [out, inp], format: format.kind },
+  });
+}
+
+type PlainGrid = Affine & { readonly scale: DType; readonly zero: DType };
+
+async function roundInOrder(
+  quantizer: Quantizer,
+  weight: WeightReader,
+  format: PlainGrid,
+  out: PartWriter,
+  context: QuantizeContext,
+  { coupling, cost, routines }: Factors & { readonly routines: FeedbackRoutines },
+): Promise<WeightError> {
+  const [rows, inp] = weight.shape;
+  const size = format.group ?? inp;
+  const groups = inp / size;
+  const codes = new Uint8Array(rows * inp);
+  const step = Math.max(1, Math.floor(BLOCK_WEIGHTS / inp));
+  const error = { squaredError: 0, squaredWeight: 0, maxAbs: 0 };
+  for (let first = 0; first < rows; first += step) {
+    const count = Math.min(step, rows - first);
+    const weights = new Float32Array(count * inp);
+    await weight.read(first * inp, (first + count) * inp, weights);
+    const errors = new Float32Array(count * inp);
+    const grid = { scale: new Float32Array(count * groups), zero: new Float32Array(count * groups) };
+    for (let group = 0; group < groups; group++) {
+      context.signal?.throwIfAborted();
+      const block = { weights: float32Tensor([count, inp], weights), errors: float32Tensor([count, inp], errors), coupling };
+      const place = { from: group * size, size };
+      const targets = await routines.targets(block, place);
+      const [scale, zero] = await fitted(quantizer, weight.name, targets, format, cost.subarray(place.from, place.from + size), context);
+      const found = await routines.codes(block, { targets, scale, zero }, { ...place, levels: format.levels });
+      for (let r = 0; r < count; r++) {
+        grid.scale[r * groups + group] = scale[r]!;
+        grid.zero[r * groups + group] = zero[r]!;
+        codes.set(found.codes.subarray(r * size, (r + 1) * size), (first + r) * inp + place.from);
+        errors.set(found.errors.subarray(r * size, (r + 1) * size), r * inp + place.from);
+      }
+    }
+    for (const part of ['scale', 'zero'] as const) await out.write(part, first * groups, writeFloat32(format[part], grid[part]));
+    for (let i = 0; i < errors.length; i++) {
+      error.squaredError += errors[i]! ** 2;
+      error.squaredWeight += weights[i]! ** 2;
+      error.maxAbs = Math.max(error.maxAbs, Math.abs(errors[i]!));
+    }
+    context.onWeights?.(count * inp);
+  }
+  await out.write('codes', 0, packing(format.packing).pack(codes, rows * groups, size));
+  return error;
+}
+
+/** The grids, f32 [rows] each, that a quantizer finds for the targets of a group of channels, f32 [rows, size], of which being off costs `cost`. */
+async function fitted(
+  quantizer: Quantizer,
+  name: string,
+  targets: HostTensor,
+  { scale }: PlainGrid,
+  cost: Float64Array,
+  { budget, signal, routine, workers }: QuantizeContext,
+): Promise<readonly [scale: Float32Array, zero: Float32Array]> {
+  const reader = memoryReader(name, targets);
+  const format = quantizer.format(reader.shape, scale);
+  const { writer, parts } = memoryWriter(codecFor(format).parts(format, reader.shape));
+  const importance: Importance = { kind: 'diagonal', moments: hostTensor('f32', [cost.length], Float32Array.from(cost)), rows: 1 };
+  await quantizer.quantize(reader, format, writer, { budget, signal, routine, workers, importance });
+  return [toFloat32(parts.scale!), toFloat32(parts.zero!)];
+}
