@@ -2,9 +2,12 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { type Backend, createRuntime, type HostTensor, hostTensor, quantize, writeFloat32 } from '@lowbit/core';
 import { type HqqOptions, hqq } from '@lowbit/hqq';
+import { openCheckpoint, quantizeCheckpoint } from '@lowbit/hub';
 import { cuda } from '@lowbit/kernels-cuda';
+import { llama } from '@lowbit/models';
 import { seeded } from '@lowbit/testing';
 import { afterAll, describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../fixtures/fake-cuda.ts';
@@ -93,6 +96,55 @@ describe('HQQ on the GPU', () => {
     const { up } = await counted(weight, { bits: 4, groupSize: GROUP }, { fail: 'cuMemAlloc/2/1' });
     expect(up.filter((bytes) => bytes === 4096 * GROUP * 2).length).toBeGreaterThanOrEqual(2 * 3);
   });
+
+  it.for([1, 4, 9])(
+    'stopped in call %i with two linears under way, leaves nothing of them',
+    { timeout: 120_000 },
+    async (calls, context) => {
+      here(context);
+      const log = join(dir, `stopped-${calls}`);
+      pretend({ log });
+      await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
+      const backend: Backend = await runtime.backend('cuda');
+      const controller = new AbortController();
+      const under = { now: 0, calls: 0 };
+      const holding = new Set<number>();
+      // What the quantizers call is counted: calls under way, and layers that hold room.
+      const routine = (name: string) => {
+        const found = runtime.routine(name);
+        if (!found) return undefined;
+        return async (...[inputs, params]: Parameters<typeof found>) => {
+          under.now++;
+          if (holding.size === 2 && params.held !== undefined && ++under.calls === calls) controller.abort(new Error('stopped'));
+          try {
+            const outputs = await found(inputs, params);
+            if (params.hold) holding.add(new Float64Array(outputs[0]!.data.buffer)[0]!);
+            if (typeof params.release === 'number') holding.delete(params.release);
+            return outputs;
+          } finally {
+            under.now--;
+          }
+        };
+      };
+      await using source = await openCheckpoint(fileURLToPath(new URL('../examples/tiny-llama', import.meta.url)));
+      const options = { quantizer: hqq({ bits: 4 }), adapters: [llama], concurrency: 2, maxMemory: 256 << 20 };
+      const out = join(dir, `out-${calls}`);
+      const run = quantizeCheckpoint(source, { ...options, out, runtime: { routine }, signal: controller.signal });
+      await expect(run).rejects.toThrow('stopped');
+      expect([under.now, holding.size]).toEqual([0, 0]);
+      const launched = readFileSync(log, 'utf8').length;
+      // A weight is given all the room that is kept, and nothing is launched but what brings it there.
+      const linear = await backend.prepare({
+        format: { kind: 'dense', dtype: 'f32' },
+        shape: [1, 4],
+        parts: { weight: hostTensor('f32', [1, 4], new Float32Array(4)) },
+      });
+      expect(backend.allocated()).toBe(linear.bytes);
+      linear[Symbol.dispose]();
+      expect(backend.allocated()).toBe(0);
+      expect(readFileSync(log, 'utf8').slice(launched)).not.toContain('hqq');
+    },
+  );
 
   it.for([1, 4, 7])('stopped in a call, gives the room of the layer back (%i)', { timeout: 120_000 }, async (calls, context) => {
     here(context);

@@ -1,16 +1,7 @@
 // What a program would take: it is lowered for weights of which only the size is known, and its caches grow in memory that is not there.
 
-import {
-  type HostTensor,
-  type Program,
-  planStep,
-  readDemands,
-  type SequenceId,
-  SequenceTable,
-  type StepBytes,
-  type StepSequence,
-  type StepSize,
-} from '@lowbit/core';
+import { type Program, planStep, readDemands, SequenceTable, type StepBytes, type StepSize } from '@lowbit/core';
+import { measuredStep } from '@lowbit/program';
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
 import { type CacheMemory, Caches } from './caches.ts';
 import { expertsOfRow, rowsOf } from './executable.ts';
@@ -86,7 +77,7 @@ export function measureProgram(
     const tokens = Math.min(size.tokens, contextLength - at);
     const now = { ...size, tokens, outputs: Math.min(size.outputs, tokens), encoder: at === 0 ? size.encoder : 0 };
     const plan = planStep(
-      ids.map((id) => stepOf(program, id, now)),
+      ids.map((id) => measuredStep(program, id, now)),
       table,
       demands,
     );
@@ -112,24 +103,4 @@ export function measureProgram(
     at = next;
   }
   return { constants, scratch: most - memory.bytes, kept, cache: caches.bytes };
-}
-
-/** Its numbers are never looked at. Every token is replaced where some may be. */
-function stepOf(program: Program, id: SequenceId, { tokens, outputs, encoder }: StepSize): StepSequence {
-  const zeros = (rows: number, width: number): HostTensor => ({
-    dtype: 'f32',
-    shape: [rows, width],
-    data: new Uint8Array(4 * rows * width),
-  });
-  const inputs: Record<string, HostTensor> = {};
-  const injections: Record<string, { readonly at: Uint32Array; readonly rows: HostTensor }> = {};
-  for (const op of program.ops) {
-    if (op.op !== 'input' && op.op !== 'inject') continue;
-    const { rows, width } = program.tensors[op.out]!;
-    const count = rows === 'encoder' ? encoder : rows === 'outputs' ? outputs : tokens;
-    if (op.op === 'input') inputs[op.name] = zeros(count, width);
-    else injections[op.name] = { at: Uint32Array.from({ length: tokens }, (_, i) => i), rows: zeros(tokens, width) };
-  }
-  const wanted = Uint32Array.from({ length: outputs }, (_, i) => tokens - outputs + i);
-  return { id, tokens: new Uint32Array(tokens), wanted, inputs, injections };
 }

@@ -1,16 +1,7 @@
 // What a program would take, by taking it on a machine that holds nothing: buffers are as large, and as limited, as they would be.
 
-import {
-  DEFAULT_MAX_SEQUENCES,
-  type HostTensor,
-  type LinearRequest,
-  type LowbitError,
-  type Program,
-  type SequenceId,
-  type StepBytes,
-  type StepSequence,
-  type StepSize,
-} from '@lowbit/core';
+import { DEFAULT_MAX_SEQUENCES, type LinearRequest, type LowbitError, type Program, type StepBytes, type StepSize } from '@lowbit/core';
+import { measuredStep } from '@lowbit/program';
 import { Machine } from './device.ts';
 import { WebGpuExecutable } from './executable.ts';
 import { ExpertMoves } from './experts.ts';
@@ -106,7 +97,7 @@ export function measureProgram(
     const outputs = Math.min(size.outputs, tokens);
     const now = { ...size, tokens, outputs, encoder: at === 0 ? size.encoder : 0 };
     const { bytes, room } = executable.rehearse(
-      ids.map((id) => stepOf(program, id, now)),
+      ids.map((id) => measuredStep(program, id, now)),
       at,
     );
     most = Math.max(most, bytes);
@@ -122,24 +113,4 @@ export function measureProgram(
     cache,
     ...(refused === undefined ? {} : { refused: refused.message }),
   };
-}
-
-/** Its numbers are never looked at. Every token is replaced where some may be. */
-function stepOf(program: Program, id: SequenceId, { tokens, outputs, encoder }: StepSize): StepSequence {
-  const zeros = (rows: number, width: number): HostTensor => ({
-    dtype: 'f32',
-    shape: [rows, width],
-    data: new Uint8Array(4 * rows * width),
-  });
-  const inputs: Record<string, HostTensor> = {};
-  const injections: Record<string, { readonly at: Uint32Array; readonly rows: HostTensor }> = {};
-  for (const op of program.ops) {
-    if (op.op !== 'input' && op.op !== 'inject') continue;
-    const { rows, width } = program.tensors[op.out]!;
-    const count = rows === 'encoder' ? encoder : rows === 'outputs' ? outputs : tokens;
-    if (op.op === 'input') inputs[op.name] = zeros(count, width);
-    else injections[op.name] = { at: Uint32Array.from({ length: tokens }, (_, i) => i), rows: zeros(tokens, width) };
-  }
-  const wanted = Uint32Array.from({ length: outputs }, (_, i) => tokens - outputs + i);
-  return { id, tokens: new Uint32Array(tokens), wanted, inputs, injections };
 }

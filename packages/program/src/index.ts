@@ -4,3 +4,4 @@ export { ProgramBuilder } from './builder.ts';
 export { cutProgram, type ProgramPiece } from './cut.ts';
 export { formatPlacement } from './format-placement.ts';
 export { type LoadedProgram, type LoadOptions, type LoadWeight, loadProgram, type Placed, type ProgramRuntime } from './load.ts';
+export { measuredStep } from './measured-step.ts';

@@ -111,30 +111,19 @@ __device__ __forceinline__ void floats_normed(const float* x, const Normalizing&
   LOWBIT_DYNAMIC_SHARED(float, row);
   LOWBIT_SHARED(float, table, 512);
   LOWBIT_SHARED(float, scratch, 32);
-  const Weight* weight = first_weight;
-  float* out = first_out;
-  int block = blockIdx.y;
-  const auto skip = [&](const Weight* next_weight, float* next_out) {
-    const int blocks = (weight->out + per_block - 1) / per_block;
-    if (block < blocks || next_weight == nullptr) return;
-    block -= blocks;
-    weight = next_weight;
-    out = next_out;
-  };
-  skip(second_weight, second_out);
-  if (weight == second_weight) skip(third_weight, third_out);
-  const Weight w = *weight;
+  const Chosen chosen = chosen_of(blockIdx.y, per_block, first_weight, first_out, second_weight, second_out, third_weight, third_out);
+  const Weight w = *chosen.weight;
   const float* from = x + static_cast<long long>(blockIdx.x) * turning.features;
   load_table(w, table);
   turned_row(from, moments_of(from, turning.features, norm, scratch), norm, turning, 0, w.inp, row);
-  const int begin = block * per_block, end = min(w.out, begin + per_block), warps = blockDim.x / 32;
+  const int begin = chosen.block * per_block, end = min(w.out, begin + per_block), warps = blockDim.x / 32;
   for (int first = begin + threadIdx.x / 32 * kCodebookRows; first < end; first += warps * kCodebookRows) {
     float sums[kCodebookRows] = {};
     add_floats<kCodebook>(w, table, first, row, 0, w.inp, sums);
     finish_floats(w, first, sums);
     LOWBIT_UNROLL
     for (int r = 0; r < kCodebookRows; ++r) {
-      if (threadIdx.x % 32 == 0 && first + r < end) out[static_cast<long long>(blockIdx.x) * w.out + first + r] = sums[r];
+      if (threadIdx.x % 32 == 0 && first + r < end) chosen.out[static_cast<long long>(blockIdx.x) * w.out + first + r] = sums[r];
     }
   }
 }

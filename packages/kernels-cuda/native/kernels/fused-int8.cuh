@@ -86,23 +86,12 @@ __device__ __forceinline__ float int8_number(const Weight& w, int row, int r, co
 extern "C" __global__ void __launch_bounds__(128)
     int8_normed(const int8_t* codes, const float* scale, const float* x, const int* columns, const Weight* first_weight, const Weight* second_weight,
                 const Weight* third_weight, float* first_out, float* second_out, float* third_out) {
-  const Weight* weight = first_weight;
-  float* out = first_out;
-  int block = blockIdx.y;
-  const auto skip = [&](const Weight* next_weight, float* next_out) {
-    const int blocks = (weight->out + kWarps - 1) / kWarps;
-    if (block < blocks || next_weight == nullptr) return;
-    block -= blocks;
-    weight = next_weight;
-    out = next_out;
-  };
-  skip(second_weight, second_out);
-  if (weight == second_weight) skip(third_weight, third_out);
-  const Weight w = *weight;
-  const int row = block * kWarps + threadIdx.x / 32;
+  const Chosen chosen = chosen_of(blockIdx.y, kWarps, first_weight, first_out, second_weight, second_out, third_weight, third_out);
+  const Weight w = *chosen.weight;
+  const int row = chosen.block * kWarps + threadIdx.x / 32;
   if (row >= w.out) return;
   const float sum = int8_number(w, row, blockIdx.x, {codes, scale, x, columns});
-  if (threadIdx.x % 32 == 0) out[static_cast<long long>(blockIdx.x) * w.out + row] = sum;
+  if (threadIdx.x % 32 == 0) chosen.out[static_cast<long long>(blockIdx.x) * w.out + row] = sum;
 }
 
 /// act(gate) * up. Grid: (rows, ceil(out / 4)); block: 128.

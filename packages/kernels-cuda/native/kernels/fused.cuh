@@ -35,27 +35,16 @@ extern "C" __global__ void __launch_bounds__(256)
                 float* second_out, float* third_out) {
   LOWBIT_DYNAMIC_SHARED(uint32_t, planes);
   const Normalizing norm = {kind, eps, norm_weight, weight_width, offset, norm_bias, bias_width};
-  const Weight* weight = first_weight;
-  float* out = first_out;
-  int block = blockIdx.x;
-  const auto skip = [&](const Weight* next_weight, float* next_out) {
-    const int blocks = (weight->out + per_block - 1) / per_block;
-    if (block < blocks || next_weight == nullptr) return;
-    block -= blocks;
-    weight = next_weight;
-    out = next_out;
-  };
-  skip(second_weight, second_out);
-  if (weight == second_weight) skip(third_weight, third_out);
-  const Weight w = *weight;
+  const Chosen chosen = chosen_of(blockIdx.x, per_block, first_weight, first_out, second_weight, second_out, third_weight, third_out);
+  const Weight w = *chosen.weight;
   const BlockNumbers* numbers = quantized_row(x + static_cast<long long>(blockIdx.y) * w.inp, w.inp, norm, natural, planes);
-  const int begin = block * per_block, end = min(w.out, begin + per_block);
+  const int begin = chosen.block * per_block, end = min(w.out, begin + per_block);
   for (int first = begin + threadIdx.x / 32 * kGemvRows; first < end; first += kFusedWarps * kGemvRows) {
     float sums[kGemvRows];
     dot_either(w, first, planes, kSharedBlock, numbers, sums);
     LOWBIT_UNROLL
     for (int r = 0; r < kGemvRows; ++r) {
-      if (threadIdx.x % 32 == 0 && first + r < end) out[static_cast<long long>(blockIdx.y) * w.out + first + r] = sums[r];
+      if (threadIdx.x % 32 == 0 && first + r < end) chosen.out[static_cast<long long>(blockIdx.y) * w.out + first + r] = sums[r];
     }
   }
 }

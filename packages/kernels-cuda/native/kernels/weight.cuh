@@ -75,4 +75,25 @@ __device__ __forceinline__ float weight_at(const Weight& w, int row, int k) {
   return (static_cast<float>(code_at(w, row, k)) - zero) * scale;
 }
 
+/// One of up to three weights that share a launch, and which of its blocks of threads this is.
+struct Chosen {
+  const Weight* weight;
+  float* out;
+  int block;
+};
+
+/// Of a launch whose blocks have `rows` rows of a weight each, those of the first weight first; the second and the third may be none.
+__device__ __forceinline__ Chosen chosen_of(int block, int rows, const Weight* first, float* first_out, const Weight* second, float* second_out,
+                                            const Weight* third, float* third_out) {
+  Chosen chosen = {first, first_out, block};
+  const auto skip = [&](const Weight* next, float* next_out) {
+    const int blocks = (chosen.weight->out + rows - 1) / rows;
+    if (chosen.block < blocks || next == nullptr) return;
+    chosen = {next, next_out, chosen.block - blocks};
+  };
+  skip(second, second_out);
+  if (chosen.weight == second) skip(third, third_out);
+  return chosen;
+}
+
 }  // namespace lowbit
