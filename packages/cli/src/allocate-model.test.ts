@@ -9,9 +9,9 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { type AllocateModelOptions, allocateModel } from './allocate-model.ts';
 import { choiceError } from './choice-error.ts';
 import { choicesAcross, defaultChoices, makeChoices, parseChoices, parseMethods } from './choices.ts';
+import { createProgram } from './command-line.ts';
 import { openModelFolder } from './open.ts';
 import { parseUse } from './parse.ts';
-import { createProgram } from './program.ts';
 import { planModel, quantizeModel } from './quantize-model.ts';
 import { isSaved, parseSaved, savedText, type TestedSensitivities } from './sensitivity.ts';
 

@@ -29,8 +29,8 @@ export function addPerplexity(program: Command, start: Start): void {
 
 export function addCompare(program: Command, start: Start): void {
   computing(verb(program, 'compare', 'measure what a model lost against the one that it was made from'))
-    .argument('<model>', 'model folder, quantized or not', path)
-    .argument('<reference>', 'folder of the model that it was made from', path)
+    .argument('<model>', 'model folder, quantized or not, FILE.gguf, or ORG/NAME[@REVISION][/FILE.gguf] of the Hub', path)
+    .argument('<reference>', 'the model that it was made from, likewise', path)
     .option('--data <file>', 'text file', path)
     .option('--ids <file>', 'JSON file of token ids: one list, or a list of lists that are scored on their own', path)
     .option(
@@ -52,8 +52,8 @@ export function addCompare(program: Command, start: Start): void {
 
 export function addReport(program: Command, start: Start): void {
   computing(verb(program, 'report', 'write what a model lost as one HTML file: figures, plots, layers, texts side by side'))
-    .argument('<model>', 'quantized model folder', path)
-    .argument('<reference>', 'folder of the model that it was made from', path)
+    .argument('<model>', 'model folder, quantized or not, FILE.gguf, or ORG/NAME[@REVISION][/FILE.gguf] of the Hub', path)
+    .argument('<reference>', 'the model that it was made from, likewise', path)
     .requiredOption('-o, --out <file>', 'HTML file to write', path)
     .option('--overwrite', 'replace that file if it is there')
     .option('--data <file>', 'text file to compare on', path)
