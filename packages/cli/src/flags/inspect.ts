@@ -32,13 +32,13 @@ export function addEstimate(program: Command, start: Start): void {
     .option('--p <1|2>', 'higgs: weights that share a code', arg(parseDimension))
     .option('--hadamard-size <n>', 'higgs: weights of a row that are rotated together', arg(parseHadamardSize))
     .option(
-      '--context <n>',
+      '--ctx <n>',
       'tokens of a text (default: the most that the model takes, up to 4096)',
       number({ min: 1, max: 2 ** 31, whole: true }),
     )
     .option('--sequences <n>', 'texts at once', number({ min: 1, max: 2 ** 20, whole: true }), 1)
-    .option('--measure', 'load the model, read a text as long as --context, and tell what that really took beside the estimate')
-    .addHelpText('after', '\nExample:\n  lowbit estimate ./model -m hqq -b 4 --context 8192')
+    .option('--measure', 'load the model, read a text as long as --ctx, and tell what that really took beside the estimate')
+    .addHelpText('after', '\nExample:\n  lowbit estimate ./model -m hqq -b 4 --ctx 8192')
     .action(async (dir: string, options: EstimateFlags) => {
       const context = start(options);
       const { estimateCommand } = await import('../commands/estimate.ts');
