@@ -450,7 +450,7 @@ describe('compare', () => {
 
 it('sensitivity: what quantize --target-bits would measure, kept for it', async () => {
   const { json } = await lowbitJson<SensitivityReport>(['sensitivity', TINY, '--tokens', '16', '--save', at('sensitive.json')]);
-  expect(json).toMatchObject({ metric: 'kl', tokens: 16, on: 'random' });
+  expect(json).toMatchObject({ metric: 'kl', tokens: 16, on: 'random-tokens' });
   expect(json.linears.length).toBe(42);
   const shown = await lowbit(['sensitivity', TINY, '--on', at('sensitive.json')]);
   expect(shown.stdout).toMatch(/mlp\.down_proj +6 /);
@@ -525,7 +525,7 @@ it('quantizes an architecture that it does not know, and says so', async () => {
 
 describe('estimate', () => {
   it('tells what a folder takes, and what it would if it were quantized', async () => {
-    const flags = ['--context', '128', '--backend', 'reference'];
+    const flags = ['--ctx', '128', '--backend', 'reference'];
     const { json: plain, stderr } = await lowbitJson<EstimateReport>(['estimate', TINY, ...flags]);
     expect(stderr).toBe('');
     expect(plain).toMatchObject({ method: null, backend: 'reference', contextLength: 128, verdict: 'fits', quantizing: null });
@@ -544,7 +544,7 @@ describe('estimate', () => {
     const { json, code } = await lowbitJson<EstimateReport>([
       'estimate',
       TINY,
-      '--context',
+      '--ctx',
       '64',
       '--backend',
       'reference',
@@ -559,7 +559,7 @@ describe('estimate', () => {
     expect(counted).toBeLessThanOrEqual(json.total);
     expect(rss.loaded).toBeGreaterThan(rss.before);
     expect(rss.most).toBeGreaterThanOrEqual(rss.loaded);
-    const text = await lowbit(['estimate', TINY, '--context', '16', '--backend', 'reference', '--measure', '--quiet']);
+    const text = await lowbit(['estimate', TINY, '--ctx', '16', '--backend', 'reference', '--measure', '--quiet']);
     expect(text.stdout).toMatch(/measured +\S+ MB resident .* after 15 tokens/);
   });
 

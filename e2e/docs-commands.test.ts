@@ -6,7 +6,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createProgram } from '../packages/cli/src/program.ts';
+import { createProgram } from '../packages/cli/src/command-line.ts';
 import { ensureBuilt, lowbit } from './cli-process.ts';
 import { blocksOf, docsPages, root } from './markdown.ts';
 import { type Command, commandsOf } from './shell.ts';

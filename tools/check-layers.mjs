@@ -22,7 +22,7 @@ const foundations = new Set(['@lowbit/addon']);
 export const compiledIn = new Set(['@lowbit/layouts', '@lowbit/program']);
 const maxLines = 700;
 /** Directories under packages/ that put the libraries together, and may therefore use all of them. */
-const assemblies = new Set(['cli', 'server']);
+const assemblies = new Set(['cli']);
 /** Directories of ordinary code outside of packages/. */
 const otherRoots = ['tools', 'scripts', 'e2e', 'examples', 'bench', 'fuzz', 'website'];
 const skipped = new Set(['node_modules', 'dist', 'coverage', 'fixtures', 'data', '.turbo']);

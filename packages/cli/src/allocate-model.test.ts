@@ -9,9 +9,9 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { type AllocateModelOptions, allocateModel } from './allocate-model.ts';
 import { choiceError } from './choice-error.ts';
 import { choicesAcross, defaultChoices, makeChoices, parseChoices, parseMethods } from './choices.ts';
+import { createProgram } from './command-line.ts';
 import { openModelFolder } from './open.ts';
 import { parseUse } from './parse.ts';
-import { createProgram } from './program.ts';
 import { planModel, quantizeModel } from './quantize-model.ts';
 import { isSaved, parseSaved, savedText, type TestedSensitivities } from './sensitivity.ts';
 
@@ -29,7 +29,7 @@ const TAGS = [
 /** As if measured: v_proj matters most, and the last layer more than the first. */
 const sensitivities: TestedSensitivities = {
   metric: 'kl',
-  on: 'random',
+  on: 'random-tokens',
   tokens: 1,
   linears: Array.from({ length: 6 }, (_, layer) =>
     TAGS.map((tag) => ({
@@ -223,10 +223,10 @@ describe('allocateModel', () => {
 
   it('tests on what the model says itself, the same every time, or on a text', async () => {
     const few = { rules: [{ match: ['model.layers.{0,1,2,3,4}.**', 'mlp.*'], use: 'keep' }], sensitivities: undefined, tokens: 6 } as const;
-    const one = await allocated({ ...few, ids: 'generated' });
-    expect(one.sensitivities).toMatchObject({ on: 'generated', tokens: 6 });
+    const one = await allocated({ ...few, ids: 'self' });
+    expect(one.sensitivities).toMatchObject({ on: 'self', tokens: 6 });
     expect(one.sensitivities.linears.map(({ path }) => path)).toEqual(one.linears.map(({ path }) => path));
-    expect((await allocated({ ...few, ids: 'generated' })).sensitivities).toEqual(one.sensitivities);
+    expect((await allocated({ ...few, ids: 'self' })).sensitivities).toEqual(one.sensitivities);
     const text = await allocated({
       ...few,
       ids: [
@@ -236,7 +236,7 @@ describe('allocateModel', () => {
       metric: 'perplexity',
     });
     expect([text.metric, text.sensitivities.on, text.sensitivities.tokens]).toEqual(['perplexity', 'text', 6]);
-    const other = (await allocated({ ...few, ids: 'random' })).sensitivities.linears[0]!.sensitivity;
+    const other = (await allocated({ ...few, ids: 'random-tokens' })).sensitivities.linears[0]!.sensitivity;
     expect(other).not.toBe(one.sensitivities.linears[0]!.sensitivity);
   });
 
@@ -339,6 +339,6 @@ it('allocates a model with images: random tokens are those of its language model
   const small = makeChoices(['hqq:b2:g16', 'hqq:b4:g16']).map((choice, i) => ({ ...choice, error: () => [0.1, 0.01][i]! }));
   const rules = [{ match: ['**vision_tower**', '**multi_modal_projector**'], use: 'keep', optional: true }] as const;
   const { linears, sensitivities: tested } = await allocateModel(llava, { targetBits: 4.5, choices: small, rules, tokens: 8 });
-  expect(tested).toMatchObject({ on: 'random', tokens: 8 });
+  expect(tested).toMatchObject({ on: 'random-tokens', tokens: 8 });
   expect(linears.length).toBe(14);
 }, 30_000);

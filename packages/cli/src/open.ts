@@ -11,6 +11,7 @@ import {
   type RemoteCheckpoint,
   readHubName,
 } from '@lowbit/hub';
+import { withHint } from './errors.ts';
 
 /** Hub's; other options of those who hand theirs on are theirs to check. */
 export type OpenOptions = { readonly [K in keyof OpenCheckpointOptions]?: OpenCheckpointOptions[K] | undefined } & CallOptions;
@@ -22,7 +23,7 @@ export type OpenOptions = { readonly [K in keyof OpenCheckpointOptions]?: OpenCh
 export async function openModelFolder(path: string, options: OpenOptions = {}): Promise<FolderCheckpoint> {
   if (!(await isRemote(path))) return openCheckpoint(path, opening(options));
   const { signal, onProgress } = options;
-  const { folder, file = folder } = await downloadModel(path, { signal, onProgress });
+  const { folder, file = folder } = await onTheHub(() => downloadModel(path, { signal, onProgress }));
   return openCheckpoint(file, opening(options));
 }
 
@@ -31,7 +32,7 @@ export async function openModelFolder(path: string, options: OpenOptions = {}): 
  * and hub's `openHubCheckpoint` throw.
  */
 export async function openModel(path: string, options: OpenOptions = {}): Promise<FolderCheckpoint | RemoteCheckpoint> {
-  return (await isRemote(path)) ? openHubCheckpoint(path, opening(options)) : openCheckpoint(path, opening(options));
+  return (await isRemote(path)) ? onTheHub(() => openHubCheckpoint(path, opening(options))) : openCheckpoint(path, opening(options));
 }
 
 function opening({ signal, layouts, codecs, allowNonFinite }: OpenOptions): OpenCheckpointOptions {
@@ -56,8 +57,18 @@ async function isRemote(path: string): Promise<boolean> {
     });
   }
   if (readHubName(path) === undefined) return false;
+  // What is there and cannot be looked at is for those who open it to refuse.
   return stat(path).then(
     () => false,
-    () => true,
+    ({ code }: NodeJS.ErrnoException) => code === 'ENOENT' || code === 'ENOTDIR',
+  );
+}
+
+/** Codes of what a misspelt path comes to on the Hub, which says "access denied" of names that it does not have. */
+const NOT_THERE: readonly string[] = ['ERR_NOT_FOUND', 'ERR_ACCESS_DENIED', 'ERR_NETWORK', 'ERR_OFFLINE_MISS'];
+
+function onTheHub<T>(open: () => Promise<T>): Promise<T> {
+  return withHint(open, (hint, { code }) =>
+    NOT_THERE.includes(code) ? `${hint} Nothing here has that name, so it was taken for one of the Hub.`.trimStart() : hint,
   );
 }

@@ -2,9 +2,9 @@
 
 import { CommanderError } from 'commander';
 import pc from 'picocolors';
+import { createProgram } from './command-line.ts';
 import { type CommonOptions, type Context, colored, createContext } from './context.ts';
 import { CutOffError, EXIT, Interrupted, isBrokenPipe, OutputError, renderError, UsageError } from './errors.ts';
-import { createProgram } from './program.ts';
 
 /** Runs the command line. Never throws: the result is the exit code. */
 export async function run(argv: readonly string[]): Promise<number> {

@@ -17,7 +17,7 @@ import { SENSITIVITY_TOKENS } from './sensitivity-tokens.ts';
 const SAMPLE = 128;
 
 /** Uniformly random tokens, tokens that the model generated itself, or a text. */
-export type TestedOn = 'random' | 'generated' | 'text';
+export type TestedOn = 'random-tokens' | 'self' | 'text';
 
 /** Sensitivities, and on what they were measured. */
 export interface TestedSensitivities extends Sensitivities {
@@ -29,10 +29,10 @@ export interface SensitivityOptions
     RunsOn,
     Partial<Pick<MeasureSensitivitiesOptions, 'metric' | 'levels' | 'seed' | 'adapters'>> {
   /**
-   * A text as token ids, or several; the first `tokens` of them are used. Without any data: `random` (default), uniformly random ids, or `generated`,
-   * what the model itself says when nothing is asked, which is nearer to a text.
+   * A text as token ids, or several; the first `tokens` of them are used. Without any data: `random-tokens` (default), uniformly random ids, or `self`,
+   * what the model itself says when nothing is asked, which is nearer to a text: the words of `ImportanceSource`.
    */
-  readonly ids?: readonly ArrayLike<number>[] | 'random' | 'generated' | undefined;
+  readonly ids?: readonly ArrayLike<number>[] | 'random-tokens' | 'self' | undefined;
   /** Most tokens to run; default 128. More make the numbers steadier and take as much longer. */
   readonly tokens?: number | undefined;
 }
@@ -67,17 +67,17 @@ export async function sensitivitiesOf(
   linears: readonly string[],
   options: SensitivityOptions,
 ): Promise<TestedSensitivities> {
-  const { ids = 'random', tokens = SENSITIVITY_TOKENS, runtime: givenRuntime, backends, onNote, ...rest } = options;
-  if (ids === 'random' && options.metric === 'perplexity') {
+  const { ids = 'random-tokens', tokens = SENSITIVITY_TOKENS, runtime: givenRuntime, backends, onNote, ...rest } = options;
+  if (ids === 'random-tokens' && options.metric === 'perplexity') {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a perplexity of random tokens means nothing', {
-      hint: "Pass ids of a text, 'generated', or metric: 'kl'.",
+      hint: "Pass ids of a text, 'self', or metric: 'kl'.",
     });
   }
   await using own = await runtimeOf({ runtime: givenRuntime, backends, onNote });
   const { runtime } = own;
   checkTokens(tokens);
-  if (typeof ids === 'string' ? ids !== 'random' && ids !== 'generated' : !Array.isArray(ids)) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', "ids are neither 'random' nor 'generated' nor a list of texts", {
+  if (typeof ids === 'string' ? ids !== 'random-tokens' && ids !== 'self' : !Array.isArray(ids)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', "ids are neither 'random-tokens' nor 'self' nor a list of texts", {
       details: { option: 'ids' },
     });
   }
@@ -85,8 +85,8 @@ export async function sensitivitiesOf(
   const vocab = await vocabularyOf(checkpoint, described);
   const size = Math.min(SAMPLE, await contextLengthOf(checkpoint, described));
   let given: readonly ArrayLike<number>[];
-  if (ids === 'random') given = [randomTokens(vocab, tokens, options.seed)];
-  else given = ids === 'generated' ? await generatedTokens(checkpoint, { ...options, runtime, tokens, sample: size }) : ids;
+  if (ids === 'random-tokens') given = [randomTokens(vocab, tokens, options.seed)];
+  else given = ids === 'self' ? await generatedTokens(checkpoint, { ...options, runtime, tokens, sample: size }) : ids;
   const measured = await measureOnCheckpoint(checkpoint, { ...rest, runtime, linears, ids: samplesOf(given, tokens, size) });
   return { ...measured, on: typeof ids === 'string' ? ids : 'text' };
 }
@@ -110,7 +110,7 @@ export function parseSaved(value: unknown, file: string): TestedSensitivities {
     new LowbitError('ERR_BAD_ARGUMENT', `${file} ${problem}`, { hint: 'Save it again with --save-sensitivity.', details: { path: file } });
   if (
     (metric !== 'kl' && metric !== 'perplexity') ||
-    !(on === 'random' || on === 'generated' || on === 'text') ||
+    !(on === 'random-tokens' || on === 'self' || on === 'text') ||
     typeof tokens !== 'number' ||
     !Array.isArray(linears)
   ) {

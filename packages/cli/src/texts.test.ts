@@ -4,10 +4,10 @@ import { tokensFlag, withHint } from './errors.ts';
 import { readNamed } from './texts.ts';
 
 it('a word that is none lists those there are, and names the nearest', async () => {
-  await expect(readNamed('rnadom', '--on', ['random', 'generated'])).rejects.toMatchObject({
+  await expect(readNamed('random-tokns', '--on', ['random-tokens', 'self'])).rejects.toMatchObject({
     code: 'ERR_USAGE',
-    message: '--on: rnadom is neither random, generated nor a file',
-    hint: 'Did you mean random?',
+    message: '--on: random-tokns is neither random-tokens, self nor a file',
+    hint: 'Did you mean random-tokens?',
   });
 });
 

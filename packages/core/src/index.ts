@@ -1,5 +1,5 @@
 export { type Arena, type ArenaTensor, type Lifetime, placeTensors } from './backend/arena.ts';
-export { checkLinearBias, checkLinearUse, checkOperands } from './backend/checks.ts';
+export { checkLinearBias, checkOperands } from './backend/checks.ts';
 export { type CountedExecutable, Holdings } from './backend/holdings.ts';
 export { OP_NAMES } from './backend/ops.ts';
 export { relativeBiasTable } from './backend/relative-bias.ts';

@@ -45,7 +45,7 @@ export { type DownloadedModel, type DownloadOptions, downloadModel } from './rem
 export { listModel, type RemoteEntry, type RemoteListing } from './remote/listing.ts';
 export { type OpenHubOptions, openHubCheckpoint } from './remote/open.node.ts';
 export { type Pushed, type PushOptions, type PushPlan, planPush, pushModel } from './remote/push.node.ts';
-export { type HubName, parseHubName, parseRepoName, type RepoName, readHubName, readRepoName } from './remote/repo.ts';
+export { type HubName, parseRepoName, type RepoName, readHubName } from './remote/repo.ts';
 export type { SelectOptions } from './remote/select.ts';
 export { type HubSettings, hubClient, hubSettings } from './remote/settings.node.ts';
 export { type TokenOwner, tokenOwner } from './remote/whoami.ts';

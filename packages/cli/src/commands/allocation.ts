@@ -122,28 +122,29 @@ function inFlags<T>(work: () => Promise<T>): Promise<T> {
   );
 }
 
-const RANDOM = 'random';
-const GENERATED = 'generated';
+/** The words of --importance; `random` is short for the first, as there. */
+const TOKENS = ['random-tokens', 'self'] as const;
+const [RANDOM_TOKENS, SELF] = TOKENS;
 
 export interface SensitivityFrom {
   readonly sensitivities?: TestedSensitivities;
-  readonly ids?: readonly (readonly number[])[] | 'generated';
+  readonly ids?: readonly (readonly number[])[] | 'self';
 }
 
 /** Ids of a text, saved numbers, or nothing for random tokens. */
 export async function sensitivityFrom(
   dir: string,
-  from: string = RANDOM,
+  from: string = RANDOM_TOKENS,
   signal: AbortSignal,
   flag = '--sensitivity',
 ): Promise<SensitivityFrom> {
-  if (from === RANDOM) return {};
-  if (from === GENERATED) return { ids: GENERATED };
+  if (from === RANDOM_TOKENS || from === 'random') return {};
+  if (from === SELF) return { ids: SELF };
   if (from.endsWith('.json')) {
     const value = await readJsonFile(from, flag);
     return isSaved(value) ? { sensitivities: parseSaved(value, `${flag}: ${from}`) } : { ids: parseIds(value, from, flag).texts };
   }
-  const file = await readNamed(from, flag, [RANDOM, GENERATED]);
+  const file = await readNamed(from, flag, TOKENS);
   if ('ids' in file) return { ids: file.ids.texts };
   await using checkpoint = await openModelFolder(dir, { signal });
   return { ids: encodeText(await loadTokenizer(checkpoint), file.text).texts };
@@ -153,8 +154,8 @@ export async function sensitivityFrom(
 const LOSS: Readonly<Record<ModelAllocation['metric'], string>> = { kl: 'KL', perplexity: 'perplexity' };
 
 export const TESTED_ON: Readonly<Record<TestedSensitivities['on'], string>> = {
-  random: 'random tokens; a text loses another amount: less by a factor of about two on tiny-llama',
-  generated: 'tokens that the model generated',
+  'random-tokens': 'random tokens; a text loses another amount: less by a factor of about two on tiny-llama',
+  self: 'tokens that the model wrote',
   text: 'tokens of the text',
 };
 

@@ -3,7 +3,7 @@
 import { statfs } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { dirname } from 'node:path';
-import { createRuntime, isLowbitError } from '@lowbit/core';
+import { createRuntime, type Explanation, isLowbitError } from '@lowbit/core';
 import { hubClient, hubSettings, listHubCache, tokenOwner } from '@lowbit/hub';
 import { findBackends, NATIVE_REMEDY } from '../backends.ts';
 import type { Context } from '../context.ts';
@@ -31,7 +31,7 @@ export interface DoctorReport {
 /** Runs the command. It fails for nothing that it finds: to find things is its work. */
 export async function doctorCommand(context: Context): Promise<void> {
   const findings = [
-    await backend('cpu', NATIVE_REMEDY),
+    await backend('cpu', `${NATIVE_REMEDY} \`--backend cpu\` says where it was looked for.`),
     await backend('reference', null),
     memory(),
     ...(await hub(context.signal)),
@@ -53,8 +53,15 @@ async function backend(choice: string, remedy: string | null): Promise<Finding> 
     const { device } = await runtime.backend();
     return { name, state: 'good', facts: device.label, remedy: null };
   } catch (error) {
-    return { name, state: 'missing', facts: firstLine(error), remedy };
+    return { name, state: 'missing', facts: whyClosed(error), remedy };
   }
+}
+
+/** What the backend says itself: a runtime's first line tells only that it has none. */
+function whyClosed(error: unknown): string {
+  const reports = isLowbitError(error) ? (error.details.explanation as Explanation | undefined) : undefined;
+  const detail = reports?.[0]?.detail;
+  return detail === undefined ? firstLine(error) : detail.split('\n')[0]!.replace(/:$/, '');
 }
 
 function memory(): Finding {

@@ -15,7 +15,7 @@ import { type BackendFlags, checkBackendFlags, headOf, openBackend } from './bac
 
 export interface EstimateFlags extends CommonOptions, BackendFlags, Pick<MethodSettings, 'bits' | 'group' | 'p' | 'hadamardSize'> {
   readonly method?: MethodName;
-  readonly context?: number;
+  readonly ctx?: number;
   readonly sequences?: number;
   readonly measure?: boolean;
 }
@@ -44,7 +44,7 @@ const FLAG: Readonly<Partial<Record<keyof MethodSettings, string>>> = {
 
 /** Runs the command. */
 export async function estimateCommand(path: string, flags: EstimateFlags, context: Context): Promise<void> {
-  const { method, bits, group, p, hadamardSize, context: contextLength, sequences } = flags;
+  const { method, bits, group, p, hadamardSize, ctx: contextLength, sequences } = flags;
   checkBackendFlags(flags);
   const settings = { bits, group, p, hadamardSize };
   const idle = idleSetting(method === undefined ? [] : [method], settings);
@@ -108,7 +108,7 @@ async function plan(checkpoint: StoredCheckpoint, method: MethodName, settings: 
 const VERDICTS: Readonly<Record<Verdict, string>> = {
   fits: 'fits',
   tight: 'tight: more than 80 % of what is available',
-  no: 'does not fit: take fewer bits, a shorter --context, fewer --sequences, or --head-bits 8',
+  no: 'does not fit: take fewer bits, a shorter --ctx, fewer --sequences, or --head-bits 8',
   unknown: 'unknown: the device does not say how much memory it has',
 };
 

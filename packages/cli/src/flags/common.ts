@@ -16,10 +16,13 @@ export function verb(program: Command, name: string, description: string, json =
 export const BACKEND_HELP =
   'auto (default: native code where it can be had, else TypeScript), cpu (native), reference (TypeScript), ./module.mjs or a package';
 
+/** The heading of --help for what no group of flags has. */
+export const OWN_FLAGS = 'Options:';
+
 /** Flags of what runs a model; with `<list>` it is run for each number of threads. */
 export function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command {
   const bounds = { min: 1, max: 1024, whole: true };
-  return plugins(command)
+  return plugins(command.optionsGroup('How the model runs:'))
     .option('--backend <name>', `what runs the model: ${BACKEND_HELP}`, path)
     .option(
       `-t, --threads ${threads}`,
@@ -37,7 +40,8 @@ export function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): 
       '--head-bits <n>',
       'hold an output layer that is not quantized in so many bits (hqq: 8 loses hardly anything, 4 is smaller): less to read for each token',
       arg((text) => Number(parseChoice(text, ['8', '6', '5', '4', '3', '2', '1'] as const))),
-    );
+    )
+    .optionsGroup(OWN_FLAGS);
 }
 
 /** What decides how much of a model a backend with memory of its own holds. */

@@ -3,7 +3,7 @@
 import type { Command } from 'commander';
 import type { ChatOptions } from '../commands/chat.ts';
 import type { GenerateOptions } from '../commands/generate.ts';
-import { computing, number, offloading, path, type Start, verb } from './common.ts';
+import { computing, number, OWN_FLAGS, offloading, path, type Start, verb } from './common.ts';
 
 export function addGenerate(program: Command, start: Start): void {
   offloading(computing(sampling(verb(program, 'generate', 'continue a text'))))
@@ -45,6 +45,7 @@ export function addChat(program: Command, start: Start): void {
 
 function sampling(command: Command): Command {
   return command
+    .optionsGroup('How the text is written:')
     .option('--max-tokens <n>', 'most tokens to generate', number({ min: 1, max: 2 ** 31, whole: true }), 256)
     .option(
       '--temp <x>',
@@ -55,5 +56,6 @@ function sampling(command: Command): Command {
     .option('--top-p <x>', 'sample among the likeliest tokens that make up this share', number({ min: 0, max: 1 }))
     .option('--seed <n>', 'make sampling repeatable', number({ min: 0, max: Number.MAX_SAFE_INTEGER, whole: true }))
     .option('--json-schema <file>', 'write JSON that satisfies this JSON schema, and nothing else', path)
-    .option('--prompt-lookup', 'guess tokens from the text so far: the same text (int8: nearly), faster where it repeats itself');
+    .option('--prompt-lookup', 'guess tokens from the text so far: the same text (int8: nearly), faster where it repeats itself')
+    .optionsGroup(OWN_FLAGS);
 }

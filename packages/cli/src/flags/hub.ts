@@ -1,4 +1,4 @@
-// Flags of what talks to the Hub, and of what tells about this machine: `lowbit pull`, `push`, `login`, `doctor`.
+// Flags of what talks to the Hub: `lowbit pull`, `push`, `login`.
 
 import type { Command } from 'commander';
 import type { PullOptions } from '../commands/pull.ts';
@@ -40,13 +40,6 @@ export function addHub(program: Command, start: Start): void {
       const context = start(options);
       const { loginCommand } = await import('../commands/login.ts');
       await loginCommand(context);
-    },
-  );
-  verb(program, 'doctor', 'tell what this machine has: backends, caches, tokens, room; and what to do').action(
-    async (options: CommonOptions) => {
-      const context = start(options);
-      const { doctorCommand } = await import('../commands/doctor.ts');
-      await doctorCommand(context);
     },
   );
 }

@@ -32,7 +32,7 @@ const PATIENCE = 4;
 /** Locks that this process holds: a lock with its pid but none of these is of a dead process that had the same pid. */
 const held = new Set<string>();
 
-/** Takes the lock. Throws ERR_OUTPUT_EXISTS while another run holds it. */
+/** Takes the lock. Throws ERR_OUTPUT_EXISTS while another run holds it, ERR_IO where that cannot be told. */
 export async function takeLock(path: string, { beatMs }: LockOptions = {}): Promise<Lock> {
   const owner: Owner = { pid: process.pid, host: hostname(), nonce: randomUUID(), ...(beatMs === undefined ? {} : { beatMs }) };
   let handle = await create(path, owner);
@@ -61,7 +61,9 @@ export async function takeLock(path: string, { beatMs }: LockOptions = {}): Prom
     async release() {
       if (!held.delete(owner.nonce)) return;
       await stop();
-      if ((await readOwner(path))?.nonce === owner.nonce) await rm(path, { force: true });
+      // One that cannot be read stays: it counts as left over when this process has ended.
+      const now = await readOwner(path).catch(() => undefined);
+      if (now?.nonce === owner.nonce) await rm(path, { force: true });
     },
   };
 }
@@ -106,17 +108,24 @@ async function keepBeating(handle: FileHandle, owner: Owner): Promise<() => Prom
   };
 }
 
-/** Undefined if the lock is gone, or was torn by a crash. */
+/** Undefined if the lock is gone, or was torn by a crash. Throws ERR_IO for one that cannot be read: it may be another's. */
 async function readOwner(path: string): Promise<Owner | undefined> {
+  const text = await guarded('read', path, () =>
+    readFile(path, 'utf8').catch((error: unknown) => {
+      if (errnoOf(error) === 'ENOENT') return '';
+      throw error;
+    }),
+  );
+  let value: unknown;
   try {
-    const value: unknown = JSON.parse(await readFile(path, 'utf8'));
-    if (typeof value !== 'object' || value === null) return undefined;
-    const { pid, host, nonce, beatMs } = value as Record<string, unknown>;
-    if (typeof pid !== 'number' || typeof host !== 'string' || typeof nonce !== 'string') return undefined;
-    return { pid, host, nonce, beatMs: typeof beatMs === 'number' && beatMs > 0 ? beatMs : undefined };
+    value = JSON.parse(text);
   } catch {
     return undefined;
   }
+  if (typeof value !== 'object' || value === null) return undefined;
+  const { pid, host, nonce, beatMs } = value as Record<string, unknown>;
+  if (typeof pid !== 'number' || typeof host !== 'string' || typeof nonce !== 'string') return undefined;
+  return { pid, host, nonce, beatMs: typeof beatMs === 'number' && beatMs > 0 ? beatMs : undefined };
 }
 
 /** Whoever holds a lock at that path, as far as it can be told: a process of another machine counts as alive while its lock is written anew, or if it never is. */

@@ -260,9 +260,10 @@ function reportOf(out: string, { shards, model }: ShardSet, files: readonly Plan
 async function finishEarlier(out: string, paths: readonly string[], { keepShards }: MergeShardsOptions): Promise<Merged | undefined> {
   const marker = join(shardsFolder(out), MERGED_FILE);
   if (!(await exists(marker)) || !(await exists(out)) || (await exists(`${out}.partial`))) return undefined;
+  const text = await guarded('read', marker, () => readFile(marker, 'utf8'));
   let found: { readonly job?: Job; readonly merged?: Merged };
   try {
-    found = JSON.parse(await guarded('read', marker, () => readFile(marker, 'utf8')));
+    found = JSON.parse(text);
   } catch {
     return undefined; // torn: the output did not have its name yet
   }

@@ -105,7 +105,7 @@ export class LanguageModel implements LinearHost, AsyncDisposable {
     return { weights: sum(({ weights }) => weights), scratch: sum(({ scratch }) => scratch), kvCache: sum(({ cache }) => cache) };
   }
 
-  /** Which backend holds which linears; `formatPlacement` of core makes text of it. */
+  /** Which backend holds which linears; `formatPlacement` makes text of it. */
   get placement(): readonly Placed[] {
     return this.#runners().flatMap((runner) => runner.program().placement);
   }

@@ -47,7 +47,7 @@ export interface LoadModelOptions extends CallOptions {
   readonly head?: Quantizer;
   /** Which backend runs which layers; see `LoadOptions`. */
   readonly cut?: LoadOptions['cut'];
-  /** Backends by module, tag or pattern, or `auto`; see `LoadOptions` of core. */
+  /** Backends by module, tag or pattern, or `auto`; see `LoadOptions`. */
   readonly deviceMap?: LoadOptions['deviceMap'];
   /** With `auto`: bytes of weights that backends may hold, by name. */
   readonly maxMemory?: LoadOptions['maxMemory'];

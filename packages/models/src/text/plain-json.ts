@@ -1,4 +1,4 @@
-// JSON files as plain values, quickly: a tokenizer has hundreds of thousands of them, and the exact reader of core makes objects of each.
+// JSON files as plain values, quickly: a tokenizer has hundreds of thousands of them, and the exact reader of @lowbit/layouts makes objects of each.
 
 import type { Json } from '@lowbit/core';
 

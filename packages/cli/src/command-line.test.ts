@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { BUILTIN_LAYOUTS } from '@lowbit/hub';
 import { expect, it, onTestFinished } from 'vitest';
+import { createProgram } from './command-line.ts';
 import type { Context } from './context.ts';
 import { LAYOUTS } from './parse.ts';
-import { createProgram } from './program.ts';
 import { type ModelPlan, type QuantizeModelReport, quantizeModel } from './quantize-model.ts';
 import type { Recipe } from './recipe.ts';
 import { countText } from './units.ts';
@@ -346,4 +346,21 @@ it('refuses a target that cannot be met before it looks for importance', async (
   );
   await expect(small).rejects.toThrow(expect.objectContaining({ hint: expect.stringContaining('--choices') }));
   expect(phases).not.toContain('importance');
+});
+
+it('puts flags and commands under headings, and none under that of others', () => {
+  const program = createProgram(() => expect.unreachable());
+  const headings = (verb: string): Record<string, string[]> => {
+    const found: Record<string, string[]> = {};
+    for (const { long, helpGroupHeading = 'Options:' } of program.commands.find((command) => command.name() === verb)!.options) {
+      found[helpGroupHeading] ??= [];
+      found[helpGroupHeading].push(long!);
+    }
+    return found;
+  };
+  expect(headings('quantize')['Options:']).toEqual(['--json', '--quiet', '--out']);
+  expect(headings('generate')['Options:']).toEqual(['--json', '--quiet', '--prompt', '--image']);
+  expect(headings('compare')['How the model runs:']).toContain('--backend');
+  expect(headings('compare')['Options:']).toContain('--layers');
+  expect(program.commands.map((command) => command.helpGroup())).not.toContain('');
 });

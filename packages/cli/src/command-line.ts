@@ -10,7 +10,7 @@ import type { Start } from './flags/common.ts';
 import { addConvert, addMergeShards } from './flags/convert.ts';
 import { addChat, addGenerate } from './flags/generate.ts';
 import { addHub } from './flags/hub.ts';
-import { addEstimate, addInspect } from './flags/inspect.ts';
+import { addDoctor, addEstimate, addInspect } from './flags/inspect.ts';
 import { addCompare, addPerplexity, addReport, addSensitivity } from './flags/measure.ts';
 import { addQuantize } from './flags/quantize.ts';
 import { version } from './version.ts';
@@ -30,20 +30,27 @@ export function createProgram(start: Start): Command {
       'after',
       '\nEvery command takes --json (one JSON value on stdout; chat: JSON Lines, one value per answer) and --quiet. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.',
     );
+  program.commandsGroup('Quantize:');
   addQuantize(program, start);
   addMergeShards(program, start);
   addConvert(program, start);
+  program.commandsGroup('Run:');
   addGenerate(program, start);
   addChat(program, start);
+  program.commandsGroup('Measure:');
   addPerplexity(program, start);
   addCompare(program, start);
   addReport(program, start);
   addSensitivity(program, start);
   addBench(program, start);
+  program.commandsGroup('Look at models and at this machine:');
   addInspect(program, start);
   addEstimate(program, start);
-  addHub(program, start);
+  addDoctor(program, start);
   addCache(program, start);
+  program.commandsGroup('The Hugging Face Hub:');
+  addHub(program, start);
+  program.commandsGroup('Help:');
   addHelp(program);
   return program;
 }
