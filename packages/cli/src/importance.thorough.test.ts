@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createRuntime, referenceBackend } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
-import { loadTokenizer, randomTokens, weightImportance } from '@lowbit/models';
+import { checkpointImportance, loadTokenizer, randomTokens, weightImportance } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { generatedTokens } from './generated-tokens.ts';
 import { findImportance, type ImportanceSource } from './importance.ts';
@@ -29,7 +29,6 @@ describe('findImportance', () => {
     const tokenizer = await loadTokenizer(checkpoint);
     const encoded = [tokenizer.bosId!, ...tokenizer.encode(text, { addSpecialTokens: false }).slice(0, tokens)];
     const same: readonly (readonly [ImportanceSource, string, readonly ArrayLike<number>[]])[] = [
-      ['random-tokens', 'random-tokens', [randomTokens(4096, tokens, 1)]],
       ['self', 'self', await generatedTokens(checkpoint, { runtime, tokens, sample: 256 })],
       [{ text }, 'text', [encoded]],
     ];
@@ -39,6 +38,13 @@ describe('findImportance', () => {
       expect([...importance!.keys()].filter((path) => path.startsWith('model.layers.')).length).toBe(42);
       expect(importance).toEqual((await findImportance(TINY, { ids }, { runtime })).importance);
     }
+    // Random ones in samples of 64, and damped.
+    const random = randomTokens(4096, 80, 1);
+    const found = await findImportance(TINY, 'random-tokens', { runtime, tokens: 80 });
+    expect(found.report).toEqual({ from: 'random-tokens', tokens: 80, estimated: [], why: null });
+    const ids = [random.slice(0, 64), random.slice(64)];
+    expect(found.importance).toEqual(await checkpointImportance(checkpoint, { runtime, ids, damped: true }));
+    expect(found.importance).not.toEqual(await checkpointImportance(checkpoint, { runtime, ids }));
     const { importance, report } = await findImportance(TINY, 'weights', { runtime });
     expect(report).toEqual({ from: 'weights', tokens: 0, estimated: [], why: null });
     expect(importance).toEqual(await weightImportance(checkpoint));

@@ -26,10 +26,12 @@ import { version } from './version.ts';
 export const IMPORTANCE_TOKENS = 1024;
 /** Tokens of one sample; a model may have been made for no more than a few hundred. */
 const SAMPLE = 256;
+/** Of random tokens, which have no context to wait for: more samples have more first tokens, whose errors reach all others. */
+const RANDOM_SAMPLE = 64;
 
 /**
  * Where importance comes from. `random-tokens`: the second moments of what the linears of the model itself get when it reads 1,024 uniformly random tokens, no data at
- * all. `self`: the same for tokens that it generated. `{ text }` or `{ ids }`: for the first 1,024 tokens of a text. `weights`: an estimate from the
+ * all, damped towards the median for what they do not tell of texts. `self`: the same for tokens that it generated. `{ text }` or `{ ids }`: for the first 1,024 tokens of a text. `weights`: an estimate from the
  * weights alone, nothing is run. `none`: every channel counts alike.
  */
 export type ImportanceSource =
@@ -118,6 +120,7 @@ export async function importanceOf(
       ids,
       adapters: adapters ?? [],
       keeper,
+      damped: source === 'random-tokens',
       signal,
       onProgress,
     });
@@ -186,7 +189,7 @@ export async function samplesOf(
   const { tokens = IMPORTANCE_TOKENS, seed = 1, signal } = options;
   const described = { adapters: options.adapters ?? [], signal };
   const vocab = await vocabularyOf(checkpoint, described);
-  const sample = Math.min(SAMPLE, await contextLengthOf(checkpoint, described));
+  const sample = Math.min(source === 'random-tokens' ? RANDOM_SAMPLE : SAMPLE, await contextLengthOf(checkpoint, described));
   if (source === 'random-tokens') return cut([[...randomTokens(vocab, tokens, seed)]], tokens, sample, []);
   if (source === 'self') return generatedTokens(checkpoint, { ...options, tokens, seed, sample });
   const given = source as { readonly text?: string; readonly ids?: readonly ArrayLike<number>[] };

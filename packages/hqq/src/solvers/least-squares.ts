@@ -5,7 +5,7 @@
 //
 //   q = clamp(round((v - b) / s), 0, levels - 1)        s, b = the weighted least-squares fit of v on q: s = cov(q, v) / var(q), b = mean(v) - s mean(q)
 //
-// from min-max ranges shrunk around their middle. Each start ends in a local minimum; of those the one with the smallest weighted error *as stored*
+// from min-max ranges shrunk around their middle, with few levels by each end apart. Each start ends in a local minimum; of those the one with the smallest weighted error *as stored*
 // is kept: scale and zero are rounded to the storage dtype first, and codes are the nearest to what is stored. Groups do not depend on one another, so
 // a weight is solved and written in one pass.
 
@@ -20,6 +20,11 @@ const narrow = roundTo; // a local: see code-sums.ts
 
 /** Grids to start from: the min-max range, and six shrunk by more and more. */
 const STARTS = 7;
+/** Up to so many levels the best grid often leaves out much of one end and nothing of the other: the ends are taken in apart, to every pair of four places each. */
+const FEW_LEVELS = 4;
+const ENDS = 4;
+/** By how much of the range, from one place to the next. */
+const TAKEN_IN = 0.15;
 
 /** By how much of the range each start is smaller than the one before: a twentieth, or less than a step with many levels, where more clipping never pays. */
 function shrinkage(levels: number): number {
@@ -116,11 +121,13 @@ function fitGroup(
   let fitted = false;
   let tooWide = 0;
   const shrink = shrinkage(levels);
+  const few = levels <= FEW_LEVELS;
   if (halfRange > 0) sums.prepare();
-  for (let start = 0; halfRange > 0 && start < STARTS; start++) {
-    const half = halfRange * (1 - start * shrink);
-    let s = (2 * half) / (levels - 1);
-    let b = -half;
+  for (let start = 0; halfRange > 0 && start < (few ? ENDS * ENDS : STARTS); start++) {
+    const lo = few ? halfRange * (1 - 2 * TAKEN_IN * Math.floor(start / ENDS)) : halfRange * (1 - start * shrink);
+    const hi = few ? halfRange * (1 - 2 * TAKEN_IN * (start % ENDS)) : lo;
+    let s = (lo + hi) / (levels - 1);
+    let b = -lo;
     let first = -1;
     let second = -1;
     let mixed = 0;

@@ -36,6 +36,9 @@ double power_above(double value) {
 
 /// Grids to start from: the min-max range, and six shrunk by more and more.
 constexpr int kStarts = 7;
+/// Up to so many levels the ends are taken in apart, to every pair of four places each, so much of the range from one to the next.
+constexpr int kFewLevels = 4, kEnds = 4;
+constexpr double kTakenIn = 0.15;
 
 /// The nearest number of a dtype, ties to even, by way of f32.
 double stored_as(Float dtype, double value) {
@@ -201,11 +204,14 @@ class Lanes {
     g.best = std::isfinite(one) ? g.squares - 2 * one * g.total_v + one * one * g.total : std::numeric_limits<double>::infinity();
   }
 
+  bool few() const { return fit_.levels <= kFewLevels; }
+
   void set_out(Group& g) const {
     const double shrinkage = std::min(0.05, 0.8 / fit_.levels);
-    const double half = g.half_range * (1 - g.start * shrinkage);
-    g.s = (2 * half) / (fit_.levels - 1);
-    g.b = -half;
+    const double lo = g.half_range * (few() ? 1 - 2 * kTakenIn * (g.start / kEnds) : 1 - g.start * shrinkage);
+    const double hi = few() ? g.half_range * (1 - 2 * kTakenIn * (g.start % kEnds)) : lo;
+    g.s = (lo + hi) / (fit_.levels - 1);
+    g.b = -lo;
     g.sums = {-1, -1, 0};
     g.step = 0;
   }
@@ -216,7 +222,7 @@ class Lanes {
     if (!g.checking && round(g)) return true;
     if (g.checking) keep_better(g, sums);
     g.checking = false;
-    if (++g.start == kStarts) return false;
+    if (++g.start == (few() ? kEnds * kEnds : kStarts)) return false;
     set_out(g);
     return true;
   }

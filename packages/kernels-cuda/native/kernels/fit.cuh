@@ -175,9 +175,13 @@ extern "C" __global__ void hqq_least_squares(const unsigned char* weights, int d
   bool fitted = false;
   double too_wide = 0;
   const double shrink = 0.8 / levels < 0.05 ? 0.8 / levels : 0.05;
-  for (int start = 0; half_range > 0 && start < 7; ++start) {
-    const double half = half_range * (1 - start * shrink);
-    double s = 2 * half / (levels - 1), b = -half;
+  const bool few = levels <= 4;  // the ends of the range are taken in apart
+  constexpr int kEnds = 4;
+  constexpr double kTakenIn = 0.15;
+  for (int start = 0; half_range > 0 && start < (few ? kEnds * kEnds : 7); ++start) {
+    const double below = half_range * (few ? 1 - 2 * kTakenIn * (start / kEnds) : 1 - start * shrink);
+    const double above = few ? half_range * (1 - 2 * kTakenIn * (start % kEnds)) : below;
+    double s = (below + above) / (levels - 1), b = -below;
     CodeSums last = {-1, -1, 0};
     for (int step = 0; step < alternations; ++step) {
       const CodeSums sums = code_sums(g, s, b);

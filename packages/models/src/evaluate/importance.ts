@@ -5,6 +5,7 @@ import type { ProgramRuntime } from '@lowbit/program';
 import { checkCheckpoint, checkLoadingRuntime, checkSampleIds } from '../arguments.ts';
 import { tokenIds } from '../model/ids.ts';
 import { collectImportance, type ImportanceKeeper } from './collect-importance.ts';
+import { dampImportance } from './damp-importance.ts';
 import { openProgram } from './open-program.ts';
 
 export interface CheckpointImportanceOptions extends CallOptions {
@@ -13,6 +14,11 @@ export interface CheckpointImportanceOptions extends CallOptions {
   readonly ids: readonly ArrayLike<number>[];
   /** Second moments per input channel (default), or the whole matrix. */
   readonly kind?: Importance['kind'];
+  /**
+   * The ids are uniformly random and stand for texts: half of the median is added to the moments behind a norm, four times it to those behind attention or an
+   * activation, which random tokens tell loosely. Default false: moments as they are.
+   */
+  readonly damped?: boolean | undefined;
   /** Architectures beyond the built-in ones; they are asked first. */
   readonly adapters?: readonly ModelAdapter[];
   /** Keeps what was found after each layer, for a pass that is interrupted. */
@@ -24,7 +30,7 @@ export interface CheckpointImportanceOptions extends CallOptions {
  * weights are loaded at a time. Throws what `loadModel` throws for unusable checkpoints and ids.
  *
  * @example
- * const importance = await checkpointImportance(checkpoint, { runtime, ids: [randomIds] });
+ * const importance = await checkpointImportance(checkpoint, { runtime, ids: [randomIds], damped: true });
  * await quantizeCheckpoint(checkpoint, { out, adapters: [llama], quantizer: hqq({ bits: 3, solver: 'least-squares' }), importance });
  */
 export async function checkpointImportance(
@@ -34,9 +40,9 @@ export async function checkpointImportance(
   checkCheckpoint('checkpointImportance', checkpoint);
   checkLoadingRuntime('checkpointImportance', options?.runtime);
   checkSampleIds('checkpointImportance', options.ids);
-  const { runtime, ids, kind = 'diagonal', adapters = [], keeper, signal, onProgress } = options;
+  const { runtime, ids, kind = 'diagonal', damped = false, adapters = [], keeper, signal, onProgress } = options;
   const model = await openProgram(checkpoint, adapters, 'what errors cost', signal);
-  return collectImportance(model.program, {
+  const found = await collectImportance(model.program, {
     runtime,
     loadWeight: async (use) => ({ weight: await model.readWeight(use, signal) }),
     ids: ids.map((sample) => tokenIds(sample, model)),
@@ -45,4 +51,5 @@ export async function checkpointImportance(
     signal,
     onProgress,
   });
+  return damped ? dampImportance(model.program, found) : found;
 }
