@@ -23,20 +23,19 @@ export async function generatedTokens(
   const { bos_token_id: bos } = textConfig(checkpoint.config);
   const starts = randomTokens(await vocabularyOf(checkpoint, { adapters, signal }), Math.ceil(tokens / size), seed);
   await using model = await loadModel(checkpoint, { runtime, adapters, signal, onProgress });
-  const samples: number[][] = [];
-  for (const [i, start] of starts.entries()) {
-    const first = typeof bos === 'number' ? bos : start;
-    const sampling = { temperature: 1, topK: 0, topP: 1, seed: seed + i, ignoreEos: true };
+  const samples = [...starts].map((start) => [typeof bos === 'number' ? bos : start]);
+  const requests = samples.map(([first], i) => {
     const maxTokens = Math.min(size, tokens - i * size, model.contextLength) - 1;
-    const sample = [first];
-    if (maxTokens > 0) {
-      for await (const { id } of model.stream({ ids: [first], maxTokens, ...sampling, signal })) {
-        sample.push(id);
-        onProgress?.({ phase: 'generate', done: i * size + sample.length, total: tokens, unit: 'tokens' });
-      }
-    }
-    samples.push(sample);
-  }
+    return { ids: [first!], maxTokens, temperature: 1, topK: 0, topP: 1, seed: seed + i, ignoreEos: true };
+  });
+  let done = samples.length;
+  const take = (sample: number, id: number): void => {
+    samples[sample]!.push(id);
+    onProgress?.({ phase: 'generate', done: ++done, total: tokens, unit: 'tokens' });
+  };
+  const longer = requests.flatMap((request, i) => (request.maxTokens > 0 ? [{ request, i }] : []));
+  const batch = longer.map(({ request }) => request);
+  for await (const { index, id } of model.streamBatch(batch, { signal })) take(longer[index]!.i, id);
   return samples;
 }
 

@@ -46,7 +46,9 @@ export async function withRecipe(flags: QuantizeOptions): Promise<FilledOptions>
   const settings = settingsOf(recipe);
   const { bits: _, group: __, ...others } = settings;
   const given = definedOf(flags);
-  const { importance = 'none', dtype, layout, rules = [] } = recipe;
+  const { importance: own = 'none', dtype, layout, rules = [] } = recipe;
+  // Presets that weigh by random tokens: feedback gains little from them.
+  const importance = preset !== undefined && flags.feedback !== undefined && own === 'random-tokens' ? 'self' : own;
   return {
     importance,
     isDefault: false,

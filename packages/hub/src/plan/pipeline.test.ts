@@ -456,6 +456,36 @@ describe('executePlan', () => {
     expect(job(1)).not.toBe(job(2));
   });
 
+  it('asks for importances that come late when it gets there, for what is left to do, and they are part of the job', async () => {
+    const late = (identity: string) => {
+      const asked: string[] = [];
+      const begun: string[][] = [];
+      const of = async (path: string) => {
+        asked.push(path);
+        return { kind: 'diagonal', moments: float32Tensor([16], new Array(16).fill(asked.length)), rows: 4 } as const;
+      };
+      return { identity, asked, begun, begin: (paths: Iterable<string>) => void begun.push([...paths]), of };
+    };
+    const seen: (string | number | undefined)[][] = [];
+    const plain = rowwise();
+    const quantizer: Quantizer = {
+      ...plain,
+      quantize(weight, format, out, context) {
+        seen.push([weight.name, toFloat32(context.importance!.moments)[0]]);
+        return plain.quantize(weight, format, out, context);
+      },
+    };
+    const importance = late('one');
+    await run({ quantizer, importance });
+    expect(seen.length).toBeGreaterThan(1);
+    expect(seen).toEqual(importance.asked.map((path, i) => [`${path}.weight`, i + 1]));
+    expect(importance.begun).toEqual([importance.asked]);
+    const job = (identity: string) =>
+      planCheckpoint(config, memorySource(tensors).entries, options({ importance: late(identity) })).fingerprint;
+    expect(job('one')).toBe(job('one'));
+    expect(job('one')).not.toBe(job('two'));
+  });
+
   it('copies any tensor unchanged, in chunks', async () => {
     await fc.assert(
       fc.asyncProperty(fc.uint8Array({ minLength: 1, maxLength: 64 }), async (bytes) => {

@@ -13,13 +13,13 @@ const DAMPING = 0.01;
 
 /**
  * The matrix that is factored, f32 [in, in], mean of the diagonal about 1: second moments between channels by `trust`, own moments in full. Undefined where all are zero.
- * Throws ERR_BAD_ARGUMENT for importance that is no matrix, or not of this weight.
+ * `name` is the weight's, for messages. Throws ERR_BAD_ARGUMENT for importance that is no matrix, or not of this weight.
  */
-export function trusted(importance: Importance | undefined, shape: Matrix, trust: number): HostTensor | undefined {
+export function trusted(name: string, importance: Importance | undefined, shape: Matrix, trust: number): HostTensor | undefined {
   if (importance?.kind !== 'matrix') {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `feedback needs importance of kind 'matrix', not ${importance?.kind ?? 'none'}`, {
-      hint: "Collect it with { kind: 'matrix' }, or quantize without feedback.",
-      details: { kind: importance?.kind },
+    throw new LowbitError('ERR_BAD_ARGUMENT', `${name}: feedback needs importance of kind 'matrix', not ${importance?.kind ?? 'none'}`, {
+      hint: "Collect it with { kind: 'matrix' }, or keep this layer out with a rule.",
+      details: { tensor: name, kind: importance?.kind },
     });
   }
   const own = channelWeights(importance, shape);

@@ -66,9 +66,15 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
     });
   }
   // Of the importance at hand: linears that read the same inputs come one after another.
-  let last: { readonly of: Importance; readonly factors: Promise<Factors | undefined> } | undefined;
-  const factorsOf = (importance: Importance | undefined, shape: Matrix, routines: FeedbackRoutines): Promise<Factors | undefined> => {
-    if (last === undefined || last.of !== importance) last = { of: importance!, factors: factored(importance, shape, trust, routines) };
+  let last: { readonly of: Importance | undefined; readonly inputs: number; readonly factors: Promise<Factors | undefined> } | undefined;
+  const factorsOf = (
+    weight: WeightReader,
+    importance: Importance | undefined,
+    routines: FeedbackRoutines,
+  ): Promise<Factors | undefined> => {
+    const inputs = weight.shape[1];
+    if (last?.of !== importance || last?.inputs !== inputs)
+      last = { of: importance, inputs, factors: factored(weight, importance, trust, routines) };
     return last.factors;
   };
   return {
@@ -82,7 +88,7 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
     },
     async quantize(weight, format, out, context) {
       const routines = feedbackRoutines(context.routine);
-      const factors = await factorsOf(context.importance, weight.shape, routines);
+      const factors = await factorsOf(weight, context.importance, routines);
       if (factors === undefined) return quantizer.quantize(weight, format, out, { ...context, importance: undefined });
       return roundInOrder(quantizer, weight, checkGrid(format, weight.shape), out, context, { ...factors, routines });
     },
@@ -95,12 +101,12 @@ interface Factors {
 }
 
 async function factored(
+  { name, shape }: WeightReader,
   importance: Importance | undefined,
-  shape: Matrix,
   trust: number,
   routines: FeedbackRoutines,
 ): Promise<Factors | undefined> {
-  const matrix = trusted(importance, shape, trust);
+  const matrix = trusted(name, importance, shape, trust);
   if (matrix === undefined) return undefined;
   const { coupling, cost } = await routines.factor(matrix);
   const wrong = cost.findIndex((value) => !(value > 0 && value < Number.POSITIVE_INFINITY));

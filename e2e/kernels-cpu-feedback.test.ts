@@ -1,21 +1,29 @@
 // The native routines of feedback and of second moments: the bytes of the TypeScript, on every instruction set and any number of threads; and what they refuse.
 
 import { elements, float32Tensor, type HostTensor, toFloat32 } from '@lowbit/core';
+import { cpu, type Isa } from '@lowbit/kernels-cpu';
 import { seededFloats } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
-import { needs } from '../../../fixtures/needs.ts';
-import { squares } from '../../models/src/evaluate/squares.ts';
-import { factor } from '../../models/src/feedback/factor.ts';
-import { codesOf, targetsOf } from '../../models/src/feedback/steps.ts';
-import { cpu } from './cpu.ts';
-import { addon } from './load.node.ts';
+import { needs } from '../fixtures/needs.ts';
+import { squares } from '../packages/models/src/evaluate/squares.ts';
+import { factor } from '../packages/models/src/feedback/factor.ts';
+import { codesOf, targetsOf } from '../packages/models/src/feedback/steps.ts';
 
-let reason = '';
-let sets: readonly string[] = [];
-try {
-  sets = addon.load().isas();
-} catch (error) {
-  reason = (error as Error).message;
+const probe = await cpu().probe();
+const addon = (context: { skip(reason: string): void }): void => needs(context, 'kernels-cpu', probe.ok, probe.ok ? '' : probe.reason);
+
+/** Those that this processor runs. */
+async function instructionSets(): Promise<readonly Isa[]> {
+  const all: readonly Isa[] = ['amx', 'avx512', 'avx2', 'i8mm', 'dotprod', 'neon', 'scalar'];
+  const usable: Isa[] = [];
+  for (const isa of all) {
+    const found = await cpu({ isa })
+      .open()
+      .catch(() => undefined);
+    if (found) usable.push(isa);
+    await found?.[Symbol.asyncDispose]();
+  }
+  return usable;
 }
 
 const matrix = (rows: number, columns: number, values: Float32Array): HostTensor => float32Tensor([rows, columns], values);
@@ -29,7 +37,9 @@ function firstDifference(found: ArrayLike<number>, expected: ArrayLike<number>):
 
 describe('routines of feedback', () => {
   it('give the bytes of the TypeScript', async (context) => {
-    needs(context, 'kernels-cpu', reason === '', reason);
+    addon(context);
+    const sets = await instructionSets();
+    expect(sets).toContain('scalar');
     // Widths around those of vectors, of the strips of squares and of the panels of the factor.
     for (const [n, size] of [
       [1, 1],
@@ -46,7 +56,7 @@ describe('routines of feedback', () => {
       const [scale, zero] = [new Float32Array(rows).fill(0.02), new Float32Array(rows).fill(3.25)];
       for (const isa of sets) {
         for (const threads of [1, 3]) {
-          await using backend = await cpu({ isa: isa as never, threads }).open();
+          await using backend = await cpu({ isa, threads }).open();
           const call = (name: string, inputs: readonly HostTensor[], params = {}) => backend.routines!.get(name)!(inputs, params);
           const what = `${n} channels, ${isa}, ${threads} threads`;
           const [total] = await call('moments.squares', [matrix(300, n, samples)]);
@@ -74,7 +84,7 @@ describe('routines of feedback', () => {
   });
 
   it('refuse what does not fit', async (context) => {
-    needs(context, 'kernels-cpu', reason === '', reason);
+    addon(context);
     await using backend = await cpu({ threads: 1 }).open();
     const bad = expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' });
     const call = (name: string, inputs: readonly HostTensor[], params = {}) => backend.routines!.get(name)!(inputs, params);

@@ -1,0 +1,74 @@
+import { createRuntime, referenceBackend } from '@lowbit/core';
+import { describe, expect, it } from 'vitest';
+import * as golden from '../../../../fixtures/golden.ts';
+import { goldenContents, memoryCheckpoint } from '../testing/memory-checkpoint.ts';
+import { checkpointImportance } from './importance.ts';
+import { layerImportance } from './layer-importance.ts';
+
+const checkpoint = memoryCheckpoint(goldenContents(golden, 'perplexity'));
+const ids = [
+  [5, 9, 2, 77, 31, 8],
+  [40, 3, 3, 12],
+];
+const settings = { ids, kind: 'matrix', identity: 'test' } as const;
+
+describe('layerImportance', () => {
+  it('gives what the pass over the whole model does, in the order of layers or not, in parallel or not', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    const whole = await checkpointImportance(checkpoint, { ...settings, runtime });
+    const paths = [...whole.keys()];
+    expect(paths.length).toBeGreaterThan(10);
+    for (const order of [paths, [...paths].reverse()]) {
+      await using layers = await layerImportance(checkpoint, { ...settings, runtime });
+      expect(layers.identity).toBe('test');
+      layers.begin(order);
+      for (const path of order) expect(await layers.of(path), path).toEqual(whole.get(path));
+    }
+    await using layers = await layerImportance(checkpoint, { ...settings, runtime });
+    layers.begin(paths);
+    expect(await Promise.all(paths.map((path) => layers.of(path)))).toEqual(paths.map((path) => whole.get(path)));
+  });
+
+  it('runs no layer before it is asked for', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    const done: number[] = [];
+    await using layers = await layerImportance(checkpoint, { ...settings, runtime, onProgress: (event) => void done.push(event.done) });
+    expect(done).toEqual([]);
+    const first = 'model.layers.0.self_attn.q_proj';
+    await layers.of(first);
+    const before = done.length;
+    await layers.of('model.layers.0.mlp.down_proj');
+    expect(done.length).toBe(before); // the same layer
+    await layers.of('model.layers.1.mlp.down_proj');
+    expect(done.length).toBeGreaterThan(before);
+  });
+
+  it('knows nothing of what the model does not run, and gives nothing twice, nor what was not announced', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    await using layers = await layerImportance(checkpoint, { ...settings, runtime });
+    const [path, other] = ['model.layers.0.self_attn.q_proj', 'model.layers.0.self_attn.k_proj'];
+    layers.begin([path]);
+    expect(await layers.of('vision.proj')).toBeUndefined();
+    expect(await layers.of(path)).toBeDefined();
+    const gone = expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', details: { path } });
+    await expect(layers.of(path)).rejects.toThrow(gone);
+    await expect(layers.of(other)).rejects.toThrow(expect.objectContaining({ details: { path: other } }));
+  });
+
+  it('tells everybody who asks what went wrong, and ends when it is disposed of on the way', async () => {
+    const stop = new AbortController();
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    {
+      await using layers = await layerImportance(checkpoint, { ...settings, runtime, signal: stop.signal });
+      await layers.of('model.layers.0.self_attn.q_proj');
+      stop.abort();
+      for (const path of ['model.layers.1.self_attn.q_proj', 'model.layers.1.self_attn.k_proj']) {
+        await expect(layers.of(path)).rejects.toBe(stop.signal.reason);
+      }
+    }
+    const layers = await layerImportance(checkpoint, { ...settings, runtime });
+    await layers.of('model.layers.0.self_attn.q_proj');
+    await layers[Symbol.asyncDispose]();
+    await expect(layers.of('model.layers.1.self_attn.q_proj')).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }));
+  });
+});
