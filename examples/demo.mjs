@@ -15,7 +15,7 @@ if (!existsSync(library)) {
   process.exit(1);
 }
 /** @type {typeof import('../packages/cli/src/index.ts')} */
-const { hqq, klDivergence, loadModel, planModel, quantizeModel } = await import(library.href);
+const { klDivergence, loadModel, planModel, presetRecipe, quantizeModel, recipeOptions } = await import(library.href);
 
 const { values } = (() => {
   try {
@@ -71,9 +71,9 @@ const folder = await mkdtemp(join(tmpdir(), 'lowbit-demo-'));
 /** @type {import('../packages/cli/src/index.ts').LanguageModel[]} */
 const models = [];
 try {
-  const out = join(folder, 'tiny-llama-hqq4');
-  console.log('Quantizing examples/tiny-llama with HQQ: 4 bits, groups of 64 ...');
-  const report = await quantizeModel(source, { out, quantizer: hqq({ bits: 4, groupSize: 64 }), signal });
+  const out = join(folder, 'tiny-llama-best4');
+  console.log('Quantizing examples/tiny-llama as `lowbit quantize` does unasked: 4 bits, groups of 64, scales that lose least ...');
+  const report = await quantizeModel(source, { out, ...(await recipeOptions(presetRecipe('best4'))), signal });
   const before = await planModel(source, { rules: [{ match: '**', use: 'keep' }], signal });
   const layers = `${report.summary.quantizedLinears} of ${report.summary.linears} linear layers`;
   console.log(`  ${layers} in ${(report.ms / 1000).toFixed(1)} s, weight error ${report.weightError.toFixed(4)}`);
@@ -100,7 +100,7 @@ try {
 
   console.log(`\nMeasured on ${result.tokens} tokens:\n`);
   printTable([
-    ['', 'bf16', 'HQQ 4-bit g64'],
+    ['', 'bf16', 'best4'],
     ['weights on disk', mb(report.weightBytes.before), mb(report.weightBytes.after)],
     ['bits per linear weight', bitsPerWeight(before).toFixed(2), bitsPerWeight(report).toFixed(2)],
     ['perplexity', result.reference.perplexity.toFixed(3), result.model.perplexity.toFixed(3)],
@@ -110,7 +110,7 @@ try {
   ]);
   console.log(`\n"${prompt}" goes on (temperature ${sampling.temperature}, topK ${sampling.topK}, seed ${sampling.seed}):`);
   for (const [i, { text: continuation }] of continuations.entries()) {
-    console.log(`\n  [${['bf16', 'HQQ 4-bit'][i]}] ${`${prompt}${continuation}`.replaceAll(/\n+/g, '\n  ')}`);
+    console.log(`\n  [${['bf16', 'best4'][i]}] ${`${prompt}${continuation}`.replaceAll(/\n+/g, '\n  ')}`);
   }
   const backends = [...new Set(models.flatMap((model) => model.placement.map(({ backend }) => backend)))];
   const seconds = ((performance.now() - started) / 1000).toFixed(0);
