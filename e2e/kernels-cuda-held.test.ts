@@ -92,7 +92,7 @@ describe('HQQ on the GPU', () => {
   it('goes the other way where the GPU has no room for a layer: the same bytes', { timeout: 120_000 }, async (context) => {
     here(context);
     const weight = weightOf(128, 4096);
-    // What is left is enough for lanes, and no more: the sixth piece of memory is the layer's.
+    // The first memory that is asked for is the layer's.
     const { up } = await counted(weight, { bits: 4, groupSize: GROUP }, { fail: 'cuMemAlloc/2/1' });
     expect(up.filter((bytes) => bytes === 4096 * GROUP * 2).length).toBeGreaterThanOrEqual(2 * 3);
   });

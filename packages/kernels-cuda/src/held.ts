@@ -32,6 +32,8 @@ interface HeldLayer extends LayerSize {
 /** Rooms that are kept for layers to come: two linears are quantized at a time. Taking and giving back memory waits for the whole device. */
 const SPARE = 2;
 const SPARE_BYTES = 256 << 20;
+/** What a layer leaves of the device's memory: calls that are under way take room, too. */
+const LEFT = 192 << 20;
 
 export class HeldWeights {
   readonly #binding: CudaBinding;
@@ -51,7 +53,7 @@ export class HeldWeights {
     return this.#bytes;
   }
 
-  /** Room for a layer: its number. undefined where the device has none. Throws ERR_BAD_ARGUMENT, and what the addon throws. */
+  /** Room for a layer: its number. undefined where the device has none to spare. Throws ERR_BAD_ARGUMENT, and what the addon throws. */
   open({ dtype, groups, size }: LayerSize): number | undefined {
     const width = STORED_BYTES[dtype];
     checkCounts({ groups, size });
@@ -118,6 +120,8 @@ export class HeldWeights {
 
   #make(bytes: number): Room | undefined {
     try {
+      const [free] = this.#binding.memoryInfo(this.#device);
+      if (free - bytes < LEFT) return undefined;
       const buffer = this.#binding.createBuffer(this.#device, bytes, false);
       this.#bytes += bytes;
       return { buffer, bytes };
