@@ -45,7 +45,8 @@ const FORMATS = {
   f16: { kind: 'dense', dtype: 'f16' },
   higgs: { ...pairs, bits: 4, rotate: { kind: 'hadamard', block: 512 } },
   int8: { kind: 'int8', threshold: 6 },
-  'int8, no outliers': { kind: 'int8', threshold: 0 },
+  // Without outliers.
+  'int8-0': { kind: 'int8', threshold: 0 },
 };
 
 /** A Llama without a head, of so many layers of one format. */

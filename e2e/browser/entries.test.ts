@@ -13,7 +13,7 @@ const BUDGETS: Readonly<Record<string, number>> = {
   '@lowbit/hub': 88, // a tenth of it reads GGUF, for those who name ggufFolder
   '@lowbit/hub/browser': 88,
   '@lowbit/hub/safetensors': 9.9,
-  '@lowbit/kernels-webgpu': 80,
+  '@lowbit/kernels-webgpu': 84,
   '@lowbit/models': 113,
   '@lowbit/models/allocation': 8.7,
   '@lowbit/models/json-schema': 13.6,

@@ -298,7 +298,16 @@ class Lowering {
       const slots = this.#data.floats(`slots ${linears} ${i}`, () => bank.slots);
       if (bank.weight.layout.out !== this.#width(out)) throw new LowbitError('ERR_BAD_ARGUMENT', 'kernels-webgpu: experts of other widths');
       const operands = { x: this.#operand(x), ids: tensor(ids), out: tensor(out), topK, scratch: this.#scratch };
-      this.#launches.push(...expertProduct({ ...bank, slots }, operands));
+      const many = expertProduct({ ...bank, slots }, operands);
+      if (!stageOf(bank.weight.layout)) {
+        this.#launches.push(...many);
+        continue;
+      }
+      const weights = [{ ...bank.weight, pieces: [bank] }];
+      const parts = { x: operands.x, weights, outs: [{ ref: operands.out, width: this.#width(out) }] };
+      const experts = { ids: operands.ids, slots, stride: bank.stride, top_k: operands.x.domain === DOMAIN.tokens ? topK : 0 };
+      this.#launches.push(stagedLaunch(parts, { most: FEW.several, at: bank.piece.from, experts }));
+      this.#launches.push(...fromRows(DOMAIN.routed, FEW.several + 1, many));
     }
   }
 }

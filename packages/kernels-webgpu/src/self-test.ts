@@ -1,4 +1,4 @@
-// A GPU or a driver that computes something else is found when a backend is opened: a decoder of one layer, in five kinds of weights, must give what the
+// A GPU or a driver that computes something else is found when a backend is opened: a decoder of one layer, in six kinds of weights, must give what the
 // reference gives. Two tokens, of which the second attends to the first; on a GPU more of them in a tile, which other kernels multiply; and one whose largest logits
 // are chosen on the device.
 
@@ -29,6 +29,7 @@ const TOLERANCE = 1e-3;
 const AFFINE: Affine = { kind: 'affine', levels: 16, group: 32, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' };
 const THREE: Affine = { ...AFFINE, levels: 8, packing: '3bit_32' };
 const TABLE: Codebook = { kind: 'codebook', bits: 4, dim: 1, group: 32, table: 'nf4', scale: 'f32', packing: 'bnb_nibble' };
+const ROTATED: Codebook = { ...TABLE, rotate: { kind: 'hadamard', block: 32 } };
 
 /** Numbers in [-1, 1) that are the same everywhere. */
 function numbers(count: number, seed: number): Float32Array {
@@ -134,8 +135,9 @@ async function logits(backend: Backend, { tiles }: { readonly tiles: boolean }):
   const m = norm(x);
   const gated = b.gate(b.linear(m, linear(THREE, [2 * WIDTH, WIDTH])), b.linear(m, linear(THREE, [2 * WIDTH, WIDTH])), 'silu');
   const y = b.add(x, b.linear(gated, linear({ kind: 'int8', threshold: 2 }, [WIDTH, 2 * WIDTH])));
+  const z = b.add(y, b.linear(y, linear(ROTATED, [WIDTH, WIDTH])));
   b.layer = 1;
-  b.output('logits', b.softcap(b.linear(norm(y), table), 30));
+  b.output('logits', b.softcap(b.linear(norm(z), table), 30));
   const program = b.build();
   const linears = [];
   for (const [i, { use }] of program.linears.entries()) linears.push(await backend.prepare(weights[i]!, { use }));

@@ -1,6 +1,16 @@
 // Products of one row whose x every workgroup makes for itself (wgsl/staged-product.ts): which weights take part, beside which, and their launches.
 
-import { chunks, type HeldWeight, type Launch, type ProductParts, rowsOf, type Value, weightValues } from './launches.ts';
+import {
+  chunks,
+  DOMAIN,
+  type HeldWeight,
+  type Launch,
+  type ProductParts,
+  rowsOf,
+  type TensorRef,
+  type Value,
+  weightValues,
+} from './launches.ts';
 import type { WeightLayout } from './layout.ts';
 import { STAGED, type Stage, stagedKernel } from './wgsl/staged-product.ts';
 import { kindOf } from './wgsl/weight.ts';
@@ -17,13 +27,25 @@ export function formOf({ kind, run, inp, threshold }: WeightLayout): string {
   return run === undefined ? 'plain' : `rotated ${run} ${inp}`;
 }
 
-/** Launches for a step of `most` rows in x's domain and fewer; weights are of one form, and of one piece each unless they say where `at` the piece begins. */
+/** Rows of a routed product that takes x like this: of tokens (each for `top_k` rows) or routed. */
+export interface StagedExperts {
+  readonly ids: TensorRef;
+  readonly slots: number;
+  readonly stride: number;
+  readonly top_k: number;
+}
+
+/**
+ * For steps of up to `most` rows (routed ones, where rows choose experts), each multiplied by itself. Weights are of one form and of one piece, whose rows come
+ * out from `at` on.
+ */
 export function stagedLaunch(
   { x, weights, outs, norm, gate, add }: ProductParts,
-  { most, at = 0, experts }: { readonly most: number; readonly at?: number; readonly experts?: Readonly<Record<string, Value>> },
+  { most, at = 0, experts }: { readonly most: number; readonly at?: number; readonly experts?: StagedExperts },
 ): Launch {
   const { layout } = weights[0]!;
   const { inp, features, threshold } = layout;
+  const domain = experts ? DOMAIN.routed : x.domain;
   const values: Record<string, Value> = { x: x.ref, inp, features, chunks: chunks(inp), threshold, ...norm?.values, ...add, ...experts };
   for (const [i, weight] of weights.entries()) Object.assign(values, weightValues(i, weight, weight.pieces[0]!.piece));
   for (const [i, { ref, width }] of outs.entries())
@@ -36,8 +58,8 @@ export function stagedLaunch(
     values,
     weights: weights.map(({ pieces }) => pieces[0]!.place),
     x: gate ? groups[0]! : groups.reduce((a, b) => a + b),
-    y: rowsOf(x.domain),
-    where: { domain: x.domain, least: 1, most },
+    y: rowsOf(domain),
+    where: { domain, least: 1, most },
   };
 }
 
