@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { createRuntime, type Runtime, referenceBackend } from '@lowbit/core';
+import { createRuntime, type Runtime } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import { checkpointImportance, klDivergence, loadModel, withFeedback } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
