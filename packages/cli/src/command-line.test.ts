@@ -243,6 +243,15 @@ it.each([
   [['quantize', TINY, '-o', '/nowhere/x', '-m', 'nf4', '-g', '7'], /--group cannot be 7/],
   [['quantize', TINY, '-o', '/nowhere/x', '--rule', 'mlp.*=nf4:g7'], /--rule mlp\.\*: .*--group cannot be 7/],
   [['estimate', TINY, '-m', 'hqq', '--hadamard-size', '256'], /--hadamard-size is not a setting of hqq/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--importance', 'weights'], /--feedback needs samples/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'hqq', '--solver', 'least-squares'], /--feedback needs samples/],
+  [
+    ['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'hqq', '--importance', 'self'],
+    /needs a quantizer that looks at importance/,
+  ],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4', '--importance', 'self'], /--feedback is for hqq/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '3.5'], /does not go with --target-bits/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--shard', '1/2'], /--shard does layers apart/],
   [['help', 'nope'], /unknown command 'nope'/],
 ])('%j is wrong usage', async (args, message) => {
   const failed = await createProgram(() => ({ note: () => {}, signal: new AbortController().signal, progress: {} }) as unknown as Context)

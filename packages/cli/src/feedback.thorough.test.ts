@@ -4,10 +4,11 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { createRuntime, type Runtime, referenceBackend } from '@lowbit/core';
+import { createRuntime, type Runtime } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import { checkpointImportance, klDivergence, loadModel, withFeedback } from '@lowbit/models';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findBackends } from './backends.ts';
 import { generatedTokens } from './generated-tokens.ts';
 import { openModelFolder } from './open.ts';
 import { quantizeModel, quantizeModelShard } from './quantize-model.ts';
@@ -22,9 +23,9 @@ let ids: readonly (readonly number[])[] = [];
 
 beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), 'lowbit-feedback-'));
-  runtime = await createRuntime({ backends: [referenceBackend()] });
+  runtime = await createRuntime({ backends: await findBackends('auto', { threads: 2 }) }); // the native one, where it is built: the reference takes minutes
   await using checkpoint = await openModelFolder(TINY);
-  ids = await generatedTokens(checkpoint, { runtime, tokens: 256, sample: 64, seed: 1 });
+  ids = await generatedTokens(checkpoint, { runtime, tokens: 1024, sample: 128, seed: 1 });
 }, 300_000);
 afterAll(async () => {
   await runtime?.[Symbol.asyncDispose]();
@@ -35,7 +36,7 @@ describe('feedback', () => {
   it('is closer to the original than least squares by the same samples, and the bytes are those of all moments at once', async () => {
     const [fed, unfed, whole] = ['fed', 'unfed', 'whole'].map((name) => join(dir, name)) as [string, string, string];
     const { importance } = await quantizeModel(TINY, { out: fed, quantizer, importance: { ids }, runtime });
-    expect(importance).toEqual({ from: 'text', tokens: 256, estimated: [], why: null });
+    expect(importance).toEqual({ from: 'text', tokens: 1024, estimated: [], why: null });
     await using checkpoint = await openModelFolder(TINY);
     const moments = await checkpointImportance(checkpoint, { runtime, ids, kind: 'matrix' });
     await quantizeModel(TINY, { out: whole, quantizer, importance: moments, runtime });
@@ -51,7 +52,7 @@ describe('feedback', () => {
     for (const folder of [fed, unfed]) {
       await using made = await openModelFolder(folder);
       await using model = await loadModel(made, { runtime });
-      kl.push((await klDivergence(original, model, windows, { context: 256 })).kl);
+      kl.push((await klDivergence(original, model, windows)).kl);
     }
     expect(kl[0]! / kl[1]!).toBeLessThan(0.8);
   }, 600_000);
@@ -64,10 +65,10 @@ describe('feedback', () => {
     const stopped = quantizeModel(TINY, {
       ...{ out, quantizer, importance: { ids: few }, runtime, resume: true, signal: stop.signal },
       onProgress: ({ phase, item }) => {
-        if (phase === 'quantize' && item?.includes('layers.3.')) stop.abort();
+        if (phase === 'quantize' && item === 'model.layers.3.mlp.gate_proj') stop.abort();
       },
     });
-    await expect(stopped).rejects.toBe(stop.signal.reason);
+    await expect(stopped).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }));
     const { resumed } = await quantizeModel(TINY, { out, quantizer, importance: { ids: few }, runtime, resume: true });
     expect(resumed).toBeGreaterThan(20);
     expect(weightsOf(out).equals(weightsOf(once))).toBe(true);

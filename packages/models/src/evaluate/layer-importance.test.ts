@@ -10,7 +10,7 @@ const ids = [
   [5, 9, 2, 77, 31, 8],
   [40, 3, 3, 12],
 ];
-const settings = { ids, kind: 'matrix', identity: 'test' } as const;
+const settings = { ids, kind: 'diagonal', identity: 'test' } as const; // matrices take the same way
 
 describe('layerImportance', () => {
   it('gives what the pass over the whole model does, in the order of layers or not, in parallel or not', async () => {
