@@ -26,7 +26,7 @@ import { version } from './version.ts';
 export const IMPORTANCE_TOKENS = 1024;
 /** Tokens of one sample; a model may have been made for no more than a few hundred. */
 const SAMPLE = 256;
-/** Of random tokens: shorter samples lose less at 3 bits and more at 2 (docs/decisions/NNN-random-tokens-and-texts.md). */
+/** Of random tokens: shorter samples lose less at 3 bits and more at 2 (docs/decisions/044-random-tokens-and-texts.md). */
 const RANDOM_SAMPLE = 64;
 
 /**

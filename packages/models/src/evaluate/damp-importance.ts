@@ -2,7 +2,7 @@
 //
 // A channel that is loud on random tokens is loud on texts, and about as loud as the others behind a norm: there, moments of the two differ little. What attention or
 // an activation gave differs far more, and not evenly: a channel that random tokens leave quiet gets, on average, nearly what an ordinary one gets.
-// Both are told by adding a share of the median to every moment, on two models (docs/decisions/NNN-random-tokens-and-texts.md). Loud channels keep their distance, which a power would take from them.
+// Both are told by adding a share of the median to every moment, on two models (docs/decisions/044-random-tokens-and-texts.md). Loud channels keep their distance, which a power would take from them.
 
 import { float32Tensor, type Importance, type Op, opResults, type Program, type TensorId, toFloat32 } from '@lowbit/core';
 
