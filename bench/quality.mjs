@@ -2,7 +2,7 @@
 //   npm run bench:quality -- MODEL TEXT [QUANTIZER...] [--out ROWS.jsonl] [--name NAME] [--windows 8] [--ctx 1024] [--no-speed] [--backend auto]
 // TEXT: a text, or token ids as JSON, { "bos", "ids" } cut into windows of 255 or { "windows": [{ "ids" }] } as in fixtures/golden.
 // A quantizer is as rules of `lowbit quantize` have it, hqq:b4:g64:ls, nf4:search, higgs:b2:h256:unbiased, with :imp (random tokens), :self or :weights for importance;
-// or the name of a preset; or a recipe file (.json); or target:4.5:hqq+nf4+int8+higgs, what --target-bits 4.5 --methods shares out, with the KL that it predicts.
+// or the name of a preset, and small3:feedback for one with --feedback 0.75 (tokens that the model writes); or a recipe file (.json); or target:4.5:hqq+nf4+int8+higgs, what --target-bits 4.5 --methods shares out, with the KL that it predicts.
 // Default: every method and bit width, and the presets.
 // Prints one JSON line for each; with --out they are added to that file, and those that are there already are not measured again.
 // tools/quality-page.mjs makes docs/quality.md of such files, tools/docs-tables.mjs tables of other pages, tools/preset-figures.mjs what presets say of themselves.
@@ -60,6 +60,9 @@ const IMPORTANCE = ['random-tokens', 'self', 'weights'];
 async function optionsOf(name) {
   if (name.startsWith('target:')) return { quantizer: 'keep', importance: 'random-tokens' };
   if (PRESETS.includes(name)) return recipeOptions(presetRecipe(name));
+  const [preset, more] = name.split(':');
+  if (PRESETS.includes(preset) && more === 'feedback')
+    return { ...(await recipeOptions({ ...presetRecipe(preset), importance: 'self', feedback: 0.75 })), isLate: true };
   if (name.endsWith('.json')) return recipeOptions(await readRecipe(name));
   const words = name.split(':');
   const importance = IMPORTANCE.find((word) => words.includes(word)) ?? (words.includes('imp') ? 'random-tokens' : 'none');
@@ -153,15 +156,16 @@ async function speed(own) {
 }
 
 async function row(name) {
-  const { importance, ...how } = await optionsOf(name);
-  const moments = await importanceOf(importance);
+  const { importance, isLate, ...how } = await optionsOf(name);
+  // Feedback finds moments while it quantizes.
+  const moments = isLate ? undefined : await importanceOf(importance);
   const out = join(work, 'model');
   const { rules, told } = name.startsWith('target:') ? await shared(name, moments.value) : {};
   const made = await timed(() =>
     quantizeModel(folder, {
       ...how,
       ...(rules && { rules }),
-      importance: moments?.value ?? 'none',
+      importance: isLate ? importance : (moments?.value ?? 'none'),
       out,
       overwrite: true,
       runtime,
