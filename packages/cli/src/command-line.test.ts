@@ -247,8 +247,10 @@ it.each([
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'hqq', '--solver', 'least-squares'], /--feedback needs samples/],
   [
     ['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'hqq', '--importance', 'self'],
-    /needs a quantizer that looks at importance/,
+    /--feedback needs --solver least-squares/,
   ],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--solver', 'hqq'], /--feedback needs --solver least-squares/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4'], /--feedback is for hqq/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4', '--importance', 'self'], /--feedback is for hqq/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '3.5'], /does not go with --target-bits/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--shard', '1/2'], /--shard does layers apart/],
