@@ -9,6 +9,7 @@ import type {
   LinearSite,
   ModelAdapter,
   PlannedLinear,
+  Quantizer,
   Rule,
   Treatment,
 } from '@lowbit/core';
@@ -22,8 +23,6 @@ import {
   FLOAT_DTYPES,
   isLowbitError,
   LowbitError,
-  type Quantizer,
-  type Rule,
   resolveRules,
   siteTensor,
 } from '@lowbit/core';
