@@ -1,5 +1,7 @@
 // Feedback over the least squares of hqq: what is gained at the outputs, that it is the same format, and what is refused.
 
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { codecFor, dequantize, elements, float32Tensor, type Importance, type Matrix, quantize, toFloat32 } from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import { withFeedback } from '@lowbit/models';
@@ -128,6 +130,34 @@ describe('withFeedback', () => {
     }
     const { codes } = (await quantize(weight, withFeedback(hqq({ solver, groupSize: null })), { importance })).parts;
     expect(elements(codes as { dtype: 'u8'; data: Uint8Array }).length).toBe((out * inp) / 2);
+  });
+
+  it('asks the next backend where one failed, and holds no moments when nobody else does', async () => {
+    const use = withFeedback(base(4));
+    const failing = {
+      ...use,
+      quantize: (...[reader, format, writer, context]: Parameters<typeof use.quantize>) =>
+        use.quantize(reader, format, writer, {
+          ...context,
+          routine: (name) => (name === 'feedback.factor' ? () => Promise.reject(new Error('gone')) : undefined),
+        }),
+    };
+    await expect(quantize(weight, failing, { importance })).rejects.toThrow('gone');
+    const again = await quantize(weight, use, { importance });
+    expect(again.parts).toEqual((await quantize(weight, withFeedback(base(4)), { importance })).parts);
+
+    const held = await (async () => {
+      const own = matrixOf(matrix.slice(), inp);
+      await quantize(weight, use, { importance: own });
+      return new WeakRef(own);
+    })();
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    for (let turn = 0; turn < 10 && held.deref(); turn++) {
+      await new Promise((resolve) => setTimeout(resolve));
+      collect();
+    }
+    expect(held.deref()).toBeUndefined();
   });
 
   it('stops when told to', async () => {

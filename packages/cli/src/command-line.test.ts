@@ -247,8 +247,10 @@ it.each([
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'hqq', '--solver', 'least-squares'], /--feedback needs samples/],
   [
     ['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'hqq', '--importance', 'self'],
-    /needs a quantizer that looks at importance/,
+    /--feedback needs --solver least-squares/,
   ],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--solver', 'hqq'], /--feedback needs --solver least-squares/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4'], /--feedback is for hqq/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4', '--importance', 'self'], /--feedback is for hqq/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '3.5'], /does not go with --target-bits/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--shard', '1/2'], /--shard does layers apart/],
@@ -318,11 +320,12 @@ it('runs nothing where rules leave no layer to what looks at importance', { time
   const dir = mkdtempSync(join(tmpdir(), 'lowbit-program-'));
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
   const few = ['--skip', 'model.layers.{1,2,3,4,5}.**', '--skip', 'mlp.*'];
-  const made = async (name: string, rule: string): Promise<unknown> => {
-    const report = await emitted('quantize', TINY, '-o', join(dir, name), '--rule', rule, ...few);
+  const made = async (name: string, rule: string, ...flags: string[]): Promise<unknown> => {
+    const report = await emitted('quantize', TINY, '-o', join(dir, name), '--rule', rule, ...few, ...flags);
     return (report as QuantizeModelReport).importance;
   };
   expect(await made('all', '**=nf4')).toEqual({ from: 'none', tokens: 0, estimated: [], why: null });
+  expect(await made('fed', '**=nf4', '--feedback', '0.75')).toMatchObject({ from: 'none', tokens: 0 });
   expect(await made('some', '*.v_proj=nf4')).toMatchObject({ from: 'random-tokens', tokens: 1024 });
 });
 

@@ -76,7 +76,7 @@ function startsWithRange({ optimize, solver }: Settings): boolean {
 }
 
 /** Goes up when the same settings would give other bytes. */
-const ALGORITHM_VERSION = 4;
+const ALGORITHM_VERSION = 5;
 
 /** Dtype that a solver should round to: none narrower than f32 where the numbers are quantized themselves. */
 function plainDtype(stored: Affine['scale'] | Affine['zero']): StorageDtype {

@@ -15,8 +15,8 @@ import type { QuantizeWork } from './quantize-run.ts';
 type AskedPlan = PlanModelOptions & { readonly quantizer: Rule['use']; readonly rules: readonly Rule[] };
 
 /**
- * Refuses what cannot be quantized and targets that cannot be met, and tells what flags have no effect. `isIdle`: importance is that of the default, and rules
- * leave no layer that would look at it. Throws what `planModel` and `checkAllocation` throw.
+ * Refuses what cannot be quantized and targets that cannot be met, and tells what flags have no effect. `isIdle`: importance is that of the default or for feedback,
+ * and rules leave no layer that would look at it. Throws what `planModel` and `checkAllocation` throw.
  */
 export async function lookBefore(
   { dir, options, chosen, given, from }: Pick<QuantizeWork, 'dir' | 'options' | 'chosen' | 'given' | 'from'>,
@@ -40,7 +40,8 @@ export async function lookBefore(
   const asked: AskedPlan = { ...common, quantizer: chosen.quantizer(), layout };
   const plan = await planModel(dir, asked);
   if (given.length > 0) await noteUnused(dir, asked, plan.summary.quantizedLinears, options, flags, context);
-  const isIdle = options.isDefault && options.importance !== 'none' && !(await isWeighed(dir, asked));
+  const isOptional = options.isDefault || options.feedback !== undefined; // what feedback needs, nobody else may look at
+  const isIdle = isOptional && options.importance !== 'none' && !(await isWeighed(dir, asked));
   if (isRun && !isIdle) noteFetch(plan.source, plan.weightBytes.before, context);
   return { isIdle };
 }

@@ -61,8 +61,15 @@ function checkPluginFlags(options: FilledOptions): void {
 
 /** Feedback runs the model while it is quantized. Throws a UsageError. */
 function checkFeedbackFlags(options: FilledOptions): void {
-  const { feedback, importance, shard } = options;
+  const { feedback, importance, shard, method, solver, rules } = options;
   if (feedback === undefined) return;
+  const others = rules.some(({ use }) => use !== 'keep' && use.method === 'hqq');
+  if (typeof method === 'string' && method !== 'hqq' && !others) {
+    throw new UsageError(`--feedback is for hqq, not for ${method}`, 'Leave one of the two out.');
+  }
+  if (method === 'hqq' && solver !== 'least-squares') {
+    throw new UsageError('--feedback needs --solver least-squares', 'Pass it, or leave -m and --solver out.');
+  }
   if (importance === 'none' || importance === 'weights') {
     throw new UsageError(
       `--feedback needs samples, and --importance ${importance} has none`,

@@ -122,7 +122,7 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     const how = { runtime: place.runtime, signal, onProgress: progress.report, keepIn };
     return { ...(await findImportance(dir, isIdle ? 'none' : source, how)), ms: performance.now() - started };
   };
-  if (options.feedback !== undefined && source !== 'none' && out !== undefined && !dryRun) {
+  if (options.feedback !== undefined && source !== 'none' && !isIdle && out !== undefined && !dryRun) {
     const started = performance.now();
     await using checkpoint = await openModelFolder(dir, { signal });
     await using layers = await layeredImportance(checkpoint, source, { runtime: place.runtime, signal, onProgress: progress.report });

@@ -18,11 +18,13 @@ export const BACKEND_HELP =
 
 /** The heading of --help for what no group of flags has. */
 export const OWN_FLAGS = 'Options:';
+/** That of what runs a model. */
+const RUNNING = 'How the model runs:';
 
 /** Flags of what runs a model; with `<list>` it is run for each number of threads. */
 export function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): Command {
   const bounds = { min: 1, max: 1024, whole: true };
-  return plugins(command.optionsGroup('How the model runs:'))
+  return plugins(command.optionsGroup(RUNNING))
     .option('--backend <name>', `what runs the model: ${BACKEND_HELP}`, path)
     .option(
       `-t, --threads ${threads}`,
@@ -46,19 +48,22 @@ export function computing(command: Command, threads: '<n>' | '<list>' = '<n>'): 
 
 /** What decides how much of a model a backend with memory of its own holds. */
 export function weightMemory(command: Command): Command {
-  return command.option(
-    '--weight-memory <size>',
-    'with --backend @lowbit/kernels-cuda: memory of the GPU for weights, such as 6GB; those beyond it stay on the host and come as they are used (default: all)',
-    arg(parseSize),
-  );
+  return command
+    .optionsGroup(RUNNING)
+    .option(
+      '--weight-memory <size>',
+      'with --backend @lowbit/kernels-cuda: memory of the GPU for weights, such as 6GB; those beyond it stay on the host and come as they are used (default: all)',
+      arg(parseSize),
+    )
+    .optionsGroup(OWN_FLAGS);
 }
 
 /** The same, and what of each weight. */
 export function offloading(command: Command): Command {
-  return weightMemory(command).option(
-    '--offload-meta',
-    'with --backend @lowbit/kernels-cuda: keep scales, zeros and tables of quantized weights on the host',
-  );
+  return weightMemory(command)
+    .optionsGroup(RUNNING)
+    .option('--offload-meta', 'with --backend @lowbit/kernels-cuda: keep scales, zeros and tables of quantized weights on the host')
+    .optionsGroup(OWN_FLAGS);
 }
 
 /** What may read folders of methods that lowbit does not know. */

@@ -484,6 +484,10 @@ describe('executePlan', () => {
       planCheckpoint(config, memorySource(tensors).entries, options({ importance: late(identity) })).fingerprint;
     expect(job('one')).toBe(job('one'));
     expect(job('one')).not.toBe(job('two'));
+
+    const unasked = late('one');
+    await run({ quantizer: { ...plain, usesImportance: false }, importance: unasked });
+    expect([unasked.asked, unasked.begun]).toEqual([[], []]);
   });
 
   it('copies any tensor unchanged, in chunks', async () => {

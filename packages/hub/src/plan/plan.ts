@@ -9,6 +9,7 @@ import type {
   LinearSite,
   ModelAdapter,
   PlannedLinear,
+  Quantizer,
   Rule,
   Treatment,
 } from '@lowbit/core';
@@ -87,7 +88,7 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
     const { name } = siteTensor(linear.site);
     byWeight.set(name, [...(byWeight.get(name) ?? []), linear]);
     if (linear.use === 'keep' || treatment === 'keep') continue;
-    work.set(path, { kind: 'quantize', quantizer: treatment, importance: isLate(importance) ? importance : importance?.get(path) });
+    work.set(path, { kind: 'quantize', quantizer: treatment, importance: importanceOf(path, treatment, importance) });
   }
   const owners = (name: string): readonly PlannedLinear[] => byWeight.get(name) ?? [];
   const tensors = planTensors(entries, { owners, layout, computeDtype: metaDtype, dtype, codecs });
@@ -102,6 +103,16 @@ export function planCheckpoint(config: JsonObject, entries: Entries, options: Pl
 /** Stays as it is unless a rule names it. */
 export function keptByDefault({ tag, keep }: Pick<LinearSite, 'tag' | 'keep'>): boolean {
   return keep === true || tag === 'lm_head';
+}
+
+/** Late importance of who does not look at it would be found in vain. */
+function importanceOf(
+  path: string,
+  { usesImportance }: Quantizer,
+  importance: PlanOptions['importance'],
+): Importance | LateImportance | undefined {
+  if (!isLate(importance)) return importance?.get(path);
+  return usesImportance === false ? undefined : importance;
 }
 
 /** Adds the linear's path to what a quantizer or codec says of a shape. */

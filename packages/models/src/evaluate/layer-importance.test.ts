@@ -1,9 +1,10 @@
-import { createRuntime, referenceBackend } from '@lowbit/core';
+import { createRuntime, hostTensor, type Routine, referenceBackend, toFloat32 } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import * as golden from '../../../../fixtures/golden.ts';
 import { goldenContents, memoryCheckpoint } from '../testing/memory-checkpoint.ts';
 import { checkpointImportance } from './importance.ts';
 import { layerImportance } from './layer-importance.ts';
+import { squares } from './squares.ts';
 
 const checkpoint = memoryCheckpoint(goldenContents(golden, 'perplexity'));
 const ids = [
@@ -70,5 +71,32 @@ describe('layerImportance', () => {
     await layers.of('model.layers.0.self_attn.q_proj');
     await layers[Symbol.asyncDispose]();
     await expect(layers.of('model.layers.1.self_attn.q_proj')).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }));
+  });
+
+  it('ends when it is disposed of while the last sums of a layer are under way', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    let ended: PromiseLike<void> | undefined;
+    const squaring: Routine = async ([x]) => {
+      ended ??= layers[Symbol.asyncDispose]();
+      const width = x!.shape[1]!;
+      return [hostTensor('f64', [width, width], squares(toFloat32(x!), width))];
+    };
+    const squared = new Proxy(runtime, {
+      get(target, name) {
+        if (name === 'routine') return (asked: string) => (asked === 'moments.squares' ? squaring : undefined);
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === 'function' ? value.bind(target) : value;
+      },
+    });
+    const layers = await layerImportance(checkpoint, { ...settings, kind: 'matrix', runtime: squared });
+    await expect(layers.of('model.layers.0.self_attn.q_proj')).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }));
+    expect(ended).toBeDefined();
+    await ended;
+  });
+
+  it.each([undefined, '', 5])('refuses %j as an identity: unfinished work of other numbers could be gone on with', async (identity) => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    const refused = layerImportance(checkpoint, { ...settings, runtime, identity: identity as string });
+    await expect(refused).rejects.toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT', details: { option: 'identity' } }));
   });
 });

@@ -9,7 +9,7 @@ import { eachLayerImportance, type LayerMoments } from './collect-importance.ts'
 import type { CheckpointImportanceOptions } from './importance.ts';
 import { openProgram } from './open-program.ts';
 
-export interface LayerImportanceOptions extends Omit<CheckpointImportanceOptions, 'keeper'> {
+export interface LayerImportanceOptions extends Omit<CheckpointImportanceOptions, 'keeper' | 'damped'> {
   /** Changes whenever the numbers could: of the samples, the weights and the backend. */
   readonly identity: string;
 }
@@ -35,6 +35,7 @@ export async function layerImportance(checkpoint: Checkpoint, options: LayerImpo
   checkCheckpoint('layerImportance', checkpoint);
   checkLoadingRuntime('layerImportance', options?.runtime);
   checkSampleIds('layerImportance', options.ids);
+  checkIdentity(options.identity);
   const { runtime, ids, kind = 'diagonal', adapters = [], identity, signal, onProgress } = options;
   const model = await openProgram(checkpoint, adapters, 'what errors cost', signal);
   const samples = ids.map((sample) => tokenIds(sample, model));
@@ -54,6 +55,15 @@ export async function layerImportance(checkpoint: Checkpoint, options: LayerImpo
     );
   const paths = new Set(model.program.linears.map(({ path }) => path));
   return new Layers(identity, paths, pass, ended);
+}
+
+/** Throws ERR_BAD_ARGUMENT: without one, what an interrupted run left would be gone on with by other numbers. */
+function checkIdentity(identity: unknown): void {
+  if (typeof identity === 'string' && identity !== '') return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `layerImportance: identity cannot be ${JSON.stringify(identity)}`, {
+    hint: "Pass what changes with samples, weights and backend, such as { identity: 'my samples, version 1' }.",
+    details: { option: 'identity' },
+  });
 }
 
 type Pass = (take: (moments: LayerMoments) => Promise<void>) => Promise<void>;
@@ -123,6 +133,7 @@ class Layers implements LayerImportance {
   async #run(): Promise<void> {
     try {
       await this.#pass(async (moments) => {
+        this.#ended.signal.throwIfAborted(); // nobody is left to let the pass go on
         for (const [path, value] of moments) if (this.#left.has(path) && !this.#found.has(path)) this.#found.set(path, value);
         const next = new Promise<void>((resolve) => {
           this.#next = resolve;

@@ -65,17 +65,23 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
       details: { option: 'trust', value: trust },
     });
   }
-  // Of the importance at hand: linears that read the same inputs come one after another.
-  let last: { readonly of: Importance | undefined; readonly inputs: number; readonly factors: Promise<Factors | undefined> } | undefined;
-  const factorsOf = (
+  // Of the importance at hand: linears that read the same inputs come one after another. Weakly, for factors are as large as it, and nobody says which linear is the last.
+  let last = new WeakMap<Importance, { readonly inputs: number; readonly factors: Promise<Factors | undefined> }>();
+  const factorsOf = async (
     weight: WeightReader,
     importance: Importance | undefined,
     routines: FeedbackRoutines,
   ): Promise<Factors | undefined> => {
     const inputs = weight.shape[1];
-    if (last?.of !== importance || last?.inputs !== inputs)
-      last = { of: importance, inputs, factors: factored(weight, importance, trust, routines) };
-    return last.factors;
+    const known = importance && last.get(importance);
+    if (known?.inputs === inputs) return known.factors;
+    const factors = factored(weight, importance, trust, routines);
+    if (importance) {
+      const now = new WeakMap([[importance, { inputs, factors }]]);
+      last = now;
+      factors.catch(() => now.delete(importance)); // a backend that failed once is no reason to refuse the next
+    }
+    return factors;
   };
   return {
     ...quantizer,
