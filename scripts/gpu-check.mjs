@@ -154,7 +154,8 @@ async function main() {
 
   console.log('conformance kit ...');
   const coarse = { tolerances: { linear: 5e-4, batch: 5e-4 } };
-  const outcomes = await runCases([...backendCases(provider), ...(kitOnly ? [] : backendCases(cuda({ precision: 'fast' }), coarse))]);
+  const fastCases = kitOnly ? [] : backendCases(cuda({ precision: 'fast' }), coarse);
+  const outcomes = await runCases([...backendCases(provider), ...fastCases.map((one) => ({ ...one, group: `fast: ${one.group}` }))]);
   const failed = outcomes.filter(({ outcome }) => outcome === 'failed');
   const conformance = {
     passed: outcomes.filter(({ outcome }) => outcome === 'passed').length,

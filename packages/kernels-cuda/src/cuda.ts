@@ -12,7 +12,7 @@ export interface CudaOptions {
   /** Which GPU, as the driver counts them (CUDA_VISIBLE_DEVICES); default 0. */
   readonly device?: number;
   /**
-   * `fast`: steps of 65 rows and more (prompts) multiply activations of 12 bits, off by 2^-12 of the largest of each 64 at most, with half of the products; `exact`,
+   * `fast`: steps of 65 rows and more (prompts) multiply activations of 12 bits, off by a 4,094th of the largest of each 64 at most, with half of the products; `exact`,
    * the default, those of 23 bits. Fewer rows (text that is generated) are the same either way, and so is LLM.int8.
    */
   readonly precision?: 'exact' | 'fast';

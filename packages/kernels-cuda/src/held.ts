@@ -91,8 +91,14 @@ export class HeldWeights {
     const held = this.#layers.get(layer);
     if (!held) return;
     this.#layers.delete(layer);
-    if (this.#spare.length < SPARE && held.room.bytes <= SPARE_BYTES) this.#spare.push(held.room);
-    else this.#give(held.room);
+    if (held.room.bytes > SPARE_BYTES) {
+      this.#give(held.room);
+      return;
+    }
+    // The largest are kept: the smallest layers of a model come first, and what does for a large one does for them.
+    this.#spare.push(held.room);
+    this.#spare.sort((a, b) => b.bytes - a.bytes);
+    for (const room of this.#spare.splice(SPARE)) this.#give(room);
   }
 
   /** Gives back what is kept for layers to come. */

@@ -1,5 +1,5 @@
 // Activations for products of many rows on tensor cores: in blocks of 64 that share a scale, as whole numbers of 23 bits, cut into two of 12 and 11 that a half
-// holds exactly: q = 2^11 high + low. In one plane they are whole numbers of 12 bits: off by 2^-12 of the largest of their block at most, for half of the products.
+// holds exactly: q = 2^11 high + low. In one plane they are whole numbers of 12 bits: off by a 4,094th of the largest of their block at most, for half of the products.
 // docs/decisions has the reasons.
 #pragma once
 

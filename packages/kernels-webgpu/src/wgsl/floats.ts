@@ -1,12 +1,15 @@
-// Numbers: rounding to 16 bits as IEEE does it, which `pack2x16float` need not, and functions that WGSL lacks or leaves inaccurate.
+// Numbers: rounding to 16 bits as IEEE does it, which `pack2x16float` need not, and functions that WGSL lacks or leaves inaccurate. What NaN is, bits say: a compiler
+// of WGSL may take it that there are none, and make `x != x` false.
 
 export const FLOATS = `
+fn not_a_number(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 fn round_f16(x: f32) -> f32 {
-  let size = abs(x);
-  if (!(size < 65520.0)) { return select(x, bitcast<f32>((bitcast<u32>(x) & 0x80000000u) | 0x7f800000u), size >= 65520.0); }
-  // Below 2^-14 numbers of f16 are multiples of 2^-24.
-  if (size < 6.103515625e-5) { return round(x * 16777216.0) * 5.9604644775390625e-8; }
   let bits = bitcast<u32>(x);
+  let size = bits & 0x7fffffffu;
+  // From 65520 on.
+  if (size >= 0x477ff000u) { return select(bitcast<f32>((bits & 0x80000000u) | 0x7f800000u), x, size > 0x7f800000u); }
+  // Below 2^-14 numbers of f16 are multiples of 2^-24.
+  if (size < 0x38800000u) { return round(x * 16777216.0) * 5.9604644775390625e-8; }
   return bitcast<f32>((bits + 0xfffu + ((bits >> 13u) & 1u)) & 0xffffe000u);
 }
 fn bf16_bits(x: f32) -> u32 {
@@ -33,8 +36,8 @@ export const ACTIVATED = {
   gelu: '0.5 * x * (1.0 + erf_of(x * 0.70710678118654752))',
   gelu_tanh: '0.5 * x * (1.0 + tanh_of(0.79788456080286536 * (x + 0.044715 * x * x * x)))',
   quick_gelu: 'x * logistic(1.702 * x)',
-  relu: 'select(0.0, x, x > 0.0 || x != x)',
-  relu2: 'select(0.0, x * x, x > 0.0 || x != x)',
+  relu: 'select(0.0, x, x > 0.0 || not_a_number(x))',
+  relu2: 'select(0.0, x * x, x > 0.0 || not_a_number(x))',
   sigmoid: 'logistic(x)',
   tanh: 'tanh_of(x)',
   identity: 'x',

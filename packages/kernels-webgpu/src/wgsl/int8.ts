@@ -39,7 +39,7 @@ export function int8RowsKernel({ outliers, shared }: { readonly outliers: boolea
   var bad = 0.0;
   for (var k = lid; k < P.inp; k += ${SIZE}u) {
     let value = round_f16(arena[start + k]);
-    if (value != value) { bad = 1.0; }
+    if (not_a_number(value)) { bad = 1.0; }
     if (!(${own})) { most = max(most, abs(value)); }
   }
   let largest = largest_of_all(most, lid);

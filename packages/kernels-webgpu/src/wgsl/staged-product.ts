@@ -133,7 +133,7 @@ function int8Scale(outliers: boolean): string {
   var bad = 0.0;${outliers ? '\n  var above = 0.0;' : ''}
   for (var k = lid; k < P.features; k += ${SIZE}u) {
     let value = round_f16(x_of(x0, k, mean, factor));
-    if (value != value) { bad = 1.0; }
+    if (not_a_number(value)) { bad = 1.0; }
     ${outliers ? 'if (abs(value) >= P.threshold) { above = 1.0; } else { most = max(most, abs(value)); }' : 'most = max(most, abs(value));'}
   }
   let largest = largest_of_all(most, lid);

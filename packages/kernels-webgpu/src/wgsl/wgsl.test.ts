@@ -3,7 +3,9 @@
 import { expect, it } from 'vitest';
 import { planLayout } from '../layout.ts';
 import { attentionKernel } from './attention.ts';
+import { ACTIVATED } from './floats.ts';
 import { gemmKernel } from './gemm.ts';
+import { int8RowsKernel } from './int8.ts';
 import { CORE, type Kernel, type Variant } from './kernel.ts';
 import { stretchKernel } from './largest.ts';
 import { productKernel } from './product.ts';
@@ -58,4 +60,10 @@ it('a feature is asked for where code uses it, not where a comment names it', ()
   for (const variant of [CORE, subgroups, f16]) expect(exact.code(variant)).not.toMatch(/^enable /m);
   expect(gateUp.code(f16)).toMatch(/^enable f16;/m);
   expect(gateUp.code(CORE)).not.toMatch(/^enable /m);
+});
+
+it('NaN is found by bits: that a number is not itself may be taken for false', () => {
+  for (const kernel of [int8, rotated, int8RowsKernel({ outliers: true, shared: true })])
+    expect(kernel.code()).not.toMatch(/\b(\w+) != \1\b/);
+  for (const activated of Object.values(ACTIVATED)) expect(activated).not.toMatch(/\b(\w+) != \1\b/);
 });

@@ -24,12 +24,14 @@ struct Params {
 @group(2) @binding(1) var<storage, read_write> kv: array<u32>;
 fn rows_of(tensor: u32) -> u32 { return step[0u + (tensor >> 29u)]; }
 fn at(tensor: u32) -> u32 { return step[8u + (tensor >> 29u)] + (tensor & 0x1fffffffu) * rows_of(tensor); }
+fn not_a_number(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 fn round_f16(x: f32) -> f32 {
-  let size = abs(x);
-  if (!(size < 65520.0)) { return select(x, bitcast<f32>((bitcast<u32>(x) & 0x80000000u) | 0x7f800000u), size >= 65520.0); }
-  // Below 2^-14 numbers of f16 are multiples of 2^-24.
-  if (size < 6.103515625e-5) { return round(x * 16777216.0) * 5.9604644775390625e-8; }
   let bits = bitcast<u32>(x);
+  let size = bits & 0x7fffffffu;
+  // From 65520 on.
+  if (size >= 0x477ff000u) { return select(bitcast<f32>((bits & 0x80000000u) | 0x7f800000u), x, size > 0x7f800000u); }
+  // Below 2^-14 numbers of f16 are multiples of 2^-24.
+  if (size < 0x38800000u) { return round(x * 16777216.0) * 5.9604644775390625e-8; }
   return bitcast<f32>((bits + 0xfffu + ((bits >> 13u) & 1u)) & 0xffffe000u);
 }
 fn bf16_bits(x: f32) -> u32 {

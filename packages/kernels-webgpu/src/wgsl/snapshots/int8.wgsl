@@ -30,12 +30,14 @@ struct Params {
 @group(1) @binding(1) var<storage, read> w0: array<vec4<u32>>;
 fn rows_of(tensor: u32) -> u32 { return step[0u + (tensor >> 29u)]; }
 fn at(tensor: u32) -> u32 { return step[8u + (tensor >> 29u)] + (tensor & 0x1fffffffu) * rows_of(tensor); }
+fn not_a_number(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 fn round_f16(x: f32) -> f32 {
-  let size = abs(x);
-  if (!(size < 65520.0)) { return select(x, bitcast<f32>((bitcast<u32>(x) & 0x80000000u) | 0x7f800000u), size >= 65520.0); }
-  // Below 2^-14 numbers of f16 are multiples of 2^-24.
-  if (size < 6.103515625e-5) { return round(x * 16777216.0) * 5.9604644775390625e-8; }
   let bits = bitcast<u32>(x);
+  let size = bits & 0x7fffffffu;
+  // From 65520 on.
+  if (size >= 0x477ff000u) { return select(bitcast<f32>((bits & 0x80000000u) | 0x7f800000u), x, size > 0x7f800000u); }
+  // Below 2^-14 numbers of f16 are multiples of 2^-24.
+  if (size < 0x38800000u) { return round(x * 16777216.0) * 5.9604644775390625e-8; }
   return bitcast<f32>((bits + 0xfffu + ((bits >> 13u) & 1u)) & 0xffffe000u);
 }
 fn bf16_bits(x: f32) -> u32 {
@@ -125,7 +127,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   var above = 0.0;
   for (var k = lid; k < P.features; k += 64u) {
     let value = round_f16(x_of(x0, k, mean, factor));
-    if (value != value) { bad = 1.0; }
+    if (not_a_number(value)) { bad = 1.0; }
     if (abs(value) >= P.threshold) { above = 1.0; } else { most = max(most, abs(value)); }
   }
   let largest = largest_of_all(most, lid);
