@@ -44,6 +44,7 @@ function inWords(name) {
   const words = [bits && `${bits} bits`, group && `groups of ${group}`];
   if (settings.includes('ls')) words.push('least squares');
   if (settings.includes('imp')) words.push('random importance');
+  if (settings.includes('self')) words.push('importance of tokens that it writes');
   if (settings.includes('dq')) words.push('double quantization');
   if (settings.includes('search')) words.push('`--scale search`');
   if (settings.includes('unbiased')) words.push('`--scale unbiased`');

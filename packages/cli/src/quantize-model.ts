@@ -199,8 +199,14 @@ async function withSettings<T>(
     };
     if (runs && treatmentsOf(rest).some((use) => isQuantizer(use) && use.usesImportance === 'matrix')) {
       if (!keeping) throw noShares();
-      await using layers = await layeredImportance(checkpoint as FolderCheckpoint, source as ImportanceSource, importanceOptions(options));
-      return await withImportance(layers.importance, layers.report);
+      return await keepingImportance(options.out, keeping, async () => {
+        await using layers = await layeredImportance(
+          checkpoint as FolderCheckpoint,
+          source as ImportanceSource,
+          importanceOptions(options),
+        );
+        return await withImportance(layers.importance, layers.report);
+      });
     }
     const found = async (keepIn?: string): Promise<T> => {
       if (given) return await withImportance(given as PlanModelOptions['importance'], null);

@@ -123,10 +123,13 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
     return { ...(await findImportance(dir, isIdle ? 'none' : source, how)), ms: performance.now() - started };
   };
   if (options.feedback !== undefined && source !== 'none' && !isIdle && out !== undefined && !dryRun) {
-    const started = performance.now();
-    await using checkpoint = await openModelFolder(dir, { signal });
-    await using layers = await layeredImportance(checkpoint, source, { runtime: place.runtime, signal, onProgress: progress.report });
-    return await quantizeWith(work, { ...layers, ms: performance.now() - started }, context);
+    // It keeps nothing itself; an earlier run without feedback may have.
+    return await keepingImportance(out, { resume, overwrite }, async () => {
+      const started = performance.now();
+      await using checkpoint = await openModelFolder(dir, { signal });
+      await using layers = await layeredImportance(checkpoint, source, { runtime: place.runtime, signal, onProgress: progress.report });
+      return await quantizeWith(work, { ...layers, ms: performance.now() - started }, context);
+    });
   }
   // Workers of one model may write beside one another: none keeps what it found.
   if (source === 'none' || isIdle || out === undefined || dryRun || options.shard !== undefined)
