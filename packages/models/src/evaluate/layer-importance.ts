@@ -9,6 +9,7 @@ import { eachLayerImportance, type LayerMoments } from './collect-importance.ts'
 import type { CheckpointImportanceOptions } from './importance.ts';
 import { openProgram } from './open-program.ts';
 
+/** Of `layerImportance`. */
 export interface LayerImportanceOptions extends Omit<CheckpointImportanceOptions, 'keeper' | 'damped'> {
   /** Changes whenever the numbers could: of the samples, the weights and the backend. */
   readonly identity: string;
