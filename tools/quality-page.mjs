@@ -197,7 +197,7 @@ lowbit report ./model-best4 ./model --data text.txt --frontier rows.jsonl -o rep
 
 KL divergence of the next-token distribution to the model as stored, nats per token; ± is one standard error, tokens taken as independent. Every linear of the layers is quantized, embeddings and head are not; bits
 count scales, zeros, tables and padding. Seconds to make a model are of a machine shared with other work, so those of the processor, of all threads together, are given beside them; finding importance, which is done once for a model, is
-apart. Rows without seconds of the processor are older than they. Names are as in rules of \`lowbit quantize\`, with \`imp\` for importance of random tokens and \`self\` of tokens that the model wrote; \`best4\`, \`small3\`, \`tiny2\` and \`python4\` are presets.
+apart. Rows without seconds of the processor are older than they. Names are as in rules of \`lowbit quantize\`, with \`imp\` for importance of random tokens and \`self\` of tokens that the model wrote; \`best4\`, \`small3\`, \`tiny2\` and \`python4\` are presets, \`small3:feedback\` is one with \`--feedback 0.75\` (its importance is found while it is made).
 
 ${sections.join('\n\n')}
 
