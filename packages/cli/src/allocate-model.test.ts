@@ -8,10 +8,11 @@ import { createRandom } from '@lowbit/models';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { type AllocateModelOptions, allocateModel } from './allocate-model.ts';
 import { choiceError } from './choice-error.ts';
-import { choicesAcross, defaultChoices, makeChoices, parseChoices, parseMethods } from './choices.ts';
+import { choicesAcross, defaultChoices, makeChoices } from './choices.ts';
 import { createProgram } from './command-line.ts';
 import { openModelFolder } from './open.ts';
 import { parseUse } from './parse.ts';
+import { parseChoices, parseMethods } from './parse-choices.ts';
 import { planModel, quantizeModel } from './quantize-model.ts';
 import { isSaved, parseSaved, savedText, type TestedSensitivities } from './sensitivity.ts';
 

@@ -2,7 +2,7 @@
 
 import { LowbitError, type Treatment } from '@lowbit/core';
 import { filledSettings, makeQuantizer } from './methods.ts';
-import { type Dimension, METHODS, type MethodName, type MethodSettings, parseChoice, parseUse, type RuleUse } from './parse.ts';
+import { type Dimension, type MethodName, type MethodSettings, parseUse, type RuleUse } from './parse.ts';
 
 /** One way to store a linear, for `allocateModel`. */
 export interface ModelChoice {
@@ -24,24 +24,6 @@ const MENUS: Readonly<Record<MethodName, readonly string[]>> = {
   int8: ['int8', 'keep'],
   higgs: ['higgs:b2', 'higgs:b3', 'higgs:b4', 'keep'],
 };
-
-/** A list such as `hqq:b3:g64,hqq:b4:g64,keep`. Throws ERR_BAD_ARGUMENT. */
-export function parseChoices(text: string): readonly string[] {
-  const names = text.split(',').map((name) => name.trim());
-  for (const name of names) parseUse(name);
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice !== undefined) throw new LowbitError('ERR_BAD_ARGUMENT', `the choice ${twice} is listed twice`);
-  return names;
-}
-
-/** What `--methods` takes: methods, and `bnb` for those of bitsandbytes. */
-const FAMILIES = [...METHODS, 'bnb'] as const;
-
-/** Methods of a list such as `hqq,bnb,higgs`. Throws ERR_BAD_ARGUMENT. */
-export function parseMethods(text: string): readonly MethodName[] {
-  const families = text.split(',').map((name) => parseChoice(name.trim(), FAMILIES));
-  return [...new Set(families.flatMap((name): readonly MethodName[] => (name === 'bnb' ? ['nf4', 'fp4', 'int8'] : [name])))];
-}
 
 /** What all of the methods offer together. */
 export function choicesAcross(methods: readonly MethodName[], settings: MethodSettings = {}): readonly string[] {

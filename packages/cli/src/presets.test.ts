@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
 import { makeQuantizer } from './methods.ts';
-import { PRESET, PRESETS, presetRecipe, presetText } from './presets.ts';
+import { presetText } from './preset-of.ts';
+import { PRESET, PRESETS, presetRecipe } from './presets.ts';
 import { parseRecipe, recipeText, settingsOf } from './recipe.ts';
 
 it('a preset is told with its figures only where nothing changed it', () => {

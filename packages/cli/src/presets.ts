@@ -1,8 +1,7 @@
 // Recipes with names, chosen by what was measured: docs/quality.md.
 
-import type { ImportanceReport } from './importance.ts';
 import { FIGURES } from './preset-figures.ts';
-import { type Recipe, recipeText } from './recipe.ts';
+import type { Recipe } from './recipe.ts';
 
 /** Presets that `--preset` takes. */
 export const PRESETS = ['best4', 'small3', 'tiny2', 'python4'] as const;
@@ -45,25 +44,4 @@ export const PRESET: Readonly<Record<PresetName, Preset>> = {
 /** The recipe of a preset. */
 export function presetRecipe(name: PresetName): Recipe {
   return PRESET[name].recipe;
-}
-
-const INSTEAD: Readonly<Record<ImportanceReport['from'], string>> = {
-  'random-tokens': 'random tokens',
-  self: 'tokens that the model wrote',
-  text: 'tokens of a text',
-  weights: 'an estimate from weights',
-  none: 'no importance',
-};
-
-/** The preset that settings come to, named or not; 4 bits and groups of 64 are what hqq does unasked. */
-export function presetOf(recipe: Recipe): PresetName | undefined {
-  const text = recipeText(recipe.method === 'hqq' ? { ...PRESET.best4.recipe, solver: 'hqq', importance: 'none', ...recipe } : recipe);
-  return PRESETS.find((name) => recipeText(PRESET[name].recipe) === text);
-}
-
-/** What a preset came to: flags and fallbacks may have changed it, and then what was measured of it is not said. */
-export function presetText(name: PresetName, made: Recipe, from: ImportanceReport['from']): string {
-  const { recipe, what, why } = PRESET[name];
-  if (presetOf(made) !== name) return `${name}, changed by flags`;
-  return from === recipe.importance ? `${name}: ${what}; ${why}` : `${name}, with ${INSTEAD[from]} instead of random tokens`;
 }

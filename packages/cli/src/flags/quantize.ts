@@ -1,7 +1,6 @@
 // Flags of `lowbit quantize`.
 
 import type { Command } from 'commander';
-import { parseChoices, parseMethods } from '../choices.ts';
 import type { QuantizeOptions } from '../commands/quantize.ts';
 import {
   DTYPES,
@@ -27,6 +26,7 @@ import {
   SCALES,
   SOLVERS,
 } from '../parse.ts';
+import { parseChoices, parseMethods } from '../parse-choices.ts';
 import { PRESET, PRESETS } from '../presets.ts';
 import { SENSITIVITY_TOKENS } from '../sensitivity-tokens.ts';
 import { arg, BACKEND_HELP, number, path, type Start, verb } from './common.ts';
