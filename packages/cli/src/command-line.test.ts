@@ -349,6 +349,17 @@ it('saves a recipe of what is done: no importance where rules leave no layer to 
   expect((await planned('--rule', 'mlp.*=nf4')).recipe).toMatchObject({ importance: 'random-tokens' });
 });
 
+it('goes without feedback where a rule says so, and refuses it where flags contradict', async () => {
+  const formats = async (...args: string[]) => (await emitted('quantize', TINY, '--dry-run', '--feedback', '0.75', ...args)).tags;
+  const tags = await formats('--rule', 'mlp.down_proj=hqq:b8:g64:a0', '--rule', 'mlp.up_proj=hqq:b8:hqq');
+  expect(tags.find(({ tag }) => tag === 'mlp.down_proj')!.format).toContain('axis 0');
+  await expect(formats('--axis', '0')).rejects.toThrow(expect.objectContaining({ code: 'ERR_UNSUPPORTED_FORMAT' }));
+  // What only leaves the axis out has that of the flags.
+  await expect(formats('--axis', '0', '--rule', 'mlp.down_proj=hqq:b8')).rejects.toThrow(
+    expect.objectContaining({ code: 'ERR_UNSUPPORTED_FORMAT' }),
+  );
+});
+
 it('refuses a target that cannot be met before it looks for importance', async () => {
   const phases = new Set<string>();
   const progress = { report: ({ phase }: { readonly phase: string }) => void phases.add(phase), clear: () => {} };

@@ -57,9 +57,18 @@ const SCALES_OF: Readonly<Record<string, readonly (ScaleKind | undefined)[]>> = 
   higgs: ['norm', 'unbiased'],
 };
 
-/** Settings of a rule or choice, filled up with those of the flags; a kind of scale that is for other methods is not taken over. */
-export function filledSettings({ method, ...own }: Exclude<RuleUse, 'keep'>, { scale, ...defaults }: MethodSettings): MethodSettings {
-  return { ...defaults, ...(SCALES_OF[method]?.includes(scale) ? { scale } : {}), ...own };
+/** Settings of a rule or choice, filled up with those of the flags; a kind of scale that is for other methods is not taken over, nor feedback by a rule whose own axis or solver has none. */
+export function filledSettings(
+  { method, ...own }: Exclude<RuleUse, 'keep'>,
+  { scale, feedback, ...defaults }: MethodSettings,
+): MethodSettings {
+  const hasFeedback = method === 'hqq' && own.axis !== 0 && (own.solver === undefined || own.solver === 'least-squares');
+  return {
+    ...defaults,
+    ...(SCALES_OF[method]?.includes(scale) ? { scale } : {}),
+    ...(hasFeedback && feedback !== undefined ? { feedback } : {}),
+    ...own,
+  };
 }
 
 /** Rules with their quantizers; what a rule leaves out is as in `defaults`, the flags of the command. */

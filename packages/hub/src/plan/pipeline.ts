@@ -185,7 +185,10 @@ function latePaths({ work }: CheckpointPlan, units: readonly Unit[]): ReadonlyMa
   const paths = new Map<LateImportance, string[]>();
   for (const { name } of units) {
     const of = work.get(name);
-    if (of?.kind === 'quantize' && isLate(of.importance)) paths.set(of.importance, [...(paths.get(of.importance) ?? []), name]);
+    if (of?.kind !== 'quantize' || !isLate(of.importance)) continue;
+    const own = paths.get(of.importance);
+    if (own) own.push(name);
+    else paths.set(of.importance, [name]);
   }
   return paths;
 }

@@ -12,24 +12,7 @@
 /// Prints what the products of each case gave, for a comparison between machines.
 inline bool print_hashes = false;
 
-inline int levels(lowbit::Codes codes) {
-  using lowbit::Codes;
-  switch (codes) {
-    case Codes::c8:
-    case Codes::pairs8:
-      return 256;
-    case Codes::pairs6:
-      return 64;
-    case Codes::c3:
-      return 8;
-    case Codes::c2:
-      return 4;
-    case Codes::c1:
-      return 2;
-    default:
-      return 16;
-  }
-}
+inline int levels(lowbit::Codes codes) { return 1 << lowbit::code_bits(codes); }
 
 void run_product(const lowbit::Kernels& kernels, lowbit::Pool& pool, const lowbit::Weight& w, int planes, size_t rows, const float* x, float* out);
 

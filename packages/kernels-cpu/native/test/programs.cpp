@@ -22,17 +22,25 @@ bool refuses(F&& body) {
   return false;
 }
 
+/// An embedding in f32.
+struct Table {
+  Table(size_t vocab, size_t width) : rows(random_floats(vocab * width, -1, 2)) {
+    weight.out = vocab;
+    weight.inp = width;
+    expect(plan_layout(weight) == Status::ok, "plan_layout");
+    weight.data = reinterpret_cast<const uint8_t*>(rows.data());
+  }
+  Table(const Table&) = delete;
+  std::vector<float> rows;
+  Weight weight;
+};
+
 }  // namespace
 
 /// A layer of a model: two sequences in one step, and token by token, give the same bytes.
 void test_program() {
   constexpr size_t kWidth = 32, kVocab = 11, kTokens = 9;
-  Weight table;
-  table.out = kVocab;
-  table.inp = kWidth;
-  expect(plan_layout(table) == Status::ok, "plan_layout");
-  const std::vector<float> rows = random_floats(kVocab * kWidth, -1, 2);
-  table.data = reinterpret_cast<const uint8_t*>(rows.data());
+  const Table embedding(kVocab, kWidth);
   for (int isa = 0; isa < kIsaCount; ++isa) {
     const Kernels* kernels = usable_kernels(static_cast<Isa>(isa));
     if (kernels == nullptr) continue;
@@ -44,7 +52,7 @@ void test_program() {
       program.tensors.push_back({Rows::outputs, kVocab, kWidth});
       program.arena_width[0] = 6 * kWidth;
       program.arena_width[1] = kWidth + kVocab;
-      program.linears = {&table};
+      program.linears = {&embedding.weight};
       program.thresholds = {0};
       program.constants = {std::vector<float>(kWidth, 0.5f)};
       program.caches = {{false, kWidth, kWidth}};
@@ -161,18 +169,13 @@ void test_long_stages() {
 /// Indices beyond their rows are refused before anything is read with them.
 void test_bounds() {
   constexpr size_t kWidth = 8, kVocab = 5;
-  Weight table;
-  table.out = kVocab;
-  table.inp = kWidth;
-  expect(plan_layout(table) == Status::ok, "plan_layout");
-  const std::vector<float> rows = random_floats(kVocab * kWidth, -1, 2);
-  table.data = reinterpret_cast<const uint8_t*>(rows.data());
+  const Table embedding(kVocab, kWidth);
   Pool pool(2);
   Program program;
   program.tensors = {{Rows::tokens, kWidth, 0}, {Rows::tokens, kWidth, kWidth}, {Rows::outputs, kWidth, 0}};
   program.arena_width[0] = 2 * kWidth;
   program.arena_width[1] = kWidth;
-  program.linears = {&table};
+  program.linears = {&embedding.weight};
   program.thresholds = {0};
   program.ops.resize(3);
   program.ops[0].kind = OpKind::embed;
