@@ -7,7 +7,7 @@ import { type FindImportanceOptions, type ImportanceReport, type ImportanceSourc
 import { runtimeOf } from './running-on.ts';
 
 /** Tokens run through the model: a matrix has more numbers to tell from them than a diagonal. */
-export const MATRIX_TOKENS = 8192;
+const MATRIX_TOKENS = 8192;
 
 /** What `layeredImportance` gives; dispose it when the model is quantized. */
 export interface LayeredImportance extends AsyncDisposable {
