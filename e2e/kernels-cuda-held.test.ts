@@ -1,11 +1,12 @@
 // HQQ on the GPU brings the weights of a layer once, however many passes the solver takes: copies of the fake driver are counted, to the byte.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Backend, createRuntime, type HostTensor, hostTensor, quantize, writeFloat32 } from '@lowbit/core';
+import { type Backend, createRuntime, type HostTensor, hostTensor, quantize, type Routine, type Runtime, writeFloat32 } from '@lowbit/core';
 import { type HqqOptions, hqq } from '@lowbit/hqq';
 import { openCheckpoint, quantizeCheckpoint } from '@lowbit/hub';
+import { cpu } from '@lowbit/kernels-cpu';
 import { cuda } from '@lowbit/kernels-cuda';
 import { llama } from '@lowbit/models';
 import { seeded } from '@lowbit/testing';
@@ -15,6 +16,7 @@ import { needs } from '../fixtures/needs.ts';
 
 const here = (context: { skip(reason: string): void }): void =>
   needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+const native = await cpu().probe();
 const dir = mkdtempSync(join(tmpdir(), 'lowbit-cuda-held-'));
 afterAll(() => rmSync(dir, { recursive: true }));
 
@@ -51,6 +53,25 @@ async function counted(weight: HostTensor, options: HqqOptions, settings: Parame
     launches[kernel] = (launches[kernel] ?? 0) + 1;
   }
   return { up: of('up'), down: of('down'), launches };
+}
+
+/** A runtime's routines, `around` each call of them and of what holds weights for them. */
+function watched(
+  runtime: Pick<Runtime, 'routine'>,
+  around: (found: Routine, ...given: Parameters<Routine>) => ReturnType<Routine>,
+): Pick<Runtime, 'routine'> {
+  const watch =
+    (found: Routine): Routine =>
+    (inputs, params) =>
+      around(found, inputs, params);
+  const { held } = runtime.routine('hqq.min-max') as Routine & { readonly held: Routine };
+  const holder = watch(held);
+  return {
+    routine: (name) => {
+      const found = runtime.routine(name) as (Routine & { readonly held?: Routine }) | undefined;
+      return found && Object.assign(watch(found), found.held === held ? { held: holder } : {});
+    },
+  };
 }
 
 const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
@@ -97,6 +118,23 @@ describe('HQQ on the GPU', () => {
     expect(up.filter((bytes) => bytes === 4096 * GROUP * 2).length).toBeGreaterThanOrEqual(2 * 3);
   });
 
+  it.for([
+    [['cpu', 'cuda'], false],
+    [['cuda', 'cpu'], true],
+  ] as const)('runs where the order of backends puts it: %j', { timeout: 120_000 }, async ([order, onTheGpu], context) => {
+    here(context);
+    needs(context, 'kernels-cpu', native.ok, native.ok ? '' : native.reason);
+    const log = join(dir, `order-${order.join('-')}`);
+    pretend({ log });
+    const providers = { cpu: cpu({ threads: 1 }), cuda: cuda({ driver: FAKE_DRIVER }) };
+    await using runtime = await createRuntime({ backends: order.map((name) => providers[name]) });
+    for (const name of order) await runtime.backend(name); // routines are those of opened backends
+    const weight = weightOf(512, 1024);
+    const expected = await quantize(weight, hqq({ bits: 4 }), { metaDtype: 'f16' });
+    expect(await quantize(weight, hqq({ bits: 4 }), { metaDtype: 'f16', runtime })).toEqual(expected);
+    expect(existsSync(log) && readFileSync(log, 'utf8').includes('hqq_')).toBe(onTheGpu);
+  });
+
   it.for([1, 4, 9])(
     'stopped in call %i with two linears under way, leaves nothing of them',
     { timeout: 120_000 },
@@ -110,26 +148,22 @@ describe('HQQ on the GPU', () => {
       const under = { now: 0, calls: 0 };
       const holding = new Set<number>();
       // What the quantizers call is counted: calls under way, and layers that hold room.
-      const routine = (name: string) => {
-        const found = runtime.routine(name);
-        if (!found) return undefined;
-        return async (...[inputs, params]: Parameters<typeof found>) => {
-          under.now++;
-          if (holding.size === 2 && params.held !== undefined && ++under.calls === calls) controller.abort(new Error('stopped'));
-          try {
-            const outputs = await found(inputs, params);
-            if (params.hold) holding.add(new Float64Array(outputs[0]!.data.buffer)[0]!);
-            if (typeof params.release === 'number') holding.delete(params.release);
-            return outputs;
-          } finally {
-            under.now--;
-          }
-        };
-      };
+      const stopping = watched(runtime, async (found, inputs, params) => {
+        under.now++;
+        if (holding.size === 2 && params.held !== undefined && ++under.calls === calls) controller.abort(new Error('stopped'));
+        try {
+          const outputs = await found(inputs, params);
+          if (params.hold) holding.add(new Float64Array(outputs[0]!.data.buffer)[0]!);
+          if (typeof params.release === 'number') holding.delete(params.release);
+          return outputs;
+        } finally {
+          under.now--;
+        }
+      });
       await using source = await openCheckpoint(fileURLToPath(new URL('../examples/tiny-llama', import.meta.url)));
       const options = { quantizer: hqq({ bits: 4 }), adapters: [llama], concurrency: 2, maxMemory: 256 << 20 };
       const out = join(dir, `out-${calls}`);
-      const run = quantizeCheckpoint(source, { ...options, out, runtime: { routine }, signal: controller.signal });
+      const run = quantizeCheckpoint(source, { ...options, out, runtime: stopping, signal: controller.signal });
       await expect(run).rejects.toThrow('stopped');
       expect([under.now, holding.size]).toEqual([0, 0]);
       const launched = readFileSync(log, 'utf8').length;
@@ -154,17 +188,11 @@ describe('HQQ on the GPU', () => {
     const weight = weightOf(1024, 1024);
     const controller = new AbortController();
     let left = calls;
-    const routine = (name: string) => {
-      const found = runtime.routine(name);
-      return (
-        found &&
-        (async (...given: Parameters<typeof found>) => {
-          if (given[1].held !== undefined && --left === 0) controller.abort(new Error('stopped'));
-          return found(...given);
-        })
-      );
-    };
-    await expect(quantize(weight, hqq({ bits: 4 }), { runtime: { routine }, signal: controller.signal })).rejects.toThrow('stopped');
+    const stopping = watched(runtime, async (found, inputs, params) => {
+      if (params.held !== undefined && --left === 0) controller.abort(new Error('stopped'));
+      return found(inputs, params);
+    });
+    await expect(quantize(weight, hqq({ bits: 4 }), { runtime: stopping, signal: controller.signal })).rejects.toThrow('stopped');
     // Only what is kept for layers to come: no layer holds any of it, and a weight gets it all.
     const format = { kind: 'dense', dtype: 'f32' } as const;
     const linear = await backend.prepare({ format, shape: [1, 4], parts: { weight: hostTensor('f32', [1, 4], new Float32Array(4)) } });

@@ -3,12 +3,10 @@ import {
   elements,
   float32Tensor,
   type HostTensor,
-  hostTensor,
   isLowbitError,
   type Matrix,
   memoryReader,
   memoryWriter,
-  type QuantizedTensor,
   quantizationError,
   quantize,
   type Routine,
@@ -237,7 +235,7 @@ describe('a backend may take over routines', () => {
     const weight = float32Tensor([64, 128], bell(64 * 128, 3));
     const calls = new Map<string, number>();
     const routine = (name: string): Routine | undefined => {
-      if (name === 'hqq.finish' || name === 'hqq.held') return undefined; // this backend has no version of them
+      if (name === 'hqq.finish') return undefined; // this backend has no version of them
       return async (inputs, params) => {
         calls.set(name, (calls.get(name) ?? 0) + 1);
         return callHere(name as RoutineName, inputs, params);
@@ -247,65 +245,6 @@ describe('a backend may take over routines', () => {
     expect([...calls.keys()]).toEqual(['hqq.min-max', 'hqq.proximal-steps']);
     expect(calls.get('hqq.proximal-steps')).toBeGreaterThan(1);
     expect(accelerated).toEqual(await quantize(weight, hqq()));
-  });
-
-  /** A backend that holds weights, as those on a GPU do. */
-  function holding({ room = true, fails = '' } = {}) {
-    const held = new Map<number, Map<number, HostTensor>>();
-    const brought: string[] = [];
-    const holder: Routine = async (inputs, { hold, release, held: number, first, routine: name, params }) => {
-      if (hold) {
-        if (!room) return [];
-        const next = held.size + 1;
-        held.set(next, new Map());
-        return [hostTensor('f64', [1], Float64Array.of(next))];
-      }
-      if (release !== undefined) {
-        expect(held.delete(release as number)).toBe(true);
-        return [];
-      }
-      if (name === fails) throw new Error('the device is gone');
-      const tiles = held.get(number as number)!;
-      const [weights, ...more] = inputs as [HostTensor, ...HostTensor[]];
-      if (weights.data.length > 0) {
-        brought.push(`${first}`);
-        tiles.set(first as number, weights);
-      }
-      const kept = tiles.get(first as number)!;
-      expect(kept.shape).toEqual(weights.shape);
-      return callHere(name as RoutineName, [kept, ...more], params as never);
-    };
-    return { held, brought, runtime: { routine: (name: string) => (name === 'hqq.held' ? holder : undefined) } };
-  }
-
-  it.each([
-    ['the default, two tiles and a piece', {}, [512, 1088], 3],
-    ['axis 0', { axis: 0 }, [64, 128], 1],
-    ['proximal-v2 with a search of scales', { solver: { name: 'proximal-v2', scaleSearch: true } }, [64, 128], 1],
-    ['least squares', { solver: 'least-squares' }, [64, 128], 1],
-    ['no solver', { optimize: false }, [64, 128], 1],
-    ['scales that are quantized', { release: '0.1.8', quantScale: true, quantZero: true }, [128, 256], 1],
-  ] as const)('that holds weights gets each tile once: %s', async (_, options, shape, tiles) => {
-    const weight = float32Tensor([...shape], bell(shape[0] * shape[1], 3));
-    const expected = await quantize(weight, hqq(options as HqqOptions));
-    const same = ({ parts }: QuantizedTensor) => {
-      for (const [name, { data }] of Object.entries(expected.parts)) expect(Buffer.compare(parts[name]!.data, data), name).toBe(0);
-    };
-    const { held, brought, runtime } = holding();
-    same(await quantize(weight, hqq(options as HqqOptions), { runtime }));
-    expect(brought).toHaveLength(tiles);
-    expect(new Set(brought).size).toBe(tiles);
-    expect(held.size).toBe(0);
-    // Where there is no room the layer goes the other way.
-    const without = holding({ room: false });
-    same(await quantize(weight, hqq(options as HqqOptions), { runtime: without.runtime }));
-    expect(without.brought).toEqual([]);
-  });
-
-  it.each(['hqq.min-max', 'hqq.proximal-steps', 'hqq.finish'])('that holds weights is told when %s fails', async (fails) => {
-    const { held, runtime } = holding({ fails });
-    await expect(quantize(float32Tensor([64, 128], bell(64 * 128, 3)), hqq(), { runtime })).rejects.toThrow('the device is gone');
-    expect(held.size).toBe(0);
   });
 });
 

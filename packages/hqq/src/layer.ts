@@ -2,8 +2,8 @@
 //
 // Everything that takes time is a routine of one tile, and results are put together in tile order: what runs where changes no byte. decisions/010.
 
-import { type Affine, elements, type HostTensor, type QuantizeContext, type Routine, type WeightReader } from '@lowbit/core';
-import { callHere, type RoutineName, type TileParams } from './routines.ts';
+import { type Affine, elements, type HostTensor, type QuantizeContext, type WeightReader } from '@lowbit/core';
+import { type BackendRoutine, callHere, type RoutineName, type TileParams } from './routines.ts';
 import { TileStore } from './store.ts';
 import { type Tile, type Tiling, tiling } from './tiles.ts';
 
@@ -15,14 +15,17 @@ export interface Layer extends AsyncDisposable {
   backed(name: RoutineName): boolean;
   /** The weights of a tile, valid until the store releases it; without bytes where a backend holds them from the call before. */
   load(index: number): Promise<HostTensor>;
-  /** Runs a routine on a tile: a backend's if it has one; else `weights`, how many there are to look at, decides whether another thread is worth the way. */
-  call(name: RoutineName, tile: Tile, inputs: readonly HostTensor[], params: TileParams, weights: number): Promise<readonly HostTensor[]>;
+  /**
+   * Runs a routine on a tile, whose weights are the first input: a backend's if it has one; else `count`, how many weights there are to look at, decides whether
+   * another thread is worth the way.
+   */
+  call(name: RoutineName, tile: Tile, inputs: readonly HostTensor[], params: TileParams, count: number): Promise<readonly HostTensor[]>;
 }
 
 /** Weights that a call must be for to go to another thread: about a tenth of a millisecond of work. */
 const WORTH_A_THREAD = 1 << 15;
 
-/** `begins`: the routine that sees tiles first. Dispose the layer when nothing works on it any more. */
+/** `begins`: the routine that sees tiles first; the backend that has it may hold them. Dispose the layer when nothing works on it any more. */
 export async function openLayer(
   weight: WeightReader,
   format: Affine,
@@ -31,32 +34,20 @@ export async function openLayer(
 ): Promise<Layer> {
   const t = tiling(format, weight.shape);
   const workers = t.tiles.length > 1 ? context.workers : undefined; // of a single tile there is nothing to share out
-  const holder = context.routine?.('hqq.held');
-  const store = new TileStore(weight, t, { budget: context.budget, workers, backend: holder ?? context.routine?.(begins) });
+  const backends = (name: RoutineName) => context.routine?.(name) as BackendRoutine | undefined;
+  const first = backends(begins);
+  const holder = first?.held;
+  const store = new TileStore(weight, t, { budget: context.budget, workers, backend: holder ?? first });
   const { dtype } = store;
   const [number] = (await holder?.([], { hold: { dtype, groups: t.groups, size: t.size } })) ?? [];
   const held = number && elements({ dtype: 'f64', data: number.data })[0]!;
   const brought = new Set<Tile>();
   const known = ({ shape }: Pick<HostTensor, 'shape'>): HostTensor => ({ dtype, shape, data: new Uint8Array(0) });
-  /** A backend's version of a routine, for a tile. */
-  const faster = (name: RoutineName, tile: Tile): Routine | undefined => {
-    if (held === undefined) return context.routine?.(name);
-    return async ([weights, ...more], params) => {
-      const outputs = await holder!([brought.has(tile) ? known(weights!) : weights!, ...more], {
-        held,
-        first: tile.first,
-        routine: name,
-        params,
-      });
-      brought.add(tile);
-      return outputs;
-    };
-  };
   return {
     store,
     tiling: t,
     levels: format.levels,
-    backed: (name) => held !== undefined || context.routine?.(name) !== undefined,
+    backed: (name) => backends(name) !== undefined,
     async load(index) {
       const tile = t.tiles[index]!;
       return brought.has(tile) ? known({ shape: [tile.groups, t.size] }) : store.load(index);
@@ -66,10 +57,18 @@ export async function openLayer(
       // A backend that is gone has given all back.
       if (held !== undefined) await holder!([], { release: held }).catch(() => {});
     },
-    async call(name, tile, inputs, params, weights) {
-      const backends = faster(name, tile);
-      if (backends) return backends(inputs, params);
-      if (workers && weights >= WORTH_A_THREAD) return workers.routine(name)(inputs, params);
+    async call(name, tile, [weights, ...more], params, count) {
+      const backend = backends(name);
+      if (held !== undefined && backend?.held === holder) {
+        const all = [brought.has(tile) ? known(weights!) : weights!, ...more];
+        const outputs = await holder!(all, { held, first: tile.first, routine: name, params });
+        brought.add(tile);
+        return outputs;
+      }
+      // Of a tile that is held elsewhere the weights are read again.
+      const inputs = [weights!.data.length > 0 ? weights! : await store.load(t.tiles.indexOf(tile)), ...more];
+      if (backend) return backend(inputs, params);
+      if (workers && count >= WORTH_A_THREAD) return workers.routine(name)(inputs, params);
       return callHere(name, inputs, params);
     },
   };

@@ -3,10 +3,11 @@
 //
 // Weights come as [groups, size] in f32, f16 or bf16. What else comes in and goes out is said at each.
 //
-// A backend to which the way is long may have `hqq.held`, through which the weights of a layer go once:
+// A routine of a backend to which the way is long may have the property `held`, a routine through which the weights of a layer go once:
 //   { hold: { dtype, groups, size } } -> a number f64 [1] for all tiles together, or nothing where there is no room: then the routines below are called
 //   { held, first, routine, params } -> as that routine; `held` is the number, `first` the tile's first group. After its first call weights come without bytes
 //   { release: held }, when nothing else is under way any more
+// Those with the same function there share what is held. A property and no name of its own, since which backend does the work is asked by the routine's name.
 
 import { elements, type HostTensor, hostTensor, type JsonObject, LowbitError, type Routine, readFloat32, toFloat32 } from '@lowbit/core';
 import { finishBlock } from './finish-block.ts';
@@ -20,6 +21,9 @@ import type { PackedTile } from './tiles.ts';
 /** Parameters of a routine: plain data. */
 export type TileParams = JsonObject;
 type TileRoutine = (inputs: readonly HostTensor[], params: never) => HostTensor[];
+
+/** A routine that a backend has. */
+export type BackendRoutine = Routine & { readonly held?: Routine };
 
 /** Parameters of `hqq.proximal-steps`. */
 export type Steps = {

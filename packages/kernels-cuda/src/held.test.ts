@@ -1,5 +1,5 @@
 // Weights that stay on the GPU between routines: what is refused, and whose memory it is. e2e/kernels-cuda-held.test.ts quantizes with them.
-import { float32Tensor, type HostTensor, type JsonObject } from '@lowbit/core';
+import { float32Tensor, type HostTensor, type JsonObject, type Routine } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../../../fixtures/fake-cuda.ts';
 import { needs } from '../../../fixtures/needs.ts';
@@ -23,10 +23,11 @@ function weightsOf(groups: number): { readonly whole: HostTensor; readonly known
 async function holder(settings: Parameters<typeof pretend>[0] = {}) {
   pretend(settings);
   const backend = await cuda({ driver: FAKE_DRIVER }).open();
-  const held = backend.routines!.get('hqq.held')!;
+  const minMax = backend.routines!.get('hqq.min-max') as Routine & { readonly held: Routine };
+  const { held } = minMax;
   return {
     backend,
-    minMax: backend.routines!.get('hqq.min-max')!,
+    minMax,
     hold: async (groups: number, size = 16, dtype = 'f32') => {
       const [number] = await held([], { hold: { dtype, groups, size } });
       return number && new Float64Array(number.data.buffer)[0]!;
@@ -73,7 +74,7 @@ describe('weights that are held', () => {
     ] as const) {
       await expect(call(number, first, weights as HostTensor), `${number} ${first} ${weights.shape}`).rejects.toMatchObject(bad);
     }
-    for (const routine of ['hqq.held', 'bnb.absmax', 'toString']) await expect(call(layer, 4, whole, routine)).rejects.toMatchObject(bad);
+    for (const routine of ['held', 'bnb.absmax', 'toString']) await expect(call(layer, 4, whole, routine)).rejects.toMatchObject(bad);
     await expect(hold(0)).rejects.toMatchObject(bad);
     await expect(hold(1.5)).rejects.toMatchObject(bad);
     await expect(hold(4, 16, 'i32')).rejects.toMatchObject(bad);

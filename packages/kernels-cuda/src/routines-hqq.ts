@@ -71,7 +71,7 @@ interface HeldParams {
   readonly params: unknown;
 }
 
-const TILE_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
+export const HQQ_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
   'hqq.min-max': async (home, [weights], { levels, roundZero, smallRange }: HqqParams) => {
     const { data, dtype, groups, size } = tileOf(home, weights);
     checkLevels(levels);
@@ -159,23 +159,21 @@ const TILE_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
   },
 };
 
-export const HQQ_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
-  ...TILE_ROUTINES,
-  'hqq.held': async (home, inputs, { hold, release, held, first, routine: name, params }: HeldParams) => {
-    if (hold) {
-      const layer = home.held.open(hold);
-      return layer === undefined ? [] : [tensorOf('f64', [1], new Uint8Array(Float64Array.of(layer).buffer))];
-    }
-    if (release !== undefined) {
-      home.held.close(release);
-      return [];
-    }
-    if (!Object.hasOwn(TILE_ROUTINES, name)) throw bad(`there is no routine ${name} of tiles`);
-    const { tile, brought } = home.held.tile(held, first, inputs[0]);
-    const outputs = await TILE_ROUTINES[name]!({ ...home, tile }, inputs, params as never);
-    brought();
-    return outputs;
-  },
+/** `held` of each of them. */
+export const hqqHeld: GpuRoutine = async (home, inputs, { hold, release, held, first, routine: name, params }: HeldParams) => {
+  if (hold) {
+    const layer = home.held.open(hold);
+    return layer === undefined ? [] : [tensorOf('f64', [1], new Uint8Array(Float64Array.of(layer).buffer))];
+  }
+  if (release !== undefined) {
+    home.held.close(release);
+    return [];
+  }
+  if (!Object.hasOwn(HQQ_ROUTINES, name)) throw bad(`there is no routine ${name} of tiles`);
+  const { tile, brought } = home.held.tile(held, first, inputs[0]);
+  const outputs = await HQQ_ROUTINES[name]!({ ...home, tile }, inputs, params as never);
+  brought();
+  return outputs;
 };
 
 /** What values are rounded to beside half of a group's range, so that sums are exact; 0 where they are not rounded. As packages/hqq/src/solvers/code-sums.ts. */

@@ -5,7 +5,7 @@ import { deviceError } from './errors.ts';
 import type { GpuRoutine, RoutineHome } from './routine-work.ts';
 import { BNB_ROUTINES } from './routines-bnb.ts';
 import { HIGGS_ROUTINES } from './routines-higgs.ts';
-import { HQQ_ROUTINES } from './routines-hqq.ts';
+import { HQQ_ROUTINES, hqqHeld } from './routines-hqq.ts';
 
 /**
  * Calls under way at a time, one for each lane of native/driver/lanes.h: one that is brought, one that is computed, one that goes back. Each holds a thread that
@@ -41,6 +41,8 @@ export function gpuRoutines(home: RoutineHome): ReadonlyMap<string, Routine> {
       }
     };
   };
-  const all = { ...HQQ_ROUTINES, ...BNB_ROUTINES, ...HIGGS_ROUTINES };
-  return new Map(Object.entries(all).map(([name, run]) => [name, routine(run)]));
+  const named = (all: Readonly<Record<string, GpuRoutine>>) => Object.entries(all).map(([name, run]) => [name, routine(run)] as const);
+  const held = routine(hqqHeld);
+  const hqq = named(HQQ_ROUTINES).map(([name, run]) => [name, Object.assign(run, { held })] as const);
+  return new Map<string, Routine>([...hqq, ...named({ ...BNB_ROUTINES, ...HIGGS_ROUTINES })]);
 }
