@@ -10,6 +10,7 @@ import { power } from '../routines/power.ts';
 import { runTasks } from '../routines/work.ts';
 import { exactKernel } from './quantize.ts';
 import { POWER } from './quantize-hqq.ts';
+import { roundedQuad } from './weight.ts';
 
 const missing = await noWebGpu();
 const COUNT = 4096;
@@ -96,12 +97,12 @@ async function compare(
   expression: string,
   expected: (a: number, b: number) => number,
   take: (a: number, b: number) => boolean = () => true,
+  { values = pairs(), declarations = '' } = {},
 ): Promise<void> {
-  const values = pairs();
   const got = toFloat32({
     dtype: 'f32',
     shape: [2 * COUNT],
-    data: new Uint8Array((await computed(values, `vec2<u32>(${expression}, 0u)`)).buffer),
+    data: new Uint8Array((await computed(values, `vec2<u32>(${expression}, 0u)`, declarations)).buffer),
   });
   let seen = 0;
   for (let i = 0; i < COUNT; i++) {
@@ -112,6 +113,30 @@ async function compare(
     if (!Object.is(got[2 * i], want)) throw new Error(`${expression} of ${a} and ${b}: ${got[2 * i]}, not ${want}`);
   }
   expect(seen).toBeGreaterThan(COUNT / 3);
+}
+
+/** Numbers of which rounding to 16 bits has to say something: of their magnitudes, ties, those at its ends, NaN of several kinds; any bits. */
+function narrowing(): Float32Array {
+  const next = seeded(23);
+  const ends = [65504, 65519.99609375, 65520, 65536, 2 ** -14, 2 ** -14 - 2 ** -38, 2 ** -24, 2 ** -25, 2 ** -25 + 2 ** -48];
+  const words = new Uint32Array(2 * COUNT);
+  const special = [
+    ...new Uint32Array(Float32Array.from(ends).buffer),
+    0,
+    0x7f800000,
+    0x7f7fffff,
+    0x7f800001,
+    0x7fbfffff,
+    0x7fc00000,
+    0x7fffffff,
+  ];
+  for (let i = 0; i < words.length; i++) {
+    const any = Math.floor(next() * 2 ** 32);
+    const near = ((any & 0x807fffff) | ((100 + Math.floor(next() * 45)) << 23)) >>> 0;
+    const signed = (any & 0x80000000) | special[i % special.length]!;
+    words[i] = [any, near, (near & ~0x1fff) | 0x1000, signed][(i >> 1) % 4]!;
+  }
+  return new Float32Array(words.buffer);
 }
 
 const finite = (a: number, b: number): boolean => Number.isFinite(a) && Number.isFinite(b);
@@ -130,6 +155,24 @@ describe('exact arithmetic', { timeout: 60_000 }, () => {
   ])('%s of f32', async ([, expression, expected, take], context) => {
     needs(context, 'webgpu', missing === undefined, missing ?? '');
     await compare(expression, expected, take);
+  });
+
+  // What numbers below those of f32 become is the device's affair; rounded they are 0.
+  it.for(['f16', 'bf16'] as const)('what a table gives, scaled and rounded to %s', async (dtype, context) => {
+    needs(context, 'webgpu', missing === undefined, missing ?? '');
+    const [values, declarations] = [narrowing(), roundedQuad(0, dtype)];
+    const normal = (a: number): boolean => !(Math.abs(a) < 2 ** -126) || a === 0;
+    for (const [four, at] of [
+      ['a, b, b, b', 'x'],
+      ['b, a, b, b', 'y'],
+      ['b, b, a, b', 'z'],
+      ['b, b, b, a', 'w'],
+    ])
+      await compare(`bitcast<u32>(round4_0(bitcast<vec4<f32>>(vec4<u32>(${four}))).${at})`, (a) => roundTo(dtype, a), normal, {
+        values,
+        declarations,
+      });
+    expect(values.filter(Number.isNaN).length).toBeGreaterThan(COUNT / 20);
   });
 
   it.for<readonly [string, string, (x: number, y: number) => number]>([

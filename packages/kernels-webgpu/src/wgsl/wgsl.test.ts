@@ -12,7 +12,7 @@ import { productKernel } from './product.ts';
 import { exactKernel } from './quantize.ts';
 import { appendKernel } from './rope.ts';
 import { stagedKernel } from './staged-product.ts';
-import { kindOf } from './weight.ts';
+import { kindOf, roundedQuad } from './weight.ts';
 
 const affine = { kind: 'affine', levels: 16, group: 64, axis: 1, scale: 'f16', zero: 'f16', packing: '4bit_u8' } as const;
 const limits = { binding: 2 ** 27, workgroup: 16384 };
@@ -62,8 +62,9 @@ it('a feature is asked for where code uses it, not where a comment names it', ()
   expect(gateUp.code(CORE)).not.toMatch(/^enable /m);
 });
 
-it('NaN is found by bits: that a number is not itself may be taken for false', () => {
+it('NaN is found by bits: that a number is not itself may be taken for false, and so may what follows from an order', () => {
   for (const kernel of [int8, rotated, int8RowsKernel({ outliers: true, shared: true })])
     expect(kernel.code()).not.toMatch(/\b(\w+) != \1\b/);
+  for (const dtype of ['f16', 'bf16'] as const) expect(roundedQuad(0, dtype)).not.toMatch(/ [<>]=? (?!vec4<u32>)/);
   for (const activated of Object.values(ACTIVATED)) expect(activated).not.toMatch(/\b(\w+) != \1\b/);
 });
