@@ -5,13 +5,14 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { cuda } from '@lowbit/kernels-cuda';
 import { backendCases, runCases, sampleWeight, seededTensor } from '@lowbit/testing';
+import { onBackend } from './gpu-backend.mjs';
 import { checks, llamaShape, moreTimes } from './gpu-checks.mjs';
 import { prompts, promptTable } from './gpu-prompts.mjs';
 import { quantizing } from './gpu-quantize.mjs';
 
 const out = process.argv[2] ?? '.';
 const small = process.env.LOWBIT_GPU_SHAPES === 'small';
-/** For compute-sanitizer, which makes everything slow. */
+/** For compute-sanitizer, which makes everything slow: the kit in both precisions, whose kernels are not the same. */
 const kitOnly = process.env.LOWBIT_GPU_ONLY === 'kit';
 const PAIRS = small ? 2 : 9;
 
@@ -146,15 +147,44 @@ async function decoding(backend, format) {
   return { layers, bytes, millisecondsPerToken: median(times.slice(times.length / 2)) };
 }
 
+/**
+ * What is right on a GPU, and how long it takes.
+ * @param {import('@lowbit/core').Backend} backend
+ */
+async function measure(backend) {
+  console.log('checks ...');
+  const checked = await checks(backend, { small, formats: FORMATS });
+  console.log(`${checked.filter(({ ok }) => ok).length} of ${checked.length} right`);
+  for (const { name, ok, detail } of checked) if (!ok) console.log(`  ${name}: ${detail}`);
+  const times = [];
+  /** @type {Record<string, Awaited<ReturnType<typeof decoding>>>} */
+  const decoders = {};
+  for (const [name, format] of Object.entries(FORMATS)) {
+    for (const shape of SHAPES) {
+      console.log(`${name} [${shape.join(', ')}] ...`);
+      times.push({ format: name, shape, ...(await products(backend, format, shape)) });
+    }
+    console.log(`${name}, decoding ...`);
+    decoders[name] = await decoding(backend, format);
+  }
+  const { attends, loads } = await moreTimes(backend, { small, formats: FORMATS });
+  console.log('prompts ...');
+  const long = await onBackend(cuda({ precision: 'fast' }), (fast) => prompts({ exact: backend, fast }, { small, formats: FORMATS }));
+  console.log('quantizing ...');
+  const quantized = await quantizing(backend, { small });
+  const { label, features } = backend.device;
+  return { label, features, checks: checked, products: times, decoders, attends, loads, prompts: long, quantized };
+}
+
 async function main() {
   const provider = cuda();
   const probe = await provider.probe();
   console.log(probe.ok ? probe.detail : `${probe.reason}. ${probe.hint ?? ''}`);
   if (!probe.ok) return 1;
 
-  console.log('conformance kit ...');
+  console.log('conformance kit, exact and fast ...');
   const coarse = { tolerances: { linear: 5e-4, batch: 5e-4 } };
-  const fastCases = kitOnly ? [] : backendCases(cuda({ precision: 'fast' }), coarse);
+  const fastCases = backendCases(cuda({ precision: 'fast' }), coarse);
   const outcomes = await runCases([...backendCases(provider), ...fastCases.map((one) => ({ ...one, group: `fast: ${one.group}` }))]);
   const failed = outcomes.filter(({ outcome }) => outcome === 'failed');
   const conformance = {
@@ -169,32 +199,9 @@ async function main() {
 
   const bytesPerSecond = await readRate(process.env.LOWBIT_CUDA_DRIVER || undefined);
   console.log(`reads ${(bytesPerSecond / 1e9).toFixed(0)} GB/s`);
-  const backend = await provider.open();
-  const { label, features } = backend.device;
-  console.log('checks ...');
-  const checked = await checks(backend, { small, formats: FORMATS });
+  const { label, features, ...found } = await onBackend(provider, measure);
+  const { checks: checked, products: times, decoders, attends, loads, prompts: long, quantized } = found;
   const wrong = checked.filter(({ ok }) => !ok);
-  console.log(`${checked.length - wrong.length} of ${checked.length} right`);
-  for (const { name, detail } of wrong) console.log(`  ${name}: ${detail}`);
-  const times = [];
-  /** @type {Record<string, Awaited<ReturnType<typeof decoding>>>} */
-  const decoders = {};
-  for (const [name, format] of Object.entries(FORMATS)) {
-    for (const shape of SHAPES) {
-      console.log(`${name} [${shape.join(', ')}] ...`);
-      times.push({ format: name, shape, ...(await products(backend, format, shape)) });
-    }
-    console.log(`${name}, decoding ...`);
-    decoders[name] = await decoding(backend, format);
-  }
-  const { attends, loads } = await moreTimes(backend, { small, formats: FORMATS });
-  console.log('prompts ...');
-  const fast = await cuda({ precision: 'fast' }).open();
-  const long = await prompts({ exact: backend, fast }, { small, formats: FORMATS });
-  await fast[Symbol.asyncDispose]();
-  console.log('quantizing ...');
-  const quantized = await quantizing(backend, { small });
-  await backend[Symbol.asyncDispose]();
 
   const result = {
     device: label,
@@ -202,14 +209,8 @@ async function main() {
     probe: probe.detail,
     node: process.version,
     conformance,
-    checks: checked,
     readBytesPerSecond: bytesPerSecond,
-    products: times,
-    decoders,
-    attends,
-    loads,
-    prompts: long,
-    quantized,
+    ...found,
   };
   mkdirSync(out, { recursive: true });
   writeFileSync(join(out, 'gpu-check.json'), `${JSON.stringify(result, null, 2)}\n`);

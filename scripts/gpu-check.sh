@@ -4,7 +4,7 @@
 #   scripts/gpu-check.sh pack DIR    on a machine that has built everything (npx pnpm build, with nvcc): a folder to carry to one with a GPU, under 64 MB
 #   DIR/gpu-check.sh [OUT]           there, on x86-64 Linux with an NVIDIA driver and nothing else: writes OUT/gpu-check.json and OUT/gpu-check.md (default: .)
 #
-# Where compute-sanitizer is installed, the conformance kit runs once more under each of its tools: OUT/sanitizer-TOOL.txt, and a line of each in gpu-check.md.
+# Where compute-sanitizer is installed, the conformance kit runs once more, in both precisions, under each of its tools: OUT/sanitizer-TOOL.txt, and a line of each in gpu-check.md.
 #
 # Where there is a Python with torch, products of 128 to 2,048 rows stand beside its own in bf16 (cuBLAS), and beside the rate of its largest.
 #
@@ -31,7 +31,7 @@ if [ "${1:-}" = pack ]; then
   cp -RL "$root/packages/models/node_modules/@huggingface/jinja" "$root/packages/models/node_modules/@huggingface/tokenizers" "$out/node_modules/@huggingface/"
   mkdir -p "$out/node_modules/@lowbit/kernels-cuda/build/Release"
   cp "$addon" "$out/node_modules/@lowbit/kernels-cuda/build/Release/"
-  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-checks.mjs" "$here/gpu-prompts.mjs" "$here/gpu-quantize.mjs" "$here/gpu-peak.py" "$out/"
+  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-backend.mjs" "$here/gpu-checks.mjs" "$here/gpu-prompts.mjs" "$here/gpu-quantize.mjs" "$here/gpu-peak.py" "$out/"
   # Node is most of it: without its symbols, where there is something to take them out, and by gzip, which every system has that has a shell.
   cp "$(node -p process.execPath)" "$out/node"
   if command -v strip > /dev/null; then strip "$out/node"; fi

@@ -4,9 +4,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Backend } from '@lowbit/core';
+import { cuda } from '@lowbit/kernels-cuda';
 import { afterAll, expect, it } from 'vitest';
-import { FAKE_DRIVER, noFakeDriver } from '../fixtures/fake-cuda.ts';
+import { FAKE_DRIVER, noFakeDriver, pretend } from '../fixtures/fake-cuda.ts';
 import { needs } from '../fixtures/needs.ts';
+import { onBackend } from './gpu-backend.mjs';
 
 const dir = mkdtempSync(join(tmpdir(), 'lowbit-gpu-check-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -28,9 +31,16 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   expect(none.stdout).toContain('cannot be loaded');
   expect(none.status).toBe(1);
 
-  // What compute-sanitizer would find cannot be known here, but how it is called and what becomes of its answers: this one has something against races.
+  // What compute-sanitizer would find cannot be known here, but how it is called, what it is called for, and what becomes of its answers: this one has something
+  // against races, and lets run what synccheck is to look at.
   const sanitizer = join(dir, 'sanitizer');
-  writeFileSync(sanitizer, '#!/bin/sh\necho "$LOWBIT_GPU_ONLY $@"\n[ "$2" != racecheck ] || exit 3\n', { mode: 0o755 });
+  const lines = [
+    '#!/bin/sh',
+    'echo "$LOWBIT_GPU_ONLY $@"',
+    '[ "$2" != racecheck ] || exit 3',
+    '[ "$2" != synccheck ] || { shift 6; exec "$@"; }',
+  ];
+  writeFileSync(sanitizer, `${lines.join('\n')}\n`, { mode: 0o755 });
   // Nor is there a torch: what stands in for it does 1 ms, or a tenth of the peak at 66 rows.
   const python = join(dir, 'python');
   const answer = JSON.stringify({ peak: (2 * 66 * 64 * 128) / 1e-4, milliseconds: { '66 x 64 x 128': 1 } });
@@ -71,6 +81,10 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   ]);
   const called = readFileSync(join(dir, 'out', 'sanitizer-memcheck.txt'), 'utf8');
   expect(called).toMatch(/^kit --tool memcheck .* \S+\/carried\/node \S+\/carried\/gpu-check\.mjs /);
+  // Both precisions, as in the run itself, and nothing else.
+  const kit = readFileSync(join(dir, 'out', 'sanitizer-synccheck.txt'), 'utf8');
+  expect(kit).toContain(`\n${found.conformance.passed} passed, 0 failed, 0 skipped\n`);
+  expect(kit).not.toContain('checks ...');
 
   // One that ends before there is anything to look at leaves nothing of the run before.
   const again = spawnSync('bash', [join(carried, 'gpu-check.sh'), join(dir, 'out')], {
@@ -79,4 +93,18 @@ it('checks and measures from a folder that was carried, with nothing of the syst
   });
   expect(again.stdout).not.toContain('compute-sanitizer');
   expect(again.status).toBe(1);
+});
+
+it('gives a backend back also where its work fails', async (context) => {
+  needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
+  pretend();
+  const opened: Backend[] = [];
+  const run = onBackend(cuda({ driver: FAKE_DRIVER }), async (backend) => {
+    opened.push(backend);
+    backend.alloc({ dtype: 'f32', shape: [4, 4] });
+    expect(backend.allocated()).toBeGreaterThan(0);
+    throw new Error('the prompts failed');
+  });
+  await expect(run).rejects.toThrow('the prompts failed');
+  expect(opened.map((backend) => backend.allocated())).toEqual([0]);
 });

@@ -74,6 +74,10 @@ describe('weights that are held', () => {
     ] as const) {
       await expect(call(number, first, weights as HostTensor), `${number} ${first} ${weights.shape}`).rejects.toMatchObject(bad);
     }
+    // More than kernels count to, which a layer may have.
+    const many = await call(layer, 0, { ...known, shape: [1 << 20, 1 << 12] }).catch((error: unknown) => error);
+    expect(many).toMatchObject(bad);
+    expect((many as Error).message).toContain('a tile of 4294967296 weights');
     for (const routine of ['held', 'bnb.absmax', 'toString']) await expect(call(layer, 4, whole, routine)).rejects.toMatchObject(bad);
     await expect(hold(0)).rejects.toMatchObject(bad);
     await expect(hold(1.5)).rejects.toMatchObject(bad);

@@ -2,7 +2,7 @@
 
 import type { HostTensor } from '@lowbit/core';
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
-import { bad, checkCounts, STORED_BYTES } from './routine-work.ts';
+import { bad, checkCounts, MOST, STORED_BYTES } from './routine-work.ts';
 
 /** All tiles of a layer together, as packages/hqq/src/routines.ts says it. */
 export interface LayerSize {
@@ -71,6 +71,7 @@ export class HeldWeights {
     if (!held || !weights) throw bad(`no layer ${layer} is held`);
     const [groups = 0, size = 0] = weights.shape;
     checkCounts({ groups, size });
+    if (groups * size > MOST) throw bad(`a tile of ${groups * size} weights`, 'A layer may have more.');
     if (weights.dtype !== held.dtype || size !== held.size || first + groups > held.groups) {
       throw bad(`${weights.dtype} [${groups}, ${size}] from group ${first} of ${held.dtype} [${held.groups}, ${held.size}]`);
     }

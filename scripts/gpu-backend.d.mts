@@ -1,0 +1,3 @@
+import type { Backend, BackendProvider } from '@lowbit/core';
+
+export declare function onBackend<T>(provider: BackendProvider, use: (backend: Backend) => Promise<T>): Promise<T>;

@@ -1,0 +1,17 @@
+// @ts-check
+
+/**
+ * What comes of an open backend, which is disposed then, also where nothing does.
+ * @template T
+ * @param {import('@lowbit/core').BackendProvider} provider
+ * @param {(backend: import('@lowbit/core').Backend) => Promise<T>} use
+ * @returns {Promise<T>}
+ */
+export async function onBackend(provider, use) {
+  const backend = await provider.open();
+  try {
+    return await use(backend);
+  } finally {
+    await backend[Symbol.asyncDispose]();
+  }
+}
