@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { median } from './spread.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '15' } } });
@@ -28,7 +29,6 @@ for (let round = 0; round <= rounds; round++) {
   }
 }
 
-const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
 const empty = median(times['node, an empty module']);
 console.log(`medians of ${rounds} interleaved rounds, Node.js ${process.versions.node}`);
 console.log('| started | ms | more than an empty process |\n|---|---|---|');

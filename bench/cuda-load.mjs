@@ -8,6 +8,7 @@ import { performance } from 'node:perf_hooks';
 import { codecFor, writeFloat32 } from '@lowbit/core';
 import { cuda } from '@lowbit/kernels-cuda';
 import { sampleWeight } from '@lowbit/testing';
+import { median } from './spread.mjs';
 
 const PAIRS = 7;
 const SHAPE = /** @type {const} */ ([2048, 4096]);
@@ -45,7 +46,6 @@ const FORMATS = {
 };
 
 /** @type {(values: readonly number[]) => number} */
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 const backend = await cuda({ driver, binding }).open();
 console.log(

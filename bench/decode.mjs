@@ -8,6 +8,7 @@ import { createRuntime, elementCount, referenceBackend } from '../packages/core/
 import { openCheckpoint } from '../packages/hub/dist/index.js';
 import { cpu } from '../packages/kernels-cpu/dist/index.js';
 import { llama, loadModel } from '../packages/models/dist/index.js';
+import { median } from './spread.mjs';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -55,7 +56,6 @@ const seconds = async (work) => {
   await work();
   return (performance.now() - started) / 1000;
 };
-const median = (list) => [...list].sort((x, y) => x - y)[Math.floor(list.length / 2)];
 
 const ids = Array.from({ length: 16 }, (_, i) => 100 + i);
 dots(2000);

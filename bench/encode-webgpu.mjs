@@ -4,20 +4,17 @@
 // Processor time of that thread (Linux keeps it), not the clock: neither other work on the machine nor a software adapter's threads are in it. After each token as many empty dispatches as the token had are recorded and
 // submitted on the same device, each with its pipeline and bind group: the least that so many dispatches cost here. The ratio of the two stands on any machine.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { createRuntime } from '../packages/core/dist/index.js';
 import { openCheckpoint } from '../packages/hub/dist/index.js';
 import { webgpu } from '../packages/kernels-webgpu/dist/index.js';
 import { loadModel } from '../packages/models/dist/index.js';
+import { DAWN } from './software-adapter.mjs';
+import { median, quartiles } from './spread.mjs';
 
 const [folder = fileURLToPath(new URL('../examples/tiny-llama', import.meta.url)), tokens = '64'] = process.argv.slice(2);
-const driver = '/usr/lib/chromium/vk_swiftshader_icd.json';
-if (process.env.VK_DRIVER_FILES === undefined && existsSync(driver)) {
-  process.env.VK_DRIVER_FILES = driver;
-  process.env.XDG_RUNTIME_DIR ??= '/tmp';
-}
 
 const nap = new Int32Array(new SharedArrayBuffer(4));
 /** Milliseconds of processor time of this thread. Linux brings the count up to date when a thread gives way, so it does for a moment. */
@@ -26,13 +23,12 @@ const processor = () => {
   return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'latin1').split(' ')[0]) / 1e6;
 };
 /** Microseconds of looking. */
-const looks = Array.from({ length: 301 }, () => -(processor() - processor()) * 1000).sort((a, b) => a - b);
-const look = looks[150];
+const look = median(Array.from({ length: 301 }, () => -(processor() - processor()) * 1000));
 // The backend times itself with this.
 performance.now = processor;
 
 const dawn = await import(new URL('../packages/kernels-webgpu/node_modules/webgpu/index.js', import.meta.url).href);
-const gpu = dawn.create(['disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension']);
+const gpu = dawn.create(DAWN);
 const adapter = await gpu.requestAdapter();
 const features = ['subgroups', 'shader-f16'].filter((name) => adapter.features.has(name));
 const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
@@ -101,8 +97,7 @@ try {
 const backend = await runtime.backend('webgpu');
 const timed = steps.slice(8); // the first ones compile the JavaScript
 const spread = (of) => {
-  const list = timed.map(of).sort((a, b) => a - b);
-  const [quarter, half, most] = [0.25, 0.5, 0.75].map((part) => list[Math.floor(part * (list.length - 1))]);
+  const [quarter, half, most] = quartiles(timed.map(of));
   return { half, text: (digits) => `${half.toFixed(digits)} (quartiles ${quarter.toFixed(digits)} to ${most.toFixed(digits)})` };
 };
 const { dispatches, submits, read } = timed.at(-1);

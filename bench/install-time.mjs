@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { must, pack, publishedPackages, startRegistry, toolsProblem } from '../e2e/registry/registry.mjs';
+import { median } from './spread.mjs';
 
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '3' } } });
 const problem = toolsProblem();
@@ -39,7 +40,6 @@ try {
       times[i].bytes = bytes(join(project, 'node_modules'));
     }
   }
-  const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
   console.log('| installed | s, cold cache | s, warm cache | bytes |\n|---|---|---|---|');
   for (const [i, names] of entries.entries()) {
     const { cold, warm, bytes: size } = times[i];

@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util';
 import { findBackends, loadModel, makeChoices, quantizeModel } from '../packages/cli/dist/index.js';
 import { createRuntime } from '../packages/core/dist/index.js';
 import { benchModel } from '../packages/models/dist/index.js';
+import { quantile, quartiles } from './spread.mjs';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -51,9 +52,11 @@ async function timed(model) {
   return { prefill: await spent({ prompt }), decode: (await spent({ generate })) / generate };
 }
 
-const quantile = (list, q) => [...list].sort((a, b) => a - b)[Math.round(q * (list.length - 1))];
 const round = (value) => Number(value.toPrecision(3));
-const told = (list) => ({ ratio: round(quantile(list, 0.5)), from: round(quantile(list, 0.25)), to: round(quantile(list, 0.75)) });
+const told = (list) => {
+  const [from, ratio, to] = quartiles(list).map(round);
+  return { ratio, from, to };
+};
 
 try {
   const dense = await loadModel(folder, { runtime });

@@ -12,9 +12,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { median, start } from './peers/contestant.mjs';
+import { start } from './peers/contestant.mjs';
 import { writeGguf } from './peers/gguf.mjs';
 import { writeOnnx } from './peers/onnx.mjs';
+import { median } from './spread.mjs';
 
 const PEERS = { 'node-llama-cpp': '3.22.1', 'onnxruntime-node': '1.30.0' };
 

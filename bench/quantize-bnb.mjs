@@ -5,6 +5,7 @@
 import { parseArgs } from 'node:util';
 import { fp4, int8, nf4 } from '../packages/bnb/dist/index.js';
 import { quantize } from '../packages/core/dist/index.js';
+import { quartiles } from './spread.mjs';
 import { bellShaped } from './weights.mjs';
 
 const { values } = parseArgs({
@@ -31,7 +32,6 @@ for (let round = -2; round < rounds; round++) {
   }
 }
 for (const [job, list] of times) {
-  list.sort((a, b) => a - b);
-  const at = (share) => Number(list[Math.round(share * (list.length - 1))].toFixed(2));
-  console.log(JSON.stringify({ job, dtype: values.dtype, size, rounds, nsPerWeight: at(0.5), quartiles: [at(0.25), at(0.75)] }));
+  const [from, nsPerWeight, to] = quartiles(list).map((ns) => Number(ns.toFixed(2)));
+  console.log(JSON.stringify({ job, dtype: values.dtype, size, rounds, nsPerWeight, quartiles: [from, to] }));
 }

@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util';
 import { build } from 'vite';
 import { castFloat, createWorkers, float32Tensor, quantize, toFloat32 } from '../packages/core/dist/index.js';
 import { higgs } from '../packages/higgs/dist/index.js';
+import { spread } from './spread.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -57,9 +58,6 @@ function uniform() {
   return (state + 0.5) / 2 ** 32;
 }
 const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
-
-const quantile = (list, share) => [...list].sort((a, b) => a - b)[Math.round(share * (list.length - 1))];
-const spread = (list) => [0.5, 0.25, 0.75].map((share) => Number(quantile(list, share).toPrecision(3)));
 
 /** Times in ms by name, and those of the processor on all threads, of calls that take turns; the first two rounds warm up. */
 async function race(calls) {

@@ -10,6 +10,7 @@ import { createRuntime, quantize } from '../packages/core/dist/index.js';
 import { higgs } from '../packages/higgs/dist/index.js';
 import { hqq } from '../packages/hqq/dist/index.js';
 import { cpu } from '../packages/kernels-cpu/dist/index.js';
+import { spread } from './spread.mjs';
 import { bellShaped } from './weights.mjs';
 
 const { values } = parseArgs({
@@ -71,10 +72,6 @@ for (let round = -2; round < rounds; round++) {
     if (round >= 0) times.push(time); // the first two are to warm up
   }
 }
-const spread = (list) => {
-  const sorted = list.toSorted((a, b) => a - b);
-  return [0.5, 0.25, 0.75].map((share) => Number(sorted[Math.round(share * (sorted.length - 1))].toPrecision(3)));
-};
 for (const { job, way, times } of runs) {
   const line = { job, way, dtype: values.dtype, size, rounds };
   for (const clock of ['elapsed', 'processor']) {

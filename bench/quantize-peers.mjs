@@ -15,6 +15,7 @@ import { parseArgs } from 'node:util';
 import { fp4, nf4 } from '../packages/bnb/dist/index.js';
 import { createRuntime, createWorkers, float32Tensor, quantize } from '../packages/core/dist/index.js';
 import { hqq } from '../packages/hqq/dist/index.js';
+import { median } from './spread.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -38,7 +39,6 @@ function gaussian(count, seed = 1) {
   return Float32Array.from({ length: count }, () => 0.02 * Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()));
 }
 
-const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 const dir = mkdtempSync(join(tmpdir(), 'lowbit-bench-'));
 const python = spawn(values.python, [fileURLToPath(new URL('quantize_peers.py', import.meta.url))], { stdio: ['pipe', 'pipe', 'inherit'] });
 const lines = createInterface({ input: python.stdout });

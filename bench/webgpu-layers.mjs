@@ -4,12 +4,14 @@
 // what it imports, as packages/kernels-webgpu/node_modules/old/index.mjs does); steps of the two are taken in turns, and the ratio is its time over ours of the same round: above 1 is faster than it.
 // Needs the built packages, and Chromium's SwiftShader or a GPU.
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { ProgramBuilder } from '../packages/models/dist/index.js';
 import { sampleWeight } from '../packages/testing/dist/index.js';
+import { DAWN } from './software-adapter.mjs';
+import { quartiles } from './spread.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -27,15 +29,10 @@ const { values } = parseArgs({
 const [hidden, inner, layers, rounds, steps, keys] = ['hidden', 'inner', 'layers', 'rounds', 'steps', 'keys'].map((name) =>
   Number(values[name]),
 );
-const driver = '/usr/lib/chromium/vk_swiftshader_icd.json';
-if (process.env.VK_DRIVER_FILES === undefined && existsSync(driver)) {
-  process.env.VK_DRIVER_FILES = driver;
-  process.env.XDG_RUNTIME_DIR ??= '/tmp';
-}
 const options = {
   software: true,
   selfTest: false,
-  dawn: ['disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension'],
+  dawn: DAWN,
 };
 
 const pairs = { kind: 'codebook', dim: 2, group: 256, table: 'sample', scale: 'f16', packing: 'u8' };
@@ -106,7 +103,6 @@ async function timed({ executable, id }) {
   return (after - before) / steps;
 }
 
-const quartiles = (list) => [0.25, 0.5, 0.75].map((part) => list.toSorted((a, b) => a - b)[Math.floor(part * (list.length - 1))]);
 const rows = [];
 for (const [name, format] of Object.entries(FORMATS)) {
   if (values.only && !values.only.split(',').includes(name)) continue;

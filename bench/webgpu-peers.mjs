@@ -16,6 +16,7 @@ import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
 import { build } from 'vite';
 import { writeOnnx } from './peers/onnx.mjs';
+import { median } from './spread.mjs';
 
 const VERSION = '1.30.0';
 const TYPES = { '.mjs': 'text/javascript', '.js': 'text/javascript', '.wasm': 'application/wasm' };
@@ -43,7 +44,6 @@ if (!existsSync(ort)) {
 }
 
 const scratch = mkdtempSync(join(tmpdir(), 'lowbit-webgpu-peers-'));
-const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 
 /** Milliseconds of processor time that the processes below this one have taken: the browser's. */
 function processor() {

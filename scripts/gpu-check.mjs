@@ -5,8 +5,8 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { cuda } from '@lowbit/kernels-cuda';
 import { backendCases, runCases, sampleWeight, seededTensor } from '@lowbit/testing';
-import { onBackend } from './gpu-backend.mjs';
 import { checks, llamaShape, moreTimes } from './gpu-checks.mjs';
+import { median, onBackend } from './gpu-common.mjs';
 import { prompts, promptTable } from './gpu-prompts.mjs';
 import { quantizing } from './gpu-quantize.mjs';
 
@@ -44,8 +44,6 @@ const FORMATS = {
   bf16: { kind: 'dense', dtype: 'bf16' },
 };
 
-/** @type {(values: readonly number[]) => number} */
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 /** @type {() => number} milliseconds */
 const now = () => performance.now();
 

@@ -31,7 +31,7 @@ if [ "${1:-}" = pack ]; then
   cp -RL "$root/packages/models/node_modules/@huggingface/jinja" "$root/packages/models/node_modules/@huggingface/tokenizers" "$out/node_modules/@huggingface/"
   mkdir -p "$out/node_modules/@lowbit/kernels-cuda/build/Release"
   cp "$addon" "$out/node_modules/@lowbit/kernels-cuda/build/Release/"
-  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-backend.mjs" "$here/gpu-checks.mjs" "$here/gpu-prompts.mjs" "$here/gpu-quantize.mjs" "$here/gpu-peak.py" "$out/"
+  cp "$here/gpu-check.sh" "$here/gpu-check.mjs" "$here/gpu-common.mjs" "$here/gpu-checks.mjs" "$here/gpu-prompts.mjs" "$here/gpu-quantize.mjs" "$here/gpu-peak.py" "$out/"
   # Node is most of it: without its symbols, where there is something to take them out, and by gzip, which every system has that has a shell.
   cp "$(node -p process.execPath)" "$out/node"
   if command -v strip > /dev/null; then strip "$out/node"; fi

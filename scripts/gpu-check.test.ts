@@ -9,7 +9,7 @@ import { cuda } from '@lowbit/kernels-cuda';
 import { afterAll, expect, it } from 'vitest';
 import { FAKE_DRIVER, noFakeDriver, pretend } from '../fixtures/fake-cuda.ts';
 import { needs } from '../fixtures/needs.ts';
-import { onBackend } from './gpu-backend.mjs';
+import { onBackend } from './gpu-common.mjs';
 
 const dir = mkdtempSync(join(tmpdir(), 'lowbit-gpu-check-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));

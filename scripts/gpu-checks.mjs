@@ -4,13 +4,11 @@
 import { largestOfRows, referenceBackend, toFloat32 } from '@lowbit/core';
 import { ProgramBuilder } from '@lowbit/models';
 import { formatSamples, sampleWeight, seededTensor } from '@lowbit/testing';
+import { median } from './gpu-common.mjs';
 
 /** @typedef {{ readonly name: string, readonly ok: boolean, readonly detail: string }} Check */
 /** @typedef {import('@lowbit/core').Backend} Backend */
 /** @typedef {import('@lowbit/core').Format} Format */
-
-/** @type {(values: readonly number[]) => number} */
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 /**
  * A decoder of Llama's shape.

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { sampleWeight, seededTensor } from '@lowbit/testing';
+import { median } from './gpu-common.mjs';
 
 /** @typedef {import('@lowbit/core').Backend} Backend */
 /** @typedef {{ readonly peak: number, readonly milliseconds: Readonly<Record<string, number>> }} Library */
@@ -10,8 +11,6 @@ import { sampleWeight, seededTensor } from '@lowbit/testing';
 
 /** @type {(rows: number, shape: readonly [number, number]) => string} */
 const key = (rows, [out, inp]) => `${rows} x ${out} x ${inp}`;
-/** @type {(values: readonly number[]) => number} */
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 /**
  * @param {readonly number[]} rows @param {readonly (readonly [number, number])[]} shapes

@@ -5,6 +5,7 @@ import { quantize } from '@lowbit/core';
 import { higgs } from '@lowbit/higgs';
 import { hqq } from '@lowbit/hqq';
 import { seededTensor } from '@lowbit/testing';
+import { median } from './gpu-common.mjs';
 
 /**
  * @typedef {import('@lowbit/core').Backend} Backend
@@ -20,9 +21,6 @@ const METHODS = {
   'fp4, searched': () => fp4({ scale: 'search' }),
   higgs4: () => higgs({ bits: 4, groupSize: 256 }),
 };
-
-/** @type {(values: readonly number[]) => number} */
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 /** @type {(work: () => Promise<unknown> | unknown) => Promise<number>} milliseconds */
 async function timed(work) {

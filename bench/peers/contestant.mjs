@@ -49,5 +49,3 @@ export async function start(script, args, clock = 'elapsed') {
     end: () => child.stdin.end(),
   };
 }
-
-export const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];

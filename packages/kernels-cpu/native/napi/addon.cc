@@ -167,7 +167,7 @@ Napi::Value weight_bytes(const Napi::CallbackInfo& info) {
 
 const float* copied(HeldWeight& held, const Napi::Value& array, size_t count) {
   if (count == 0) return nullptr;
-  const float* from = elements<float, Napi::Float32Array>(array, count);
+  const float* from = elements<float>(array, count);
   held.blocks.emplace_back(count * sizeof(float));
   std::memcpy(held.blocks.back().data(), from, count * sizeof(float));
   return held.blocks.back().floats();
@@ -195,8 +195,8 @@ Napi::Value create_weight(const Napi::CallbackInfo& info) {
     if (numbers.Get("bias").IsTypedArray()) w.bias = copied(*held, numbers.Get("bias"), w.out);
     make_tables(*held);
     if (w.kind == Kind::tiles && w.meta != Float::none && numbers.Get("scale").IsTypedArray()) {
-      const float* scale = elements<float, Napi::Float32Array>(numbers.Get("scale"), w.out * w.blocks);
-      const float* zero = w.zeros ? elements<float, Napi::Float32Array>(numbers.Get("zero"), w.out * w.blocks) : nullptr;
+      const float* scale = elements<float>(numbers.Get("scale"), w.out * w.blocks);
+      const float* zero = w.zeros ? elements<float>(numbers.Get("zero"), w.out * w.blocks) : nullptr;
       for (size_t row = 0, i = 0; row < w.out; ++row) {
         for (size_t b = 0; b < w.blocks; ++b, ++i) put_numbers(w, data, row, b, scale[i], zero == nullptr ? 0.0f : zero[i]);
       }
@@ -218,7 +218,7 @@ Napi::Value put_codes_of(const Napi::CallbackInfo& info) {
   const HeldWeight& held = own_weight(info);
   const size_t rows = size_of(info[2]);
   check(info.Env(), rows <= held.weight.out, "too many rows");
-  const uint8_t* codes = elements<uint8_t, Napi::Uint8Array>(info[3], rows * code_columns(held.weight));
+  const uint8_t* codes = elements<uint8_t>(info[3], rows * code_columns(held.weight));
   check(info.Env(), put_codes(held.weight, held.blocks[0].data(), size_of(info[1]), rows, codes));
   return info.Env().Undefined();
 }
@@ -231,7 +231,7 @@ Napi::Value put_dense(const Napi::CallbackInfo& info) {
   const size_t count = bytes.ElementLength();
   check(info.Env(), held.weight.kind == Kind::dense && at <= held.weight.data_bytes && count <= held.weight.data_bytes - at,
         "bytes outside of the weight");
-  std::memcpy(held.blocks[0].data() + at, elements<uint8_t, Napi::Uint8Array>(info[2], count), count);
+  std::memcpy(held.blocks[0].data() + at, elements<uint8_t>(info[2], count), count);
   return info.Env().Undefined();
 }
 
@@ -251,8 +251,8 @@ Napi::Value multiply(const Napi::CallbackInfo& info) {
     const size_t rows = size_of(info[3]);
     check(info.Env(), planes >= kMinPlanes && planes <= kMaxPlanes, "2 or 3 planes");
     check(info.Env(), rows <= SIZE_MAX / 64 / (w.inp + w.out), "too many rows");
-    const float* x = elements<float, Napi::Float32Array>(info[4], rows * w.features);
-    float* out = elements<float, Napi::Float32Array>(info[5], rows * w.out);
+    const float* x = elements<float>(info[4], rows * w.features);
+    float* out = elements<float>(info[5], rows * w.out);
     if (rows == 0) return Napi::Number::New(info.Env(), 0);
     Product product(*machine.kernels, w, static_cast<int>(planes), rows, machine.pool->threads());
     product.threshold = held.threshold;
@@ -275,7 +275,7 @@ Napi::Value fill_rows(const Napi::CallbackInfo& info) {
     const size_t from = size_of(info[2]);
     const size_t rows = size_of(info[3]);
     check(info.Env(), from <= w.out && rows <= w.out - from, "rows outside of the weight");
-    float* out = elements<float, Napi::Float32Array>(info[4], rows * w.features);
+    float* out = elements<float>(info[4], rows * w.features);
     for (size_t i = 0; i < rows; ++i) fill_row(*machine.kernels, w, from + i, out + i * w.features);
     return info.Env().Undefined();
   });
@@ -296,10 +296,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("fillRows", Napi::Function::New(env, fill_rows));
   add_program_functions(env, exports);
   add_packing_functions(env, exports);
-  add_hqq_functions(env, exports);
-  add_feedback_functions(env, exports);
-  add_bnb_functions(env, exports);
-  add_higgs_functions(env, exports);
+  add_hqq_functions(exports);
+  add_feedback_functions(exports);
+  add_bnb_functions(exports);
+  add_higgs_functions(exports);
   return exports;
 }
 

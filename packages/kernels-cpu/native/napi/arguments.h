@@ -5,6 +5,7 @@
 
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "handles.h"
 
@@ -40,14 +41,25 @@ constexpr napi_typedarray_type kTypeOf = std::is_same_v<T, float>      ? napi_fl
                                                                        : napi_uint8_array;
 
 /// Elements of a typed array of just this type, at least `count` of them; its memory may be shared between threads of JavaScript.
-template <class T, class Array>
+template <class T>
 T* elements(const Napi::Value& value, size_t count) {
   if (!value.IsTypedArray()) fail(value.Env(), "an array is missing");
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, uint32_t> || std::is_same_v<T, uint8_t>);
   if (value.As<Napi::TypedArray>().TypedArrayType() != kTypeOf<T>) fail(value.Env(), "an array is of another type");
-  const Array array = value.As<Array>();
+  auto array = value.As<Napi::TypedArrayOf<T>>();
   if (array.ElementLength() < count) fail(value.Env(), "an array is too short");
-  return reinterpret_cast<T*>(const_cast<Array&>(array).Data());
+  return array.Data();
+}
+
+/// How many elements an array has; of none at all, 0.
+inline size_t length_of(const Napi::Value& value) { return value.IsTypedArray() ? value.As<Napi::TypedArray>().ElementLength() : 0; }
+
+/// All elements of a typed array.
+template <class T>
+std::vector<T> copied(const Napi::Value& value) {
+  const size_t count = length_of(value);
+  const T* from = elements<T>(value, count);
+  return {from, from + count};
 }
 
 /// A dtype of weights.
@@ -73,10 +85,10 @@ Napi::Value guarded(Napi::Env env, F&& body) {
 
 /// compile, step and the rest: program.cc.
 void add_program_functions(Napi::Env env, Napi::Object exports);
-/// Routines of quantizers: routines-*.cc.
-void add_hqq_functions(Napi::Env env, Napi::Object exports);
-void add_feedback_functions(Napi::Env env, Napi::Object exports);
-void add_bnb_functions(Napi::Env env, Napi::Object exports);
-void add_higgs_functions(Napi::Env env, Napi::Object exports);
+/// Routines of quantizers and of what serves them: routines-*.cc, with routine-call.h.
+void add_hqq_functions(Napi::Object exports);
+void add_feedback_functions(Napi::Object exports);
+void add_bnb_functions(Napi::Object exports);
+void add_higgs_functions(Napi::Object exports);
 
 }  // namespace lowbit

@@ -4,8 +4,6 @@
 
 #include <napi.h>
 
-#include <functional>
-#include <initializer_list>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -89,28 +87,5 @@ class Job {
   const char* code_ = nullptr;  // of what went wrong
   std::string message_ = "the work was stopped";
 };
-
-/// Work that gives nothing but its end.
-class Body : public Job {
- public:
-  explicit Body(std::function<void()> body) : body_(std::move(body)) {}
-  void run() override { body_(); }
-  napi_value value(napi_env env) override {
-    napi_value result = nullptr;
-    return napi_get_undefined(env, &result) == napi_ok ? result : nullptr;
-  }
-
- private:
-  std::function<void()> body_;
-};
-
-/// A promise that resolves to undefined when `body` has run on another thread. `kept` are the arrays that it reads and writes: they stay until then.
-inline Napi::Value run_job(Napi::Env env, const char* name, std::initializer_list<Napi::Value> kept, std::function<void()> body) {
-  auto job = std::make_unique<Body>(std::move(body));
-  for (const Napi::Value& array : kept) {
-    if (array.IsObject()) job->keep(array);
-  }
-  return Job::start(env, std::move(job), name);
-}
 
 }  // namespace lowbit

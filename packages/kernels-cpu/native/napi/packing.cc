@@ -16,12 +16,8 @@ namespace {
 
 /// Bytes of an array, which may be missing.
 const uint8_t* bytes_of(const Napi::Value& array, size_t& count) {
-  if (!array.IsTypedArray()) {
-    count = 0;
-    return nullptr;
-  }
-  count = array.As<Napi::TypedArray>().ElementLength();
-  return elements<uint8_t, Napi::Uint8Array>(array, count);
+  count = length_of(array);
+  return array.IsTypedArray() ? elements<uint8_t>(array, count) : nullptr;
 }
 
 /// Bytes that a thread copies at a time.
@@ -114,7 +110,7 @@ Napi::Value pack_weight(const Napi::CallbackInfo& info) {
 
 PackedKey key_of(const Napi::Value& value) {
   PackedKey key;
-  std::memcpy(key.data(), elements<uint8_t, Napi::Uint8Array>(value, key.size()), key.size());
+  std::memcpy(key.data(), elements<uint8_t>(value, key.size()), key.size());
   return key;
 }
 
@@ -235,7 +231,7 @@ Napi::Value load_weights(const Napi::CallbackInfo& info) {
       read.bytes = rounded(w.data_bytes);
       for (const size_t count : {extra.scale, extra.zero, extra.table}) read.bytes += rounded(count * sizeof(float));
       if (item.Get("bias").IsTypedArray()) {
-        const float* bias = elements<float, Napi::Float32Array>(item.Get("bias"), w.out);
+        const float* bias = elements<float>(item.Get("bias"), w.out);
         held->blocks.emplace_back(w.out * sizeof(float));
         std::memcpy(held->blocks.back().data(), bias, w.out * sizeof(float));
         w.bias = held->blocks.back().floats();

@@ -43,14 +43,6 @@ std::vector<double> doubles(const Napi::Value& value) {
   return list;
 }
 
-template <class T, class Array>
-std::vector<T> copied(const Napi::Value& value) {
-  if (!value.IsTypedArray()) fail(value.Env(), "an array is missing");
-  const size_t count = value.As<Napi::TypedArray>().ElementLength();
-  const T* from = elements<T, Array>(value, count);
-  return {from, from + count};
-}
-
 template <class F>
 void each(const Napi::Value& list, F&& visit) {
   const Napi::Array array = list.As<Napi::Array>();
@@ -128,7 +120,7 @@ void fill_program(Program& program, const Napi::Object& spec) {
   each(spec.Get("caches"), [&](const Napi::Object& cache) {
     program.caches.push_back({truth(cache, "encoder"), size(cache, "keyWidth"), size(cache, "valueWidth")});
   });
-  each(spec.Get("constants"), [&](const Napi::Value& values) { program.constants.push_back(copied<float, Napi::Float32Array>(values)); });
+  each(spec.Get("constants"), [&](const Napi::Value& values) { program.constants.push_back(copied<float>(values)); });
   program.context_length = size(spec, "contextLength");
   program.cache_dtype = kv_dtype(spec);
 }
@@ -155,7 +147,7 @@ Napi::Value compile_program(const Napi::CallbackInfo& info) {
 
 StepInput input_of(const Napi::Object& from) {
   StepInput input;
-  input.tokens = copied<uint32_t, Napi::Uint32Array>(from.Get("tokens"));
+  input.tokens = copied<uint32_t>(from.Get("tokens"));
   const std::vector<double> rows = doubles(from.Get("rows"));
   for (size_t i = 0; i < kRows; ++i) input.rows[i] = static_cast<size_t>(rows.at(i));
   input.planes = index(from, "planes");
@@ -170,15 +162,14 @@ StepInput input_of(const Napi::Object& from) {
       share.from[i] = static_cast<size_t>(starts.at(i));
       share.count[i] = static_cast<size_t>(counts.at(i));
     }
-    share.wanted = copied<uint32_t, Napi::Uint32Array>(given.Get("wanted"));
+    share.wanted = copied<uint32_t>(given.Get("wanted"));
     input.shares.push_back(std::move(share));
   });
   each(from.Get("inputs"), [&](const Napi::Object& given) {
-    input.inputs.emplace(index(given, "out"), copied<float, Napi::Float32Array>(given.Get("values")));
+    input.inputs.emplace(index(given, "out"), copied<float>(given.Get("values")));
   });
   each(from.Get("injections"), [&](const Napi::Object& given) {
-    input.injections.emplace(index(given, "out"), std::make_pair(copied<uint32_t, Napi::Uint32Array>(given.Get("at")),
-                                                                 copied<float, Napi::Float32Array>(given.Get("values"))));
+    input.injections.emplace(index(given, "out"), std::make_pair(copied<uint32_t>(given.Get("at")), copied<float>(given.Get("values"))));
   });
   return input;
 }
@@ -286,7 +277,7 @@ Napi::Value read_tensor(const Napi::CallbackInfo& info) {
   check(info.Env(), id < program.tensors.size(), "no such tensor");
   const size_t bytes = info[2].As<Napi::Uint8Array>().ElementLength();
   check(info.Env(), bytes <= program.tensor_bytes(static_cast<int>(id)), "a tensor is shorter than that");
-  if (bytes > 0) std::memcpy(elements<uint8_t, Napi::Uint8Array>(info[2], bytes), program.tensor(static_cast<int>(id)), bytes);
+  if (bytes > 0) std::memcpy(elements<uint8_t>(info[2], bytes), program.tensor(static_cast<int>(id)), bytes);
   return info.Env().Undefined();
 }
 
@@ -299,8 +290,8 @@ Napi::Value read_largest(const Napi::CallbackInfo& info) {
     const size_t width = program.tensors[id].width, bytes = program.tensor_bytes(static_cast<int>(id));
     check(info.Env(), count >= 1 && count <= width, "a row has not so many numbers");
     const size_t rows = bytes / (width * sizeof(float));
-    uint8_t* values = elements<uint8_t, Napi::Uint8Array>(info[3], rows * count * sizeof(float));
-    uint8_t* ids = elements<uint8_t, Napi::Uint8Array>(info[4], rows * count * sizeof(int32_t));
+    uint8_t* values = elements<uint8_t>(info[3], rows * count * sizeof(float));
+    uint8_t* ids = elements<uint8_t>(info[4], rows * count * sizeof(int32_t));
     std::vector<float> most(count);
     std::vector<int32_t> places(count);
     for (size_t row = 0; row < rows; ++row) {
