@@ -1,10 +1,25 @@
-// HQQ on the GPU brings the weights of a layer once, however many passes the solver takes: copies of the fake driver are counted, to the byte.
+// On the GPU the weights of a layer are brought once, however many passes HQQ's solver and double quantization take: copies of the fake driver are counted, to the byte.
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Backend, createRuntime, type HostTensor, hostTensor, quantize, type Routine, type Runtime, writeFloat32 } from '@lowbit/core';
-import { type HqqOptions, hqq } from '@lowbit/hqq';
+import { fp4, nf4 } from '@lowbit/bnb';
+import {
+  type Backend,
+  codecFor,
+  createRuntime,
+  type HostTensor,
+  hostTensor,
+  memoryReader,
+  memoryWriter,
+  type Quantizer,
+  quantize,
+  type Routine,
+  type Runtime,
+  type WeightReader,
+  writeFloat32,
+} from '@lowbit/core';
+import { hqq } from '@lowbit/hqq';
 import { openCheckpoint, quantizeCheckpoint } from '@lowbit/hub';
 import { cpu } from '@lowbit/kernels-cpu';
 import { cuda } from '@lowbit/kernels-cuda';
@@ -38,13 +53,13 @@ interface Brought {
 
 let runs = 0;
 
-async function counted(weight: HostTensor, options: HqqOptions, settings: Parameters<typeof pretend>[0] = {}): Promise<Brought> {
+async function counted(weight: HostTensor, quantizer: Quantizer, settings: Parameters<typeof pretend>[0] = {}): Promise<Brought> {
   const [copies, log] = [join(dir, `copies-${++runs}`), join(dir, `log-${runs}`)];
-  const expected = await quantize(weight, hqq(options), { metaDtype: 'f16' });
+  const expected = await quantize(weight, quantizer, { metaDtype: 'f16' });
   pretend({ copies, log, ...settings });
   await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
   await runtime.backend('cuda');
-  expect(await quantize(weight, hqq(options), { metaDtype: 'f16', runtime })).toEqual(expected);
+  expect(await quantize(weight, quantizer, { metaDtype: 'f16', runtime })).toEqual(expected);
   const lines = readFileSync(copies, 'utf8').trim().split('\n');
   const of = (way: string): number[] => lines.filter((line) => line.startsWith(way)).map((line) => Number(line.split(' ')[1]));
   const launches: Record<string, number> = {};
@@ -76,7 +91,7 @@ function watched(
 
 const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
-describe('HQQ on the GPU', () => {
+describe('quantizing on the GPU', () => {
   it.for([
     ['the default solver, axis 1', { axis: 1 }],
     ['the default solver, axis 0', { axis: 0 }],
@@ -84,7 +99,7 @@ describe('HQQ on the GPU', () => {
     here(context);
     const weight = weightOf(512, 1024); // two tiles of 4,096 groups
     const groups = 4096;
-    const { up, down, launches } = await counted(weight, { bits: 4, groupSize: GROUP, axis });
+    const { up, down, launches } = await counted(weight, hqq({ bits: 4, groupSize: GROUP, axis }));
     const { hqq_min_max: ranges, hqq_proximal: passes, hqq_finish: ends } = launches;
     expect([ranges, ends]).toEqual([2, 2]);
     expect(passes).toBeGreaterThanOrEqual(2); // of five steps each
@@ -99,12 +114,10 @@ describe('HQQ on the GPU', () => {
   it('brings each tile once: least squares', { timeout: 120_000 }, async (context) => {
     here(context);
     const weight = weightOf(512, 1024);
-    const { up, down, launches } = await counted(weight, {
-      bits: 3,
-      groupSize: GROUP,
-      axis: 0,
-      solver: { name: 'least-squares', alternations: 1 },
-    });
+    const { up, down, launches } = await counted(
+      weight,
+      hqq({ bits: 3, groupSize: GROUP, axis: 0, solver: { name: 'least-squares', alternations: 1 } }),
+    );
     expect(launches.hqq_least_squares).toBe(2);
     expect(sum(up)).toBe(weight.data.length + 2 * (8 * 4096 + 4 * 11)); // scale and zero as stored; lanes of ten codes
     expect(sum(down)).toBe(2 * (8 * 4096 + 24 + 4 * 7 * 4096)); // 64 rows in words of ten
@@ -114,14 +127,57 @@ describe('HQQ on the GPU', () => {
     here(context);
     const weight = weightOf(128, 4096);
     // The first memory that is asked for is the layer's.
-    const { up } = await counted(weight, { bits: 4, groupSize: GROUP }, { fail: 'cuMemAlloc/2/1' });
+    const { up } = await counted(weight, hqq({ bits: 4, groupSize: GROUP }), { fail: 'cuMemAlloc/2/1' });
     expect(up.filter((bytes) => bytes === 4096 * GROUP * 2).length).toBeGreaterThanOrEqual(2 * 3);
+  });
+
+  it.for([
+    ['NF4', nf4({ doubleQuant: true }), 0],
+    ['FP4, scales by search', fp4({ doubleQuant: true, scale: 'search' }), 60 + 64],
+  ] as const)(
+    'brings each weight once for both passes of double quantization: %s',
+    { timeout: 120_000 },
+    async ([, quantizer, search], context) => {
+      here(context);
+      const weight = weightOf(512, 1024); // two pieces of 4,096 blocks
+      const { up, down } = await counted(weight, quantizer);
+      expect(up.filter((bytes) => bytes === 2 ** 19)).toHaveLength(2);
+      // Besides, for each piece: bounds, codes and values of cells, what nested scales are made of; bounds and values for the search.
+      const tables = 60 + 16 + 64 + 4 * 32 + 1024 + 1020;
+      expect(sum(up)).toBe(weight.data.length + 2 * (tables + search));
+      // Magnitudes; then codes, and of each block its magnitude, errors, code and scale.
+      expect(sum(down)).toBe(4 * 8192 + 512 * 512 + (4 + 24 + 1 + 4) * 8192);
+    },
+  );
+
+  it('reads pieces that are there once, and brings them twice where there is no room', { timeout: 120_000 }, async (context) => {
+    here(context);
+    const weight = weightOf(512, 1024);
+    const quantizer = nf4({ doubleQuant: true });
+    const { up } = await counted(weight, quantizer, { fail: 'cuMemAlloc/2/1' });
+    expect(up.filter((bytes) => bytes === 2 ** 19)).toHaveLength(4);
+    pretend({});
+    await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
+    await runtime.backend('cuda');
+    const reader = memoryReader('w', weight);
+    const reads: number[] = [];
+    const counting: WeightReader = {
+      ...reader,
+      readStored(from, to) {
+        reads.push(to - from);
+        return reader.readStored!(from, to);
+      },
+    };
+    const format = quantizer.format([512, 1024], 'f32');
+    const { writer } = memoryWriter(codecFor(format).parts(format, [512, 1024]));
+    await quantizer.quantize(counting, format, writer, { budget: 16 << 20, routine: (name) => runtime.routine(name) });
+    expect(reads).toEqual([2 ** 18, 2 ** 18]);
   });
 
   it.for([
     [['cpu', 'cuda'], false],
     [['cuda', 'cpu'], true],
-  ] as const)('runs where the order of backends puts it: %j', { timeout: 120_000 }, async ([order, onTheGpu], context) => {
+  ] as const)('is done where the order of backends puts it: %j', { timeout: 120_000 }, async ([order, onTheGpu], context) => {
     here(context);
     needs(context, 'kernels-cpu', native.ok, native.ok ? '' : native.reason);
     const log = join(dir, `order-${order.join('-')}`);
@@ -130,9 +186,14 @@ describe('HQQ on the GPU', () => {
     await using runtime = await createRuntime({ backends: order.map((name) => providers[name]) });
     for (const name of order) await runtime.backend(name); // routines are those of opened backends
     const weight = weightOf(512, 1024);
-    const expected = await quantize(weight, hqq({ bits: 4 }), { metaDtype: 'f16' });
-    expect(await quantize(weight, hqq({ bits: 4 }), { metaDtype: 'f16', runtime })).toEqual(expected);
-    expect(existsSync(log) && readFileSync(log, 'utf8').includes('hqq_')).toBe(onTheGpu);
+    for (const [quantizer, kernel] of [
+      [hqq({ bits: 4 }), 'hqq_'],
+      [nf4({ doubleQuant: true }), 'bnb_'],
+    ] as const) {
+      const expected = await quantize(weight, quantizer, { metaDtype: 'f16' });
+      expect(await quantize(weight, quantizer, { metaDtype: 'f16', runtime })).toEqual(expected);
+      expect(existsSync(log) && readFileSync(log, 'utf8').includes(kernel), kernel).toBe(onTheGpu);
+    }
   });
 
   it.for([1, 4, 9])(
@@ -180,23 +241,34 @@ describe('HQQ on the GPU', () => {
     },
   );
 
-  it.for([1, 4, 7])('stopped in a call, gives the room of the layer back (%i)', { timeout: 120_000 }, async (calls, context) => {
-    here(context);
-    pretend({});
-    await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
-    const backend: Backend = await runtime.backend('cuda');
-    const weight = weightOf(1024, 1024);
-    const controller = new AbortController();
-    let left = calls;
-    const stopping = watched(runtime, async (found, inputs, params) => {
-      if (params.held !== undefined && --left === 0) controller.abort(new Error('stopped'));
-      return found(inputs, params);
-    });
-    await expect(quantize(weight, hqq({ bits: 4 }), { runtime: stopping, signal: controller.signal })).rejects.toThrow('stopped');
-    // Only what is kept for layers to come: no layer holds any of it, and a weight gets it all.
-    const format = { kind: 'dense', dtype: 'f32' } as const;
-    const linear = await backend.prepare({ format, shape: [1, 4], parts: { weight: hostTensor('f32', [1, 4], new Float32Array(4)) } });
-    expect(backend.allocated()).toBe(linear.bytes);
-    linear[Symbol.dispose]();
-  });
+  it.for([
+    ['hqq', 1, hqq({ bits: 4 })],
+    ['hqq', 4, hqq({ bits: 4 })],
+    ['hqq', 7, hqq({ bits: 4 })],
+    ['nf4', 2, nf4({ doubleQuant: true })],
+    ['nf4', 6, nf4({ doubleQuant: true })],
+  ] as const)(
+    'stopped in a call, gives the room of the layer back: %s, %d',
+    { timeout: 120_000 },
+    async ([, calls, quantizer], context) => {
+      here(context);
+      pretend({});
+      await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
+      const backend: Backend = await runtime.backend('cuda');
+      const weight = weightOf(1024, 1024);
+      const controller = new AbortController();
+      let left = calls;
+      const stopping = watched(runtime, async (found, inputs, params) => {
+        if (params.held !== undefined && --left === 0) controller.abort(new Error('stopped'));
+        return found(inputs, params);
+      });
+      await expect(quantize(weight, quantizer, { runtime: stopping, signal: controller.signal })).rejects.toThrow('stopped');
+      expect(left).toBeLessThanOrEqual(0);
+      // Only what is kept for layers to come: no layer holds any of it, and a weight gets it all.
+      const format = { kind: 'dense', dtype: 'f32' } as const;
+      const linear = await backend.prepare({ format, shape: [1, 4], parts: { weight: hostTensor('f32', [1, 4], new Float32Array(4)) } });
+      expect(backend.allocated()).toBe(linear.bytes);
+      linear[Symbol.dispose]();
+    },
+  );
 });

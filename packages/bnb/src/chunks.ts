@@ -1,6 +1,6 @@
 // Reading a weight in pieces that fit the memory budget.
 
-import { breather, type HostTensor, hostTensor, type NonFinite, type QuantizeContext, type WeightReader } from '@lowbit/core';
+import { breather, type DType, type HostTensor, hostTensor, type NonFinite, type QuantizeContext, type WeightReader } from '@lowbit/core';
 
 /** Most weights of a piece: 1 MiB of float32, which stays in a core's second-level cache between reading and coding. */
 export const CHUNK_WEIGHTS: number = 2 ** 18;
@@ -16,6 +16,8 @@ export interface ChunkOptions {
   readonly nonFinite: NonFinite;
   /** Pieces go to a backend: as they are stored where that can be had, unchecked then, and several at a time. */
   readonly backed: boolean;
+  /** Whether the backend has the piece from there on already: it has no bytes then, and is not read. */
+  readonly held?: ((from: number) => boolean) | undefined;
 }
 
 /** Some whole units of a weight. */
@@ -34,6 +36,7 @@ export class Chunks {
   readonly #size: number;
   readonly #atOnce: number;
   readonly #signal: QuantizeContext['signal'];
+  readonly #stored: boolean;
   readonly #breathe = breather();
   #values: Float32Array | undefined;
   #loaded = -1;
@@ -47,6 +50,13 @@ export class Chunks {
     this.#size = Math.min(count, Math.max(1, Math.floor(room / unit)) * unit);
     this.#atOnce = backed ? Math.max(1, Math.min(AT_BACKEND, Math.floor(budget / bytesPerWeight / this.#size))) : 1;
     this.#signal = signal;
+    const { dtype, readStored } = weight;
+    this.#stored = backed && readStored !== undefined && (dtype === 'f32' || dtype === 'f16' || dtype === 'bf16');
+  }
+
+  /** Of the weights of a piece. */
+  get dtype(): DType {
+    return this.#stored ? this.#weight.dtype : 'f32';
   }
 
   /** Most weights of one piece. */
@@ -83,12 +93,12 @@ export class Chunks {
   }
 
   async #piece(from: number, to: number): Promise<Piece> {
-    const { backed, nonFinite } = this.#options;
-    const { dtype } = this.#weight;
+    const { held, nonFinite } = this.#options;
+    const { dtype } = this;
     const count = to - from;
-    if (backed && this.#weight.readStored && (dtype === 'f32' || dtype === 'f16' || dtype === 'bf16')) {
-      return { weights: { dtype, shape: [count], data: await this.#weight.readStored(from, to) }, from, count };
-    }
+    const stored = (data: Uint8Array): Piece => ({ weights: { dtype, shape: [count], data }, from, count });
+    if (held?.(from)) return stored(new Uint8Array(0));
+    if (this.#stored) return stored(await this.#weight.readStored!(from, to));
     const shared = this.#atOnce === 1; // then nobody reads the piece before this one any more
     const values = (shared && this.#values) || new Float32Array(this.#size);
     if (!shared || this.#loaded !== from) await this.#weight.read(from, to, values, 0, nonFinite);

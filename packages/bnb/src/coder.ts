@@ -10,20 +10,12 @@
 // weight is. `bnb.searched`: as `bnb.four-bit` with such scales for magnitudes; importance comes before what nested scales are made of. `from` is the flat index of
 // the first weight.
 
-import {
-  assertFinite,
-  elements,
-  type HostTensor,
-  hostTensor,
-  type JsonObject,
-  type QuantizeContext,
-  type Routine,
-  toFloat32,
-} from '@lowbit/core';
+import { assertFinite, elements, type HostTensor, hostTensor, type JsonObject, type QuantizeContext, toFloat32 } from '@lowbit/core';
 import { blockAbsmax, packBlocks, type ShortBlock } from './blocks.ts';
 import { cellFinder } from './cells.ts';
 import type { Piece } from './chunks.ts';
 import type { NestedScales } from './double-quant.ts';
+import { type Passes, passes } from './passes.ts';
 import { packClipped, searchScales } from './scale-search.ts';
 import type { Cells } from './tables.ts';
 
@@ -41,8 +33,8 @@ export interface CodedBlocks {
 }
 
 export interface BlockCoder {
-  /** Pieces go to a backend. */
-  readonly backed: boolean;
+  /** What pieces go to, if it is a backend. */
+  readonly backend: Passes | undefined;
   /** Largest magnitudes of a piece's blocks: exact, but that a short last block which is divided has at least 1e-38. */
   absmax(piece: Piece): Promise<Float32Array>;
   /** `nested`: how magnitudes are stored, where it is not as they are. */
@@ -60,8 +52,8 @@ export interface CoderSettings {
 
 /** The coder of a table's cells. */
 export function blockCoder(cells: Cells, settings: CoderSettings, { routine }: Pick<QuantizeContext, 'routine'>): BlockCoder {
-  const [absmax, code] = [routine?.('bnb.absmax'), routine?.('bnb.four-bit')];
-  return absmax && code ? backedCoder(cells, settings, { absmax, code }) : coderHere(cells, settings);
+  const backend = passes(routine, ['bnb.absmax', 'bnb.four-bit']);
+  return backend ? backedCoder(cells, settings, backend) : coderHere(cells, settings);
 }
 
 function coderHere(cells: Cells, { size, shortBlock }: CoderSettings): BlockCoder {
@@ -72,7 +64,7 @@ function coderHere(cells: Cells, { size, shortBlock }: CoderSettings): BlockCode
     return absmax;
   };
   return {
-    backed: false,
+    backend: undefined,
     absmax: async (piece) => absmaxOf(piece),
     async code(piece, nested) {
       const absmax = absmaxOf(piece);
@@ -94,15 +86,15 @@ export function searchingCoder(
   channels: Float64Array | undefined,
   { routine }: Pick<QuantizeContext, 'routine'>,
 ): BlockCoder {
-  const [search, code] = [routine?.('bnb.scale-search'), routine?.('bnb.searched')];
-  return search && code ? backedSearch(cells, settings, channels, { search, code }) : searchHere(cells, settings, channels);
+  const backend = passes(routine, ['bnb.scale-search', 'bnb.searched']);
+  return backend ? backedSearch(cells, settings, channels, backend) : searchHere(cells, settings, channels);
 }
 
 function searchHere(cells: Cells, { size }: Pick<CoderSettings, 'size'>, channels: Float64Array | undefined): BlockCoder {
   const finder = cellFinder(cells);
   const scalesOf = ({ weights, from }: Piece): Float32Array => searchScales({ values: toFloat32(weights), size, from, channels }, finder);
   return {
-    backed: false,
+    backend: undefined,
     absmax: async (piece) => scalesOf(piece),
     async code(piece, nested) {
       const absmax = scalesOf(piece);
@@ -118,23 +110,19 @@ function searchHere(cells: Cells, { size }: Pick<CoderSettings, 'size'>, channel
   };
 }
 
-function backedCoder(
-  cells: Cells,
-  { nonFinite, ...settings }: CoderSettings,
-  routines: { readonly absmax: Routine; readonly code: Routine },
-): BlockCoder {
+function backedCoder(cells: Cells, { nonFinite, ...settings }: CoderSettings, backend: Passes): BlockCoder {
   const { size, shortBlock } = settings;
   const tables = [...tensorsOf(cells)];
   const check = nonFinite === 'refuse' ? checked(settings) : (absmax: Float32Array): Float32Array => absmax;
   return {
-    backed: true,
+    backend,
     async absmax(piece) {
-      const [absmax] = await routines.absmax([piece.weights], { size, shortBlock });
+      const [absmax] = await backend.call(0, piece, [], { size, shortBlock });
       return check(toFloat32(absmax!), piece);
     },
     async code(piece, nested) {
       const params = { size, shortBlock, ...nestedParams(nested, piece.from / size) };
-      return codedBy(routines.code, [piece.weights, ...tables, ...nestedTensors(nested)], params, (absmax) => check(absmax, piece));
+      return coded(await backend.call(1, piece, [...tables, ...nestedTensors(nested)], params), (absmax) => check(absmax, piece));
     },
   };
 }
@@ -143,7 +131,7 @@ function backedSearch(
   cells: Cells,
   settings: Pick<CoderSettings, 'name' | 'size'>,
   channels: Float64Array | undefined,
-  routines: { readonly search: Routine; readonly code: Routine },
+  backend: Passes,
 ): BlockCoder {
   const { size } = settings;
   const [cuts, codes, values] = tensorsOf(cells);
@@ -151,15 +139,15 @@ function backedSearch(
   const check = checked(settings);
   const params = { size, channels: channels?.length ?? 0 };
   return {
-    backed: true,
+    backend,
     async absmax(piece) {
-      const [scales] = await routines.search([piece.weights, cuts, values, ...importance], { ...params, from: piece.from });
+      const [scales] = await backend.call(0, piece, [cuts, values, ...importance], { ...params, from: piece.from });
       return check(toFloat32(scales!), piece);
     },
     async code(piece, nested) {
-      const inputs = [piece.weights, cuts, codes, values, ...importance, ...nestedTensors(nested)];
+      const tables = [cuts, codes, values, ...importance, ...nestedTensors(nested)];
       const given = { ...params, from: piece.from, ...nestedParams(nested, piece.from / size) };
-      return codedBy(routines.code, inputs, given, (scales) => check(scales, piece));
+      return coded(await backend.call(1, piece, tables, given), (scales) => check(scales, piece));
     },
   };
 }
@@ -172,13 +160,10 @@ function checked({ name }: Pick<CoderSettings, 'name'>): (absmax: Float32Array, 
   };
 }
 
-async function codedBy(
-  routine: Routine,
-  inputs: readonly HostTensor[],
-  params: JsonObject,
+function coded(
+  [packed, magnitudes, errors, nestedCodes, scale]: readonly HostTensor[],
   check: (absmax: Float32Array) => Float32Array,
-): Promise<CodedBlocks> {
-  const [packed, magnitudes, errors, nestedCodes, scale] = await routine(inputs, params);
+): CodedBlocks {
   const absmax = check(toFloat32(magnitudes!));
   const scales = nestedCodes && scale ? { scale: toFloat32(scale), nestedCodes: nestedCodes.data } : { scale: absmax };
   return { packed: packed!.data, absmax, errors: elements({ dtype: 'f64', data: errors!.data }), ...scales };

@@ -59,31 +59,38 @@ function fourBit(s: FourBitSettings): Quantizer {
               context,
             )
           : blockCoder(cells, { name: weight.name, size, shortBlock, nonFinite }, context);
-      const chunks = new Chunks(weight, { unit: size, bytesPerWeight: 5, nonFinite, backed: coder.backed }, context);
-      const nested = s.doubleQuant ? await nestedScales(chunks, coder, count, size) : undefined;
-      await out.write('table', 0, f32Bytes(table));
-      if (nested) {
-        await out.write('scale.table', 0, f32Bytes(nested.map));
-        await out.write('scale.scale', 0, f32Bytes(nested.absmax));
-        await out.write('scale.offset', 0, f32Bytes(Float32Array.of(nested.offset)));
-      }
+      const { backend } = coder;
+      const options = { unit: size, bytesPerWeight: 5, nonFinite, backed: backend !== undefined, held: backend?.has };
+      const chunks = new Chunks(weight, options, context);
+      try {
+        if (s.doubleQuant) await backend?.hold(chunks.dtype, count);
+        const nested = s.doubleQuant ? await nestedScales(chunks, coder, count, size) : undefined;
+        await out.write('table', 0, f32Bytes(table));
+        if (nested) {
+          await out.write('scale.table', 0, f32Bytes(nested.map));
+          await out.write('scale.scale', 0, f32Bytes(nested.absmax));
+          await out.write('scale.offset', 0, f32Bytes(Float32Array.of(nested.offset)));
+        }
 
-      const total = noError();
-      await chunks.each(
-        async (piece) => {
-          const first = piece.from / size;
-          const coded = await coder.code(piece, nested);
-          if (coded.nestedCodes) await out.write('scale.codes', first, coded.nestedCodes);
-          else await out.write('scale', first, f32Bytes(coded.absmax));
-          await out.write('codes', piece.from / 2, coded.packed);
-          return coded;
-        },
-        (coded, { count }) => {
-          addErrors(total, { ...coded, size, count });
-          context.onWeights?.(count);
-        },
-      );
-      return weightError(total);
+        const total = noError();
+        await chunks.each(
+          async (piece) => {
+            const first = piece.from / size;
+            const coded = await coder.code(piece, nested);
+            if (coded.nestedCodes) await out.write('scale.codes', first, coded.nestedCodes);
+            else await out.write('scale', first, f32Bytes(coded.absmax));
+            await out.write('codes', piece.from / 2, coded.packed);
+            return coded;
+          },
+          (coded, { count }) => {
+            addErrors(total, { ...coded, size, count });
+            context.onWeights?.(count);
+          },
+        );
+        return weightError(total);
+      } finally {
+        await backend?.release();
+      }
     },
   };
 }

@@ -39,7 +39,7 @@ export async function openLayer(
   const holder = first?.held;
   const store = new TileStore(weight, t, { budget: context.budget, workers, backend: holder ?? first });
   const { dtype } = store;
-  const [number] = (await holder?.([], { hold: { dtype, groups: t.groups, size: t.size } })) ?? [];
+  const [number] = (await holder?.([], { hold: { dtype, count: t.groups * t.size } })) ?? [];
   const held = number && elements({ dtype: 'f64', data: number.data })[0]!;
   const brought = new Set<Tile>();
   const known = ({ shape }: Pick<HostTensor, 'shape'>): HostTensor => ({ dtype, shape, data: new Uint8Array(0) });
@@ -61,7 +61,7 @@ export async function openLayer(
       const backend = backends(name);
       if (held !== undefined && backend?.held === holder) {
         const all = [brought.has(tile) ? known(weights!) : weights!, ...more];
-        const outputs = await holder!(all, { held, first: tile.first, routine: name, params });
+        const outputs = await holder!(all, { held, first: tile.first * t.size, routine: name, params });
         brought.add(tile);
         return outputs;
       }

@@ -4,8 +4,9 @@
 // Weights come as [groups, size] in f32, f16 or bf16. What else comes in and goes out is said at each.
 //
 // A routine of a backend to which the way is long may have the property `held`, a routine through which the weights of a layer go once:
-//   { hold: { dtype, groups, size } } -> a number f64 [1] for all tiles together, or nothing where there is no room: then the routines below are called
-//   { held, first, routine, params } -> as that routine; `held` is the number, `first` the tile's first group. After its first call weights come without bytes
+//   { hold: { dtype, count } } -> a number f64 [1] for all tiles together, or nothing where there is no room: then the routines below are called
+//   { held, first, routine, params } -> as that routine; `held` is the number, `first` says how many weights the tiles before have. After its first call the
+//   weights of a tile come without bytes
 //   { release: held }, when nothing else is under way any more
 // Those with the same function there share what is held. A property and no name of its own, since which backend does the work is asked by the routine's name.
 

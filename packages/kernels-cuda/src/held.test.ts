@@ -28,12 +28,12 @@ async function holder(settings: Parameters<typeof pretend>[0] = {}) {
   return {
     backend,
     minMax,
-    hold: async (groups: number, size = 16, dtype = 'f32') => {
-      const [number] = await held([], { hold: { dtype, groups, size } });
+    hold: async (groups: number, dtype = 'f32') => {
+      const [number] = await held([], { hold: { dtype, count: 16 * groups } });
       return number && new Float64Array(number.data.buffer)[0]!;
     },
     call: (layer: number, first: number, weights: HostTensor, routine = 'hqq.min-max', params: JsonObject = rules) =>
-      held([weights], { held: layer, first, routine, params }),
+      held([weights], { held: layer, first: 16 * first, routine, params }),
     release: (layer: number) => held([], { release: layer }),
   };
 }
@@ -65,11 +65,12 @@ describe('weights that are held', () => {
       [layer, 5, whole], // beyond the end
       [layer, 0, known], // another tile
       [layer, 4, { ...known, shape: [7, 16] }],
-      [layer, 4, { ...known, shape: [16, 8] }],
+      [layer, 4, { ...known, shape: [8, 15] }],
+      [layer, 4, { ...known, shape: [-8, -16] }],
       [layer, 4, { ...known, dtype: 'bf16' }],
       [layer, 4, { ...whole, data: whole.data.subarray(4) }],
       [layer, -1, whole],
-      [layer, 0.5, whole],
+      [layer, 0.03, whole],
       [layer + 1, 4, whole],
     ] as const) {
       await expect(call(number, first, weights as HostTensor), `${number} ${first} ${weights.shape}`).rejects.toMatchObject(bad);
@@ -77,11 +78,11 @@ describe('weights that are held', () => {
     // More than kernels count to, which a layer may have.
     const many = await call(layer, 0, { ...known, shape: [1 << 20, 1 << 12] }).catch((error: unknown) => error);
     expect(many).toMatchObject(bad);
-    expect((many as Error).message).toContain('a tile of 4294967296 weights');
+    expect((many as Error).message).toContain('a tile cannot be [1048576, 4096]');
     for (const routine of ['held', 'bnb.absmax', 'toString']) await expect(call(layer, 4, whole, routine)).rejects.toMatchObject(bad);
     await expect(hold(0)).rejects.toMatchObject(bad);
-    await expect(hold(1.5)).rejects.toMatchObject(bad);
-    await expect(hold(4, 16, 'i32')).rejects.toMatchObject(bad);
+    await expect(hold(0.1)).rejects.toMatchObject(bad);
+    await expect(hold(4, 'i32')).rejects.toMatchObject(bad);
     // What failed on its way is not there.
     await expect(
       call(layer, 0, { ...whole, shape: [4, 16], data: whole.data.subarray(0, 256) }, 'hqq.min-max', { levels: 0 }),

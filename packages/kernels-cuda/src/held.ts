@@ -2,13 +2,12 @@
 
 import type { HostTensor } from '@lowbit/core';
 import type { BufferHandle, CudaBinding, DeviceHandle, StoredFloat } from './binding.ts';
-import { bad, checkCounts, MOST, STORED_BYTES } from './routine-work.ts';
+import { bad, MOST, STORED_BYTES } from './routine-work.ts';
 
-/** All tiles of a layer together, as packages/hqq/src/routines.ts says it. */
+/** All weights of a layer, as packages/hqq/src/routines.ts says it. */
 export interface LayerSize {
   readonly dtype: StoredFloat;
-  readonly groups: number;
-  readonly size: number;
+  readonly count: number;
 }
 
 /** Where a tile is, or will be when `bytes` have been brought. */
@@ -25,7 +24,7 @@ interface Room {
 
 interface HeldLayer extends LayerSize {
   readonly room: Room;
-  /** Groups of the tiles that are there, by their first. */
+  /** Weights of the tiles that are there, by their first. */
   readonly brought: Map<number, number>;
 }
 
@@ -54,37 +53,32 @@ export class HeldWeights {
   }
 
   /** Room for a layer: its number. undefined where the device has none to spare. Throws ERR_BAD_ARGUMENT, and what the addon throws. */
-  open({ dtype, groups, size }: LayerSize): number | undefined {
+  open({ dtype, count }: LayerSize): number | undefined {
     const width = STORED_BYTES[dtype];
-    checkCounts({ groups, size });
-    if (width === undefined || groups * size < 1) throw bad(`weights cannot be ${dtype} [${groups}, ${size}]`);
-    const room = this.#take(groups * size * width);
+    if (width === undefined || !Number.isSafeInteger(count) || count < 1) throw bad(`${count} weights of ${dtype} cannot be held`);
+    const room = this.#take(count * width);
     if (!room) return undefined;
-    this.#layers.set(++this.#last, { dtype, groups, size, room, brought: new Map() });
+    this.#layers.set(++this.#last, { dtype, count, room, brought: new Map() });
     return this.#last;
   }
 
-  /** A tile [groups, size] that begins with the group `first`, and what to call when it has been brought. Throws ERR_BAD_ARGUMENT for one that cannot be there. */
+  /** A tile that begins with the weight `first`, and what to call when it has been brought. Throws ERR_BAD_ARGUMENT for one that cannot be there. */
   tile(layer: number, first: number, weights: HostTensor | undefined): { readonly tile: HeldTile; brought(): void } {
     const held = this.#layers.get(layer);
-    checkCounts({ first });
     if (!held || !weights) throw bad(`no layer ${layer} is held`);
-    const [groups = 0, size = 0] = weights.shape;
-    checkCounts({ groups, size });
-    if (groups * size > MOST) throw bad(`a tile of ${groups * size} weights`, 'A layer may have more.');
-    if (weights.dtype !== held.dtype || size !== held.size || first + groups > held.groups) {
-      throw bad(`${weights.dtype} [${groups}, ${size}] from group ${first} of ${held.dtype} [${held.groups}, ${held.size}]`);
+    const { dtype, shape, data } = weights;
+    const count = shape.reduce((product, length) => product * (Number.isInteger(length) && length >= 0 ? length : Number.NaN), 1);
+    if (!(count <= MOST)) throw bad(`a tile cannot be [${shape.join(', ')}]`, `It has up to ${MOST} weights; a layer may have more.`);
+    if (dtype !== held.dtype || !Number.isSafeInteger(first) || first < 0 || first + count > held.count) {
+      throw bad(`${dtype} [${shape.join(', ')}] from weight ${first} of ${held.count} of ${held.dtype}`);
     }
-    const bytes = groups * size * STORED_BYTES[held.dtype];
-    const comes = weights.data.byteLength > 0;
-    if (comes ? weights.data.byteLength !== bytes : held.brought.get(first) !== groups) {
-      throw bad(
-        `${weights.data.byteLength} bytes for ${groups} groups of ${size} from group ${first}`,
-        'Bring a tile with its first call.',
-      );
+    const width = STORED_BYTES[held.dtype];
+    const comes = data.byteLength > 0;
+    if (comes ? data.byteLength !== count * width : held.brought.get(first) !== count) {
+      throw bad(`${data.byteLength} bytes for ${count} weights from ${first} on`, 'Bring a tile with its first call.');
     }
-    const tile = { buffer: held.room.buffer, at: first * size * STORED_BYTES[held.dtype], ...(comes ? { bytes: weights.data } : {}) };
-    return { tile, brought: () => held.brought.set(first, groups) };
+    const tile = { buffer: held.room.buffer, at: first * width, ...(comes ? { bytes: data } : {}) };
+    return { tile, brought: () => held.brought.set(first, count) };
   }
 
   /** Nothing of the layer is under way any more. */

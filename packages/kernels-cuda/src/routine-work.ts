@@ -68,22 +68,22 @@ export async function onDevice(
   return results;
 }
 
-/** Weights [groups, size], or those that are held for the call. Throws ERR_BAD_ARGUMENT. */
-export function tileOf({ tile }: RoutineHome, weights: HostTensor | undefined) {
+/** Weights [groups, size]. Throws ERR_BAD_ARGUMENT. */
+export function tileOf(home: RoutineHome, weights: HostTensor | undefined) {
   const [groups = 0, size = 0, ...more] = weights?.shape ?? [];
   if (more.length > 0 || !(size >= 1)) throw badWeights(weights, '[groups, size]');
-  const given =
-    tile && weights ? { data: weights.data, dtype: floatKind(weights.dtype) } : weightsOf(weights, groups * size, '[groups, size]');
-  return { ...given, groups, size };
+  return { ...weightsOf(home, weights, groups * size, '[groups, size]'), groups, size };
 }
 
+/** So many weights, or those that are held for the call. Throws ERR_BAD_ARGUMENT. */
 export function weightsOf(
+  { tile }: Pick<RoutineHome, 'tile'>,
   weights: HostTensor | undefined,
   count: number,
   shape: string,
 ): { readonly data: Uint8Array; readonly dtype: number } {
   const [dtype, width] = [KINDS[weights?.dtype as StoredFloat], STORED_BYTES[weights?.dtype as StoredFloat]];
-  const fits = Number.isInteger(count) && count >= 1 && count <= MOST && weights?.data.byteLength === count * width;
+  const fits = Number.isInteger(count) && count >= 1 && count <= MOST && (tile || weights?.data.byteLength === count * width);
   if (!fits || dtype === undefined) throw badWeights(weights, shape);
   return { data: weights!.data, dtype };
 }

@@ -39,12 +39,7 @@ interface BlockParams {
 /** Lanes that work on one block. */
 const TEAM = 8;
 
-export const BNB_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
-  'bnb.absmax': async (home, [weights], params: BlockParams) => {
-    const run = blocksOf(weights, params);
-    const [absmax] = await onDevice(home, [run.data], [4 * run.blocks], (at) => [absmaxLaunch(run, at(0), at(1))]);
-    return [tensorOf('f32', [run.blocks], absmax!)];
-  },
+export const BNB_ROW_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
   'bnb.int8': async (home, [weights], { few, narrow }: RowParams) => {
     const { data, dtype, groups: rows, size } = tileOf(home, weights);
     const [magnitudes, codes, errors] = await onDevice(home, [data], [4 * rows, rows * size, 24 * rows], (at) => {
@@ -53,12 +48,21 @@ export const BNB_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
     });
     return [tensorOf('f32', [rows], magnitudes!), tensorOf('u8', [rows, size], codes!), tensorOf('f64', [3, rows], errors!)];
   },
+};
+
+/** Doubly quantized blocks are gone over twice. */
+export const BNB_BLOCK_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
+  'bnb.absmax': async (home, [weights], params: BlockParams) => {
+    const run = blocksOf(home, weights, params);
+    const [absmax] = await onDevice(home, [run.data], [4 * run.blocks], (at) => [absmaxLaunch(run, at(0), at(1))]);
+    return [tensorOf('f32', [run.blocks], absmax!)];
+  },
   'bnb.four-bit': async (home, [weights, ...cells], params: BlockParams) => {
-    const run = blocksOf(weights, params);
+    const run = blocksOf(home, weights, params);
     return coded(home, run, cells, params.nested, [], (at, absmax) => absmaxLaunch(run, at(0), absmax));
   },
   'bnb.scale-search': async (home, [weights, cuts, values, ...more], params: SearchParams) => {
-    const run = blocksOf(weights, { ...params, shortBlock: 'multiply' });
+    const run = blocksOf(home, weights, { ...params, shortBlock: 'multiply' });
     const [channels] = channelsOf(params, more);
     const inputs = [run.data, part(cuts, 'f32', 15), part(values, 'f32', 16), ...channels];
     const [scales] = await onDevice(home, inputs, [4 * run.blocks], (at) => [
@@ -72,7 +76,7 @@ export const BNB_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
     return [tensorOf('f32', [run.blocks], scales!)];
   },
   'bnb.searched': async (home, [weights, cuts, codes, values, ...more], params: SearchParams) => {
-    const run = blocksOf(weights, { ...params, shortBlock: 'multiply' });
+    const run = blocksOf(home, weights, { ...params, shortBlock: 'multiply' });
     const [channels, tables] = channelsOf(params, more);
     return coded(home, run, [cuts, codes, values, ...tables], params.nested, channels, (at, scale, channelsAt) =>
       searchLaunch(run, params, { weights: at(0), cuts: at(1), values: at(3), channels: channelsAt }, scale),
@@ -158,10 +162,14 @@ function absmaxLaunch({ dtype, count, size, blocks, divide }: BlockRun, weights:
   return threads('bnb_absmax', blocks, [weights, int(dtype), int(count), int(size), int(divide), absmax]);
 }
 
-function blocksOf(weights: HostTensor | undefined, { size, shortBlock, from }: BlockParams & { readonly from?: number }): BlockRun {
+function blocksOf(
+  home: RoutineHome,
+  weights: HostTensor | undefined,
+  { size, shortBlock, from }: BlockParams & { readonly from?: number },
+): BlockRun {
   const [count = 0, ...more] = weights?.shape ?? [];
   if (more.length > 0) throw badWeights(weights, '[n]');
-  const { data, dtype } = weightsOf(weights, count, '[n]');
+  const { data, dtype } = weightsOf(home, weights, count, '[n]');
   if (!Number.isInteger(size) || size < 2 || size % 2 !== 0 || size > MOST)
     throw bad(`blocks of ${size} weights`, 'Blocks have an even number of weights.');
   return {

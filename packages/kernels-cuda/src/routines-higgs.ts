@@ -35,7 +35,7 @@ const MOST_BLOCK = 8192;
 export const HIGGS_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
   'higgs.code': async (home, [weights, points, norms, stored], params: BlockRun) => {
     const count = weights?.shape[0] ?? 0;
-    const { data, dtype } = weightsOf(weights, count, '[n]');
+    const { data, dtype } = weightsOf(home, weights, count, '[n]');
     const { block, group, dtype: scaleDtype, inp, first, blocks } = params;
     const kind = floatKind(scaleDtype);
     checkRun(params, count);

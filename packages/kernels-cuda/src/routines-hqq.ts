@@ -2,7 +2,6 @@
 
 import { DTYPE_BYTES, type HostTensor, isLanePacking, LowbitError, packing } from '@lowbit/core';
 import type { Argument, StoredFloat } from './binding.ts';
-import type { LayerSize } from './held.ts';
 import { float, int } from './launches.ts';
 import {
   bad,
@@ -61,15 +60,6 @@ const GROUPS = 32;
 const TEAM = 8;
 /** Of the search of scales. */
 const CANDIDATES = 129;
-
-interface HeldParams {
-  readonly hold?: LayerSize;
-  readonly release?: number;
-  readonly held: number;
-  readonly first: number;
-  readonly routine: string;
-  readonly params: unknown;
-}
 
 export const HQQ_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
   'hqq.min-max': async (home, [weights], { levels, roundZero, smallRange }: HqqParams) => {
@@ -157,23 +147,6 @@ export const HQQ_ROUTINES: Readonly<Record<string, GpuRoutine>> = {
     );
     return [tensorOf('u8', [packed!.byteLength], packed!), tensorOf('f64', [3], sums!)];
   },
-};
-
-/** `held` of each of them. */
-export const hqqHeld: GpuRoutine = async (home, inputs, { hold, release, held, first, routine: name, params }: HeldParams) => {
-  if (hold) {
-    const layer = home.held.open(hold);
-    return layer === undefined ? [] : [tensorOf('f64', [1], new Uint8Array(Float64Array.of(layer).buffer))];
-  }
-  if (release !== undefined) {
-    home.held.close(release);
-    return [];
-  }
-  if (!Object.hasOwn(HQQ_ROUTINES, name)) throw bad(`there is no routine ${name} of tiles`);
-  const { tile, brought } = home.held.tile(held, first, inputs[0]);
-  const outputs = await HQQ_ROUTINES[name]!({ ...home, tile }, inputs, params as never);
-  brought();
-  return outputs;
 };
 
 /** What values are rounded to beside half of a group's range, so that sums are exact; 0 where they are not rounded. As packages/hqq/src/solvers/code-sums.ts. */
