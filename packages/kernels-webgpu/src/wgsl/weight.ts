@@ -263,7 +263,7 @@ function groupedQuads(i: number, weight: WeightKind, u: Word, { f16 }: Variant):
 
 /**
  * `round4_i`: four numbers rounded as `round_f16` and `round_bf16` of floats.ts do it, by their bits, too, and without branches: there is one for each number
- * of a chunk.
+ * of a chunk. Sizes are signed, which processors compare at once.
  */
 export function roundedQuad(i: number, dtype: 'f16' | 'bf16'): string {
   if (dtype === 'bf16') {
@@ -271,11 +271,11 @@ export function roundedQuad(i: number, dtype: 'f16' | 'bf16'): string {
   }
   return `fn round4_${i}(v: vec4<f32>) -> vec4<f32> {
   let bits = bitcast<vec4<u32>>(v);
-  let size = bits & vec4<u32>(0x7fffffffu);
+  let size = bitcast<vec4<i32>>(bits & vec4<u32>(0x7fffffffu));
   let whole = bitcast<vec4<f32>>((bits + 0xfffu + ((bits >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u));
   let small = round(v * 16777216.0) * 5.9604644775390625e-8;
-  let large = select(bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | vec4<u32>(0x7f800000u)), v, size > vec4<u32>(0x7f800000u));
-  return select(select(whole, small, size < vec4<u32>(0x38800000u)), large, size >= vec4<u32>(0x477ff000u));
+  let large = bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | bitcast<vec4<u32>>(max(size, vec4<i32>(0x7f800000))));
+  return select(select(whole, small, size < vec4<i32>(0x38800000)), large, size > vec4<i32>(0x477fefff));
 }`;
 }
 

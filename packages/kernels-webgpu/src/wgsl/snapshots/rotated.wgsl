@@ -93,11 +93,11 @@ var<workgroup> table_0: array<f32, 512>;
 fn pairs_0(a: u32, b: u32) -> vec4<f32> { return vec4<f32>(table_0[2u * a], table_0[2u * a + 1u], table_0[2u * b], table_0[2u * b + 1u]); }
 fn round4_0(v: vec4<f32>) -> vec4<f32> {
   let bits = bitcast<vec4<u32>>(v);
-  let size = bits & vec4<u32>(0x7fffffffu);
+  let size = bitcast<vec4<i32>>(bits & vec4<u32>(0x7fffffffu));
   let whole = bitcast<vec4<f32>>((bits + 0xfffu + ((bits >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u));
   let small = round(v * 16777216.0) * 5.9604644775390625e-8;
-  let large = select(bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | vec4<u32>(0x7f800000u)), v, size > vec4<u32>(0x7f800000u));
-  return select(select(whole, small, size < vec4<u32>(0x38800000u)), large, size >= vec4<u32>(0x477ff000u));
+  let large = bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | bitcast<vec4<u32>>(max(size, vec4<i32>(0x7f800000))));
+  return select(select(whole, small, size < vec4<i32>(0x38800000)), large, size > vec4<i32>(0x477fefff));
 }
 fn dots_0(base: u32, row: u32, c: u32, at: u32) -> f32 {
   let start = base + row * P.w0_row_words + c * 4u;
@@ -120,11 +120,11 @@ var<workgroup> table_1: array<f32, 512>;
 fn pairs_1(a: u32, b: u32) -> vec4<f32> { return vec4<f32>(table_1[2u * a], table_1[2u * a + 1u], table_1[2u * b], table_1[2u * b + 1u]); }
 fn round4_1(v: vec4<f32>) -> vec4<f32> {
   let bits = bitcast<vec4<u32>>(v);
-  let size = bits & vec4<u32>(0x7fffffffu);
+  let size = bitcast<vec4<i32>>(bits & vec4<u32>(0x7fffffffu));
   let whole = bitcast<vec4<f32>>((bits + 0xfffu + ((bits >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u));
   let small = round(v * 16777216.0) * 5.9604644775390625e-8;
-  let large = select(bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | vec4<u32>(0x7f800000u)), v, size > vec4<u32>(0x7f800000u));
-  return select(select(whole, small, size < vec4<u32>(0x38800000u)), large, size >= vec4<u32>(0x477ff000u));
+  let large = bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | bitcast<vec4<u32>>(max(size, vec4<i32>(0x7f800000))));
+  return select(select(whole, small, size < vec4<i32>(0x38800000)), large, size > vec4<i32>(0x477fefff));
 }
 fn dots_1(base: u32, row: u32, c: u32, at: u32) -> f32 {
   let start = base + row * P.w1_row_words + c * 4u;
@@ -147,11 +147,11 @@ var<workgroup> table_2: array<f32, 512>;
 fn pairs_2(a: u32, b: u32) -> vec4<f32> { return vec4<f32>(table_2[2u * a], table_2[2u * a + 1u], table_2[2u * b], table_2[2u * b + 1u]); }
 fn round4_2(v: vec4<f32>) -> vec4<f32> {
   let bits = bitcast<vec4<u32>>(v);
-  let size = bits & vec4<u32>(0x7fffffffu);
+  let size = bitcast<vec4<i32>>(bits & vec4<u32>(0x7fffffffu));
   let whole = bitcast<vec4<f32>>((bits + 0xfffu + ((bits >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u));
   let small = round(v * 16777216.0) * 5.9604644775390625e-8;
-  let large = select(bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | vec4<u32>(0x7f800000u)), v, size > vec4<u32>(0x7f800000u));
-  return select(select(whole, small, size < vec4<u32>(0x38800000u)), large, size >= vec4<u32>(0x477ff000u));
+  let large = bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | bitcast<vec4<u32>>(max(size, vec4<i32>(0x7f800000))));
+  return select(select(whole, small, size < vec4<i32>(0x38800000)), large, size > vec4<i32>(0x477fefff));
 }
 fn dots_2(base: u32, row: u32, c: u32, at: u32) -> f32 {
   let start = base + row * P.w2_row_words + c * 4u;
