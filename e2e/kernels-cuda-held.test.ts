@@ -95,7 +95,7 @@ describe('quantizing on the GPU', () => {
   it.for([
     ['the default solver, axis 1', { axis: 1 }],
     ['the default solver, axis 0', { axis: 0 }],
-  ] as const)('brings each tile once: %s', { timeout: 120_000 }, async ([, { axis }], context) => {
+  ] as const)('brings each tile once: %s', async ([, { axis }], context) => {
     here(context);
     const weight = weightOf(512, 1024); // two tiles of 4,096 groups
     const groups = 4096;
@@ -111,7 +111,7 @@ describe('quantizing on the GPU', () => {
     expect(sum(down)).toBe(2 * 8 * groups + passes! * (5 * 4 * groups + groups + 8 * 3 * 5) + weight.data.length / 4 + 2 * 24);
   });
 
-  it('brings each tile once: least squares', { timeout: 120_000 }, async (context) => {
+  it('brings each tile once: least squares', async (context) => {
     here(context);
     const weight = weightOf(512, 1024);
     const { up, down, launches } = await counted(
@@ -123,7 +123,7 @@ describe('quantizing on the GPU', () => {
     expect(sum(down)).toBe(2 * (8 * 4096 + 24 + 4 * 7 * 4096)); // 64 rows in words of ten
   });
 
-  it('goes the other way where the GPU has no room for a layer: the same bytes', { timeout: 120_000 }, async (context) => {
+  it('goes the other way where the GPU has no room for a layer: the same bytes', async (context) => {
     here(context);
     const weight = weightOf(128, 4096);
     // The first memory that is asked for is the layer's.
@@ -134,23 +134,19 @@ describe('quantizing on the GPU', () => {
   it.for([
     ['NF4', nf4({ doubleQuant: true }), 0],
     ['FP4, scales by search', fp4({ doubleQuant: true, scale: 'search' }), 60 + 64],
-  ] as const)(
-    'brings each weight once for both passes of double quantization: %s',
-    { timeout: 120_000 },
-    async ([, quantizer, search], context) => {
-      here(context);
-      const weight = weightOf(512, 1024); // two pieces of 4,096 blocks
-      const { up, down } = await counted(weight, quantizer);
-      expect(up.filter((bytes) => bytes === 2 ** 19)).toHaveLength(2);
-      // Besides, for each piece: bounds, codes and values of cells, what nested scales are made of; bounds and values for the search.
-      const tables = 60 + 16 + 64 + 4 * 32 + 1024 + 1020;
-      expect(sum(up)).toBe(weight.data.length + 2 * (tables + search));
-      // Magnitudes; then codes, and of each block its magnitude, errors, code and scale.
-      expect(sum(down)).toBe(4 * 8192 + 512 * 512 + (4 + 24 + 1 + 4) * 8192);
-    },
-  );
+  ] as const)('brings each weight once for both passes of double quantization: %s', async ([, quantizer, search], context) => {
+    here(context);
+    const weight = weightOf(512, 1024); // two pieces of 4,096 blocks
+    const { up, down } = await counted(weight, quantizer);
+    expect(up.filter((bytes) => bytes === 2 ** 19)).toHaveLength(2);
+    // Besides, for each piece: bounds, codes and values of cells, what nested scales are made of; bounds and values for the search.
+    const tables = 60 + 16 + 64 + 4 * 32 + 1024 + 1020;
+    expect(sum(up)).toBe(weight.data.length + 2 * (tables + search));
+    // Magnitudes; then codes, and of each block its magnitude, errors, code and scale.
+    expect(sum(down)).toBe(4 * 8192 + 512 * 512 + (4 + 24 + 1 + 4) * 8192);
+  });
 
-  it('reads pieces that are there once, and brings them twice where there is no room', { timeout: 120_000 }, async (context) => {
+  it('reads pieces that are there once, and brings them twice where there is no room', async (context) => {
     here(context);
     const weight = weightOf(512, 1024);
     const quantizer = nf4({ doubleQuant: true });
@@ -177,7 +173,7 @@ describe('quantizing on the GPU', () => {
   it.for([
     [['cpu', 'cuda'], false],
     [['cuda', 'cpu'], true],
-  ] as const)('is done where the order of backends puts it: %j', { timeout: 120_000 }, async ([order, onTheGpu], context) => {
+  ] as const)('is done where the order of backends puts it: %j', async ([order, onTheGpu], context) => {
     here(context);
     needs(context, 'kernels-cpu', native.ok, native.ok ? '' : native.reason);
     const log = join(dir, `order-${order.join('-')}`);
@@ -196,50 +192,46 @@ describe('quantizing on the GPU', () => {
     }
   });
 
-  it.for([1, 4, 9])(
-    'stopped in call %i with two linears under way, leaves nothing of them',
-    { timeout: 120_000 },
-    async (calls, context) => {
-      here(context);
-      const log = join(dir, `stopped-${calls}`);
-      pretend({ log });
-      await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
-      const backend: Backend = await runtime.backend('cuda');
-      const controller = new AbortController();
-      const under = { now: 0, calls: 0 };
-      const holding = new Set<number>();
-      // What the quantizers call is counted: calls under way, and layers that hold room.
-      const stopping = watched(runtime, async (found, inputs, params) => {
-        under.now++;
-        if (holding.size === 2 && params.held !== undefined && ++under.calls === calls) controller.abort(new Error('stopped'));
-        try {
-          const outputs = await found(inputs, params);
-          if (params.hold) holding.add(new Float64Array(outputs[0]!.data.buffer)[0]!);
-          if (typeof params.release === 'number') holding.delete(params.release);
-          return outputs;
-        } finally {
-          under.now--;
-        }
-      });
-      await using source = await openCheckpoint(fileURLToPath(new URL('../examples/tiny-llama', import.meta.url)));
-      const options = { quantizer: hqq({ bits: 4 }), adapters: [llama], concurrency: 2, maxMemory: 256 << 20 };
-      const out = join(dir, `out-${calls}`);
-      const run = quantizeCheckpoint(source, { ...options, out, runtime: stopping, signal: controller.signal });
-      await expect(run).rejects.toThrow('stopped');
-      expect([under.now, holding.size]).toEqual([0, 0]);
-      const launched = readFileSync(log, 'utf8').length;
-      // A weight is given all the room that is kept, and nothing is launched but what brings it there.
-      const linear = await backend.prepare({
-        format: { kind: 'dense', dtype: 'f32' },
-        shape: [1, 4],
-        parts: { weight: hostTensor('f32', [1, 4], new Float32Array(4)) },
-      });
-      expect(backend.allocated()).toBe(linear.bytes);
-      linear[Symbol.dispose]();
-      expect(backend.allocated()).toBe(0);
-      expect(readFileSync(log, 'utf8').slice(launched)).not.toContain('hqq');
-    },
-  );
+  it.for([1, 4, 9])('stopped in call %i with two linears under way, leaves nothing of them', async (calls, context) => {
+    here(context);
+    const log = join(dir, `stopped-${calls}`);
+    pretend({ log });
+    await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
+    const backend: Backend = await runtime.backend('cuda');
+    const controller = new AbortController();
+    const under = { now: 0, calls: 0 };
+    const holding = new Set<number>();
+    // What the quantizers call is counted: calls under way, and layers that hold room.
+    const stopping = watched(runtime, async (found, inputs, params) => {
+      under.now++;
+      if (holding.size === 2 && params.held !== undefined && ++under.calls === calls) controller.abort(new Error('stopped'));
+      try {
+        const outputs = await found(inputs, params);
+        if (params.hold) holding.add(new Float64Array(outputs[0]!.data.buffer)[0]!);
+        if (typeof params.release === 'number') holding.delete(params.release);
+        return outputs;
+      } finally {
+        under.now--;
+      }
+    });
+    await using source = await openCheckpoint(fileURLToPath(new URL('../examples/tiny-llama', import.meta.url)));
+    const options = { quantizer: hqq({ bits: 4 }), adapters: [llama], concurrency: 2, maxMemory: 256 << 20 };
+    const out = join(dir, `out-${calls}`);
+    const run = quantizeCheckpoint(source, { ...options, out, runtime: stopping, signal: controller.signal });
+    await expect(run).rejects.toThrow('stopped');
+    expect([under.now, holding.size]).toEqual([0, 0]);
+    const launched = readFileSync(log, 'utf8').length;
+    // A weight is given all the room that is kept, and nothing is launched but what brings it there.
+    const linear = await backend.prepare({
+      format: { kind: 'dense', dtype: 'f32' },
+      shape: [1, 4],
+      parts: { weight: hostTensor('f32', [1, 4], new Float32Array(4)) },
+    });
+    expect(backend.allocated()).toBe(linear.bytes);
+    linear[Symbol.dispose]();
+    expect(backend.allocated()).toBe(0);
+    expect(readFileSync(log, 'utf8').slice(launched)).not.toContain('hqq');
+  });
 
   it.for([
     ['hqq', 1, hqq({ bits: 4 })],
@@ -247,28 +239,24 @@ describe('quantizing on the GPU', () => {
     ['hqq', 7, hqq({ bits: 4 })],
     ['nf4', 2, nf4({ doubleQuant: true })],
     ['nf4', 6, nf4({ doubleQuant: true })],
-  ] as const)(
-    'stopped in a call, gives the room of the layer back: %s, %d',
-    { timeout: 120_000 },
-    async ([, calls, quantizer], context) => {
-      here(context);
-      pretend({});
-      await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
-      const backend: Backend = await runtime.backend('cuda');
-      const weight = weightOf(1024, 1024);
-      const controller = new AbortController();
-      let left = calls;
-      const stopping = watched(runtime, async (found, inputs, params) => {
-        if (params.held !== undefined && --left === 0) controller.abort(new Error('stopped'));
-        return found(inputs, params);
-      });
-      await expect(quantize(weight, quantizer, { runtime: stopping, signal: controller.signal })).rejects.toThrow('stopped');
-      expect(left).toBeLessThanOrEqual(0);
-      // Only what is kept for layers to come: no layer holds any of it, and a weight gets it all.
-      const format = { kind: 'dense', dtype: 'f32' } as const;
-      const linear = await backend.prepare({ format, shape: [1, 4], parts: { weight: hostTensor('f32', [1, 4], new Float32Array(4)) } });
-      expect(backend.allocated()).toBe(linear.bytes);
-      linear[Symbol.dispose]();
-    },
-  );
+  ] as const)('stopped in a call, gives the room of the layer back: %s, %d', async ([, calls, quantizer], context) => {
+    here(context);
+    pretend({});
+    await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });
+    const backend: Backend = await runtime.backend('cuda');
+    const weight = weightOf(1024, 1024);
+    const controller = new AbortController();
+    let left = calls;
+    const stopping = watched(runtime, async (found, inputs, params) => {
+      if (params.held !== undefined && --left === 0) controller.abort(new Error('stopped'));
+      return found(inputs, params);
+    });
+    await expect(quantize(weight, quantizer, { runtime: stopping, signal: controller.signal })).rejects.toThrow('stopped');
+    expect(left).toBeLessThanOrEqual(0);
+    // Only what is kept for layers to come: no layer holds any of it, and a weight gets it all.
+    const format = { kind: 'dense', dtype: 'f32' } as const;
+    const linear = await backend.prepare({ format, shape: [1, 4], parts: { weight: hostTensor('f32', [1, 4], new Float32Array(4)) } });
+    expect(backend.allocated()).toBe(linear.bytes);
+    linear[Symbol.dispose]();
+  });
 });
