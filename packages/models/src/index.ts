@@ -53,7 +53,7 @@ export {
 } from './evaluate/sensitivity.ts';
 export { type WeightImportanceOptions, weightImportance } from './evaluate/weight-importance.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
-export { type FeedbackOptions, withFeedback } from './feedback/with-feedback.ts';
+export { type FeedbackOptions, type FeedbackQuantizer, withFeedback } from './feedback/with-feedback.ts';
 export type { DecodeImageOptions } from './images/decode.ts';
 export { decodeImage } from './images/decode-image.ts';
 export type { ImageInput, ImagePixels, RgbImage } from './images/image.ts';

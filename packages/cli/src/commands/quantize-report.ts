@@ -119,6 +119,8 @@ interface ReportSettings {
   readonly recipe?: string;
   readonly made: Recipe | undefined;
   readonly threads: number;
+  /** What bits were shared out by, where layers are not quantized by it. */
+  readonly sharing: ImportanceReport | undefined;
   /** What finding importance took, beside `ms` of the report. */
   readonly findingMs: number;
   readonly backend: BackendUse & { readonly routines: readonly string[] };
@@ -127,7 +129,7 @@ interface ReportSettings {
 /** What was done, for people. */
 export function renderReport(
   report: QuantizeModelReport,
-  { out, method, kept, preset, recipe, made, threads, findingMs, backend }: ReportSettings,
+  { out, method, kept, preset, recipe, made, threads, sharing, findingMs, backend }: ReportSettings,
   { bold }: Context,
 ): string {
   const { summary, weightError } = report;
@@ -146,7 +148,10 @@ export function renderReport(
     if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
   }
   if (report.importance && (report.importance.from !== 'none' || report.importance.why !== null))
-    facts.push(['importance', importanceText(report.importance)]);
+    facts.push([
+      'importance',
+      `${importanceText(report.importance)}${sharing ? `; bits were shared out by ${importanceText(sharing)}` : ''}`,
+    ]);
   const finding = report.importance !== null && report.importance.from !== 'none' ? `, and ${durationText(findingMs)} for importance` : '';
   facts.push([
     'time',

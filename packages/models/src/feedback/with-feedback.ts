@@ -32,6 +32,12 @@ export interface FeedbackOptions {
   readonly trust?: number | undefined;
 }
 
+/** What `withFeedback` gives. */
+export interface FeedbackQuantizer extends Quantizer {
+  /** The quantizer that it is over, which needs no matrix: what a choice is tested with, as matrices are found only while a model is quantized. */
+  readonly plain: Quantizer;
+}
+
 /** Goes up when the same settings would give other bytes. */
 const ALGORITHM_VERSION = 1;
 
@@ -52,7 +58,7 @@ const BLOCK_WEIGHTS = 1 << 21;
  * const importance = await checkpointImportance(checkpoint, { runtime, ids, kind: 'matrix' });
  * await quantizeCheckpoint(checkpoint, { out, adapters: [llama], quantizer: withFeedback(hqq({ bits: 3, solver: 'least-squares' })), importance });
  */
-export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}): Quantizer {
+export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}): FeedbackQuantizer {
   const { trust = 0.75 } = options;
   if (!isQuantizer(quantizer) || quantizer.usesImportance === false) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'withFeedback needs a quantizer that looks at importance', {
@@ -87,6 +93,7 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
     ...quantizer,
     identity: JSON.stringify(['feedback', ALGORITHM_VERSION, trust, quantizer.identity]),
     usesImportance: 'matrix',
+    plain: quantizer,
     format(shape, metaDtype) {
       const format = quantizer.format(shape, metaDtype);
       checkGrid(format, shape);
