@@ -36,7 +36,6 @@ import {
 } from '@lowbit/hub';
 import { defaultAdapters } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
-import { fedOf } from './fed-linears.ts';
 import { type FindImportanceOptions, type ImportanceReport, type ImportanceSource, importanceOf } from './importance.ts';
 import { type KeepingOptions, keepingImportance } from './kept-importance.ts';
 import { layeredImportance } from './layered-importance.ts';
@@ -44,6 +43,7 @@ import { openModel, openModelFolder, placeOf } from './open.ts';
 import { planOptions, sizeOf, unknownType } from './plan-options.ts';
 import type { RunsOn } from './running-on.ts';
 import { type TagRow, tagRows } from './tags.ts';
+import { isFed, type WeighedLinears, weighedOf } from './weighed-linears.ts';
 
 /** Hub's options, with a default for the quantizer; `adapters` come in addition to the built-in ones. */
 export interface PlanModelOptions extends Partial<Omit<PlanQuantizationOptions, 'quantizer' | 'shardSize'>>, Pick<CallOptions, 'signal'> {
@@ -184,7 +184,7 @@ async function withSettings<T>(
   const checkpoint = runs ? await openModelFolder(path, options) : await openModel(path, options);
   try {
     // What cannot be quantized is refused before the model is run for it.
-    let fed: readonly string[] = [];
+    let linears: WeighedLinears = new Map();
     if (runs) {
       if (keeping)
         await checkOutputFree(options.out, { resume: keeping.resume ?? false, overwrite: keeping.overwrite ?? false, source: path });
@@ -192,20 +192,21 @@ async function withSettings<T>(
       const asked = Object.entries({ quantizer, rules, adapters, dtype, layout, layouts, codecs }).filter(
         ([, value]) => value !== undefined,
       );
-      fed = fedOf((await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint))).plan);
+      linears = weighedOf(
+        (await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint))).plan,
+      );
     }
     const withImportance = (importance: PlanModelOptions['importance'], report: ImportanceReport | null): Promise<T> => {
       const settings = { ...rest, ...planOptions({ ...rest, shardSize: options.shardSize }, checkpoint), importance };
       return work(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) }, report);
     };
-    if (fed.length > 0) {
+    if (isFed(linears)) {
       if (!keeping) throw noShares();
       return await keepingImportance(options.out, keeping, async () => {
-        await using layers = await layeredImportance(
-          checkpoint as FolderCheckpoint,
-          source as ImportanceSource,
-          importanceOptions(options),
-        );
+        await using layers = await layeredImportance(checkpoint as FolderCheckpoint, source as ImportanceSource, {
+          ...importanceOptions(options),
+          linears,
+        });
         return await withImportance(layers.importance, layers.report);
       });
     }
@@ -229,7 +230,7 @@ function treatmentsOf({ quantizer = hqq(), rules = [] }: PlanModelOptions): read
 }
 
 function isLate(source: QuantizeModelOptions['importance']): source is LateImportance {
-  return typeof source === 'object' && 'of' in source && 'begin' in source;
+  return typeof source === 'object' && source !== null && 'of' in source; // hub looks whether it is whole
 }
 
 function noShares(): LowbitError {

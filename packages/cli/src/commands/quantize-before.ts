@@ -2,9 +2,9 @@
 
 import type { Rule } from '@lowbit/core';
 import type { Context } from '../context.ts';
-import { fedLinears } from '../fed-linears.ts';
 import { idleSettings } from '../methods.ts';
 import { type PlanModelOptions, planModel } from '../quantize-model.ts';
+import { isFed, weighedLinears } from '../weighed-linears.ts';
 import { checkTargetOf } from './allocation.ts';
 import { FLAGS, givenSettings } from './method-flags.ts';
 import type { QuantizeOptions } from './quantize.ts';
@@ -46,20 +46,13 @@ export async function lookBefore(
   const asked: AskedPlan = { ...common, quantizer: chosen.quantizer(), layout };
   const plan = await planModel(dir, asked);
   if (given.length > 0) await noteUnused(dir, asked, plan.summary.quantizedLinears, options, flags, context);
-  const isUnfed = options.feedback !== undefined && (await fedLinears(dir, asked)).length === 0;
-  if (isUnfed) context.note('--feedback has no effect: rules leave no layer that takes it.');
   const isOptional = options.isDefault || options.feedback !== undefined; // what feedback needs, nobody else may look at
-  const isIdle = isOptional && options.importance !== 'none' && !(await isWeighed(dir, asked));
+  const weighed = isOptional && options.importance !== 'none' ? await weighedLinears(dir, asked) : undefined;
+  const isUnfed = options.feedback !== undefined && weighed !== undefined && !isFed(weighed);
+  if (isUnfed) context.note('--feedback has no effect: rules leave no layer that takes it.');
+  const isIdle = weighed?.size === 0;
   if (isRun && !isIdle) noteFetch(plan.source, plan.weightBytes.before, context);
   return { isIdle, isUnfed };
-}
-
-/** Whether rules leave any layer to what looks at importance. */
-async function isWeighed(dir: string, asked: AskedPlan): Promise<boolean> {
-  const weighed = (use: Rule['use']): Rule['use'] => (use !== 'keep' && use.usesImportance === false ? 'keep' : use);
-  const rules = asked.rules.map((rule) => ({ ...rule, use: weighed(rule.use) }));
-  const { summary } = await planModel(dir, { ...asked, quantizer: weighed(asked.quantizer), rules });
-  return summary.quantizedLinears > 0;
 }
 
 /** Flags that only the method of -m has a use for do nothing where rules name what every layer gets. `all`: layers that are quantized. */

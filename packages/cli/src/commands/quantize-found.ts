@@ -2,12 +2,12 @@
 
 import type { ModelAllocation } from '../allocate-model.ts';
 import type { Context } from '../context.ts';
-import { fedLinears } from '../fed-linears.ts';
 import { findImportance, type ImportanceSource } from '../importance.ts';
 import { keepingImportance } from '../kept-importance.ts';
 import { layeredImportance } from '../layered-importance.ts';
 import { openModelFolder } from '../open.ts';
 import type { ImportanceFrom } from '../parse.ts';
+import { isFed, type WeighedLinears, weighedLinears } from '../weighed-linears.ts';
 import type { OpenBackend } from './backend.ts';
 import { hasTarget } from './quantize-recipe.ts';
 import { askedPlan, type Found, type FoundBefore, type QuantizeWork, quantizeWith, sharedOut } from './quantize-run.ts';
@@ -28,13 +28,15 @@ export async function findAndQuantize(work: Work, { source, sharing }: Sources, 
   const { dryRun = false, resume = false, overwrite = false, shard, feedback } = options;
   const steps = async (keepIn: string | undefined): Promise<void> => {
     const kept: Work = { ...work, keptIn: keepIn };
-    const isFed = feedback !== undefined && source !== 'none';
-    if (isFed && !hasTarget(options)) return await quantizeFed(kept, source, undefined, context); // which keeps nothing; an earlier run without feedback may have
-    const found = await find(work, isFed ? sharing.source : source, keepIn, context);
+    const isAsked = feedback !== undefined && source !== 'none';
+    const weighed = (allocation?: ModelAllocation) => weighedLinears(work.dir, askedPlan(work, allocation, context));
+    // It keeps nothing itself; an earlier run without feedback may have.
+    if (isAsked && !hasTarget(options)) return await quantizeFed(kept, { source, linears: await weighed() }, undefined, context);
+    const found = await find(work, isAsked ? sharing.source : source, keepIn, context);
     const allocation = await sharedOut(kept, found, context);
-    if (!isFed) return await quantizeWith(kept, found, allocation, context);
-    const paths = await fedLinears(work.dir, askedPlan(work, allocation, context));
-    if (paths.length > 0) return await quantizeFed(kept, source, { found, allocation }, context);
+    if (!isAsked) return await quantizeWith(kept, found, allocation, context);
+    const linears = await weighed(allocation);
+    if (isFed(linears)) return await quantizeFed(kept, { source, linears }, { found, allocation }, context);
     context.note('--feedback has no effect: no layer got a choice that takes it, so the model is not run for it.');
     await quantizeWith(withoutFeedback(kept, sharing.from), found, allocation, context);
   };
@@ -55,10 +57,10 @@ async function find(
   return { ...(await findImportance(dir, source, how)), ms: performance.now() - started };
 }
 
-/** `before`: how a target was shared out, and by what. */
+/** `linears`: those that feedback goes to, and what else is weighed. `before`: how a target was shared out, and by what. */
 async function quantizeFed(
   work: Work,
-  source: ImportanceSource,
+  { source, linears }: { readonly source: ImportanceSource; readonly linears: WeighedLinears },
   before: { readonly found: FoundBefore; readonly allocation: ModelAllocation | undefined } | undefined,
   context: Context,
 ): Promise<void> {
@@ -67,7 +69,8 @@ async function quantizeFed(
   if (options.dryRun || out === undefined) return await quantizeWith(work, before?.found, before?.allocation, context);
   const started = performance.now();
   await using checkpoint = await openModelFolder(dir, { signal });
-  await using layers = await layeredImportance(checkpoint, source, { runtime: place.runtime, signal, onProgress: progress.report });
+  const how = { linears, runtime: place.runtime, signal, onProgress: progress.report };
+  await using layers = await layeredImportance(checkpoint, source, how);
   const ms = performance.now() - started + (before?.found.ms ?? 0);
   const found: Found = { ...layers, ms, ...(before ? { sharing: before.found.report } : {}) };
   await quantizeWith(work, found, before?.allocation, context);

@@ -81,14 +81,18 @@ export function noteSlow(context: Context): void {
   );
 }
 
-export function noteImportance({ from, why, estimated }: ImportanceReport, context: Context): void {
+export function noteImportance({ from, why, estimated, unread = [] }: ImportanceReport, context: Context): void {
   if (why !== null) {
     const instead = from === 'weights' ? 'an estimate from its weights is used' : 'every channel counts alike';
     context.note(`${plain(why)}, so ${instead} (--importance ${from}).`);
   }
-  if (estimated.length === 0) return;
-  const others = estimated.length > 3 ? ` and ${estimated.length - 3} more` : '';
-  context.note(`No token reached ${estimated.slice(0, 3).map(plain).join(', ')}${others}: their importance is estimated from weights.`);
+  if (estimated.length > 0) context.note(`No token reached ${someOf(estimated)}: their importance is estimated from weights.`);
+  if (unread.length > 0)
+    context.note(`No text runs through ${someOf(unread)}: they go without feedback, and every channel counts alike there.`);
+}
+
+function someOf(paths: readonly string[]): string {
+  return `${paths.slice(0, 3).map(plain).join(', ')}${paths.length > 3 ? ` and ${paths.length - 3} more` : ''}`;
 }
 
 /** The plan for people. */

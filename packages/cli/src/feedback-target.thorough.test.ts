@@ -81,7 +81,7 @@ describe('--feedback with a target', () => {
     for (const { path, choice } of fed.emitted.allocation.linears) {
       const [a, b] = [plain, fed].map(({ emitted }) => emitted.linears.find((linear) => linear.path === path)!.squaredError);
       if (choice.startsWith('hqq')) expect(b, path).toBeGreaterThan(a! * 1.01);
-      else expect(Math.abs(b! / a! - 1), path).toBeLessThan(1e-3);
+      else expect(Math.abs(b! / a! - 1), path).toBeLessThan(1e-6);
     }
     expect(JSON.parse(readFileSync(recipe, 'utf8'))).toMatchObject({ method: 'hqq', solver: 'least-squares', feedback: 0.75 });
     await ran('-o', join(dir, 'again'), '--recipe', recipe);
@@ -89,7 +89,7 @@ describe('--feedback with a target', () => {
     expect(weightsOf('plain').equals(weightsOf('fed'))).toBe(false);
   });
 
-  it('plans what it plans without, and says what predictions leave out', async () => {
+  it('plans what it plans without, and says what predictions leave out', { timeout: 120_000 }, async () => {
     const flags = target('--target-bits', '4', '--choices', 'hqq:b3:g64,hqq:b4:g64', '--dry-run', ...ids());
     const [plain, fed] = [await ran(...flags), await ran(...flags, '--feedback', '0.75')];
     expect(fed.emitted.allocation).toEqual(plain.emitted.allocation);
@@ -100,7 +100,7 @@ describe('--feedback with a target', () => {
     );
   });
 
-  it('says so where no layer got a choice that takes it, and runs nothing for it', async () => {
+  it('says so where no layer got a choice that takes it, and runs nothing for it', { timeout: 120_000 }, async () => {
     // 8 bits for all: nothing else is as close.
     const flags = target('--target-bits', '9', '--choices', 'hqq:b3:g64,int8', '--feedback', '0.75', ...ids());
     const { emitted, notes, phases } = await ran('-o', join(dir, 'none'), ...flags);
@@ -112,7 +112,7 @@ describe('--feedback with a target', () => {
 });
 
 describe('allocateModel', () => {
-  it('tests choices of withFeedback by the quantizer that they are over', async () => {
+  it('tests choices of withFeedback by the quantizer that they are over', { timeout: 120_000 }, async () => {
     const rules = [{ match: ['model.layers.{1,2,3,4,5}.**', 'mlp.*'], use: 'keep' as const }];
     const common = { rules, targetBits: 4, tokens: 2 };
     const use = (bits: 3 | 4): Quantizer => hqq({ bits, solver: 'least-squares' });
