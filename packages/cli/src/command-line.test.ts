@@ -352,6 +352,12 @@ it('tells of all flags that rules leave without effect', async () => {
   expect((await planned('-b', '3', '--axis', '1', '--solver', 'least-squares', '--rule', '**=nf4')).notes).toContain(
     '--bits, --axis and --solver have no effect: rules name',
   );
+  for (const rule of ['**=nf4', '**=nf4:search', '**=hqq:b4:a0']) {
+    const { notes, recipe } = await planned('--feedback', '0.75', '--rule', rule);
+    expect(notes, rule).toContain('--feedback has no effect: rules leave no layer that takes it');
+    expect(recipe, rule).not.toHaveProperty('feedback');
+  }
+  expect((await planned('--feedback', '0.75', '--rule', 'mlp.*=nf4')).notes).not.toContain('no effect');
   for (const rules of [['**=hqq'], ['mlp.*=nf4']].map((uses) => uses.flatMap((use) => ['--rule', use])))
     expect((await planned('-b', '3', ...rules)).notes).not.toContain('no effect');
   expect((await planned('--rule', '**=nf4')).notes).not.toContain('no effect');

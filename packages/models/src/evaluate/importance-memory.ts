@@ -36,7 +36,7 @@ export interface ImportanceMemoryOptions extends Pick<CallOptions, 'signal'> {
 }
 
 /**
- * What `layerImportance` will hold of moments beside one layer's weights, before anything is run or read but headers. Throws what `layerImportance` throws for models that cannot
+ * What `layerImportance` will hold of moments beside one layer's weights, before anything is run; headers and norms are read. Throws what `layerImportance` throws for models that cannot
  * be run.
  *
  * @example

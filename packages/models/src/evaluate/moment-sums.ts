@@ -103,8 +103,12 @@ export class MomentSums {
     const sums = this.#sums;
     this.#sums = undefined;
     if (rows === 0 || sums === undefined) return undefined;
-    const moments = Float32Array.from(sums, (sum) => sum / rows);
-    const at = moments.findIndex((moment) => !Number.isFinite(moment));
+    const moments = new Float32Array(sums.length); // `from` with a function boxes every number
+    let at = -1;
+    for (let i = 0; i < moments.length; i++) {
+      moments[i] = sums[i]! / rows;
+      if (at < 0 && !Number.isFinite(moments[i])) at = i;
+    }
     if (at >= 0) {
       throw new LowbitError(
         'ERR_NON_FINITE',

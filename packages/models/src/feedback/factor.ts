@@ -29,7 +29,8 @@ export function trusted(name: string, importance: Importance | undefined, shape:
   let sum = 0;
   for (let i = 0; i < n; i++) sum += moments[i * (n + 1)]!;
   const factor = (trust * n) / sum;
-  const values = Float32Array.from(moments, (moment) => moment * factor);
+  const values = new Float32Array(n * n); // `from` with a function boxes every number
+  for (let i = 0; i < values.length; i++) values[i] = moments[i]! * factor;
   for (let i = 0; i < n; i++) values[i * (n + 1)] = own[i]! + DAMPING;
   return hostTensor('f32', [n, n], values);
 }
