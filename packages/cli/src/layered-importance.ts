@@ -1,4 +1,4 @@
-// Importance of kind `matrix` for a model folder, a layer at a time while it is quantized: what feedback takes.
+// Importance for a model folder that is quantized with feedback, a layer at a time meanwhile: matrices where feedback goes to.
 
 import { adapterFor, elements, hostTensor, type Importance, type LinearSite, LowbitError, type Matrix } from '@lowbit/core';
 import type { LateImportance, StoredCheckpoint } from '@lowbit/hub';

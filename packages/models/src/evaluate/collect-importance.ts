@@ -49,7 +49,7 @@ function takenFrom(sums: LayerSums): LayerMoments {
 /** Of all linears, or of each by its path: of those that read the same a matrix where one has it. */
 export type MomentKinds = Importance['kind'] | ((path: string) => Importance['kind']);
 
-/** What is summed for linears that read the same. */
+/** What is summed for linears that read the same, whoever of them is asked for: a run that goes on has the numbers of one that was not stopped. */
 export function kindOf(kinds: MomentKinds, paths: readonly string[]): Importance['kind'] {
   if (typeof kinds !== 'function') return kinds;
   return paths.some((path) => kinds(path) === 'matrix') ? 'matrix' : 'diagonal';
@@ -76,7 +76,7 @@ export async function eachLayerImportance(
     phase: 'importance',
     async onRows({ paths, key, rows, width }) {
       if (!paths.some(wants)) return;
-      const into = sums.get(key) ?? { paths, of: new MomentSums(width, kindOf(kind, paths.filter(wants)), products) };
+      const into = sums.get(key) ?? { paths, of: new MomentSums(width, kindOf(kind, paths), products) };
       sums.set(key, into);
       await into.of.add(rows);
     },

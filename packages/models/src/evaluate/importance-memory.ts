@@ -69,7 +69,7 @@ function programMemory(program: Program, asked: Asked): ImportanceMemory {
     const own = inputs.filter(({ paths }) => paths.some(isAsked));
     linears.push(...own.flatMap(({ paths }) => paths.filter(isAsked)));
     const bytes = layerBytes(
-      own.map((input) => ({ ...input, kind: kindOf(asked.kind, input.paths.filter(isAsked)) })),
+      own.map((input) => ({ ...input, kind: kindOf(asked.kind, input.paths) })),
       asked.tokens,
     );
     if (bytes > most.bytes) most = { bytes, layer };

@@ -150,6 +150,24 @@ describe('layerImportance', () => {
     expect(experts.filter((_, i) => held[i]!.deref())).toEqual([]);
   });
 
+  it('sums single channels where nobody who reads the same has a matrix, whoever is asked for', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    const path = (name: string): string => `model.layers.0.self_attn.${name}_proj`;
+    const kind = (of: string): Importance['kind'] => (of === path('q') ? 'matrix' : 'diagonal');
+    const [matrices, diagonals] = [
+      await checkpointImportance(checkpoint, { ids, kind: 'matrix', runtime }),
+      await checkpointImportance(checkpoint, { ids, runtime }),
+    ];
+    for (const asked of [
+      ['q', 'v', 'o'],
+      ['v', 'o'],
+    ]) {
+      await using layers = await layerImportance(checkpoint, { ids, kind, identity: 'test', runtime });
+      layers.begin(asked.map(path));
+      for (const name of asked) expect(await layers.of(path(name)), name).toEqual((name === 'o' ? diagonals : matrices).get(path(name)));
+    }
+  });
+
   it('refuses a layer over the limit before anything is run, by what is asked for', async () => {
     await using runtime = await createRuntime({ backends: [referenceBackend()] });
     const mixture = memoryCheckpoint(goldenContents(golden, 'mixtral-published'));
