@@ -160,6 +160,16 @@ describe('withFeedback', () => {
     expect(held.deref()).toBeUndefined();
   });
 
+  it('finds factors again where whoever made them for both was stopped', async () => {
+    const use = withFeedback(base(4));
+    const stop = new AbortController();
+    const stopped = quantize(weight, use, { importance, signal: stop.signal });
+    const other = quantize(weight, use, { importance });
+    stop.abort();
+    await expect(stopped).rejects.toBe(stop.signal.reason);
+    expect((await other).parts).toEqual((await quantize(weight, withFeedback(base(4)), { importance })).parts);
+  });
+
   it('stops when told to', async () => {
     const signal = AbortSignal.abort();
     await expect(quantize(weight, withFeedback(base(4)), { importance, signal })).rejects.toBe(signal.reason);

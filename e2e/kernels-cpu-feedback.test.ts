@@ -48,9 +48,9 @@ describe('routines of feedback', () => {
       [131, 131],
     ] as const) {
       const samples = seededFloats(n, 300 * n, 1);
-      const sums = squares(samples, n);
+      const sums = await squares(samples, n);
       const values = Float32Array.from(sums, (sum, i) => sum / 300 + (i % (n + 1) === 0 ? 0.01 : 0));
-      const { coupling, cost } = factor(values, n);
+      const { coupling, cost } = await factor(values, n);
       const rows = 19;
       const weights = seededFloats(n + 1, rows * n, 0.05);
       const [scale, zero] = [new Float32Array(rows).fill(0.02), new Float32Array(rows).fill(3.25)];

@@ -6,7 +6,7 @@ import { readSite, type SensitivityMetric } from '@lowbit/models';
 import { type Allocation, type AllocationChoice, type AllocationLayer, allocateBits, allocationOf } from '@lowbit/models/allocation';
 import { checkTarget, type Fitting, type Usable } from './allocate-size.ts';
 import { DEFAULT_CHOICES, planAllocation } from './allocation-plan.ts';
-import { choiceError } from './choice-error.ts';
+import { choiceError, testedQuantizer } from './choice-error.ts';
 import type { ModelChoice } from './choices.ts';
 import { openModelFolder } from './open.ts';
 import type { QuantizeModelOptions } from './quantize-model.ts';
@@ -27,7 +27,10 @@ export interface AllocateModelOptions
    * little smaller.
    */
   readonly targetSize?: number | string | undefined;
-  /** What can be chosen; default the widths of hqq. A choice that cannot hold a linear's shape is left out for it. */
+  /**
+   * What can be chosen; default the widths of hqq. A choice that cannot hold a linear's shape is left out for it. One of `withFeedback` is tested without feedback, by the
+   * quantizer that it is over: predicted losses are those without.
+   */
   readonly choices?: readonly ModelChoice[] | undefined;
   /**
    * `tag`: linears of one tag get one choice, as programs want that keep one setting per layer name; `fused`: q, k and v of a layer, and gate and up, as programs
@@ -227,7 +230,7 @@ async function errorsOf(
     else {
       weight ??= read();
       const made = { metaDtype: dtype, importance, runtime, threads, signal, ...(codecs ? { codecs } : {}) };
-      errors.push(await choiceError(await weight, use, made));
+      errors.push(await choiceError(await weight, testedQuantizer(use)!, made));
     }
     step();
   }

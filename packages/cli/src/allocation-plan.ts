@@ -20,9 +20,10 @@ import { type FolderCheckpoint, keptByDefault, linearBytes, planQuantization } f
 import { defaultAdapters } from '@lowbit/models';
 import type { AllocateModelOptions } from './allocate-model.ts';
 import { bitsWithin, checkTarget, type Least, leastOf, plannedSize, type Usable } from './allocate-size.ts';
+import { testedQuantizer } from './choice-error.ts';
 import { defaultChoices, type ModelChoice, makeChoices } from './choices.ts';
 import { openModelFolder } from './open.ts';
-import { sizeOf } from './quantize-model.ts';
+import { sizeOf } from './plan-options.ts';
 
 /** The widths of hqq. */
 export const DEFAULT_CHOICES: readonly ModelChoice[] = makeChoices(defaultChoices('hqq'));
@@ -88,6 +89,8 @@ function checkChoices(choices: readonly ModelChoice[]): Quantizer {
   }
   const isWrong = (choice: ModelChoice): boolean => typeof choice?.name !== 'string' || !(choice.use === 'keep' || isQuantizer(choice.use));
   if (choices.some(isWrong)) throw bad(`hold one without a name or a use, ${String(JSON.stringify(choices.find(isWrong))).slice(0, 80)}`);
+  const untested = choices.find(({ use }) => use !== 'keep' && testedQuantizer(use) === undefined);
+  if (untested) throw bad(`hold ${untested.name}, which needs matrices of moments: errors are tested before there are any`);
   if (new Set(choices.map(({ name }) => name)).size !== choices.length) throw bad('have a name twice');
   const quantizer = choices.find(({ use }) => use !== 'keep')?.use;
   if (quantizer === undefined || quantizer === 'keep') throw bad('hold no quantizer');

@@ -6,15 +6,24 @@ import {
   elements,
   type HostTensor,
   type Importance,
+  isQuantizer,
   type QuantizeOptions,
   type Quantizer,
   quantize,
   readFloat32,
   toFloat32,
 } from '@lowbit/core';
+import type { FeedbackQuantizer } from '@lowbit/models';
 
 /** Weights compared at a time. */
 const BLOCK = 1 << 18;
+
+/** The quantizer that a choice is tested with: of feedback the one that it is over. Undefined where there is none that does without a matrix. */
+export function testedQuantizer(use: Quantizer): Quantizer | undefined {
+  if (use.usesImportance !== 'matrix') return use;
+  const { plain } = use as Partial<FeedbackQuantizer>;
+  return isQuantizer(plain) && plain.usesImportance !== 'matrix' ? plain : undefined;
+}
 
 /** Of the moments those per channel, scaled to a mean of 1. Undefined without importance. */
 function channelWeights(importance: Importance | undefined, inp: number): Float64Array | undefined {

@@ -252,7 +252,17 @@ it.each([
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--solver', 'hqq'], /--feedback needs --solver least-squares/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4'], /--feedback is for hqq/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4', '--importance', 'self'], /--feedback is for hqq/],
-  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '3.5'], /does not go with --target-bits/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '4.5', '--methods', 'nf4'], /no layer can get that/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '3.5', '--choices', 'hqq:b3:a0'], /no layer can get that/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '3.5', '--axis', '0'], /--axis 0 does not go with it/],
+  [
+    ['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-size', '9MB', '--quant-scale'],
+    /--quant-scale does not go with it/,
+  ],
+  [
+    ['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4', '--rule', 'mlp.*=hqq:b4', '--importance', 'self'],
+    /needs --solver least-squares/,
+  ],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--shard', '1/2'], /--shard does layers apart/],
   [['help', 'nope'], /unknown command 'nope'/],
 ])('%j is wrong usage', async (args, message) => {
@@ -337,8 +347,17 @@ async function planned(...args: string[]): Promise<{ readonly notes: string; rea
   return { notes: notes.join('\n'), recipe };
 }
 
-it('tells of a flag that rules leave without effect', async () => {
+it('tells of all flags that rules leave without effect', async () => {
   expect((await planned('-b', '3', '--rule', '**=nf4')).notes).toContain('--bits has no effect: rules name what every layer gets');
+  expect((await planned('-b', '3', '--axis', '1', '--solver', 'least-squares', '--rule', '**=nf4')).notes).toContain(
+    '--bits, --axis and --solver have no effect: rules name',
+  );
+  for (const rule of ['**=nf4', '**=nf4:search', '**=hqq:b4:a0']) {
+    const { notes, recipe } = await planned('--feedback', '0.75', '--rule', rule);
+    expect(notes, rule).toContain('--feedback has no effect: rules leave no layer that takes it');
+    expect(recipe, rule).not.toHaveProperty('feedback');
+  }
+  expect((await planned('--feedback', '0.75', '--rule', 'mlp.*=nf4')).notes).not.toContain('no effect');
   for (const rules of [['**=hqq'], ['mlp.*=nf4']].map((uses) => uses.flatMap((use) => ['--rule', use])))
     expect((await planned('-b', '3', ...rules)).notes).not.toContain('no effect');
   expect((await planned('--rule', '**=nf4')).notes).not.toContain('no effect');

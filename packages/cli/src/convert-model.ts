@@ -10,7 +10,8 @@ import {
 import { defaultAdapters } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
 import { openModelFolder } from './open.ts';
-import { describe, type ModelPlan, sizeOf } from './quantize-model.ts';
+import { sizeOf } from './plan-options.ts';
+import { describe, type ModelPlan } from './quantize-model.ts';
 
 /** Hub's options; `adapters` come in addition to the built-in ones. */
 export interface PlanConvertOptions extends Omit<PlanConversionOptions, 'shardSize'>, Pick<CallOptions, 'signal'> {

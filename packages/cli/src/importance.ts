@@ -51,6 +51,8 @@ export interface ImportanceReport {
   readonly estimated: readonly string[];
   /** Why it is not what was asked for; null if it is. */
   readonly why: string | null;
+  /** Of feedback, if any: linears that no text runs through, such as those of an image tower. They go without feedback, and every channel counts alike. */
+  readonly unread?: readonly string[];
 }
 
 /** What `findImportance` gives. */

@@ -79,8 +79,8 @@ export function makeRules(texts: readonly RuleText[], defaults: MethodSettings =
   });
 }
 
-/** A setting that was given, but that none of the methods has. */
-export function idleSetting(methods: readonly MethodName[], given: MethodSettings): keyof MethodSettings | undefined {
+/** The settings that were given, but that none of the methods has. */
+export function idleSettings(methods: readonly MethodName[], given: MethodSettings): readonly (keyof MethodSettings)[] {
   const names = Object.keys(given) as (keyof MethodSettings)[];
-  return names.find((name) => given[name] !== undefined && !methods.some((method) => SETTINGS[method].includes(name)));
+  return names.filter((name) => given[name] !== undefined && !methods.some((method) => SETTINGS[method].includes(name)));
 }

@@ -4,7 +4,6 @@ import {
   type CallOptions,
   type Importance,
   isQuantizer,
-  type JsonObject,
   type LinearSite,
   LowbitError,
   type ModelAdapter,
@@ -35,15 +34,16 @@ import {
   type Shard,
   type ShardReport,
 } from '@lowbit/hub';
-import { byName, defaultAdapters } from '@lowbit/models';
+import { defaultAdapters } from '@lowbit/models';
 import { checkedOptions } from './checked-options.ts';
 import { type FindImportanceOptions, type ImportanceReport, type ImportanceSource, importanceOf } from './importance.ts';
 import { type KeepingOptions, keepingImportance } from './kept-importance.ts';
 import { layeredImportance } from './layered-importance.ts';
 import { openModel, openModelFolder, placeOf } from './open.ts';
-import { parseSize } from './parse.ts';
+import { planOptions, sizeOf, unknownType } from './plan-options.ts';
 import type { RunsOn } from './running-on.ts';
 import { type TagRow, tagRows } from './tags.ts';
+import { isFed, type WeighedLinears, weighedOf } from './weighed-linears.ts';
 
 /** Hub's options, with a default for the quantizer; `adapters` come in addition to the built-in ones. */
 export interface PlanModelOptions extends Partial<Omit<PlanQuantizationOptions, 'quantizer' | 'shardSize'>>, Pick<CallOptions, 'signal'> {
@@ -184,6 +184,7 @@ async function withSettings<T>(
   const checkpoint = runs ? await openModelFolder(path, options) : await openModel(path, options);
   try {
     // What cannot be quantized is refused before the model is run for it.
+    let linears: WeighedLinears = new Map();
     if (runs) {
       if (keeping)
         await checkOutputFree(options.out, { resume: keeping.resume ?? false, overwrite: keeping.overwrite ?? false, source: path });
@@ -191,20 +192,21 @@ async function withSettings<T>(
       const asked = Object.entries({ quantizer, rules, adapters, dtype, layout, layouts, codecs }).filter(
         ([, value]) => value !== undefined,
       );
-      await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint));
+      linears = weighedOf(
+        (await planQuantization(checkpoint, planOptions(Object.fromEntries(asked) as PlanModelOptions, checkpoint))).plan,
+      );
     }
     const withImportance = (importance: PlanModelOptions['importance'], report: ImportanceReport | null): Promise<T> => {
       const settings = { ...rest, ...planOptions({ ...rest, shardSize: options.shardSize }, checkpoint), importance };
       return work(checkpoint, { ...settings, maxMemory: sizeOf(maxMemory) }, report);
     };
-    if (runs && treatmentsOf(rest).some((use) => isQuantizer(use) && use.usesImportance === 'matrix')) {
+    if (isFed(linears)) {
       if (!keeping) throw noShares();
       return await keepingImportance(options.out, keeping, async () => {
-        await using layers = await layeredImportance(
-          checkpoint as FolderCheckpoint,
-          source as ImportanceSource,
-          importanceOptions(options),
-        );
+        await using layers = await layeredImportance(checkpoint as FolderCheckpoint, source as ImportanceSource, {
+          ...importanceOptions(options),
+          linears,
+        });
         return await withImportance(layers.importance, layers.report);
       });
     }
@@ -228,7 +230,7 @@ function treatmentsOf({ quantizer = hqq(), rules = [] }: PlanModelOptions): read
 }
 
 function isLate(source: QuantizeModelOptions['importance']): source is LateImportance {
-  return typeof source === 'object' && 'of' in source && 'begin' in source;
+  return typeof source === 'object' && source !== null && 'of' in source; // hub looks whether it is whole
 }
 
 function noShares(): LowbitError {
@@ -250,24 +252,6 @@ function checkUseOfImportance(options: PlanModelOptions): void {
 /** A runtime that only has routines runs no model: then there is one for that. */
 function importanceOptions({ runtime, backends, onNote, adapters, signal, onProgress }: QuantizeModelOptions): FindImportanceOptions {
   return { runtime: runtime && 'select' in runtime ? runtime : undefined, backends, onNote, adapters, signal, onProgress };
-}
-
-function planOptions(
-  { signal: _, quantizer = hqq(), adapters = [], shardSize, ...rest }: PlanModelOptions,
-  { config }: Pick<FolderCheckpoint, 'config'>,
-): PlanQuantizationOptions {
-  const known = [...adapters, ...defaultAdapters];
-  const unknown = unknownType(config, known);
-  return { ...rest, quantizer, adapters: unknown === undefined ? known : [...known, byName(unknown)], shardSize: sizeOf(shardSize) };
-}
-
-/** The model_type of config.json, if it is a name that no adapter serves. */
-function unknownType({ model_type: type }: JsonObject, adapters: readonly ModelAdapter[]): string | undefined {
-  return typeof type === 'string' && !adapters.some(({ modelTypes }) => modelTypes.includes(type)) ? type : undefined;
-}
-
-export function sizeOf(size: number | string | undefined): number | undefined {
-  return typeof size === 'string' ? parseSize(size) : size;
 }
 
 /** What a linear that is kept is written as: a tensor of its own, or the one that it shares with others. */

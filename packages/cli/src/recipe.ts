@@ -5,7 +5,7 @@ import { dirname, isAbsolute, relative, resolve, sep } from 'node:path';
 import { isLowbitError, isPlainRecord, LowbitError, nearestName } from '@lowbit/core';
 import { readBytes, readJsonFile, writeTextFile } from './files.ts';
 import type { ImportanceSource } from './importance.ts';
-import { idleSetting, makeQuantizer, makeRules } from './methods.ts';
+import { idleSettings, makeQuantizer, makeRules } from './methods.ts';
 import {
   DTYPES,
   type FloatDType,
@@ -155,7 +155,7 @@ export function parseRecipe(value: unknown, name = 'the recipe'): Recipe {
   if (recipe.method === undefined) throw bad('names no method', `Give "method": ${METHODS.join(', ')}.`, 'method');
   const made = recipe as unknown as Recipe;
   const { methods, uses } = usesOf(made);
-  const idle = idleSetting(methods, settingsOf(made));
+  const [idle] = idleSettings(methods, settingsOf(made));
   if (idle !== undefined) throw bad(`gives ${idle}, which ${methods.join(' and ')} does not have`, 'Leave it out.', idle);
   naming(name, undefined, () => {
     makeQuantizer(made.method, settingsOf(made));
@@ -199,10 +199,8 @@ function usesOf(recipe: Recipe): { readonly methods: readonly MethodName[]; read
 /** Without what nothing in it uses, which `parseRecipe` refuses: settings and importance may have been for choices that no layer got. */
 export function withoutIdle(recipe: Recipe): Recipe {
   const { methods, uses } = usesOf(recipe);
-  const idle = SETTING_NAMES.filter((name) => idleSetting(methods, { [name]: recipe[name] }) !== undefined);
-  const { importance, ...rest } = Object.fromEntries(
-    Object.entries(recipe).filter(([name]) => !(idle as string[]).includes(name)),
-  ) as unknown as Recipe;
+  const idle: readonly string[] = idleSettings(methods, settingsOf(recipe));
+  const { importance, ...rest } = Object.fromEntries(Object.entries(recipe).filter(([name]) => !idle.includes(name))) as unknown as Recipe;
   return uses.some(usesImportance) ? { ...rest, importance } : rest;
 }
 

@@ -37,8 +37,15 @@ export { timm } from './adapters/timm.ts';
 export { type DecoderFamily, decoderAdapter } from './decoder/adapter.ts';
 export type * from './decoder/spec.ts';
 export { type BenchOptions, type BenchResult, benchModel } from './evaluate/bench.ts';
-export { collectImportance, type ImportanceKeeper, type ImportanceOptions, type ImportanceState } from './evaluate/collect-importance.ts';
+export {
+  collectImportance,
+  type ImportanceKeeper,
+  type ImportanceOptions,
+  type ImportanceState,
+  type MomentKinds,
+} from './evaluate/collect-importance.ts';
 export { type CheckpointImportanceOptions, checkpointImportance } from './evaluate/importance.ts';
+export { type ImportanceMemory, type ImportanceMemoryOptions, importanceMemory } from './evaluate/importance-memory.ts';
 export { type Divergence, klDivergence, type Texts } from './evaluate/kl-divergence.ts';
 export { type LayerImportance, type LayerImportanceOptions, layerImportance } from './evaluate/layer-importance.ts';
 export { type LinearError, type LinearErrorsOptions, linearErrors } from './evaluate/linear-errors.ts';
@@ -53,7 +60,7 @@ export {
 } from './evaluate/sensitivity.ts';
 export { type WeightImportanceOptions, weightImportance } from './evaluate/weight-importance.ts';
 export { type EvaluationWindow, evaluationWindows, type WindowOptions } from './evaluate/windows.ts';
-export { type FeedbackOptions, withFeedback } from './feedback/with-feedback.ts';
+export { type FeedbackOptions, type FeedbackQuantizer, withFeedback } from './feedback/with-feedback.ts';
 export type { DecodeImageOptions } from './images/decode.ts';
 export { decodeImage } from './images/decode-image.ts';
 export type { ImageInput, ImagePixels, RgbImage } from './images/image.ts';

@@ -161,8 +161,11 @@ export const TESTED_ON: Readonly<Record<TestedSensitivities['on'], string>> = {
 
 const small = (value: number): string => (value === 0 ? '0' : value.toPrecision(3));
 
-/** Table and facts. */
-export function renderAllocation(allocation: ModelAllocation, { bold }: Pick<Context, 'bold'>): string {
+/** Table and facts. `isFed`: layers are quantized with feedback, which predictions know nothing of. */
+export function renderAllocation(
+  allocation: ModelAllocation,
+  { bold, isFed = false }: Pick<Context, 'bold'> & { readonly isFed?: boolean },
+): string {
   const { metric, linears, loss, gap, weights, sensitivities, targetBits, targetSize, uniform } = allocation;
   const name = LOSS[metric];
   const rows = new Map<string, { tag: string; choice: string; count: number; weights: number; bits: number; loss: number }>();
@@ -200,7 +203,7 @@ export function renderAllocation(allocation: ModelAllocation, { bold }: Pick<Con
     ['reached', allocation.bitsPerWeight.toFixed(4)],
     [
       'predicted',
-      `${name} ${small(loss)}${metric === 'kl' ? ' nats per token' : ' more'}${gap > 0 ? `, at most ${small(gap)} above the best` : ''}`,
+      `${name} ${small(loss)}${metric === 'kl' ? ' nats per token' : ' more'}${gap > 0 ? `, at most ${small(gap)} above the best` : ''}${isFed ? '; without feedback, which makes it less' : ''}`,
     ],
     ['tested on', `${countText(sensitivities.tokens)} ${TESTED_ON[sensitivities.on]}`],
   ];

@@ -6,7 +6,7 @@ import { defaultAdapters, estimateMemory, type MemoryEstimate, type Verdict } fr
 import type { CommonOptions, Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';
 import { type MeasuredMemory, type MeasureMemoryOptions, measureMemory } from '../measured-memory.ts';
-import { idleSetting, makeQuantizer } from '../methods.ts';
+import { idleSettings, makeQuantizer } from '../methods.ts';
 import { openModel, openModelFolder, placeOf } from '../open.ts';
 import type { MethodName, MethodSettings } from '../parse.ts';
 import { pairs, plain } from '../table.ts';
@@ -47,7 +47,7 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
   const { method, bits, group, p, hadamardSize, ctx: contextLength, sequences } = flags;
   checkBackendFlags(flags);
   const settings = { bits, group, p, hadamardSize };
-  const idle = idleSetting(method === undefined ? [] : [method], settings);
+  const [idle] = idleSettings(method === undefined ? [] : [method], settings);
   if (idle !== undefined) {
     if (method === undefined)
       throw new UsageError(`${FLAG[idle] ?? idle} needs --method`, 'Name the method that the model would be quantized with: -m hqq -b 4.');

@@ -3,7 +3,7 @@
 import type { Quantizer } from '@lowbit/core';
 import { asUsage, UsageError } from '../errors.ts';
 import { findMethod, type MethodPlugin } from '../method-plugin.ts';
-import { idleSetting, makeQuantizer, makeRules } from '../methods.ts';
+import { idleSettings, makeQuantizer, makeRules } from '../methods.ts';
 import { METHODS, type MethodName, type MethodSettings, parseUse, SETTINGS } from '../parse.ts';
 import { choiceNames } from './allocation.ts';
 import { type FilledOptions, hasTarget } from './quantize-recipe.ts';
@@ -64,7 +64,7 @@ function flagSettings({ method, rules, ...flags }: Omit<FilledOptions, 'method'>
   const settings = givenSettings(flags);
   const uses = [...rules.map(({ use }) => use), ...(hasTarget(flags) ? choiceNames(flags, method, settings).map(parseUse) : [])];
   const methods = [method, ...uses.flatMap((use) => (use === 'keep' ? [] : [use.method]))];
-  const idle = idleSetting(methods, settings);
+  const [idle] = idleSettings(methods, settings);
   if (idle === undefined) return settings;
   const owners = METHODS.filter((name) => SETTINGS[name].includes(idle)).join(', ');
   const own = SETTINGS[method].map((name) => FLAGS[name]).join(', ');

@@ -2,8 +2,9 @@
 
 import type { Quantizer } from '@lowbit/core';
 import { UsageError } from '../errors.ts';
-import { type RuleUse, usesImportance } from '../parse.ts';
-import { checkFlags } from './allocation.ts';
+import { filledSettings } from '../methods.ts';
+import { parseUse, type RuleUse, usesImportance } from '../parse.ts';
+import { checkFlags, choiceNames } from './allocation.ts';
 import { checkBackendFlags } from './backend.ts';
 import type { QuantizeOptions } from './quantize.ts';
 import { type FilledOptions, hasTarget, methodText } from './quantize-recipe.ts';
@@ -59,32 +60,48 @@ function checkPluginFlags(options: FilledOptions): void {
   }
 }
 
-/** Feedback runs the model while it is quantized. Throws a UsageError. */
+/** Feedback runs the model while it is quantized, and goes to least squares of hqq along rows. Throws a UsageError. */
 function checkFeedbackFlags(options: FilledOptions): void {
   const { feedback, importance, shard, method, solver, rules } = options;
   if (feedback === undefined) return;
-  const others = rules.some(({ use }) => use !== 'keep' && use.method === 'hqq');
-  if (typeof method === 'string' && method !== 'hqq' && !others) {
-    throw new UsageError(`--feedback is for hqq, not for ${method}`, 'Leave one of the two out.');
+  const isShared = hasTarget(options);
+  const own: readonly RuleUse[] =
+    typeof method !== 'string' ? [] : isShared ? choiceNames(options, method, {}).map(parseUse) : [{ method }];
+  const fed = [...own, ...rules.map(({ use }) => use)].filter(
+    (use): use is Exclude<RuleUse, 'keep'> => use !== 'keep' && filledSettings(use, { feedback }).feedback !== undefined,
+  );
+  if (typeof method === 'string' && fed.length === 0) {
+    throw isShared
+      ? new UsageError(
+          '--feedback is for hqq with groups along rows, and no layer can get that',
+          'Name it with --methods or --choices, or leave --feedback out.',
+        )
+      : new UsageError(`--feedback is for hqq, not for ${method}`, 'Leave one of the two out.');
   }
-  if (method === 'hqq' && solver !== 'least-squares') {
+  if (typeof method === 'string' && fed.some((use) => (use.solver ?? solver) !== 'least-squares')) {
     throw new UsageError('--feedback needs --solver least-squares', 'Pass it, or leave -m and --solver out.');
   }
+  if (isShared) checkFedChoices(options, fed);
   if (importance === 'none' || importance === 'weights') {
     throw new UsageError(
       `--feedback needs samples, and --importance ${importance} has none`,
       'Pass --importance self, or a text file like what the model will read.',
     );
   }
-  if (hasTarget(options)) {
-    throw new UsageError(
-      '--feedback does not go with --target-bits and --target-size',
-      'Share out bits with --dry-run --save-recipe FILE first, add "feedback" and "importance" to the file, and pass it as --recipe.',
-    );
-  }
   if (shard !== undefined) {
     throw new UsageError('--feedback quantizes one layer after another, and --shard does layers apart', 'Leave one of the two out.');
   }
+}
+
+/** What feedback does not take is left out of what layers can get: by a flag that would be all of hqq. Throws a UsageError. */
+function checkFedChoices({ axis, quantScale, quantZero }: FilledOptions, fed: readonly { readonly axis?: 0 | 1 | undefined }[]): void {
+  const across = axis === 0 && fed.some((use) => use.axis === undefined);
+  const flag = across ? '--axis 0' : quantScale ? '--quant-scale' : quantZero !== undefined ? '--quant-zero' : undefined;
+  if (flag === undefined) return;
+  throw new UsageError(
+    `--feedback needs groups along rows, with scales and zeros stored as they are, so ${flag} does not go with it`,
+    'Leave one of the two out.',
+  );
 }
 
 /** What looks at the whole model has no place in a share of the work. Throws a UsageError. */

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { parseRule, parseUse } from '../parse.ts';
-import { hasUseForImportance, withRecipe } from './quantize-recipe.ts';
+import { hasUseForImportance, sharingImportance, withRecipe } from './quantize-recipe.ts';
 
 const filled = async (flags: object) => withRecipe({ rules: [], ...flags });
 
@@ -49,4 +49,13 @@ it('a method that is named is as Python has it, and a preset as it is', async ()
     importance: 'random-tokens',
     isDefault: false,
   });
+});
+
+it('a target is shared out by what importance is without feedback', async () => {
+  const sharing = async (flags: object) => sharingImportance({ rules: [], targetBits: 3.5, feedback: 0.75, ...flags });
+  expect(await filled({ targetBits: 3.5, feedback: 0.75 })).toMatchObject({ importance: 'self' });
+  expect(await sharing({})).toBe('random-tokens');
+  expect(await sharing({ preset: 'small3' })).toBe('random-tokens');
+  expect(await sharing({ importance: 'self' })).toBe('self');
+  expect(await sharing({ importance: { file: 'a.txt' } })).toEqual({ file: 'a.txt' });
 });

@@ -64,6 +64,15 @@ export async function withRecipe(flags: QuantizeOptions): Promise<FilledOptions>
 const definedOf = <T extends object>(settings: T): { [K in keyof T]?: Exclude<T[K], undefined> } =>
   Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)) as { [K in keyof T]?: Exclude<T[K], undefined> };
 
+/**
+ * The importance that a target is shared out by: what it would be without feedback, so that every layer gets the choice that it has without. Matrices of moments are found only while
+ * the model is quantized.
+ */
+export async function sharingImportance(flags: QuantizeOptions): Promise<ImportanceFrom> {
+  const { feedback: _, ...others } = flags;
+  return (await withRecipe(others)).importance;
+}
+
 /** Whether bits are shared out. */
 export function hasTarget({ targetBits, targetSize }: Pick<QuantizeOptions, 'targetBits' | 'targetSize'>): boolean {
   return targetBits !== undefined || targetSize !== undefined;

@@ -81,14 +81,18 @@ export function noteSlow(context: Context): void {
   );
 }
 
-export function noteImportance({ from, why, estimated }: ImportanceReport, context: Context): void {
+export function noteImportance({ from, why, estimated, unread = [] }: ImportanceReport, context: Context): void {
   if (why !== null) {
     const instead = from === 'weights' ? 'an estimate from its weights is used' : 'every channel counts alike';
     context.note(`${plain(why)}, so ${instead} (--importance ${from}).`);
   }
-  if (estimated.length === 0) return;
-  const others = estimated.length > 3 ? ` and ${estimated.length - 3} more` : '';
-  context.note(`No token reached ${estimated.slice(0, 3).map(plain).join(', ')}${others}: their importance is estimated from weights.`);
+  if (estimated.length > 0) context.note(`No token reached ${someOf(estimated)}: their importance is estimated from weights.`);
+  if (unread.length > 0)
+    context.note(`No text runs through ${someOf(unread)}: they go without feedback, and every channel counts alike there.`);
+}
+
+function someOf(paths: readonly string[]): string {
+  return `${paths.slice(0, 3).map(plain).join(', ')}${paths.length > 3 ? ` and ${paths.length - 3} more` : ''}`;
 }
 
 /** The plan for people. */
@@ -119,6 +123,8 @@ interface ReportSettings {
   readonly recipe?: string;
   readonly made: Recipe | undefined;
   readonly threads: number;
+  /** What bits were shared out by, where layers are not quantized by it. */
+  readonly sharing: ImportanceReport | undefined;
   /** What finding importance took, beside `ms` of the report. */
   readonly findingMs: number;
   readonly backend: BackendUse & { readonly routines: readonly string[] };
@@ -127,7 +133,7 @@ interface ReportSettings {
 /** What was done, for people. */
 export function renderReport(
   report: QuantizeModelReport,
-  { out, method, kept, preset, recipe, made, threads, findingMs, backend }: ReportSettings,
+  { out, method, kept, preset, recipe, made, threads, sharing, findingMs, backend }: ReportSettings,
   { bold }: Context,
 ): string {
   const { summary, weightError } = report;
@@ -146,7 +152,10 @@ export function renderReport(
     if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
   }
   if (report.importance && (report.importance.from !== 'none' || report.importance.why !== null))
-    facts.push(['importance', importanceText(report.importance)]);
+    facts.push([
+      'importance',
+      `${importanceText(report.importance)}${sharing ? `; bits were shared out by ${importanceText(sharing)}` : ''}`,
+    ]);
   const finding = report.importance !== null && report.importance.from !== 'none' ? `, and ${durationText(findingMs)} for importance` : '';
   facts.push([
     'time',

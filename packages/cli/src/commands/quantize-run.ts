@@ -3,8 +3,9 @@
 import { rm } from 'node:fs/promises';
 import type { Rule, Runtime } from '@lowbit/core';
 import type { LateImportance } from '@lowbit/hub';
+import type { ModelAllocation } from '../allocate-model.ts';
 import type { Context } from '../context.ts';
-import type { FoundImportance } from '../importance.ts';
+import type { FoundImportance, ImportanceReport } from '../importance.ts';
 import { measureLoss } from '../measure.ts';
 import { total } from '../plan-text.ts';
 import { type PlanModelOptions, planModel, quantizeModel, quantizeModelShard } from '../quantize-model.ts';
@@ -38,52 +39,57 @@ export interface QuantizeWork {
   readonly keptIn?: string | undefined;
 }
 
-/** Importance, found before or while the model is quantized, and the milliseconds that it took before. */
-export interface Found extends Pick<FoundImportance, 'report'> {
-  readonly importance: FoundImportance['importance'] | LateImportance;
+/** Importance that was found before the model is quantized, and the milliseconds that it took. */
+export interface FoundBefore extends FoundImportance {
   readonly ms: number;
 }
 
+/** The same, or what is found meanwhile; then `sharing` says what a target was shared out by before. */
+export interface Found extends Omit<FoundBefore, 'importance'> {
+  readonly importance: FoundImportance['importance'] | LateImportance;
+  readonly sharing?: ImportanceReport;
+}
+
+/** Shares out the bits of a target; undefined without one. */
+export async function sharedOut(
+  { dir, options, chosen: { settings }, given, from, threads, place }: QuantizeWork,
+  { importance }: Pick<FoundImportance, 'importance'>,
+  context: Context,
+): Promise<ModelAllocation | undefined> {
+  const { method, dtype, layout } = options;
+  if (!hasTarget(options) || typeof method !== 'string') return undefined;
+  const how = { method, settings, from, rules: given, dtype, layout, threads, runtime: place?.runtime, importance };
+  return await allocate(dir, options, how, context);
+}
+
+/** What the flags, and an allocation, ask of a plan. */
+export function askedPlan(
+  { options: { dtype, layout, shardSize }, chosen: { quantizer, parts }, given }: QuantizeWork,
+  allocation: ModelAllocation | undefined,
+  { signal }: Pick<Context, 'signal'>,
+): PlanModelOptions {
+  return { ...parts, quantizer: quantizer(), rules: allocation?.rules ?? given, dtype, layout, shardSize, signal };
+}
+
 /** Does it; `found` is undefined where nothing is run. */
-export async function quantizeWith(work: QuantizeWork, found: Found | undefined, context: Context): Promise<void> {
-  const { dir, options, chosen, given, from, threads, pushing, out, place } = work;
-  const { dryRun = false, overwrite = false, maxMemory, method, dtype, layout } = options;
-  const { settings, quantizer, parts } = chosen;
+export async function quantizeWith(
+  work: QuantizeWork,
+  found: Found | undefined,
+  allocation: ModelAllocation | undefined,
+  context: Context,
+): Promise<void> {
+  const { dir, options, chosen, threads, pushing, out, place } = work;
+  const { dryRun = false, overwrite = false, maxMemory } = options;
   const { signal, progress } = context;
   const importance = found?.importance;
-  const allocation =
-    hasTarget(options) && typeof method === 'string'
-      ? await allocate(
-          // never with feedback: checkFeedbackFlags
-          dir,
-          options,
-          {
-            method,
-            settings,
-            from,
-            rules: given,
-            dtype,
-            layout,
-            threads,
-            runtime: place?.runtime,
-            importance: importance as FoundImportance['importance'],
-          },
-          context,
-        )
-      : undefined;
-  const recipe = recipeMade(options, settings, allocation);
+  const recipe = recipeMade(options, chosen.settings, allocation);
   if (options.saveRecipe !== undefined && recipe !== undefined) await writeRecipe(options.saveRecipe, recipe);
-  const what: PlanModelOptions = {
-    ...parts,
-    quantizer: quantizer(),
-    rules: allocation?.rules ?? given,
-    dtype,
-    layout,
-    shardSize: options.shardSize,
-    signal,
-  };
-  const shown = allocation ? { allocation: allocationJson(allocation) } : {};
-  const above = allocation ? `${renderAllocation(allocation, context)}\n\n` : '';
+  const what = askedPlan(work, allocation, context);
+  const isFed = options.feedback !== undefined;
+  const shown = allocation
+    ? { allocation: { ...allocationJson(allocation), ...(found?.sharing ? { importance: found.sharing } : {}) } }
+    : {};
+  const above = allocation ? `${renderAllocation(allocation, { bold: context.bold, isFed })}\n\n` : '';
   if (dryRun || out === undefined || !place) {
     const plan = await planModel(dir, what);
     if (allocation) progress.clear();
@@ -117,6 +123,7 @@ export async function quantizeWith(work: QuantizeWork, found: Found | undefined,
   const report = await quantizeModel(dir, { ...how, resume: options.resume ?? false });
   // Whatever fails from here on: no run goes on from it.
   if (work.keptIn !== undefined) await rm(work.keptIn, { force: true });
+  if (found?.sharing) noteImportance(found.sharing, context);
   noteImportance(told, context);
   const measured = work.text && (await measureLoss(dir, out, work.text, { runtime: place.runtime, signal, onProgress: progress.report }));
   const pushed = await pushing?.finish(report);
@@ -140,7 +147,7 @@ export async function quantizeWith(work: QuantizeWork, found: Found | undefined,
   const below = allocation && measured ? `${renderMeasured(allocation, measured, context)}\n\n` : '';
   const rendered = renderReport(
     { ...report, importance: told },
-    { ...options, made: recipe, findingMs: found!.ms, out, kept: options.out !== undefined, threads, backend },
+    { ...options, sharing: found?.sharing, made: recipe, findingMs: found!.ms, out, kept: options.out !== undefined, threads, backend },
     context,
   );
   await context.print(`${above}${below}${rendered}\n${pushed ? `\n${pushedText(pushed, options.out, context)}\n` : ''}`);

@@ -4,11 +4,7 @@ import { availableThreads } from '@lowbit/core';
 import { checkOutputFree } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
 import { checkWritable } from '../files.ts';
-import { findImportance } from '../importance.ts';
-import { keepingImportance } from '../kept-importance.ts';
-import { layeredImportance } from '../layered-importance.ts';
 import { makeRules } from '../methods.ts';
-import { openModelFolder } from '../open.ts';
 import {
   type Bits,
   type Dimension,
@@ -31,8 +27,9 @@ import { type BackendFlags, openBackend } from './backend.ts';
 import { chosenMethod } from './method-flags.ts';
 import { lookBefore } from './quantize-before.ts';
 import { checkTogether, checkUses } from './quantize-checks.ts';
+import { findAndQuantize, withoutFeedback } from './quantize-found.ts';
 import { preparePush, type QuantizePushFlags } from './quantize-push.ts';
-import { type FilledOptions, hasTarget, hasUseForImportance, withRecipe } from './quantize-recipe.ts';
+import { type FilledOptions, hasTarget, hasUseForImportance, sharingImportance, withRecipe } from './quantize-recipe.ts';
 import { noteSlow } from './quantize-report.ts';
 import { type QuantizeWork, quantizeWith } from './quantize-run.ts';
 
@@ -94,49 +91,23 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   await checkWritable(options.saveSensitivity, '--save-sensitivity', { replace });
   await checkWritable(options.saveRecipe, '--save-recipe', { replace });
   const isShared = hasTarget(options);
-  const { signal, progress } = context;
+  const { signal } = context;
   const given = makeRules(options.rules, chosen.ofRules);
-  const from = isShared ? await sensitivityFrom(dir, options.sensitivity, signal) : {};
+  const tested = isShared ? await sensitivityFrom(dir, options.sensitivity, signal) : {};
   // What cannot be quantized, and targets that cannot be met, are refused before anything is measured.
-  const { isIdle } = await lookBefore({ dir, options, chosen, given, from }, flags, context);
+  const { isIdle, isUnfed } = await lookBefore({ dir, options, chosen, given, from: tested }, flags, context);
   // A plan needs headers alone.
   await using place = dryRun && !isShared ? undefined : await openBackend(backendFlags(options), context);
   const isOwn = (options.backend ?? 'auto') === 'auto';
   if (options.isDefault && options.importance !== 'none' && !isIdle && place?.used().name === 'reference' && isOwn) noteSlow(context);
-  const work: QuantizeWork = {
-    dir,
-    options: isIdle ? { ...options, importance: 'none' } : options,
-    chosen,
-    given,
-    from,
-    threads,
-    pushing,
-    out,
-    text,
-    place,
-  };
+  const all: QuantizeWork = { dir, options, chosen, given, from: tested, threads, pushing, out, text, place };
+  const fed = isUnfed ? withoutFeedback(all) : all;
+  const work: QuantizeWork = isIdle ? { ...fed, options: { ...fed.options, importance: 'none' } } : fed;
   // Awaited, each of them: the backend goes when this function returns.
-  if (!place) return await quantizeWith(work, undefined, context);
-  const find = async (keepIn?: string) => {
-    const started = performance.now();
-    const how = { runtime: place.runtime, signal, onProgress: progress.report, keepIn };
-    return { ...(await findImportance(dir, isIdle ? 'none' : source, how)), ms: performance.now() - started };
-  };
-  if (options.feedback !== undefined && source !== 'none' && !isIdle && out !== undefined && !dryRun) {
-    // It keeps nothing itself; an earlier run without feedback may have.
-    return await keepingImportance(out, { resume, overwrite }, async () => {
-      const started = performance.now();
-      await using checkpoint = await openModelFolder(dir, { signal });
-      await using layers = await layeredImportance(checkpoint, source, { runtime: place.runtime, signal, onProgress: progress.report });
-      return await quantizeWith(work, { ...layers, ms: performance.now() - started }, context);
-    });
-  }
-  // Workers of one model may write beside one another: none keeps what it found.
-  if (source === 'none' || isIdle || out === undefined || dryRun || options.shard !== undefined)
-    return await quantizeWith(work, await find(), context);
-  await keepingImportance(out, { resume, overwrite }, async (keepIn) =>
-    quantizeWith({ ...work, keptIn: keepIn }, await find(keepIn), context),
-  );
+  if (!place) return await quantizeWith(work, undefined, undefined, context);
+  const from = isShared && options.feedback !== undefined ? await sharingImportance(flags) : options.importance;
+  const sharing = { from, source: from === options.importance ? source : await importanceSource(from, '--importance') };
+  await findAndQuantize({ ...work, place }, { source: isIdle ? 'none' : source, sharing }, context);
 }
 
 /** Threads are those of workers, too: backends that have no such setting are not bothered with it. */

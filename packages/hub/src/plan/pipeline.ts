@@ -299,7 +299,7 @@ async function quantizeLinear(
 ): Promise<WeightError> {
   const { shape, transposed } = site;
   const { name, from: first } = siteTensor(site);
-  const moments = isLate(importance) ? await importance.of(site.path) : importance;
+  const moments = isLate(importance) ? await importance.of(site.path, { signal }) : importance;
   const held = transposed ? await transposedReader(source, name, budget, signal) : undefined;
   const reader = held?.reader ?? sourceReader(source, name, shape, { signal, first });
   return quantizer.quantize(reader, format, writer, {

@@ -26,7 +26,7 @@ import {
   resolveRules,
   siteTensor,
 } from '@lowbit/core';
-import { isLate, type LateImportance } from './late-importance.ts';
+import { checkImportance, isLate, type LateImportance } from './late-importance.ts';
 import { type CheckpointPlan, chooseLayout, type LinearWork, planFingerprint, planTensors } from './plan-tensors.ts';
 import { plannedBytes } from './stored-bytes.ts';
 
@@ -53,11 +53,12 @@ const TORCH_DTYPE: Readonly<Record<string, string>> = { f32: 'float32', f16: 'fl
  * Plans without reading weights.
  * @throws ERR_UNSUPPORTED_ARCH, ERR_TENSOR_MISMATCH (a linear without its tensor or with another shape), ERR_UNSUPPORTED_FORMAT (a shape that the
  * quantizer cannot hold, a mixture that no layout stores, a source that is quantized already), ERR_BAD_ARGUMENT (rules or a quantizer that are
- * none, a rule that matches nothing, an unknown layout)
+ * none, a rule that matches nothing, an unknown layout, importance that is none)
  */
 export function planCheckpoint(config: JsonObject, entries: Entries, options: PlanOptions): CheckpointPlan {
   const { quantizer, rules = [], adapters, layouts, dtype, codecs, importance } = options;
   checkRules(rules);
+  checkImportance(importance);
   assertFloatSource(config, entries, layouts);
   if (dtype !== undefined && !(dtype in TORCH_DTYPE)) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `dtype cannot be ${String(dtype)}`, { hint: 'Use f32, f16 or bf16.', details: { dtype } });

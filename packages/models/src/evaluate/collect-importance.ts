@@ -1,8 +1,8 @@
 // Second moments of the inputs of a model's linears, from sample tokens: what an error in a weight costs at the layer's output.
 
-import { type CallOptions, elements, hostTensor, type Importance, LowbitError, type Program } from '@lowbit/core';
+import { type CallOptions, elements, hostTensor, type Importance, type Program } from '@lowbit/core';
 import type { LoadWeight, ProgramRuntime } from '@lowbit/program';
-import { squares } from './squares.ts';
+import { MomentSums, squaresOn } from './moment-sums.ts';
 import { type StreamState, streamInputs } from './stream-inputs.ts';
 
 /** What a pass has found so far, and what it needs to go on. */
@@ -28,89 +28,60 @@ export interface ImportanceOptions extends CallOptions {
   readonly keeper?: ImportanceKeeper | undefined;
 }
 
-/** Sums of one input, f64. */
-interface Sums {
-  readonly width: number;
-  readonly sums: Float64Array;
-  rows: number;
-  /** Of a matrix: rows that are not in the sums yet. */
-  readonly waiting: Float32Array[];
-}
+/**
+ * What `eachLayerImportance` hands over: by path what the linears of a layer get, undefined for an expert that got no row. Sums of products are made when they are asked
+ * for, for all linears that read the same. Who takes it over deletes from it what is no longer needed: rows and matrices go with the last that has them.
+ */
+export type LayerMoments = Map<string, () => Promise<Importance | undefined>>;
 
-/** Numbers that wait until their products are summed, about: fewer calls, each of which gives a matrix. */
-const WAITING = 1 << 20;
+type LayerSums = Map<string, { readonly paths: readonly string[]; readonly of: MomentSums }>;
 
-type Squares = (rows: Float32Array, width: number) => Promise<Float64Array>;
-
-async function addRows(into: Sums, rows: Float32Array, kind: Importance['kind'], products: Squares): Promise<void> {
-  into.rows += rows.length / into.width;
-  if (kind === 'diagonal') for (let i = 0; i < rows.length; i++) into.sums[i % into.width]! += rows[i]! * rows[i]!;
-  else if (rows.length > 0) {
-    into.waiting.push(rows.slice()); // a view of what the next sample writes to
-    if (into.waiting.reduce((sum, { length }) => sum + length, 0) >= WAITING) await addWaiting(into, products);
+/** Moments by path; `sums` is empty then. A function of its own: who waits for something keeps what it has at hand. */
+function takenFrom(sums: LayerSums): LayerMoments {
+  const moments: LayerMoments = new Map();
+  for (const { paths, of } of sums.values()) {
+    for (const path of paths) moments.set(path, () => of.moments(paths[0]!));
   }
+  sums.clear();
+  return moments;
 }
 
-async function addWaiting({ waiting, width, sums }: Sums, products: Squares): Promise<void> {
-  if (waiting.length === 0) return;
-  const all = new Float32Array(waiting.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const rows of waiting.splice(0)) {
-    all.set(rows, at);
-    at += rows.length;
-  }
-  const found = await products(all, width);
-  for (let i = 0; i < sums.length; i++) sums[i]! += found[i]!;
+/** Of all linears, or of each by its path: of those that read the same a matrix where one has it. */
+export type MomentKinds = Importance['kind'] | ((path: string) => Importance['kind']);
+
+/** What is summed for linears that read the same, whoever of them is asked for: a run that goes on has the numbers of one that was not stopped. */
+export function kindOf(kinds: MomentKinds, paths: readonly string[]): Importance['kind'] {
+  if (typeof kinds !== 'function') return kinds;
+  return paths.some((path) => kinds(path) === 'matrix') ? 'matrix' : 'diagonal';
 }
 
-/** Throws ERR_NON_FINITE where a moment is NaN, or beyond what a float holds. */
-function finish(path: string, { sums, rows, width }: Sums, kind: Importance['kind']): Importance {
-  const moments = Float32Array.from(sums, (sum) => sum / rows);
-  const at = moments.findIndex((moment) => !Number.isFinite(moment));
-  if (at >= 0) {
-    throw new LowbitError('ERR_NON_FINITE', `the inputs of ${path} are not finite: the moment of channel ${at % width} is ${moments[at]}`, {
-      hint: 'The weights in front of it may be damaged. Quantize without importance, or with the estimate from weights.',
-      details: { path, channel: at % width },
-    });
-  }
-  return { kind, moments: hostTensor('f32', kind === 'matrix' ? [width, width] : [width], moments), rows };
+interface EachLayerOptions extends Omit<ImportanceOptions, 'keeper' | 'kind'> {
+  readonly kind: MomentKinds;
+  readonly from?: StreamState | undefined;
+  /** Linears whose moments will be asked for, at any time; default all. */
+  readonly wants?: (path: string) => boolean;
 }
-
-/** What `eachLayerImportance` hands over: by path what the linears of a layer get, undefined for an expert that got no row. */
-export type LayerMoments = ReadonlyMap<string, Importance | undefined>;
 
 /** Runs the samples and hands over the moments of one layer after another; waits for each to be taken. Nothing of a layer is kept. Throws as `collectImportance`. */
 export async function eachLayerImportance(
   program: Program,
-  { kind, runtime, ...rest }: Omit<ImportanceOptions, 'keeper'> & { readonly from?: StreamState | undefined },
+  { kind, runtime, wants = () => true, ...rest }: EachLayerOptions,
   take: (moments: LayerMoments, state: StreamState) => Promise<void>,
 ): Promise<void> {
-  const sums = new Map<string, Sums & { readonly paths: readonly string[] }>();
-  const products: Squares = async (rows, width) => {
-    const routine = runtime.routine?.('moments.squares'); // of a backend that is open by now
-    if (!routine) return squares(rows, width);
-    const [found] = await routine([hostTensor('f32', [rows.length / width, width], rows)], {});
-    return elements({ dtype: 'f64', data: found!.data });
-  };
+  const sums: LayerSums = new Map();
+  const products = squaresOn(runtime, rest.signal);
   await streamInputs(program, {
     ...rest,
     runtime,
     phase: 'importance',
     async onRows({ paths, key, rows, width }) {
-      const size = kind === 'matrix' ? width * width : width;
-      const into = sums.get(key) ?? { paths, width, sums: new Float64Array(size), rows: 0, waiting: [] };
+      if (!paths.some(wants)) return;
+      const into = sums.get(key) ?? { paths, of: new MomentSums(width, kindOf(kind, paths), products) };
       sums.set(key, into);
-      await addRows(into, rows, kind, products);
+      await into.of.add(rows);
     },
     async onLayer(state) {
-      const moments = new Map<string, Importance | undefined>();
-      for (const [key, { paths, ...of }] of sums) {
-        await addWaiting(of, products);
-        const result = of.rows === 0 ? undefined : finish(paths[0]!, of, kind);
-        for (const path of paths) moments.set(path, result);
-        sums.delete(key);
-      }
-      await take(moments, state);
+      await take(takenFrom(sums), state);
     },
   });
 }
@@ -129,7 +100,8 @@ export async function collectImportance(program: Program, options: ImportanceOpt
   const before = await keeper?.load();
   const found = new Map<string, Importance>(before?.found);
   await eachLayerImportance(program, { ...rest, from: before }, async (moments, state) => {
-    for (const [path, result] of moments) {
+    for (const [path, of] of moments) {
+      const result = await of();
       const earlier = found.get(path);
       if (result) found.set(path, earlier ? merge(earlier, result) : result);
     }

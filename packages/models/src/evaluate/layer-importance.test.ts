@@ -1,8 +1,11 @@
-import { createRuntime, hostTensor, type Routine, referenceBackend, toFloat32 } from '@lowbit/core';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { createRuntime, hostTensor, type Importance, type Routine, type Runtime, referenceBackend, toFloat32 } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
 import * as golden from '../../../../fixtures/golden.ts';
 import { goldenContents, memoryCheckpoint } from '../testing/memory-checkpoint.ts';
 import { checkpointImportance } from './importance.ts';
+import { importanceMemory } from './importance-memory.ts';
 import { layerImportance } from './layer-importance.ts';
 import { squares } from './squares.ts';
 
@@ -12,6 +15,17 @@ const ids = [
   [40, 3, 3, 12],
 ];
 const settings = { ids, kind: 'diagonal', identity: 'test' } as const; // matrices take the same way
+
+/** A runtime whose sums of products are that. */
+function withSquares(runtime: Runtime, squaring: Routine): Runtime {
+  return new Proxy(runtime, {
+    get(target, name) {
+      if (name === 'routine') return (asked: string) => (asked === 'moments.squares' ? squaring : undefined);
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+}
 
 describe('layerImportance', () => {
   it('gives what the pass over the whole model does, in the order of layers or not, in parallel or not', async () => {
@@ -79,19 +93,103 @@ describe('layerImportance', () => {
     const squaring: Routine = async ([x]) => {
       ended ??= layers[Symbol.asyncDispose]();
       const width = x!.shape[1]!;
-      return [hostTensor('f64', [width, width], squares(toFloat32(x!), width))];
+      return [hostTensor('f64', [width, width], await squares(toFloat32(x!), width))];
     };
-    const squared = new Proxy(runtime, {
-      get(target, name) {
-        if (name === 'routine') return (asked: string) => (asked === 'moments.squares' ? squaring : undefined);
-        const value: unknown = Reflect.get(target, name, target);
-        return typeof value === 'function' ? value.bind(target) : value;
-      },
-    });
+    const squared = withSquares(runtime, squaring);
     const layers = await layerImportance(checkpoint, { ...settings, kind: 'matrix', runtime: squared });
     await expect(layers.of('model.layers.0.self_attn.q_proj')).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }));
     expect(ended).toBeDefined();
     await ended;
+  });
+
+  it('stops waiting for who is told to, and gives what was asked for to who asks again', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    await using layers = await layerImportance(checkpoint, { ...settings, runtime });
+    const path = 'model.layers.1.mlp.down_proj';
+    const stop = new AbortController();
+    const waiting = layers.of(path, { signal: stop.signal });
+    stop.abort();
+    await expect(waiting).rejects.toBe(stop.signal.reason);
+    await expect(layers.of(path, { signal: stop.signal })).rejects.toBe(stop.signal.reason);
+    const whole = await checkpointImportance(checkpoint, { ...settings, runtime });
+    expect(await layers.of(path, { signal: new AbortController().signal })).toEqual(whole.get(path));
+  });
+
+  it('makes the matrices of experts one at a time, and lets go of each with the last linear that has it', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    const mixture = memoryCheckpoint(goldenContents(golden, 'mixtral-published'));
+    const whole = await checkpointImportance(mixture, { ids, kind: 'matrix', runtime });
+    let calls = 0;
+    const counted = withSquares(runtime, async ([x]) => {
+      calls++;
+      const width = x!.shape[1]!;
+      return [hostTensor('f64', [width, width], await squares(toFloat32(x!), width))];
+    });
+    await using layers = await layerImportance(mixture, { ids, kind: 'matrix', identity: 'test', runtime: counted });
+    const experts = [...whole.keys()].filter((path) => path.startsWith('model.layers.0.block_sparse_moe.experts'));
+    expect(experts.length).toBeGreaterThan(6);
+    layers.begin(experts);
+    const held: WeakRef<Importance>[] = [];
+    const seen = new Set<string>();
+    const take = async (path: string): Promise<void> => {
+      const input = path.replace(/w[13]$/, 'in');
+      const before = calls;
+      const found = (await layers.of(path))!;
+      expect(Buffer.from(found.moments.data).equals(whole.get(path)!.moments.data), path).toBe(true);
+      expect(calls - before, path).toBe(seen.has(input) ? 0 : 1); // attention, which nobody asks for, is not summed
+      seen.add(input);
+      held.push(new WeakRef(found));
+    };
+    for (const path of experts) await take(path);
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    for (let turn = 0; turn < 10 && held.some((of) => of.deref()); turn++) {
+      await new Promise((resolve) => setTimeout(resolve));
+      collect();
+    }
+    expect(experts.filter((_, i) => held[i]!.deref())).toEqual([]);
+  });
+
+  it('sums single channels where nobody who reads the same has a matrix, whoever is asked for', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    const path = (name: string): string => `model.layers.0.self_attn.${name}_proj`;
+    const kind = (of: string): Importance['kind'] => (of === path('q') ? 'matrix' : 'diagonal');
+    const [matrices, diagonals] = [
+      await checkpointImportance(checkpoint, { ids, kind: 'matrix', runtime }),
+      await checkpointImportance(checkpoint, { ids, runtime }),
+    ];
+    for (const asked of [
+      ['q', 'v', 'o'],
+      ['v', 'o'],
+    ]) {
+      await using layers = await layerImportance(checkpoint, { ids, kind, identity: 'test', runtime });
+      layers.begin(asked.map(path));
+      for (const name of asked) expect(await layers.of(path(name)), name).toEqual((name === 'o' ? diagonals : matrices).get(path(name)));
+    }
+  });
+
+  it('refuses a layer over the limit before anything is run, by what is asked for', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    const mixture = memoryCheckpoint(goldenContents(golden, 'mixtral-published'));
+    const { bytes, layer, linears } = await importanceMemory(mixture, { tokens: 10 });
+    const done: number[] = [];
+    const limited = (maxMemory: number) =>
+      layerImportance(mixture, {
+        ...{ ids, kind: 'matrix', identity: 'test', runtime, maxMemory },
+        onProgress: (event) => void done.push(event.done),
+      });
+    await using few = await limited(bytes - 1);
+    const refused = expect.objectContaining({ code: 'ERR_LIMIT', details: { bytes, layer, maxMemory: bytes - 1 } });
+    expect(() => few.begin(linears)).toThrow(refused);
+    await using unsaid = await limited(bytes - 1);
+    await expect(unsaid.of(linears[0]!)).rejects.toThrow(refused);
+    expect(done).toEqual([]);
+    await using enough = await limited(bytes);
+    enough.begin(linears);
+    expect(await enough.of(linears[0]!)).toBeDefined();
+    await using narrow = await limited(bytes - 1);
+    narrow.begin(linears.filter((path) => path.endsWith('q_proj')));
+    expect(await narrow.of(linears.find((path) => path.endsWith('q_proj'))!)).toBeDefined();
   });
 
   it.each([undefined, '', 5])('refuses %j as an identity: unfinished work of other numbers could be gone on with', async (identity) => {

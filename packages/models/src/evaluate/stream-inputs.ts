@@ -103,15 +103,58 @@ function tapRows(
   return { rows, width };
 }
 
+/** Linears that read the same rows. */
+interface TapGroup {
+  readonly tap: Tap;
+  readonly paths: readonly string[];
+}
+
 /** Taps of a piece by what they read. */
-function grouped(taps: readonly Tap[]): readonly { readonly tap: Tap; readonly paths: readonly string[] }[] {
-  const groups = new Map<string, { tap: Tap; paths: string[] }>();
+function grouped(taps: readonly Tap[]): readonly TapGroup[] {
+  const groups = new Map<string, TapGroup & { readonly paths: string[] }>();
   for (const tap of taps) {
     const group = groups.get(tapKey(tap));
     if (group) group.paths.push(tap.path);
     else groups.set(tapKey(tap), { tap, paths: [tap.path] });
   }
   return [...groups.values()];
+}
+
+/** A piece and the taps that it gives. */
+interface TappedPiece {
+  readonly piece: ProgramPiece;
+  readonly groups: readonly TapGroup[];
+}
+
+/** The pieces that samples pass through one after another. */
+function tappedPieces(program: Program): readonly TappedPiece[] {
+  const taps = findTaps(program);
+  // What comes before the first layer and after the last are pieces of their own, so that their large tables are never held beside a layer.
+  const counts = program.layers === 0 ? [0] : [0, ...new Array<number>(program.layers).fill(1), 0];
+  return cutProgram(instrument(program, taps), counts).map((piece) => {
+    const { outputs } = piece.program;
+    return { piece, groups: grouped(taps.filter(({ x, expert }) => `tap.${expert?.ids ?? x}` in outputs && `tap.${x}` in outputs)) };
+  });
+}
+
+/** An input of linears, as `streamInputs` will hand out its rows. */
+export interface LayerInput {
+  readonly paths: readonly string[];
+  readonly width: number;
+  /** Of an expert: what its rows are shared with, by a name, and how many rows there are of a token. */
+  readonly share?: { readonly of: string; readonly perToken: number };
+}
+
+/** All inputs, by the layers whose rows come before those of the next: -1 for what is in front of the first. */
+export function inputsByLayer(program: Program): readonly { readonly layer: number; readonly inputs: readonly LayerInput[] }[] {
+  return tappedPieces(program).map(({ groups }, at) => ({
+    layer: at - 1,
+    inputs: groups.map(({ tap: { x, expert }, paths }) => ({
+      paths,
+      width: program.tensors[x]!.width,
+      ...(expert ? { share: { of: `${x}/${expert.ids}`, perToken: expert.topK } } : {}),
+    })),
+  }));
 }
 
 /**
@@ -124,20 +167,13 @@ export async function streamInputs(program: Program, options: StreamInputsOption
     throw new LowbitError('ERR_BAD_ARGUMENT', 'layers need samples of at least one token', {
       hint: 'Pass ids: [randomTokens(vocab, 256)], or token ids of texts.',
     });
-  const taps = findTaps(program);
-  // What comes before the first layer and after the last are pieces of their own, so that their large tables are never held beside a layer.
-  const counts = program.layers === 0 ? [0] : [0, ...new Array<number>(program.layers).fill(1), 0];
-  const pieces = cutProgram(instrument(program, taps), counts);
+  const tapped = tappedPieces(program);
+  const pieces = tapped.map(({ piece }) => piece);
   const { done, carried } = startOf(options, pieces);
-  for (const [at, piece] of pieces.entries()) {
+  for (const [at, { piece, groups }] of tapped.entries()) {
     if (at < done) continue;
     signal?.throwIfAborted();
-    if (piece.program.ops.length > 0) {
-      const made = taps.filter(
-        ({ x, expert }) => `tap.${expert?.ids ?? x}` in piece.program.outputs && `tap.${x}` in piece.program.outputs,
-      );
-      await runPiece(piece, program, made, carried, options);
-    }
+    if (piece.program.ops.length > 0) await runPiece(piece, program, groups, carried, options);
     const later = new Set(pieces.slice(at + 1).flatMap(({ takes }) => takes));
     for (const tensors of carried) for (const name of [...tensors.keys()]) if (!later.has(name)) tensors.delete(name);
     await options.onLayer?.({ done: at + 1, carried });
@@ -166,11 +202,10 @@ function startOf(
 async function runPiece(
   piece: ProgramPiece,
   program: Program,
-  taps: readonly Tap[],
+  groups: readonly TapGroup[],
   carried: readonly Map<string, HostTensor>[],
   { runtime, loadWeight, ids, onRows, signal }: StreamInputsOptions,
 ): Promise<void> {
-  const groups = grouped(taps);
   const contextLength = Math.max(...ids.map(({ length }) => length));
   const load: LoadWeight = (_, index) => loadWeight(program.linears[piece.linears[index]!]!, piece.linears[index]!);
   await using loaded = await loadProgram(runtime, piece.program, load, { contextLength, maxSequences: 1, signal });

@@ -6,7 +6,7 @@
 // and channels can be rounded one after another: channel i takes what is nearest to w_i - sum_{j<i} C_ji e_j, and D_i is what being off that costs. It is the order of
 // GPTQ (Frantar et al., 2022), in the form of LDLQ (Chee et al., 2023), which needs no inverse.
 
-import { channelWeights, elements, type HostTensor, hostTensor, type Importance, LowbitError, type Matrix } from '@lowbit/core';
+import { breather, channelWeights, elements, type HostTensor, hostTensor, type Importance, LowbitError, type Matrix } from '@lowbit/core';
 
 /** Added to every channel's own moment, as a share of their mean: what keeps channels that the samples hardly used from taking up everybody's errors. */
 const DAMPING = 0.01;
@@ -29,21 +29,30 @@ export function trusted(name: string, importance: Importance | undefined, shape:
   let sum = 0;
   for (let i = 0; i < n; i++) sum += moments[i * (n + 1)]!;
   const factor = (trust * n) / sum;
-  const values = Float32Array.from(moments, (moment) => moment * factor);
+  const values = new Float32Array(n * n); // `from` with a function boxes every number
+  for (let i = 0; i < values.length; i++) values[i] = moments[i]! * factor;
   for (let i = 0; i < n; i++) values[i * (n + 1)] = own[i]! + DAMPING;
   return hostTensor('f32', [n, n], values);
 }
 
 /**
  * C and D of a symmetric f32 [n, n], of which the upper triangle is read: C f32 [n, n] without its diagonal and with zeros below it, D f64 [n]. In float64, every element
- * less its products one after another from the last channel on. A D that is not above 0 says that the matrix is of no samples.
+ * less its products one after another from the last channel on. A D that is not above 0 says that the matrix is of no samples. Lets the event loop run; an abort throws the
+ * signal's reason.
  */
-export function factor(matrix: Float32Array, n: number): { readonly coupling: Float32Array; readonly cost: Float64Array } {
+export async function factor(
+  matrix: Float32Array,
+  n: number,
+  signal?: AbortSignal,
+): Promise<{ readonly coupling: Float32Array<ArrayBuffer>; readonly cost: Float64Array }> {
+  const breathe = breather();
   const left = Float64Array.from(matrix);
   const coupling = new Float32Array(n * n);
   const cost = new Float64Array(n);
   const column = new Float64Array(n);
   for (let i = n - 1; i >= 0; i--) {
+    await breathe();
+    signal?.throwIfAborted();
     for (let l = 0; l <= i; l++) column[l] = left[l * n + i]!;
     const own = column[i]!;
     cost[i] = own;

@@ -38,10 +38,10 @@ function leastCost(given: readonly number[], matrix: Float32Array, n: number): n
 }
 
 describe('factor', () => {
-  it('gives C and D with C D C^T the matrix', () => {
+  it('gives C and D with C D C^T the matrix', async () => {
     const n = 37;
     const matrix = moments(n, 100, 3);
-    const { coupling, cost: own } = factor(matrix, n);
+    const { coupling, cost: own } = await factor(matrix, n);
     const c = (i: number, j: number): number => (i === j ? 1 : coupling[i * n + j]!);
     for (let i = 0; i < n; i++) {
       for (let j = 0; j < n; j++) {
@@ -54,11 +54,21 @@ describe('factor', () => {
   });
 });
 
+it('factors and stops when it is told to on the way', async () => {
+  const n = 1500; // seconds, if it does not
+  const matrix = new Float32Array(n * n);
+  for (let i = 0; i < n; i++) matrix[i * (n + 1)] = 1;
+  const stop = new AbortController();
+  const reason = new Error('stopped');
+  setTimeout(() => stop.abort(reason), 0);
+  await expect(factor(matrix, n, stop.signal)).rejects.toBe(reason);
+});
+
 describe('codes', () => {
-  it('are each the best of all codes, if what comes after could be any number', () => {
+  it('are each the best of all codes, if what comes after could be any number', async () => {
     const n = 6;
     const matrix = moments(n, 60, 5);
-    const { coupling } = factor(matrix, n);
+    const { coupling } = await factor(matrix, n);
     const weights = seededFloats(7, n, 1);
     const scale = Float32Array.of(0.7);
     const zero = Float32Array.of(1.5);
@@ -76,9 +86,9 @@ describe('codes', () => {
     }
   });
 
-  it('are the same whether channels go in one group or in several', () => {
+  it('are the same whether channels go in one group or in several', async () => {
     const [rows, n] = [3, 8];
-    const { coupling } = factor(moments(n, 60, 5), n);
+    const { coupling } = await factor(moments(n, 60, 5), n);
     const weights = seededFloats(9, rows * n, 1);
     const [scale, zero] = [Float32Array.of(0.3, 0.4, 0.5), Float32Array.of(3, 4, 2.5)];
     const whole = codesOf(weights, weights, scale, zero, coupling, { from: 0, size: n }, 8);

@@ -12,8 +12,8 @@ export interface RowBlock {
 }
 
 export interface FeedbackRoutines {
-  /** Of a symmetric f32 [in, in]. */
-  factor(matrix: HostTensor): Promise<{ readonly coupling: HostTensor; readonly cost: Float64Array }>;
+  /** Of a symmetric f32 [in, in]. Here it stops for the signal; a routine of a backend runs to its end. */
+  factor(matrix: HostTensor, signal: AbortSignal | undefined): Promise<{ readonly coupling: HostTensor; readonly cost: Float64Array }>;
   /** f32 [rows, size]. */
   targets(block: RowBlock, group: ChannelGroup): Promise<HostTensor>;
   codes(
@@ -24,8 +24,8 @@ export interface FeedbackRoutines {
 }
 
 const HERE: FeedbackRoutines = {
-  async factor(matrix) {
-    const { coupling, cost } = factor(toFloat32(matrix), matrix.shape[1]!);
+  async factor(matrix, signal) {
+    const { coupling, cost } = await factor(toFloat32(matrix), matrix.shape[1]!, signal);
     return { coupling: hostTensor('f32', matrix.shape, coupling), cost };
   },
   async targets({ weights, errors, coupling }, group) {

@@ -32,6 +32,12 @@ export interface FeedbackOptions {
   readonly trust?: number | undefined;
 }
 
+/** What `withFeedback` gives. */
+export interface FeedbackQuantizer extends Quantizer {
+  /** The quantizer that it is over, which needs no matrix: what a choice is tested with, as matrices are found only while a model is quantized. */
+  readonly plain: Quantizer;
+}
+
 /** Goes up when the same settings would give other bytes. */
 const ALGORITHM_VERSION = 1;
 
@@ -52,7 +58,7 @@ const BLOCK_WEIGHTS = 1 << 21;
  * const importance = await checkpointImportance(checkpoint, { runtime, ids, kind: 'matrix' });
  * await quantizeCheckpoint(checkpoint, { out, adapters: [llama], quantizer: withFeedback(hqq({ bits: 3, solver: 'least-squares' })), importance });
  */
-export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}): Quantizer {
+export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}): FeedbackQuantizer {
   const { trust = 0.75 } = options;
   if (!isQuantizer(quantizer) || quantizer.usesImportance === false) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'withFeedback needs a quantizer that looks at importance', {
@@ -71,11 +77,19 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
     weight: WeightReader,
     importance: Importance | undefined,
     routines: FeedbackRoutines,
+    signal: AbortSignal | undefined,
   ): Promise<Factors | undefined> => {
     const inputs = weight.shape[1];
     const known = importance && last.get(importance);
-    if (known?.inputs === inputs) return known.factors;
-    const factors = factored(weight, importance, trust, routines);
+    if (known?.inputs === inputs) {
+      const shared = await known.factors.then(
+        (factors) => ({ factors }),
+        () => undefined, // whoever made them was stopped, or had another backend
+      );
+      if (shared) return shared.factors;
+      signal?.throwIfAborted();
+    }
+    const factors = factored(weight, importance, trust, routines, signal);
     if (importance) {
       const now = new WeakMap([[importance, { inputs, factors }]]);
       last = now;
@@ -87,6 +101,7 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
     ...quantizer,
     identity: JSON.stringify(['feedback', ALGORITHM_VERSION, trust, quantizer.identity]),
     usesImportance: 'matrix',
+    plain: quantizer,
     format(shape, metaDtype) {
       const format = quantizer.format(shape, metaDtype);
       checkGrid(format, shape);
@@ -94,7 +109,7 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
     },
     async quantize(weight, format, out, context) {
       const routines = feedbackRoutines(context.routine);
-      const factors = await factorsOf(weight, context.importance, routines);
+      const factors = await factorsOf(weight, context.importance, routines, context.signal);
       if (factors === undefined) return quantizer.quantize(weight, format, out, { ...context, importance: undefined });
       return roundInOrder(quantizer, weight, checkGrid(format, weight.shape), out, context, { ...factors, routines });
     },
@@ -111,10 +126,11 @@ async function factored(
   importance: Importance | undefined,
   trust: number,
   routines: FeedbackRoutines,
+  signal: AbortSignal | undefined,
 ): Promise<Factors | undefined> {
   const matrix = trusted(name, importance, shape, trust);
   if (matrix === undefined) return undefined;
-  const { coupling, cost } = await routines.factor(matrix);
+  const { coupling, cost } = await routines.factor(matrix, signal);
   const wrong = cost.findIndex((value) => !(value > 0 && value < Number.POSITIVE_INFINITY));
   if (wrong < 0) return { coupling, cost };
   throw new LowbitError(
