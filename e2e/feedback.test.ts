@@ -60,6 +60,19 @@ describe('withFeedback', () => {
     expect(outputError(toFloat32(dequantize(found))) / outputError(toFloat32(dequantize(plain)))).toBeLessThan(0.65);
   });
 
+  it.each([2, 3, 4] as const)('never costs more for going over it again, at %i bits', async (bits) => {
+    const costs = await Promise.all(
+      [0, 1, 2, 3, 50, 51].map(async (sweeps) =>
+        outputError(toFloat32(dequantize(await quantize(weight, withFeedback(base(bits), { sweeps, trust: 1 }), { importance })))),
+      ),
+    );
+    expect(costs[1]! / costs[0]!).toBeLessThan(0.97);
+    expect(costs[2]).toBeLessThan(costs[1]!);
+    expect(costs[3]).toBeLessThan(costs[2]!);
+    expect(costs[4]).toBeLessThan(costs[3]!);
+    expect(costs[5]! / costs[4]!).toBeCloseTo(1, 6); // nothing moves any more but last digits
+  });
+
   it('reports the error of what is stored', async () => {
     const use = withFeedback(base(3));
     const reports: Readonly<Record<string, number | undefined>>[] = [];
@@ -90,17 +103,16 @@ describe('withFeedback', () => {
     for (let i = 0; i < inp; i++) diagonal[i * inp + i] = 1;
     const apart = matrixOf(diagonal, inp);
     const plain = await quantize(weight, base(4), { importance: apart });
-    expect((await quantize(weight, withFeedback(base(4)), { importance: apart })).parts).toEqual(plain.parts);
+    expect((await quantize(weight, withFeedback(base(4), { sweeps: 0 }), { importance: apart })).parts).toEqual(plain.parts);
     const none = matrixOf(new Float32Array(inp * inp), inp);
     expect((await quantize(weight, withFeedback(base(4)), { importance: none })).parts).toEqual((await quantize(weight, base(4))).parts);
   });
 
-  it('has another identity than its quantizer, by how much is believed', () => {
-    const names = [base(4), withFeedback(base(4)), withFeedback(base(4), { trust: 0.5 }), withFeedback(base(3))].map(
-      ({ identity }) => identity,
-    );
-    expect(new Set(names).size).toBe(4);
-    expect(withFeedback(base(4), { trust: 0.75 }).identity).toBe(names[1]);
+  it('has another identity than its quantizer, by how much is believed and how often it is gone over', () => {
+    const others = [{ trust: 0.5 }, { sweeps: 1 }].map((options) => withFeedback(base(4), options));
+    const names = [base(4), withFeedback(base(4)), withFeedback(base(3)), ...others].map(({ identity }) => identity);
+    expect(new Set(names).size).toBe(5);
+    expect(withFeedback(base(4), { trust: 0.75, sweeps: 3 }).identity).toBe(names[1]);
   });
 
   it('refuses importance that is no matrix of samples of this weight', async () => {
@@ -119,6 +131,8 @@ describe('withFeedback', () => {
   it('refuses options, quantizers and formats that it has no use for', async () => {
     for (const trust of [0, 1.1, -1, Number.NaN, '0.5' as unknown as number])
       expect(() => withFeedback(base(4), { trust }), String(trust)).toThrow(bad);
+    for (const sweeps of [-1, 0.5, 101, Number.NaN, '3' as unknown as number])
+      expect(() => withFeedback(base(4), { sweeps }), String(sweeps)).toThrow(bad);
     expect(() => withFeedback(hqq())).toThrow(bad);
     expect(() => withFeedback(undefined as never)).toThrow(bad);
     const unsupported = expect.objectContaining({ code: 'ERR_UNSUPPORTED_FORMAT' });

@@ -1,11 +1,12 @@
 // The native routines of feedback and of second moments: the bytes of the TypeScript, on every instruction set and any number of threads; and what they refuse.
 
-import { elements, float32Tensor, type HostTensor, toFloat32 } from '@lowbit/core';
+import { elements, float32Tensor, type HostTensor, hostTensor, toFloat32 } from '@lowbit/core';
 import { cpu, type Isa } from '@lowbit/kernels-cpu';
 import { seededFloats } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
 import { needs } from '../fixtures/needs.ts';
 import { squares } from '../packages/models/src/evaluate/squares.ts';
+import { type DescentOptions, descend } from '../packages/models/src/feedback/descent.ts';
 import { factor } from '../packages/models/src/feedback/factor.ts';
 import { codesOf, targetsOf } from '../packages/models/src/feedback/steps.ts';
 
@@ -78,6 +79,46 @@ describe('routines of feedback', () => {
             expect(firstDifference(toFloat32(off!), expected.errors), what).toBe(-1);
             for (let r = 0; r < rows; r++) errors.set(expected.errors.subarray(r * size, (r + 1) * size), r * n + from);
           }
+        }
+      }
+    }
+  });
+
+  it('go over what is rounded to the bytes of the TypeScript', async (context) => {
+    addon(context);
+    // Groups around the panels that are widened together; numbers that are stored in 16 bits and in 32.
+    for (const [n, size, scaleDtype, zeroDtype, levels] of [
+      [1, 1, 'f32', 'f32', 2],
+      [21, 7, 'f16', 'f16', 8],
+      [96, 48, 'bf16', 'f16', 16],
+      [131, 131, 'f16', 'bf16', 4],
+      [192, 64, 'f16', 'f16', 8],
+    ] as const) {
+      const [rows, groups] = [19, n / size];
+      const moments = Float32Array.from(await squares(seededFloats(n, 300 * n, 1), n), (sum) => sum / 300);
+      const own = Float32Array.from({ length: n }, (_, i) => 1.3 * moments[i * (n + 1)]! + 0.01);
+      const weights = seededFloats(n + 1, rows * n, 0.05);
+      const before = {
+        codes: Uint8Array.from(weights, (weight) => Math.min(levels - 1, Math.max(0, Math.round(weight / 0.03 + levels / 2)))),
+        scale: new Float32Array(rows * groups).fill(0.03125),
+        zero: new Float32Array(rows * groups).fill(levels / 2),
+      };
+      const options: DescentOptions = { size, levels, sweeps: 4, scaleDtype, zeroDtype };
+      const expected = { codes: before.codes.slice(), scale: before.scale.slice(), zero: before.zero.slice() };
+      const errors = await descend(weights, { moments, own }, expected, options);
+      if (n > 1) expect(firstDifference(expected.codes, before.codes)).not.toBe(-1);
+      if (n > 1) expect(firstDifference(expected.scale, before.scale)).not.toBe(-1);
+      const grid = [before.scale, before.zero].map((values) => matrix(rows, groups, values));
+      const costs = [matrix(n, n, moments), float32Tensor([n], own)];
+      const inputs = [matrix(rows, n, weights), hostTensor('u8', [rows, n], before.codes), ...grid, ...costs];
+      for (const isa of await instructionSets()) {
+        for (const threads of [1, 3]) {
+          await using backend = await cpu({ isa, threads }).open();
+          const found = await backend.routines!.get('feedback.descend')!(inputs, { ...options });
+          const what = `${n} channels, ${isa}, ${threads} threads`;
+          expect(firstDifference(found[0]!.data, expected.codes), what).toBe(-1);
+          for (const [i, values] of [expected.scale, expected.zero, errors].entries())
+            expect(firstDifference(toFloat32(found[i + 1]!), values), `${what}, ${i}`).toBe(-1);
         }
       }
     }

@@ -232,6 +232,26 @@ export interface CpuBinding extends CpuAddon {
       errors: Float32Array,
     ]
   ): Promise<void>;
+  /** Changes codes [rows, channels], scale and zero [rows, channels / size]; writes errors [rows, channels]. */
+  feedbackDescend(
+    machine: Machine,
+    ...rest: [
+      rows: number,
+      channels: number,
+      size: number,
+      levels: number,
+      sweeps: number,
+      scaleDtype: StoredFloat,
+      zeroDtype: StoredFloat,
+      weights: Float32Array,
+      moments: Float32Array,
+      own: Float32Array,
+      codes: Uint8Array,
+      scale: Float32Array,
+      zero: Float32Array,
+      errors: Float32Array,
+    ]
+  ): Promise<void>;
   /** Writes sums [width, width]. */
   momentsSquares(machine: Machine, x: Float32Array, rows: number, width: number, sums: Float64Array): Promise<void>;
   /** Writes absmax [blocks]. */
@@ -321,7 +341,7 @@ export interface TilePacking {
 }
 
 /** Version of the functions that this package calls. */
-export const BINDING_ABI = 6;
+export const BINDING_ABI = 7;
 
 /** Names of all functions, for the test and for a check of what is loaded. */
 export const BINDING_FUNCTIONS = [
@@ -357,6 +377,7 @@ export const BINDING_FUNCTIONS = [
   'feedbackFactor',
   'feedbackTargets',
   'feedbackCodes',
+  'feedbackDescend',
   'momentsSquares',
   'bnbAbsmax',
   'bnbFourBit',

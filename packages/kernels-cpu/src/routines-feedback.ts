@@ -1,13 +1,21 @@
 // Routines of feedback and of second moments: packages/models/src/feedback/routines.ts and evaluate/squares.ts say what goes in and comes out.
 
 import { type HostTensor, hostTensor, LowbitError, toFloat32 } from '@lowbit/core';
-import type { ChannelArguments } from './binding.ts';
+import type { ChannelArguments, StoredFloat } from './binding.ts';
 import type { NativeRoutine } from './routine-inputs.ts';
 
 interface GroupParams {
   readonly from: number;
   readonly size: number;
   readonly levels: number;
+}
+
+interface DescentParams {
+  readonly size: number;
+  readonly levels: number;
+  readonly sweeps: number;
+  readonly scaleDtype: StoredFloat;
+  readonly zeroDtype: StoredFloat;
 }
 
 /** A matrix as it is in memory. Throws ERR_BAD_ARGUMENT. */
@@ -42,6 +50,17 @@ export const feedbackRoutines: Readonly<Record<string, NativeRoutine>> = {
     const inputs = [numbersOf(targets), values, numbersOf(scale), numbersOf(zero), numbersOf(coupling)] as const;
     await binding.feedbackCodes(machine(), rows, channels, from, size, levels, ...inputs, codes, errors);
     return [hostTensor('u8', [rows, size], codes), hostTensor('f32', [rows, size], errors)];
+  },
+  'feedback.descend': async ({ binding, machine }, [weights, codes, scale, zero, moments, own], params: DescentParams) => {
+    const [values, rows, channels] = matrixOf(weights);
+    const { size, levels, sweeps, scaleDtype, zeroDtype } = params;
+    const found = codes?.dtype === 'u8' ? codes.data.slice() : new Uint8Array(0);
+    const grid = [numbersOf(scale).slice(), numbersOf(zero).slice()] as const;
+    const errors = new Float32Array(rows * channels);
+    const how = [rows, channels, size, levels, sweeps, scaleDtype, zeroDtype] as const;
+    await binding.feedbackDescend(machine(), ...how, values, numbersOf(moments), numbersOf(own), found, ...grid, errors);
+    const numbers = grid.map((of) => hostTensor('f32', [rows, channels / size], of));
+    return [hostTensor('u8', [rows, channels], found), ...numbers, hostTensor('f32', [rows, channels], errors)];
   },
   'moments.squares': async ({ binding, machine }, [x]) => {
     const [values, rows, width] = matrixOf(x);

@@ -1,7 +1,9 @@
 #include "layout.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "rotation.h"
@@ -366,6 +368,28 @@ float from_f16(uint16_t bits) {
   if (exponent == 0) return sign * std::ldexp(static_cast<float>(mantissa), -24);
   if (exponent == 31) return mantissa == 0 ? sign * INFINITY : NAN;
   return sign * std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
+}
+
+double stored_as(Float dtype, double value) {
+  const float v = static_cast<float>(value);
+  if (dtype == Float::f32 || std::isnan(v)) return static_cast<double>(v);
+  uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  if (dtype == Float::bf16) {
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
+    float rounded;
+    std::memcpy(&rounded, &bits, 4);
+    return static_cast<double>(rounded);
+  }
+  const float size = std::fabs(v);
+  if (size >= 65520.0f) return std::copysign(std::numeric_limits<double>::infinity(), static_cast<double>(v));
+  // A number so much larger that its last bit is an f16's is added and taken off.
+  const uint32_t exponent = std::max(bits & 0x7fffffffu, 0x38800000u) & 0x7f800000u;
+  const uint32_t far_bits = exponent + (13u << 23);
+  float far;
+  std::memcpy(&far, &far_bits, 4);
+  const float rounded = (size + far) - far;
+  return static_cast<double>(std::copysign(rounded, v));
 }
 
 }  // namespace lowbit

@@ -72,5 +72,7 @@ uint16_t to_f16(float value);
 float from_f16(uint16_t bits);
 /// bf16 bits of a float, to nearest, ties to even; NaN stays NaN.
 uint16_t to_bf16(float value);
+/// The nearest number of a dtype, ties to even, by way of f32.
+double stored_as(Float dtype, double value);
 
 }  // namespace lowbit

@@ -24,6 +24,22 @@ void feedback_targets(const Kernels& kernels, Pool& pool, const float* weights, 
 void feedback_codes(const Kernels& kernels, Pool& pool, const float* targets, const float* weights, const float* scale, const float* zero,
                     const float* coupling, const ChannelGroup& group, int levels, uint8_t* codes, float* errors);
 
+/// Some rows of a weight that feedback has rounded, gone over again: packages/models/src/feedback/descent.ts.
+struct Descent {
+  const float* weights;  // [rows, channels]
+  const float* moments;  // [channels, channels]
+  const float* own;      // [channels]: what stands in their diagonal instead
+  size_t rows, channels;
+  size_t size;  // channels of a group
+  int levels;
+  int sweeps;
+  Float scale_dtype, zero_dtype;
+  uint8_t* codes;       // [rows, channels], changed
+  float *scale, *zero;  // [rows, channels / size], changed
+  float* errors;        // [rows, channels], written
+};
+void feedback_descend(const Kernels& kernels, Pool& pool, const Descent& descent);
+
 /// X^T X f64 [width, width] of X f32 [rows, width], each sum over the rows in order.
 void moments_squares(const Kernels& kernels, Pool& pool, const float* x, size_t rows, size_t width, double* sums);
 

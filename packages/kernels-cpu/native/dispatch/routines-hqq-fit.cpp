@@ -6,6 +6,8 @@
 #include <limits>
 #include <vector>
 
+#include "layout.h"
+
 namespace lowbit {
 namespace {
 
@@ -39,29 +41,6 @@ constexpr int kStarts = 7;
 /// Up to so many levels the ends are taken in apart, to every pair of four places each, so much of the range from one to the next.
 constexpr int kFewLevels = 4, kEnds = 4;
 constexpr double kTakenIn = 0.15;
-
-/// The nearest number of a dtype, ties to even, by way of f32.
-double stored_as(Float dtype, double value) {
-  const float v = static_cast<float>(value);
-  if (dtype == Float::f32 || std::isnan(v)) return static_cast<double>(v);
-  uint32_t bits;
-  std::memcpy(&bits, &v, 4);
-  if (dtype == Float::bf16) {
-    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
-    float rounded;
-    std::memcpy(&rounded, &bits, 4);
-    return static_cast<double>(rounded);
-  }
-  const float size = std::fabs(v);
-  if (size >= 65520.0f) return std::copysign(std::numeric_limits<double>::infinity(), static_cast<double>(v));
-  // A number so much larger that its last bit is an f16's is added and taken off.
-  const uint32_t exponent = std::max(bits & 0x7fffffffu, 0x38800000u) & 0x7f800000u;
-  const uint32_t far_bits = exponent + (13u << 23);
-  float far;
-  std::memcpy(&far, &far_bits, 4);
-  const float rounded = (size + far) - far;
-  return static_cast<double>(std::copysign(rounded, v));
-}
 
 /// A group on its way to a grid. Values are those of the weight less `middle`.
 struct Group {

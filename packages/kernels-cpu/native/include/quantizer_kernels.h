@@ -136,6 +136,7 @@ struct QuantizerKernels {
   void (*make_up)(const MakeUpCall& call);
   void (*round_in_order)(const RoundCall& call);
   void (*take_products)(double* row, const double* shares, const double* columns, size_t pitch, size_t count, size_t from, size_t to);
+  void (*add_times)(float* into, const float* from, float by, size_t count);
   void (*add_products)(const double* a, const double* b, size_t rows, double* sums);
 };
 

@@ -79,3 +79,11 @@ void add_products(const double* a, const double* b, size_t rows, double* sums) {
     UNROLL for (int d = 0; d < kDown; ++d) UNROLL for (int k = 0; k < kAcross; ++k) write_to(sums + (i + d) * kSquareSide + k * kWide, s[d][k]);
   }
 }
+
+/// Adds from[i] * by to into[i].
+void add_times(float* into, const float* from, float by, size_t count) {
+  const Floats factor = all(by);
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) write_to(into + i, read_as<Floats>(into + i) + factor * read_as<Floats>(from + i));
+  for (; i < count; ++i) into[i] += by * from[i];
+}

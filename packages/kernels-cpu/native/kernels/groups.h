@@ -152,6 +152,7 @@ constexpr QuantizerKernels quantizer_kernels() {
   k.make_up = make_up;
   k.round_in_order = round_in_order;
   k.take_products = take_products;
+  k.add_times = add_times;
   k.add_products = add_products;
   return k;
 }

@@ -283,7 +283,7 @@ Napi::Value fill_rows(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State());
-  exports.Set("abi", Napi::Number::New(env, 6));
+  exports.Set("abi", Napi::Number::New(env, 7));
   exports.Set("isas", Napi::Function::New(env, isas));
   exports.Set("openMachine", Napi::Function::New(env, open_machine));
   exports.Set("closeMachine", Napi::Function::New(env, close_machine));

@@ -56,6 +56,30 @@ Napi::Value codes(RoutineCall& call) {
   });
 }
 
+/// feedbackDescend(machine, rows, channels, size, levels, sweeps, scaleDtype, zeroDtype, weights, moments, own, codes, scale, zero, errors)
+Napi::Value descend(RoutineCall& call) {
+  Descent d{};
+  d.rows = extent(call, 1);
+  d.channels = extent(call, 2);
+  d.size = extent(call, 3);
+  call.check(d.size > 0 && d.channels % d.size == 0, "a row is no whole number of groups");
+  d.levels = call.levels(4);
+  const size_t sweeps = call.size(5);
+  call.check(sweeps <= 1000, "too many sweeps");
+  d.sweeps = static_cast<int>(sweeps);
+  d.scale_dtype = stored_float(call[6]);
+  d.zero_dtype = stored_float(call[7]);
+  const size_t numbers = d.rows * d.channels;
+  d.weights = call.array<float>(8, numbers);
+  d.moments = call.array<float>(9, d.channels * d.channels);
+  d.own = call.array<float>(10, d.channels);
+  d.codes = call.array<uint8_t>(11, numbers);
+  d.scale = call.array<float>(12, numbers / d.size);
+  d.zero = call.array<float>(13, numbers / d.size);
+  d.errors = call.array<float>(14, numbers);
+  return call.run("lowbit feedback.descend", [=](const Kernels& kernels, Pool& pool) { feedback_descend(kernels, pool, d); });
+}
+
 /// momentsSquares(machine, x, rows, width, sums)
 Napi::Value squares(RoutineCall& call) {
   const size_t rows = extent(call, 2), width = extent(call, 3);
@@ -70,6 +94,7 @@ void add_feedback_functions(Napi::Object exports) {
   add_routine<factor>(exports, "feedbackFactor");
   add_routine<targets>(exports, "feedbackTargets");
   add_routine<codes>(exports, "feedbackCodes");
+  add_routine<descend>(exports, "feedbackDescend");
   add_routine<squares>(exports, "momentsSquares");
 }
 

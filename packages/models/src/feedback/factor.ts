@@ -11,11 +11,19 @@ import { breather, channelWeights, elements, type HostTensor, hostTensor, type I
 /** Added to every channel's own moment, as a share of their mean: what keeps channels that the samples hardly used from taking up everybody's errors. */
 const DAMPING = 0.01;
 
+/** What being off costs. */
+export interface Trusted {
+  /** The matrix that is factored, f32 [in, in], mean of the diagonal about 1. */
+  readonly matrix: HostTensor;
+  /** Its diagonal in the units in which the others are moments as they were given, f32 [in]. */
+  readonly own: HostTensor;
+}
+
 /**
- * The matrix that is factored, f32 [in, in], mean of the diagonal about 1: second moments between channels by `trust`, own moments in full. Undefined where all are zero.
+ * Second moments between channels by `trust`, own moments in full. Undefined where all are zero.
  * `name` is the weight's, for messages. Throws ERR_BAD_ARGUMENT for importance that is no matrix, or not of this weight.
  */
-export function trusted(name: string, importance: Importance | undefined, shape: Matrix, trust: number): HostTensor | undefined {
+export function trusted(name: string, importance: Importance | undefined, shape: Matrix, trust: number): Trusted | undefined {
   if (importance?.kind !== 'matrix') {
     throw new LowbitError('ERR_BAD_ARGUMENT', `${name}: feedback needs importance of kind 'matrix', not ${importance?.kind ?? 'none'}`, {
       hint: "Collect it with { kind: 'matrix' }, or keep this layer out with a rule.",
@@ -32,7 +40,8 @@ export function trusted(name: string, importance: Importance | undefined, shape:
   const values = new Float32Array(n * n); // `from` with a function boxes every number
   for (let i = 0; i < values.length; i++) values[i] = moments[i]! * factor;
   for (let i = 0; i < n; i++) values[i * (n + 1)] = own[i]! + DAMPING;
-  return hostTensor('f32', [n, n], values);
+  const diagonal = Float32Array.from({ length: n }, (_, i) => (own[i]! + DAMPING) / factor);
+  return { matrix: hostTensor('f32', [n, n], values), own: hostTensor('f32', [n], diagonal) };
 }
 
 /**

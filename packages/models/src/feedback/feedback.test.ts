@@ -1,7 +1,9 @@
 // Codes that make up for one another's errors: that each is the best there is. e2e/feedback.test.ts has what is gained with a method.
 
+import { roundTo } from '@lowbit/core';
 import { seededFloats } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
+import { descend } from './descent.ts';
 import { factor } from './factor.ts';
 import { codesOf, targetsOf } from './steps.ts';
 
@@ -104,5 +106,89 @@ describe('codes', () => {
     }
     expect(codes).toEqual(whole.codes);
     expect(errors).toEqual(whole.errors);
+  });
+});
+
+describe('descent', () => {
+  const [rows, n, size, levels] = [4, 12, 4, 4];
+  const groups = n / size;
+  const matrix = moments(n, 60, 11);
+  const own = Float32Array.from({ length: n }, (_, i) => 1.25 * matrix[i * (n + 1)]!);
+  const costs = matrix.map((moment, i) => (i % (n + 1) === 0 ? own[i / (n + 1)]! : moment));
+  const weights = seededFloats(13, rows * n, 1);
+  const options = { size, levels, sweeps: 100, scaleDtype: 'f16', zeroDtype: 'f16' } as const;
+  const start = () => ({
+    codes: Uint8Array.from(weights, (weight) => Math.min(levels - 1, Math.max(0, Math.round(weight / 0.6 + 1.5)))),
+    scale: new Float32Array(rows * groups).fill(0.6),
+    zero: new Float32Array(rows * groups).fill(1.5),
+  });
+  type State = ReturnType<typeof start>;
+  const stored = ({ codes, scale, zero }: State, at: number): number => {
+    const group = Math.floor(at / size);
+    return (codes[at]! - zero[group]!) * scale[group]!;
+  };
+  const costOf = (state: State, row: number): number =>
+    cost(
+      Array.from({ length: n }, (_, i) => weights[row * n + i]! - stored(state, row * n + i)),
+      costs,
+      n,
+    );
+
+  it('ends where no code and no grid is better beside all others', async () => {
+    const state = start();
+    const errors = await descend(weights, { moments: matrix, own }, state, options);
+    for (let row = 0; row < rows; row++) {
+      const found = costOf(state, row);
+      expect(found).toBeLessThan(0.8 * costOf(start(), row));
+      for (let at = row * n; at < (row + 1) * n; at++) {
+        expect(errors[at]).toBeCloseTo(weights[at]! - stored(state, at), 6);
+        for (let level = 0; level < levels; level++) {
+          const other = { ...state, codes: state.codes.with(at, level) };
+          expect(costOf(other, row)).toBeGreaterThanOrEqual(found * (1 - 1e-6));
+        }
+      }
+      for (let group = row * groups; group < (row + 1) * groups; group++) {
+        for (const [scaleBy, zeroBy] of [
+          [0.99, 0],
+          [1.01, 0],
+          [1, -0.02],
+          [1, 0.02],
+          [0.99, 0.02],
+          [1.01, -0.02],
+        ] as const) {
+          const other = {
+            ...state,
+            scale: state.scale.with(group, state.scale[group]! * scaleBy),
+            zero: state.zero.with(group, state.zero[group]! + zeroBy),
+          };
+          expect(costOf(other, row)).toBeGreaterThan(found * (1 - 1e-4));
+        }
+      }
+    }
+  });
+
+  it('stores scales and zeros as they will be, and rows do not look at one another', async () => {
+    const state = start();
+    await descend(weights, { moments: matrix, own }, state, options);
+    for (const value of [...state.scale, ...state.zero]) expect(roundTo('f16', value)).toBe(value);
+    const last = start();
+    const alone = { codes: last.codes.slice(-n), scale: last.scale.slice(-groups), zero: last.zero.slice(-groups) };
+    await descend(weights.slice(-n), { moments: matrix, own }, alone, options);
+    expect(alone).toEqual({ codes: state.codes.slice(-n), scale: state.scale.slice(-groups), zero: state.zero.slice(-groups) });
+  });
+
+  it('leaves codes and grids that it can say nothing of: sums that run over, and groups of one level', async () => {
+    const state = start();
+    await descend(weights, { moments: matrix.map(() => Number.POSITIVE_INFINITY), own }, state, options);
+    expect(state).toEqual(start());
+    const level = { codes: new Uint8Array(n), scale: new Float32Array(groups).fill(1), zero: new Float32Array(groups) };
+    const flat = await descend(new Float32Array(n), { moments: matrix, own }, level, options);
+    expect(flat).toEqual(new Float32Array(n));
+    expect(level.scale).toEqual(new Float32Array(groups).fill(1));
+  });
+
+  it('stops when it is told to', async () => {
+    const signal = AbortSignal.abort();
+    await expect(descend(weights, { moments: matrix, own }, start(), options, signal)).rejects.toBe(signal.reason);
   });
 });

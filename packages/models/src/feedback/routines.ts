@@ -1,6 +1,7 @@
 // The routines of feedback: a backend's where there is one. Their bytes are the same.
 
 import { elements, float32Tensor, type HostTensor, hostTensor, type QuantizeContext, toFloat32 } from '@lowbit/core';
+import { type DescentOptions, descend, type Rounded } from './descent.ts';
 import { factor } from './factor.ts';
 import { type ChannelGroup, codesOf, targetsOf } from './steps.ts';
 
@@ -21,6 +22,14 @@ export interface FeedbackRoutines {
     grid: { readonly targets: HostTensor; readonly scale: Float32Array; readonly zero: Float32Array },
     group: ChannelGroup & { readonly levels: number },
   ): Promise<{ readonly codes: Uint8Array; readonly errors: Float32Array }>;
+  /** Of weights f32 [rows, in], moments f32 [in, in] and what stands in their diagonal instead, f32 [in]. Stops for the signal as `factor` does. */
+  descend(
+    weights: HostTensor,
+    costs: { readonly moments: HostTensor; readonly own: HostTensor },
+    rounded: Rounded,
+    options: DescentOptions,
+    signal: AbortSignal | undefined,
+  ): Promise<Rounded & { readonly errors: Float32Array<ArrayBuffer> }>;
 }
 
 const HERE: FeedbackRoutines = {
@@ -35,6 +44,10 @@ const HERE: FeedbackRoutines = {
   async codes({ weights, coupling }, { targets, scale, zero }, { levels, ...group }) {
     return codesOf(toFloat32(targets), toFloat32(weights), scale, zero, toFloat32(coupling), group, levels);
   },
+  async descend(weights, { moments, own }, rounded, options, signal) {
+    const errors = await descend(toFloat32(weights), { moments: toFloat32(moments), own: toFloat32(own) }, rounded, options, signal);
+    return { ...rounded, errors };
+  },
 };
 
 /**
@@ -42,9 +55,13 @@ const HERE: FeedbackRoutines = {
  * - `feedback.factor`: matrix f32 [in, in] -> coupling f32 [in, in], cost f64 [in]
  * - `feedback.targets` { from, size }: weights, errors, coupling -> targets f32 [rows, size]
  * - `feedback.codes` { from, size, levels }: targets, weights, scale f32 [rows], zero f32 [rows], coupling -> codes u8 [rows, size], errors f32 [rows, size]
+ * - `feedback.descend` { size, levels, sweeps, scaleDtype, zeroDtype }: weights, codes u8 [rows, in], scale f32 [rows, groups], zero f32 [rows, groups], moments f32 [in, in],
+ *   own f32 [in] -> codes, scale, zero, errors f32 [rows, in]
  */
 export function feedbackRoutines(routine: QuantizeContext['routine']): FeedbackRoutines {
-  const [factoring, aiming, rounding] = (['factor', 'targets', 'codes'] as const).map((name) => routine?.(`feedback.${name}`));
+  const [factoring, aiming, rounding, descending] = (['factor', 'targets', 'codes', 'descend'] as const).map((name) =>
+    routine?.(`feedback.${name}`),
+  );
   return {
     factor: factoring
       ? async (matrix) => {
@@ -62,5 +79,16 @@ export function feedbackRoutines(routine: QuantizeContext['routine']): FeedbackR
           return { codes: codes!.data, errors: toFloat32(errors!) };
         }
       : HERE.codes,
+    descend: descending
+      ? async (weights, { moments, own }, { codes, scale, zero }, { size, levels, sweeps, scaleDtype, zeroDtype }) => {
+          const [rows, inputs] = weights.shape as readonly [number, number];
+          const numbers = [scale, zero].map((values) => hostTensor('f32', [rows, inputs / size], values));
+          const found = await descending([weights, hostTensor('u8', [rows, inputs], codes), ...numbers, moments, own], {
+            ...{ size, levels, sweeps, scaleDtype, zeroDtype },
+          });
+          const [newScale, newZero, errors] = found.slice(1).map((tensor) => toFloat32(tensor).slice());
+          return { codes: found[0]!.data, scale: newScale!, zero: newZero!, errors: errors! };
+        }
+      : HERE.descend,
   };
 }

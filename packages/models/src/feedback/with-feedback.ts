@@ -3,7 +3,6 @@
 import {
   type Affine,
   codecFor,
-  type DType,
   type Format,
   float32Tensor,
   type HostTensor,
@@ -23,6 +22,7 @@ import {
   type WeightReader,
   writeFloat32,
 } from '@lowbit/core';
+import type { Rounded, StoredFloat } from './descent.ts';
 import { trusted } from './factor.ts';
 import { type FeedbackRoutines, feedbackRoutines } from './routines.ts';
 
@@ -30,6 +30,8 @@ import { type FeedbackRoutines, feedbackRoutines } from './routines.ts';
 export interface FeedbackOptions {
   /** How much of the second moments between different channels is believed, above 0 to 1; default 0.75. */
   readonly trust?: number | undefined;
+  /** How often grids and codes are gone over again when all are there, each moved to what is best beside the others; whole, from 0; default 3. */
+  readonly sweeps?: number | undefined;
 }
 
 /** What `withFeedback` gives. */
@@ -39,7 +41,10 @@ export interface FeedbackQuantizer extends Quantizer {
 }
 
 /** Goes up when the same settings would give other bytes. */
-const ALGORITHM_VERSION = 1;
+const ALGORITHM_VERSION = 2;
+
+/** The first few do nearly all. */
+const MOST_SWEEPS = 100;
 
 /** Weights that are gone through together, about: they, what they are off by and their codes take 9 bytes each. */
 const BLOCK_WEIGHTS = 1 << 21;
@@ -59,7 +64,7 @@ const BLOCK_WEIGHTS = 1 << 21;
  * await quantizeCheckpoint(checkpoint, { out, adapters: [llama], quantizer: withFeedback(hqq({ bits: 3, solver: 'least-squares' })), importance });
  */
 export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}): FeedbackQuantizer {
-  const { trust = 0.75 } = options;
+  const { trust = 0.75, sweeps = 3 } = options;
   if (!isQuantizer(quantizer) || quantizer.usesImportance === false) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'withFeedback needs a quantizer that looks at importance', {
       hint: "Pass hqq({ solver: 'least-squares' }).",
@@ -69,6 +74,12 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
     throw new LowbitError('ERR_BAD_ARGUMENT', `withFeedback: trust cannot be ${trust}`, {
       hint: 'Use a number above 0 and at most 1.',
       details: { option: 'trust', value: trust },
+    });
+  }
+  if (!(Number.isInteger(sweeps) && sweeps >= 0 && sweeps <= MOST_SWEEPS)) {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `withFeedback: sweeps cannot be ${sweeps}`, {
+      hint: `Use a whole number from 0 to ${MOST_SWEEPS}.`,
+      details: { option: 'sweeps', value: sweeps },
     });
   }
   // Of the importance at hand: linears that read the same inputs come one after another. Weakly, for factors are as large as it, and nobody says which linear is the last.
@@ -99,7 +110,7 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
   };
   return {
     ...quantizer,
-    identity: JSON.stringify(['feedback', ALGORITHM_VERSION, trust, quantizer.identity]),
+    identity: JSON.stringify(['feedback', ALGORITHM_VERSION, trust, sweeps, quantizer.identity]),
     usesImportance: 'matrix',
     plain: quantizer,
     format(shape, metaDtype) {
@@ -111,7 +122,7 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
       const routines = feedbackRoutines(context.routine);
       const factors = await factorsOf(weight, context.importance, routines, context.signal);
       if (factors === undefined) return quantizer.quantize(weight, format, out, { ...context, importance: undefined });
-      return roundInOrder(quantizer, weight, checkGrid(format, weight.shape), out, context, { ...factors, routines });
+      return roundInOrder(quantizer, weight, checkGrid(format, weight.shape), out, context, { ...factors, sweeps, routines });
     },
   };
 }
@@ -119,6 +130,9 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
 interface Factors {
   readonly coupling: HostTensor;
   readonly cost: Float64Array;
+  /** Of `descend`. */
+  readonly moments: HostTensor;
+  readonly own: HostTensor;
 }
 
 async function factored(
@@ -128,11 +142,11 @@ async function factored(
   routines: FeedbackRoutines,
   signal: AbortSignal | undefined,
 ): Promise<Factors | undefined> {
-  const matrix = trusted(name, importance, shape, trust);
-  if (matrix === undefined) return undefined;
-  const { coupling, cost } = await routines.factor(matrix, signal);
+  const costs = trusted(name, importance, shape, trust);
+  if (costs === undefined) return undefined;
+  const { coupling, cost } = await routines.factor(costs.matrix, signal);
   const wrong = cost.findIndex((value) => !(value > 0 && value < Number.POSITIVE_INFINITY));
-  if (wrong < 0) return { coupling, cost };
+  if (wrong < 0) return { coupling, cost, moments: importance!.moments, own: costs.own };
   throw new LowbitError(
     'ERR_BAD_ARGUMENT',
     `the importance of input ${wrong} is not that of samples: its moments with others are larger than its own`,
@@ -160,7 +174,7 @@ function checkGrid(format: Format, [out, inp]: Matrix): PlainGrid {
   });
 }
 
-type PlainGrid = Affine & { readonly scale: DType; readonly zero: DType };
+type PlainGrid = Affine & { readonly scale: StoredFloat; readonly zero: StoredFloat };
 
 async function roundInOrder(
   quantizer: Quantizer,
@@ -168,7 +182,7 @@ async function roundInOrder(
   format: PlainGrid,
   out: PartWriter,
   context: QuantizeContext,
-  { coupling, cost, routines }: Factors & { readonly routines: FeedbackRoutines },
+  { coupling, cost, moments, own, sweeps, routines }: Factors & { readonly sweeps: number; readonly routines: FeedbackRoutines },
 ): Promise<WeightError> {
   const [rows, inp] = weight.shape;
   const size = format.group ?? inp;
@@ -180,23 +194,33 @@ async function roundInOrder(
     const count = Math.min(step, rows - first);
     const weights = new Float32Array(count * inp);
     await weight.read(first * inp, (first + count) * inp, weights);
-    const errors = new Float32Array(count * inp);
-    const grid = { scale: new Float32Array(count * groups), zero: new Float32Array(count * groups) };
+    let errors = new Float32Array(count * inp);
+    let found: Rounded = {
+      codes: new Uint8Array(count * inp),
+      scale: new Float32Array(count * groups),
+      zero: new Float32Array(count * groups),
+    };
     for (let group = 0; group < groups; group++) {
       context.signal?.throwIfAborted();
       const block = { weights: float32Tensor([count, inp], weights), errors: float32Tensor([count, inp], errors), coupling };
       const place = { from: group * size, size };
       const targets = await routines.targets(block, place);
       const [scale, zero] = await fitted(quantizer, weight.name, targets, format, cost.subarray(place.from, place.from + size), context);
-      const found = await routines.codes(block, { targets, scale, zero }, { ...place, levels: format.levels });
+      const nearest = await routines.codes(block, { targets, scale, zero }, { ...place, levels: format.levels });
       for (let r = 0; r < count; r++) {
-        grid.scale[r * groups + group] = scale[r]!;
-        grid.zero[r * groups + group] = zero[r]!;
-        codes.set(found.codes.subarray(r * size, (r + 1) * size), (first + r) * inp + place.from);
-        errors.set(found.errors.subarray(r * size, (r + 1) * size), r * inp + place.from);
+        found.scale[r * groups + group] = scale[r]!;
+        found.zero[r * groups + group] = zero[r]!;
+        found.codes.set(nearest.codes.subarray(r * size, (r + 1) * size), r * inp + place.from);
+        errors.set(nearest.errors.subarray(r * size, (r + 1) * size), r * inp + place.from);
       }
     }
-    for (const part of ['scale', 'zero'] as const) await out.write(part, first * groups, writeFloat32(format[part], grid[part]));
+    if (sweeps > 0) {
+      context.signal?.throwIfAborted();
+      const how = { size, sweeps, levels: format.levels, scaleDtype: format.scale, zeroDtype: format.zero };
+      ({ errors, ...found } = await routines.descend(float32Tensor([count, inp], weights), { moments, own }, found, how, context.signal));
+    }
+    codes.set(found.codes, first * inp);
+    for (const part of ['scale', 'zero'] as const) await out.write(part, first * groups, writeFloat32(format[part], found[part]));
     for (let i = 0; i < errors.length; i++) {
       error.squaredError += errors[i]! ** 2;
       error.squaredWeight += weights[i]! ** 2;
