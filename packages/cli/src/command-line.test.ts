@@ -91,7 +91,7 @@ it('writes the layout of --layout, and knows those of hub', async () => {
   expect(plan.loadsIn.join(' ')).toMatch(/Not transformers or vLLM as it is/);
   const nested = await emitted('quantize', TINY, '--dry-run', '--quant-scale', '--quant-zero', 'groups');
   expect(nested).toMatchObject({ layout: 'hqq-nested', loadsIn: [expect.stringMatching(/^lowbit only/), expect.anything()] });
-  const zeros = await emitted('quantize', TINY, '--dry-run', '--quant-zero', 'layer');
+  const zeros = await emitted('quantize', TINY, '--dry-run', '--quant-zero', 'linear');
   expect([plan, zeros, nested].map(({ summary }) => Number(summary.bitsPerWeight.toFixed(2)))).toEqual([4.5, 4.38, 4.26]);
   await expect(emitted('quantize', TINY, '--dry-run', '--layout', 'hqq2')).rejects.toThrow(/hqq-safetensors/);
   expect(BUILTIN_LAYOUTS.map(({ name }) => name)).toEqual(LAYOUTS);
@@ -338,7 +338,7 @@ async function planned(...args: string[]): Promise<{ readonly notes: string; rea
 }
 
 it('tells of a flag that rules leave without effect', async () => {
-  expect((await planned('-b', '3', '--rule', '**=nf4')).notes).toContain('--bits has no effect: rules name what every layer gets');
+  expect((await planned('-b', '3', '--rule', '**=nf4')).notes).toContain('--bits has no effect: rules name what every linear gets');
   for (const rules of [['**=hqq'], ['mlp.*=nf4']].map((uses) => uses.flatMap((use) => ['--rule', use])))
     expect((await planned('-b', '3', ...rules)).notes).not.toContain('no effect');
   expect((await planned('--rule', '**=nf4')).notes).not.toContain('no effect');
@@ -384,6 +384,6 @@ it('puts flags and commands under headings, and none under that of others', () =
   expect(headings('quantize')['Options:']).toEqual(['--json', '--quiet', '--out']);
   expect(headings('generate')['Options:']).toEqual(['--json', '--quiet', '--prompt', '--image']);
   expect(headings('compare')['How the model runs:']).toContain('--backend');
-  expect(headings('compare')['Options:']).toContain('--layers');
+  expect(headings('compare')['Options:']).toContain('--linears');
   expect(program.commands.map((command) => command.helpGroup())).not.toContain('');
 });

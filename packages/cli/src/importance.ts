@@ -1,4 +1,4 @@
-// What an error in each layer of a model folder costs: where the numbers come from, by name.
+// What an error in each linear of a model folder costs: where the numbers come from, by name.
 
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';

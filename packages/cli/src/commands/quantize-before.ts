@@ -16,7 +16,7 @@ type AskedPlan = PlanModelOptions & { readonly quantizer: Rule['use']; readonly 
 
 /**
  * Refuses what cannot be quantized and targets that cannot be met, and tells what flags have no effect. `isIdle`: importance is that of the default or for feedback,
- * and rules leave no layer that would look at it. Throws what `planModel` and `checkAllocation` throw.
+ * and rules leave no linear that would look at it. Throws what `planModel` and `checkAllocation` throw.
  */
 export async function lookBefore(
   { dir, options, chosen, given, from }: Pick<QuantizeWork, 'dir' | 'options' | 'chosen' | 'given' | 'from'>,
@@ -46,7 +46,7 @@ export async function lookBefore(
   return { isIdle };
 }
 
-/** Whether rules leave any layer to what looks at importance. */
+/** Whether rules leave any linear to what looks at importance. */
 async function isWeighed(dir: string, asked: AskedPlan): Promise<boolean> {
   const weighed = (use: Rule['use']): Rule['use'] => (use !== 'keep' && use.usesImportance === false ? 'keep' : use);
   const rules = asked.rules.map((rule) => ({ ...rule, use: weighed(rule.use) }));
@@ -54,7 +54,7 @@ async function isWeighed(dir: string, asked: AskedPlan): Promise<boolean> {
   return summary.quantizedLinears > 0;
 }
 
-/** A flag that only the method of -m has a use for does nothing where rules name what every layer gets. `all`: layers that are quantized. */
+/** A flag that only the method of -m has a use for does nothing where rules name what every linear gets. `all`: linears that are quantized. */
 async function noteUnused(
   dir: string,
   asked: AskedPlan,
@@ -68,5 +68,5 @@ async function noteUnused(
   if (idle === undefined || typeof method !== 'string') return;
   const { summary } = await planModel(dir, { ...asked, quantizer: 'keep' });
   if (summary.quantizedLinears < all) return;
-  context.note(`${FLAGS[idle]} has no effect: rules name what every layer gets, and none of them is ${method}.`);
+  context.note(`${FLAGS[idle]} has no effect: rules name what every linear gets, and none of them is ${method}.`);
 }

@@ -23,7 +23,7 @@ export function checkTogether(filled: FilledOptions, flags: QuantizeOptions): vo
   checkBackendFlags({ backend: filled.backend });
 }
 
-/** Flags that what layers can get has no use for. Throws a UsageError. */
+/** Flags that what linears can get has no use for. Throws a UsageError. */
 export function checkUses(options: FilledOptions, flags: QuantizeOptions, uses: readonly RuleUse[], quantizer: () => Quantizer): void {
   const isUsed = typeof options.method === 'string' ? usesImportance(options) : quantizer().usesImportance !== false;
   if (options.importance !== 'none' && !isUsed && !uses.some((use) => use !== 'keep' && usesImportance(use))) {
@@ -51,7 +51,7 @@ function checkPluginFlags(options: FilledOptions): void {
   if (hasTarget(options)) {
     throw new UsageError(
       `--target-bits and --target-size share out methods of lowbit, not ${module}`,
-      'Leave them out, or -m and name what layers can get with --choices.',
+      'Leave them out, or -m and name what linears can get with --choices.',
     );
   }
   if (saveRecipe !== undefined) {

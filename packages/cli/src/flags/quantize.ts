@@ -56,10 +56,10 @@ export function addQuantize(program: Command, start: Start): void {
     });
 }
 
-/** What is done to layers: for all that no rule matches, and rules. `rules` takes those of --rule and --skip, whose order among each other counts: the last match wins. */
+/** What is done to linears: for all that no rule matches, and rules. `rules` takes those of --rule and --skip, whose order among each other counts: the last match wins. */
 function layerFlags(command: Command, rules: RuleText[]): void {
   command
-    .optionsGroup('What is done to which layers:')
+    .optionsGroup('What is done to which linears:')
     .option(
       '-m, --method <name>',
       `method: ${METHODS.join(', ')}, as Python has it; or the module of another one, ./my-method or a package (default: the files of hqq by --solver least-squares --importance random-tokens, closer to the original)`,
@@ -80,12 +80,12 @@ function layerFlags(command: Command, rules: RuleText[]): void {
     .option('--save-recipe <file>', 'keep all settings as JSON, to read, edit and use again; what --target-bits chose, too', path)
     .option(
       '--rule <glob=use>',
-      "treat matching layers differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq' (with :search, --scale search), 'lm_head=int8:t6', 'mlp.*_proj=higgs:b4:p2:g256:h512' (with :unbiased, --scale unbiased), 'lm_head=keep'; the last match wins",
+      "treat matching linears differently: 'mlp.down_proj=hqq:b8:g64:a0', '**.q_proj=hqq:b4:least-squares' (or :ls), 'mlp.*=nf4:g64:dq' (with :search, --scale search), 'lm_head=int8:t6', 'mlp.*_proj=higgs:b4:p2:g256:h512' (with :unbiased, --scale unbiased), 'lm_head=keep'; the last match wins",
       arg((text) => void rules.push(parseRule(text))),
     )
     .option(
       '--skip <glob>',
-      'keep matching layers as they are; short for --rule GLOB=keep',
+      'keep matching linears as they are; short for --rule GLOB=keep',
       arg((text) => void rules.push({ match: parseGlob(text), use: 'keep' })),
     );
 }
@@ -113,7 +113,7 @@ function methodFlags(command: Command): void {
     .option('--quant-scale', 'hqq: store scales as 8-bit codes, too; only lowbit reads the result')
     .option(
       '--quant-zero <how>',
-      `hqq: store zeros as 8-bit codes, too, ${QUANT_ZERO.join(' or ')} (one grid a layer, or one for every 128); only lowbit reads the result`,
+      `hqq: store zeros as 8-bit codes, too, ${QUANT_ZERO.join(' or ')} (one grid a linear, or one for every 128); only lowbit reads the result`,
       arg((text) => parseChoice(text, QUANT_ZERO)),
     )
     .option(
@@ -124,7 +124,7 @@ function methodFlags(command: Command): void {
     .option('--double-quant', 'nf4, fp4: keep scales as 8-bit codes')
     .option(
       '--compute-dtype <type>',
-      `nf4, fp4: what the checkpoint says its layers compute in, ${DTYPES.join(', ')} (default: f32); Python obeys it`,
+      `nf4, fp4: what the checkpoint says its linears compute in, ${DTYPES.join(', ')} (default: f32); Python obeys it`,
       arg((text) => parseChoice(text, DTYPES)),
     )
     .option(
@@ -141,13 +141,13 @@ function methodFlags(command: Command): void {
     );
 }
 
-/** What shares out bits among layers. All but the two targets need one of them. */
+/** What shares out bits among linears. All but the two targets need one of them. */
 function targetFlags(command: Command): void {
   command
     .optionsGroup('Sharing out bits; all but the targets need one:')
     .option(
       '--target-bits <x>',
-      'share out this many bits per weight among the layers, more where errors cost more; embeddings and lm_head are not counted',
+      'share out this many bits per weight among the linears, more where errors cost more; embeddings and lm_head are not counted',
       number({ min: 0.1, max: 64 }),
     )
     .option(
@@ -162,17 +162,17 @@ function targetFlags(command: Command): void {
     )
     .option(
       '--choices <list>',
-      "what layers can get, as in rules: 'hqq:b3:g64,hqq:b4:g64,hqq:b8:g64' (default: the method's usual widths)",
+      "what linears can get, as in rules: 'hqq:b3:g64,hqq:b4:g64,hqq:b8:g64' (default: the method's usual widths)",
       arg(parseChoices),
     )
     .option(
       '--per <unit>',
-      'choose for every linear (default); fused: once for q, k and v of a layer, and for gate and up, which some programs load as one; tag: once for all layers of a tag',
+      'choose for every linear (default); fused: once for q, k and v of a layer, and for gate and up, which some programs load as one; tag: once for all linears of a tag',
       arg((text) => parseChoice(text, ['linear', 'fused', 'tag'] as const)),
     )
     .option(
       '--sensitivity <from>',
-      'what layers are tested on: random-tokens (default), self (tokens that the model writes), a text file, token ids as JSON, or what --save-sensitivity wrote',
+      'what linears are tested on: random-tokens (default), self (tokens that the model writes), a text file, token ids as JSON, or what --save-sensitivity wrote',
       path,
     )
     .option(
@@ -195,7 +195,7 @@ function fileFlags(command: Command): void {
     )
     .option(
       '--layout <name>',
-      `how the folder stores quantized layers: ${LAYOUTS.join(', ')} (default: the first that can; "Loads in" says who reads it)`,
+      `how the folder stores quantized linears: ${LAYOUTS.join(', ')} (default: the first that can; "Loads in" says who reads it)`,
       arg((text) => parseChoice(text, LAYOUTS)),
     )
     .option('--shard-size <size>', 'most bytes per safetensors file (default: 5GB)', arg(parseSize))
