@@ -51,6 +51,7 @@ export type { SelectOptions } from './remote/select.ts';
 export { type HubSettings, hubClient, hubSettings } from './remote/settings.node.ts';
 export { type TokenOwner, tokenOwner } from './remote/whoami.ts';
 export * from './safetensors/index.ts';
+export { type Lock, type LockOptions, takeLock } from './safetensors/lock.node.ts';
 export { createSafetensorsSink } from './safetensors/sink.node.ts';
 export type { SafetensorsSink, SafetensorsSinkOptions } from './safetensors/sink.ts';
 export { type OpenSafetensorsOptions, openSafetensors, readSafetensorsHeader } from './safetensors/source.node.ts';
