@@ -16,6 +16,7 @@ export interface Lock {
   release(): Promise<void>;
 }
 
+/** Of `takeLock`. */
 export interface LockOptions {
   /** Write the lock anew every so many milliseconds, so that other machines can tell a dead holder after four times as long. Default: they never can. */
   readonly beatMs?: number | undefined;
