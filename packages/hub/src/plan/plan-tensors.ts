@@ -191,7 +191,7 @@ export function chooseLayout(
   }
   const methods = [...new Set(quantized.map(({ use }) => use.method))];
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `no checkpoint layout stores ${methods.join(' and ')} in one model`, {
-    hint: `${given} Use one method for all layers.`,
+    hint: `${given} Use one method for all linears.`,
     details: { methods },
   });
 }
