@@ -1,4 +1,8 @@
-// Flags of `lowbit quantize`: one file in `quantize/` for each group of them.
+// Flags of `lowbit quantize`: one file in `quantize/` for each group of them, which --help loads, so it needs no model.
+//
+// What is refused: values by parse.ts; flags that exclude or need each other by commands/quantize-checks.ts, those of targets by allocation.ts, of the push
+// by quantize/push.ts; settings that no chosen method has by method-flags.ts; what contradicts a preset or recipe by quantize-recipe.ts. Flags that rules
+// leave without effect are told of by quantize-before.ts.
 
 import type { Command } from 'commander';
 import type { QuantizeOptions } from '../commands/quantize.ts';
