@@ -23,7 +23,7 @@ beforeAll(async () => {
   });
 });
 
-describe('arm64', { timeout: 600_000 }, () => {
+describe('arm64', () => {
   it('builds the addon and the C++ tests', async (context) => {
     needs(context, 'arm64', reason === '', reason);
     expect(await run('build')).toContain('lowbit_cpu.node');

@@ -39,7 +39,7 @@ describe("precision: 'fast'", () => {
     ['HQQ 2 bits', hqq({ bits: 2, groupSize: 16 })],
     ['NF4', nf4()],
     ['HIGGS 4 bits', higgs()],
-  ] as const)('%s: perplexity within a thousandth of the reference', { timeout: 600_000 }, async ([name, quantizer], context) => {
+  ] as const)('%s: perplexity within a thousandth of the reference', async ([name, quantizer], context) => {
     const probe = await cpu().probe();
     needs(context, 'kernels-cpu', probe.ok, probe.ok ? '' : probe.reason);
     const expected = await likelihoods(referenceBackend(), quantizer);

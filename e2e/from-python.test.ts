@@ -63,7 +63,7 @@ beforeAll(async () => {
   } finally {
     vi.restoreAllMocks();
   }
-}, 180_000);
+});
 afterAll(() => rm(dir, { recursive: true, force: true }));
 
 it('writes the folders that it says', async () => {

@@ -60,7 +60,7 @@ function tell(project: string): Told {
   return JSON.parse(output) as Told;
 }
 
-it('is made of what was built, installs without a network, and loads by the name of the platform', { timeout: 300_000 }, (context) => {
+it('is made of what was built, installs without a network, and loads by the name of the platform', (context) => {
   addon(context);
   const made = join(dir, 'made');
   const packed = run(process.execPath, [join(home, 'pack-platform.mjs'), '--out', made], root);

@@ -59,7 +59,7 @@ describe('HQQ on the GPU', () => {
   it.for([
     ['the default solver, axis 1', { axis: 1 }],
     ['the default solver, axis 0', { axis: 0 }],
-  ] as const)('brings each tile once: %s', { timeout: 120_000 }, async ([, { axis }], context) => {
+  ] as const)('brings each tile once: %s', async ([, { axis }], context) => {
     here(context);
     const weight = weightOf(512, 1024); // two tiles of 4,096 groups
     const groups = 4096;
@@ -75,7 +75,7 @@ describe('HQQ on the GPU', () => {
     expect(sum(down)).toBe(2 * 8 * groups + passes! * (5 * 4 * groups + groups + 8 * 3 * 5) + weight.data.length / 4 + 2 * 24);
   });
 
-  it('brings each tile once: least squares', { timeout: 120_000 }, async (context) => {
+  it('brings each tile once: least squares', async (context) => {
     here(context);
     const weight = weightOf(512, 1024);
     const { up, down, launches } = await counted(weight, {
@@ -89,7 +89,7 @@ describe('HQQ on the GPU', () => {
     expect(sum(down)).toBe(2 * (8 * 4096 + 24 + 4 * 7 * 4096)); // 64 rows in words of ten
   });
 
-  it('goes the other way where the GPU has no room for a layer: the same bytes', { timeout: 120_000 }, async (context) => {
+  it('goes the other way where the GPU has no room for a layer: the same bytes', async (context) => {
     here(context);
     const weight = weightOf(128, 4096);
     // The first memory that is asked for is the layer's.
@@ -146,7 +146,7 @@ describe('HQQ on the GPU', () => {
     },
   );
 
-  it.for([1, 4, 7])('stopped in a call, gives the room of the layer back (%i)', { timeout: 120_000 }, async (calls, context) => {
+  it.for([1, 4, 7])('stopped in a call, gives the room of the layer back (%i)', async (calls, context) => {
     here(context);
     pretend({});
     await using runtime = await createRuntime({ backends: [cuda({ driver: FAKE_DRIVER })] });

@@ -69,7 +69,7 @@ function serve(script: string): Promise<{ readonly server: Server; readonly url:
   });
 }
 
-it('the kit passes in headless Chromium, bundled, with a strict content security policy', { timeout: 600_000 }, async (context) => {
+it('the kit passes in headless Chromium, bundled, with a strict content security policy', async (context) => {
   needs(context, 'chromium', CHROMIUM !== undefined, 'there is no Chromium (apt-get install chromium)');
   const built = ['core', 'testing', 'kernels-webgpu'].every((name) => existsSync(new URL(`../packages/${name}/dist`, import.meta.url)));
   needs(context, 'build', built, 'the packages are not built');

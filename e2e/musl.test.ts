@@ -54,7 +54,7 @@ const PROBE = (path: string): string => `
   console.log(JSON.stringify({ code: error.code, message: error.message, hint: error.hint }));
 `;
 
-describe('kernels-cpu on musl', { timeout: 600_000 }, () => {
+describe('kernels-cpu on musl', () => {
   it('passes the conformance kit of linears and operations', async (context) => {
     musl(context);
     const env = { ...environment, LOWBIT_CPU_ADDON: muslAddon };

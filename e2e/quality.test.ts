@@ -175,7 +175,7 @@ describe.each(['tiny', 'smollm2'] as const)('%s', (name) => {
   const { rows, predictions } = models[name];
 
   for (const row of rows.filter(({ method }) => parse(method))) {
-    it(`weight error of ${row.method}`, { timeout: 600_000 }, async (context) => {
+    it(`weight error of ${row.method}`, async (context) => {
       needs(
         context,
         'smollm2',

@@ -12,7 +12,7 @@ import { needs } from '../fixtures/needs.ts';
 
 const folder = process.env.LOWBIT_SMOLLM2;
 
-it('answers at 4 bits in groups of 64', { timeout: 600_000 }, async (context) => {
+it('answers at 4 bits in groups of 64', async (context) => {
   needs(context, 'smollm2', folder !== undefined, 'LOWBIT_SMOLLM2 does not name the folder of SmolLM2-135M-Instruct');
   const dir = await mkdtemp(join(tmpdir(), 'lowbit-smollm2-'));
   try {

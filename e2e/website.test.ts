@@ -19,7 +19,7 @@ beforeAll(() => {
     encoding: 'utf8',
     env: { ...process.env, NODE_ENV: 'production' },
   });
-}, 600_000);
+});
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const text = (name: string): string => readFileSync(join(dir, name), 'utf8');

@@ -217,7 +217,7 @@ async function hugeModel(folder: string): Promise<void> {
   await writeFile(join(folder, 'config.json'), JSON.stringify(config));
 }
 
-describe('with a GPU that is lost', { timeout: 600_000 }, () => {
+describe('with a GPU that is lost', () => {
   let browser: TestBrowser;
   let page: Page;
   beforeEach(async () => {

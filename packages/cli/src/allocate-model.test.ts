@@ -342,4 +342,4 @@ it('allocates a model with images: random tokens are those of its language model
   const { linears, sensitivities: tested } = await allocateModel(llava, { targetBits: 4.5, choices: small, rules, tokens: 8 });
   expect(tested).toMatchObject({ on: 'random-tokens', tokens: 8 });
   expect(linears.length).toBe(14);
-}, 30_000);
+});

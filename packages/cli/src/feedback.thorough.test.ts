@@ -26,7 +26,7 @@ beforeAll(async () => {
   runtime = await createRuntime({ backends: await findBackends('auto', { threads: 2 }) }); // the native one, where it is built: the reference takes minutes
   await using checkpoint = await openModelFolder(TINY);
   ids = await generatedTokens(checkpoint, { runtime, tokens: 1024, sample: 128, seed: 1 });
-}, 300_000);
+});
 afterAll(async () => {
   await runtime?.[Symbol.asyncDispose]();
   rmSync(dir, { recursive: true, force: true });

@@ -52,7 +52,7 @@ describe('findImportance', () => {
       importance: undefined,
       report: { from: 'none', tokens: 0, estimated: [], why: null },
     });
-  }, 60_000);
+  });
 
   it('of experts that no token reached is the estimate from weights, and they are named', async () => {
     const { importance, report } = await findImportance(golden('qwen2-moe'), { ids: [[3]] }, { backends });

@@ -102,7 +102,7 @@ describe('numbers', () => {
     uniform: (u) => 2 * u() - 1,
   };
   for (const [name, source] of Object.entries(sources)) {
-    it(`have the error of the grid, whatever the distribution: ${name}`, { timeout: 60_000 }, async () => {
+    it(`have the error of the grid, whatever the distribution: ${name}`, async () => {
       const next = seeded(name.length);
       const shape: Matrix = [64, 4096];
       const weight = tensor(

@@ -75,7 +75,7 @@ describe.each(CASES.map(([options, shape]) => [`${JSON.stringify(options)} [${sh
   (_, options, shape) => {
     const weight = float32Tensor(shape, seededFloats(3, shape[0] * shape[1], 0.05));
 
-    it('has the same bytes whatever the threads and the memory', { timeout: 60_000 }, async () => {
+    it('has the same bytes whatever the threads and the memory', async () => {
       const one = await run(higgs(options), weight, Number.POSITIVE_INFINITY);
       for (const [budget, threads] of [
         [2 ** 20, undefined],
@@ -102,7 +102,7 @@ describe('memory', () => {
       details: { tensor: 'w', budget: 8 << 20 },
     });
     await run(higgs({ bits: 3, p: 1, packing: 'portable' }), weight, 8 << 20);
-  }, 60_000);
+  });
 });
 
 describe('calls', () => {

@@ -53,7 +53,7 @@ describe('errors of the tiny model', () => {
     { bits: 3, axis: 1, expected: 0.0276 },
     { bits: 2, axis: 1, expected: 0.1024 },
     { bits: 4, axis: 0, expected: 0.0068 },
-  ] as const)('%o', { timeout: 120_000 }, async ({ bits, axis, expected }) => {
+  ] as const)('%o', async ({ bits, axis, expected }) => {
     let [error, norm] = [0, 0];
     for (const [, weight] of weights) {
       error += await squaredError(weight, { bits, axis, solver: 'least-squares' });

@@ -94,7 +94,7 @@ const OPTIONS: readonly (HqqOptions & { weighted?: true })[] = [
 ];
 
 describe('the same bytes', () => {
-  it.each(OPTIONS)('%o', { timeout: 60_000 }, async ({ weighted, ...options }) => {
+  it.each(OPTIONS)('%o', async ({ weighted, ...options }) => {
     const quantizer = threaded(options);
     const common = weighted ? { importance } : {};
     const one = await run(quantizer, weight, { ...common, budget: Number.POSITIVE_INFINITY });

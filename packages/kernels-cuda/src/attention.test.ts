@@ -89,7 +89,7 @@ describe('attention over 170 keys', () => {
     ['plain', {}],
     ['in a window of 140', { window: 140 }],
     ['with softcap and slopes', { softcap: 2, bias: { kind: 'alibi', slopes: [0.05, 0.01] } }],
-  ])('%s', { timeout: 60_000 }, async ([name, change], context) => {
+  ])('%s', async ([name, change], context) => {
     const values = rowsOf(SMALL, 9, 170);
     const [expected] = await expectedOf(change, [{ values, chunks: [170] }]);
     const run = async (seed: number, chunks: readonly number[]): Promise<number[]> => {
@@ -114,7 +114,7 @@ describe('attention of many rows on tensor cores', () => {
     ['without a cache', { own: true, causal: false }, {}, 5e-6],
     ['keys and values in f16', {}, { kvDtype: 'f16' }, 2e-3],
     ['keys and values in bf16', { softcap: 3 }, { kvDtype: 'bf16' }, 2e-2],
-  ])('%s: three sequences at once, the first as it is alone', { timeout: 60_000 }, async ([, change, options, tolerance], context) => {
+  ])('%s: three sequences at once, the first as it is alone', async ([, change, options, tolerance], context) => {
     const shape = { ...SMALL, ...change } as typeof SMALL;
     const sequences = [70, 3, 33].map((rows, i) => ({ values: rowsOf(shape, 5 + i, rows), chunks: [rows] }));
     const expected = await expectedOf(change, sequences);
@@ -127,7 +127,7 @@ describe('attention of many rows on tensor cores', () => {
     }
   });
 
-  it('16-bit keys and values are those of rows one by one', { timeout: 60_000 }, async (context) => {
+  it('16-bit keys and values are those of rows one by one', async (context) => {
     const values = rowsOf(SMALL, 4, 60);
     for (const kvDtype of ['f16', 'bf16'] as const) {
       const run = (chunks: readonly number[]): Promise<number[][]> =>
@@ -153,7 +153,7 @@ describe('attention of many rows on tensor cores', () => {
     }
   });
 
-  it('what is not finite in a value reaches the rows that see it, and no others', { timeout: 60_000 }, async (context) => {
+  it('what is not finite in a value reaches the rows that see it, and no others', async (context) => {
     const values = rowsOf(SMALL, 8, 48);
     const [plain] = await emulated(context, (backend) => attended(backend, { window: 8 }, [{ values, chunks: [48] }]));
     const width = 144;

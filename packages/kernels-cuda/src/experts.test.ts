@@ -126,7 +126,7 @@ describe('experts of a prompt', () => {
     ['int8', int8, 'int8_experts'],
     ['int8 with outliers', { kind: 'int8', threshold: 6 }, 'int8_experts'],
     ['groups of 4, which no tensor core takes', { ...affine, group: 4 }, 'expert_product'],
-  ])('%s: odd numbers of rows, experts that none reaches, all on one', { timeout: 60_000 }, async ([, format, kernel], context) => {
+  ])('%s: odd numbers of rows, experts that none reaches, all on one', async ([, format, kernel], context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     const log = join(dir, 'launches');
     rmSync(log, { force: true });

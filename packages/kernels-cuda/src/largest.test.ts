@@ -52,7 +52,7 @@ describe('the largest numbers of a row', () => {
     ['all different, falling', 2049, Float32Array.from({ length: 2049 }, (_, i) => -i)],
     ['all different, rising', 6000, Float32Array.from({ length: 6000 }, (_, i) => i)],
     ['a row of one', 1, Float32Array.of(3, Number.NaN, -1)],
-  ])('%s: as the reference', { timeout: 60_000 }, async ([, width, rows], context) => {
+  ])('%s: as the reference', async ([, width, rows], context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
     const native = addon.load();
@@ -65,7 +65,7 @@ describe('the largest numbers of a row', () => {
     native.closeDevice(device);
   });
 
-  it('more than a part has: the rest is none', { timeout: 60_000 }, async (context) => {
+  it('more than a part has: the rest is none', async (context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
     const native = addon.load();

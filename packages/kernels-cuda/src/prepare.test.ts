@@ -45,7 +45,7 @@ const here = (context: { skip(reason: string): void }): void =>
 describe('a weight on the device', () => {
   it('comes in every packing', () => expect(packings().length).toBeGreaterThan(20));
 
-  it.for(packings())('has the numbers of its codec, packed as %s', { timeout: 60_000 }, async (name, context) => {
+  it.for(packings())('has the numbers of its codec, packed as %s', async (name, context) => {
     here(context);
     pretend();
     await using backend = await cuda({ driver: FAKE_DRIVER }).open();
@@ -59,7 +59,7 @@ describe('a weight on the device', () => {
     expect(backend.allocated()).toBe(0);
   });
 
-  it('is brought there as it is stored, wherever the bytes begin, and whole', { timeout: 60_000 }, async (context) => {
+  it('is brought there as it is stored, wherever the bytes begin, and whole', async (context) => {
     here(context);
     pretend();
     const native = addon.load();

@@ -72,7 +72,7 @@ describe('fast products', () => {
     ['affine', affine, 0],
     // Numbers of its table are off by 2^-16.9, times a scale of up to 0.24.
     ['nf4', nf4, 0.24 * 2 ** -16.9],
-  ])('%s: one and two rows of 2,048 inputs, large and small activations', { timeout: 60_000 }, async ([, format, perInput], context) => {
+  ])('%s: one and two rows of 2,048 inputs, large and small activations', async ([, format, perInput], context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
     await using backend = await cuda({ driver: FAKE_DRIVER }).open();
@@ -222,7 +222,7 @@ describe('fast products', () => {
     },
   );
 
-  it('LLM.int8 in tiles: the bytes of rows that run otherwise', { timeout: 60_000 }, async (context) => {
+  it('LLM.int8 in tiles: the bytes of rows that run otherwise', async (context) => {
     needs(context, 'kernels-cuda', noFakeDriver === undefined, noFakeDriver ?? '');
     pretend();
     await using backend = await cuda({ driver: FAKE_DRIVER }).open();

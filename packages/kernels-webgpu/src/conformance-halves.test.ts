@@ -11,7 +11,7 @@ const real =
   missing === undefined ? await requestDevice(await findAdapter(await findGpu(TEST_OPTIONS.dawn), { software: true })) : undefined;
 afterAll(() => real?.destroy());
 
-it('kernels for f16 are used, and fused with what stands beside them', { timeout: 60_000 }, async (context) => {
+it('kernels for f16 are used, and fused with what stands beside them', async (context) => {
   needs(context, 'webgpu', missing === undefined, missing ?? '');
   const problems: unknown[] = [];
   const more: WebGpuOptions = { selfTest: true, onProblem: (problem) => problems.push(problem) };

@@ -45,7 +45,7 @@ async function attending(backend: Backend, { heads, kvHeads, keyDim, more }: Sha
 
 const tokens = (count: number, seed: number): Uint32Array => Uint32Array.from({ length: count }, (_, i) => (i * i * 7 + i * 3 + seed) % 64);
 
-describe('attention over long sequences', { timeout: 180_000 }, () => {
+describe('attention over long sequences', () => {
   it.for<readonly [string, Shape]>([
     ['plain, grouped heads', { heads: 4, kvHeads: 2, keyDim: 16, more: {} }],
     ['values of another width', { heads: 2, kvHeads: 1, keyDim: 24, more: { valueDim: 80 } }],

@@ -60,7 +60,7 @@ it('computes on the CPU only if told to', async (context) => {
   else expect(probe).toMatchObject({ ok: true });
 });
 
-it('passes its self-test, and finds a GPU that computes something else', { timeout: 180_000 }, async (context) => {
+it('passes its self-test, and finds a GPU that computes something else', async (context) => {
   needs(context, 'webgpu', missing === undefined, missing ?? '');
   await using backend = (await webgpu({ ...TEST_OPTIONS, selfTest: true }).open()) as WebGpuBackend;
   expect(backend.allocated()).toBe(0);
@@ -107,7 +107,7 @@ describe('a feature of the GPU', () => {
       /wrong numbers/,
     ],
     ['does not compile', (code) => `${code}\nfn broken() -> u32 { return 1.5; }`, /subgroups: .+/],
-  ])('that %s is not used, and the backend says so', { timeout: 180_000 }, async ([, spoil, why], context) => {
+  ])('that %s is not used, and the backend says so', async ([, spoil, why], context) => {
     needs(context, 'webgpu', missing === undefined, missing ?? '');
     const real = await ownDevice();
     needs(context, 'subgroups', real.features.has('subgroups'), 'the adapter has no subgroups');
@@ -145,7 +145,7 @@ describe('a feature of the GPU', () => {
     expect(await webgpu({ adapter, ...options }).probe()).toMatchObject({ ok: true, detail: expect.stringMatching(uses) });
   });
 
-  it('that does not pay on the adapter is not used, unless the caller names it', { timeout: 60_000 }, async (context) => {
+  it('that does not pay on the adapter is not used, unless the caller names it', async (context) => {
     needs(context, 'webgpu', missing === undefined, missing ?? '');
     const { features, ...rest } = TEST_OPTIONS;
     const { info, features: has } = await findAdapter(await findGpu(TEST_OPTIONS.dawn), { software: true });
@@ -156,7 +156,7 @@ describe('a feature of the GPU', () => {
     expect(named.device.features.includes('subgroups')).toBe(has.has('subgroups'));
   });
 
-  it('can be left out', { timeout: 60_000 }, async (context) => {
+  it('can be left out', async (context) => {
     needs(context, 'webgpu', missing === undefined, missing ?? '');
     const without = webgpu({ ...TEST_OPTIONS, features: [] });
     expect(await without.probe()).toMatchObject({ ok: true, detail: expect.not.stringMatching(/subgroups|shader-f16/) });
@@ -165,7 +165,7 @@ describe('a feature of the GPU', () => {
   });
 });
 
-it('a lost device is an error that says so; another backend works', { timeout: 60_000 }, async (context) => {
+it('a lost device is an error that says so; another backend works', async (context) => {
   needs(context, 'webgpu', missing === undefined, missing ?? '');
   const run = async (device: GpuDevice, lose: () => void): Promise<unknown> => {
     await using backend = await webgpu({ ...TEST_OPTIONS, device }).open();
@@ -193,7 +193,7 @@ it('a lost device is an error that says so; another backend works', { timeout: 6
   another.destroy();
 });
 
-it('a device of the caller is not destroyed, and every buffer on it is', { timeout: 60_000 }, async (context) => {
+it('a device of the caller is not destroyed, and every buffer on it is', async (context) => {
   needs(context, 'webgpu', missing === undefined, missing ?? '');
   const device = await ownDevice();
   const backend = (await webgpu({ ...TEST_OPTIONS, device }).open()) as WebGpuBackend;

@@ -7,7 +7,7 @@ import { webgpu } from './webgpu.ts';
 
 const missing = await noWebGpu();
 
-it.for([8, 32, 64])('subgroups of %i give right numbers', { timeout: 180_000 }, async (width, context) => {
+it.for([8, 32, 64])('subgroups of %i give right numbers', async (width, context) => {
   needs(context, 'webgpu', missing === undefined, missing ?? '');
   const real = await requestDevice(await findAdapter(await findGpu(TEST_OPTIONS.dawn), { software: true }));
   const problems: unknown[] = [];

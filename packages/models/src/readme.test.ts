@@ -56,4 +56,4 @@ test('the example of README.md', async () => {
   expect(lines[0]).toEqual([expect.stringContaining('I will go up out of the land'), 12, 'length', expect.any(Number)]);
   expect(written.join('').length).toBeGreaterThan(10);
   expect(lines[1]).toEqual([[expect.any(Number), 4096], expect.any(Number), expect.any(Number), expect.objectContaining({ kvCache: 0 })]);
-}, 60_000);
+});

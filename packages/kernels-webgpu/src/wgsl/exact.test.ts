@@ -116,7 +116,7 @@ async function compare(
 
 const finite = (a: number, b: number): boolean => Number.isFinite(a) && Number.isFinite(b);
 
-describe('exact arithmetic', { timeout: 60_000 }, () => {
+describe('exact arithmetic', () => {
   it.for<readonly [string, string, (a: number, b: number) => number, ((a: number, b: number) => boolean)?]>([
     ['sums', 'f_add(a, b)', (a, b) => a + b, finite],
     ['differences', 'f_sub(a, b)', (a, b) => a - b, finite],

@@ -85,7 +85,7 @@ function* others(): Generator<Kernel> {
 
 const gpu = await findGpu(['backend=null']).catch((error: unknown) => String(error));
 
-it.for([...Object.entries(FORMATS), ['no weight', undefined] as const])('%s', { timeout: 60_000 }, async ([name, format], context) => {
+it.for([...Object.entries(FORMATS), ['no weight', undefined] as const])('%s', async ([name, format], context) => {
   needs(context, 'webgpu', typeof gpu !== 'string', `${gpu}`);
   if (typeof gpu === 'string') return;
   const device = await requestDevice(await findAdapter(gpu, { software: true }));

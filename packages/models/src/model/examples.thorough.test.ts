@@ -41,7 +41,7 @@ describe('tiny-llama', () => {
     const [, prompt, sample] = /^> \*\*(.+?)\*\* \(greedy\)( .+)$/m.exec(card)!;
     const { text } = await model.generate({ prompt: prompt!, temperature: 0, maxTokens: 60 });
     expect(text.startsWith(sample!)).toBe(true);
-  }, 60_000);
+  });
 
   test('a sampled continuation is reproducible', async () => {
     const options = { prompt: 'It was a fine morning, and', topK: 40, maxTokens: 30, seed: 42 };
@@ -51,7 +51,7 @@ describe('tiny-llama', () => {
     expect(first.text).toMatchInlineSnapshot(
       `" the first, and the two. And he sent unto them, and said, Thus saith the Lord GOD; Behold, I have given you this day"`,
     );
-  }, 60_000);
+  });
 
   test('perplexity over the first windows of the reference run', async () => {
     const { ids, bos } = goldenJson<{ ids: number[]; bos: number }>('quality-ids-tiny.json');
@@ -60,7 +60,7 @@ describe('tiny-llama', () => {
     const result = await perplexity(model, ids.slice(0, 600), { contextLength: 256, prefixIds: [bos], dropPartial: true });
     expect(result.tokens).toBe(510);
     expect(Math.abs(result.perplexity / 39.45 - 1)).toBeLessThan(0.5); // a short stretch of a text whose whole has 39.45
-  }, 60_000);
+  });
 });
 
 const smollm2 = process.env.LOWBIT_SMOLLM2;
@@ -79,7 +79,7 @@ describe('SmolLM2-135M-Instruct', () => {
   let model: LanguageModel;
   beforeAll(async () => {
     if (smollm2) model = await loadModel(memoryCheckpoint(folderContents(smollm2)), { runtime });
-  }, 120_000);
+  });
   beforeEach((context) => needs(context, 'smollm2', Boolean(smollm2), 'LOWBIT_SMOLLM2 does not name its folder'));
   afterAll(() => model?.[Symbol.asyncDispose]());
 

@@ -50,7 +50,7 @@ describe('jsonFile', () => {
     expect(file.added_tokens.length).toBe(6415);
     expect(file.model.vocab[token(262_143)]).toBe(262_143);
     expect(file.model.merges[579_999]).toEqual([token(579_999), token(579_999 * 7)]);
-  }, 60_000);
+  });
 });
 
 describe('textFile', () => {
