@@ -6,8 +6,8 @@
 
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { allocateModel, defaultChoices, linearTag, loadModel, makeChoices } from '../packages/cli/dist/index.js';
-import { createRuntime, patchLinears, referenceBackend } from '../packages/core/dist/index.js';
+import { allocateModel, defaultChoices, loadModel, makeChoices } from '../packages/cli/dist/index.js';
+import { createRuntime, linearTag, patchLinears, referenceBackend } from '../packages/core/dist/index.js';
 import { klDivergence } from '../packages/models/dist/index.js';
 
 const { values, positionals } = parseArgs({

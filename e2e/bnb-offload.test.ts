@@ -36,7 +36,7 @@ async function quantized(name: string, config: object, options: RulesOptions): P
   return openCheckpoint(join(dir, name));
 }
 
-async function logits(checkpoint: FolderCheckpoint, where: Pick<LoadOptions, 'deviceMap' | 'maxMemory'>) {
+async function logits(checkpoint: FolderCheckpoint, where: Pick<LoadOptions, 'deviceMap' | 'backendMemory'>) {
   await using runtime = await open();
   const gpu = await runtime.backend('gpu');
   const cpu = await runtime.backend('cpu');
@@ -83,10 +83,10 @@ describe.each([
     expect(mapped.values).toEqual(whole.values);
     expect(mapped.bytes[1]).toBeGreaterThan(0);
     // Room for the embeddings and some of the layers on the first backend.
-    const maxMemory = { gpu: Math.floor(whole.bytes[1]! * 0.8), cpu: whole.bytes[1]! };
-    const auto = await logits(checkpoint, { deviceMap: 'auto', maxMemory });
+    const backendMemory = { gpu: Math.floor(whole.bytes[1]! * 0.8), cpu: whole.bytes[1]! };
+    const auto = await logits(checkpoint, { deviceMap: 'auto', backendMemory });
     expect(auto.values).toEqual(whole.values);
-    expect(auto.bytes[0]).toBeLessThanOrEqual(maxMemory.gpu);
+    expect(auto.bytes[0]).toBeLessThanOrEqual(backendMemory.gpu);
     expect(auto.bytes.every((held) => held > 0)).toBe(true);
     expect(auto.placement).toMatch(/gpu[\s\S]*cpu/);
   });

@@ -102,6 +102,13 @@ describe('without the native backend', () => {
     expect((await lowbit(generate(at('q4'), '--quiet'), ABSENT)).stderr).toBe('');
   });
 
+  it('says of an estimate what it is for, since nothing runs', async () => {
+    const { code, stderr } = await lowbit(['estimate', at('q4')], ABSENT);
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/^cpu is not available: .*; the estimate is for plain TypeScript\. --backend cpu says where/m);
+    expect(stderr).not.toContain('running');
+  });
+
   it('is an error where it was asked for, with every place that was tried', async () => {
     for (const args of [
       generate(at('q4')),

@@ -31,7 +31,7 @@ it('goes to the portable form and back, and plans what it writes', async () => {
   const back = await lowbit(['convert', at('portable'), '-o', at('back'), '--flute', '32']);
   expect([back.code, back.stdout]).toEqual([
     0,
-    expect.stringMatching(/^Wrote .*\n\nlayers +14 of 15 quantized[\s\S]*Loads in:[\s\S]*\nNext: lowbit inspect/),
+    expect.stringMatching(/^Wrote .*\n\nlinears +14 of 15 quantized[\s\S]*Loads in:[\s\S]*\nNext: lowbit inspect/),
   ]);
   expect(Buffer.compare(readFileSync(join(at('back'), 'model.safetensors')), readFileSync(join(GOLDEN, 'model.safetensors')))).toBe(0);
   expect((await lowbit(['inspect', at('back')])).stdout).toMatch(/q_proj +2 +higgs-4-2 g256 h512 t32 /);

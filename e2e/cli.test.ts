@@ -219,7 +219,7 @@ describe('quantize', () => {
     expect(plan.summary.quantizedLinears).toBe(35);
   });
 
-  it('reports sizes, error, worst layers, where the result loads, and what to do next', async () => {
+  it('reports sizes, error, worst linears, where the result loads, and what to do next', async () => {
     const { code, stdout, stderr } = await lowbit(['quantize', TINY, '-o', at('told')]);
     expect(code).toBe(0);
     for (const text of [
@@ -228,7 +228,7 @@ describe('quantize', () => {
       'preset           best4: least squares of hqq at 4 bits, weighed by random tokens',
       'importance       1,024 random tokens',
       'weight error',
-      'worst layers',
+      'worst linears',
       'Loads in:',
       'transformers',
       'lowbit generate',
@@ -417,7 +417,7 @@ describe('compare', () => {
   it('says what quantizing lost, in all and layer by layer', async () => {
     expect((await lowbit(['quantize', TINY, '-o', at('compared'), '-b', '3', '--skip', 'model.layers.0.**', '--quiet'])).code).toBe(0);
     writeFileSync(at('compared.txt'), readFileSync(join(TINY, 'eval.txt'), 'utf8').slice(0, 1500));
-    const flags = ['--data', at('compared.txt'), '--ctx', '128', '--layers'];
+    const flags = ['--data', at('compared.txt'), '--ctx', '128', '--linears'];
     const { json } = await lowbitJson<CompareReport>(['compare', at('compared'), TINY, ...flags]);
     expect(json).toMatchObject({ contextLength: 128, stride: 127, startToken: 0 });
     expect(json.kl).toBeGreaterThan(0.005);

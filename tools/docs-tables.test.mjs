@@ -27,7 +27,7 @@ import {
 const QUANTIZERS = {
   ...Object.fromEntries(/** @type {const} */ ([8, 4, 3, 2, 1]).map((bits) => [`-b ${bits}`, hqq({ bits })])),
   '--axis 0': hqq({ bits: 4, axis: 0 }),
-  '--quant-zero layer': hqq({ bits: 4, quantZero: true }),
+  '--quant-zero linear': hqq({ bits: 4, quantZero: true }),
   '-m nf4': nf4(),
   '-m nf4 --double-quant': nf4({ doubleQuant: true }),
   '-m fp4': fp4(),

@@ -38,6 +38,7 @@ export const sections = [
     text: 'Start',
     pages: [
       page('Start here', 'docs/start.md'),
+      page('lowbit in code', 'docs/library.md'),
       page('Choosing bits and method', 'docs/choosing.md'),
       page('Quality per bit', 'docs/quality.md'),
     ],

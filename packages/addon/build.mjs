@@ -76,7 +76,7 @@ export function buildAddon({ home: url, file, sources = [], facts = '', prepare 
   const stamp = join(out, 'stamp');
   const wanted = fingerprint(home, sources, `${facts}${target ?? ''}`);
   if (existsSync(addon) && existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return 0;
-  const required = (process.env.LOWBIT_REQUIRE ?? '').split(',').includes(name);
+  const required = (process.env.LOWBIT_REQUIRE ?? '').split(',').some((one) => one.trim() === name);
   const lacks = missing(target);
   if (target !== undefined && lacks !== undefined) {
     console.error(`${name}: cannot be built for ${target}, this machine has no ${lacks}.`);

@@ -1,4 +1,4 @@
-// From a size of files to bits of weights, and back: what is not chosen for, headers and settings of layers take their part of it.
+// From a size of files to bits of weights, and back: what is not chosen for, headers and settings of linears take their part of it.
 
 import { elementCount, type LinearSite, LowbitError, type Rule } from '@lowbit/core';
 import { type FolderCheckpoint, type PlanQuantizationOptions, planQuantization } from '@lowbit/hub';
@@ -31,7 +31,7 @@ export function bitsWithin(targetSize: number, least: { readonly bits: number; r
   }
   if (targetSize < least.bytes) {
     throw new LowbitError('ERR_LIMIT', `${targetSize} bytes are fewer than the model takes with the smallest choices, ${least.bytes}`, {
-      hint: 'Raise the target, or add smaller choices. Embeddings and layers that rules keep count: quantizing more of them makes room.',
+      hint: 'Raise the target, or add smaller choices. Embeddings and linears that rules keep count: quantizing more of them makes room.',
       details,
     });
   }

@@ -91,7 +91,7 @@ it('writes the layout of --layout, and knows those of hub', async () => {
   expect(plan.loadsIn.join(' ')).toMatch(/Not transformers or vLLM as it is/);
   const nested = await emitted('quantize', TINY, '--dry-run', '--quant-scale', '--quant-zero', 'groups');
   expect(nested).toMatchObject({ layout: 'hqq-nested', loadsIn: [expect.stringMatching(/^lowbit only/), expect.anything()] });
-  const zeros = await emitted('quantize', TINY, '--dry-run', '--quant-zero', 'layer');
+  const zeros = await emitted('quantize', TINY, '--dry-run', '--quant-zero', 'linear');
   expect([plan, zeros, nested].map(({ summary }) => Number(summary.bitsPerWeight.toFixed(2)))).toEqual([4.5, 4.38, 4.26]);
   await expect(emitted('quantize', TINY, '--dry-run', '--layout', 'hqq2')).rejects.toThrow(/hqq-safetensors/);
   expect(BUILTIN_LAYOUTS.map(({ name }) => name)).toEqual(LAYOUTS);
@@ -252,8 +252,11 @@ it.each([
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--solver', 'hqq'], /--feedback needs --solver least-squares/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4'], /--feedback is for hqq/],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '-m', 'nf4', '--importance', 'self'], /--feedback is for hqq/],
-  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '4.5', '--methods', 'nf4'], /no layer can get that/],
-  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '3.5', '--choices', 'hqq:b3:a0'], /no layer can get that/],
+  [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '4.5', '--methods', 'nf4'], /no linear can get that/],
+  [
+    ['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '3.5', '--choices', 'hqq:b3:a0'],
+    /no linear can get that/,
+  ],
   [['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-bits', '3.5', '--axis', '0'], /--axis 0 does not go with it/],
   [
     ['quantize', TINY, '-o', '/nowhere/x', '--feedback', '0.75', '--target-size', '9MB', '--quant-scale'],
@@ -348,13 +351,13 @@ async function planned(...args: string[]): Promise<{ readonly notes: string; rea
 }
 
 it('tells of all flags that rules leave without effect', async () => {
-  expect((await planned('-b', '3', '--rule', '**=nf4')).notes).toContain('--bits has no effect: rules name what every layer gets');
+  expect((await planned('-b', '3', '--rule', '**=nf4')).notes).toContain('--bits has no effect: rules name what every linear gets');
   expect((await planned('-b', '3', '--axis', '1', '--solver', 'least-squares', '--rule', '**=nf4')).notes).toContain(
     '--bits, --axis and --solver have no effect: rules name',
   );
   for (const rule of ['**=nf4', '**=nf4:search', '**=hqq:b4:a0']) {
     const { notes, recipe } = await planned('--feedback', '0.75', '--rule', rule);
-    expect(notes, rule).toContain('--feedback has no effect: rules leave no layer that takes it');
+    expect(notes, rule).toContain('--feedback has no effect: rules leave no linear that takes it');
     expect(recipe, rule).not.toHaveProperty('feedback');
   }
   expect((await planned('--feedback', '0.75', '--rule', 'mlp.*=nf4')).notes).not.toContain('no effect');
@@ -403,6 +406,6 @@ it('puts flags and commands under headings, and none under that of others', () =
   expect(headings('quantize')['Options:']).toEqual(['--json', '--quiet', '--out']);
   expect(headings('generate')['Options:']).toEqual(['--json', '--quiet', '--prompt', '--image']);
   expect(headings('compare')['How the model runs:']).toContain('--backend');
-  expect(headings('compare')['Options:']).toContain('--layers');
+  expect(headings('compare')['Options:']).toContain('--linears');
   expect(program.commands.map((command) => command.helpGroup())).not.toContain('');
 });

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { devNull, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
@@ -15,6 +15,12 @@ it('a file to write later needs its folder now, and is none itself', async () =>
     message: expect.stringMatching(/^--save: cannot write .*there is no folder .*nodir$/),
   });
   await expect(checkWritable(dir, '--save')).rejects.toMatchObject({ code: 'ERR_IO' });
+});
+
+it('what cannot be looked at is not taken for what is not there', async () => {
+  symlinkSync('loop', join(dir, 'loop'));
+  await expect(checkWritable(join(dir, 'loop'), '--save')).rejects.toMatchObject({ code: 'ERR_IO', details: { errno: 'ELOOP' } });
+  await expect(checkWritable(join(dir, 'loop', 's.json'), '--save')).rejects.toMatchObject({ code: 'ERR_IO' });
 });
 
 it('a file that is there is replaced where that is asked for alone; what is no file has nothing to lose', async () => {

@@ -1,5 +1,6 @@
 // Files that people name on the command line.
 
+import type { Stats } from 'node:fs';
 import { open, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { isLowbitError, LowbitError } from '@lowbit/core';
@@ -12,6 +13,18 @@ const REASONS: Readonly<Record<string, readonly [code: string, problem: string, 
   EISDIR: ['ERR_IO', 'it is a folder', 'Name a file in it.'],
   EACCES: ['ERR_IO', 'permission denied', 'Check who may read it.'],
 };
+
+/** What is at a path, links followed; undefined where there is nothing of that name. `what` names it in the message. Throws ERR_IO for what cannot be looked at. */
+export async function statIfThere(path: string, what: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (cause) {
+    const errno = (cause as NodeJS.ErrnoException).code ?? '';
+    if (errno === 'ENOENT' || errno === 'ENOTDIR') return undefined;
+    const [, problem = (cause as Error).message, hint = 'Check the path.'] = REASONS[errno] ?? [];
+    throw new LowbitError('ERR_IO', `${what}: cannot look at ${path}: ${problem}`, { hint, details: { path, errno }, cause });
+  }
+}
 
 /** A whole UTF-8 file, named after a flag. Throws ERR_NOT_FOUND, ERR_IO, ERR_LIMIT (over 256 MiB), ERR_BAD_ARGUMENT (not UTF-8, or empty). */
 export async function readTextFile(path: string, flag: string): Promise<string> {
@@ -66,20 +79,20 @@ export async function readJsonFile(path: string, flag: string): Promise<unknown>
 }
 
 /**
- * Looks whether a file can be written later, before the work that it is to keep. Throws ERR_NOT_FOUND (no such folder), ERR_IO (it is a folder),
- * ERR_OUTPUT_EXISTS (it is there, and not to be replaced).
+ * Looks whether a file can be written later, before the work that it is to keep. Throws ERR_NOT_FOUND (no such folder), ERR_IO (it is a folder, or cannot
+ * be looked at), ERR_OUTPUT_EXISTS (it is there, and not to be replaced).
  */
 export async function checkWritable(path: string | undefined, flag: string, { replace = false } = {}): Promise<void> {
   if (path === undefined) return;
   const details = { flag, path };
-  const folder = await stat(dirname(path)).catch(() => undefined);
+  const folder = await statIfThere(dirname(path), flag);
   if (!folder?.isDirectory()) {
     throw new LowbitError('ERR_NOT_FOUND', `${flag}: cannot write ${path}: there is no folder ${dirname(path)}`, {
       hint: 'Make the folder, or name another file.',
       details,
     });
   }
-  const there = await stat(path).catch(() => undefined);
+  const there = await statIfThere(path, flag);
   if (there?.isDirectory())
     throw new LowbitError('ERR_IO', `${flag}: cannot write ${path}: it is a folder`, { hint: 'Name a file in it.', details });
   // A terminal or /dev/null is there, too, and loses nothing.

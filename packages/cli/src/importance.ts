@@ -1,4 +1,4 @@
-// What an error in each layer of a model folder costs: where the numbers come from, by name.
+// What an error in each linear of a model folder costs: where the numbers come from, by name.
 
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
@@ -23,7 +23,7 @@ import { encodeText } from './texts.ts';
 import { version } from './version.ts';
 
 /** Tokens run through the model: more change little. */
-export const IMPORTANCE_TOKENS = 1024;
+const IMPORTANCE_TOKENS = 1024;
 /** Tokens of one sample; a model may have been made for no more than a few hundred. */
 const SAMPLE = 256;
 /** Of random tokens: shorter samples lose less at 3 bits and more at 2 (docs/decisions/044-random-tokens-and-texts.md). */

@@ -4,11 +4,8 @@ export { type Fp4Options, fp4, type Int8Options, int8, type Nf4Options, nf4 } fr
 export type { ProgressEvent, QuantizedTensor, Quantizer, Rule } from '@lowbit/core';
 export {
   dequantize,
-  formatExplanation,
   isLowbitError,
   LowbitError,
-  linearTag,
-  quantizationError,
   quantize,
   referenceBackend,
 } from '@lowbit/core';
@@ -59,7 +56,6 @@ export {
   type FindImportanceOptions,
   type FoundImportance,
   findImportance,
-  IMPORTANCE_TOKENS,
   type ImportanceReport,
   type ImportanceSource,
 } from './importance.ts';
@@ -72,8 +68,8 @@ export {
   type ModelComparison,
   measureLoss,
 } from './measure.ts';
-export { findMethod, findPlugins, type MethodPlugin, type PluginParts } from './method-plugin.ts';
-export { openModel, openModelFolder } from './open.ts';
+export type { MethodPlugin, PluginParts } from './method-plugin.ts';
+export { openModelFolder } from './open.ts';
 export { PRESETS, type PresetName, presetRecipe } from './presets.ts';
 export {
   type ModelPlan,
@@ -92,5 +88,4 @@ export { reportHtml } from './report/page.ts';
 export { type QualityRow, qualityTable } from './report/quality-table.ts';
 export type { BackendUse, RunsOn } from './running-on.ts';
 export type { SensitivityOptions, TestedOn, TestedSensitivities } from './sensitivity.ts';
-export { SENSITIVITY_TOKENS } from './sensitivity-tokens.ts';
 export type { TagRow } from './tags.ts';

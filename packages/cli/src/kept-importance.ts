@@ -1,13 +1,15 @@
 // The state of a pass that finds importance, in a file beside the output: an interrupted run goes on at the layer it had come to.
 //
 // The file is replaced after each layer, under another name first, so it is whole or not there. It names the pass that it is of; one of another pass, or one
-// that is damaged, is not gone on from. 4 bytes a token and hidden channel, and 4 a channel that was looked at.
+// that is damaged, is not gone on from. One run at a time works on an output's: `<out>.importance.lock` names it. 4 bytes a token and hidden channel, and 4 a channel that was looked at.
 
 import { createHash } from 'node:crypto';
-import { open, readFile, rename, rm, stat } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { DTYPE_BYTES, type DType, type HostTensor, type Importance, LowbitError } from '@lowbit/core';
+import { takeLock } from '@lowbit/hub';
 import type { ImportanceKeeper, ImportanceState } from '@lowbit/models';
+import { statIfThere } from './files.ts';
 
 const MAGIC = 'lowbit importance 1\n';
 const DIGEST_BYTES = 32;
@@ -115,7 +117,7 @@ export function keeperOf(path: string, pass: string, ids: readonly (readonly num
 
 /** Whether there is a file of this module. Throws ERR_OUTPUT_EXISTS if there is another. */
 async function isKept(path: string): Promise<boolean> {
-  const info = await stat(path).catch(() => undefined);
+  const info = await statIfThere(path, 'importance');
   if (!info) return false;
   if (info.isFile() && info.size >= HEAD_BYTES && info.size <= MOST_BYTES) {
     const file = await open(path, 'r');
@@ -139,7 +141,7 @@ export interface KeepingOptions {
 
 /**
  * Runs `work` with the file that importance for the output `out` is kept in. It is removed when the work is done, or has failed and need not be resumed.
- * Throws ERR_OUTPUT_EXISTS if one is there from an interrupted run, and neither `resume` nor `overwrite` is set.
+ * Throws ERR_OUTPUT_EXISTS if one is there from an interrupted run, and neither `resume` nor `overwrite` is set, or while another run is at this output.
  */
 export async function keepingImportance<T>(
   out: string,
@@ -148,15 +150,41 @@ export async function keepingImportance<T>(
 ): Promise<T> {
   if (typeof out !== 'string' || out === '') return work(undefined); // which refuses it
   const file = `${resolve(out)}.importance`;
-  if ((await isKept(file)) && !resume) {
-    if (!overwrite) {
-      throw new LowbitError('ERR_OUTPUT_EXISTS', `${file} is left from an interrupted run`, {
-        hint: 'Pass --resume (resume: true) to continue it, or delete it.',
-        details: { path: file },
-      });
-    }
-    await rm(file);
+  await makeFolder(dirname(file));
+  const lock = await takeLock(`${file}.lock`);
+  try {
+    await makeWay(file, { resume, overwrite });
+    return await keepingIn(file, resume, work);
+  } finally {
+    await lock.release();
   }
+}
+
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true });
+  } catch (cause) {
+    throw new LowbitError('ERR_IO', `cannot make ${path}: ${(cause as Error).message}`, {
+      hint: 'Choose another output folder.',
+      details: { path, errno: (cause as NodeJS.ErrnoException).code },
+      cause,
+    });
+  }
+}
+
+/** Looks at what an earlier run has left, and removes it if it may go. */
+async function makeWay(file: string, { resume, overwrite }: KeepingOptions): Promise<void> {
+  if (!(await isKept(file)) || resume) return;
+  if (!overwrite) {
+    throw new LowbitError('ERR_OUTPUT_EXISTS', `${file} is left from an interrupted run`, {
+      hint: 'Pass --resume (resume: true) to continue it, or delete it.',
+      details: { path: file },
+    });
+  }
+  await rm(file);
+}
+
+async function keepingIn<T>(file: string, resume: boolean, work: (file: string) => Promise<T>): Promise<T> {
   try {
     const done = await work(file);
     await rm(file, { force: true });

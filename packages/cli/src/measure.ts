@@ -103,6 +103,9 @@ export async function measureLoss(
 /**
  * Errors of the linears of the model in `path` against those in `reference`: see `linearErrors` of models. One layer is in memory at a time.
  * @throws what `openModelFolder` and `linearErrors` throw
+ *
+ * @example
+ * const errors = await compareLinears('./model-hqq4', './model', { ids: [[1, 5, 9, 13]] });
  */
 export async function compareLinears(
   path: string,

@@ -15,7 +15,7 @@ const FACTORIES: Readonly<Record<MethodName, (settings: MethodSettings) => Quant
       ...(axis === undefined ? {} : { axis }),
       ...(solver === undefined ? {} : { solver }),
       ...(quantScale === undefined ? {} : { quantScale }),
-      ...(quantZero === undefined ? {} : { quantZero: quantZero === 'layer' || quantZero }),
+      ...(quantZero === undefined ? {} : { quantZero: quantZero === 'linear' || quantZero }),
     });
     return feedback === undefined ? plain : withFeedback(plain, { trust: feedback });
   },

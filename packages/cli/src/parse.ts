@@ -51,8 +51,8 @@ export function parseImportance(text: string): ImportanceFrom {
 export const SCALES = ['absmax', 'search', 'norm', 'unbiased'] as const;
 export type ScaleKind = (typeof SCALES)[number];
 
-/** What `--quant-zero` takes: one grid for the zeros of a layer, or one for every 128 of them. */
-export const QUANT_ZERO = ['layer', 'groups'] as const;
+/** What `--quant-zero` takes: one grid for the zeros of a linear, or one for every 128 of them. */
+export const QUANT_ZERO = ['linear', 'groups'] as const;
 export type QuantZero = (typeof QUANT_ZERO)[number];
 
 /** Layouts that `--layout` takes: those that @lowbit/hub brings. Without it the first that stores everything is written. */
@@ -132,7 +132,7 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
-/** Least bound for weights in flight: what one layer at a time needs. */
+/** Least bound for weights in flight: what one linear at a time needs. */
 const LEAST_MEMORY = 32 * 2 ** 20;
 
 /** A size for `--max-memory`, 32 MiB or more. Throws ERR_BAD_ARGUMENT. */

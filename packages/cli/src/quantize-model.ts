@@ -73,7 +73,7 @@ export interface QuantizeModelOptions
 export interface ModelPlan {
   /** Absolute path of the source, or `org/name@commit`. */
   readonly source: string;
-  /** The model_type, where no adapter serves it: layers were found by their names and shapes, and nothing here runs the result. Else null. */
+  /** The model_type, where no adapter serves it: linears were found by their names and shapes, and nothing here runs the result. Else null. */
   readonly byName: string | null;
   /** Name of the layout that the weights are stored in; null if nothing is quantized. */
   readonly layout: string | null;

@@ -196,7 +196,7 @@ function usesOf(recipe: Recipe): { readonly methods: readonly MethodName[]; read
   return { methods: [...new Set([recipe.method, ...uses.map(({ method }) => method)])], uses: [recipe, ...uses] };
 }
 
-/** Without what nothing in it uses, which `parseRecipe` refuses: settings and importance may have been for choices that no layer got. */
+/** Without what nothing in it uses, which `parseRecipe` refuses: settings and importance may have been for choices that no linear got. */
 export function withoutIdle(recipe: Recipe): Recipe {
   const { methods, uses } = usesOf(recipe);
   const idle: readonly string[] = idleSettings(methods, settingsOf(recipe));

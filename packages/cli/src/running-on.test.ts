@@ -49,6 +49,8 @@ it('says which backend took a model, and in one line why not the one before', as
   expect(use).toEqual({ ...reference, why: 'lesser does not run attend' });
   expect(noteOf(use)).toBe('lesser does not run attend; running in plain TypeScript, slowly.');
   expect(noteOf({ ...use, name: 'other' })).toBe('lesser does not run attend; running on other.');
+  expect(noteOf(use, 'estimating')).toBe('lesser does not run attend; the estimate is for plain TypeScript.');
+  expect(noteOf({ ...use, name: 'other' }, 'estimating')).toBe('lesser does not run attend; the estimate is for other.');
   expect(noteOf({ ...use, why: null })).toBeUndefined();
 });
 

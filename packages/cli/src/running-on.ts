@@ -31,10 +31,15 @@ export interface RunsOn {
   readonly onNote?: ((note: string) => void) | undefined;
 }
 
+/** What is done on a backend: a model runs there, or it is only told what one would take there. */
+export type Doing = 'running' | 'estimating';
+
 /** A remark about a backend that had to be passed over; undefined where none was. */
-export function noteOf({ name, why }: BackendUse): string | undefined {
+export function noteOf({ name, why }: BackendUse, doing: Doing = 'running'): string | undefined {
   if (why === null) return undefined;
-  return `${why}; ${name === 'reference' ? 'running in plain TypeScript, slowly' : `running on ${name}`}.`;
+  const plain = name === 'reference';
+  if (doing === 'estimating') return `${why}; the estimate is for ${plain ? 'plain TypeScript' : name}.`;
+  return `${why}; ${plain ? 'running in plain TypeScript, slowly' : `running on ${name}`}.`;
 }
 
 interface RuntimeInUse extends AsyncDisposable {

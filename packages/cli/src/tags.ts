@@ -55,7 +55,7 @@ function formatBytes(format: Format, shape: Matrix, codecs?: readonly FormatCode
 }
 
 const COLUMNS: readonly Column[] = [
-  { title: 'layer' },
+  { title: 'tag' },
   { title: 'count', align: 'right' },
   { title: 'format' },
   { title: 'weights', align: 'right' },

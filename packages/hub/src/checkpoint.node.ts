@@ -1,13 +1,13 @@
 // A checkpoint folder on disk.
 
 import { createHash } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { LowbitError, type StoredLinear, type WeightOrigin } from '@lowbit/core';
 import { type OpenCheckpointOptions, openModelFolder, type StoredCheckpoint } from './checkpoint.ts';
 import { modelFolder, openFolder } from './folder.node.ts';
 import type { ModelFolder } from './folder.ts';
 import { ggufFolder, isGguf } from './gguf/folder.ts';
+import { statIfThere } from './io.node.ts';
 import type { FileSource } from './reading.ts';
 
 export interface FolderCheckpoint extends StoredCheckpoint {
@@ -38,7 +38,7 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
 /** The name of a file of weights that was given in place of its folder. */
 async function weightsFile(path: string): Promise<string | undefined> {
   if (!path.endsWith('.safetensors') && !isGguf(path)) return undefined;
-  const info = await stat(path).catch(() => undefined);
+  const info = await statIfThere(path);
   return info?.isFile() ? basename(path) : undefined;
 }
 

@@ -69,7 +69,7 @@ export async function openModelFolder(folder: ModelFolder, options: OpenCheckpoi
     const quantized: ReadonlyMap<string, StoredLinear> =
       layout === undefined ? new Map() : await layout.read(config, smallReads(source), { signal, allowNonFinite });
     if (layout !== undefined && quantized.size === 0) {
-      throw new LowbitError('ERR_BAD_CHECKPOINT', `${folder.path}: config.json says ${layout.name}, but no layer is stored in that way`, {
+      throw new LowbitError('ERR_BAD_CHECKPOINT', `${folder.path}: config.json says ${layout.name}, but no linear is stored in that way`, {
         hint: 'Weights and config.json come from different models, or the weights are not quantized: then take quantization_config out of config.json.',
       });
     }

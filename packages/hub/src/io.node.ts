@@ -1,6 +1,7 @@
 // The one place where errors of the operating system become ours, and the two loops that make positional reads and writes whole.
 
-import type { FileHandle } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { type FileHandle, stat } from 'node:fs/promises';
 import { LowbitError } from '@lowbit/core';
 
 /** errno name -> [what happened, what the user can do]. */
@@ -52,6 +53,17 @@ export async function guarded<T>(action: string, path: string, work: () => Promi
     return await work();
   } catch (error) {
     throw ioError(error, action, path);
+  }
+}
+
+/** What is at a path, links followed; undefined only where there is nothing of that name. Throws ERR_IO for what cannot be looked at. */
+export async function statIfThere(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === 'ENOENT' || errno === 'ENOTDIR') return undefined;
+    throw ioError(error, 'open', path);
   }
 }
 

@@ -79,7 +79,8 @@ describe('weights that are held', () => {
     const many = await call(layer, 0, { ...known, shape: [1 << 20, 1 << 12] }).catch((error: unknown) => error);
     expect(many).toMatchObject(bad);
     expect((many as Error).message).toContain('a tile cannot be [1048576, 4096]');
-    for (const routine of ['held', 'bnb.int8', 'higgs.code', 'toString']) await expect(call(layer, 4, whole, routine)).rejects.toMatchObject(bad);
+    for (const routine of ['held', 'bnb.int8', 'higgs.code', 'toString'])
+      await expect(call(layer, 4, whole, routine)).rejects.toMatchObject(bad);
     await expect(hold(0)).rejects.toMatchObject(bad);
     await expect(hold(0.1)).rejects.toMatchObject(bad);
     await expect(hold(4, 'i32')).rejects.toMatchObject(bad);

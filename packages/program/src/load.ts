@@ -40,7 +40,7 @@ export interface LoadOptions extends CallOptions, CompileOptions {
    */
   readonly deviceMap?: 'auto' | DeviceMap | undefined;
   /** With `auto`: bytes of weights that backends may hold, by name. Default what a backend says its device has. */
-  readonly maxMemory?: Readonly<Record<string, number>> | undefined;
+  readonly backendMemory?: Readonly<Record<string, number>> | undefined;
   /**
    * Formats of the weights, if known before they are read: the backend is then chosen first. Otherwise loading starts again on the
    * next backend at the first weight that the one chosen does not support.
@@ -138,12 +138,12 @@ async function cutPieces(
   program: Program,
   options: LoadOptions,
 ): Promise<readonly PlacedPiece<string>[] | undefined> {
-  const { cut, deviceMap, maxMemory, formats, offloadMeta = false } = options;
+  const { cut, deviceMap, backendMemory, formats, offloadMeta = false } = options;
   if (cut && deviceMap) {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'cut and deviceMap both say where layers run', { hint: 'Pass one of them.' });
   }
-  if (maxMemory && deviceMap !== 'auto') {
-    throw new LowbitError('ERR_BAD_ARGUMENT', "maxMemory is for deviceMap: 'auto' alone", {
+  if (backendMemory && deviceMap !== 'auto') {
+    throw new LowbitError('ERR_BAD_ARGUMENT', "backendMemory is for deviceMap: 'auto' alone", {
       hint: 'Leave it out, or let auto place the layers.',
     });
   }
@@ -161,30 +161,30 @@ async function cutPieces(
       hint: 'Pass formats, or place the layers by name.',
     });
   }
-  const unknown = Object.keys(maxMemory ?? {}).find((name) => !runtime.backends.includes(name));
+  const unknown = Object.keys(backendMemory ?? {}).find((name) => !runtime.backends.includes(name));
   if (unknown !== undefined) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', `maxMemory names a backend '${unknown}' that there is not`, {
+    throw new LowbitError('ERR_BAD_ARGUMENT', `backendMemory names a backend '${unknown}' that there is not`, {
       hint: `Backends of this runtime: ${runtime.backends.join(', ')}.`,
     });
   }
-  for (const [name, bytes] of Object.entries(maxMemory ?? {})) {
+  for (const [name, bytes] of Object.entries(backendMemory ?? {})) {
     if (typeof bytes === 'number' && bytes >= 0) continue;
     throw new LowbitError(
       'ERR_BAD_ARGUMENT',
-      `maxMemory of ${name} is ${JSON.stringify(bytes) ?? String(bytes)}, expected a number of bytes`,
+      `backendMemory of ${name} is ${JSON.stringify(bytes) ?? String(bytes)}, expected a number of bytes`,
       {
         hint: 'Write 4e9 for 4 GB.',
-        details: { backend: name, maxMemory: bytes },
+        details: { backend: name, backendMemory: bytes },
       },
     );
   }
   const rooms: Room[] = [];
   for (const name of runtime.backends) {
     const backend = await runtime.backend(name).catch((error: unknown) => {
-      if (isLowbitError(error, 'ERR_BACKEND_UNAVAILABLE') && maxMemory?.[name] === undefined) return undefined;
+      if (isLowbitError(error, 'ERR_BACKEND_UNAVAILABLE') && backendMemory?.[name] === undefined) return undefined;
       throw error;
     });
-    if (backend) rooms.push({ backend, bytes: maxMemory?.[name] ?? backend.device.memory });
+    if (backend) rooms.push({ backend, bytes: backendMemory?.[name] ?? backend.device.memory });
   }
   return cutByRoom(program, formats, rooms, { allowDequant: runtime.allowDequant, offloadMeta });
 }

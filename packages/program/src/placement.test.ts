@@ -76,7 +76,7 @@ describe('a device map', () => {
     expect((await caught(() => load(runtime, { deviceMap: { '': 'disk' } }))).code).toBe('ERR_BACKEND_UNAVAILABLE');
     const both = { deviceMap: { '': 'a' }, cut: [{ backend: 'a', layers: 2 }] };
     expect((await caught(() => load(runtime, both))).message).toContain('cut and deviceMap');
-    expect((await caught(() => load(runtime, { maxMemory: { a: 1 } }))).message).toContain('auto');
+    expect((await caught(() => load(runtime, { backendMemory: { a: 1 } }))).message).toContain('auto');
     expect((await caught(() => load(runtime, { deviceMap: { '{': 'a' } }))).message).toContain('unusable pattern');
   });
 
@@ -109,10 +109,10 @@ describe("deviceMap: 'auto'", () => {
     const total = await weightBytes(runtime);
     const shares = new Set<number>();
     for (const share of [0, 0.3, 0.6, 0.9, 1]) {
-      const maxMemory = { a: Math.ceil(share * total), b: 2 * total };
-      await using loaded = await load(runtime, { deviceMap: 'auto', formats, maxMemory });
+      const backendMemory = { a: Math.ceil(share * total), b: 2 * total };
+      await using loaded = await load(runtime, { deviceMap: 'auto', formats, backendMemory });
       const held = (name: string) => loaded.placement.filter(({ backend }) => backend === name).reduce((sum, { bytes }) => sum + bytes, 0);
-      expect(held('a')).toBeLessThanOrEqual(maxMemory.a);
+      expect(held('a')).toBeLessThanOrEqual(backendMemory.a);
       shares.add(held('a'));
       expect(await run(loaded)).toEqual(expected);
     }
@@ -124,16 +124,16 @@ describe("deviceMap: 'auto'", () => {
 
   it('says what does not fit, and holds nothing then', async () => {
     await using runtime = await two();
-    const error = await caught(() => load(runtime, { deviceMap: 'auto', formats, maxMemory: { a: 1000, b: 1000 } }));
+    const error = await caught(() => load(runtime, { deviceMap: 'auto', formats, backendMemory: { a: 1000, b: 1000 } }));
     expect(error.code).toBe('ERR_LIMIT');
     expect(error.message).toMatch(/a 1000 bytes, b 1000 bytes/);
     expect((await runtime.backend('a')).allocated()).toBe(0);
     for (const a of ['4MB', Number.NaN, -1, null]) {
-      const wrong = await caught(() => load(runtime, { deviceMap: 'auto', formats, maxMemory: { a: a as never } }));
-      expect(wrong.message).toContain('maxMemory of a');
+      const wrong = await caught(() => load(runtime, { deviceMap: 'auto', formats, backendMemory: { a: a as never } }));
+      expect(wrong.message).toContain('backendMemory of a');
     }
     expect((await caught(() => load(runtime, { deviceMap: 'auto' }))).message).toContain('formats');
-    expect((await caught(() => load(runtime, { deviceMap: 'auto', formats, maxMemory: { c: 1 } }))).message).toContain("'c'");
+    expect((await caught(() => load(runtime, { deviceMap: 'auto', formats, backendMemory: { c: 1 } }))).message).toContain("'c'");
   });
 });
 

@@ -3,7 +3,8 @@
 import { type Backend, type BackendProvider, type Matrix, referenceBackend } from '@lowbit/core';
 import { formatCases } from './backend-formats.ts';
 import { lifetimeCases } from './backend-lifetime.ts';
-import { operationCases, stepCases } from './backend-steps.ts';
+import { operationCases } from './backend-operations.ts';
+import { stepCases } from './backend-steps.ts';
 import { DEFAULT_TOLERANCES, type Tolerances } from './compare.ts';
 import { type Case, check, registerCases, type TestRunner } from './kit.ts';
 

@@ -62,35 +62,56 @@ async function checkNothing({ open }: SinkSubject, when: string): Promise<void> 
   check(size === 0, `${when} the result can be opened, with ${size} tensors`);
 }
 
+/** What cases write, and a case on a new sink. */
+interface Work {
+  readonly tensors: Tensors;
+  readonly specs: ReadonlyMap<string, TensorSpec>;
+  on(name: string, body: (subject: SinkSubject) => Promise<unknown>): Case;
+}
+
+async function writeAll(sink: TensorSink, tensors: Tensors): Promise<void> {
+  for (const { name, at, data } of pieces(tensors, 1)) await sink.write(name, at, data);
+}
+
 /** The cases, for any way of running them. `make` makes a sink; the case that it is made for disposes it. */
 export function sinkCases(make: () => Promise<SinkSubject>): readonly Case[] {
   const tensors = sampleTensors();
   const specs = specsOf(tensors);
-  const on = (group: string, name: string, body: (subject: SinkSubject) => Promise<unknown>): Case => ({
-    group,
-    name,
-    async run() {
-      const subject = await make();
-      try {
-        return await body(subject);
-      } finally {
-        await subject.sink[Symbol.asyncDispose]();
-      }
-    },
+  const work = (group: string): Work => ({
+    tensors,
+    specs,
+    on: (name, body) => ({
+      group,
+      name,
+      async run() {
+        const subject = await make();
+        try {
+          return await body(subject);
+        } finally {
+          await subject.sink[Symbol.asyncDispose]();
+        }
+      },
+    }),
   });
-  const writeAll = async (sink: TensorSink, some: Tensors = tensors): Promise<void> => {
-    for (const { name, at, data } of pieces(some, 1)) await sink.write(name, at, data);
-  };
-
   return [
-    on('writing', 'takes pieces in any order, several at once', async (subject) => {
+    ...writingCases(work('writing')),
+    ...refusalCases(work('refusals')),
+    ...wholenessCases(work('whole or not at all')),
+    ...unitCases(work('units of work')),
+  ];
+}
+
+/** Any order, any number at a time. */
+function writingCases({ on, tensors, specs }: Work): readonly Case[] {
+  return [
+    on('takes pieces in any order, several at once', async (subject) => {
       const { sink } = subject;
       await sink.reserve(specs, { format: 'pt' });
       await Promise.all(pieces(tensors, 2).map(({ name, at, data }) => sink.write(name, at, data)));
       await sink.close();
       await checkResult(subject, tensors);
     }),
-    on('writing', 'has taken the bytes over when a write resolves', async (subject) => {
+    on('has taken the bytes over when a write resolves', async (subject) => {
       const { sink } = subject;
       await sink.reserve(specs, {});
       for (const { name, at, data } of pieces(tensors, 3)) {
@@ -101,18 +122,18 @@ export function sinkCases(make: () => Promise<SinkSubject>): readonly Case[] {
       await sink.close();
       await checkResult(subject, tensors);
     }),
-    on('writing', 'the last write of an element counts', async (subject) => {
+    on('the last write of an element counts', async (subject) => {
       const { sink } = subject;
       await sink.reserve(specs, {});
       for (const [name, { data }] of Object.entries(tensors)) await sink.write(name, 0, new Uint8Array(data.byteLength).fill(0x55));
-      await writeAll(sink);
+      await writeAll(sink, tensors);
       await sink.close();
       await checkResult(subject, tensors);
     }),
-    on('writing', 'gives late tensors the length of their bytes', async (subject) => {
+    on('gives late tensors the length of their bytes', async (subject) => {
       const { sink } = subject;
       await sink.reserve(new Map([[LATE, LATE_SPEC], ...specs]), {}, new Set([LATE]));
-      await writeAll(sink);
+      await writeAll(sink, tensors);
       await checkThrows('closing without the late tensor', 'ERR_BAD_ARGUMENT', () => sink.close());
       await checkThrows('a late tensor from element 1', 'ERR_BAD_ARGUMENT', () => sink.write(LATE, 1, LATE_BYTES));
       await checkThrows('a late tensor larger than reserved', 'ERR_BAD_ARGUMENT', () => sink.write(LATE, 0, new Uint8Array(65)));
@@ -122,18 +143,24 @@ export function sinkCases(make: () => Promise<SinkSubject>): readonly Case[] {
       await sink.close();
       await checkResult(subject, { ...tensors, [LATE]: { dtype: 'u8', shape: [LATE_BYTES.length], data: LATE_BYTES } });
     }),
-    on('refusals', 'calls in a wrong order', async ({ sink }) => {
+  ];
+}
+
+/** What is refused, and changes nothing. */
+function refusalCases({ on, tensors, specs }: Work): readonly Case[] {
+  return [
+    on('calls in a wrong order', async ({ sink }) => {
       await checkThrows('a write before reserve', 'ERR_BAD_ARGUMENT', () => sink.write('scalar', 0, new Uint8Array(4)));
       await checkThrows('a commit before reserve', 'ERR_BAD_ARGUMENT', () => sink.commit('a', null));
       await checkThrows('close before reserve', 'ERR_BAD_ARGUMENT', () => sink.close());
       await sink.reserve(specs, {});
       await checkThrows('a second reserve', 'ERR_BAD_ARGUMENT', () => sink.reserve(specs, {}));
     }),
-    on('refusals', 'late tensors that are no bytes', async ({ sink }) => {
+    on('late tensors that are no bytes', async ({ sink }) => {
       const late = new Map<string, TensorSpec>([[LATE, { dtype: 'f32', shape: [4] }]]);
       await checkThrows('a late tensor of f32', 'ERR_BAD_ARGUMENT', () => sink.reserve(late, {}, new Set([LATE])));
     }),
-    on('refusals', 'tensors and elements that were not reserved', async (subject) => {
+    on('tensors and elements that were not reserved', async (subject) => {
       const { sink } = subject;
       await sink.reserve(specs, {});
       await checkThrows('an unknown tensor', 'ERR_TENSOR_MISMATCH', () => sink.write('no such tensor', 0, new Uint8Array(1)));
@@ -153,11 +180,17 @@ export function sinkCases(make: () => Promise<SinkSubject>): readonly Case[] {
           );
         }
       }
-      await writeAll(sink); // nothing of it was written
+      await writeAll(sink, tensors); // nothing of it was written
       await sink.close();
       await checkResult(subject, tensors);
     }),
-    on('whole or not at all', 'does not close before all is written, and goes on then', async (subject) => {
+  ];
+}
+
+/** A result is there when it is closed, and before that nothing. */
+function wholenessCases({ on, tensors, specs }: Work): readonly Case[] {
+  return [
+    on('does not close before all is written, and goes on then', async (subject) => {
       const { sink } = subject;
       await sink.reserve(specs, {});
       const all = pieces(tensors, 4);
@@ -169,16 +202,16 @@ export function sinkCases(make: () => Promise<SinkSubject>): readonly Case[] {
       await sink.close();
       await checkResult(subject, tensors);
     }),
-    on('whole or not at all', 'leaves nothing that looks whole when disposed without close', async (subject) => {
+    on('leaves nothing that looks whole when disposed without close', async (subject) => {
       const { sink } = subject;
       await sink.reserve(specs, {});
-      await writeAll(sink);
+      await writeAll(sink, tensors);
       await sink[Symbol.asyncDispose]();
       await checkNothing(subject, 'after disposal without close');
     }),
-    on('whole or not at all', 'takes nothing once closed or disposed', async ({ sink }) => {
+    on('takes nothing once closed or disposed', async ({ sink }) => {
       await sink.reserve(specs, {});
-      await writeAll(sink);
+      await writeAll(sink, tensors);
       await sink.close();
       const after = async (when: string): Promise<void> => {
         await checkThrows(`a write ${when}`, 'ERR_DISPOSED', () => sink.write('scalar', 0, new Uint8Array(4)));
@@ -189,7 +222,13 @@ export function sinkCases(make: () => Promise<SinkSubject>): readonly Case[] {
       await sink[Symbol.asyncDispose]();
       await after('after disposal');
     }),
-    on('units of work', 'are done when their commit resolves, many at once', async ({ sink }) => {
+  ];
+}
+
+/** What is committed is durable. */
+function unitCases({ on, tensors, specs }: Work): readonly Case[] {
+  return [
+    on('are done when their commit resolves, many at once', async ({ sink }) => {
       await sink.reserve(specs, {});
       check(sink.done.size === 0, `a new sink has ${sink.done.size} units done`);
       const note = (i: number): Json => ({ error: i / 3, list: [i, null, 'x'] });
@@ -202,7 +241,7 @@ export function sinkCases(make: () => Promise<SinkSubject>): readonly Case[] {
       for (let i = 0; i < 40; i++)
         check(JSON.stringify(sink.done.get(`unit ${i}`)) === JSON.stringify(note(i)), `unit ${i} has another note`);
     }),
-    on('units of work', 'and what they wrote are there in the next run', async (subject) => {
+    on('and what they wrote are there in the next run', async (subject) => {
       if (!subject.again) return 'runs cannot be resumed';
       const { sink } = subject;
       const [early, later] = [pieces(tensors, 5).slice(0, 20), pieces(tensors, 5).slice(20)];

@@ -1,4 +1,4 @@
-// `lowbit quantize --target-bits`: which choice each layer gets, and how good the prediction was.
+// `lowbit quantize --target-bits`: which choice each linear gets, and how good the prediction was.
 
 import type { Importance } from '@lowbit/core';
 import { loadTokenizer } from '@lowbit/models';
@@ -182,7 +182,7 @@ export function renderAllocation(
   const sorted = [...rows.values()].sort((a, b) => order.indexOf(a.tag) - order.indexOf(b.tag) || a.bits / a.weights - b.bits / b.weights);
   const chosen = table(
     [
-      { title: 'layer' },
+      { title: 'tag' },
       { title: 'choice' },
       { title: 'count', align: 'right' },
       { title: 'bits/weight', align: 'right' },

@@ -9,7 +9,7 @@ import { UsageError } from '../errors.ts';
 import { inFlags } from '../in-flags.ts';
 import type { LoadModelOptions } from '../load-model.ts';
 import { findPlugins, type PluginParts } from '../method-plugin.ts';
-import { type BackendUse, noteOf, useOf, watchRuntime } from '../running-on.ts';
+import { type BackendUse, type Doing, noteOf, useOf, watchRuntime } from '../running-on.ts';
 
 export interface BackendFlags {
   readonly backend?: string | undefined;
@@ -76,7 +76,11 @@ export function checkBackendFlags({ backend = 'auto', threads, precision, isa, w
  * A runtime as the flags say. A backend that has to be passed over is a remark, once.
  * Throws ERR_BACKEND_UNAVAILABLE where none can be had, and what `findBackends` throws.
  */
-export async function openBackend(flags: BackendFlags, context: Pick<Context, 'note'>): Promise<OpenBackend> {
+export async function openBackend(
+  flags: BackendFlags,
+  context: Pick<Context, 'note'>,
+  { doing }: { readonly doing?: Doing } = {},
+): Promise<OpenBackend> {
   const { backend: choice = 'auto', threads, precision, isa, weightMemory } = flags;
   const onProblem = ({ message }: LowbitError): void => context.note(`${message}. LOWBIT_CACHE names another folder, or is off.`);
   const settings = { threads, precision, isa, weightMemory } as BackendSettings; // an isa that there is not is refused there
@@ -91,7 +95,7 @@ export async function openBackend(flags: BackendFlags, context: Pick<Context, 'n
   let said: string | undefined;
   const tell = (use: BackendUse): void => {
     last = use;
-    const note = noteOf(use);
+    const note = noteOf(use, doing);
     const more = choice === 'auto' && use.why?.startsWith('cpu is not available') ? ' --backend cpu says where it was looked for.' : '';
     if (note !== undefined && note !== said) context.note(note + more);
     said = note;

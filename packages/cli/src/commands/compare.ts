@@ -21,7 +21,7 @@ export interface CompareOptions extends CommonOptions, BackendFlags {
   readonly ids?: string;
   readonly ctx?: number;
   readonly stride?: number;
-  readonly layers?: boolean;
+  readonly linears?: boolean;
   readonly out?: string;
   readonly overwrite?: boolean;
 }
@@ -37,7 +37,7 @@ export interface ComparedSize {
   readonly bitsPerWeight: number | null;
 }
 
-/** One linear, as `--layers` lists it. */
+/** One linear, as `--linears` lists it. */
 export interface ComparedLinear extends Omit<LinearError, 'format'> {
   readonly format: string;
   readonly bitsPerWeight: number;
@@ -48,7 +48,7 @@ export interface CompareReport extends ModelComparison {
   readonly size: { readonly model: ComparedSize; readonly reference: ComparedSize };
   /** Name of the file of text or ids. */
   readonly text: string;
-  /** With `--layers`: those that are not stored as in the reference. */
+  /** With `--linears`: those that are not stored as in the reference. */
   readonly linears?: readonly ComparedLinear[];
   readonly ms: number;
   readonly backend: BackendUse;
@@ -92,7 +92,7 @@ export async function compareReport(
   place: Awaited<ReturnType<typeof openBackend>>,
   context: Context,
 ): Promise<CompareReport> {
-  const { ctx: contextLength, stride, layers = false } = options;
+  const { ctx: contextLength, stride, linears: withLinears = false } = options;
   const started = performance.now();
   const { signal, progress, note } = context;
   const opening = { signal, ...place.plugins };
@@ -110,7 +110,7 @@ export async function compareReport(
         ? `Pass --ctx ${details.contextLength} or less.`
         : hint,
   );
-  const linears = layers ? await layerErrors(path, reference, file, run) : undefined;
+  const linears = withLinears ? await errorsOfLinears(path, reference, file, run) : undefined;
   return {
     ...measured,
     size: { model, reference: original },
@@ -127,7 +127,7 @@ async function sizeOf(path: string, options: OpenOptions): Promise<ComparedSize>
   return { bytes: tensors.bytes, parameters, bitsPerParameter, bitsPerWeight: quantization.bitsPerWeight };
 }
 
-async function layerErrors(
+async function errorsOfLinears(
   path: string,
   reference: string,
   file: TextFile,
@@ -176,7 +176,7 @@ function render(report: CompareReport, bold: (text: string) => string): string {
     ['time', durationText(report.ms)],
     ['backend', `${backend.name} (${backend.device})`],
   ]);
-  return linears ? `${facts}\n\n${bold('Linear layers, worst outputs first')}\n${linearTable(linears)}` : facts;
+  return linears ? `${facts}\n\n${bold('Linears, worst outputs first')}\n${linearTable(linears)}` : facts;
 }
 
 function sizeText({ bytes, bitsPerParameter, bitsPerWeight: own }: ComparedSize): string {
@@ -186,7 +186,7 @@ function sizeText({ bytes, bitsPerParameter, bitsPerWeight: own }: ComparedSize)
 function linearTable(linears: readonly ComparedLinear[]): string {
   return table(
     [
-      { title: 'layer' },
+      { title: 'linear' },
       { title: 'format' },
       { title: 'bits/weight', align: 'right' },
       { title: 'SNR, dB', align: 'right' },

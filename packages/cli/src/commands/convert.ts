@@ -56,7 +56,7 @@ export async function convertCommand(dir: string, options: ConvertOptions, conte
 function facts(plan: ConversionPlan): [string, string][] {
   const { summary, notes } = plan;
   return [
-    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized, ${countText(summary.quantizedWeights)} weights`],
+    ['linears', `${summary.quantizedLinears} of ${summary.linears} quantized, ${countText(summary.quantizedWeights)} weights`],
     ['bits per weight', bitsFact(summary)],
     ['weights', ratio(plan.weightBytes)],
     ...notes.map((note): [string, string] => ['note', plain(note)]),
@@ -66,7 +66,7 @@ function facts(plan: ConversionPlan): [string, string][] {
 function renderPlan(plan: ConversionPlan, { bold }: Context): string {
   const sections = [
     `${bold('Files')}\n${filesTable(plan)}`,
-    `${bold('Linear layers')}\n${tagTable(plan.tags)}`,
+    `${bold('Linears')}\n${tagTable(plan.tags)}`,
     pairs(facts(plan)),
     loads(plan, bold),
     'Nothing was written (--dry-run).',

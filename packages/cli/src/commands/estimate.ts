@@ -59,7 +59,7 @@ export async function estimateCommand(path: string, flags: EstimateFlags, contex
       'Quantize the model first, and measure what was made.',
     );
   if (flags.measure && sequences !== undefined && sequences > 1) throw new UsageError('--measure reads one text', 'Leave --sequences out.');
-  await using place = await openBackend(flags, context);
+  await using place = await openBackend(flags, context, { doing: flags.measure ? 'running' : 'estimating' });
   const { allowNonFinite, ...head } = headOf(flags);
   const { signal, progress } = context;
   const opening = { signal, allowNonFinite, onProgress: progress.report, ...place.plugins };

@@ -272,7 +272,7 @@ function render(report: InspectReport, bold: (text: string) => string): string {
       ],
     ]),
   ];
-  if (quantization.tags.length > 0) sections.push(`${bold('Linear layers')}\n${tagTable(quantization.tags)}`);
+  if (quantization.tags.length > 0) sections.push(`${bold('Linears')}\n${tagTable(quantization.tags)}`);
   sections.push(`${bold('Files')}\n${sizes(report.files)}`);
   if (report.tensorList) sections.push(`${bold('Tensors')}\n${tensorTable(report.tensorList)}`);
   return sections.join('\n\n');

@@ -35,7 +35,7 @@ function renderMerge(
 ): string {
   const facts: [string, string][] = [
     ['shards', countText(shards)],
-    ['layers', `${linears.length} quantized`],
+    ['linears', `${linears.length} quantized`],
     ['size', bytesText(bytes)],
   ];
   if (linears.length > 0) facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights`]);
@@ -54,7 +54,7 @@ export async function emitShard(report: QuantizeModelShardReport, out: string, c
   const { shard, folder, linears, sourceBytes, bytes, finished, resumed, ms } = report;
   const facts: [string, string][] = [
     ['share', `${shard.index} of ${shard.count}`],
-    ['layers', `${linears.length} quantized`],
+    ['linears', `${linears.length} quantized`],
     ['weights', `${bytesText(sourceBytes)} -> ${bytesText(bytes)}`],
     [
       'time',

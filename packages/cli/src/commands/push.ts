@@ -1,6 +1,5 @@
 // `lowbit push`: a model folder to the Hub, after a look at what will be there.
 
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { LowbitError } from '@lowbit/core';
@@ -17,7 +16,7 @@ import {
 } from '@lowbit/hub';
 import type { CommonOptions, Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
-import { readJsonFile } from '../files.ts';
+import { readJsonFile, statIfThere } from '../files.ts';
 import { findPlugins, type PluginParts } from '../method-plugin.ts';
 import { cardQuality, QUALITY_FILE, type Quality, readQuality } from '../quality.ts';
 import { pairs, plain, table } from '../table.ts';
@@ -140,7 +139,7 @@ async function cardFacts(folder: string, flags: PushFlags, plugins: PluginParts,
 async function measuredQuality(folder: string, named: string | undefined): Promise<Quality | undefined> {
   if (named !== undefined) return readQuality(await readJsonFile(named, '--quality'), named);
   const beside = join(folder, QUALITY_FILE);
-  const there = await stat(beside).catch(() => undefined);
+  const there = await statIfThere(beside, QUALITY_FILE);
   return there === undefined ? undefined : readQuality(await readJsonFile(beside, QUALITY_FILE), beside);
 }
 

@@ -17,9 +17,9 @@ type AskedPlan = PlanModelOptions & { readonly quantizer: Rule['use']; readonly 
 
 /** What rules leave nothing to do for. */
 export interface Idle {
-  /** Importance that is that of the default or for feedback: no layer would look at it. */
+  /** Importance that is that of the default or for feedback: no linear would look at it. */
   readonly isIdle: boolean;
-  /** Feedback: no layer has it. Of a target only the choices that are taken say so. */
+  /** Feedback: no linear has it. Of a target only the choices that are taken say so. */
   readonly isUnfed: boolean;
 }
 
@@ -49,13 +49,13 @@ export async function lookBefore(
   const isOptional = options.isDefault || options.feedback !== undefined; // what feedback needs, nobody else may look at
   const weighed = isOptional && options.importance !== 'none' ? await weighedLinears(dir, asked) : undefined;
   const isUnfed = options.feedback !== undefined && weighed !== undefined && !isFed(weighed);
-  if (isUnfed) context.note('--feedback has no effect: rules leave no layer that takes it.');
+  if (isUnfed) context.note('--feedback has no effect: rules leave no linear that takes it.');
   const isIdle = weighed?.size === 0;
   if (isRun && !isIdle) noteFetch(plan.source, plan.weightBytes.before, context);
   return { isIdle, isUnfed };
 }
 
-/** Flags that only the method of -m has a use for do nothing where rules name what every layer gets. `all`: layers that are quantized. */
+/** Flags that only the method of -m has a use for do nothing where rules name what every linear gets. `all`: linears that are quantized. */
 async function noteUnused(
   dir: string,
   asked: AskedPlan,
@@ -71,5 +71,5 @@ async function noteUnused(
   const { summary } = await planModel(dir, { ...asked, quantizer: 'keep' });
   if (summary.quantizedLinears < all) return;
   const named = idle.length === 1 ? `${idle[0]} has` : `${idle.slice(0, -1).join(', ')} and ${idle.at(-1)} have`;
-  context.note(`${named} no effect: rules name what every layer gets, and none of them is ${method}.`);
+  context.note(`${named} no effect: rules name what every linear gets, and none of them is ${method}.`);
 }

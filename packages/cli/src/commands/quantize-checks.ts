@@ -24,7 +24,7 @@ export function checkTogether(filled: FilledOptions, flags: QuantizeOptions): vo
   checkBackendFlags({ backend: filled.backend });
 }
 
-/** Flags that what layers can get has no use for. Throws a UsageError. */
+/** Flags that what linears can get has no use for. Throws a UsageError. */
 export function checkUses(options: FilledOptions, flags: QuantizeOptions, uses: readonly RuleUse[], quantizer: () => Quantizer): void {
   const isUsed = typeof options.method === 'string' ? usesImportance(options) : quantizer().usesImportance !== false;
   if (options.importance !== 'none' && !isUsed && !uses.some((use) => use !== 'keep' && usesImportance(use))) {
@@ -52,7 +52,7 @@ function checkPluginFlags(options: FilledOptions): void {
   if (hasTarget(options)) {
     throw new UsageError(
       `--target-bits and --target-size share out methods of lowbit, not ${module}`,
-      'Leave them out, or -m and name what layers can get with --choices.',
+      'Leave them out, or -m and name what linears can get with --choices.',
     );
   }
   if (saveRecipe !== undefined) {
@@ -73,7 +73,7 @@ function checkFeedbackFlags(options: FilledOptions): void {
   if (typeof method === 'string' && fed.length === 0) {
     throw isShared
       ? new UsageError(
-          '--feedback is for hqq with groups along rows, and no layer can get that',
+          '--feedback is for hqq with groups along rows, and no linear can get that',
           'Name it with --methods or --choices, or leave --feedback out.',
         )
       : new UsageError(`--feedback is for hqq, not for ${method}`, 'Leave one of the two out.');

@@ -5,6 +5,7 @@ import { LowbitError } from '@lowbit/core';
 import { hubClient, hubSettings, modelCard, type Pushed, parseRepoName, pushModel, snapshotOf, tokenOwner } from '@lowbit/hub';
 import type { Context } from '../context.ts';
 import { asUsage, UsageError } from '../errors.ts';
+import { checkPushFlags, type QuantizePushFlags } from '../flags/quantize/push.ts';
 import type { PluginParts } from '../method-plugin.ts';
 import type { MethodChoice } from '../parse.ts';
 import { quoted } from '../plan-text.ts';
@@ -14,13 +15,7 @@ import { bytesText } from '../units.ts';
 import type { ChosenMethod } from './method-flags.ts';
 import { ask, baseFacts, mayAsk, ofFolder, previewText } from './push.ts';
 
-export interface QuantizePushFlags {
-  readonly push?: string;
-  readonly private?: boolean;
-  readonly yes?: boolean;
-  readonly baseModel?: string;
-  readonly license?: string;
-}
+export type { QuantizePushFlags };
 
 /** What `--json` says of a push. */
 export type PushedReport = Pick<Pushed, 'to' | 'files' | 'card' | 'url' | 'commit'>;
@@ -39,30 +34,15 @@ export interface QuantizePush {
  * @throws UsageError, ERR_BAD_ARGUMENT (name), ERR_OFFLINE_MISS, ERR_ACCESS_DENIED, ERR_NETWORK, ERR_ABORTED (the answer was no)
  */
 export async function preparePush(
-  flags: QuantizePushFlags & {
-    readonly out?: string;
-    readonly dryRun?: boolean;
-    readonly overwrite?: boolean;
-    readonly method?: MethodChoice;
-  },
+  flags: QuantizePushFlags & { readonly dryRun?: boolean; readonly method?: MethodChoice },
   { layouts = [], codecs = [] }: ChosenMethod['parts'],
   context: Context,
 ): Promise<QuantizePush | undefined> {
   const { push: to, out, dryRun = false, yes = false, license } = flags;
-  if (to === undefined) {
-    const idle = Object.entries({ '--private': flags.private, '--yes': flags.yes, '--base-model': flags.baseModel, '--license': license });
-    const [name] = idle.find(([, value]) => value !== undefined) ?? [];
-    if (name !== undefined) throw new UsageError(`${name} is for --push`, 'Leave it out, or name the repository with --push ORG/NAME.');
-    return undefined;
-  }
+  checkPushFlags(flags);
+  if (to === undefined) return undefined;
   const { name, revision } = asUsage(() => parseRepoName(to));
   if (revision !== 'main') throw new UsageError(`models are pushed to main, not to ${revision}`, `Pass --push ${name}.`);
-  if (out === undefined && flags.overwrite) {
-    throw new UsageError(
-      '--overwrite needs --out with --push',
-      'Name the folder to replace with --out: without it the folder is removed after the push.',
-    );
-  }
   if (!dryRun) {
     if (!yes) mayAsk('--push', context);
     await checkToken(context.signal);

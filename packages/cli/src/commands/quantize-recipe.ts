@@ -78,7 +78,7 @@ export function hasTarget({ targetBits, targetSize }: Pick<QuantizeOptions, 'tar
   return targetBits !== undefined || targetSize !== undefined;
 }
 
-/** Whether anything that layers can get looks at importance. */
+/** Whether anything that linears can get looks at importance. */
 export function hasUseForImportance(options: FilledOptions, settings: MethodSettings): boolean {
   const { method, rules } = options;
   const own: readonly RuleUse[] =

@@ -49,13 +49,13 @@ function noteWide({ tags }: Pick<ModelPlan, 'tags'>, context: Context): void {
 /** A copy may be what is wanted, but hardly by this command. */
 function noteCopy({ summary }: Pick<ModelPlan, 'summary'>, context: Context): void {
   if (summary.quantizedLinears > 0) return;
-  context.note('No layer is quantized: --skip and --rule keep all of them, so the result is a plain copy.');
+  context.note('No linear is quantized: --skip and --rule keep all of them, so the result is a plain copy.');
 }
 
 function noteByName({ byName }: Pick<ModelPlan, 'byName'>, context: Context): void {
   if (byName === null) return;
   context.note(
-    `model_type ${plain(byName)} is not known here: layers were found by the names and shapes of their tensors, and nothing of lowbit runs the result. --dry-run lists them, --skip and --rule choose.`,
+    `model_type ${plain(byName)} is not known here: linears were found by the names and shapes of their tensors, and nothing of lowbit runs the result. --dry-run lists them, --skip and --rule choose.`,
   );
 }
 
@@ -99,13 +99,13 @@ function someOf(paths: readonly string[]): string {
 export function renderPlan(plan: ModelPlan, { bold }: Context): string {
   const { summary } = plan;
   const facts = pairs([
-    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
+    ['linears', `${summary.quantizedLinears} of ${summary.linears} quantized`],
     ['bits per weight', bitsFact(summary)],
     ['weights', ratio(plan.weightBytes)],
   ]);
   return [
     `${bold('Files')}\n${filesTable(plan)}`,
-    `${bold('Linear layers')}\n${tagTable(plan.tags)}`,
+    `${bold('Linears')}\n${tagTable(plan.tags)}`,
     facts,
     loads(plan, bold),
     'Nothing was written (--dry-run).',
@@ -138,7 +138,7 @@ export function renderReport(
 ): string {
   const { summary, weightError } = report;
   const facts: [string, string][] = [
-    ['layers', `${summary.quantizedLinears} of ${summary.linears} quantized`],
+    ['linears', `${summary.quantizedLinears} of ${summary.linears} quantized`],
     ['bits per weight', bitsFact(summary)],
     ['weights', ratio(report.weightBytes)],
   ];
@@ -147,7 +147,7 @@ export function renderReport(
   if (recipe !== undefined) facts.push(['recipe', recipe]);
   if (summary.quantizedLinears > 0) {
     facts.push(['weight error', `${weightError.toPrecision(3)} of the squared weights (${signal(weightError)})`]);
-    facts.push(['worst layers', worst(report).join(', ')]);
+    facts.push(['worst linears', worst(report).join(', ')]);
     const left = report.linears.filter(({ nonFinite = 0 }) => nonFinite > 0);
     if (left.length > 0) facts.push(['NaN, infinity', spoilt(left)]);
   }
@@ -175,7 +175,7 @@ function importanceText({ from, tokens, estimated }: ImportanceReport): string {
   if (from === 'none') return 'none: every channel counts alike';
   if (from === 'weights') return 'estimated from weights';
   const what = from === 'self' ? 'tokens that the model wrote' : from === 'text' ? 'tokens of the text' : 'random tokens';
-  return `${countText(tokens)} ${what}${estimated.length > 0 ? `; ${estimated.length} layers estimated from weights` : ''}`;
+  return `${countText(tokens)} ${what}${estimated.length > 0 ? `; ${estimated.length} linears estimated from weights` : ''}`;
 }
 
 /** What the routines of the methods ran on; the bytes are the same. */

@@ -15,7 +15,7 @@ import { bytesText } from '../units.ts';
 import { type OpenBackend, openBackend } from './backend.ts';
 import { type CompareOptions, compareReport, readCompared } from './compare.ts';
 
-export interface ReportOptions extends Omit<CompareOptions, 'layers'> {
+export interface ReportOptions extends Omit<CompareOptions, 'linears'> {
   readonly out: string;
   readonly frontier?: string;
   readonly sensitivity?: string;
@@ -35,7 +35,7 @@ export async function reportCommand(path: string, reference: string, options: Re
   const sensitivities = sensitivity === undefined ? [] : await savedOf(sensitivity);
   const own = recipe === undefined ? null : await recipeShown(recipe);
   await using place = await openBackend(options, context);
-  const comparison = await compareReport(path, reference, file, { ...options, layers: true }, place, context);
+  const comparison = await compareReport(path, reference, file, { ...options, linears: true }, place, context);
   const samples = prompt.length === 0 ? [] : await samplesOf(path, reference, prompt, maxTokens, place, context);
   const report: QualityReport = {
     kind: 'lowbit report',

@@ -1,4 +1,4 @@
-// `lowbit sensitivity`: what an error in each layer costs a model. The numbers that `quantize --target-bits` shares bits out by.
+// `lowbit sensitivity`: what an error in each linear costs a model. The numbers that `quantize --target-bits` shares bits out by.
 
 import { adapterFor } from '@lowbit/core';
 import { keptByDefault } from '@lowbit/hub';
@@ -62,7 +62,7 @@ function render(report: SensitivityReport, tags: ReadonlyMap<string, string>, bo
   }
   const rows = table(
     [
-      { title: 'layer' },
+      { title: 'tag' },
       { title: 'count', align: 'right' },
       { title: 'sensitivity', align: 'right' },
       { title: 'share', align: 'right' },
@@ -83,7 +83,7 @@ function render(report: SensitivityReport, tags: ReadonlyMap<string, string>, bo
   const facts = pairs([
     [
       'sensitivity',
-      `${total.toPrecision(4)} ${report.metric === 'kl' ? 'nats' : 'of perplexity'} for a relative squared error of 1 in every layer`,
+      `${total.toPrecision(4)} ${report.metric === 'kl' ? 'nats' : 'of perplexity'} for a relative squared error of 1 in every linear`,
     ],
     ['tested on', `${countText(report.tokens)} ${TESTED_ON[report.on]}`],
     ['time', durationText(report.ms)],

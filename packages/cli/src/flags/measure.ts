@@ -39,10 +39,10 @@ export function addCompare(program: Command, start: Start): void {
       number({ min: 2, max: 2 ** 31, whole: true }),
     )
     .option('--stride <n>', 'tokens a window moves on by (default: --ctx)', number({ min: 1, max: 2 ** 31, whole: true }))
-    .option('--layers', 'also the errors of every layer: of its weight, and of its output for tokens of the text')
+    .option('--linears', 'also the errors of every linear: of its weight, and of its output for tokens of the text')
     .option('-o, --out <file>', 'keep the result as JSON; `lowbit push` puts quality.json of a model folder into its card', path)
     .option('--overwrite', 'replace that file if it is there')
-    .addHelpText('after', '\nExample:\n  lowbit compare ./model-hqq4 ./model --data eval.txt --layers')
+    .addHelpText('after', '\nExample:\n  lowbit compare ./model-hqq4 ./model --data eval.txt --linears')
     .action(async (model: string, reference: string, options: CompareOptions) => {
       const context = start(options);
       const { compareCommand } = await import('../commands/compare.ts');
@@ -51,7 +51,7 @@ export function addCompare(program: Command, start: Start): void {
 }
 
 export function addReport(program: Command, start: Start): void {
-  computing(verb(program, 'report', 'write what a model lost as one HTML file: figures, plots, layers, texts side by side'))
+  computing(verb(program, 'report', 'write what a model lost as one HTML file: figures, plots, linears, texts side by side'))
     .argument('<model>', 'model folder, quantized or not, FILE.gguf, or ORG/NAME[@REVISION][/FILE.gguf] of the Hub', path)
     .argument('<reference>', 'the model that it was made from, likewise', path)
     .requiredOption('-o, --out <file>', 'HTML file to write', path)
@@ -74,7 +74,7 @@ export function addReport(program: Command, start: Start): void {
 }
 
 export function addSensitivity(program: Command, start: Start): void {
-  computing(verb(program, 'sensitivity', 'measure what an error in each layer costs a model'))
+  computing(verb(program, 'sensitivity', 'measure what an error in each linear costs a model'))
     .argument('<model>', 'model folder, quantized or not, FILE.gguf, or ORG/NAME[@REVISION][/FILE.gguf] of the Hub', path)
     .option(
       '--on <from>',

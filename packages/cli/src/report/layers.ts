@@ -35,7 +35,7 @@ export function cellsOf(linears: readonly { readonly path: string; readonly valu
 /** A square for every layer and kind, darker where the value is larger, by its logarithm. */
 export function heatMap(linears: readonly { readonly path: string; readonly value: number }[], what: string): string {
   const cells = cellsOf(linears).filter(({ value }) => value > 0 && Number.isFinite(value));
-  if (cells.length === 0) return `<p>No layer has any ${safe(what)}.</p>`;
+  if (cells.length === 0) return `<p>No linear has any ${safe(what)}.</p>`;
   const kinds = [...new Set(cells.map(({ kind }) => kind))];
   const layers = [...new Set(cells.map(({ layer }) => layer))].sort((a, b) => a - b);
   const logs = cells.map(({ value }) => Math.log10(value));
@@ -62,7 +62,7 @@ const short = (kind: string): string => (kind.length > 22 ? `…${kind.slice(-21
 /** How many linears have a signal-to-noise ratio of so many decibels. */
 export function histogram(linears: readonly Pick<ComparedLinear, 'snrDb'>[]): string {
   const values = linears.map(({ snrDb }) => snrDb).filter(Number.isFinite);
-  if (values.length === 0) return '<p>No layer is stored in another way than in the original.</p>';
+  if (values.length === 0) return '<p>No linear is stored in another way than in the original.</p>';
   const [low, high] = [Math.floor(Math.min(...values)), Math.max(Math.floor(Math.min(...values)) + 1, Math.ceil(Math.max(...values)))];
   const bins = Math.min(24, Math.max(8, 4 * (high - low)));
   const counts = new Array<number>(bins).fill(0);

@@ -40,7 +40,7 @@ export function reportHtml(report: QualityReport): string {
     const costs = sensitivities.map(({ path, sensitivity }) => ({ path, value: sensitivity }));
     sections.push([
       'What errors would cost',
-      `<p class="soft">Nats for a relative squared error of 1 in a layer.</p>${heatMap(costs, 'sensitivity')}`,
+      `<p class="soft">Nats for a relative squared error of 1 in a linear.</p>${heatMap(costs, 'sensitivity')}`,
     ]);
   }
   if (samples.length > 0) sections.push(['The same prompts', samples.map(samplePair).join('')]);

@@ -105,7 +105,7 @@ describe('what shows that a checkpoint is of hqq', () => {
     });
     const error = await failure(() => openCheckpoint(folder));
     expect(error.code).toBe('ERR_BAD_CHECKPOINT');
-    expect(error.message).toMatch(/says hqq, but no layer is stored in that way/);
+    expect(error.message).toMatch(/says hqq, but no linear is stored in that way/);
     expect(error.hint).toMatch(/quantization_config/);
   });
 });

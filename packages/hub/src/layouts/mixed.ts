@@ -33,7 +33,7 @@ export const mixedLayout: CheckpointLayout = {
         'ERR_UNSUPPORTED_FORMAT',
         `${quote(site.path)} is a Conv1D module (stored as [in, out]), which the layout ${MIXED} does not store`,
         {
-          hint: 'Use one method of bitsandbytes (nf4, fp4, int8) for all layers.',
+          hint: 'Use one method of bitsandbytes (nf4, fp4, int8) for all linears.',
           details: { path: site.path },
         },
       );

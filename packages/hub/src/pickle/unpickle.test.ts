@@ -2,9 +2,10 @@ import { isLowbitError, type LowbitError } from '@lowbit/core';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { goldenJson } from '../../../../fixtures/golden.ts';
+import { PICKLE_LIMITS } from './limits.ts';
 import { OP, opName, REFUSED } from './opcodes.ts';
 import { ascii, body, call, le, named, type Picklable, pickle, program, storage, tensor } from './testing.ts';
-import { PICKLE_LIMITS, unpickle } from './unpickle.ts';
+import { unpickle } from './unpickle.ts';
 
 const { protocols } = goldenJson<{ readonly protocols: Readonly<Record<string, string>> }>('pickle/protocols.json');
 

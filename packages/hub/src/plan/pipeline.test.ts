@@ -249,7 +249,7 @@ describe('planCheckpoint', () => {
     const other = { ...layout, name: 'other', accepts: (quantizer: Quantizer) => quantizer.config.step === 1 };
     expect(plan(config, tensors, { layouts: [picky, other], rules: [{ match: 'b', use: rowwise(1) }] })).toMatchObject({
       message: 'no checkpoint layout stores rowwise in one model',
-      hint: 'Layouts given: plain, other. Use one method for all layers.',
+      hint: 'Layouts given: plain, other. Use one method for all linears.',
     });
     expect(plan(config, tensors, { layouts: [picky, other], layout: 'others' })).toMatchObject({
       code: 'ERR_BAD_ARGUMENT',

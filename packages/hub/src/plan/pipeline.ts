@@ -352,7 +352,7 @@ async function transposedReader(
       'ERR_LIMIT',
       `${name} is stored as [in, out]; turning its ${bytes} bytes takes more than half of the ${budget} allowed`,
       {
-        hint: `Allow at least ${TURNING * bytes} bytes (maxMemory, for each linear at a time), or keep this layer with a rule.`,
+        hint: `Allow at least ${TURNING * bytes} bytes (maxMemory, for each linear at a time), or keep this linear with a rule.`,
         details: { tensor: name, bytes, budget },
       },
     );

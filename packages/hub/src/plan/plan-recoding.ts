@@ -50,7 +50,7 @@ export function planRecoding(
 ): CheckpointPlan {
   const { recode, layouts, codecs } = options;
   if (stored.size === 0) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', 'the source has no quantized layers to convert', {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'the source has no quantized linears to convert', {
       hint: 'Quantize it first, or pass a quantized checkpoint.',
     });
   }
@@ -111,7 +111,7 @@ function sitesOf(
 function incomplete({ path, shape }: LinearSite): LowbitError {
   return new LowbitError(
     'ERR_TENSOR_MISMATCH',
-    `the layer ${quote(path)} is neither quantized nor has a tensor ${quote(`${path}.weight`)}`,
+    `the linear ${quote(path)} is neither quantized nor has a tensor ${quote(`${path}.weight`)}`,
     {
       hint: 'Tensors of it are missing, or named otherwise. The download may be incomplete.',
       details: { path, expected: shape },

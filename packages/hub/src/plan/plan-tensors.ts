@@ -184,14 +184,14 @@ export function chooseLayout(
       'ERR_UNSUPPORTED_FORMAT',
       `${site.path}: ${name === undefined ? 'no checkpoint layout stores' : `the layout ${name} does not store`} what ${use.method} makes of it, ${formatText(format)}`,
       {
-        hint: `${given} Choose settings that one of them stores, or keep this layer with a rule.`,
+        hint: `${given} Choose settings that one of them stores, or keep this linear with a rule.`,
         details: { path: site.path, format },
       },
     );
   }
   const methods = [...new Set(quantized.map(({ use }) => use.method))];
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `no checkpoint layout stores ${methods.join(' and ')} in one model`, {
-    hint: `${given} Use one method for all layers.`,
+    hint: `${given} Use one method for all linears.`,
     details: { methods },
   });
 }

@@ -6,7 +6,7 @@ import { basename, join, relative, sep } from 'node:path';
 import { type CallOptions, checkOptionNames, isLowbitError, LowbitError } from '@lowbit/core';
 import { openCheckpoint } from '../checkpoint.node.ts';
 import type { OpenCheckpointOptions } from '../checkpoint.ts';
-import { guarded } from '../io.node.ts';
+import { guarded, statIfThere } from '../io.node.ts';
 import { isCarried } from '../model-files.ts';
 import { JOURNAL_FILE } from '../safetensors/journal.ts';
 import { type CardFacts, modelCard } from './card.ts';
@@ -136,7 +136,7 @@ export async function pushModel(folder: string, options: PushOptions): Promise<P
 }
 
 async function refuseUnfinished(folder: string): Promise<void> {
-  const journal = await stat(join(folder, JOURNAL_FILE)).catch(() => undefined);
+  const journal = await statIfThere(join(folder, JOURNAL_FILE));
   if (journal === undefined && !/\.partial[\\/]*$/.test(folder)) return;
   throw new LowbitError('ERR_BAD_CHECKPOINT', `${folder} is the unfinished work of an interrupted run`, {
     hint: 'Finish it: repeat the run with --resume, then push the folder that it makes.',

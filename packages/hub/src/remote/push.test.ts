@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { float32Tensor } from '@lowbit/core';
 import { describe, expect, it } from 'vitest';
@@ -100,6 +100,10 @@ describe('pushing', () => {
     await writeFile(join(half, '.lowbit-journal.jsonl'), '{}\n');
     const push = (folder: string, more: object = {}) => failure(() => pushModel(folder, { to: TO, settings: at.settings, ...more }));
     expect(await push(half)).toMatchObject({ code: 'ERR_BAD_CHECKPOINT', hint: expect.stringContaining('--resume') });
+    const odd = join(at.dir, 'odd');
+    await mkdir(odd);
+    await symlink('.lowbit-journal.jsonl', join(odd, '.lowbit-journal.jsonl')); // a circle: whether there is a journal cannot be told
+    expect(await push(odd)).toMatchObject({ code: 'ERR_IO', details: { errno: 'ELOOP' } });
     expect((await push(join(at.dir, 'nowhere'))).code).toBe('ERR_NOT_FOUND');
     expect((await push(at.folder, { to: '../x' })).code).toBe('ERR_BAD_ARGUMENT');
     const none = await push(at.folder, { settings: settingsOf(at.hub, at.dir) });

@@ -1,4 +1,4 @@
-// One writer for an output: `<out>.partial.lock` beside the unfinished folder, made before anything else is touched. It names its process, so that
+// One writer for an output: a file beside it (`<out>.partial.lock`), made before anything else is touched. It names its process, so that
 // the lock of a killed run does not outlive it. A process of another machine (a shared disk) cannot be asked whether it lives; a lock that says how often its
 // holder writes it anew can: the disk's own clock tells when it did so last.
 
@@ -6,14 +6,17 @@ import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { LowbitError } from '@lowbit/core';
-import { errnoOf, guarded } from '../io.node.ts';
+import { errnoOf, guarded, statIfThere } from '../io.node.ts';
 
+/** Of `takeLock`. */
 export interface Lock {
   /** Throws ERR_OUTPUT_EXISTS if another process has taken the lock away. */
   check(): Promise<void>;
+  /** Gives the lock back. Called twice, it does nothing. */
   release(): Promise<void>;
 }
 
+/** Of `takeLock`. */
 export interface LockOptions {
   /** Write the lock anew every so many milliseconds, so that other machines can tell a dead holder after four times as long. Default: they never can. */
   readonly beatMs?: number | undefined;
@@ -32,7 +35,14 @@ const PATIENCE = 4;
 /** Locks that this process holds: a lock with its pid but none of these is of a dead process that had the same pid. */
 const held = new Set<string>();
 
-/** Takes the lock. Throws ERR_OUTPUT_EXISTS while another run holds it, ERR_IO where that cannot be told. */
+/**
+ * Takes the lock that is the file `path`, whose folder is there. One that a dead process of this machine has left is taken over. Throws ERR_OUTPUT_EXISTS
+ * while another run holds it, ERR_IO where that cannot be told.
+ *
+ * @example
+ * const lock = await takeLock('out.json.lock'); // then write out.json, and in a `finally`:
+ * await lock.release();
+ */
 export async function takeLock(path: string, { beatMs }: LockOptions = {}): Promise<Lock> {
   const owner: Owner = { pid: process.pid, host: hostname(), nonce: randomUUID(), ...(beatMs === undefined ? {} : { beatMs }) };
   let handle = await create(path, owner);
@@ -147,7 +157,7 @@ async function silence(path: string): Promise<number> {
   try {
     return await guarded('write', probe, async () => {
       await (await open(probe, 'wx')).close();
-      const [now, then] = [await stat(probe), await stat(path).catch(() => undefined)];
+      const [now, then] = [await stat(probe), await statIfThere(path)];
       return then === undefined ? Number.POSITIVE_INFINITY : now.mtimeMs - then.mtimeMs;
     });
   } finally {

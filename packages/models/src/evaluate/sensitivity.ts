@@ -27,7 +27,7 @@ export interface MeasureSensitivitiesOptions extends CallOptions {
   readonly linears?: readonly string[];
   readonly seed?: number;
   /** Most bytes of residual streams, which all noisy variants carry along. Default 4 GiB. */
-  readonly maxMemory?: number;
+  readonly streamMemory?: number;
   /** Architectures beyond the built-in ones; they are asked first. */
   readonly adapters?: readonly ModelAdapter[];
 }
@@ -51,7 +51,7 @@ export interface Sensitivities {
 
 /** Within the range where loss is linear in the error, and large enough to be told from rounding. */
 const DEFAULT_LEVELS: readonly number[] = [0.02];
-const DEFAULT_MEMORY = 4 * 2 ** 30;
+const DEFAULT_STREAM_MEMORY = 4 * 2 ** 30;
 
 /**
  * Sensitivities of linears: for each, and each level of noise, the loss of the model in which it alone is noisy; fitted by a line through the origin.
@@ -59,7 +59,7 @@ const DEFAULT_MEMORY = 4 * 2 ** 30;
  * per linear and level; memory is one layer's weights, and for every linear and level the residual stream of the tokens.
  *
  * Throws ERR_BAD_ARGUMENT (no tokens, ids beyond the vocabulary, levels that are no numbers above 0, linears that the model does not have), ERR_LIMIT (a
- * sample longer than the context, residual streams over `maxMemory`), ERR_NON_FINITE (logits), and what `loadModel` throws for unusable checkpoints.
+ * sample longer than the context, residual streams over `streamMemory`), ERR_NON_FINITE (logits), and what `loadModel` throws for unusable checkpoints.
  *
  * @example
  * const { linears } = await measureSensitivities(checkpoint, { runtime, ids: [randomTokens(vocab, 256)] });
@@ -75,7 +75,7 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
     runtime,
     signal,
     onProgress,
-    maxMemory = DEFAULT_MEMORY,
+    streamMemory = DEFAULT_STREAM_MEMORY,
   } = options;
   signal?.throwIfAborted();
   checkLevels(levels);
@@ -91,7 +91,7 @@ export async function measureSensitivities(checkpoint: Checkpoint, options: Meas
   const { program } = model;
   // What comes before the first layer and after the last are pieces of their own, so that their large tables are never held beside a layer.
   const pieces = cutProgram(program, program.layers === 0 ? [0] : [0, ...new Array<number>(program.layers).fill(1), 0]);
-  checkMemory(pieces, samples, paths.size * levels.length, maxMemory);
+  checkMemory(pieces, samples, paths.size * levels.length, streamMemory);
   const carrier = new Carrier({
     samples,
     metric,
@@ -149,20 +149,20 @@ function checkSamples(samples: readonly Uint32Array[], metric: SensitivityMetric
 }
 
 /** Every variant carries what comes between two pieces, for all tokens. */
-function checkMemory(pieces: ReturnType<typeof cutProgram>, samples: readonly Uint32Array[], variants: number, maxMemory: number): void {
+function checkMemory(pieces: ReturnType<typeof cutProgram>, samples: readonly Uint32Array[], variants: number, streamMemory: number): void {
   const widths = pieces.map(({ program: { ops, tensors } }) =>
     ops.reduce((sum, op) => sum + (op.op === 'input' ? tensors[op.out]!.width : 0), 0),
   );
   const tokens = samples.reduce((sum, { length }) => sum + length, 0);
   const each = 4 * Math.max(...widths) * (variants + 1);
-  if (each * tokens <= maxMemory) return;
-  const most = Math.floor(maxMemory / each);
+  if (each * tokens <= streamMemory) return;
+  const most = Math.floor(streamMemory / each);
   throw new LowbitError(
     'ERR_LIMIT',
-    `${tokens} tokens through ${variants} variants of the model take ${each * tokens} bytes, more than ${maxMemory}`,
+    `${tokens} tokens through ${variants} variants of the model take ${each * tokens} bytes, more than ${streamMemory}`,
     {
       hint: most < 1 ? 'Measure fewer linears at a time.' : `Take at most ${most} tokens.`,
-      details: { tokens, bytes: each * tokens, limit: maxMemory, most },
+      details: { tokens, bytes: each * tokens, limit: streamMemory, most },
     },
   );
 }

@@ -50,7 +50,7 @@ export interface LoadModelOptions extends CallOptions {
   /** Backends by module, tag or pattern, or `auto`; see `LoadOptions`. */
   readonly deviceMap?: LoadOptions['deviceMap'];
   /** With `auto`: bytes of weights that backends may hold, by name. */
-  readonly maxMemory?: LoadOptions['maxMemory'];
+  readonly backendMemory?: LoadOptions['backendMemory'];
   /** Keeps scales and zeros of quantized weights in host memory; see `LinearRequest` of core. Default false. */
   readonly offloadMeta?: boolean;
   /** Most tokens of a prompt in one step, which bounds the memory of activations; default 512. */
@@ -71,7 +71,7 @@ const OPTIONS = Object.keys({
   head: true,
   cut: true,
   deviceMap: true,
-  maxMemory: true,
+  backendMemory: true,
   offloadMeta: true,
   prefillChunk: true,
   firstPrompt: true,
@@ -99,7 +99,7 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
   checkCheckpoint('loadModel', checkpoint);
   checkLoadingRuntime('loadModel', options.runtime);
   const { runtime, signal, onProgress, dtype, prefillChunk = DEFAULT_CHUNK } = options;
-  const { cut, deviceMap, maxMemory, maxSequences = DEFAULT_MAX_SEQUENCES, offloadMeta } = options;
+  const { cut, deviceMap, backendMemory, maxSequences = DEFAULT_MAX_SEQUENCES, offloadMeta } = options;
   signal?.throwIfAborted();
   if (!Number.isInteger(prefillChunk) || prefillChunk < 1) {
     throw new LowbitError('ERR_BAD_ARGUMENT', `prefillChunk is ${prefillChunk}, expected a whole number from 1`);
@@ -138,7 +138,7 @@ export async function loadModel(checkpoint: Checkpoint, options: LoadModelOption
       },
     );
   }
-  const shared = { contextLength, deviceMap, maxMemory, maxSequences, offloadMeta };
+  const shared = { contextLength, deviceMap, backendMemory, maxSequences, offloadMeta };
   const load = (part: Program, head?: Quantizer): Promise<LoadedProgram> =>
     loadProgram(checkpoint, logical, part, { runtime, dtype, head, load: { ...shared, cut }, signal, onProgress });
   // An image is read at once, and no image follows another in its sequence. Its layers are not those that a cut counts.

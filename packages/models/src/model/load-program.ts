@@ -13,7 +13,7 @@ export interface LoadProgramOptions extends CallOptions {
   /** Quantizes the output layer. */
   readonly head?: Quantizer | undefined;
   /** Of `loadProgram` of packages/program. */
-  readonly load: Pick<LoadOptions, 'contextLength' | 'cut' | 'deviceMap' | 'maxMemory' | 'maxSequences' | 'offloadMeta'>;
+  readonly load: Pick<LoadOptions, 'contextLength' | 'cut' | 'deviceMap' | 'backendMemory' | 'maxSequences' | 'offloadMeta'>;
 }
 
 /** Loads one program of a model. Throws what loading a program and the checkpoint throw. */
