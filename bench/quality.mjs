@@ -63,7 +63,10 @@ async function optionsOf(name) {
   const [preset, more] = name.split(':');
   if (PRESETS.includes(preset) && more === 'feedback')
     return { ...(await recipeOptions({ ...presetRecipe(preset), importance: 'self', feedback: 0.75 })), isLate: true };
-  if (name.endsWith('.json')) return recipeOptions(await readRecipe(name));
+  if (name.endsWith('.json')) {
+    const recipe = await readRecipe(name);
+    return { ...(await recipeOptions(recipe)), isLate: recipe.feedback !== undefined };
+  }
   const words = name.split(':');
   const importance = IMPORTANCE.find((word) => words.includes(word)) ?? (words.includes('imp') ? 'random-tokens' : 'none');
   const [{ use: quantizer }] = makeChoices([words.filter((word) => word !== 'imp' && !IMPORTANCE.includes(word)).join(':')]);

@@ -2,11 +2,23 @@
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { codecFor, dequantize, elements, float32Tensor, type Importance, type Matrix, quantize, toFloat32 } from '@lowbit/core';
+import {
+  codecFor,
+  dequantize,
+  elements,
+  float32Tensor,
+  hostTensor,
+  type Importance,
+  type Matrix,
+  type Quantizer,
+  quantize,
+  toFloat32,
+} from '@lowbit/core';
 import { hqq } from '@lowbit/hqq';
 import { withFeedback } from '@lowbit/models';
 import { seededFloats } from '@lowbit/testing';
 import { describe, expect, it } from 'vitest';
+import { factor } from '../packages/models/src/feedback/factor.ts';
 
 /** Second moments f32 [n, n] of `rows` samples in which neighbouring channels go together. */
 function moments(n: number, rows: number, seed: number): Float32Array {
@@ -135,6 +147,7 @@ describe('withFeedback', () => {
       expect(() => withFeedback(base(4), { sweeps }), String(sweeps)).toThrow(bad);
     expect(() => withFeedback(hqq())).toThrow(bad);
     expect(() => withFeedback(undefined as never)).toThrow(bad);
+    expect(() => withFeedback(withFeedback(base(4)))).toThrow(bad);
     const unsupported = expect.objectContaining({ code: 'ERR_UNSUPPORTED_FORMAT' });
     const solver = 'least-squares';
     for (const options of [{ axis: 0 }, { groupSize: 96 }, { quantScale: true, groupSize: 16 }, { quantZero: true }] as const) {
@@ -156,8 +169,9 @@ describe('withFeedback', () => {
           routine: (name) => (name === 'feedback.factor' ? () => Promise.reject(new Error('gone')) : undefined),
         }),
     };
-    await expect(quantize(weight, failing, { importance })).rejects.toThrow('gone');
-    const again = await quantize(weight, use, { importance });
+    const fresh = matrixOf(matrix.slice(), inp);
+    await expect(quantize(weight, failing, { importance: fresh })).rejects.toThrow('gone');
+    const again = await quantize(weight, use, { importance: fresh });
     expect(again.parts).toEqual((await quantize(weight, withFeedback(base(4)), { importance })).parts);
 
     const held = await (async () => {
@@ -172,6 +186,32 @@ describe('withFeedback', () => {
       collect();
     }
     expect(held.deref()).toBeUndefined();
+  });
+
+  it('factors once what several quantizers ask for, and again for another share of belief', async () => {
+    let factored = 0;
+    const counting = (use: Quantizer): Quantizer => ({
+      ...use,
+      quantize: (reader, format, writer, context) =>
+        use.quantize(reader, format, writer, {
+          ...context,
+          routine: (name) =>
+            name !== 'feedback.factor'
+              ? context.routine?.(name)
+              : async ([of]) => {
+                  factored++;
+                  const { coupling, cost } = await factor(toFloat32(of!), inp);
+                  return [float32Tensor([inp, inp], coupling), hostTensor('f64', [inp], cost)];
+                },
+        }),
+    });
+    const own = matrixOf(matrix.slice(), inp);
+    const uses = [withFeedback(base(4)), withFeedback(base(3)), withFeedback(base(3)), withFeedback(base(3), { trust: 0.5 })];
+    const found = [];
+    for (const use of uses) found.push((await quantize(weight, counting(use), { importance: own })).parts);
+    expect(factored).toBe(2);
+    expect(found[1]).toEqual((await quantize(weight, uses[1]!, { importance })).parts);
+    expect(found[3]).not.toEqual(found[2]);
   });
 
   it('finds factors again where whoever made them for both was stopped', async () => {

@@ -56,7 +56,7 @@ export async function layeredImportance(
   try {
     const how = { ...options, tokens, runtime: own.runtime };
     const identity = `matrix ${await passOf(checkpoint, source, how)}`;
-    const isRun = unread.length < fed.length;
+    const isRun = [...linears.keys()].some((path) => read.has(path));
     const ids = isRun ? await samplesOf(checkpoint, source, how) : [];
     const found = { runtime: own.runtime, ids, kind, adapters, identity, maxMemory: memory, signal, onProgress } as const;
     const layers = isRun ? await layerImportance(checkpoint, found) : undefined;

@@ -54,8 +54,8 @@ export const feedbackRoutines: Readonly<Record<string, NativeRoutine>> = {
   'feedback.descend': async ({ binding, machine }, [weights, codes, scale, zero, moments, own], params: DescentParams) => {
     const [values, rows, channels] = matrixOf(weights);
     const { size, levels, sweeps, scaleDtype, zeroDtype } = params;
-    const found = codes?.dtype === 'u8' ? codes.data.slice() : new Uint8Array(0);
-    const grid = [numbersOf(scale).slice(), numbersOf(zero).slice()] as const;
+    const found = codes?.dtype === 'u8' ? Uint8Array.from(codes.data) : new Uint8Array(0);
+    const grid = [Float32Array.from(numbersOf(scale)), Float32Array.from(numbersOf(zero))] as const;
     const errors = new Float32Array(rows * channels);
     const how = [rows, channels, size, levels, sweeps, scaleDtype, zeroDtype] as const;
     await binding.feedbackDescend(machine(), ...how, values, numbersOf(moments), numbersOf(own), found, ...grid, errors);

@@ -37,7 +37,7 @@ export async function findAndQuantize(work: Work, { source, sharing }: Sources, 
     if (!isAsked) return await quantizeWith(kept, found, allocation, context);
     const linears = await weighed(allocation);
     if (isFed(linears)) return await quantizeFed(kept, { source, linears }, { found, allocation }, context);
-    context.note('--feedback has no effect: no layer got a choice that takes it, so the model is not run for it.');
+    context.note('--feedback has no effect: no linear got a choice that takes it, so the model is not run for it.');
     await quantizeWith(withoutFeedback(kept, sharing.from), found, allocation, context);
   };
   // Workers of one model may write beside one another: none keeps what it found.

@@ -101,13 +101,17 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   const isOwn = (options.backend ?? 'auto') === 'auto';
   if (options.isDefault && options.importance !== 'none' && !isIdle && place?.used().name === 'reference' && isOwn) noteSlow(context);
   const all: QuantizeWork = { dir, options, chosen, given, from: tested, threads, pushing, out, text, place };
-  const fed = isUnfed ? withoutFeedback(all) : all;
+  // What there would be if nobody had asked for feedback.
+  const unfed = isUnfed ? await sharingImportance(flags) : options.importance;
+  const fed = isUnfed ? withoutFeedback(all, unfed) : all;
   const work: QuantizeWork = isIdle ? { ...fed, options: { ...fed.options, importance: 'none' } } : fed;
   // Awaited, each of them: the backend goes when this function returns.
   if (!place) return await quantizeWith(work, undefined, undefined, context);
   const from = isShared && options.feedback !== undefined ? await sharingImportance(flags) : options.importance;
-  const sharing = { from, source: from === options.importance ? source : await importanceSource(from, '--importance') };
-  await findAndQuantize({ ...work, place }, { source: isIdle ? 'none' : source, sharing }, context);
+  const sourceOf = async (name: FilledOptions['importance']) =>
+    name === options.importance ? source : await importanceSource(name, '--importance');
+  const sharing = { from, source: await sourceOf(from) };
+  await findAndQuantize({ ...work, place }, { source: isIdle ? 'none' : await sourceOf(unfed), sharing }, context);
 }
 
 /** Threads are those of workers, too: backends that have no such setting are not bothered with it. */

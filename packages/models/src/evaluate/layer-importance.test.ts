@@ -115,6 +115,44 @@ describe('layerImportance', () => {
     expect(await layers.of(path, { signal: new AbortController().signal })).toEqual(whole.get(path));
   });
 
+  it('leaves no failure that nobody hears of, where who asks and the pass are stopped together', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    const unheard: unknown[] = [];
+    const hear = (reason: unknown): void => void unheard.push(reason);
+    process.on('unhandledRejection', hear);
+    try {
+      for (let turn = 0; turn < 8; turn++) {
+        const stop = new AbortController();
+        const layers = await layerImportance(checkpoint, { ...settings, kind: 'matrix', runtime, signal: stop.signal });
+        const waiting = layers.of('model.layers.1.self_attn.q_proj', { signal: stop.signal });
+        setTimeout(() => stop.abort(), turn);
+        await waiting.catch(() => {});
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        await layers[Symbol.asyncDispose]();
+      }
+      expect(unheard).toEqual([]);
+    } finally {
+      process.off('unhandledRejection', hear);
+    }
+  });
+
+  it('refuses kinds and bounds that are none', async () => {
+    await using runtime = await createRuntime({ backends: [referenceBackend()] });
+    for (const wrong of [
+      { kind: 'full' },
+      { kind: 7 },
+      { kind: null },
+      { maxMemory: '16GB' },
+      { maxMemory: Number.NaN },
+      { maxMemory: -1 },
+    ]) {
+      const options = { ...settings, runtime, ...wrong } as Parameters<typeof layerImportance>[1];
+      await expect(layerImportance(checkpoint, options), JSON.stringify(wrong)).rejects.toThrow(
+        expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }),
+      );
+    }
+  });
+
   it('makes the matrices of experts one at a time, and lets go of each with the last linear that has it', async () => {
     await using runtime = await createRuntime({ backends: [referenceBackend()] });
     const mixture = memoryCheckpoint(goldenContents(golden, 'mixtral-published'));

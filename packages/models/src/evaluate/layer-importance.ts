@@ -46,6 +46,8 @@ export async function layerImportance(checkpoint: Checkpoint, options: LayerImpo
   checkLoadingRuntime('layerImportance', options?.runtime);
   checkSampleIds('layerImportance', options.ids);
   checkIdentity(options.identity);
+  checkKind(options.kind);
+  checkMemory(options.maxMemory);
   const { runtime, ids, kind = 'diagonal', adapters = [], identity, maxMemory = DEFAULT_MEMORY, signal, onProgress } = options;
   const model = await openProgram(checkpoint, adapters, 'what errors cost', signal);
   const samples = ids.map((sample) => tokenIds(sample, model));
@@ -76,6 +78,22 @@ function checkIdentity(identity: unknown): void {
   throw new LowbitError('ERR_BAD_ARGUMENT', `layerImportance: identity cannot be ${JSON.stringify(identity)}`, {
     hint: "Pass what changes with samples, weights and backend, such as { identity: 'my samples, version 1' }.",
     details: { option: 'identity' },
+  });
+}
+
+function checkKind(kind: unknown): void {
+  if (kind === undefined || kind === 'diagonal' || kind === 'matrix' || typeof kind === 'function') return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `layerImportance: kind cannot be ${JSON.stringify(kind)}`, {
+    hint: "Pass 'diagonal' or 'matrix', or a function of paths that gives them.",
+    details: { option: 'kind' },
+  });
+}
+
+function checkMemory(bytes: unknown): void {
+  if (bytes === undefined || (typeof bytes === 'number' && bytes > 0)) return;
+  throw new LowbitError('ERR_BAD_ARGUMENT', `layerImportance: maxMemory cannot be ${JSON.stringify(bytes)}`, {
+    hint: 'Pass a number of bytes above 0.',
+    details: { option: 'maxMemory' },
   });
 }
 
@@ -160,7 +178,10 @@ class Layers implements LayerImportance {
       this.#come = resolve;
     });
     if (this.#running) this.#next();
-    else this.#running = this.#run();
+    else {
+      this.#running = this.#run();
+      this.#running.catch(() => {}); // who asks sees what went wrong; nobody may ask any more
+    }
     await come;
   }
 

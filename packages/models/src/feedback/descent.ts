@@ -54,15 +54,17 @@ export async function descend(
   signal?: AbortSignal,
 ): Promise<Float32Array<ArrayBuffer>> {
   const breathe = breather();
+  const turn = async (): Promise<void> => {
+    await breathe();
+    signal?.throwIfAborted();
+  };
   const channels = own.length;
   const errors = new Float32Array(weights.length);
   const extra = own.map((value, i) => value - moments[i * (channels + 1)]!);
   const sums = groupSums(moments, extra, options.size);
   for (let first = 0; first < weights.length; first += channels) {
-    await breathe();
-    signal?.throwIfAborted();
     const row = new Row(weights.subarray(first, first + channels), moments, extra, own, rounded, first, options);
-    for (let sweep = 0; sweep < options.sweeps; sweep++) if (!row.sweep(sums)) break;
+    for (let sweep = 0; sweep < options.sweeps; sweep++) if (!(await row.sweep(sums, turn))) break;
     errors.set(row.errors, first);
   }
   return errors;
@@ -117,10 +119,11 @@ class Row {
   }
 
   /** Whether anything changed. */
-  sweep(sums: Float64Array): boolean {
+  async sweep(sums: Float64Array, turn: () => Promise<void>): Promise<boolean> {
     const { size } = this.#options;
     let changed = false;
     for (let from = 0; from < this.#weights.length; from += size) {
+      await turn();
       if (this.#moveGrid(from, sums)) changed = true;
       if (this.#moveCodes(from)) changed = true;
     }
@@ -137,12 +140,14 @@ class Row {
     const z = zero[group]!;
     // A stored number is scale * q + shift. What moving them costs: forms of q and of ones, and how the row pulls at either.
     let [qq, q1, oo, pq, p1] = [0, 0, 0, 0, 0];
+    const products = new Float64Array(size); // of each channel, those of all codes of the group, in their order
+    for (let j = from; j < from + size; j++) {
+      const q = codes[this.#first + j]!;
+      for (let i = 0, at = j * channels + from; i < size; i++, at++) products[i]! += q * this.#moments[at]!;
+    }
     for (let i = from; i < from + size; i++) {
       const q = codes[this.#first + i]!;
-      let sum = 0;
-      for (let j = from; j < from + size; j++) sum += codes[this.#first + j]! * this.#moments[j * channels + i]!;
-      sum += q * this.#extra[i]!;
-      qq += q * sum;
+      qq += q * (products[i - from]! + q * this.#extra[i]!);
       q1 += q * sums[i]!;
       oo += sums[i]!;
       pq += q * this.#pull[i]!;

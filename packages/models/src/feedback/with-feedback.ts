@@ -65,8 +65,8 @@ const BLOCK_WEIGHTS = 1 << 21;
  */
 export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}): FeedbackQuantizer {
   const { trust = 0.75, sweeps = 3 } = options;
-  if (!isQuantizer(quantizer) || quantizer.usesImportance === false) {
-    throw new LowbitError('ERR_BAD_ARGUMENT', 'withFeedback needs a quantizer that looks at importance', {
+  if (!isQuantizer(quantizer) || quantizer.usesImportance === false || quantizer.usesImportance === 'matrix') {
+    throw new LowbitError('ERR_BAD_ARGUMENT', 'withFeedback needs a quantizer that looks at importance, and has no feedback yet', {
       hint: "Pass hqq({ solver: 'least-squares' }).",
     });
   }
@@ -82,8 +82,6 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
       details: { option: 'sweeps', value: sweeps },
     });
   }
-  // Of the importance at hand: linears that read the same inputs come one after another. Weakly, for factors are as large as it, and nobody says which linear is the last.
-  let last = new WeakMap<Importance, { readonly inputs: number; readonly factors: Promise<Factors | undefined> }>();
   const factorsOf = async (
     weight: WeightReader,
     importance: Importance | undefined,
@@ -92,7 +90,7 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
   ): Promise<Factors | undefined> => {
     const inputs = weight.shape[1];
     const known = importance && last.get(importance);
-    if (known?.inputs === inputs) {
+    if (known?.inputs === inputs && known.trust === trust) {
       const shared = await known.factors.then(
         (factors) => ({ factors }),
         () => undefined, // whoever made them was stopped, or had another backend
@@ -102,7 +100,7 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
     }
     const factors = factored(weight, importance, trust, routines, signal);
     if (importance) {
-      const now = new WeakMap([[importance, { inputs, factors }]]);
+      const now = new WeakMap([[importance, { inputs, trust, factors }]]);
       last = now;
       factors.catch(() => now.delete(importance)); // a backend that failed once is no reason to refuse the next
     }
@@ -126,6 +124,12 @@ export function withFeedback(quantizer: Quantizer, options: FeedbackOptions = {}
     },
   };
 }
+
+/**
+ * Of the importance at hand, whichever quantizer it is for: linears that read the same inputs come one after another. Weakly, for factors are as large as it, and nobody says which linear is
+ * the last.
+ */
+let last = new WeakMap<Importance, { readonly inputs: number; readonly trust: number; readonly factors: Promise<Factors | undefined> }>();
 
 interface Factors {
   readonly coupling: HostTensor;
@@ -157,15 +161,11 @@ async function factored(
   );
 }
 
+const isStoredFloat = (dtype: unknown): boolean => dtype === 'f32' || dtype === 'f16' || dtype === 'bf16';
+
 /** Throws ERR_UNSUPPORTED_FORMAT unless groups are runs of a row, with numbers of their own that are stored as they are. */
 function checkGrid(format: Format, [out, inp]: Matrix): PlainGrid {
-  if (
-    format.kind === 'affine' &&
-    format.axis === 1 &&
-    typeof format.scale === 'string' &&
-    typeof format.zero === 'string' &&
-    format.zero !== 'none'
-  ) {
+  if (format.kind === 'affine' && format.axis === 1 && isStoredFloat(format.scale) && isStoredFloat(format.zero)) {
     if (inp % (format.group ?? inp) === 0) return format as PlainGrid;
   }
   throw new LowbitError('ERR_UNSUPPORTED_FORMAT', `feedback takes grids in groups that divide a row of a [${out}, ${inp}] weight`, {
