@@ -150,5 +150,29 @@ describe('routines of feedback', () => {
     );
     for (const levels of [1, 257]) await expect(call('feedback.codes', inputs, { from: 0, size: 4, levels })).rejects.toThrow(bad);
     await expect(call('feedback.codes', inputs.slice(0, 4), { from: 0, size: 4, levels: 4 })).rejects.toThrow(bad);
+
+    const how = { size: 4, levels: 4, sweeps: 1, scaleDtype: 'f16', zeroDtype: 'f32' };
+    const grid = matrix(8, 2, new Float32Array(16).fill(1));
+    const codes = hostTensor('u8', [8, 8], new Uint8Array(64));
+    const rounded = [square, codes, grid, grid, square, numbers];
+    expect((await call('feedback.descend', rounded, how)).map(({ shape }) => shape)).toEqual([
+      [8, 8],
+      [8, 2],
+      [8, 2],
+      [8, 8],
+    ]);
+    for (const wrong of [
+      { size: 3 },
+      { size: 0 },
+      { size: 2 },
+      { levels: 1 },
+      { levels: 257 },
+      { sweeps: 1001 },
+      { sweeps: -1 },
+      { scaleDtype: 'f64' },
+    ])
+      await expect(call('feedback.descend', rounded, { ...how, ...wrong }), JSON.stringify(wrong)).rejects.toThrow(bad);
+    for (let i = 0; i < rounded.length; i++)
+      await expect(call('feedback.descend', rounded.with(i, float32Tensor([1], [1])), how), `input ${i}`).rejects.toThrow(bad);
   });
 });
