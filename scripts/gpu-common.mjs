@@ -1,8 +1,14 @@
 // @ts-check
 // What the parts of gpu-check.mjs share.
 
-/** @type {(values: readonly number[]) => number} the middle one, of two the higher */
-export const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+/**
+ * The middle one, of two the higher.
+ * @param {readonly number[]} values
+ * @returns {number}
+ */
+export function median(values) {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+}
 
 /**
  * What comes of an open backend, which is disposed then, also where nothing does.

@@ -104,7 +104,7 @@ describe('--feedback with a target', () => {
     // 8 bits for all: nothing else is as close.
     const flags = target('--target-bits', '9', '--choices', 'hqq:b3:g64,int8', '--feedback', '0.75', ...ids());
     const { emitted, notes, phases } = await ran('-o', join(dir, 'none'), ...flags);
-    expect(notes).toContain('--feedback has no effect: no layer got a choice that takes it');
+    expect(notes).toContain('--feedback has no effect: no linear got a choice that takes it');
     expect(new Set(emitted.allocation.linears.map(({ choice }) => choice))).toEqual(new Set(['int8']));
     expect(phases).not.toContain('generate');
     expect(emitted.recipe).not.toHaveProperty('feedback');

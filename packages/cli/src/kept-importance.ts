@@ -134,6 +134,9 @@ async function isKept(path: string): Promise<boolean> {
   });
 }
 
+/** As often as the locks of shards. */
+const BEAT_MS = 15_000;
+
 export interface KeepingOptions {
   readonly resume?: boolean | undefined;
   readonly overwrite?: boolean | undefined;
@@ -151,7 +154,7 @@ export async function keepingImportance<T>(
   if (typeof out !== 'string' || out === '') return work(undefined); // which refuses it
   const file = `${resolve(out)}.importance`;
   await makeFolder(dirname(file));
-  const lock = await takeLock(`${file}.lock`);
+  const lock = await takeLock(`${file}.lock`, { beatMs: BEAT_MS });
   try {
     await makeWay(file, { resume, overwrite });
     return await keepingIn(file, resume, work);

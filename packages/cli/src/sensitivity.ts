@@ -67,7 +67,7 @@ export async function sensitivitiesOf(
   linears: readonly string[],
   options: SensitivityOptions,
 ): Promise<TestedSensitivities> {
-  const { ids = 'random-tokens', tokens = SENSITIVITY_TOKENS, runtime: givenRuntime, backends, onNote, ...rest } = options;
+  const { ids = 'random-tokens', tokens = SENSITIVITY_TOKENS, runtime: givenRuntime, backends, onNote } = options;
   if (ids === 'random-tokens' && options.metric === 'perplexity') {
     throw new LowbitError('ERR_BAD_ARGUMENT', 'a perplexity of random tokens means nothing', {
       hint: "Pass ids of a text, 'self', or metric: 'kl'.",
@@ -87,7 +87,10 @@ export async function sensitivitiesOf(
   let given: readonly ArrayLike<number>[];
   if (ids === 'random-tokens') given = [randomTokens(vocab, tokens, options.seed)];
   else given = ids === 'self' ? await generatedTokens(checkpoint, { ...options, runtime, tokens, sample: size }) : ids;
-  const measured = await measureOnCheckpoint(checkpoint, { ...rest, runtime, linears, ids: samplesOf(given, tokens, size) });
+  // Of an allocation there are others beside them.
+  const { metric, levels, seed, adapters, signal, onProgress } = options;
+  const asked = { metric, levels, seed, adapters, signal, onProgress };
+  const measured = await measureOnCheckpoint(checkpoint, { ...asked, runtime, linears, ids: samplesOf(given, tokens, size) });
   return { ...measured, on: typeof ids === 'string' ? ids : 'text' };
 }
 

@@ -3,8 +3,9 @@
 // holder writes it anew can: the disk's own clock tells when it did so last.
 
 import { randomUUID } from 'node:crypto';
-import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises';
+import { type FileHandle, link, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LowbitError } from '@lowbit/core';
 import { errnoOf, guarded, statIfThere } from '../io.node.ts';
 
@@ -45,27 +46,67 @@ const held = new Set<string>();
  */
 export async function takeLock(path: string, { beatMs }: LockOptions = {}): Promise<Lock> {
   const owner: Owner = { pid: process.pid, host: hostname(), nonce: randomUUID(), ...(beatMs === undefined ? {} : { beatMs }) };
-  let handle = await create(path, owner);
-  if (handle === undefined) {
-    const other = await readOwner(path);
-    if (other !== undefined && (await isAlive(path, other))) throw taken(path, other);
-    await guarded('remove', path, () => rm(path, { force: true }));
-    handle = await create(path, owner);
-    if (handle === undefined) throw taken(path, await readOwner(path));
+  held.add(owner.nonce); // before others can see it: whoever reads the lock asks for it
+  try {
+    const handle = (await create(path, owner)) ?? (await takeOver(path, owner));
+    const stop = await keepBeating(handle, owner);
+    try {
+      await settled(path, owner);
+    } catch (error) {
+      await stop();
+      throw error;
+    }
+    return lockOf(path, owner, stop);
+  } catch (error) {
+    held.delete(owner.nonce);
+    throw error;
   }
-  const stop = await keepBeating(handle, owner);
-  held.add(owner.nonce);
+}
+
+/** In the place of a lock whose holder is dead. Of several that see it so, one gets it. */
+async function takeOver(path: string, owner: Owner): Promise<FileHandle> {
+  const other = await readOwner(path);
+  if (other !== undefined && (await isAlive(path, other))) throw taken(path, other);
+  // Set aside before it goes: meanwhile another may have put its own there, which is put back.
+  const aside = `${path}.${owner.nonce}.dead`;
+  const isMoved = await guarded('rename', path, () =>
+    rename(path, aside).then(
+      () => true,
+      (error: unknown) => {
+        if (errnoOf(error) === 'ENOENT') return false;
+        throw error;
+      },
+    ),
+  );
+  if (isMoved) {
+    const moved = await readOwner(aside);
+    if (moved !== undefined && moved.nonce !== other?.nonce) {
+      await guarded('write', path, () => link(aside, path)).catch(() => {}); // its holder finds out that it is gone
+      await guarded('remove', aside, () => rm(aside, { force: true }));
+      throw taken(path, moved);
+    }
+    await guarded('remove', aside, () => rm(aside, { force: true }));
+  }
+  const handle = await create(path, owner);
+  if (handle === undefined) throw taken(path, await readOwner(path));
+  return handle;
+}
+
+/** Throws ERR_OUTPUT_EXISTS unless the lock stays: another that took it for the dead one puts it back at once. */
+async function settled(path: string, owner: Owner): Promise<void> {
+  for (let turn = 0; ; turn++) {
+    const now = await readOwner(path);
+    if (now?.nonce === owner.nonce) return;
+    if (now !== undefined || turn === 10) throw taken(path, now);
+    await sleep(20);
+  }
+}
+
+function lockOf(path: string, owner: Owner, stop: () => Promise<void>): Lock {
   const check = async (): Promise<void> => {
     const now = await readOwner(path);
     if (now?.nonce !== owner.nonce) throw taken(path, now);
   };
-  try {
-    await check();
-  } catch (error) {
-    held.delete(owner.nonce);
-    await stop();
-    throw error;
-  }
   return {
     check,
     async release() {
@@ -78,25 +119,45 @@ export async function takeLock(path: string, { beatMs }: LockOptions = {}): Prom
   };
 }
 
-/** Undefined if there is one already. */
+/** Undefined if there is one already. It is seen with its contents or not at all, where the disk has links. */
 async function create(path: string, owner: Owner): Promise<FileHandle | undefined> {
+  const draft = `${path}.${owner.nonce}`;
   return guarded('write', path, async () => {
-    let handle: FileHandle;
-    try {
-      handle = await open(path, 'wx');
-    } catch (error) {
-      if (errnoOf(error) === 'EEXIST') return undefined;
-      throw error;
-    }
+    const handle = await open(draft, 'wx');
     try {
       await handle.writeFile(JSON.stringify(owner));
+      await link(draft, path);
+      await rm(draft, { force: true });
       return handle;
     } catch (error) {
       await handle.close();
-      await rm(path, { force: true });
-      throw error;
+      await rm(draft, { force: true });
+      if (errnoOf(error) === 'EEXIST') return undefined;
+      if (!NO_LINKS.has(errnoOf(error) ?? '')) throw error;
+      return await createInPlace(path, owner);
     }
   });
+}
+
+/** Of a disk without hard links. */
+const NO_LINKS = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK', 'EXDEV']);
+
+async function createInPlace(path: string, owner: Owner): Promise<FileHandle | undefined> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, 'wx');
+  } catch (error) {
+    if (errnoOf(error) === 'EEXIST') return undefined;
+    throw error;
+  }
+  try {
+    await handle.writeFile(JSON.stringify(owner));
+    return handle;
+  } catch (error) {
+    await handle.close();
+    await rm(path, { force: true });
+    throw error;
+  }
 }
 
 /** Writes the lock anew until it is told to stop: through its handle, so that a lock which was taken away is not written. */

@@ -24,6 +24,7 @@ export interface ImportanceMemory {
   readonly linears: readonly string[];
 }
 
+/** Of `importanceMemory`. */
 export interface ImportanceMemoryOptions extends Pick<CallOptions, 'signal'> {
   /** Tokens of all samples together. */
   readonly tokens: number;

@@ -5,7 +5,7 @@
 // the unchanged residual stream, so nothing in front of it is computed again; every weight is read once; and only one layer's weights are on the backend
 // at a time. What is held is the residual stream of every variant: tokens x hidden floats each.
 
-import { type CallOptions, type Checkpoint, LowbitError, type ModelAdapter, type ModelDescription } from '@lowbit/core';
+import { type CallOptions, type Checkpoint, checkOptionNames, LowbitError, type ModelAdapter, type ModelDescription } from '@lowbit/core';
 import { cutProgram, loadProgram, type ProgramRuntime } from '@lowbit/program';
 import { fitSensitivity, type SensitivityPoint } from '../allocation/index.ts';
 import { checkCheckpoint, checkLoadingRuntime, checkSampleIds } from '../arguments.ts';
@@ -20,16 +20,16 @@ export interface MeasureSensitivitiesOptions extends CallOptions {
   readonly runtime: ProgramRuntime;
   /** Sample texts as token ids, each from position 0. Uniformly random ids (`randomTokens`) do for `kl`. */
   readonly ids: readonly ArrayLike<number>[];
-  readonly metric?: SensitivityMetric;
+  readonly metric?: SensitivityMetric | undefined;
   /** Sizes of the noise, t^2: squared errors relative to the weight's square sum. Each costs a run of all variants. Default 0.02. */
-  readonly levels?: readonly number[];
+  readonly levels?: readonly number[] | undefined;
   /** Paths of the linears to measure. Default all of the layers; those outside, such as `lm_head`, only if named. */
-  readonly linears?: readonly string[];
-  readonly seed?: number;
+  readonly linears?: readonly string[] | undefined;
+  readonly seed?: number | undefined;
   /** Most bytes of residual streams, which all noisy variants carry along. Default 4 GiB. */
-  readonly streamMemory?: number;
+  readonly streamMemory?: number | undefined;
   /** Architectures beyond the built-in ones; they are asked first. */
-  readonly adapters?: readonly ModelAdapter[];
+  readonly adapters?: readonly ModelAdapter[] | undefined;
 }
 
 /** What errors in one linear cost. */
@@ -49,6 +49,8 @@ export interface Sensitivities {
   readonly linears: readonly LinearSensitivity[];
 }
 
+const OPTIONS = ['runtime', 'ids', 'metric', 'levels', 'linears', 'seed', 'streamMemory', 'adapters', 'signal', 'onProgress'];
+
 /** Within the range where loss is linear in the error, and large enough to be told from rounding. */
 const DEFAULT_LEVELS: readonly number[] = [0.02];
 const DEFAULT_STREAM_MEMORY = 4 * 2 ** 30;
@@ -67,6 +69,7 @@ const DEFAULT_STREAM_MEMORY = 4 * 2 ** 30;
 export async function measureSensitivities(checkpoint: Checkpoint, options: MeasureSensitivitiesOptions): Promise<Sensitivities> {
   checkCheckpoint('measureSensitivities', checkpoint);
   checkLoadingRuntime('measureSensitivities', options?.runtime);
+  checkOptionNames('measureSensitivities', options, OPTIONS);
   const {
     metric = 'kl',
     levels = DEFAULT_LEVELS,
