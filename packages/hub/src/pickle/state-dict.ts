@@ -9,6 +9,8 @@ export type NamedTensor = TorchTensor | (HostTensor & { readonly kind: 'made' })
 
 /** Most dictionary items looked at: one dictionary may be in many places, and a chain of them would grow without end. */
 const MAX_ITEMS = 2_000_000;
+/** Most bytes of tensors that are made of numbers and strings, some tens for each setting of a module: one long string may be named by many. */
+const MAX_MADE = 64 * 2 ** 20;
 
 /**
  * Tensors by name. A module of hqq (`W_q` beside numbers and strings, flat or under `meta`) appears in the encoded form that hqq itself writes to
@@ -17,6 +19,7 @@ const MAX_ITEMS = 2_000_000;
 export function namedTensors(content: PickleValue, file: string): ReadonlyMap<string, NamedTensor> {
   const tensors = new Map<string, NamedTensor>();
   let items = 0;
+  let made = 0;
 
   function add(name: string, tensor: NamedTensor): void {
     if (tensors.has(name)) {
@@ -33,7 +36,14 @@ export function namedTensors(content: PickleValue, file: string): ReadonlyMap<st
       const name = `${prefix}${String(key)}`;
       if (isTensor(value)) add(name, value);
       else if (isDict(value) && isTensor(value.get('W_q')))
-        for (const [part, tensor] of hqqModule(value, name)) add(`${name}.${part}`, tensor);
+        for (const [part, tensor] of hqqModule(value, name)) {
+          if (tensor.kind === 'made') made += tensor.data.byteLength;
+          if (made > MAX_MADE || ++items > MAX_ITEMS)
+            throw badPickle(file, `modules of hqq whose settings take more than ${MAX_MADE} bytes or ${MAX_ITEMS} items`, {
+              hint: CONVERT_HINT,
+            });
+          add(`${name}.${part}`, tensor);
+        }
       else if (isDict(value)) walk(value, `${name}.`);
     }
   }
