@@ -58,7 +58,7 @@ export async function layeredImportance(
     const identity = `matrix ${await passOf(checkpoint, source, how)}`;
     const isRun = [...linears.keys()].some((path) => read.has(path));
     const ids = isRun ? await samplesOf(checkpoint, source, how) : [];
-    const found = { runtime: own.runtime, ids, kind, adapters, identity, maxMemory: memory, signal, onProgress } as const;
+    const found = { runtime: own.runtime, ids, kind, adapters, identity, momentMemory: memory, signal, onProgress } as const;
     const layers = isRun ? await layerImportance(checkpoint, found) : undefined;
     const estimated: string[] = [];
     let estimates: Promise<ReadonlyMap<string, Importance>> | undefined;

@@ -2,9 +2,12 @@
 
 import { describe, expect, it } from 'vitest';
 import { parseRule, parseUse } from '../parse.ts';
-import { hasUseForImportance, sharingImportance, withRecipe } from './quantize-recipe.ts';
+import { hasUseForImportance, recipeOf, sharingImportance, withRecipe } from './quantize-recipe.ts';
 
-const filled = async (flags: object) => withRecipe({ rules: [], ...flags });
+const filled = async (flags: object) => {
+  const all = { rules: [], ...flags };
+  return withRecipe(all, await recipeOf(all));
+};
 
 describe('without a method', () => {
   it.each([{}, { bits: 3 }, { bits: 2, group: 32 }, { bits: 8, axis: 0 }, { group: 'none' }])(
@@ -52,7 +55,10 @@ it('a method that is named is as Python has it, and a preset as it is', async ()
 });
 
 it('a target is shared out by what importance is without feedback', async () => {
-  const sharing = async (flags: object) => sharingImportance({ rules: [], targetBits: 3.5, feedback: 0.75, ...flags });
+  const sharing = async (flags: object) => {
+    const all = { rules: [], targetBits: 3.5, feedback: 0.75, ...flags };
+    return sharingImportance(all, await recipeOf(all));
+  };
   expect(await filled({ targetBits: 3.5, feedback: 0.75 })).toMatchObject({ importance: 'self' });
   expect(await sharing({})).toBe('random-tokens');
   expect(await sharing({ preset: 'small3' })).toBe('random-tokens');

@@ -20,16 +20,20 @@ export type FilledOptions = QuantizeOptions & {
 /** What is done where no flag names a method: how `best4` finds scales, for every width and group. */
 const DEFAULT = PRESET.best4.recipe;
 
-/** Throws a UsageError for flags that contradict the recipe, and what `readRecipe` throws. */
-export async function withRecipe(flags: QuantizeOptions): Promise<FilledOptions> {
-  const { preset, recipe: file, method } = flags;
+/** The recipe that flags name, read; undefined if they name none. Throws a UsageError for two, and what `readRecipe` throws. */
+export async function recipeOf({ preset, recipe: file }: QuantizeOptions): Promise<Recipe | undefined> {
   if (preset !== undefined && file !== undefined) {
     throw new UsageError(
       '--preset and --recipe exclude each other',
       'A preset is a recipe: save it with --save-recipe, edit it, and pass that.',
     );
   }
-  const recipe = file !== undefined ? await readRecipe(file) : preset !== undefined ? presetRecipe(preset) : undefined;
+  return file !== undefined ? await readRecipe(file) : preset !== undefined ? presetRecipe(preset) : undefined;
+}
+
+/** Flags, filled up by the recipe that they name. Throws a UsageError for flags that contradict it. */
+export function withRecipe(flags: QuantizeOptions, recipe: Recipe | undefined): FilledOptions {
+  const { preset, recipe: file, method } = flags;
   if (recipe === undefined) {
     // -m hqq is what Python writes.
     if (method !== undefined) return { ...flags, method, importance: flags.importance ?? 'none', isDefault: false };
@@ -68,9 +72,9 @@ const definedOf = <T extends object>(settings: T): { [K in keyof T]?: Exclude<T[
  * The importance that a target is shared out by: what it would be without feedback, so that every layer gets the choice that it has without. Matrices of moments are found only while
  * the model is quantized.
  */
-export async function sharingImportance(flags: QuantizeOptions): Promise<ImportanceFrom> {
+export function sharingImportance(flags: QuantizeOptions, recipe: Recipe | undefined): ImportanceFrom {
   const { feedback: _, ...others } = flags;
-  return (await withRecipe(others)).importance;
+  return withRecipe(others, recipe).importance;
 }
 
 /** Whether bits are shared out. */

@@ -29,7 +29,7 @@ import { lookBefore } from './quantize-before.ts';
 import { checkTogether, checkUses } from './quantize-checks.ts';
 import { findAndQuantize, withoutFeedback } from './quantize-found.ts';
 import { preparePush, type QuantizePushFlags } from './quantize-push.ts';
-import { type FilledOptions, hasTarget, hasUseForImportance, sharingImportance, withRecipe } from './quantize-recipe.ts';
+import { type FilledOptions, hasTarget, hasUseForImportance, recipeOf, sharingImportance, withRecipe } from './quantize-recipe.ts';
 import { noteSlow } from './quantize-report.ts';
 import { type QuantizeWork, quantizeWith } from './quantize-run.ts';
 
@@ -71,7 +71,8 @@ const MOST_DEFAULT_THREADS = 8;
 
 /** Runs the command. */
 export async function quantizeCommand(dir: string, flags: QuantizeOptions, context: Context): Promise<void> {
-  const filled = await withRecipe(flags);
+  const recipe = await recipeOf(flags);
+  const filled = withRecipe(flags, recipe);
   checkTogether(filled, flags);
   const { dryRun = false, resume = false, overwrite = false } = filled;
   const threads = filled.threads ?? Math.min(MOST_DEFAULT_THREADS, availableThreads());
@@ -102,12 +103,12 @@ export async function quantizeCommand(dir: string, flags: QuantizeOptions, conte
   if (options.isDefault && options.importance !== 'none' && !isIdle && place?.used().name === 'reference' && isOwn) noteSlow(context);
   const all: QuantizeWork = { dir, options, chosen, given, from: tested, threads, pushing, out, text, place };
   // What there would be if nobody had asked for feedback.
-  const unfed = isUnfed ? await sharingImportance(flags) : options.importance;
+  const unfed = isUnfed ? sharingImportance(flags, recipe) : options.importance;
   const fed = isUnfed ? withoutFeedback(all, unfed) : all;
   const work: QuantizeWork = isIdle ? { ...fed, options: { ...fed.options, importance: 'none' } } : fed;
   // Awaited, each of them: the backend goes when this function returns.
   if (!place) return await quantizeWith(work, undefined, undefined, context);
-  const from = isShared && options.feedback !== undefined ? await sharingImportance(flags) : options.importance;
+  const from = isShared && options.feedback !== undefined ? sharingImportance(flags, recipe) : options.importance;
   const sourceOf = async (name: FilledOptions['importance']) =>
     name === options.importance ? source : await importanceSource(name, '--importance');
   const sharing = { from, source: await sourceOf(from) };

@@ -98,12 +98,12 @@ export function layerBytes(all: readonly (LayerInput & { readonly kind: Importan
   return waiting + PAIR_BYTES * Math.max(0, ...inputs.map(({ width }) => width)) ** 2;
 }
 
-/** Throws ERR_LIMIT where a layer takes more than `maxMemory`. */
-export function checkImportanceMemory(program: Program, { maxMemory, ...asked }: Asked & { readonly maxMemory: number }): void {
+/** Throws ERR_LIMIT where a layer takes more than `momentMemory`. */
+export function checkImportanceMemory(program: Program, { momentMemory, ...asked }: Asked & { readonly momentMemory: number }): void {
   const { bytes, layer } = programMemory(program, asked);
-  if (bytes <= maxMemory) return;
-  throw new LowbitError('ERR_LIMIT', `the second moments of layer ${layer} take ${bytes} bytes, more than ${maxMemory}`, {
-    hint: 'Raise maxMemory, or quantize its widest linears without feedback.',
-    details: { bytes, layer, maxMemory },
+  if (bytes <= momentMemory) return;
+  throw new LowbitError('ERR_LIMIT', `the second moments of layer ${layer} take ${bytes} bytes, more than ${momentMemory}`, {
+    hint: 'Raise momentMemory, or quantize its widest linears without feedback.',
+    details: { bytes, layer, momentMemory },
   });
 }

@@ -142,9 +142,9 @@ describe('layerImportance', () => {
       { kind: 'full' },
       { kind: 7 },
       { kind: null },
-      { maxMemory: '16GB' },
-      { maxMemory: Number.NaN },
-      { maxMemory: -1 },
+      { momentMemory: '16GB' },
+      { momentMemory: Number.NaN },
+      { momentMemory: -1 },
     ]) {
       const options = { ...settings, runtime, ...wrong } as Parameters<typeof layerImportance>[1];
       await expect(layerImportance(checkpoint, options), JSON.stringify(wrong)).rejects.toThrow(
@@ -211,13 +211,13 @@ describe('layerImportance', () => {
     const mixture = memoryCheckpoint(goldenContents(golden, 'mixtral-published'));
     const { bytes, layer, linears } = await importanceMemory(mixture, { tokens: 10 });
     const done: number[] = [];
-    const limited = (maxMemory: number) =>
+    const limited = (momentMemory: number) =>
       layerImportance(mixture, {
-        ...{ ids, kind: 'matrix', identity: 'test', runtime, maxMemory },
+        ...{ ids, kind: 'matrix', identity: 'test', runtime, momentMemory },
         onProgress: (event) => void done.push(event.done),
       });
     await using few = await limited(bytes - 1);
-    const refused = expect.objectContaining({ code: 'ERR_LIMIT', details: { bytes, layer, maxMemory: bytes - 1 } });
+    const refused = expect.objectContaining({ code: 'ERR_LIMIT', details: { bytes, layer, momentMemory: bytes - 1 } });
     expect(() => few.begin(linears)).toThrow(refused);
     await using unsaid = await limited(bytes - 1);
     await expect(unsaid.of(linears[0]!)).rejects.toThrow(refused);

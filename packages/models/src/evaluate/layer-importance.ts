@@ -17,13 +17,13 @@ export interface LayerImportanceOptions extends Omit<CheckpointImportanceOptions
   /** Changes whenever the numbers could: of the samples, the weights and the backend. */
   readonly identity: string;
   /** Most bytes that moments of a layer may take by count (`importanceMemory`); default 16 GiB. */
-  readonly maxMemory?: number | undefined;
+  readonly momentMemory?: number | undefined;
 }
 
 /** For the `importance` of `quantizeCheckpoint`. Dispose it when that has ended, however it did. */
 export interface LayerImportance extends AsyncDisposable {
   readonly identity: string;
-  /** What will be asked for, each once. What comes and is not among it is not summed. Throws ERR_LIMIT where a layer's moments take more than `maxMemory`. */
+  /** What will be asked for, each once. What comes and is not among it is not summed. Throws ERR_LIMIT where a layer's moments take more than `momentMemory`. */
   begin(paths: Iterable<string>): void;
   /**
    * Of a linear; undefined where the model does not run it, or no sample reached it. Who no longer waits for it (`signal`) leaves it to be asked for again. Throws what
@@ -47,13 +47,13 @@ export async function layerImportance(checkpoint: Checkpoint, options: LayerImpo
   checkSampleIds('layerImportance', options.ids);
   checkIdentity(options.identity);
   checkKind(options.kind);
-  checkMemory(options.maxMemory);
-  const { runtime, ids, kind = 'diagonal', adapters = [], identity, maxMemory = DEFAULT_MEMORY, signal, onProgress } = options;
+  checkMemory(options.momentMemory);
+  const { runtime, ids, kind = 'diagonal', adapters = [], identity, momentMemory = DEFAULT_MEMORY, signal, onProgress } = options;
   const model = await openProgram(checkpoint, adapters, 'what errors cost', signal);
   const samples = ids.map((sample) => tokenIds(sample, model));
   const ended = new AbortController();
   const tokens = samples.reduce((sum, { length }) => sum + length, 0);
-  const check: Check = (paths) => checkImportanceMemory(model.program, { tokens, kind, paths, maxMemory });
+  const check: Check = (paths) => checkImportanceMemory(model.program, { tokens, kind, paths, momentMemory });
   const pass: Pass = (wants, take) =>
     eachLayerImportance(
       model.program,
@@ -91,9 +91,9 @@ function checkKind(kind: unknown): void {
 
 function checkMemory(bytes: unknown): void {
   if (bytes === undefined || (typeof bytes === 'number' && bytes > 0)) return;
-  throw new LowbitError('ERR_BAD_ARGUMENT', `layerImportance: maxMemory cannot be ${JSON.stringify(bytes)}`, {
+  throw new LowbitError('ERR_BAD_ARGUMENT', `layerImportance: momentMemory cannot be ${JSON.stringify(bytes)}`, {
     hint: 'Pass a number of bytes above 0.',
-    details: { option: 'maxMemory' },
+    details: { option: 'momentMemory' },
   });
 }
 

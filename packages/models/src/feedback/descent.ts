@@ -5,6 +5,7 @@
 // product and sum rounded, in the order of channels; sums over a group are float64.
 
 import { breather, roundTo } from '@lowbit/core';
+import { errorOf, nearestLevel } from './grid.ts';
 
 /** What is gone over, some rows of it: changed in place. */
 export interface Rounded {
@@ -35,9 +36,6 @@ export interface DescentOptions {
 export type StoredFloat = 'f32' | 'f16' | 'bf16';
 
 const fround = Math.fround;
-
-/** Adding and taking it off rounds to an integer, ties to even. */
-const ROUND = 1.5 * 2 ** 52;
 
 /** Below it, as a share of what it is the difference of, a determinant says that two columns are one. */
 const SAME = 1e-9;
@@ -183,9 +181,7 @@ class Row {
     for (let i = from; i < from + size; i++) {
       const best = this.#weights[i]! - this.errors[i]! + this.#pull[i]! / this.#own[i]!;
       if (!Number.isFinite(best)) continue;
-      let q = best * inverse + z + ROUND - ROUND;
-      if (!(q > 0)) q = 0;
-      else if (q > top) q = top;
+      const q = nearestLevel(best, inverse, z, top);
       if (q === codes[this.#first + i]) continue;
       codes[this.#first + i] = q;
       this.#setError(i);
@@ -198,7 +194,7 @@ class Row {
     const { codes, scale, zero } = this.#rounded;
     const at = this.#first + i;
     const group = (at - (at % this.#options.size)) / this.#options.size;
-    return fround(this.#weights[i]! - fround(fround(codes[at]! - zero[group]!) * scale[group]!));
+    return errorOf(this.#weights[i]!, codes[at]!, scale[group]!, zero[group]!);
   }
 
   #setError(i: number): void {

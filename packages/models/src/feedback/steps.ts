@@ -1,9 +1,8 @@
 // Rounding a group of channels of some rows, given what the channels before it were off by. All numbers are f32, every product and sum rounded, in the order of channels.
 
-const fround = Math.fround;
+import { errorOf, nearestLevel } from './grid.ts';
 
-/** Adding and taking it off rounds to an integer, ties to even. */
-const ROUND = 1.5 * 2 ** 52;
+const fround = Math.fround;
 
 /** Channels [from, from + size) of a weight with `channels` inputs. */
 export type ChannelGroup = { readonly from: number; readonly size: number };
@@ -62,10 +61,8 @@ export function codesOf(
     const inverse = 1 / s;
     row.set(targets.subarray(r * size, (r + 1) * size));
     for (let j = 0; j < size; j++) {
-      let q = row[j]! * inverse + z + ROUND - ROUND;
-      if (!(q > 0)) q = 0;
-      else if (q > top) q = top;
-      const error = fround(weights[r * channels + from + j]! - fround(fround(q - z) * s));
+      const q = nearestLevel(row[j]!, inverse, z, top);
+      const error = errorOf(weights[r * channels + from + j]!, q, s, z);
       codes[r * size + j] = q;
       errors[r * size + j] = error;
       for (let i = j + 1, at = (from + j) * channels + from + i; i < size; i++, at++) row[i]! += fround(error * coupling[at]!);
